@@ -1,0 +1,2 @@
+//! Window and command line.
+fn main() {}

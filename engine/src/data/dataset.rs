@@ -1,0 +1,169 @@
+//! A dataset in memory, split.
+
+use serde::{Deserialize, Serialize};
+
+use crate::models::DataShape;
+
+/// Part of a split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SplitPart {
+    /// Weights learn from it.
+    Train,
+    /// Choices are made on it.
+    Validation,
+    /// Final figures only.
+    Test,
+}
+
+/// How the parts came about; recorded with every run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitRecord {
+    /// The rule in words: "last 10% of each document".
+    pub rule: String,
+    /// Examples (images) or tokens (text) for training.
+    pub num_train: usize,
+    /// The same for validation.
+    pub num_validation: usize,
+    /// The same for testing; 0 without a test part.
+    pub num_test: usize,
+}
+
+/// Partial trouble that the user should see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DataWarning {
+    /// Files left out.
+    SkippedFiles {
+        /// How many.
+        count: usize,
+        /// The first few, each with its reason.
+        examples: Vec<String>,
+    },
+    /// The largest class is this many times the smallest.
+    ClassImbalance {
+        /// Largest class: name and count.
+        largest: (String, usize),
+        /// Smallest class: name and count.
+        smallest: (String, usize),
+    },
+    /// Too few validation examples to tell 1% apart.
+    SmallValidation {
+        /// How many there are.
+        count: usize,
+    },
+    /// Tokens of the validation part which training never sees.
+    UnknownCharacters {
+        /// How many.
+        count: usize,
+    },
+}
+
+/// Images of one part.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageSplit {
+    /// Pixels, shape (n, channels, height, width), 0 to 255.
+    pub pixels: Vec<u8>,
+    /// Class of each image.
+    pub labels: Vec<u32>,
+}
+
+/// Images with a class each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageDataset {
+    /// Name to show.
+    pub name: String,
+    /// Color channels.
+    pub channels: usize,
+    /// Pixels.
+    pub height: usize,
+    /// Pixels.
+    pub width: usize,
+    /// Class names in label order.
+    pub classes: Vec<String>,
+    /// Training part.
+    pub train: ImageSplit,
+    /// Validation part.
+    pub validation: ImageSplit,
+    /// Test part; empty when there is none.
+    pub test: ImageSplit,
+    /// Mean of pixel/255 per channel over the training part.
+    pub mean: Vec<f32>,
+    /// Standard deviation of pixel/255 per channel over the training part.
+    pub std: Vec<f32>,
+    /// How the parts came about.
+    pub split: SplitRecord,
+    /// Partial trouble.
+    pub warnings: Vec<DataWarning>,
+}
+
+/// Tokens, with the tokenizer that made them.
+#[derive(Debug, Clone)]
+pub struct TextDataset {
+    /// Name to show.
+    pub name: String,
+    /// Text to tokens and back.
+    pub tokenizer: tokenizers::Tokenizer,
+    /// Number of distinct tokens.
+    pub vocab_size: usize,
+    /// Training part, documents joined.
+    pub train: Vec<u32>,
+    /// Validation part.
+    pub validation: Vec<u32>,
+    /// Test part; empty when there is none.
+    pub test: Vec<u32>,
+    /// How the parts came about.
+    pub split: SplitRecord,
+    /// Partial trouble.
+    pub warnings: Vec<DataWarning>,
+}
+
+/// Any dataset.
+#[derive(Debug, Clone)]
+pub enum Dataset {
+    /// Images.
+    Images(ImageDataset),
+    /// Text.
+    Text(Box<TextDataset>),
+}
+
+impl Dataset {
+    /// Name to show.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Images(images) => &images.name,
+            Self::Text(text) => &text.name,
+        }
+    }
+
+    /// What it asks of a model.
+    #[must_use]
+    pub fn shape(&self) -> DataShape {
+        match self {
+            Self::Images(images) => DataShape::Images {
+                channels: images.channels,
+                height: images.height,
+                width: images.width,
+                num_classes: images.classes.len(),
+            },
+            Self::Text(text) => DataShape::Text { vocab_size: text.vocab_size },
+        }
+    }
+
+    /// How the parts came about.
+    #[must_use]
+    pub fn split(&self) -> &SplitRecord {
+        match self {
+            Self::Images(images) => &images.split,
+            Self::Text(text) => &text.split,
+        }
+    }
+
+    /// Partial trouble.
+    #[must_use]
+    pub fn warnings(&self) -> &[DataWarning] {
+        match self {
+            Self::Images(images) => &images.warnings,
+            Self::Text(text) => &text.warnings,
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Which dataset: what a recipe or a command line names.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A dataset by name or by place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DatasetSpec {
+    /// Built in: digits drawn from stroke fonts, 28x28 grey, 20,000 + 4,000.
+    Glyphs,
+    /// Built in: text from a stochastic grammar, 2 MB.
+    Grammar,
+    /// Folder with MNIST-style IDX files, plain or .gz.
+    Idx {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// CIFAR-10 in its binary layout: a .tar.gz archive or the unpacked folder.
+    Cifar10 {
+        /// Archive or folder.
+        path: PathBuf,
+    },
+    /// One folder per class, with PNG or JPEG files.
+    ImageFolder {
+        /// The folder of folders.
+        path: PathBuf,
+        /// Height and width that every image is scaled to.
+        image_size: (usize, usize),
+    },
+    /// A text file, or a folder of .txt files.
+    Text {
+        /// File or folder.
+        path: PathBuf,
+        /// How text becomes tokens.
+        tokenizer: TokenizerSpec,
+    },
+    /// One JSON object a line.
+    Jsonl {
+        /// The file.
+        path: PathBuf,
+        /// The field that holds the text.
+        field: String,
+        /// How text becomes tokens.
+        tokenizer: TokenizerSpec,
+    },
+}
+
+/// How text becomes tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenizerSpec {
+    /// 256 bytes.
+    Byte,
+    /// The distinct characters of the training part.
+    Char,
+    /// GPT-2's byte-level BPE from a folder with `encoder.json` (or `vocab.json`) and `vocab.bpe` (or `merges.txt`).
+    Gpt2 {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A Hugging Face `tokenizer.json`.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+}

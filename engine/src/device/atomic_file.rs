@@ -1,0 +1,82 @@
+//! Files that are whole or absent: written beside, synced, renamed.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// A write that failed; the old file, if any, is untouched.
+#[derive(Debug, thiserror::Error)]
+#[error("{tried} {path:?}: {source}. {hint}")]
+pub struct WriteError {
+    /// What was tried: "writing", "renaming to".
+    pub tried: &'static str,
+    /// The path.
+    pub path: PathBuf,
+    /// The cause.
+    pub source: std::io::Error,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+impl WriteError {
+    /// Wraps an i/o error with a hint that fits its kind.
+    #[must_use]
+    pub fn new(tried: &'static str, path: &Path, source: std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        let hint = match source.kind() {
+            ErrorKind::PermissionDenied => "Choose a folder that you may write to",
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                "Free disk space or choose another disk; what was saved before is intact"
+            }
+            ErrorKind::NotFound => "Does the folder still exist?",
+            ErrorKind::ReadOnlyFilesystem => "That disk is read-only; choose another folder",
+            _ => "Is the disk in order?",
+        };
+        Self { tried, path: path.to_owned(), source, hint }
+    }
+}
+
+/// Writes `path` through `fill`, so that it is the whole new file or what it was before.
+pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<(), WriteError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    let written = write_synced(&partial, fill);
+    if let Err(source) = written {
+        let _ = std::fs::remove_file(&partial);
+        return Err(WriteError::new("writing", path, source));
+    }
+    std::fs::rename(&partial, path).map_err(|source| WriteError::new("renaming to", path, source))?;
+    sync_folder(path.parent());
+    Ok(())
+}
+
+/// Writes bytes; see [`write`].
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    write(path, |file| file.write_all(bytes))
+}
+
+/// Makes a finished folder visible under its real name, which must not exist.
+pub fn publish_folder(partial: &Path, path: &Path) -> Result<(), WriteError> {
+    if path.exists() {
+        let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+        return Err(WriteError::new("renaming to", path, source));
+    }
+    std::fs::rename(partial, path).map_err(|source| WriteError::new("renaming to", path, source))?;
+    sync_folder(path.parent());
+    Ok(())
+}
+
+fn write_synced(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> std::io::Result<()> {
+    let mut writer = BufWriter::new(File::create(path)?);
+    fill(&mut writer)?;
+    writer.flush()?;
+    writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+}
+
+/// A rename survives a power cut once its folder is synced; where folders cannot be opened, the system does it.
+fn sync_folder(folder: Option<&Path>) {
+    if let Some(folder) = folder.and_then(|folder| File::open(folder).ok()) {
+        let _ = folder.sync_all();
+    }
+}

@@ -1,0 +1,17 @@
+//! What the machine gives: compute devices, threads, seeds, cancellation, gauges, safe files.
+//!
+//! Invariants: the only room that asks the operating system about memory, processors and GPUs;
+//! every random number of the engine comes from [`seed`]; every file that must survive a crash is
+//! written by [`atomic_file`].
+
+pub mod atomic_file;
+mod cancel;
+mod compute;
+mod gauges;
+mod progress;
+pub mod seed;
+
+pub use cancel::CancelFlag;
+pub use compute::{ComputeDevice, ComputeError, set_num_threads};
+pub use gauges::{GaugeReading, Gauges, GpuReading, system_memory_bytes};
+pub use progress::{Cancelled, Progress, Watch};

@@ -1,0 +1,85 @@
+//! What a tier sets.
+
+use serde::{Deserialize, Serialize};
+
+/// A number with the reason for it, as preset files give it and the window shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explained<T> {
+    /// The number.
+    pub value: T,
+    /// Why this one.
+    pub why: String,
+}
+
+/// Settings of the hybrid trainer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HybridConfig {
+    /// False: vanilla, every step a full backward; all else is ignored.
+    pub predict: bool,
+    /// Longest Predict phase, in steps (the horizon H).
+    pub max_predict_steps: u32,
+    /// Least confidence to enter Predict and to stay in it.
+    pub confidence_threshold: f64,
+    /// Predict steps between two Correct steps.
+    pub correction_interval: u32,
+    /// Standard deviations above the forecast at which a loss is a divergence.
+    pub divergence_sigma: f64,
+    /// Steps between two checks of the divergence signals; at most 3.
+    pub check_interval: u32,
+    /// Share of a batch that gets a backward pass in Predict, at first.
+    pub slice_fraction: f64,
+    /// Least share, however confident.
+    pub min_slice_fraction: f64,
+    /// Predict must promise at most this share of a full step's cost.
+    pub gate_cost: f64,
+    /// Steps for which the gate must stay open before Predict.
+    pub gate_hold_steps: u32,
+    /// Share of the run spent in Warmup.
+    pub warmup_fraction: f64,
+}
+
+/// A tier as its preset file gives it: every number with its reason.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "the fields are those of `HybridConfig`")]
+pub struct TierPreset {
+    /// Name to show and to type.
+    pub name: String,
+    /// One sentence.
+    pub summary: String,
+    /// What to know before choosing it; empty when there is nothing.
+    pub caution: String,
+    pub predict: bool,
+    pub max_predict_steps: Explained<u32>,
+    pub confidence_threshold: Explained<f64>,
+    pub correction_interval: Explained<u32>,
+    pub divergence_sigma: Explained<f64>,
+    pub check_interval: Explained<u32>,
+    pub slice_fraction: Explained<f64>,
+    pub min_slice_fraction: Explained<f64>,
+    pub gate_cost: Explained<f64>,
+    pub gate_hold_steps: Explained<u32>,
+    pub warmup_fraction: Explained<f64>,
+}
+
+impl TierPreset {
+    /// The numbers without their reasons.
+    #[must_use]
+    pub fn config(&self) -> HybridConfig {
+        HybridConfig {
+            predict: self.predict,
+            max_predict_steps: self.max_predict_steps.value,
+            confidence_threshold: self.confidence_threshold.value,
+            correction_interval: self.correction_interval.value,
+            divergence_sigma: self.divergence_sigma.value,
+            check_interval: self.check_interval.value,
+            slice_fraction: self.slice_fraction.value,
+            min_slice_fraction: self.min_slice_fraction.value,
+            gate_cost: self.gate_cost.value,
+            gate_hold_steps: self.gate_hold_steps.value,
+            warmup_fraction: self.warmup_fraction.value,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Foretrain's engine: data, models, the hybrid predictive trainer, quantization and export.
+//!
+//! Rooms, from the public face down (a room uses only rooms below it):
+//! `session -> hybrid, export -> models, data, optim, memory -> quant -> device -> edge, ternary`.
+//! No room names the window; only `session` starts threads.
+
+pub mod data;
+pub mod device;
+pub mod export;
+pub mod hybrid;
+pub mod memory;
+pub mod models;
+pub mod optim;
+pub mod quant;
+pub mod session;

@@ -1,0 +1,19 @@
+//! Networks built from a config: sequences of blocks of named tensors.
+//!
+//! Invariants: a network holds no weights (they are in [`Params`], in the names of Hugging Face
+//! transformers where the family exists there); every tensor's name, shape and initial
+//! distribution is known from the config alone, before anything is allocated.
+
+mod config;
+mod error;
+mod mlp;
+mod network;
+pub mod ops;
+mod params;
+
+pub use config::{
+    Activation, CnnConfig, DataShape, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ModelPreset, ResNetConfig,
+};
+pub use error::ModelError;
+pub use network::{BatchStats, Block, Forward, Init, Mode, Network, TensorKind, TensorSpec, initial_params};
+pub use params::{ParamStore, Params};

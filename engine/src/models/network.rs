@@ -1,0 +1,186 @@
+//! A network: blocks applied in order, reading their weights from [`Params`].
+
+use std::cell::RefCell;
+
+use candle_core::{DType, Device, Tensor};
+use rand::RngExt;
+
+use super::{ModelConfig, ModelError, Params, mlp};
+use crate::device::seed::{Stream, stream};
+
+/// What a tensor is to the optimizer and the quantizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TensorKind {
+    /// Weight of a hidden linear layer or convolution, applied as a matrix: Muon moves it, quantization shrinks it.
+    Matrix,
+    /// Token or position embedding.
+    Embedding,
+    /// Weight of the last layer.
+    Head,
+    /// Bias or norm scale.
+    Vector,
+    /// Not trained by gradient: batch-norm running statistics.
+    Buffer,
+}
+
+/// Initial distribution of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All the same.
+    Constant(f64),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+    /// Uniform in ± this bound.
+    Uniform(f64),
+}
+
+/// Name, shape and role of one tensor, known before it exists.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorSpec {
+    /// Full name, as in a checkpoint.
+    pub name: String,
+    /// Shape, as in a checkpoint.
+    pub shape: Vec<usize>,
+    /// Role.
+    pub kind: TensorKind,
+    /// Initial distribution.
+    pub init: Init,
+}
+
+impl TensorSpec {
+    /// How many numbers it holds.
+    #[must_use]
+    pub fn num_elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// Statistics of a batch, by batch-norm layer: `name.mean` and `name.var`, shape (channels).
+pub type BatchStats = Params;
+
+/// What a forward pass is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Mode<'a> {
+    /// Training: batch norm uses the batch and reports its statistics.
+    Train,
+    /// Evaluation: batch norm uses its running statistics.
+    Eval,
+    /// Training on a sample of a batch whose statistics were taken from all of it.
+    Sampled(&'a BatchStats),
+}
+
+/// Weights and mode of one forward pass; collects what batch norm saw.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    /// Weights and buffers.
+    pub params: &'a Params,
+    /// Purpose.
+    pub mode: Mode<'a>,
+    stats: RefCell<BatchStats>,
+}
+
+impl<'a> Forward<'a> {
+    /// A pass over `params`.
+    #[must_use]
+    pub fn new(params: &'a Params, mode: Mode<'a>) -> Self {
+        Self { params, mode, stats: RefCell::default() }
+    }
+
+    /// Batch norm reports a statistic of this batch.
+    pub fn report_stat(&self, name: String, value: Tensor) {
+        self.stats.borrow_mut().insert(name, value);
+    }
+
+    /// What batch norm saw in this pass.
+    #[must_use]
+    pub fn into_stats(self) -> BatchStats {
+        self.stats.into_inner()
+    }
+}
+
+/// One step of a network. Blocks are the unit of checkpointing, streaming and offload.
+pub trait Block: std::fmt::Debug + Send + Sync {
+    /// Prefix of its tensors' names, or a plain name for a block without any.
+    fn name(&self) -> &str;
+    /// Its tensors. A tensor used by two blocks (a tied head) is listed by the first.
+    fn specs(&self) -> Vec<TensorSpec>;
+    /// Input to output. Shapes are the network's business; each block documents its own.
+    fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError>;
+}
+
+/// Blocks in order, from input to logits.
+#[derive(Debug)]
+pub struct Network {
+    config: ModelConfig,
+    blocks: Vec<Box<dyn Block>>,
+}
+
+impl Network {
+    /// Builds the blocks; allocates no weights. Errors: [`ModelError::Config`].
+    pub fn new(config: &ModelConfig) -> Result<Self, ModelError> {
+        let blocks = match config {
+            ModelConfig::Mlp(c) => mlp::blocks(c)?,
+            ModelConfig::Cnn(_) | ModelConfig::ResNet(_) | ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => {
+                return Err(ModelError::Config { what: "not built yet".to_owned() });
+            }
+        };
+        Ok(Self { config: config.clone(), blocks })
+    }
+
+    /// The config it was built from.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Blocks in order.
+    #[must_use]
+    pub fn blocks(&self) -> &[Box<dyn Block>] {
+        &self.blocks
+    }
+
+    /// All tensors, block by block.
+    #[must_use]
+    pub fn specs(&self) -> Vec<TensorSpec> {
+        self.blocks.iter().flat_map(|block| block.specs()).collect()
+    }
+
+    /// Trainable numbers (buffers are not counted).
+    #[must_use]
+    pub fn num_params(&self) -> usize {
+        let trainable = |spec: &TensorSpec| spec.kind != TensorKind::Buffer;
+        self.specs().iter().filter(|spec| trainable(spec)).map(TensorSpec::num_elements).sum()
+    }
+
+    /// Input to logits.
+    ///
+    /// Images: (n, channels, height, width) f32 to (n, classes). Tokens: (n, t) u32 to (n, t, vocab).
+    pub fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
+        self.blocks.iter().try_fold(input.clone(), |x, block| block.forward(pass, &x))
+    }
+}
+
+/// Initial weights and buffers of `network`: (trainable, buffers), f32, a function of `seed` alone.
+pub fn initial_params(network: &Network, seed: u64, device: &Device) -> Result<(Params, Params), ModelError> {
+    let mut weights = Params::default();
+    let mut buffers = Params::default();
+    for (index, spec) in network.specs().into_iter().enumerate() {
+        let mut rng = stream(seed, Stream::Init, index as u64);
+        let count = spec.num_elements();
+        let values: Vec<f32> = match spec.init {
+            Init::Constant(value) => vec![value as f32; count],
+            Init::Uniform(bound) => (0..count).map(|_| ((rng.random::<f64>() * 2.0 - 1.0) * bound) as f32).collect(),
+            Init::Normal(std) => (0..count).map(|_| (standard_normal(&mut rng) * std) as f32).collect(),
+        };
+        let tensor = Tensor::from_vec(values, spec.shape.as_slice(), device)?.to_dtype(DType::F32)?;
+        let home = if spec.kind == TensorKind::Buffer { &mut buffers } else { &mut weights };
+        home.insert(spec.name, tensor);
+    }
+    Ok((weights, buffers))
+}
+
+/// One draw from the standard normal distribution (Box-Muller, cosine branch).
+fn standard_normal(rng: &mut impl RngExt) -> f64 {
+    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
+}

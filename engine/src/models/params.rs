@@ -1,0 +1,152 @@
+//! Named tensors: what a network computes with, what an optimizer moves, what a file holds.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor, Var};
+
+use super::ModelError;
+
+/// Tensors by name, sorted by name, so that every flattening has one order.
+///
+/// A network's forward pass reads its weights from here, never from itself: detached weights
+/// build no graph, fake-quantized weights make quantization-aware training, averaged weights
+/// make the evaluation of an EMA, all through the same forward.
+#[derive(Debug, Clone, Default)]
+pub struct Params(BTreeMap<String, Tensor>);
+
+impl Params {
+    /// The tensor called `name`. Errors: [`ModelError::MissingTensor`].
+    pub fn get(&self, name: &str) -> Result<&Tensor, ModelError> {
+        self.0.get(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })
+    }
+
+    /// The tensor called `name`, when there is one.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Tensor> {
+        self.0.get(name)
+    }
+
+    /// Adds or replaces a tensor.
+    pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) {
+        self.0.insert(name.into(), tensor);
+    }
+
+    /// Names and tensors in name order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// How many tensors there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True without any tensor.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each tensor through `f`, with its name.
+    pub fn map<E>(&self, mut f: impl FnMut(&str, &Tensor) -> Result<Tensor, E>) -> Result<Self, E> {
+        let mapped = self.0.iter().map(|(name, tensor)| Ok((name.clone(), f(name, tensor)?)));
+        Ok(Self(mapped.collect::<Result<_, E>>()?))
+    }
+}
+
+impl FromIterator<(String, Tensor)> for Params {
+    fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(iter: I) -> Self {
+        Self(iter.into_iter().collect())
+    }
+}
+
+impl IntoIterator for Params {
+    type Item = (String, Tensor);
+    type IntoIter = std::collections::btree_map::IntoIter<String, Tensor>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// Trainable weights, plus buffers that training updates without a gradient (batch-norm statistics).
+#[derive(Debug, Clone)]
+pub struct ParamStore {
+    vars: BTreeMap<String, Var>,
+    buffers: Params,
+}
+
+impl ParamStore {
+    /// Weights become variables on `device` (a copy); buffers are kept as they are.
+    pub fn new(weights: Params, buffers: Params, device: &Device) -> Result<Self, ModelError> {
+        let vars = weights
+            .into_iter()
+            .map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor.to_device(device)?.copy()?)?)))
+            .collect::<Result<_, ModelError>>()?;
+        Ok(Self { vars, buffers })
+    }
+
+    /// Variables in name order.
+    pub fn vars(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.vars.iter().map(|(name, var)| (name.as_str(), var))
+    }
+
+    /// Buffers in name order.
+    #[must_use]
+    pub fn buffers(&self) -> &Params {
+        &self.buffers
+    }
+
+    /// Replaces the buffers called by these names.
+    pub fn update_buffers(&mut self, updates: Params) {
+        for (name, tensor) in updates {
+            self.buffers.insert(name, tensor);
+        }
+    }
+
+    /// Weights and buffers with the graph attached: a forward over them can be differentiated.
+    #[must_use]
+    pub fn tracked(&self) -> Params {
+        self.view(|var| var.as_tensor().clone())
+    }
+
+    /// Weights and buffers without a graph: a forward over them stores nothing for a backward.
+    #[must_use]
+    pub fn detached(&self) -> Params {
+        self.view(Var::as_detached_tensor)
+    }
+
+    /// A deep copy of weights and buffers, safe from later updates.
+    pub fn snapshot(&self) -> Result<Params, ModelError> {
+        self.detached().map(|_, tensor| Ok(tensor.copy()?))
+    }
+
+    /// Sets every weight and buffer from `saved`, by name.
+    /// Errors: [`ModelError::MissingTensor`], [`ModelError::Shape`].
+    pub fn restore(&mut self, saved: &Params) -> Result<(), ModelError> {
+        for (name, var) in &self.vars {
+            let tensor = saved.get(name)?;
+            if tensor.dims() != var.dims() {
+                return Err(ModelError::Shape {
+                    name: name.clone(),
+                    expected: var.dims().to_vec(),
+                    found: tensor.dims().to_vec(),
+                });
+            }
+            var.set(&tensor.to_device(var.device())?)?;
+        }
+        let names: Vec<String> = self.buffers.iter().map(|(name, _)| name.to_owned()).collect();
+        for name in names {
+            let tensor = saved.get(&name)?.copy()?;
+            self.buffers.insert(name, tensor);
+        }
+        Ok(())
+    }
+
+    fn view(&self, tensor_of: impl Fn(&Var) -> Tensor) -> Params {
+        let vars = self.vars.iter().map(|(name, var)| (name.clone(), tensor_of(var)));
+        let buffers = self.buffers.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+        vars.chain(buffers).collect()
+    }
+}

@@ -1,0 +1,5 @@
+//! Quantization: scales, packing, and what it does to a checkpoint.
+
+mod scheme;
+
+pub use scheme::QuantScheme;

@@ -1,0 +1,104 @@
+//! What the window (or the command line) asks for.
+
+use std::path::PathBuf;
+
+use super::RunConfig;
+use crate::data::DatasetSpec;
+use crate::quant::QuantScheme;
+
+/// Names one job; events carry it back, so that answers to old questions can be ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(pub u64);
+
+/// Quantize a checkpoint and measure what that costs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantizeJob {
+    /// Checkpoint folder, or a run folder (its best checkpoint is taken).
+    pub input: PathBuf,
+    /// Target scheme.
+    pub scheme: QuantScheme,
+    /// File to write; `None` only measures.
+    pub output: Option<PathBuf>,
+    /// Data to measure on; `None` takes the run's own.
+    pub data: Option<DatasetSpec>,
+    /// Most validation examples to measure on.
+    pub max_examples: usize,
+}
+
+/// Write a package for a hardware target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExportJob {
+    /// Checkpoint folder, or a run folder (its best checkpoint is taken).
+    pub input: PathBuf,
+    /// Id of a target preset.
+    pub target: String,
+    /// Folder to create; must not exist.
+    pub output: PathBuf,
+    /// Data for the metrics in the manifest; `None` takes the run's own.
+    pub data: Option<DatasetSpec>,
+}
+
+/// What to put into a model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum InferInput {
+    /// One image, in the shape that the model reads, 0 to 255, (channels, height, width).
+    Image {
+        /// The pixels.
+        pixels: Vec<u8>,
+    },
+    /// Text to go on from.
+    Prompt {
+        /// The text.
+        text: String,
+        /// Tokens to add.
+        max_tokens: usize,
+        /// 0 picks the likeliest token.
+        temperature: f32,
+        /// Seed of the sampling.
+        seed: u64,
+    },
+}
+
+/// Try a checkpoint in several precisions, each through the runtime that ships.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InferJob {
+    /// Checkpoint folder, or a run folder (its best checkpoint is taken).
+    pub input: PathBuf,
+    /// Precisions to compare.
+    pub schemes: Vec<QuantScheme>,
+    /// What to put in.
+    pub prompt: InferInput,
+}
+
+/// A request to the engine. Each that has a [`JobId`] is answered by events with it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Start a run; refused while another one goes on.
+    Start(JobId, Box<RunConfig>),
+    /// Go on with the run in this folder from its last checkpoint.
+    ResumeRun(JobId, PathBuf),
+    /// Stop at the next step, keeping everything.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// Save and end the run.
+    Stop,
+    /// Save a checkpoint at the next step.
+    Save,
+    /// Load a dataset and describe it.
+    Inspect(JobId, DatasetSpec),
+    /// Say what a recipe would need.
+    Plan(JobId, Box<RunConfig>),
+    /// Quantize.
+    Quantize(JobId, QuantizeJob),
+    /// Export.
+    Export(JobId, ExportJob),
+    /// Try.
+    Infer(JobId, InferJob),
+    /// List the runs below a folder.
+    ListRuns(JobId, PathBuf),
+    /// Read a past run's history.
+    OpenRun(JobId, PathBuf),
+    /// End the worker's job with this id.
+    Cancel(JobId),
+}

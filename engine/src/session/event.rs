@@ -1,0 +1,196 @@
+//! What the engine answers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DataPreview, LoadedRun};
+use crate::device::Progress;
+use crate::memory::MemoryPlan;
+use crate::quant::QuantScheme;
+
+/// Why a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopReason {
+    /// All steps done.
+    Finished,
+    /// The user stopped it; its last checkpoint resumes it.
+    User,
+    /// The divergence guard reached its last rung.
+    Diverged,
+    /// An error, in words.
+    Failed(String),
+    /// The engine panicked; the message of the panic.
+    Crashed(String),
+}
+
+/// Why a job could not be done: what was tried, expected and found, then what to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// In words, causes included.
+    pub message: String,
+    /// The plan, when memory was the reason.
+    pub plan: Option<MemoryPlan>,
+}
+
+/// What a recipe would need.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanReport {
+    /// Trainable numbers.
+    pub num_params: u64,
+    /// Bytes by kind.
+    pub plan: MemoryPlan,
+    /// Time of a full step, measured just now by running a few on random data; `None` when it does not fit.
+    pub full_step_ms: Option<f64>,
+    /// `full_step_ms` times the number of steps: vanilla training time, validation left out.
+    pub vanilla_seconds: Option<f64>,
+    /// Trouble that does not forbid starting ("a batch is larger than the training part").
+    pub warnings: Vec<String>,
+}
+
+/// What quantization did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QuantizeReport {
+    /// Scheme.
+    pub scheme: QuantScheme,
+    /// "accuracy" (share of 1, higher is better) or "loss" (nats per token, lower is better).
+    pub metric: String,
+    /// Metric of the checkpoint as trained.
+    pub before: f64,
+    /// Metric after quantization.
+    pub after: f64,
+    /// Validation loss as trained, nats.
+    pub loss_before: f64,
+    /// Validation loss after quantization, nats.
+    pub loss_after: f64,
+    /// Examples or tokens it was measured on.
+    pub num_examples: u64,
+    /// Bytes of all weights in f32.
+    pub bytes_before: u64,
+    /// Bytes after, scales included.
+    pub bytes_after: u64,
+    /// Bits per weight, all tensors and scales counted.
+    pub bits_per_weight: f64,
+    /// Relative L2 error of each quantized tensor, by name.
+    pub tensor_errors: Vec<(String, f64)>,
+    /// Advice or caution in words.
+    pub notes: Vec<String>,
+    /// The file written, if any.
+    pub output: Option<PathBuf>,
+}
+
+/// A package on disk, verified.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExportReport {
+    /// Id of the target.
+    pub target: String,
+    /// The package folder.
+    pub package: PathBuf,
+    /// Files with their sizes in bytes.
+    pub files: Vec<(String, u64)>,
+    /// What quantization did.
+    pub quality: QuantizeReport,
+    /// Metric as foretrain-edge computes it from the package: the same one as `quality.metric`.
+    pub edge_metric: f64,
+    /// Examples or tokens `edge_metric` was measured on.
+    pub edge_examples: u64,
+    /// Milliseconds per image or token in foretrain-edge on this machine.
+    pub edge_ms: f64,
+    /// The command that runs it.
+    pub run_command: String,
+    /// What the user should know ("3 tensors kept in Q8_0: rows of 128 do not fill a block").
+    pub notes: Vec<String>,
+}
+
+/// Answer of one precision.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AnswerOutput {
+    /// Probabilities by class.
+    Classes(Vec<(String, f32)>),
+    /// Text added to the prompt.
+    Text(String),
+}
+
+/// Answer of one precision, with its price.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Precision.
+    pub scheme: QuantScheme,
+    /// What came out.
+    pub output: AnswerOutput,
+    /// Milliseconds for the image, or per token.
+    pub latency_ms: f64,
+    /// Bytes of the package's weights.
+    pub weight_bytes: u64,
+}
+
+/// A run on disk, in a line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Name from its config.
+    pub name: String,
+    /// Dataset name.
+    pub dataset: String,
+    /// Model in words: "GPT-2, 0.82M parameters".
+    pub model: String,
+    /// Tier name.
+    pub tier: String,
+    /// Steps done, by its metrics.
+    pub step: u64,
+    /// Steps wanted.
+    pub num_steps: u64,
+    /// Last validation loss, nats.
+    pub validation_loss: Option<f64>,
+    /// Last validation accuracy.
+    pub validation_accuracy: Option<f64>,
+    /// How it ended; `None` when it never did (killed).
+    pub ended: Option<StopReason>,
+    /// A complete checkpoint exists.
+    pub is_resumable: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum EventKind {
+    /// The job began; for a run, in this folder.
+    Started {
+        /// The run's folder.
+        folder: Option<PathBuf>,
+    },
+    /// How far it is.
+    Progress(Progress),
+    /// A checkpoint is complete.
+    Saved(PathBuf),
+    /// The job was not done.
+    Rejected(Failure),
+    /// The run ended.
+    Ended(StopReason),
+    /// A dataset, described.
+    Inspected(Arc<DataPreview>),
+    /// A recipe's needs.
+    Planned(Box<PlanReport>),
+    /// A quantization, measured.
+    Quantized(Box<QuantizeReport>),
+    /// A package, verified.
+    Exported(Box<ExportReport>),
+    /// Answers, one per precision.
+    Answered(Vec<Answer>),
+    /// Runs, newest first.
+    Runs(Vec<RunSummary>),
+    /// A past run.
+    RunOpened(Arc<LoadedRun>),
+    /// The job was cancelled, leaving nothing half done.
+    Cancelled,
+}
+
+/// Something happened to a job.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Which job.
+    pub job: super::JobId,
+    /// What happened.
+    pub kind: EventKind,
+}

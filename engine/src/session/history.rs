@@ -1,0 +1,178 @@
+//! What a run did, step by step: the rows of `metrics.jsonl` and what plots draw.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::StopReason;
+use crate::hybrid::{Correction, Forecast, GuardSignals, HybridEvent, Phase};
+
+/// One optimizer step. Everything is measured, except `forecast`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// From 1.
+    pub step: u64,
+    /// Phase in which it ran.
+    pub phase: Phase,
+    /// Mean loss of the batch before the update, nats per example or token.
+    #[serde(with = "nullable_f32")]
+    pub loss: f32,
+    /// Loss the forecaster expected.
+    pub forecast: Option<Forecast>,
+    /// Global L2 norm of the gradient before clipping.
+    pub grad_norm: Option<f32>,
+    /// Learning rate.
+    pub learning_rate: f32,
+    /// Gate ratio ρ.
+    #[serde(with = "nullable_f32")]
+    pub rho: f32,
+    /// Cosine of the last correction.
+    pub confidence: Option<f32>,
+    /// Images, or tokens, in the batch.
+    pub num_examples: u32,
+    /// Of these, how many got a backward pass.
+    pub num_backward: u32,
+    /// What a Correct step found.
+    pub correction: Option<Correction>,
+    /// Divergence signals.
+    pub signals: GuardSignals,
+    /// Wall time of the step, batch preparation included.
+    pub step_ms: f32,
+}
+
+/// A measurement on the validation part.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ValidationPoint {
+    /// After this step.
+    pub step: u64,
+    /// Mean loss, nats per example or token.
+    pub loss: f64,
+    /// Share of right answers, for images.
+    pub accuracy: Option<f64>,
+    /// Examples or tokens measured.
+    pub num_examples: u64,
+    /// Wall time of the measurement.
+    pub seconds: f64,
+}
+
+/// What the event log says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum LogKind {
+    /// From the trainer: phases, divergences, recoveries.
+    Hybrid(HybridEvent),
+    /// The run began, or went on from a checkpoint at `step`.
+    Started {
+        /// Step it starts after; 0 for a new run.
+        step: u64,
+    },
+    /// A checkpoint is complete.
+    Saved(PathBuf),
+    /// Paused.
+    Paused,
+    /// Went on.
+    Resumed,
+    /// Something to know, in words.
+    Warning(String),
+    /// Ended.
+    Ended(StopReason),
+}
+
+/// A line of the event log and of `events.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// At this step.
+    pub step: u64,
+    /// Milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+    /// What happened.
+    pub kind: LogKind,
+}
+
+/// Rows per sealed block.
+const BLOCK_ROWS: usize = 1024;
+
+/// A growing history. Full blocks are sealed and shared; only the tail is copied for a view.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    sealed: Vec<Arc<[StepMetrics]>>,
+    tail: Vec<StepMetrics>,
+}
+
+impl History {
+    /// Adds a step.
+    pub fn push(&mut self, row: StepMetrics) {
+        self.tail.push(row);
+        if self.tail.len() == BLOCK_ROWS {
+            self.sealed.push(Arc::from(std::mem::take(&mut self.tail)));
+        }
+    }
+
+    /// What is true now, cheaply.
+    #[must_use]
+    pub fn view(&self) -> HistoryView {
+        HistoryView { sealed: self.sealed.clone(), tail: Arc::from(self.tail.as_slice()) }
+    }
+}
+
+/// A frozen history.
+#[derive(Debug, Clone, Default)]
+pub struct HistoryView {
+    sealed: Vec<Arc<[StepMetrics]>>,
+    tail: Arc<[StepMetrics]>,
+}
+
+impl HistoryView {
+    /// Steps in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &StepMetrics> {
+        self.sealed.iter().flat_map(|block| block.iter()).chain(self.tail.iter())
+    }
+
+    /// How many steps.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sealed.len() * BLOCK_ROWS + self.tail.len()
+    }
+
+    /// True before the first step.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The `index`th step from the beginning.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&StepMetrics> {
+        match self.sealed.get(index / BLOCK_ROWS) {
+            Some(block) => block.get(index % BLOCK_ROWS),
+            None => self.tail.get(index - self.sealed.len() * BLOCK_ROWS),
+        }
+    }
+
+    /// The newest step.
+    #[must_use]
+    pub fn last(&self) -> Option<&StepMetrics> {
+        self.tail.last().or_else(|| self.sealed.last().and_then(|block| block.last()))
+    }
+}
+
+impl FromIterator<StepMetrics> for HistoryView {
+    fn from_iter<I: IntoIterator<Item = StepMetrics>>(iter: I) -> Self {
+        let mut history = History::default();
+        iter.into_iter().for_each(|row| history.push(row));
+        history.view()
+    }
+}
+
+/// JSON has no NaN: `null` stands for it.
+mod nullable_f32 {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+        value.is_finite().then_some(*value).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or(f32::NAN))
+    }
+}

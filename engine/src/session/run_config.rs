@@ -1,0 +1,65 @@
+//! Everything that decides a run. Written into its folder, read back to resume it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::DatasetSpec;
+use crate::device::ComputeDevice;
+use crate::hybrid::HybridConfig;
+use crate::models::ModelConfig;
+use crate::optim::{OptimizerConfig, Schedule};
+
+/// Random changes to training images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Augmentation {
+    /// Mirror half of the images.
+    pub flip: bool,
+    /// Shift by up to this many pixels each way, filling with zeros.
+    pub shift_pixels: u32,
+}
+
+/// A run's recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Name to show; becomes part of the folder's name.
+    pub name: String,
+    /// What it learns from.
+    pub data: DatasetSpec,
+    /// What learns; its two ends are fitted to the data at start.
+    pub model: ModelConfig,
+    /// Name of the tier that `hybrid` came from.
+    pub tier: String,
+    /// How it predicts.
+    pub hybrid: HybridConfig,
+    /// How weights move.
+    pub optimizer: OptimizerConfig,
+    /// Learning rate over the run.
+    pub schedule: Schedule,
+    /// Optimizer steps.
+    pub num_steps: u64,
+    /// Images or sequences per optimizer step.
+    pub batch_size: usize,
+    /// Parts that a batch is cut into for gradient accumulation; 1 computes it whole.
+    pub num_micro_batches: usize,
+    /// Tokens per sequence; unused for images.
+    pub sequence_length: usize,
+    /// Changes to training images; unused for text.
+    pub augmentation: Augmentation,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Steps between two validations.
+    pub validation_interval: u64,
+    /// Most validation images, or sequences, per validation; the last one uses all.
+    pub max_validation_examples: usize,
+    /// Steps between two checkpoints.
+    pub checkpoint_interval: u64,
+    /// Checkpoints kept, beside the best one.
+    pub keep_last: usize,
+    /// Processor threads; 0 uses all.
+    pub num_threads: usize,
+    /// Where to compute.
+    pub device: ComputeDevice,
+    /// Most memory the run may use, bytes; 0 takes 80% of the machine's.
+    pub memory_budget_bytes: u64,
+}

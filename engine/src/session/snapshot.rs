@@ -1,0 +1,204 @@
+//! What is true now: the frozen state that a window draws.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{HistoryView, JobId, LogEntry, RunConfig, StopReason, ValidationPoint};
+use crate::data::{DataWarning, SplitRecord};
+use crate::device::GaugeReading;
+use crate::hybrid::Phase;
+use crate::memory::MemoryPlan;
+
+/// What a run is doing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunStatus {
+    /// Loading data, planning, measuring the vanilla step.
+    Preparing {
+        /// What, in words.
+        what: String,
+    },
+    /// Training.
+    Training,
+    /// Measuring on the validation part.
+    Validating,
+    /// Waiting for the user.
+    Paused,
+    /// Ended.
+    Ended(StopReason),
+}
+
+/// What prediction saved, as far as it was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Savings {
+    /// Examples (or tokens) seen by a backward pass.
+    pub backward_examples: u64,
+    /// Examples (or tokens) that vanilla would have sent through a backward pass in as many steps.
+    pub vanilla_examples: u64,
+    /// Vanilla step time measured by the probe at the start of this run; `None` before it.
+    pub vanilla_step_ms: Option<f64>,
+    /// Time of the steps so far.
+    pub measured_ms: f64,
+    /// Steps so far.
+    pub num_steps: u64,
+}
+
+impl Savings {
+    /// Share of example-backwards saved; `None` before the first step.
+    #[must_use]
+    pub fn backward_share_saved(&self) -> Option<f64> {
+        (self.vanilla_examples > 0).then(|| 1.0 - self.backward_examples as f64 / self.vanilla_examples as f64)
+    }
+
+    /// Share of time saved against as many vanilla steps (negative: lost); `None` when not measured.
+    #[must_use]
+    pub fn time_share_saved(&self) -> Option<f64> {
+        let vanilla_ms = self.vanilla_step_ms? * self.num_steps as f64;
+        (vanilla_ms > 0.0).then(|| 1.0 - self.measured_ms / vanilla_ms)
+    }
+}
+
+/// One image with what the model made of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageSample {
+    /// Pixels (channels, height, width), 0 to 255.
+    pub pixels: Arc<[u8]>,
+    /// Right class.
+    pub label: u32,
+    /// Likeliest class by the model.
+    pub predicted: u32,
+    /// Its probability.
+    pub probability: f32,
+}
+
+/// What the model does on fixed inputs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Samples {
+    /// A fixed grid of validation images.
+    Images {
+        /// After this step.
+        step: u64,
+        /// (channels, height, width).
+        shape: (usize, usize, usize),
+        /// Class names.
+        classes: Arc<[String]>,
+        /// The images.
+        images: Vec<ImageSample>,
+    },
+    /// Text generated from a fixed prompt.
+    Text {
+        /// After this step.
+        step: u64,
+        /// What it was given.
+        prompt: String,
+        /// What it added.
+        completion: String,
+    },
+}
+
+/// A run, now.
+#[derive(Debug, Clone)]
+pub struct RunSnapshot {
+    /// The job that started it.
+    pub job: JobId,
+    /// Its folder; `None` while preparing.
+    pub folder: Option<PathBuf>,
+    /// Its recipe, model fitted to the data.
+    pub config: Arc<RunConfig>,
+    /// Trainable numbers.
+    pub num_params: u64,
+    /// What it is doing.
+    pub status: RunStatus,
+    /// Phase of the last step.
+    pub phase: Phase,
+    /// Steps done.
+    pub step: u64,
+    /// All steps so far.
+    pub history: HistoryView,
+    /// All validations so far.
+    pub validations: Arc<[ValidationPoint]>,
+    /// All log entries so far.
+    pub log: Arc<[LogEntry]>,
+    /// Latest samples.
+    pub samples: Option<Arc<Samples>>,
+    /// What prediction saved.
+    pub savings: Savings,
+    /// Memory planned.
+    pub plan: Option<Arc<MemoryPlan>>,
+    /// Memory and load measured.
+    pub gauges: GaugeReading,
+    /// Seconds to go at the measured pace; `None` before there is one.
+    pub seconds_left: Option<f64>,
+}
+
+/// A past run, read back.
+#[derive(Debug, Clone)]
+pub struct LoadedRun {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its recipe.
+    pub config: RunConfig,
+    /// Trainable numbers.
+    pub num_params: u64,
+    /// All steps.
+    pub history: HistoryView,
+    /// All validations.
+    pub validations: Vec<ValidationPoint>,
+    /// All log entries.
+    pub log: Vec<LogEntry>,
+    /// What prediction saved.
+    pub savings: Savings,
+}
+
+/// An image to show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImagePreview {
+    /// Pixels (channels, height, width), 0 to 255.
+    pub pixels: Arc<[u8]>,
+    /// Class.
+    pub label: u32,
+}
+
+/// A token to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenPreview {
+    /// Its number.
+    pub id: u32,
+    /// Its text.
+    pub text: String,
+}
+
+/// A dataset, described.
+#[derive(Debug, Clone)]
+pub struct DataPreview {
+    /// Name.
+    pub name: String,
+    /// How it was split.
+    pub split: SplitRecord,
+    /// Partial trouble.
+    pub warnings: Vec<DataWarning>,
+    /// What there is to see.
+    pub examples: PreviewExamples,
+}
+
+/// What there is to see of a dataset.
+#[derive(Debug, Clone)]
+pub enum PreviewExamples {
+    /// Images.
+    Images {
+        /// (channels, height, width).
+        shape: (usize, usize, usize),
+        /// Class names.
+        classes: Arc<[String]>,
+        /// Training images of each class.
+        class_counts: Vec<usize>,
+        /// Some images of each class.
+        images: Vec<ImagePreview>,
+    },
+    /// Text.
+    Text {
+        /// Distinct tokens.
+        vocab_size: usize,
+        /// The beginning of the training part, token by token.
+        tokens: Vec<TokenPreview>,
+    },
+}
