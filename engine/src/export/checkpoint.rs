@@ -1,0 +1,135 @@
+//! Checkpoints as an export sees them: card, weights, tokenizer.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+use safetensors::Dtype;
+
+use super::{ExportError, ModelCard, WeightsReader};
+use crate::device::Watch;
+use crate::models::{Network, Params};
+
+/// File that is written last: without it a checkpoint does not count.
+pub const COMPLETE_MARKER: &str = "COMPLETE";
+/// Weights of a checkpoint, f32.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// Tokenizer of a language model's checkpoint.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// A complete checkpoint, in memory.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// Where it was read from.
+    pub folder: PathBuf,
+    /// What it is.
+    pub card: ModelCard,
+    /// Weights and buffers, f32, on the CPU, exactly those that the card's network names.
+    pub weights: Params,
+    /// The tokenizer's file, for language models.
+    pub tokenizer_json: Option<PathBuf>,
+}
+
+/// Reads a checkpoint folder; see [`resolve_checkpoint`] for run folders.
+///
+/// Errors: [`ExportError::NotACheckpoint`] without its marker or its tokenizer; [`ExportError::WeightFile`] when a tensor
+/// is missing, has another shape or type than the card's network says, or belongs to no part of it.
+pub fn read_checkpoint(folder: &Path) -> Result<Checkpoint, ExportError> {
+    read_checkpoint_watched(folder, crate::unwatched!())
+}
+
+/// [`read_checkpoint`] with progress and cancel.
+pub fn read_checkpoint_watched(folder: &Path, watch: Watch<'_>) -> Result<Checkpoint, ExportError> {
+    if !folder.join(COMPLETE_MARKER).is_file() {
+        return Err(ExportError::NotACheckpoint {
+            expected: format!("a file {COMPLETE_MARKER} (it is written last)"),
+            found: describe(folder),
+            path: folder.to_owned(),
+        });
+    }
+    let card = ModelCard::read(folder)?;
+    let network = Network::new(&card.model)?;
+    let weights = read_weights(&folder.join(WEIGHTS_FILE), &network, watch)?;
+    let tokenizer = folder.join(TOKENIZER_FILE);
+    if card.is_language_model() && !tokenizer.is_file() {
+        return Err(ExportError::NotACheckpoint {
+            expected: format!("a file {TOKENIZER_FILE} (its model reads text)"),
+            found: "none".to_owned(),
+            path: folder.to_owned(),
+        });
+    }
+    let tokenizer_json = tokenizer.is_file().then_some(tokenizer);
+    Ok(Checkpoint { folder: folder.to_owned(), card, weights, tokenizer_json })
+}
+
+/// The checkpoint that a path names: a checkpoint folder itself; for a run folder `checkpoints/best`
+/// when that is complete, else the complete `checkpoints/step-NNNNNNNN` with the highest number.
+/// Errors: [`ExportError::NotACheckpoint`], [`ExportError::Read`].
+pub fn resolve_checkpoint(path: &Path) -> Result<PathBuf, ExportError> {
+    let is_complete = |folder: &Path| folder.join(COMPLETE_MARKER).is_file();
+    if is_complete(path) {
+        return Ok(path.to_owned());
+    }
+    let checkpoints = path.join("checkpoints");
+    let best = checkpoints.join("best");
+    if is_complete(&best) {
+        return Ok(best);
+    }
+    let mut newest: Option<(u64, PathBuf)> = None;
+    if checkpoints.is_dir() {
+        let listing = std::fs::read_dir(&checkpoints).map_err(|source| ExportError::read(&checkpoints, source))?;
+        for entry in listing {
+            let folder = entry.map_err(|source| ExportError::read(&checkpoints, source))?.path();
+            let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Some(step) = name.strip_prefix("step-").and_then(|digits| digits.parse::<u64>().ok()) else {
+                continue;
+            };
+            if is_complete(&folder) && newest.as_ref().is_none_or(|(best_step, _)| step > *best_step) {
+                newest = Some((step, folder));
+            }
+        }
+    }
+    newest.map(|(_, folder)| folder).ok_or_else(|| ExportError::NotACheckpoint {
+        expected: format!("a file {COMPLETE_MARKER} here, or in checkpoints/best or checkpoints/step-…"),
+        found: describe(path),
+        path: path.to_owned(),
+    })
+}
+
+/// Reads the tensors of `network` from an f32 safetensors file.
+fn read_weights(path: &Path, network: &Network, watch: Watch<'_>) -> Result<Params, ExportError> {
+    let mut reader = WeightsReader::open(path)?;
+    let specs = network.specs();
+    let mut weights = Params::default();
+    for (done, spec) in specs.iter().enumerate() {
+        watch.step("reading weights", done as u64, Some(specs.len() as u64))?;
+        let found = match reader.info(&spec.name) {
+            None => Some("none".to_owned()),
+            Some(info) if info.dtype == Dtype::F32 && info.shape == spec.shape => None,
+            Some(info) => Some(format!("{:?} {:?}", info.dtype, info.shape)),
+        };
+        if let Some(found) = found {
+            return Err(reader.wrong(format!("tensor {:?} F32 {:?}", spec.name, spec.shape), found));
+        }
+        let tensor = reader.read_tensor(&spec.name)?;
+        debug_assert_eq!(tensor.dtype(), DType::F32);
+        weights.insert(&spec.name, tensor);
+    }
+    let names = reader.names();
+    if let Some(stranger) = names.iter().find(|name| weights.find(name).is_none()) {
+        return Err(reader.wrong(
+            format!("the {} tensors of this model", specs.len()),
+            format!("{}, among them {stranger:?}, which it does not have", names.len()),
+        ));
+    }
+    Ok(weights)
+}
+
+fn describe(folder: &Path) -> String {
+    if folder.is_dir() {
+        "a folder without it".to_owned()
+    } else if folder.exists() {
+        "a file".to_owned()
+    } else {
+        "nothing there".to_owned()
+    }
+}

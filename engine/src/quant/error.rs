@@ -1,0 +1,36 @@
+//! What can go wrong with a quantization.
+
+/// Errors of this room.
+#[derive(Debug, thiserror::Error)]
+pub enum QuantError {
+    /// NaN or infinity among the weights.
+    #[error(
+        "quantizing {tensor:?}: expected finite numbers, found {found} at index {index}. Did the training diverge? Take an earlier checkpoint"
+    )]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// The number found.
+        found: f32,
+        /// Its place in the flattened tensor.
+        index: usize,
+    },
+    /// A number that the scheme cannot hold.
+    #[error("quantizing {tensor:?}: {scheme} holds magnitudes up to {limit}, found {found}. Take bf16 or f32 instead")]
+    Range {
+        /// The tensor.
+        tensor: String,
+        /// The scheme.
+        scheme: &'static str,
+        /// Its largest magnitude.
+        limit: f32,
+        /// The number found.
+        found: f32,
+    },
+    /// A tensor is missing or has another shape.
+    #[error(transparent)]
+    Model(#[from] crate::models::ModelError),
+    /// The tensor library failed.
+    #[error("computing: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
