@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::OptimError;
+
 /// Which rule moves the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum OptimizerKind {
@@ -54,4 +56,29 @@ pub enum Schedule {
         /// Decay of the average per step.
         ema_decay: f64,
     },
+}
+
+impl OptimizerConfig {
+    /// Errors: [`OptimError::Setting`] for the first setting outside its range.
+    pub fn check(&self) -> Result<(), OptimError> {
+        let not_negative = |value: f64| value.is_finite() && value >= 0.0;
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let decay = |value: f64| (0.0..1.0).contains(&value);
+        let steps = f64::from(self.newton_schulz_steps);
+        let rules = [
+            ("learning_rate", self.learning_rate, "a finite x >= 0", not_negative(self.learning_rate)),
+            ("adam_learning_rate", self.adam_learning_rate, "a finite x >= 0", not_negative(self.adam_learning_rate)),
+            ("beta1", self.beta1, "0 <= x < 1", decay(self.beta1)),
+            ("beta2", self.beta2, "0 <= x < 1", decay(self.beta2)),
+            ("epsilon", self.epsilon, "a finite x > 0", positive(self.epsilon)),
+            ("weight_decay", self.weight_decay, "a finite x >= 0", not_negative(self.weight_decay)),
+            ("momentum", self.momentum, "0 <= x < 1", decay(self.momentum)),
+            ("newton_schulz_steps", steps, "1 to 10", (1.0..=10.0).contains(&steps)),
+            ("clip_norm", self.clip_norm.unwrap_or(1.0), "a finite x > 0", self.clip_norm.is_none_or(positive)),
+        ];
+        match rules.into_iter().find(|(.., is_met)| !is_met) {
+            Some((key, found, expected, _)) => Err(OptimError::Setting { key, expected, found }),
+            None => Ok(()),
+        }
+    }
 }

@@ -1,8 +1,21 @@
 //! Optimizers, learning-rate schedules, gradient clipping, weight averaging.
 //!
 //! Invariants: state is a set of named tensors that can be saved and restored exactly; an update
-//! is a function of (weights, gradients, state, learning rate) alone.
+//! is a function of (weights, gradients, state, learning rate) alone; sums have one order, so that
+//! equal inputs give equal bits whatever the threads do.
 
+mod average;
 mod config;
+mod error;
+mod gradients;
+mod kernels;
+mod muon;
+mod optimizer;
+mod schedule;
+mod state;
 
+pub use average::WeightAverage;
 pub use config::{OptimizerConfig, OptimizerKind, Schedule};
+pub use error::OptimError;
+pub use gradients::Gradients;
+pub use optimizer::Optimizer;

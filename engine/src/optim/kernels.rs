@@ -1,0 +1,386 @@
+//! Loops over tensors on the CPU: reductions in one order whatever the threads do, updates in place.
+//!
+//! Invariant: a result depends on the numbers alone, never on how the work was split, because
+//! reductions add fixed-size chunks in order and updates are elementwise.
+
+use std::cell::RefCell;
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor, bail};
+use rayon::prelude::*;
+
+/// Numbers per task: large enough to hide a task's cost, small enough to balance two threads on 100K numbers.
+const CHUNK: usize = 16 * 1024;
+/// Partial sums side by side, so that the loop vectorizes.
+const LANES: usize = 8;
+
+/// a·a, a·b and b·b over pairs of tensors of equal shape, f32 or f64, accumulated in f64.
+/// On a GPU each tensor is summed in its own precision, and one read brings all sums back.
+pub(super) fn products(pairs: &[(&Tensor, &Tensor)]) -> Result<[f64; 3]> {
+    if pairs.iter().any(|(a, _)| !a.device().is_cpu()) {
+        return products_composed(pairs);
+    }
+    let pairs = pairs.iter().map(|(a, b)| Ok((a.contiguous()?, b.contiguous()?))).collect::<Result<Vec<_>>>()?;
+    let guards: Vec<_> = pairs.iter().map(|(a, b)| (a.storage_and_layout(), b.storage_and_layout())).collect();
+    let mut chunks = Vec::new();
+    for ((a, a_layout), (b, b_layout)) in &guards {
+        let (Storage::Cpu(a), Storage::Cpu(b)) = (&**a, &**b) else { bail!("expected tensors on the CPU") };
+        match (a, b) {
+            (CpuStorage::F32(a), CpuStorage::F32(b)) => {
+                let pieces = slice(a, a_layout)?.chunks(CHUNK).zip(slice(b, b_layout)?.chunks(CHUNK));
+                chunks.extend(pieces.map(|(a, b)| Pair::F32(a, b)));
+            }
+            (CpuStorage::F64(a), CpuStorage::F64(b)) => {
+                let pieces = slice(a, a_layout)?.chunks(CHUNK).zip(slice(b, b_layout)?.chunks(CHUNK));
+                chunks.extend(pieces.map(|(a, b)| Pair::F64(a, b)));
+            }
+            (a, b) => bail!("expected two f32 or two f64 tensors, found {:?} and {:?}", kind(a), kind(b)),
+        }
+    }
+    let partial: Vec<[f64; 3]> = chunks.par_iter().map(Pair::products).collect();
+    Ok(partial.iter().fold([0.0; 3], |sum, part| std::array::from_fn(|i| sum[i] + part[i])))
+}
+
+/// Sum of squares over tensors, f32 or f64, accumulated in f64; on a GPU as in [`products`].
+pub(super) fn sum_of_squares(tensors: &[&Tensor]) -> Result<f64> {
+    if tensors.iter().any(|tensor| !tensor.device().is_cpu()) {
+        return sum_of_squares_composed(tensors);
+    }
+    let tensors = tensors.iter().map(|tensor| tensor.contiguous()).collect::<Result<Vec<_>>>()?;
+    let guards: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
+    let mut chunks = Vec::new();
+    for (storage, layout) in &guards {
+        match &**storage {
+            Storage::Cpu(CpuStorage::F32(data)) => {
+                chunks.extend(slice(data, layout)?.chunks(CHUNK).map(|a| Pair::F32(a, a)));
+            }
+            Storage::Cpu(CpuStorage::F64(data)) => {
+                chunks.extend(slice(data, layout)?.chunks(CHUNK).map(|a| Pair::F64(a, a)));
+            }
+            other => bail!("expected f32 or f64 numbers on the CPU, found {:?} on {:?}", other.dtype(), other.device()),
+        }
+    }
+    let partial: Vec<f64> = chunks.par_iter().map(Pair::squares).collect();
+    Ok(partial.iter().sum())
+}
+
+fn sum_of_squares_composed(tensors: &[&Tensor]) -> Result<f64> {
+    let square = |tensor: &&Tensor| tensor.sqr()?.sum_all()?.to_dtype(DType::F64);
+    let sums = tensors.iter().map(square).collect::<Result<Vec<_>>>()?;
+    if sums.is_empty() { Ok(0.0) } else { Tensor::stack(&sums, 0)?.sum_all()?.to_scalar() }
+}
+
+fn products_composed(pairs: &[(&Tensor, &Tensor)]) -> Result<[f64; 3]> {
+    let mut sums = Vec::with_capacity(3 * pairs.len());
+    for (a, b) in pairs {
+        for product in [a.sqr()?, (*a * *b)?, b.sqr()?] {
+            sums.push(product.sum_all()?.to_dtype(DType::F64)?);
+        }
+    }
+    if sums.is_empty() {
+        return Ok([0.0; 3]);
+    }
+    let sums: Vec<f64> = Tensor::stack(&sums, 0)?.to_vec1()?;
+    Ok(sums.chunks(3).fold([0.0; 3], |sum, part| std::array::from_fn(|i| sum[i] + part[i])))
+}
+
+fn kind(storage: &CpuStorage) -> DType {
+    storage.dtype()
+}
+
+/// Two chunks of equal length.
+enum Pair<'a> {
+    F32(&'a [f32], &'a [f32]),
+    F64(&'a [f64], &'a [f64]),
+}
+
+impl Pair<'_> {
+    fn products(&self) -> [f64; 3] {
+        match self {
+            Self::F32(a, b) => chunk_products(a, b),
+            Self::F64(a, b) => chunk_products(a, b),
+        }
+    }
+
+    fn squares(&self) -> f64 {
+        match self {
+            Self::F32(a, _) => chunk_squares(a),
+            Self::F64(a, _) => chunk_squares(a),
+        }
+    }
+}
+
+fn chunk_squares<T: Copy + Into<f64>>(a: &[T]) -> f64 {
+    let mut lanes = [0.0_f64; LANES];
+    let (blocks, rest) = a.as_chunks::<LANES>();
+    for block in blocks {
+        for (lane, &a) in lanes.iter_mut().zip(block) {
+            let a: f64 = a.into();
+            *lane += a * a;
+        }
+    }
+    let square = |&a: &T| {
+        let a: f64 = a.into();
+        a * a
+    };
+    lanes.iter().sum::<f64>() + rest.iter().map(square).sum::<f64>()
+}
+
+fn chunk_products<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> [f64; 3] {
+    let mut lanes = [[0.0_f64; LANES]; 3];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            let (a, b): (f64, f64) = (a[i].into(), b[i].into());
+            lanes[0][i] += a * a;
+            lanes[1][i] += a * b;
+            lanes[2][i] += b * b;
+        }
+    }
+    let mut sums = lanes.map(|lane| lane.iter().sum::<f64>());
+    for (&a, &b) in a_rest.iter().zip(b_rest) {
+        let (a, b): (f64, f64) = (a.into(), b.into());
+        for (sum, product) in sums.iter_mut().zip([a * a, a * b, b * b]) {
+            *sum += product;
+        }
+    }
+    sums
+}
+
+/// The numbers of a contiguous layout.
+fn slice<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&data[start..end]),
+        None => bail!("expected a contiguous tensor, found strides {:?}", layout.stride()),
+    }
+}
+
+fn slice_mut<'a, T>(data: &'a mut [T], layout: &Layout) -> Result<&'a mut [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&mut data[start..end]),
+        None => bail!("expected a contiguous tensor, found strides {:?}", layout.stride()),
+    }
+}
+
+/// `y = alpha y + beta x`, in place on the CPU (f32 or f64); elsewhere the result is a new tensor.
+/// `y` is what was given, so that callers store the result either way.
+pub(super) fn axpby(y: &Tensor, x: &Tensor, alpha: f64, beta: f64) -> Result<Tensor> {
+    if y.device().is_cpu() {
+        y.inplace_op2(&x.contiguous()?, &Axpby { alpha, beta })?;
+        Ok(y.clone())
+    } else {
+        ((y * alpha)? + (x * beta)?)?.detach().contiguous()
+    }
+}
+
+struct Axpby {
+    alpha: f64,
+    beta: f64,
+}
+
+impl InplaceOp2 for Axpby {
+    fn name(&self) -> &'static str {
+        "axpby"
+    }
+
+    fn cpu_fwd(&self, y: &mut CpuStorage, y_layout: &Layout, x: &CpuStorage, x_layout: &Layout) -> Result<()> {
+        match (y, x) {
+            (CpuStorage::F32(y), CpuStorage::F32(x)) => {
+                let (alpha, beta) = (self.alpha as f32, self.beta as f32);
+                for_each_chunk(slice_mut(y, y_layout)?, slice(x, x_layout)?, |y, x| *y = alpha * *y + beta * x);
+                Ok(())
+            }
+            (CpuStorage::F64(y), CpuStorage::F64(x)) => {
+                let (alpha, beta) = (self.alpha, self.beta);
+                for_each_chunk(slice_mut(y, y_layout)?, slice(x, x_layout)?, |y, x| *y = alpha * *y + beta * x);
+                Ok(())
+            }
+            (y, x) => bail!("axpby: expected two f32 or two f64 tensors, found {:?} and {:?}", kind(y), kind(x)),
+        }
+    }
+}
+
+/// `y *= factor`, in place on the CPU; elsewhere the result is a new tensor.
+pub(super) fn scale(y: &Tensor, factor: f64) -> Result<Tensor> {
+    if y.device().is_cpu() {
+        y.inplace_op1(&Scale(factor))?;
+        Ok(y.clone())
+    } else {
+        Ok((y * factor)?.detach())
+    }
+}
+
+struct Scale(f64);
+
+impl InplaceOp1 for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn cpu_fwd(&self, y: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        match y {
+            CpuStorage::F32(y) => {
+                let factor = self.0 as f32;
+                slice_mut(y, layout)?.par_chunks_mut(CHUNK).for_each(|y| y.iter_mut().for_each(|y| *y *= factor));
+                Ok(())
+            }
+            CpuStorage::F64(y) => {
+                slice_mut(y, layout)?.par_chunks_mut(CHUNK).for_each(|y| y.iter_mut().for_each(|y| *y *= self.0));
+                Ok(())
+            }
+            other => bail!("scale: expected f32 or f64, found {:?}", kind(other)),
+        }
+    }
+}
+
+/// `f(y, x)` for each pair of numbers, on all threads.
+pub(super) fn for_each_chunk<T: Copy + Send + Sync>(y: &mut [T], x: &[T], f: impl Fn(&mut T, T) + Sync) {
+    let run = |y: &mut [T], x: &[T]| y.iter_mut().zip(x).for_each(|(y, &x)| f(y, x));
+    if y.len() <= CHUNK {
+        return run(y, x);
+    }
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| run(y, x));
+}
+
+/// Calls `f` with the numbers of a CPU tensor, f32.
+pub(super) fn with_f32<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(data)) => Ok(f(slice(data, layout)?)),
+        _ => bail!("expected f32 numbers on the CPU, found {:?} on {:?}", tensor.dtype(), tensor.device()),
+    }
+}
+
+/// Numbers of one step of AdamW, the same for every weight of a tensor.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AdamWNumbers {
+    pub(super) beta1: f64,
+    pub(super) beta2: f64,
+    pub(super) epsilon: f64,
+    pub(super) learning_rate: f64,
+    pub(super) weight_decay: f64,
+    /// 1 − β1^t.
+    pub(super) correction1: f64,
+    /// 1 − β2^t.
+    pub(super) correction2: f64,
+}
+
+/// One fused pass of AdamW over a weight and its moments, all on the CPU, all in place.
+pub(super) fn adamw_in_place(
+    weight: &Tensor,
+    gradient: &Tensor,
+    moments: (&mut [f32], &mut [f32]),
+    numbers: AdamWNumbers,
+) -> Result<()> {
+    weight.inplace_op2(&gradient.contiguous()?, &AdamWPass { numbers, moments: RefCell::new(moments) })
+}
+
+struct AdamWPass<'a> {
+    numbers: AdamWNumbers,
+    /// First and second moment; a cell because candle hands operations out by shared reference.
+    moments: RefCell<(&'a mut [f32], &'a mut [f32])>,
+}
+
+impl InplaceOp2 for AdamWPass<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(&self, w: &mut CpuStorage, w_layout: &Layout, g: &CpuStorage, g_layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(w), CpuStorage::F32(g)) = (w, g) else { bail!("adamw: expected f32") };
+        let (w, g) = (slice_mut(w, w_layout)?, slice(g, g_layout)?);
+        let mut moments = self.moments.borrow_mut();
+        let (m, v) = &mut *moments;
+        if m.len() != w.len() || v.len() != w.len() || g.len() != w.len() {
+            bail!("adamw: {} weights, {} gradients, {} and {} moments", w.len(), g.len(), m.len(), v.len());
+        }
+        let n = self.numbers;
+        if w.len() <= CHUNK {
+            adamw_chunk(w, g, m, v, n);
+        } else {
+            let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
+            let all = w.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).zip(moments);
+            all.for_each(|((w, g), (m, v))| adamw_chunk(w, g, m, v, n));
+        }
+        Ok(())
+    }
+}
+
+fn adamw_chunk(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], n: AdamWNumbers) {
+    let (beta1, beta2, epsilon) = (n.beta1 as f32, n.beta2 as f32, n.epsilon as f32);
+    let (rest1, rest2) = ((1.0 - n.beta1) as f32, (1.0 - n.beta2) as f32);
+    let step_size = (n.learning_rate / n.correction1) as f32;
+    let inv_root = (1.0 / n.correction2.sqrt()) as f32;
+    let keep = (1.0 - n.learning_rate * n.weight_decay) as f32;
+    for ((w, &g), (m, v)) in w.iter_mut().zip(g).zip(m.iter_mut().zip(v.iter_mut())) {
+        *m = beta1 * *m + rest1 * g;
+        *v = beta2 * *v + rest2 * g * g;
+        *w = keep * *w - step_size * *m / (v.sqrt() * inv_root + epsilon);
+    }
+}
+
+/// The same update composed of tensor operations, for any device: new (weight, first moment, second moment).
+pub(super) fn adamw_composed(
+    weight: &Tensor,
+    gradient: &Tensor,
+    (m, v): (&Tensor, &Tensor),
+    n: AdamWNumbers,
+) -> Result<[Tensor; 3]> {
+    let m = ((m * n.beta1)? + (gradient * (1.0 - n.beta1))?)?;
+    let v = ((v * n.beta2)? + (gradient.sqr()? * (1.0 - n.beta2))?)?;
+    let denominator = ((v.sqrt()? / n.correction2.sqrt())? + n.epsilon)?;
+    let update = ((&m / denominator)? * (n.learning_rate / n.correction1))?;
+    let kept = (weight * (1.0 - n.learning_rate * n.weight_decay))?;
+    Ok([(kept - update)?.detach(), m.detach(), v.detach()])
+}
+
+/// A state buffer as large as a weight: plain numbers on the CPU, a tensor elsewhere.
+#[derive(Debug)]
+pub(super) enum Buffer {
+    /// On the CPU.
+    Cpu(Vec<f32>),
+    /// On another device.
+    Device(Tensor),
+}
+
+impl Buffer {
+    /// Zeros, where `weight` is.
+    pub(super) fn zeros(weight: &Tensor) -> Result<Self> {
+        match weight.device() {
+            Device::Cpu => Ok(Self::Cpu(vec![0.0; weight.elem_count()])),
+            device @ (Device::Cuda(_) | Device::Metal(_)) => {
+                Ok(Self::Device(Tensor::zeros(weight.dims(), DType::F32, device)?))
+            }
+        }
+    }
+
+    /// A copy of a saved tensor.
+    pub(super) fn load(saved: &Tensor) -> Result<Self> {
+        let saved = saved.to_dtype(DType::F32)?;
+        match saved.device() {
+            Device::Cpu => Ok(Self::Cpu(with_f32(&saved, <[f32]>::to_vec)?)),
+            Device::Cuda(_) | Device::Metal(_) => Ok(Self::Device(saved.force_contiguous()?.copy()?)),
+        }
+    }
+
+    /// A copy as a tensor of this shape.
+    pub(super) fn save(&self, shape: &[usize]) -> Result<Tensor> {
+        match self {
+            Self::Cpu(data) => Tensor::from_slice(data, shape, &Device::Cpu),
+            Self::Device(tensor) => tensor.copy(),
+        }
+    }
+
+    /// Brings a buffer that was loaded from a file to where `weight` is.
+    pub(super) fn follow(&mut self, weight: &Tensor) -> Result<()> {
+        let moved = match (&*self, weight.device()) {
+            (Self::Cpu(_), Device::Cpu) => return Ok(()),
+            (Self::Device(tensor), Device::Cpu) => Self::load(&tensor.to_device(&Device::Cpu)?)?,
+            (Self::Device(tensor), device) => Self::Device(tensor.to_device(device)?),
+            (Self::Cpu(data), device) => Self::Device(Tensor::from_slice(data, weight.dims(), device)?),
+        };
+        *self = moved;
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! The optimizer: which rule moves which tensor, and the state it keeps.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor, Var};
+use rayon::prelude::*;
+
+use super::kernels::{self, AdamWNumbers, Buffer};
+use super::muon::{self, MatrixView};
+use super::{Gradients, OptimError, OptimizerConfig, OptimizerKind, state};
+use crate::models::{ParamStore, Params, TensorKind, TensorSpec};
+
+/// Name of the step count in a saved state.
+const STEP: &str = "step";
+
+/// Moves weights by AdamW or Muon, in place.
+///
+/// With Muon, tensors of kind [`TensorKind::Matrix`] with two or more dimensions are moved by it, all
+/// others by AdamW at `adam_learning_rate`. Weight decay spares [`TensorKind::Vector`].
+/// A gradient that is not finite makes weights that are not: look at [`Gradients::norm`] first.
+#[derive(Debug)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    /// In name order.
+    slots: Vec<Slot>,
+    num_steps: u64,
+}
+
+/// One trainable tensor.
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    shape: Vec<usize>,
+    weight_decay: f64,
+    rule: Rule,
+}
+
+/// Who moves it, with the state; `None` before the first step.
+#[derive(Debug)]
+enum Rule {
+    AdamW { moments: Option<(Buffer, Buffer)> },
+    Muon { view: MatrixView, momentum: Option<Buffer> },
+}
+
+impl Optimizer {
+    /// An optimizer without history for the trainable tensors among `specs`; allocates its state at the first step.
+    /// Errors: [`OptimError::Setting`].
+    pub fn new(config: &OptimizerConfig, specs: &[TensorSpec]) -> Result<Self, OptimError> {
+        config.check()?;
+        let trainable = specs.iter().filter(|spec| spec.kind != TensorKind::Buffer);
+        let mut slots: Vec<Slot> = trainable.map(|spec| Slot::new(config, spec)).collect();
+        slots.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self { config: config.clone(), slots, num_steps: 0 })
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &OptimizerConfig {
+        &self.config
+    }
+
+    /// Steps taken.
+    #[must_use]
+    pub fn num_steps(&self) -> u64 {
+        self.num_steps
+    }
+
+    /// One update of every trainable weight, at `lr_factor` times the peak learning rates.
+    ///
+    /// Does not clip: see [`Gradients::clip`]. Errors: [`OptimError::MissingWeight`],
+    /// [`OptimError::MissingGradient`], [`OptimError::Shape`], [`OptimError::NumberType`] (f32 only),
+    /// all before anything has moved.
+    pub fn step(&mut self, store: &ParamStore, gradients: &Gradients, lr_factor: f64) -> Result<(), OptimError> {
+        let vars: BTreeMap<&str, &Var> = store.vars().collect();
+        let mut jobs = Vec::with_capacity(self.slots.len());
+        for slot in &mut self.slots {
+            let weight = vars.get(slot.name.as_str()).copied();
+            let weight = weight.ok_or_else(|| OptimError::MissingWeight { name: slot.name.clone() })?;
+            let gradient = gradients.get(&slot.name);
+            let gradient = gradient.ok_or_else(|| OptimError::MissingGradient { name: slot.name.clone() })?;
+            slot.check(weight)?;
+            slot.check(gradient)?;
+            jobs.push((slot, weight, gradient));
+        }
+        let pace = Pace { config: &self.config, step: self.num_steps + 1, lr_factor };
+        let (muon, adamw): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|(slot, ..)| matches!(slot.rule, Rule::Muon { .. }));
+        for (slot, weight, gradient) in adamw {
+            slot.apply(weight, gradient, pace)?;
+        }
+        // Small matrices do not fill the machine one by one, so they go side by side.
+        muon.into_par_iter().try_for_each(|(slot, weight, gradient)| slot.apply(weight, gradient, pace))?;
+        self.num_steps += 1;
+        Ok(())
+    }
+
+    /// Everything that decides later steps: `step`, and per tensor `adam.m.NAME` and `adam.v.NAME`, or
+    /// `muon.m.NAME` (none before the first step). A deep copy.
+    pub fn state(&self) -> Result<Params, OptimError> {
+        let mut state = Params::default();
+        state.insert(STEP, Tensor::from_slice(&[self.num_steps as i64], 1, &Device::Cpu)?);
+        for slot in &self.slots {
+            match &slot.rule {
+                Rule::AdamW { moments: None } | Rule::Muon { momentum: None, .. } => {}
+                Rule::AdamW { moments: Some((m, v)) } => {
+                    state.insert(format!("adam.m.{}", slot.name), m.save(&slot.shape)?);
+                    state.insert(format!("adam.v.{}", slot.name), v.save(&slot.shape)?);
+                }
+                Rule::Muon { momentum: Some(m), .. } => {
+                    state.insert(format!("muon.m.{}", slot.name), m.save(&slot.shape)?);
+                }
+            }
+        }
+        Ok(state)
+    }
+
+    /// Restores what [`Self::state`] gave, exactly; other names are ignored.
+    /// Errors: [`OptimError::MissingState`], [`OptimError::Shape`]; nothing is changed then.
+    pub fn load_state(&mut self, saved: &Params) -> Result<(), OptimError> {
+        let num_steps = state::count(saved, STEP)?;
+        let load = |kind: &str, slot: &Slot| -> Result<Option<Buffer>, OptimError> {
+            if num_steps == 0 {
+                return Ok(None);
+            }
+            state::buffer(saved, &format!("{kind}.{}", slot.name), &slot.shape).map(Some)
+        };
+        let rules = self.slots.iter().map(|slot| match &slot.rule {
+            Rule::AdamW { .. } => Ok(Rule::AdamW { moments: load("adam.m", slot)?.zip(load("adam.v", slot)?) }),
+            Rule::Muon { view, .. } => Ok(Rule::Muon { view: *view, momentum: load("muon.m", slot)? }),
+        });
+        let rules = rules.collect::<Result<Vec<_>, OptimError>>()?;
+        for (slot, rule) in self.slots.iter_mut().zip(rules) {
+            slot.rule = rule;
+        }
+        self.num_steps = num_steps;
+        Ok(())
+    }
+}
+
+/// What is the same for all tensors of a step.
+#[derive(Clone, Copy)]
+struct Pace<'a> {
+    config: &'a OptimizerConfig,
+    /// From 1.
+    step: u64,
+    lr_factor: f64,
+}
+
+impl Pace<'_> {
+    fn adamw(self, weight_decay: f64) -> AdamWNumbers {
+        let config = self.config;
+        let peak = match config.kind {
+            OptimizerKind::AdamW => config.learning_rate,
+            OptimizerKind::Muon => config.adam_learning_rate,
+        };
+        AdamWNumbers {
+            beta1: config.beta1,
+            beta2: config.beta2,
+            epsilon: config.epsilon,
+            learning_rate: peak * self.lr_factor,
+            weight_decay,
+            correction1: 1.0 - config.beta1.powf(self.step as f64),
+            correction2: 1.0 - config.beta2.powf(self.step as f64),
+        }
+    }
+}
+
+impl Slot {
+    fn new(config: &OptimizerConfig, spec: &TensorSpec) -> Self {
+        let view = match (config.kind, spec.kind) {
+            (OptimizerKind::Muon, TensorKind::Matrix) => MatrixView::of(&spec.name, &spec.shape),
+            (
+                OptimizerKind::Muon | OptimizerKind::AdamW,
+                TensorKind::Matrix | TensorKind::Embedding | TensorKind::Head | TensorKind::Vector | TensorKind::Buffer,
+            ) => None,
+        };
+        let rule = match view {
+            Some(view) => Rule::Muon { view, momentum: None },
+            None => Rule::AdamW { moments: None },
+        };
+        let weight_decay = if spec.kind == TensorKind::Vector { 0.0 } else { config.weight_decay };
+        Self { name: spec.name.clone(), shape: spec.shape.clone(), weight_decay, rule }
+    }
+
+    fn check(&self, tensor: &Tensor) -> Result<(), OptimError> {
+        if tensor.dims() != self.shape {
+            return Err(OptimError::Shape {
+                tried: "moving",
+                name: self.name.clone(),
+                expected: self.shape.clone(),
+                found: tensor.dims().to_vec(),
+            });
+        }
+        if tensor.dtype() != DType::F32 {
+            return Err(OptimError::NumberType {
+                tried: "moving",
+                name: self.name.clone(),
+                expected: "f32",
+                found: tensor.dtype(),
+            });
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, weight: &Var, gradient: &Tensor, pace: Pace<'_>) -> Result<(), OptimError> {
+        match &mut self.rule {
+            Rule::AdamW { moments } => {
+                let (m, v) = match moments {
+                    Some(moments) => moments,
+                    None => moments.insert((Buffer::zeros(weight)?, Buffer::zeros(weight)?)),
+                };
+                m.follow(weight)?;
+                v.follow(weight)?;
+                adamw(weight, gradient, (m, v), pace.adamw(self.weight_decay))
+            }
+            Rule::Muon { view, momentum } => {
+                let momentum = match momentum {
+                    Some(momentum) => momentum,
+                    None => momentum.insert(Buffer::zeros(weight)?),
+                };
+                momentum.follow(weight)?;
+                let config = pace.config;
+                let learning_rate = config.learning_rate * pace.lr_factor;
+                let direction = muon::nesterov(momentum, gradient, config.momentum)?;
+                let direction = view.orthogonalized(&direction, config.newton_schulz_steps)?;
+                let step_size = learning_rate * view.step_scale(&self.shape);
+                move_weight(weight, &direction, 1.0 - learning_rate * self.weight_decay, -step_size)
+            }
+        }
+    }
+}
+
+fn adamw(
+    weight: &Var,
+    gradient: &Tensor,
+    (m, v): (&mut Buffer, &mut Buffer),
+    numbers: AdamWNumbers,
+) -> Result<(), OptimError> {
+    match (&mut *m, &mut *v) {
+        (Buffer::Cpu(m), Buffer::Cpu(v)) => Ok(kernels::adamw_in_place(weight.as_tensor(), gradient, (m, v), numbers)?),
+        (m, v) => {
+            let (old_m, old_v) = (m.save(weight.dims())?, v.save(weight.dims())?);
+            let [new, new_m, new_v] =
+                kernels::adamw_composed(&weight.as_detached_tensor(), gradient, (&old_m, &old_v), numbers)?;
+            weight.set(&new)?;
+            (*m, *v) = (Buffer::Device(new_m), Buffer::Device(new_v));
+            Ok(())
+        }
+    }
+}
+
+/// `weight = keep * weight + factor * direction`.
+fn move_weight(weight: &Var, direction: &Tensor, keep: f64, factor: f64) -> Result<(), OptimError> {
+    let moved = kernels::axpby(&weight.as_detached_tensor(), direction, keep, factor)?;
+    if !weight.device().is_cpu() {
+        weight.set(&moved)?;
+    }
+    Ok(())
+}
