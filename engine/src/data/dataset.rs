@@ -31,7 +31,7 @@ pub struct SplitRecord {
 /// Partial trouble that the user should see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DataWarning {
-    /// Files left out.
+    /// Files, or lines of a file, left out.
     SkippedFiles {
         /// How many.
         count: usize,
@@ -50,11 +50,27 @@ pub enum DataWarning {
         /// How many there are.
         count: usize,
     },
-    /// Tokens of the validation part which training never sees.
+    /// Characters of the validation and test parts which training never sees; they became the unknown token.
     UnknownCharacters {
         /// How many.
         count: usize,
     },
+    /// A generated set could not be kept on disk, so the next start generates it again.
+    NotCached {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Where the documents of each part end, as counts of tokens from the part's start; the last one is the part's length.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DocumentEnds {
+    /// Training part.
+    pub train: Vec<usize>,
+    /// Validation part.
+    pub validation: Vec<usize>,
+    /// Test part.
+    pub test: Vec<usize>,
 }
 
 /// Images of one part.
@@ -95,6 +111,36 @@ pub struct ImageDataset {
     pub warnings: Vec<DataWarning>,
 }
 
+impl ImageDataset {
+    /// The images of `part`.
+    #[must_use]
+    pub fn part(&self, part: SplitPart) -> &ImageSplit {
+        match part {
+            SplitPart::Train => &self.train,
+            SplitPart::Validation => &self.validation,
+            SplitPart::Test => &self.test,
+        }
+    }
+
+    /// Bytes of one image: channels x height x width.
+    #[must_use]
+    pub fn image_bytes(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// Training images of each class, in label order.
+    #[must_use]
+    pub fn class_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.classes.len()];
+        for &label in &self.train.labels {
+            if let Some(count) = counts.get_mut(label as usize) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+}
+
 /// Tokens, with the tokenizer that made them.
 #[derive(Debug, Clone)]
 pub struct TextDataset {
@@ -110,10 +156,34 @@ pub struct TextDataset {
     pub validation: Vec<u32>,
     /// Test part; empty when there is none.
     pub test: Vec<u32>,
+    /// Where documents end.
+    pub document_ends: DocumentEnds,
     /// How the parts came about.
     pub split: SplitRecord,
     /// Partial trouble.
     pub warnings: Vec<DataWarning>,
+}
+
+impl TextDataset {
+    /// The tokens of `part`.
+    #[must_use]
+    pub fn part(&self, part: SplitPart) -> &[u32] {
+        match part {
+            SplitPart::Train => &self.train,
+            SplitPart::Validation => &self.validation,
+            SplitPart::Test => &self.test,
+        }
+    }
+
+    /// Where the documents of `part` end, in tokens.
+    #[must_use]
+    pub fn document_ends(&self, part: SplitPart) -> &[usize] {
+        match part {
+            SplitPart::Train => &self.document_ends.train,
+            SplitPart::Validation => &self.document_ends.validation,
+            SplitPart::Test => &self.document_ends.test,
+        }
+    }
 }
 
 /// Any dataset.
@@ -165,5 +235,18 @@ impl Dataset {
             Self::Images(images) => &images.warnings,
             Self::Text(text) => &text.warnings,
         }
+    }
+
+    /// Bytes of memory that the examples take.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Images(images) => [&images.train, &images.validation, &images.test]
+                .iter()
+                .map(|split| split.pixels.len() + 4 * split.labels.len())
+                .sum::<usize>(),
+            Self::Text(text) => 4 * (text.train.len() + text.validation.len() + text.test.len()),
+        };
+        bytes as u64
     }
 }

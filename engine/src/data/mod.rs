@@ -4,8 +4,26 @@
 //! documents before splitting; the batch of step `n` is a function of (dataset, seed, n) alone;
 //! a hostile file makes an error, never a panic or an allocation larger than the file justifies.
 
+mod batch;
 mod dataset;
+mod draw;
+mod error;
+mod files;
+mod gather;
+mod idx;
+mod images;
+mod load;
+mod preview;
+mod segments;
 mod spec;
+mod split;
+mod text;
+mod text_files;
+mod tokenizer;
 
-pub use dataset::{DataWarning, Dataset, ImageDataset, ImageSplit, SplitPart, SplitRecord, TextDataset};
-pub use spec::{DatasetSpec, TokenizerSpec};
+pub use batch::{Batch, BatchConfig, BatchSource};
+pub use dataset::{DataWarning, Dataset, DocumentEnds, ImageDataset, ImageSplit, SplitPart, SplitRecord, TextDataset};
+pub use error::DataError;
+pub use load::load;
+pub use preview::{DataPreview, ImagePreview, PreviewExamples, TokenPreview, preview};
+pub use spec::{Augmentation, DatasetSpec, TokenizerSpec};

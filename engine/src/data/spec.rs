@@ -64,3 +64,13 @@ pub enum TokenizerSpec {
         path: PathBuf,
     },
 }
+
+/// Random changes to training images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Augmentation {
+    /// Mirror half of the images.
+    pub flip: bool,
+    /// Shift by up to this many pixels each way, filling with zeros.
+    pub shift_pixels: u32,
+}

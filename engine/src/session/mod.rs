@@ -20,8 +20,7 @@ pub use event::{
     Answer, AnswerOutput, Event, EventKind, ExportReport, Failure, PlanReport, QuantizeReport, RunSummary, StopReason,
 };
 pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationPoint};
-pub use run_config::{Augmentation, RunConfig};
-pub use snapshot::{
-    DataPreview, ImagePreview, ImageSample, LoadedRun, PreviewExamples, RunSnapshot, RunStatus, Samples, Savings,
-    TokenPreview,
-};
+pub use run_config::RunConfig;
+pub use snapshot::{ImageSample, LoadedRun, RunSnapshot, RunStatus, Samples, Savings};
+
+pub use crate::data::{Augmentation, DataPreview, ImagePreview, PreviewExamples, TokenPreview};

@@ -2,21 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::DatasetSpec;
+use crate::data::{Augmentation, DatasetSpec};
 use crate::device::ComputeDevice;
 use crate::hybrid::HybridConfig;
 use crate::models::ModelConfig;
 use crate::optim::{OptimizerConfig, Schedule};
-
-/// Random changes to training images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Augmentation {
-    /// Mirror half of the images.
-    pub flip: bool,
-    /// Shift by up to this many pixels each way, filling with zeros.
-    pub shift_pixels: u32,
-}
 
 /// A run's recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

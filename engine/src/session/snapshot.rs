@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{HistoryView, JobId, LogEntry, RunConfig, StopReason, ValidationPoint};
-use crate::data::{DataWarning, SplitRecord};
 use crate::device::GaugeReading;
 use crate::hybrid::Phase;
 use crate::memory::MemoryPlan;
@@ -147,58 +146,4 @@ pub struct LoadedRun {
     pub log: Vec<LogEntry>,
     /// What prediction saved.
     pub savings: Savings,
-}
-
-/// An image to show.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ImagePreview {
-    /// Pixels (channels, height, width), 0 to 255.
-    pub pixels: Arc<[u8]>,
-    /// Class.
-    pub label: u32,
-}
-
-/// A token to show.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenPreview {
-    /// Its number.
-    pub id: u32,
-    /// Its text.
-    pub text: String,
-}
-
-/// A dataset, described.
-#[derive(Debug, Clone)]
-pub struct DataPreview {
-    /// Name.
-    pub name: String,
-    /// How it was split.
-    pub split: SplitRecord,
-    /// Partial trouble.
-    pub warnings: Vec<DataWarning>,
-    /// What there is to see.
-    pub examples: PreviewExamples,
-}
-
-/// What there is to see of a dataset.
-#[derive(Debug, Clone)]
-pub enum PreviewExamples {
-    /// Images.
-    Images {
-        /// (channels, height, width).
-        shape: (usize, usize, usize),
-        /// Class names.
-        classes: Arc<[String]>,
-        /// Training images of each class.
-        class_counts: Vec<usize>,
-        /// Some images of each class.
-        images: Vec<ImagePreview>,
-    },
-    /// Text.
-    Text {
-        /// Distinct tokens.
-        vocab_size: usize,
-        /// The beginning of the training part, token by token.
-        tokens: Vec<TokenPreview>,
-    },
 }
