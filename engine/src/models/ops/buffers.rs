@@ -1,0 +1,59 @@
+//! Reading tensors as slices, and new buffers that a kernel fills.
+#![allow(unsafe_code, reason = "output buffers are not cleared before they are written")]
+
+use candle_core::{CpuStorage, Layout, Result, Storage, StorageRef, Tensor, bail};
+
+use super::real::Real;
+
+/// Work per parallel task, in elements: enough to hide the cost of handing it over.
+const TASK_ELEMENTS: usize = 16 * 1024;
+
+/// How many rows of `width` elements make one parallel task: a function of the shape alone, so that
+/// sums over tasks do not depend on the number of threads.
+pub(super) fn rows_per_task(width: usize) -> usize {
+    (TASK_ELEMENTS / width.max(1)).max(1)
+}
+
+/// A buffer of `len` numbers of no particular value, for a kernel that writes every one.
+#[allow(clippy::uninit_vec, reason = "see SAFETY")]
+pub(super) fn unwritten<T: Real>(len: usize) -> Vec<T> {
+    let mut buffer = Vec::with_capacity(len);
+    // SAFETY: the capacity is `len`; T is f32 or f64, which have no destructor and for which every
+    // bit pattern is a number; each caller writes all of the buffer before anything reads it.
+    unsafe { buffer.set_len(len) };
+    buffer
+}
+
+/// The elements of `storage` under `layout`. Errors: another dtype, or not contiguous.
+pub(super) fn slice<'a, T: Real>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    let all = T::cpu_storage_as_slice(storage)?;
+    match layout.contiguous_offsets() {
+        Some((start, end)) => match all.get(start..end) {
+            Some(elements) => Ok(elements),
+            None => bail!("{op}: expected {end} elements, found {}", all.len()),
+        },
+        None => bail!("{op}: expected a contiguous tensor, found strides {:?}", layout.stride()),
+    }
+}
+
+/// A tensor on the CPU, locked for reading.
+pub(super) struct Reading<'a> {
+    storage: StorageRef<'a>,
+    layout: &'a Layout,
+}
+
+impl<'a> Reading<'a> {
+    /// Locks `tensor` for reading.
+    pub(super) fn of(tensor: &'a Tensor) -> Self {
+        let (storage, layout) = tensor.storage_and_layout();
+        Self { storage, layout }
+    }
+
+    /// Its elements. Errors: not on the CPU, another dtype, or not contiguous.
+    pub(super) fn slice<T: Real>(&self, op: &str) -> Result<&[T]> {
+        match &*self.storage {
+            Storage::Cpu(storage) => slice(op, storage, self.layout),
+            Storage::Cuda(_) | Storage::Metal(_) => bail!("{op}: expected a tensor on the CPU, found one on a GPU"),
+        }
+    }
+}

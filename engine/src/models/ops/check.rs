@@ -1,0 +1,50 @@
+//! What tests of operations share: smooth inputs and central differences.
+
+use candle_core::{Device, Result, Tensor, Var};
+
+/// A tensor of irregular, repeatable f64 values in ± `size`.
+pub(crate) fn wave(shape: &[usize], size: f64) -> Result<Tensor> {
+    let count: usize = shape.iter().product();
+    let offset = shape.iter().fold(0.3, |seed: f64, &d| seed * 1.7 + d as f64);
+    let values: Vec<f64> =
+        (0..count).map(|i| size * ((i as f64 + offset) * 1.37).sin() * ((i * i) as f64).cos()).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+/// The largest difference between `loss`'s gradient and its central differences (step 1e-5) over all `inputs`,
+/// relative to the largest gradient or 1.
+pub(crate) fn gradient_error(inputs: &[Tensor], loss: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<f64> {
+    let vars = inputs.iter().map(Var::from_tensor).collect::<Result<Vec<_>>>()?;
+    let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+    let grads = loss(&tracked)?.backward()?;
+    let step = 1e-5;
+    let mut worst = 0.0_f64;
+    for (index, input) in inputs.iter().enumerate() {
+        let found: Vec<f64> = match grads.get(&vars[index]) {
+            Some(grad) => grad.flatten_all()?.to_vec1()?,
+            None => candle_core::bail!("input {index} has no gradient"),
+        };
+        let values: Vec<f64> = input.flatten_all()?.to_vec1()?;
+        let at = |element: usize, delta: f64| -> Result<f64> {
+            let mut moved = values.clone();
+            moved[element] += delta;
+            let mut all = inputs.to_vec();
+            all[index] = Tensor::from_vec(moved, input.shape(), &Device::Cpu)?;
+            loss(&all)?.to_scalar()
+        };
+        let scale = found.iter().fold(1.0_f64, |m, g| m.max(g.abs()));
+        // Every element of small inputs, an irregular choice from large ones.
+        for element in (0..values.len()).step_by((values.len() / 97).max(1)) {
+            let expected = (at(element, step)? - at(element, -step)?) / (2.0 * step);
+            worst = worst.max((found[element] - expected).abs() / scale);
+        }
+    }
+    Ok(worst)
+}
+
+/// The largest difference between two tensors.
+pub(crate) fn max_difference(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let a = a.to_dtype(candle_core::DType::F64)?;
+    let b = b.to_dtype(candle_core::DType::F64)?;
+    (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()
+}

@@ -1,0 +1,109 @@
+//! Matrix multiplication on slices: a checked door to the `gemm` crate.
+#![allow(unsafe_code, reason = "the gemm crate takes pointers; every index is checked against the slices here")]
+
+use gemm::Parallelism;
+
+use super::real::Real;
+
+/// A matrix inside a slice: element (i, j) is `data[i * row_stride + j * column_stride]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Matrix<'a, T> {
+    data: &'a [T],
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a, T: Real> Matrix<'a, T> {
+    /// Rows of `data`, each starting `row_stride` after the one before.
+    pub(super) fn rows(data: &'a [T], row_stride: usize) -> Self {
+        Self { data, row_stride, column_stride: 1 }
+    }
+
+    /// Rows and columns exchanged; nothing moves.
+    pub(super) fn t(self) -> Self {
+        Self { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
+    }
+}
+
+/// What happens to the destination's old content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Old {
+    /// Overwritten, never read.
+    Replaced,
+    /// Added to.
+    Kept,
+}
+
+/// dst (m, n; rows `dst_stride` apart) = [old +] scale · a (m, k) · b (k, n).
+///
+/// Panics when a matrix does not lie in its slice: shapes are checked where tensors enter.
+pub(super) fn multiply<T: Real>(
+    (m, n, k): (usize, usize, usize),
+    (dst, dst_stride): (&mut [T], usize),
+    old: Old,
+    scale: T,
+    (a, b): (Matrix<'_, T>, Matrix<'_, T>),
+    parallelism: Parallelism,
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(n <= dst_stride && (m - 1) * dst_stride + n <= dst.len(), "destination out of bounds");
+    assert!(k > 0, "multiplying matrices of inner size 0");
+    let last =
+        |x: Matrix<'_, T>, rows: usize, columns: usize| (rows - 1) * x.row_stride + (columns - 1) * x.column_stride;
+    assert!(last(a, m, k) < a.data.len() && last(b, k, n) < b.data.len(), "factor out of bounds");
+    // SAFETY: the asserts above show that every element of the three matrices lies in its slice; the
+    // destination is borrowed mutably, so it overlaps neither factor, and its rows do not overlap one
+    // another (n <= dst_stride). Strides come from slices, so they fit isize.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst.as_mut_ptr(),
+            1,
+            dst_stride as isize,
+            old == Old::Kept,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            T::one(),
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// Threads for a multiplication: one when `num_tasks` of them already keep every thread busy.
+pub(super) fn parallelism(num_tasks: usize) -> Parallelism {
+    let threads = rayon::current_num_threads();
+    if threads <= 1 || num_tasks >= threads { Parallelism::None } else { Parallelism::Rayon(threads) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strides_scale_and_accumulation() {
+        let a: Vec<f64> = (0..12).map(f64::from).collect(); // rows of 4: (3, 4), uses columns 1..3
+        let b: Vec<f64> = (0..6).map(|i| f64::from(i) - 2.0).collect(); // (3, 2), transposed: (2, 3)
+        let mut dst = vec![1.0; 15]; // rows of 5
+        let factors = (Matrix::rows(&a[1..], 4), Matrix::rows(&b, 2).t());
+        multiply((3, 3, 2), (&mut dst, 5), Old::Kept, 2.0, factors, Parallelism::None);
+        for i in 0..3 {
+            for j in 0..3 {
+                let product: f64 = (0..2).map(|k| a[1 + i * 4 + k] * b[j * 2 + k]).sum();
+                assert_eq!(dst[i * 5 + j], 1.0 + 2.0 * product);
+            }
+            assert_eq!(dst[i * 5 + 3], 1.0);
+        }
+    }
+}
