@@ -4,12 +4,17 @@
 //! transformers where the family exists there); every tensor's name, shape and initial
 //! distribution is known from the config alone, before anything is allocated.
 
+mod cnn;
 mod config;
 mod error;
 mod mlp;
 mod network;
 pub mod ops;
 mod params;
+mod resnet;
+mod running_stats;
+#[cfg(test)]
+mod vision_tests;
 
 pub use config::{
     Activation, CnnConfig, DataShape, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ModelPreset, ResNetConfig,
@@ -17,3 +22,4 @@ pub use config::{
 pub use error::ModelError;
 pub use network::{BatchStats, Block, Forward, Init, Mode, Network, TensorKind, TensorSpec, initial_params};
 pub use params::{ParamStore, Params};
+pub use running_stats::{BATCH_NORM_MOMENTUM, updated_running_stats};

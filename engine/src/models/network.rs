@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use candle_core::{DType, Device, Tensor};
 use rand::RngExt;
 
-use super::{ModelConfig, ModelError, Params, mlp};
+use super::{ModelConfig, ModelError, Params, cnn, mlp, resnet};
 use crate::device::seed::{Stream, stream};
 
 /// What a tensor is to the optimizer and the quantizer.
@@ -120,7 +120,9 @@ impl Network {
     pub fn new(config: &ModelConfig) -> Result<Self, ModelError> {
         let blocks = match config {
             ModelConfig::Mlp(c) => mlp::blocks(c)?,
-            ModelConfig::Cnn(_) | ModelConfig::ResNet(_) | ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => {
+            ModelConfig::Cnn(c) => cnn::blocks(c)?,
+            ModelConfig::ResNet(c) => resnet::blocks(c)?,
+            ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => {
                 return Err(ModelError::Config { what: "not built yet".to_owned() });
             }
         };
