@@ -27,6 +27,17 @@ pub enum QuantError {
         /// The number found.
         found: f32,
     },
+    /// The ternary packer refused.
+    #[error("quantizing {tensor:?}: {source}")]
+    Ternary {
+        /// The tensor.
+        tensor: String,
+        /// The packer's own words.
+        source: foretrain_ternary::TernaryError,
+    },
+    /// The user asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] crate::device::Cancelled),
     /// A tensor is missing or has another shape.
     #[error(transparent)]
     Model(#[from] crate::models::ModelError),

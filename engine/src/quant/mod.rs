@@ -1,7 +1,18 @@
 //! Quantization: scales, packing, and what it does to a checkpoint.
+//!
+//! Invariants: sizes are known from names and shapes before anything is computed; the error of every
+//! tensor is measured, never estimated; training with fake quantization and the export share one code path.
 
 mod error;
+mod notes;
+mod plan;
 mod scheme;
+mod tensor;
+mod weights;
 
 pub use error::QuantError;
+pub use notes::{MeasuredQuality, quality_notes, storage_notes};
+pub use plan::{Container, Q8_BLOCK_BYTES, Q8_BLOCK_LEN, Storage, TensorPlan, plan};
 pub use scheme::QuantScheme;
+pub use tensor::{QuantizedTensor, TensorData};
+pub use weights::{QuantizedWeights, fake_quantize, quantize, quantize_for};

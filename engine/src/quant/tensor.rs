@@ -1,0 +1,217 @@
+//! One tensor: floats in, codes and scales out, and back.
+
+use candle_core::{DType, Device, Tensor};
+use half::f16;
+use rayon::prelude::*;
+
+use super::plan::{Q8_BLOCK_BYTES, Q8_BLOCK_LEN, Storage, TensorPlan};
+use super::{QuantError, QuantScheme};
+
+/// Stored numbers of one tensor.
+#[derive(Debug, Clone)]
+pub enum TensorData {
+    /// F32, F16 or BF16, in the checkpoint's own layout.
+    Float(Tensor),
+    /// Output-major codes and one scale per output row: w = code · scale.
+    Int8 {
+        /// Codes in -127..=127.
+        codes: Vec<i8>,
+        /// Scales in weight units, at least 0.
+        scales: Vec<f32>,
+    },
+    /// Output-major Q8_0 blocks: a little-endian half-precision scale, then 32 codes.
+    Q8 {
+        /// 34 bytes per 32 weights.
+        blocks: Vec<u8>,
+    },
+    /// Output-major TQ2_0 blocks, all with the same scale.
+    Ternary {
+        /// 66 bytes per started 256 weights.
+        blocks: Vec<u8>,
+        /// In weight units.
+        scale: f32,
+    },
+}
+
+/// One tensor as it will be stored.
+#[derive(Debug, Clone)]
+pub struct QuantizedTensor {
+    /// Name, shape, storage.
+    pub plan: TensorPlan,
+    /// The numbers.
+    pub data: TensorData,
+    /// ‖stored - trained‖₂ / ‖trained‖₂; 0 for a tensor of zeros.
+    pub relative_error: f64,
+}
+
+impl QuantizedTensor {
+    /// Bytes, scales included.
+    #[must_use]
+    pub fn num_bytes(&self) -> u64 {
+        match &self.data {
+            TensorData::Float(tensor) => (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64,
+            TensorData::Int8 { codes, scales } => (codes.len() + scales.len() * 4) as u64,
+            TensorData::Q8 { blocks } | TensorData::Ternary { blocks, .. } => blocks.len() as u64,
+        }
+    }
+
+    /// What a runtime computes with: f32, in the checkpoint's layout, on the CPU.
+    pub fn dequantized(&self) -> Result<Tensor, QuantError> {
+        if let TensorData::Float(tensor) = &self.data {
+            return Ok(tensor.to_dtype(DType::F32)?);
+        }
+        let (num_rows, row_len) = self.plan.rows();
+        let mut values = self.output_major_values()?;
+        if self.plan.is_input_major {
+            values = transposed(&values, num_rows, row_len);
+        }
+        Ok(Tensor::from_vec(values, self.plan.shape.as_slice(), &Device::Cpu)?)
+    }
+
+    /// Dequantized numbers, (out, in...) row-major.
+    pub fn output_major_values(&self) -> Result<Vec<f32>, QuantError> {
+        let row_len = self.plan.rows().1;
+        Ok(match &self.data {
+            TensorData::Float(tensor) => {
+                output_major(&self.plan, tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?)
+            }
+            TensorData::Int8 { codes, scales } => codes
+                .chunks(row_len.max(1))
+                .zip(scales)
+                .flat_map(|(row, scale)| row.iter().map(move |&code| f32::from(code) * scale))
+                .collect(),
+            TensorData::Q8 { blocks } => q8_values(blocks, self.plan.num_weights()),
+            TensorData::Ternary { blocks, scale } => foretrain_ternary::unpack(blocks, self.plan.num_weights())
+                .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?
+                .trits
+                .into_iter()
+                .map(|trit| f32::from(trit) * scale)
+                .collect(),
+        })
+    }
+}
+
+/// Stores `tensor` (any float type, shape as planned) as `plan` says.
+/// Errors: [`QuantError::NotFinite`], [`QuantError::Range`], a shape other than the plan's.
+pub(super) fn quantize_tensor(plan: TensorPlan, tensor: &Tensor) -> Result<QuantizedTensor, QuantError> {
+    if tensor.dims() != plan.shape {
+        let (name, expected, found) = (plan.name, plan.shape, tensor.dims().to_vec());
+        return Err(crate::models::ModelError::Shape { name, expected, found }.into());
+    }
+    let tensor = tensor.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+    let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+        return Err(QuantError::NotFinite { found: values[index], tensor: plan.name, index });
+    }
+    let data = match plan.storage {
+        Storage::F32 => TensorData::Float(tensor),
+        Storage::F16 => {
+            check_range(&plan, &values, QuantScheme::F16, f16::MAX.to_f32())?;
+            TensorData::Float(tensor.to_dtype(DType::F16)?)
+        }
+        Storage::Bf16 => {
+            check_range(&plan, &values, QuantScheme::Bf16, half::bf16::MAX.to_f32())?;
+            TensorData::Float(tensor.to_dtype(DType::BF16)?)
+        }
+        Storage::Int8Rows => int8_rows(&output_major(&plan, values), plan.rows().1),
+        Storage::Q8Blocks => {
+            check_range(&plan, &values, QuantScheme::Int8, f16::MAX.to_f32() * 127.0)?;
+            TensorData::Q8 { blocks: q8_blocks(&output_major(&plan, values)) }
+        }
+        Storage::Ternary => {
+            let values = output_major(&plan, values);
+            let named = |source| QuantError::Ternary { tensor: plan.name.clone(), source };
+            let ternary = foretrain_ternary::ternarize(&values).map_err(named)?;
+            let blocks = foretrain_ternary::pack(&ternary.trits, ternary.scale).map_err(named)?;
+            TensorData::Ternary { blocks, scale: ternary.scale }
+        }
+    };
+    let mut quantized = QuantizedTensor { plan, data, relative_error: 0.0 };
+    quantized.relative_error = relative_error(&tensor_of(&quantized, &tensor)?, &tensor)?;
+    Ok(quantized)
+}
+
+fn tensor_of(quantized: &QuantizedTensor, original: &Tensor) -> Result<Tensor, QuantError> {
+    // F32 keeps every bit, so there is nothing to convert.
+    if quantized.plan.storage == Storage::F32 { Ok(original.clone()) } else { quantized.dequantized() }
+}
+
+/// ‖a - b‖₂ / ‖b‖₂, summed in f64.
+fn relative_error(stored: &Tensor, trained: &Tensor) -> Result<f64, QuantError> {
+    let stored = stored.flatten_all()?.to_vec1::<f32>()?;
+    let trained = trained.flatten_all()?.to_vec1::<f32>()?;
+    let squares = |(error, norm): (f64, f64), (a, b): (&f32, &f32)| {
+        let (a, b) = (f64::from(*a), f64::from(*b));
+        (error + (a - b) * (a - b), norm + b * b)
+    };
+    let (error, norm) = stored.iter().zip(&trained).fold((0.0, 0.0), squares);
+    Ok(if norm > 0.0 { (error / norm).sqrt() } else { 0.0 })
+}
+
+fn check_range(plan: &TensorPlan, values: &[f32], scheme: QuantScheme, limit: f32) -> Result<(), QuantError> {
+    match values.iter().find(|value| value.abs() > limit) {
+        None => Ok(()),
+        Some(&found) => Err(QuantError::Range { tensor: plan.name.clone(), scheme: scheme.label(), limit, found }),
+    }
+}
+
+/// (num_rows, num_columns) to (num_columns, num_rows), both row-major.
+fn transposed(values: &[f32], num_rows: usize, num_columns: usize) -> Vec<f32> {
+    debug_assert_eq!(values.len(), num_rows * num_columns);
+    let column = |c: usize| values.iter().skip(c).step_by(num_columns.max(1)).copied();
+    (0..num_columns).flat_map(column).collect()
+}
+
+/// The checkpoint's numbers with the outputs first.
+fn output_major(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
+    let (num_rows, row_len) = plan.rows();
+    if plan.is_input_major { transposed(&values, row_len, num_rows) } else { values }
+}
+
+/// Symmetric: scale = max |w| / 127 per row.
+fn int8_rows(values: &[f32], row_len: usize) -> TensorData {
+    let rows: Vec<(f32, Vec<i8>)> = values
+        .par_chunks(row_len.max(1))
+        .map(|row| {
+            let scale = max_magnitude(row) / 127.0;
+            (scale, codes_at(row, scale))
+        })
+        .collect();
+    let scales = rows.iter().map(|(scale, _)| *scale).collect();
+    TensorData::Int8 { codes: rows.into_iter().flat_map(|(_, codes)| codes).collect(), scales }
+}
+
+/// GGUF's Q8_0: as int8, but per block of 32 and with a half-precision scale.
+/// Source: llama.cpp, `quantize_row_q8_0_ref`, except that codes are taken with the scale as stored.
+fn q8_blocks(values: &[f32]) -> Vec<u8> {
+    let mut blocks = Vec::with_capacity(values.len() / Q8_BLOCK_LEN * Q8_BLOCK_BYTES);
+    for block in values.chunks(Q8_BLOCK_LEN) {
+        let scale = f16::from_f32(max_magnitude(block) / 127.0);
+        blocks.extend_from_slice(&scale.to_le_bytes());
+        blocks.extend(codes_at(block, scale.to_f32()).into_iter().map(i8::cast_unsigned));
+    }
+    blocks
+}
+
+fn q8_values(blocks: &[u8], count: usize) -> Vec<f32> {
+    let (blocks, _) = blocks.as_chunks::<Q8_BLOCK_BYTES>();
+    let mut values = Vec::with_capacity(count);
+    for block in blocks {
+        let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+        values.extend(block[2..].iter().map(|&code| f32::from(code.cast_signed()) * scale));
+    }
+    values.truncate(count);
+    values
+}
+
+fn max_magnitude(values: &[f32]) -> f32 {
+    values.iter().fold(0.0_f32, |most, value| most.max(value.abs()))
+}
+
+/// Codes in -127..=127; all 0 for a scale of 0 (a row of zeros, or of numbers too small for a scale).
+fn codes_at(values: &[f32], scale: f32) -> Vec<i8> {
+    if scale == 0.0 {
+        return vec![0; values.len()];
+    }
+    values.iter().map(|value| (value / scale).round().clamp(-127.0, 127.0) as i8).collect()
+}
