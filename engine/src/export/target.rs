@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ExportError;
 use crate::quant::QuantScheme;
 
 /// Container of the weights.
@@ -31,4 +32,89 @@ pub struct TargetPreset {
     pub memory_bytes: u64,
     /// Why this scheme and container.
     pub why: String,
+}
+
+/// The registry: file name and content, in the order in which to offer them. A new target is a file and a line here.
+const PRESETS: [(&str, &str); 7] = [
+    ("gpu-high.ron", include_str!("../../../presets/targets/gpu-high.ron")),
+    ("gpu-mid.ron", include_str!("../../../presets/targets/gpu-mid.ron")),
+    ("gpu-low.ron", include_str!("../../../presets/targets/gpu-low.ron")),
+    ("cpu-x86-64.ron", include_str!("../../../presets/targets/cpu-x86-64.ron")),
+    ("cpu-arm64.ron", include_str!("../../../presets/targets/cpu-arm64.ron")),
+    ("mobile.ron", include_str!("../../../presets/targets/mobile.ron")),
+    ("edge-board.ron", include_str!("../../../presets/targets/edge-board.ron")),
+];
+
+impl TargetPreset {
+    /// Reads a preset in RON. Errors: [`ExportError::Preset`] with line, column and the key at fault.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ExportError> {
+        let wrong = |what: String| ExportError::Preset { what, path: file.into() };
+        let preset: Self = ron::from_str(text).map_err(|cause| wrong(cause.to_string()))?;
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if preset.id.is_empty() || !preset.id.chars().all(is_plain) {
+            return Err(wrong(format!("id: expected lower-case letters, digits and dashes, found {:?}", preset.id)));
+        }
+        if preset.memory_bytes == 0 {
+            return Err(wrong("memory_bytes: expected at least 1, found 0".to_owned()));
+        }
+        Ok(preset)
+    }
+
+    /// All built-in targets, in the order in which to offer them. Errors: [`ExportError::Preset`].
+    pub fn all() -> Result<Vec<Self>, ExportError> {
+        PRESETS.iter().map(|(file, text)| Self::parse(text, file)).collect()
+    }
+
+    /// The built-in target called `id`. Errors: [`ExportError::UnknownTarget`], which lists those there are.
+    pub fn find(id: &str) -> Result<Self, ExportError> {
+        let all = Self::all()?;
+        let known = all.iter().map(|target| target.id.as_str()).collect::<Vec<_>>().join(", ");
+        let found = all.into_iter().find(|target| target.id == id);
+        found.ok_or_else(|| ExportError::UnknownTarget { id: id.to_owned(), known })
+    }
+
+    /// A package in safetensors for a scheme alone, such as a comparison of precisions needs.
+    #[must_use]
+    pub fn for_scheme(scheme: QuantScheme) -> Self {
+        Self {
+            id: format!("this-machine-{}", scheme.label()),
+            name: format!("This machine, {}", scheme.label()),
+            examples: "the machine it was made on".to_owned(),
+            scheme,
+            format: PackageFormat::Safetensors,
+            memory_bytes: u64::MAX,
+            why: "to compare precisions through the runtime that ships".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_targets_parse_and_are_named_after_their_files() {
+        let all = TargetPreset::all().unwrap();
+        for (preset, (file, _)) in all.iter().zip(PRESETS) {
+            assert_eq!(format!("{}.ron", preset.id), file);
+            assert_eq!(TargetPreset::find(&preset.id).unwrap(), *preset);
+        }
+        let unknown = TargetPreset::find("toaster").unwrap_err().to_string();
+        assert!(unknown.contains("toaster") && unknown.contains("edge-board"), "{unknown}");
+    }
+
+    #[test]
+    fn a_bad_preset_names_its_key() {
+        let good = PRESETS[0].1;
+        for (from, to, key) in [
+            ("memory_bytes: 25", "memory: 25", "memory"),
+            ("Bf16", "Bf17", "Bf17"),
+            ("\"gpu-high\"", "\"../up\"", "id"),
+            ("25_769_803_776", "0", "memory_bytes"),
+        ] {
+            let error = TargetPreset::parse(&good.replace(from, to), "gpu-high.ron").unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains("gpu-high.ron"), "{error}");
+        }
+    }
 }

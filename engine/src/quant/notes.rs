@@ -72,7 +72,9 @@ fn metric_note(scheme: QuantScheme, before: MeasuredQuality, after: MeasuredQual
         return format!("The {label} model's loss is not finite: do not ship it; take a more precise scheme");
     }
     let advice = match scheme {
-        QuantScheme::Ternary => "These weights were not trained for three values: take int8, or train with quantization",
+        QuantScheme::Ternary => {
+            "These weights were not trained for three values: take int8, or train with quantization"
+        }
         QuantScheme::Int8 => "Take bf16, or look at the tensors with the largest change",
         QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => "Take f32, and check the weights for outliers",
     };
@@ -110,7 +112,12 @@ mod tests {
     #[test]
     fn words_follow_the_numbers() {
         check(QuantScheme::Int8, (0.04, Some(0.988)), (0.041, Some(0.9875)), "int8 keeps the quality: accuracy 98.80%");
-        check(QuantScheme::Ternary, (0.04, Some(0.988)), (2.0, Some(0.41)), "ternary costs quality: accuracy 98.80% became 41.00%. These weights");
+        check(
+            QuantScheme::Ternary,
+            (0.04, Some(0.988)),
+            (2.0, Some(0.41)),
+            "ternary costs quality: accuracy 98.80% became 41.00%. These weights",
+        );
         check(QuantScheme::Int8, (1.70, None), (1.72, None), "int8 costs a little: loss 1.7000 became 1.7200");
         check(QuantScheme::Ternary, (1.70, None), (f64::NAN, None), "The ternary model's loss is not finite");
     }

@@ -67,7 +67,9 @@ impl Storage {
             Self::F16 | Self::Bf16 => count * 2,
             Self::Int8Rows => count + num_rows * 4,
             Self::Q8Blocks => count.div_ceil(Q8_BLOCK_LEN as u64) * Q8_BLOCK_BYTES as u64,
-            Self::Ternary => count.div_ceil(foretrain_ternary::BLOCK_LEN as u64) * foretrain_ternary::BLOCK_BYTES as u64,
+            Self::Ternary => {
+                count.div_ceil(foretrain_ternary::BLOCK_LEN as u64) * foretrain_ternary::BLOCK_BYTES as u64
+            }
         }
     }
 }

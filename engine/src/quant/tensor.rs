@@ -104,7 +104,7 @@ pub(super) fn quantize_tensor(plan: TensorPlan, tensor: &Tensor) -> Result<Quant
         return Err(QuantError::NotFinite { found: values[index], tensor: plan.name, index });
     }
     let data = match plan.storage {
-        Storage::F32 => TensorData::Float(tensor),
+        Storage::F32 => TensorData::Float(tensor.clone()),
         Storage::F16 => {
             check_range(&plan, &values, QuantScheme::F16, f16::MAX.to_f32())?;
             TensorData::Float(tensor.to_dtype(DType::F16)?)

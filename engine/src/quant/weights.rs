@@ -43,12 +43,11 @@ impl QuantizedWeights {
 
     /// What a runtime computes with: f32, names and layout of the checkpoint, on the CPU.
     pub fn dequantized(&self) -> Result<Params, QuantError> {
-        self.tensors.par_iter().map(|tensor| Ok((tensor.plan.name.clone(), tensor.dequantized()?))).collect::<Result<
-            Vec<_>,
-            QuantError,
-        >>(
-        )
-        .map(|tensors| tensors.into_iter().collect())
+        self.tensors
+            .par_iter()
+            .map(|tensor| Ok((tensor.plan.name.clone(), tensor.dequantized()?)))
+            .collect::<Result<Vec<_>, QuantError>>()
+            .map(|tensors| tensors.into_iter().collect())
     }
 
     /// Bytes of all tensors, scales included, file headers left out.
