@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::HybridError;
+
 /// A number with the reason for it, as preset files give it and the window shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,7 +18,7 @@ pub struct Explained<T> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HybridConfig {
-    /// False: vanilla, every step a full backward; all else is ignored.
+    /// False: vanilla, every step a full backward; of the rest only the guard's numbers count.
     pub predict: bool,
     /// Longest Predict phase, in steps (the horizon H).
     pub max_predict_steps: u32,
@@ -38,6 +40,40 @@ pub struct HybridConfig {
     pub gate_hold_steps: u32,
     /// Share of the run spent in Warmup.
     pub warmup_fraction: f64,
+}
+
+impl HybridConfig {
+    /// Errors: [`HybridError::Config`] for the first number out of its range.
+    pub fn check(&self) -> Result<(), HybridError> {
+        let share = |value: f64| value > 0.0 && value <= 1.0;
+        let positive = "at least 1";
+        let checks = [
+            ("max_predict_steps", positive, f64::from(self.max_predict_steps), self.max_predict_steps >= 1),
+            ("correction_interval", positive, f64::from(self.correction_interval), self.correction_interval >= 1),
+            ("gate_hold_steps", positive, f64::from(self.gate_hold_steps), self.gate_hold_steps >= 1),
+            ("check_interval", "1 to 3", f64::from(self.check_interval), (1..=3).contains(&self.check_interval)),
+            (
+                "confidence_threshold",
+                "0 to 1",
+                self.confidence_threshold,
+                (0.0..=1.0).contains(&self.confidence_threshold),
+            ),
+            ("divergence_sigma", "above 0", self.divergence_sigma, self.divergence_sigma > 0.0),
+            ("slice_fraction", "above 0, at most 1", self.slice_fraction, share(self.slice_fraction)),
+            (
+                "min_slice_fraction",
+                "above 0, at most slice_fraction",
+                self.min_slice_fraction,
+                share(self.min_slice_fraction) && self.min_slice_fraction <= self.slice_fraction,
+            ),
+            ("gate_cost", "above 0, at most 1", self.gate_cost, share(self.gate_cost)),
+            ("warmup_fraction", "0 to 1", self.warmup_fraction, (0.0..=1.0).contains(&self.warmup_fraction)),
+        ];
+        match checks.into_iter().find(|(.., is_fine)| !is_fine) {
+            Some((name, expected, found, _)) => Err(HybridError::Config { name, expected, found: found.to_string() }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A tier as its preset file gives it: every number with its reason.

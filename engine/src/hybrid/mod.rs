@@ -4,9 +4,30 @@
 //! Invariant: hybrid never reads a file, a clock or a channel.
 
 mod config;
+mod control;
+mod error;
+mod exact;
+mod forecaster;
+mod gate;
+mod guard;
+mod ladder;
+mod passes;
+mod phases;
 mod report;
+mod sampler;
+mod state;
+#[cfg(test)]
+mod synthetic;
+mod tiers;
+mod trainer;
+#[cfg(test)]
+mod trainer_tests;
+mod trend;
 
 pub use config::{Explained, HybridConfig, TierPreset};
+pub use error::HybridError;
 pub use report::{
     Correction, Divergence, DivergenceKind, Forecast, GuardSignals, HybridEvent, Phase, Recovery, StepReport,
 };
+pub use state::TrainerState;
+pub use trainer::{HybridTrainer, TrainerSetup};

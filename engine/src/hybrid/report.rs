@@ -29,9 +29,10 @@ pub struct Forecast {
 pub struct Correction {
     /// Cosine between the sampled and the full gradient of one batch.
     pub cosine: f32,
-    /// Loss forecast for this step when the phase began, nats.
+    /// Loss forecast for this step before the correction, nats: when Predict began, or at its last Correct.
     pub predicted_loss: f32,
-    /// The forecast after this correction's residual went into it, nats.
+    /// The forecast for this step after all losses measured since then went into it, nats. This step's own
+    /// loss is one among up to 64 of them, so the batch's noise stays in the error.
     pub corrected_loss: f32,
     /// Loss measured, nats.
     pub actual_loss: f32,
@@ -101,9 +102,10 @@ pub struct Divergence {
 pub enum Recovery {
     /// Leave Predict, back to Full.
     BackToFull,
-    /// Learning rate halved from here on.
+    /// Learning rate halved from here on; phase Full.
     CutLearningRate,
-    /// Weights and optimizer state restored from the last good snapshot.
+    /// Weights, optimizer state and expectations restored from the last good snapshot, learning rate cut to a
+    /// quarter (at nearly the same rate they would diverge again).
     Restore,
     /// Training ends with the last good weights.
     Stop,
@@ -112,7 +114,7 @@ pub enum Recovery {
 /// What happened inside a step that the user should read about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum HybridEvent {
-    /// A phase began.
+    /// A phase began. Predict and Correct taking turns is routine and makes no event.
     Phase {
         /// The phase left.
         from: Phase,
@@ -139,19 +141,19 @@ pub struct StepReport {
     pub phase: Phase,
     /// Mean loss of the whole batch before the update, nats per example or token.
     pub loss: f32,
-    /// The loss that the forecaster expected.
+    /// The loss that the forecaster expected, in Predict and Correct.
     pub forecast: Option<Forecast>,
     /// Global L2 norm of the gradient before clipping; `None` when the update was skipped.
     pub grad_norm: Option<f32>,
     /// Learning rate used.
     pub learning_rate: f32,
-    /// Gate ratio ρ = E[q]²/E[q²], smoothed.
+    /// Gate ratio ρ = E[q]²/E[q²], smoothed; NaN when the tier does not predict, and so does not measure it.
     pub rho: f32,
     /// Confidence in the sampled gradient: the last cosine; `None` before the first.
     pub confidence: Option<f32>,
     /// Examples (images, or tokens for text) in the batch.
     pub num_examples: u32,
-    /// Of these, how many got a backward pass.
+    /// How many got a backward pass. In a Correct step every example gets one, and the sample a second.
     pub num_backward: u32,
     /// What a Correct step found.
     pub correction: Option<Correction>,

@@ -1,2 +1,0 @@
-//! Command line of the edge runtime.
-fn main() {}

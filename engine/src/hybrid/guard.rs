@@ -1,0 +1,293 @@
+//! The divergence guard: signals, their limits, and the verdict.
+//!
+//! Single batches are noisy, so each signal is a median over the last steps (of the loss 7, of the
+//! gradient norm 3): one odd batch is not a divergence, a run that has left its course is one within
+//! a few steps. NaN and infinity are judged at once.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::exact;
+use super::forecaster::push_within;
+use super::report::{Divergence, DivergenceKind, GuardSignals};
+
+/// Steps over which a loss must lie too high.
+const LOSS_STEPS: usize = 7;
+
+/// Steps over which a gradient norm must be out of bounds.
+const GRAD_STEPS: usize = 3;
+
+/// Gradient norms that make the usual size, and the fewest that do.
+const NORM_WINDOW: usize = 64;
+const MIN_NORMS: usize = 16;
+
+/// An explosion is at least this many times the usual norm …
+const EXPLOSION_RATIO: f64 = 10.0;
+
+/// … and this many standard deviations, for runs whose norms scatter widely (late in image training).
+const EXPLOSION_SIGMA: f64 = 6.0;
+
+/// Below this share of the usual norm nothing is learned any more.
+const VANISHING_RATIO: f64 = 1e-3;
+
+/// Steps judged for oscillation, and earlier ones they are compared with.
+const SWING_STEPS: usize = 12;
+const USUAL_SWINGS: usize = 48;
+const MIN_USUAL_SWINGS: usize = 24;
+
+/// Times the usual size at which swings count in full.
+const SWING_RATIO: f64 = 4.0;
+
+/// Noise alone stays below a quarter of this, swings of any size below 1.
+const OSCILLATION_LIMIT: f64 = 0.6;
+
+/// What a step shows the guard.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Observation {
+    /// Mean loss of the batch.
+    pub loss: f64,
+    /// Standard deviations above what was expected, when something was.
+    pub surprise: Option<f64>,
+    /// Gradient norm; `None` when there was no backward pass.
+    pub grad_norm: Option<f64>,
+    /// True when the gradient is a sampled one: these are larger, and compared among themselves.
+    pub is_sampled: bool,
+}
+
+/// Limits of the guard that a tier sets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Standard deviations above the forecast.
+    pub divergence_sigma: f64,
+    /// Steps between two checks.
+    pub check_interval: u32,
+}
+
+/// Remembers what is usual.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Guard {
+    #[serde(with = "exact")]
+    surprises: VecDeque<f64>,
+    #[serde(with = "exact")]
+    full_norms: VecDeque<f64>,
+    #[serde(with = "exact")]
+    sampled_norms: VecDeque<f64>,
+    /// ln of the last norms over their usual size.
+    #[serde(with = "exact")]
+    norm_ratios: VecDeque<f64>,
+    #[serde(with = "exact")]
+    losses: VecDeque<f64>,
+    steps_unchecked: u32,
+    signals: GuardSignals,
+}
+
+impl Guard {
+    /// Takes in a step. At every `check_interval`th, and always for NaN and infinity, gives its verdict.
+    pub(super) fn judge(&mut self, seen: &Observation, limits: &Limits) -> Option<Divergence> {
+        let not_finite = [Some(seen.loss), seen.grad_norm].into_iter().flatten().find(|value| !value.is_finite());
+        if let Some(value) = not_finite {
+            return Some(Divergence { kind: DivergenceKind::NotFinite, value: value as f32, limit: f32::MAX });
+        }
+        let explosion_limit = self.remember(seen);
+        self.steps_unchecked += 1;
+        if self.steps_unchecked < limits.check_interval {
+            return None;
+        }
+        self.steps_unchecked = 0;
+        self.check(explosion_limit, limits.divergence_sigma)
+    }
+
+    /// Signals of the last check.
+    pub(super) fn signals(&self) -> GuardSignals {
+        self.signals
+    }
+
+    /// Forgets the evidence that led to a verdict (what is usual stays): the answer to it gets time to work.
+    pub(super) fn forgive(&mut self) {
+        self.surprises.clear();
+        self.norm_ratios.clear();
+        let kept = self.losses.len().saturating_sub(SWING_STEPS);
+        self.losses.truncate(kept);
+        self.signals = GuardSignals { loss_z: 0.0, grad_ratio: 1.0, oscillation: 0.0, ..self.signals };
+    }
+
+    /// Stores the step; returns the explosion limit for norms of its kind.
+    fn remember(&mut self, seen: &Observation) -> f64 {
+        if let Some(surprise) = seen.surprise {
+            push_within(&mut self.surprises, surprise, LOSS_STEPS);
+        }
+        push_within(&mut self.losses, seen.loss, SWING_STEPS + USUAL_SWINGS);
+        let norms = if seen.is_sampled { &mut self.sampled_norms } else { &mut self.full_norms };
+        let usual = Usual::of(norms);
+        if let Some(norm) = seen.grad_norm {
+            // A norm of exactly 0 is as far below the usual as one can write down.
+            let ln_norm = norm.max(f64::MIN_POSITIVE).ln();
+            if let Some(usual) = &usual {
+                push_within(&mut self.norm_ratios, ln_norm - usual.center, GRAD_STEPS);
+            }
+            // What is out of bounds does not become usual.
+            let is_usual = usual.as_ref().is_none_or(|usual| (ln_norm - usual.center) < usual.explosion_limit().ln());
+            if is_usual {
+                push_within(norms, ln_norm, NORM_WINDOW);
+            }
+        }
+        usual.map_or(EXPLOSION_RATIO, |usual| usual.explosion_limit())
+    }
+
+    fn check(&mut self, explosion_limit: f64, divergence_sigma: f64) -> Option<Divergence> {
+        let loss_z = full_median(&self.surprises, LOSS_STEPS).unwrap_or(0.0);
+        let grad_ratio = full_median(&self.norm_ratios, GRAD_STEPS).unwrap_or(0.0).exp();
+        // As a loss falls, its swings shrink in nats but often grow in proportion; a rare hard batch is the other
+        // way round. Only what swings wider than usual in both is out of control.
+        let ln_losses = self.losses.iter().map(|loss| loss.max(1e-8).ln()).collect();
+        let oscillation = oscillation(&self.losses).min(oscillation(&ln_losses));
+        self.signals = GuardSignals {
+            loss_z: loss_z as f32,
+            loss_z_limit: divergence_sigma as f32,
+            grad_ratio: grad_ratio as f32,
+            grad_ratio_limit: explosion_limit as f32,
+            oscillation: oscillation as f32,
+            oscillation_limit: OSCILLATION_LIMIT as f32,
+        };
+        let found = |kind, value: f64, limit: f64| Divergence { kind, value: value as f32, limit: limit as f32 };
+        if loss_z > divergence_sigma {
+            Some(found(DivergenceKind::LossSpike, loss_z, divergence_sigma))
+        } else if grad_ratio > explosion_limit {
+            Some(found(DivergenceKind::GradientExplosion, grad_ratio, explosion_limit))
+        } else if grad_ratio < VANISHING_RATIO && !self.has_fallen() {
+            Some(found(DivergenceKind::GradientVanishing, grad_ratio, VANISHING_RATIO))
+        } else if oscillation > OSCILLATION_LIMIT {
+            Some(found(DivergenceKind::Oscillation, oscillation, OSCILLATION_LIMIT))
+        } else {
+            None
+        }
+    }
+
+    /// True when the last losses lie below their forecast: a gradient that vanishes with them means a task
+    /// learned, not a gradient lost.
+    fn has_fallen(&self) -> bool {
+        median(self.surprises.iter().rev().take(GRAD_STEPS).copied()).is_some_and(|surprise| surprise < -1.0)
+    }
+}
+
+/// Usual size of ln(norm) and its scatter.
+struct Usual {
+    center: f64,
+    scatter: f64,
+}
+
+impl Usual {
+    fn of(ln_norms: &VecDeque<f64>) -> Option<Self> {
+        if ln_norms.len() < MIN_NORMS {
+            return None;
+        }
+        let center = median(ln_norms.iter().copied())?;
+        let scatter = 1.4826 * median(ln_norms.iter().map(|ln| (ln - center).abs()))?;
+        Some(Self { center, scatter })
+    }
+
+    fn explosion_limit(&self) -> f64 {
+        EXPLOSION_RATIO.max((EXPLOSION_SIGMA * self.scatter).min(60.0).exp())
+    }
+}
+
+/// Share of the last changes that turned back, weighted by size, and scaled down while swings are no larger than usual.
+fn oscillation(losses: &VecDeque<f64>) -> f64 {
+    let changes: Vec<f64> = losses.iter().zip(losses.iter().skip(1)).map(|(a, b)| b - a).collect();
+    if changes.len() < SWING_STEPS + MIN_USUAL_SWINGS {
+        return 0.0;
+    }
+    let (earlier, recent) = changes.split_at(changes.len() - SWING_STEPS);
+    let usual = earlier.iter().map(|change| change.abs()).sum::<f64>() / earlier.len() as f64;
+    if usual <= 0.0 {
+        return 0.0;
+    }
+    // One odd batch makes two large changes; limiting their size keeps it from counting as swinging.
+    let size = |change: f64| change.abs().min(SWING_RATIO * usual);
+    let total: f64 = recent.iter().map(|&change| size(change)).sum();
+    let turned: f64 = recent.windows(2).filter(|pair| pair[0] * pair[1] < 0.0).map(|pair| size(pair[1])).sum();
+    if total <= 0.0 {
+        return 0.0;
+    }
+    let swing = total / SWING_STEPS as f64;
+    (turned / total) * (swing / (SWING_RATIO * usual)).min(1.0)
+}
+
+fn full_median(values: &VecDeque<f64>, needed: usize) -> Option<f64> {
+    if values.len() < needed { None } else { median(values.iter().copied()) }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { divergence_sigma: 2.2, check_interval: 1 };
+
+    fn calm(step: u32) -> Observation {
+        let wave = f64::from(step * 7 % 11) / 11.0 - 0.5;
+        Observation { loss: 1.0 + 0.1 * wave, surprise: Some(wave), grad_norm: Some(1.0 + wave), is_sampled: false }
+    }
+
+    /// 80 calm steps, then `strange` ones: the first verdict and after how many strange steps it came.
+    fn verdict(strange: impl Fn(u32) -> Observation, num_strange: u32) -> Option<(DivergenceKind, u32)> {
+        let mut guard = Guard::default();
+        for step in 0..80 {
+            assert_eq!(guard.judge(&calm(step), &LIMITS), None, "calm step {step}");
+        }
+        (1..=num_strange).find_map(|count| guard.judge(&strange(count), &LIMITS).map(|found| (found.kind, count)))
+    }
+
+    #[test]
+    fn nan_is_judged_at_once() {
+        let nan = |step| Observation { loss: f64::NAN, ..calm(step) };
+        assert_eq!(verdict(nan, 5), Some((DivergenceKind::NotFinite, 1)));
+        let infinite = |step| Observation { grad_norm: Some(f64::INFINITY), ..calm(step) };
+        assert_eq!(verdict(infinite, 5), Some((DivergenceKind::NotFinite, 1)));
+    }
+
+    #[test]
+    fn one_odd_batch_is_forgiven_a_new_level_is_not() {
+        let spike = |step| if step == 1 { Observation { surprise: Some(40.0), ..calm(step) } } else { calm(step) };
+        assert_eq!(verdict(spike, 30), None);
+        let level = |step| Observation { surprise: Some(6.0), ..calm(step) };
+        assert_eq!(verdict(level, 30), Some((DivergenceKind::LossSpike, 4)));
+    }
+
+    #[test]
+    fn gradients_explode_and_vanish() {
+        let explode = |step| Observation { grad_norm: Some(200.0), ..calm(step) };
+        assert_eq!(verdict(explode, 30), Some((DivergenceKind::GradientExplosion, 2)));
+        let vanish = |step| Observation { grad_norm: Some(1e-6), ..calm(step) };
+        assert_eq!(verdict(vanish, 30), Some((DivergenceKind::GradientVanishing, 2)));
+        let learned = |step| Observation { grad_norm: Some(1e-6), surprise: Some(-3.0), ..calm(step) };
+        assert_eq!(verdict(learned, 30), None, "the loss fell as well: nothing is left to learn");
+    }
+
+    #[test]
+    fn swings_without_falling() {
+        let swing = |step: u32| {
+            let loss = if step.is_multiple_of(2) { 3.0 } else { 0.4 };
+            Observation { loss, surprise: Some(0.0), grad_norm: Some(1.0), is_sampled: false }
+        };
+        let found = verdict(swing, 30);
+        assert!(matches!(found, Some((DivergenceKind::Oscillation, 6..=12))), "{found:?}");
+    }
+
+    #[test]
+    fn checks_come_at_their_interval() {
+        let limits = Limits { divergence_sigma: 2.2, check_interval: 3 };
+        let mut guard = Guard::default();
+        let verdicts: Vec<bool> = (0..30)
+            .map(|step| guard.judge(&Observation { surprise: Some(9.0), ..calm(step) }, &limits).is_some())
+            .collect();
+        let expected: Vec<bool> = (1..=30).map(|step| step % 3 == 0 && step >= LOSS_STEPS).collect();
+        assert_eq!(verdicts, expected);
+    }
+}

@@ -1,0 +1,206 @@
+//! Passes over one batch: what a forward measures, what a backward gives.
+//!
+//! A *unit* is what gets a backward pass or not: an image, or a sequence of tokens. A batch larger than
+//! memory allows is cut into micro-batches, whose gradients add up.
+
+use candle_core::Tensor;
+
+use super::HybridError;
+use super::gate::rho_of;
+use super::sampler::Sample;
+use crate::data::Batch;
+use crate::models::ops::{cross_entropy, error_norms};
+use crate::models::{BatchStats, Forward, Mode, Network, ParamStore, Params};
+use crate::optim::Gradients;
+
+/// Are predicted gradient norms wanted of a pass?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Errors {
+    Measure,
+    Skip,
+}
+
+/// What a forward pass over a whole batch measured.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Mean loss of each unit, nats.
+    pub losses: Vec<f32>,
+    /// Predicted gradient norm of each unit: root mean square over its tokens of ‖softmax − onehot‖₂.
+    pub errors: Vec<f32>,
+    /// Batch-norm statistics of each micro-batch, in order.
+    pub stats: Vec<BatchStats>,
+}
+
+impl Seen {
+    /// Mean loss of the batch, nats per image or token.
+    pub(super) fn mean_loss(&self) -> f64 {
+        self.losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / self.losses.len() as f64
+    }
+
+    /// E[q]²/E[q²]; `None` without errors.
+    pub(super) fn rho(&self) -> Option<f64> {
+        rho_of(&self.errors)
+    }
+}
+
+/// A network, its weights, and the size of the parts it computes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Passes<'a> {
+    pub network: &'a Network,
+    pub store: &'a ParamStore,
+    pub num_micro_batches: usize,
+}
+
+impl Passes<'_> {
+    /// Forward and backward of everything: the gradient of the batch's mean loss.
+    pub(super) fn full(&self, batch: &Batch, errors: Errors) -> Result<(Seen, Gradients), HybridError> {
+        let params = self.store.tracked();
+        let num_units = num_units(batch)?;
+        let mut seen = Seen::default();
+        let mut sum = None;
+        for part in micro_batches(batch, self.num_micro_batches)? {
+            let losses = self.forward(&params, &part, errors, &mut seen)?;
+            add(&mut sum, self.backward(&(losses.sum_all()? / num_units as f64)?)?)?;
+        }
+        Ok((seen, sum.ok_or_else(empty_batch)?))
+    }
+
+    /// Forward of everything, storing nothing for a backward.
+    pub(super) fn look(&self, batch: &Batch) -> Result<Seen, HybridError> {
+        let params = self.store.detached();
+        let mut seen = Seen::default();
+        for part in micro_batches(batch, self.num_micro_batches)? {
+            self.forward(&params, &part, Errors::Measure, &mut seen)?;
+        }
+        Ok(seen)
+    }
+
+    /// Forward and backward of the sample: an unbiased estimate of the full gradient. `None` for an empty sample.
+    ///
+    /// Batch norm uses the statistics of the whole micro-batch that a unit came from; without batch norm,
+    /// the sample is packed into as few parts as possible.
+    pub(super) fn sampled(
+        &self,
+        batch: &Batch,
+        stats: &[BatchStats],
+        sample: &Sample,
+    ) -> Result<Option<Gradients>, HybridError> {
+        let params = self.store.tracked();
+        let part_size = num_units(batch)?.div_ceil(self.num_micro_batches);
+        let has_stats = stats.iter().any(|stats| !stats.is_empty());
+        let mut sum = None;
+        let mut rest = sample.indices.iter().zip(&sample.weights).peekable();
+        while let Some(&(&first, _)) = rest.peek() {
+            let micro_batch = first as usize / part_size;
+            let (mut indices, mut weights) = (Vec::new(), Vec::new());
+            while let Some((&index, &weight)) = rest.next_if(|&(&index, _)| {
+                if has_stats { index as usize / part_size == micro_batch } else { indices.len() < part_size }
+            }) {
+                indices.push(index);
+                weights.push(weight);
+            }
+            let mode = match stats.get(micro_batch) {
+                Some(stats) => Mode::Sampled(stats),
+                None => Mode::Train,
+            };
+            let device = batch.inputs.device();
+            let indices = Tensor::new(indices, device)?;
+            let weights = Tensor::new(weights, device)?;
+            let part = Batch {
+                inputs: batch.inputs.index_select(&indices, 0)?,
+                targets: batch.targets.index_select(&indices, 0)?,
+            };
+            let logits = self.network.forward(&Forward::new(&params, mode), &part.inputs)?;
+            let loss = (unit_losses(&logits, &part)? * weights)?.sum_all()?;
+            add(&mut sum, self.backward(&loss)?)?;
+        }
+        Ok(sum)
+    }
+
+    /// Forward of one part in training mode; adds what it measured to `seen`, returns the losses of its units.
+    fn forward(&self, params: &Params, part: &Batch, errors: Errors, seen: &mut Seen) -> Result<Tensor, HybridError> {
+        let pass = Forward::new(params, Mode::Train);
+        let logits = self.network.forward(&pass, &part.inputs)?;
+        let losses = unit_losses(&logits, part)?;
+        seen.losses.extend(losses.to_vec1::<f32>()?);
+        if errors == Errors::Measure {
+            seen.errors.extend(unit_errors(&logits, part)?);
+        }
+        seen.stats.push(pass.into_stats());
+        Ok(losses)
+    }
+
+    fn backward(&self, loss: &Tensor) -> Result<Gradients, HybridError> {
+        Ok(Gradients::from_backward(&loss.backward()?, self.store)?)
+    }
+}
+
+/// Units in a batch. Errors: [`HybridError::Batch`] when there is none or the two parts differ.
+pub(super) fn num_units(batch: &Batch) -> Result<usize, HybridError> {
+    let (inputs, targets) = (batch.inputs.dim(0)?, batch.targets.dim(0)?);
+    if inputs != targets {
+        let found = format!("{inputs} inputs and {targets} targets");
+        return Err(HybridError::Batch { expected: "as many targets as inputs", found });
+    }
+    if batch.targets.elem_count() == 0 { Err(empty_batch()) } else { Ok(inputs) }
+}
+
+/// Images or tokens in each unit.
+pub(super) fn examples_per_unit(batch: &Batch) -> Result<usize, HybridError> {
+    Ok(batch.targets.elem_count() / num_units(batch)?)
+}
+
+/// Mean loss of each unit: logits (n, classes) or (n, t, vocab) to (n), nats.
+fn unit_losses(logits: &Tensor, part: &Batch) -> Result<Tensor, HybridError> {
+    let (rows, targets) = as_rows(logits, part)?;
+    let losses = cross_entropy(&rows, &targets)?;
+    let units = num_units(part)?;
+    Ok(if losses.elem_count() == units { losses } else { losses.reshape((units, ()))?.mean(1)? })
+}
+
+/// Predicted gradient norm of each unit.
+fn unit_errors(logits: &Tensor, part: &Batch) -> Result<Vec<f32>, HybridError> {
+    let (rows, targets) = as_rows(logits, part)?;
+    let errors = error_norms(&rows.detach(), &targets)?;
+    let per_unit = examples_per_unit(part)?;
+    if per_unit == 1 {
+        return Ok(errors);
+    }
+    let mean_square = |unit: &[f32]| unit.iter().map(|q| q * q).sum::<f32>() / unit.len() as f32;
+    Ok(errors.chunks(per_unit).map(|unit| mean_square(unit).sqrt()).collect())
+}
+
+/// Logits as (rows, classes) and targets as (rows), a row for each image or token.
+fn as_rows(logits: &Tensor, part: &Batch) -> Result<(Tensor, Tensor), HybridError> {
+    let targets = part.targets.flatten_all()?;
+    Ok((logits.reshape((targets.elem_count(), ()))?, targets))
+}
+
+/// The batch in `count` parts (fewer when it has fewer units), the last ones possibly smaller.
+fn micro_batches(batch: &Batch, count: usize) -> Result<Vec<Batch>, HybridError> {
+    let units = num_units(batch)?;
+    if count <= 1 {
+        return Ok(vec![batch.clone()]);
+    }
+    let part_size = units.div_ceil(count);
+    let part = |start: usize| {
+        let length = part_size.min(units - start);
+        Ok(Batch {
+            inputs: batch.inputs.narrow(0, start, length)?.contiguous()?,
+            targets: batch.targets.narrow(0, start, length)?.contiguous()?,
+        })
+    };
+    (0..units).step_by(part_size).map(part).collect()
+}
+
+fn add(sum: &mut Option<Gradients>, gradients: Gradients) -> Result<(), HybridError> {
+    match sum {
+        Some(sum) => sum.add_scaled(&gradients, 1.0)?,
+        None => *sum = Some(gradients),
+    }
+    Ok(())
+}
+
+fn empty_batch() -> HybridError {
+    HybridError::Batch { expected: "at least one example", found: "none".to_owned() }
+}

@@ -1,0 +1,118 @@
+//! Which units of a batch get a backward pass: an unbiased importance sample.
+//!
+//! A unit is an image, or a sequence of tokens. Its predicted gradient norm q is the norm of
+//! softmax − onehot at the logits, which a forward pass gives for free.
+//! Source of the idea: Katharopoulos and Fleuret 2018, arXiv 1803.00942.
+
+use rand::{Rng, RngExt};
+
+/// Share of the mean error added to every unit's: a unit that looks learned keeps a chance, which bounds its weight.
+const FLOOR: f64 = 0.1;
+
+/// How often the probability that units cannot use (it ends at 1) is handed to the others.
+const REDISTRIBUTIONS: usize = 3;
+
+/// Units drawn, with the weight of each in the loss.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Sample {
+    /// Positions in the batch, ascending.
+    pub indices: Vec<u32>,
+    /// 1/(n·p) for each: the weighted sum of losses over the sample has the batch's mean loss as its expectation.
+    pub weights: Vec<f32>,
+}
+
+/// Probability of each unit, proportional to its error as far as 1 allows; they sum to about `slice_fraction`·n.
+pub(super) fn probabilities(errors: &[f32], slice_fraction: f64) -> Vec<f64> {
+    let count = errors.len() as f64;
+    let mean = errors.iter().map(|&q| f64::from(q)).sum::<f64>() / count;
+    if !(mean.is_finite() && mean > 0.0) {
+        return vec![slice_fraction.min(1.0); errors.len()];
+    }
+    let scores: Vec<f64> = errors.iter().map(|&q| f64::from(q) + FLOOR * mean).collect();
+    let mut chances = vec![0.0; errors.len()];
+    for _ in 0..=REDISTRIBUTIONS {
+        let certain = chances.iter().filter(|&&p| p >= 1.0).count() as f64;
+        let open_score: f64 = scores.iter().zip(&chances).filter(|&(_, &p)| p < 1.0).map(|(q, _)| q).sum();
+        let scale = (slice_fraction * count - certain).max(0.0) / open_score;
+        for (chance, score) in chances.iter_mut().zip(&scores).filter(|(p, _)| **p < 1.0) {
+            *chance = (scale * score).min(1.0);
+        }
+        if chances.iter().filter(|&&p| p >= 1.0).count() as f64 <= certain {
+            break;
+        }
+    }
+    chances
+}
+
+/// Draws each unit on its own with its probability.
+pub(super) fn draw(probabilities: &[f64], rng: &mut impl Rng) -> Sample {
+    let count = probabilities.len() as f64;
+    let mut sample = Sample::default();
+    for (index, &chance) in probabilities.iter().enumerate() {
+        if rng.random::<f64>() < chance {
+            sample.indices.push(index as u32);
+            sample.weights.push((1.0 / (count * chance)) as f32);
+        }
+    }
+    sample
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::seed::{Stream, stream};
+
+    /// 64 units, few of them with most of the error.
+    fn errors() -> Vec<f32> {
+        (0..64).map(|i| if i % 16 == 0 { 1.2 } else { 0.002 * i as f32 }).collect()
+    }
+
+    #[test]
+    fn probabilities_sum_to_the_slice_and_never_pass_one() {
+        for slice in [1.0 / 16.0, 0.125, 0.25, 0.5] {
+            let chances = probabilities(&errors(), slice);
+            let sum: f64 = chances.iter().sum();
+            assert!((sum - slice * 64.0).abs() < 0.02 * slice * 64.0, "slice {slice}: sum {sum}");
+            assert!(chances.iter().all(|p| (0.0..=1.0).contains(p)));
+        }
+        let chances = probabilities(&errors(), 0.25);
+        assert!(chances[0] > 0.99 && chances[1] < 0.2, "hard units are certain, easy ones rare");
+    }
+
+    #[test]
+    fn nothing_to_go_by_means_an_even_sample() {
+        assert_eq!(probabilities(&[0.0; 4], 0.25), vec![0.25; 4]);
+        assert_eq!(probabilities(&[f32::NAN, 1.0], 0.5), vec![0.5; 2]);
+        assert!(probabilities(&[], 0.5).is_empty());
+        assert!(probabilities(&[1.0; 4], 1.0).iter().all(|&p| p >= 1.0));
+    }
+
+    #[test]
+    fn weighted_sample_is_unbiased() {
+        let errors = errors();
+        let chances = probabilities(&errors, 0.125);
+        let losses: Vec<f64> = (0..64).map(|i| f64::sin(f64::from(i)).abs()).collect();
+        let truth = losses.iter().sum::<f64>() / 64.0;
+        let estimates: Vec<f64> = (0..4000)
+            .map(|step| {
+                let sample = draw(&chances, &mut stream(7, Stream::Importance, step));
+                let terms = sample.indices.iter().zip(&sample.weights);
+                terms.map(|(&i, &w)| losses[i as usize] * f64::from(w)).sum()
+            })
+            .collect();
+        let mean = estimates.iter().sum::<f64>() / 4000.0;
+        let variance = estimates.iter().map(|e| (e - mean).powi(2)).sum::<f64>() / 3999.0;
+        let tolerance = 4.0 * (variance / 4000.0).sqrt();
+        assert!((mean - truth).abs() < tolerance, "{mean} is not {truth} ± {tolerance}");
+        // The same draws without their weights are far off: the test can fail.
+        assert!((mean - 0.125 * truth).abs() > tolerance);
+    }
+
+    #[test]
+    fn same_step_same_sample() {
+        let chances = probabilities(&errors(), 0.25);
+        let at = |step| draw(&chances, &mut stream(1, Stream::Importance, step));
+        assert_eq!(at(5), at(5));
+        assert_ne!(at(5), at(6));
+    }
+}

@@ -1,0 +1,76 @@
+//! The trainer's state: what a checkpoint holds and a rollback brings back.
+
+use super::HybridError;
+use super::control::Control;
+use crate::models::{ParamStore, Params};
+use crate::optim::{Optimizer, WeightAverage};
+
+const WEIGHTS: &str = "weights.";
+const OPTIMIZER: &str = "optimizer.";
+
+/// Everything that decides the steps to come.
+#[derive(Debug, Clone)]
+pub struct TrainerState {
+    /// `weights.NAME` (buffers included), `optimizer.NAME`, and the weight average's own `average.NAME`.
+    pub tensors: Params,
+    /// JSON of phases, gate, forecaster, guard, ladder and counters; its numbers are exact.
+    pub control: String,
+}
+
+impl TrainerState {
+    /// The weights and buffers under their own names.
+    #[must_use]
+    pub fn weights(&self) -> Params {
+        under(&self.tensors, WEIGHTS)
+    }
+
+    /// Errors: [`HybridError::Control`].
+    pub(super) fn control(&self) -> Result<Control, HybridError> {
+        serde_json::from_str(&self.control).map_err(|source| HybridError::Control { source })
+    }
+}
+
+/// A deep copy of all that changes during a run.
+pub(super) fn save(
+    store: &ParamStore,
+    optimizer: &Optimizer,
+    average: Option<&WeightAverage>,
+    control: &Control,
+) -> Result<TrainerState, HybridError> {
+    let mut tensors = Params::default();
+    for (name, tensor) in store.snapshot()? {
+        tensors.insert(format!("{WEIGHTS}{name}"), tensor);
+    }
+    for (name, tensor) in optimizer.state()? {
+        tensors.insert(format!("{OPTIMIZER}{name}"), tensor);
+    }
+    if let Some(average) = average {
+        for (name, tensor) in average.state()? {
+            tensors.insert(name, tensor);
+        }
+    }
+    let control = serde_json::to_string(control).map_err(|source| HybridError::Control { source })?;
+    Ok(TrainerState { tensors, control })
+}
+
+/// The reverse of [`save`], for the tensors.
+pub(super) fn load(
+    saved: &TrainerState,
+    store: &mut ParamStore,
+    optimizer: &mut Optimizer,
+    average: Option<&mut WeightAverage>,
+) -> Result<(), HybridError> {
+    store.restore(&saved.weights())?;
+    optimizer.load_state(&under(&saved.tensors, OPTIMIZER))?;
+    if let Some(average) = average {
+        average.load_state(&saved.tensors)?;
+    }
+    Ok(())
+}
+
+/// Tensors whose names begin with `prefix`, without it.
+fn under(tensors: &Params, prefix: &str) -> Params {
+    let named =
+        tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())));
+    named.collect()
+}

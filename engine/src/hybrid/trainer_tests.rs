@@ -1,0 +1,363 @@
+//! The trainer on a network small enough to run by the hundred steps: blobs of points, a two-layer perceptron.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use rand::{Rng, RngExt};
+
+use super::passes::{Errors, Passes};
+use super::*;
+use crate::data::Batch;
+use crate::device::seed::{Stream, stream};
+use crate::models::ops::cross_entropy;
+use crate::models::{Activation, Forward, MlpConfig, Mode, ModelConfig, Network, ParamStore, Params, initial_params};
+use crate::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind, Schedule, WeightAverage};
+
+const CLASSES: usize = 4;
+const PIXELS: usize = 9;
+
+fn normal(rng: &mut impl Rng) -> f32 {
+    let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt();
+    radius * (std::f32::consts::TAU * rng.random::<f32>()).cos()
+}
+
+/// 64 points of 4 overlapping blobs in 9 dimensions: most are easy, some are hard.
+fn blobs(seed: u64, step: u64) -> Batch {
+    let mut place = stream(seed, Stream::Generate, 0);
+    let centers: Vec<f32> = (0..CLASSES * PIXELS).map(|_| 1.3 * normal(&mut place)).collect();
+    let mut rng = stream(seed, Stream::Generate, step);
+    let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+    for _ in 0..64 {
+        let class = rng.random_range(0..CLASSES);
+        inputs.extend(centers[class * PIXELS..][..PIXELS].iter().map(|center| center + normal(&mut rng)));
+        targets.push(class as u32);
+    }
+    let inputs = Tensor::from_vec(inputs, (64, 1, 3, 3), &Device::Cpu).unwrap();
+    Batch { inputs, targets: Tensor::from_vec(targets, 64, &Device::Cpu).unwrap() }
+}
+
+fn network() -> Network {
+    let config = MlpConfig {
+        in_channels: 1,
+        image_size: (3, 3),
+        hidden_sizes: vec![24],
+        num_classes: CLASSES,
+        activation: Activation::Relu,
+    };
+    Network::new(&ModelConfig::Mlp(config)).unwrap()
+}
+
+fn store(network: &Network, seed: u64) -> ParamStore {
+    let (weights, buffers) = initial_params(network, seed, &Device::Cpu).unwrap();
+    ParamStore::new(weights, buffers, &Device::Cpu).unwrap()
+}
+
+fn optimizer(kind: OptimizerKind) -> OptimizerConfig {
+    OptimizerConfig {
+        kind,
+        learning_rate: 0.01,
+        adam_learning_rate: 0.01,
+        beta1: 0.9,
+        beta2: 0.99,
+        epsilon: 1e-8,
+        weight_decay: 0.01,
+        momentum: 0.9,
+        newton_schulz_steps: 3,
+        clip_norm: Some(1.0),
+    }
+}
+
+const SCHEDULE: Schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.98 };
+
+/// Short phases, so that a short test sees them all.
+fn eager() -> HybridConfig {
+    HybridConfig {
+        predict: true,
+        max_predict_steps: 12,
+        confidence_threshold: 0.3,
+        correction_interval: 4,
+        divergence_sigma: 2.2,
+        check_interval: 1,
+        slice_fraction: 0.25,
+        min_slice_fraction: 0.125,
+        gate_cost: 1.0,
+        gate_hold_steps: 4,
+        warmup_fraction: 0.02,
+    }
+}
+
+fn trainer(hybrid: HybridConfig, kind: OptimizerKind, seed: u64) -> HybridTrainer {
+    trainer_from(hybrid, kind, seed, seed)
+}
+
+fn trainer_from(hybrid: HybridConfig, kind: OptimizerKind, seed: u64, weight_seed: u64) -> HybridTrainer {
+    let network = network();
+    let store = store(&network, weight_seed);
+    let setup = TrainerSetup {
+        network: Arc::new(network),
+        store,
+        hybrid,
+        optimizer: optimizer(kind),
+        schedule: SCHEDULE,
+        num_steps: 200,
+        num_micro_batches: 1,
+        seed,
+    };
+    HybridTrainer::new(setup).unwrap()
+}
+
+/// Trains on steps `steps` of the blobs of `seed`.
+fn train(trainer: &mut HybridTrainer, seed: u64, steps: std::ops::RangeInclusive<u64>) -> Vec<StepReport> {
+    steps.map(|step| trainer.step(&blobs(seed, step)).unwrap()).collect()
+}
+
+/// Names and numbers, as bits: equal means equal, and NaN is no exception.
+type Bits = Vec<(String, Vec<u32>)>;
+
+fn bits(params: &Params) -> Bits {
+    let bits = |tensor: &Tensor| -> Vec<u32> {
+        tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|value| value.to_bits()).collect()
+    };
+    params.iter().map(|(name, tensor)| (name.to_owned(), bits(tensor))).collect()
+}
+
+fn weights(trainer: &HybridTrainer) -> Bits {
+    bits(&trainer.store().detached())
+}
+
+/// Mean loss on blobs that were never trained on.
+fn held_out_loss(trainer: &HybridTrainer, seed: u64) -> f64 {
+    let passes = Passes { network: &network(), store: trainer.store(), num_micro_batches: 1 };
+    (10_000..10_008).map(|step| passes.look(&blobs(seed, step)).unwrap().mean_loss()).sum::<f64>() / 8.0
+}
+
+#[test]
+fn vanilla_is_a_plain_loop_bit_for_bit() {
+    let vanilla = TierPreset::named("vanilla").unwrap().config();
+    let mut hybrid = trainer(vanilla, OptimizerKind::AdamW, 1);
+    let reports = train(&mut hybrid, 1, 1..=60);
+    assert!(reports.iter().all(|report| report.num_backward == 64 && report.rho.is_nan()));
+
+    let network = network();
+    let store = store(&network, 1);
+    let mut optimizer = Optimizer::new(&optimizer(OptimizerKind::AdamW), &network.specs()).unwrap();
+    let mut average = WeightAverage::new(&store, 0.98).unwrap();
+    for step in 1..=60 {
+        let batch = blobs(1, step);
+        let params = store.tracked();
+        let logits = network.forward(&Forward::new(&params, Mode::Train), &batch.inputs).unwrap();
+        let loss = cross_entropy(&logits, &batch.targets).unwrap().mean_all().unwrap();
+        let mut gradients = Gradients::from_backward(&loss.backward().unwrap(), &store).unwrap();
+        gradients.clip(1.0).unwrap();
+        optimizer.step(&store, &gradients, SCHEDULE.factor(step, 200)).unwrap();
+        average.update(&store).unwrap();
+    }
+    assert!(reports.iter().all(|report| report.events.len() == usize::from(report.step == 11)), "only Warmup ends");
+    assert!(weights(&hybrid) == bits(&store.detached()), "weights differ");
+    assert!(bits(&hybrid.evaluation_params().unwrap()) == bits(&average.params(&store).unwrap()), "averages differ");
+}
+
+#[test]
+fn all_phases_happen_and_prediction_learns() {
+    let mut hybrid = trainer(eager(), OptimizerKind::AdamW, 2);
+    let mut phases = BTreeSet::new();
+    let mut frozen = None;
+    for step in 1..=120 {
+        let before = weights(&hybrid);
+        let report = hybrid.step(&blobs(2, step)).unwrap();
+        phases.insert(format!("{:?}", report.phase));
+        assert!(report.loss.is_finite() && report.forecast.is_some() == report.phase.predicts());
+        if report.phase == Phase::Predict {
+            frozen.get_or_insert_with(|| held_out_loss_of(&before));
+            assert!(report.num_backward < 32, "a slice, not the batch: {}", report.num_backward);
+            assert_eq!(report.grad_norm.is_some(), report.num_backward > 0);
+            assert_eq!(weights(&hybrid) != before, report.num_backward > 0, "step {step}: a sample moves the weights");
+        }
+        if let Some(correction) = report.correction {
+            assert_eq!(report.phase, Phase::Correct);
+            assert!(report.num_backward > 64 && correction.error_after() > 0.0);
+            assert_eq!(correction.actual_loss, report.loss);
+        }
+    }
+    assert_eq!(phases.len(), 4, "{phases:?}");
+    // The control: weights frozen where the first Predict began.
+    let (frozen, trained) = (frozen.unwrap(), held_out_loss(&hybrid, 2));
+    assert!(trained < 0.8 * frozen, "training to {trained}, frozen weights {frozen}");
+}
+
+fn held_out_loss_of(saved: &Bits) -> f64 {
+    let mut hybrid = trainer(eager(), OptimizerKind::AdamW, 2);
+    let shapes = hybrid.store().detached();
+    let tensors = saved.iter().map(|(name, bits)| {
+        let values: Vec<f32> = bits.iter().map(|&bits| f32::from_bits(bits)).collect();
+        let shape = shapes.get(name).unwrap().dims().to_vec();
+        (name.clone(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+    });
+    let params: Params = tensors.collect();
+    hybrid.store.restore(&params).unwrap();
+    held_out_loss(&hybrid, 2)
+}
+
+#[test]
+fn sampled_gradients_average_to_the_full_one() {
+    let mut hybrid = trainer(eager(), OptimizerKind::AdamW, 3);
+    train(&mut hybrid, 3, 1..=30);
+    let network = network();
+    let passes = Passes { network: &network, store: hybrid.store(), num_micro_batches: 1 };
+    let batch = blobs(3, 31);
+    let (seen, full) = passes.full(&batch, Errors::Measure).unwrap();
+    let chances = sampler::probabilities(&seen.errors, 0.25);
+    let draws = 300;
+    let (mut mean, mut spread) = (full.copy().unwrap(), 0.0);
+    mean.scale(0.0).unwrap();
+    for draw in 0..draws {
+        let sample = sampler::draw(&chances, &mut stream(3, Stream::Importance, draw));
+        let Some(mut sampled) = passes.sampled(&batch, &seen.stats, &sample).unwrap() else { continue };
+        mean.add_scaled(&sampled, 1.0 / draws as f64).unwrap();
+        sampled.add_scaled(&full, -1.0).unwrap();
+        spread += sampled.norm().unwrap().powi(2) / draws as f64;
+    }
+    mean.add_scaled(&full, -1.0).unwrap();
+    let error = mean.norm().unwrap();
+    let standard_error = (spread / draws as f64).sqrt();
+    assert!(error < 2.0 * standard_error, "off by {error}, standard error {standard_error}");
+    // The bias of an unweighted sample would show: the tolerance is far below the gradient itself.
+    assert!(2.0 * standard_error < 0.2 * full.norm().unwrap());
+}
+
+#[test]
+fn a_restored_trainer_goes_on_bit_for_bit() {
+    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+        let mut unbroken = trainer(eager(), kind, 4);
+        let phases: Vec<Phase> = train(&mut unbroken, 4, 1..=60).iter().map(|report| report.phase).collect();
+        let first = |wanted| phases.iter().position(|&phase| phase == wanted).unwrap() as u64 + 1;
+        for cut in [20, first(Phase::Predict), first(Phase::Predict) + 1, first(Phase::Correct)] {
+            let mut first_half = trainer(eager(), kind, 4);
+            train(&mut first_half, 4, 1..=cut);
+            let saved = first_half.state().unwrap();
+            // What happens to the original afterwards must not reach the copy.
+            train(&mut first_half, 99, 1..=3);
+            let mut second_half = trainer_from(eager(), kind, 4, 5);
+            second_half.restore(&saved).unwrap();
+            train(&mut second_half, 4, cut + 1..=60);
+            assert_eq!(weights(&second_half), weights(&unbroken), "{kind:?} cut after step {cut}");
+            let average = |trainer: &HybridTrainer| bits(&trainer.evaluation_params().unwrap());
+            assert_eq!(average(&second_half), average(&unbroken), "{kind:?} cut after step {cut}");
+            assert_eq!(second_half.state().unwrap().control, unbroken.state().unwrap().control);
+        }
+    }
+}
+
+#[test]
+fn the_vanilla_probe_leaves_no_trace() {
+    let mut probed = trainer(eager(), OptimizerKind::Muon, 6);
+    let before = probed.state().unwrap();
+    (1..=3).for_each(|step| probed.vanilla_step(&blobs(6, step)).unwrap());
+    probed.restore(&before).unwrap();
+    train(&mut probed, 6, 1..=40);
+    let mut untouched = trainer(eager(), OptimizerKind::Muon, 6);
+    train(&mut untouched, 6, 1..=40);
+    assert_eq!(weights(&probed), weights(&untouched));
+}
+
+#[test]
+fn a_poisoned_batch_moves_nothing() {
+    let mut hybrid = trainer(eager(), OptimizerKind::AdamW, 7);
+    train(&mut hybrid, 7, 1..=40);
+    let before = weights(&hybrid);
+    let mut poison = blobs(7, 41);
+    poison.inputs = (poison.inputs * f64::NAN).unwrap();
+    let report = hybrid.step(&poison).unwrap();
+    assert!(report.grad_norm.is_none() && !report.must_stop);
+    let found = report.events.iter().find_map(|event| match event {
+        HybridEvent::Diverged { divergence, recovery } => Some((divergence.kind, *recovery)),
+        HybridEvent::Phase { .. } => None,
+    });
+    assert_eq!(found, Some((DivergenceKind::NotFinite, Recovery::BackToFull)));
+    assert_eq!(weights(&hybrid), before);
+    let loss = held_out_loss(&hybrid, 7);
+    let after = train(&mut hybrid, 7, 42..=100);
+    assert_eq!(after[0].phase, Phase::Full);
+    assert!(after.iter().any(|report| report.phase == Phase::Predict), "prediction comes back");
+    assert!(held_out_loss(&hybrid, 7) < loss);
+}
+
+#[test]
+fn a_learning_rate_blow_up_is_survived() {
+    let mut hybrid = trainer(eager(), OptimizerKind::AdamW, 8);
+    hybrid.control.scale_learning_rate(4.0);
+    train(&mut hybrid, 8, 1..=60);
+    assert!(hybrid.mark_good().unwrap());
+    let good_loss = held_out_loss(&hybrid, 8);
+    hybrid.control.scale_learning_rate(30.0);
+    let mut recoveries = Vec::new();
+    for step in 61..=200 {
+        let Ok(report) = hybrid.step(&blobs(8, step)) else { break };
+        recoveries.extend(report.events.iter().filter_map(|event| match event {
+            HybridEvent::Diverged { recovery, .. } => Some(*recovery),
+            HybridEvent::Phase { .. } => None,
+        }));
+    }
+    let loss = held_out_loss(&hybrid, 8);
+    assert!(recoveries.contains(&Recovery::Restore), "{recoveries:?}");
+    assert!(loss < 1.5 * good_loss, "{recoveries:?}: {loss}, before the blow-up {good_loss}");
+}
+
+#[test]
+fn the_last_rung_ends_the_run_with_good_weights() {
+    let mut hybrid = trainer(eager(), OptimizerKind::AdamW, 9);
+    train(&mut hybrid, 9, 1..=30);
+    assert!(hybrid.mark_good().unwrap());
+    let good = weights(&hybrid);
+    train(&mut hybrid, 9, 31..=35);
+    let poison = |step| Batch { inputs: (blobs(9, step).inputs * f64::NAN).unwrap(), ..blobs(9, step) };
+    let reports: Vec<_> = (36..=39).map(|step| hybrid.step(&poison(step)).unwrap()).collect();
+    assert!(reports[3].must_stop && !reports[2].must_stop);
+    assert_eq!(weights(&hybrid), good);
+    assert!(matches!(hybrid.step(&blobs(9, 40)), Err(HybridError::Stopped { step: 40 })));
+    assert!(!hybrid.mark_good().unwrap(), "shortly after a divergence nothing is good");
+}
+
+#[test]
+fn healthy_runs_diverge_nowhere() {
+    for seed in 0..20 {
+        let mut hybrid = trainer(eager(), OptimizerKind::AdamW, seed);
+        for report in train(&mut hybrid, seed, 1..=200) {
+            let diverged = report.events.iter().find(|event| matches!(event, HybridEvent::Diverged { .. }));
+            assert_eq!(diverged, None, "seed {seed}, step {}", report.step);
+        }
+    }
+}
+
+#[test]
+fn micro_batches_add_up_to_the_batch() {
+    let network = network();
+    let store = store(&network, 10);
+    let batch = blobs(10, 1);
+    let parts = |num_micro_batches| Passes { network: &network, store: &store, num_micro_batches };
+    let (whole, full) = parts(1).full(&batch, Errors::Measure).unwrap();
+    let (cut, full_cut) = parts(5).full(&batch, Errors::Measure).unwrap();
+    assert_eq!(whole.losses.len(), cut.losses.len());
+    assert!((whole.mean_loss() - cut.mean_loss()).abs() < 1e-6);
+    let sample = sampler::draw(&sampler::probabilities(&whole.errors, 0.5), &mut stream(0, Stream::Importance, 1));
+    let sampled = parts(1).sampled(&batch, &whole.stats, &sample).unwrap().unwrap();
+    let sampled_cut = parts(5).sampled(&batch, &cut.stats, &sample).unwrap().unwrap();
+    for (mut one, many) in [(full, full_cut), (sampled, sampled_cut)] {
+        let norm = one.norm().unwrap();
+        one.add_scaled(&many, -1.0).unwrap();
+        assert!(one.norm().unwrap() < 1e-5 * norm);
+    }
+}
+
+#[test]
+fn a_batch_that_does_not_fit_together_is_refused() {
+    let mut hybrid = trainer(eager(), OptimizerKind::AdamW, 1);
+    let mut batch = blobs(1, 1);
+    batch.targets = batch.targets.narrow(0, 0, 60).unwrap();
+    assert!(matches!(hybrid.step(&batch), Err(HybridError::Batch { .. })));
+    let empty =
+        Batch { inputs: batch.inputs.narrow(0, 0, 0).unwrap(), targets: batch.targets.narrow(0, 0, 0).unwrap() };
+    assert!(matches!(hybrid.step(&empty), Err(HybridError::Batch { .. })));
+}
