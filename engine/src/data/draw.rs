@@ -46,11 +46,6 @@ impl Draw {
         (sum as f64 / 65_536.0 - 2.0) * 1.732_050_807_568_877_2
     }
 
-    /// One of `items`; `None` of nothing.
-    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
-        items.get(self.below(items.len()))
-    }
-
     /// A random order of 0..n.
     pub fn permutation(&mut self, n: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..n as u32).collect();

@@ -5,12 +5,17 @@
 //! a hostile file makes an error, never a panic or an allocation larger than the file justifies.
 
 mod batch;
+mod cache;
+mod cifar;
 mod dataset;
 mod draw;
 mod error;
 mod files;
 mod gather;
+mod glyphs;
+mod grammar;
 mod idx;
+mod image_folder;
 mod images;
 mod load;
 mod preview;

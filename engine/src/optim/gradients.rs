@@ -153,3 +153,121 @@ fn owned(tensor: &Tensor, dtype: DType, seen: &mut HashSet<usize>) -> Result<Ten
     seen.insert(std::ptr::from_ref(&*copy.storage_and_layout().0).addr());
     Ok(copy)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::models::Params;
+
+    /// Sizes around the chunk and lane edges.
+    fn sample(seed: u32) -> Gradients {
+        let tensor = |(index, len): (usize, usize)| {
+            let value = |i: usize| ((i * 31 + index * 7) as f32 * 0.37 + seed as f32).sin();
+            let values: Vec<f32> = (0..len).map(value).collect();
+            (format!("t{index}"), Tensor::from_vec(values, len, &Device::Cpu).unwrap())
+        };
+        Gradients::from_tensors([1, 7, 8, 16 * 1024, 16 * 1024 + 5, 50_001].into_iter().enumerate().map(tensor))
+            .unwrap()
+    }
+
+    fn flat(gradients: &Gradients) -> Vec<f64> {
+        let values = |tensor: &Tensor| tensor.to_vec1::<f32>().unwrap().into_iter().map(f64::from);
+        gradients.iter().flat_map(|(_, tensor)| values(tensor)).collect()
+    }
+
+    #[track_caller]
+    fn close(found: f64, expected: f64) {
+        assert!((found - expected).abs() <= 1e-9 * expected.abs().max(1.0), "expected {expected}, found {found}");
+    }
+
+    #[test]
+    fn sums_are_those_of_a_plain_loop() {
+        let (a, b) = (sample(1), sample(2));
+        let (flat_a, flat_b) = (flat(&a), flat(&b));
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        close(a.norm().unwrap(), dot(&flat_a, &flat_a).sqrt());
+        close(a.dot(&b).unwrap(), dot(&flat_a, &flat_b));
+        let cosine = dot(&flat_a, &flat_b) / (dot(&flat_a, &flat_a) * dot(&flat_b, &flat_b)).sqrt();
+        close(a.cosine(&b).unwrap(), cosine);
+        close(a.cosine(&a.copy().unwrap()).unwrap(), 1.0);
+    }
+
+    #[test]
+    fn sums_do_not_depend_on_threads() {
+        let (a, b) = (sample(1), sample(2));
+        let sums = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| [a.norm().unwrap(), a.dot(&b).unwrap(), a.cosine(&b).unwrap()].map(f64::to_bits))
+        };
+        assert_eq!(sums(1), sums(3));
+    }
+
+    #[test]
+    fn add_and_scale_are_in_place_and_exact() {
+        let (mut a, b) = (sample(1), sample(2));
+        let expected: Vec<f64> = flat(&a).iter().zip(flat(&b)).map(|(a, b)| 2.0 * (a + 0.5 * b)).collect();
+        a.add_scaled(&b, 0.5).unwrap();
+        a.scale(2.0).unwrap();
+        for (found, expected) in flat(&a).into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn clipping_scales_down_to_the_limit_only_when_above() {
+        let mut a = sample(1);
+        let before = a.norm().unwrap();
+        let untouched = flat(&a);
+        close(a.clip(before * 1.01).unwrap(), before);
+        assert_eq!(flat(&a), untouched);
+        close(a.clip(0.25).unwrap(), before);
+        assert!((a.norm().unwrap() - 0.25).abs() < 1e-7);
+        assert!((a.cosine(&sample(1)).unwrap() - 1.0).abs() < 1e-12, "clipping must keep the direction");
+    }
+
+    #[test]
+    fn not_a_number_shows_in_the_norm_and_is_not_spread() {
+        let bad = Tensor::new(&[1.0_f32, f32::NAN], &Device::Cpu).unwrap();
+        let good = Tensor::new(&[3.0_f32], &Device::Cpu).unwrap();
+        let mut gradients = Gradients::from_tensors([("a".to_owned(), bad), ("b".to_owned(), good)]).unwrap();
+        assert!(gradients.clip(1.0).unwrap().is_nan());
+        assert_eq!(gradients.get("b").unwrap().to_vec1::<f32>().unwrap(), [3.0]);
+    }
+
+    #[test]
+    fn sets_of_two_models_do_not_mix() {
+        let mut a = sample(1);
+        let b = Gradients::from_tensors(sample(2).0.into_iter().take(5)).unwrap();
+        assert!(matches!(a.add_scaled(&b, 1.0), Err(OptimError::Mismatch { name }) if name == "t5"));
+        assert!(matches!(b.dot(&a), Err(OptimError::Mismatch { .. })));
+    }
+
+    #[test]
+    fn one_gradient_tensor_for_two_weights_is_scaled_once() {
+        let weight = |value: f32| Tensor::new(&[value, 2.0, 3.0], &Device::Cpu).unwrap();
+        let weights: Params = [("a".to_owned(), weight(1.0)), ("b".to_owned(), weight(5.0))].into_iter().collect();
+        let store = ParamStore::new(weights, Params::default(), &Device::Cpu).unwrap();
+        let tracked = store.tracked();
+        let sum = (tracked.get("a").unwrap() + tracked.get("b").unwrap()).unwrap();
+        let grads = sum.sum_all().unwrap().backward().unwrap();
+        let mut gradients = Gradients::from_backward(&grads, &store).unwrap();
+        gradients.scale(0.5).unwrap();
+        for (_, tensor) in gradients.iter() {
+            assert_eq!(tensor.to_vec1::<f32>().unwrap(), [0.5; 3]);
+        }
+    }
+
+    #[test]
+    fn a_weight_outside_the_loss_is_named() {
+        let weight = Tensor::new(&[1.0_f32], &Device::Cpu).unwrap();
+        let weights: Params = [("a".to_owned(), weight.clone()), ("b".to_owned(), weight)].into_iter().collect();
+        let store = ParamStore::new(weights, Params::default(), &Device::Cpu).unwrap();
+        let grads = store.tracked().get("a").unwrap().sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        let error = Gradients::from_backward(&grads, &store);
+        assert!(matches!(error, Err(OptimError::MissingGradient { name }) if name == "b"));
+    }
+}

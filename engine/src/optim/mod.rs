@@ -13,6 +13,8 @@ mod muon;
 mod optimizer;
 mod schedule;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use average::WeightAverage;
 pub use config::{OptimizerConfig, OptimizerKind, Schedule};

@@ -9,6 +9,7 @@ mod cross_entropy;
 mod epilogue;
 mod gemm;
 pub mod global_avg_pool;
+mod lanes;
 mod layer_norm;
 pub mod max_pool;
 mod real;

@@ -1,0 +1,95 @@
+//! What can go wrong with a package.
+
+use std::path::{Path, PathBuf};
+
+/// Errors of this crate: what was tried, what was expected and found, then the file.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// The operating system refused a file.
+    #[error("reading {path:?}: {source}. Is this a package folder written by export?")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file whose content is not what its name promises.
+    #[error("reading {path:?}: expected {expected}, found {found}. Is the file complete and undamaged?")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A tensor that the config asks for is not in the weights.
+    #[error("loading tensor {name:?}: not in {path:?}. Do config.json and the weights belong together?")]
+    MissingTensor {
+        /// The tensor.
+        name: String,
+        /// The weights file.
+        path: PathBuf,
+    },
+    /// A tensor of another shape or type than the config asks for.
+    #[error(
+        "loading tensor {name:?}: expected {expected}, found {found}. Do config.json and {path:?} belong together?"
+    )]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// What the config asks for.
+        expected: String,
+        /// What the weights hold.
+        found: String,
+        /// The weights file.
+        path: PathBuf,
+    },
+    /// A call with something that this model cannot take.
+    #[error("{tried}: expected {expected}, found {found}")]
+    Input {
+        /// What was tried.
+        tried: String,
+        /// What the model takes.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// The tokenizer failed on a text or token.
+    #[error("{tried}: the tokenizer says {message:?}")]
+    Tokenizer {
+        /// What was tried.
+        tried: String,
+        /// The tokenizer's own words.
+        message: String,
+    },
+    /// A GGUF writer was given something that the format cannot hold.
+    #[error("writing GGUF: {what:?}: expected {expected}, found {found}")]
+    Write {
+        /// The key or tensor.
+        what: String,
+        /// What the format takes.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// The operating system refused to write.
+    #[error("writing GGUF: {source}. Is the disk full?")]
+    WriteFile {
+        /// Why.
+        #[from]
+        source: std::io::Error,
+    },
+}
+
+impl EdgeError {
+    /// A [`EdgeError::Format`].
+    pub(crate) fn format(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::Format { path: path.to_owned(), expected: expected.into(), found: found.into() }
+    }
+
+    /// An [`EdgeError::Input`].
+    pub(crate) fn input(tried: &str, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::Input { tried: tried.to_owned(), expected: expected.into(), found: found.into() }
+    }
+}

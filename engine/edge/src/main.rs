@@ -1,0 +1,2 @@
+//! Command line of the edge runtime.
+fn main() {}

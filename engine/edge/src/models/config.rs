@@ -1,0 +1,287 @@
+//! `config.json`: which network, and its numbers, checked.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::EdgeError;
+
+/// Largest image, in pixels: a config that asks for more would make us allocate what no weight justifies.
+const MAX_PIXELS: usize = 1 << 20;
+/// Most color channels.
+const MAX_CHANNELS: usize = 64;
+
+/// A checked config.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Config {
+    /// An image classifier.
+    Image(ImageConfig),
+    /// A language model.
+    Text(TextConfig),
+}
+
+/// What every image classifier has, and its network.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ImageConfig {
+    pub(crate) channels: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    /// Names in class order.
+    pub(crate) classes: Vec<String>,
+    /// Per channel, of pixel / 255.
+    pub(crate) mean: Vec<f32>,
+    /// Per channel, of pixel / 255.
+    pub(crate) std: Vec<f32>,
+    pub(crate) network: ImageNetwork,
+}
+
+/// The layers of an image classifier.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ImageNetwork {
+    Mlp { hidden_sizes: Vec<usize>, is_gelu: bool },
+    Cnn { channels: Vec<usize>, hidden_size: usize },
+    ResNet { embedding_size: usize, hidden_sizes: Vec<usize>, depths: Vec<usize> },
+}
+
+/// A language model.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum TextConfig {
+    Gpt2(Gpt2Config),
+    Llama(LlamaConfig),
+}
+
+/// Fields of transformers' `GPT2Config` that change the computation.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Gpt2Config {
+    pub(crate) vocab_size: usize,
+    pub(crate) n_positions: usize,
+    pub(crate) n_embd: usize,
+    pub(crate) n_layer: usize,
+    pub(crate) n_head: usize,
+    #[serde(default)]
+    pub(crate) n_inner: Option<usize>,
+    #[serde(default = "default_epsilon")]
+    pub(crate) layer_norm_epsilon: f32,
+    #[serde(default)]
+    activation_function: Option<String>,
+    #[serde(default)]
+    pub(crate) eos_token_id: Option<u32>,
+}
+
+/// Fields of transformers' `LlamaConfig` that change the computation.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct LlamaConfig {
+    pub(crate) vocab_size: usize,
+    pub(crate) max_position_embeddings: usize,
+    pub(crate) hidden_size: usize,
+    pub(crate) intermediate_size: usize,
+    pub(crate) num_hidden_layers: usize,
+    pub(crate) num_attention_heads: usize,
+    #[serde(default)]
+    num_key_value_heads: Option<usize>,
+    #[serde(default)]
+    head_dim: Option<usize>,
+    #[serde(default = "default_rms_epsilon")]
+    pub(crate) rms_norm_eps: f32,
+    #[serde(default)]
+    rope_theta: Option<f32>,
+    #[serde(default)]
+    rope_parameters: Option<RopeParameters>,
+    #[serde(default)]
+    rope_scaling: Option<Value>,
+    #[serde(default)]
+    hidden_act: Option<String>,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    #[serde(default)]
+    pub(crate) tie_word_embeddings: bool,
+    #[serde(default)]
+    pub(crate) eos_token_id: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct RopeParameters {
+    #[serde(default)]
+    rope_theta: Option<f32>,
+    #[serde(default)]
+    rope_type: Option<String>,
+}
+
+fn default_epsilon() -> f32 {
+    1e-5
+}
+
+fn default_rms_epsilon() -> f32 {
+    1e-6
+}
+
+#[derive(Deserialize)]
+struct ImageFields {
+    #[serde(alias = "num_channels")]
+    in_channels: usize,
+    image_size: (usize, usize),
+    num_classes: usize,
+    image_mean: Vec<f32>,
+    image_std: Vec<f32>,
+    #[serde(default)]
+    id2label: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct MlpFields {
+    hidden_sizes: Vec<usize>,
+    #[serde(default)]
+    activation: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CnnFields {
+    channels: Vec<usize>,
+    hidden_size: usize,
+}
+
+#[derive(Deserialize)]
+struct ResNetFields {
+    embedding_size: usize,
+    hidden_sizes: Vec<usize>,
+    depths: Vec<usize>,
+}
+
+impl Gpt2Config {
+    /// Width of the feed-forward part.
+    pub(crate) fn inner(&self) -> usize {
+        self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
+    }
+}
+
+impl LlamaConfig {
+    /// Key and value heads.
+    pub(crate) fn kv_heads(&self) -> usize {
+        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
+    }
+
+    /// Width of a head.
+    pub(crate) fn head_dim(&self) -> usize {
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+
+    /// Base of the rotary frequencies.
+    pub(crate) fn theta(&self) -> f32 {
+        let nested = self.rope_parameters.as_ref().and_then(|parameters| parameters.rope_theta);
+        self.rope_theta.or(nested).unwrap_or(10_000.0)
+    }
+}
+
+impl Config {
+    /// Parses `text`, the content of the file at `path`.
+    ///
+    /// Errors: [`EdgeError::Format`] for JSON that is no config of ours, or numbers that do not go together.
+    pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self, EdgeError> {
+        let json: Value =
+            serde_json::from_slice(text).map_err(|error| EdgeError::format(path, "JSON", error.to_string()))?;
+        let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
+        match model_type.as_str() {
+            "gpt2" => Ok(Self::Text(TextConfig::Gpt2(checked_gpt2(fields(&json, path)?, path)?))),
+            "llama" => Ok(Self::Text(TextConfig::Llama(checked_llama(fields(&json, path)?, path)?))),
+            "mlp" | "cnn" | "resnet" => {
+                let network = image_network(&model_type, &json, path)?;
+                Ok(Self::Image(checked_image(fields(&json, path)?, network, path)?))
+            }
+            _ => Err(EdgeError::format(
+                path,
+                "model_type \"mlp\", \"cnn\", \"resnet\", \"gpt2\" or \"llama\"",
+                format!("{:?}", json.get("model_type")),
+            )),
+        }
+    }
+}
+
+fn fields<T: serde::de::DeserializeOwned>(json: &Value, path: &Path) -> Result<T, EdgeError> {
+    T::deserialize(json).map_err(|error| EdgeError::format(path, "the fields of a config", error.to_string()))
+}
+
+/// Fails with `found` unless `is_fine`.
+fn check(is_fine: bool, path: &Path, expected: &str, found: impl std::fmt::Debug) -> Result<(), EdgeError> {
+    if is_fine { Ok(()) } else { Err(EdgeError::format(path, expected, format!("{found:?}"))) }
+}
+
+fn check_epsilon(epsilon: f32, path: &Path) -> Result<(), EdgeError> {
+    check(epsilon.is_finite() && epsilon >= 0.0, path, "a norm epsilon of at least 0", epsilon)
+}
+
+fn image_network(model_type: &str, json: &Value, path: &Path) -> Result<ImageNetwork, EdgeError> {
+    match model_type {
+        "mlp" => {
+            let MlpFields { hidden_sizes, activation } = fields(json, path)?;
+            let is_gelu = activation.as_deref() == Some("Gelu");
+            let is_known = is_gelu || matches!(activation.as_deref(), None | Some("Relu"));
+            check(is_known, path, "activation \"Relu\" or \"Gelu\"", &activation)?;
+            Ok(ImageNetwork::Mlp { hidden_sizes, is_gelu })
+        }
+        "cnn" => {
+            let CnnFields { channels, hidden_size } = fields(json, path)?;
+            check(!channels.is_empty(), path, "at least one convolution", &channels)?;
+            Ok(ImageNetwork::Cnn { channels, hidden_size })
+        }
+        _ => {
+            let ResNetFields { embedding_size, hidden_sizes, depths } = fields(json, path)?;
+            let is_fine = !depths.is_empty() && depths.len() == hidden_sizes.len() && !depths.contains(&0);
+            check(is_fine, path, "a depth of at least 1 for each of hidden_sizes", &depths)?;
+            Ok(ImageNetwork::ResNet { embedding_size, hidden_sizes, depths })
+        }
+    }
+}
+
+fn checked_image(fields: ImageFields, network: ImageNetwork, path: &Path) -> Result<ImageConfig, EdgeError> {
+    let ImageFields { in_channels: channels, image_size: (height, width), num_classes, .. } = fields;
+    check((1..=MAX_CHANNELS).contains(&channels), path, "1 to 64 color channels", channels)?;
+    let is_fine = height > 0 && width > 0 && height.checked_mul(width).is_some_and(|pixels| pixels <= MAX_PIXELS);
+    check(is_fine, path, "an image_size of 1 to 1048576 pixels", (height, width))?;
+    let is_fine = fields.image_mean.len() == channels && fields.image_mean.iter().all(|m| m.is_finite());
+    check(is_fine, path, "a finite image_mean per channel", &fields.image_mean)?;
+    let is_fine = fields.image_std.len() == channels && fields.image_std.iter().all(|s| s.is_finite() && *s > 0.0);
+    check(is_fine, path, "a positive image_std per channel", &fields.image_std)?;
+    // A class needs a row in the last matrix, so that a lie about their number is found there; here it only must not
+    // make us allocate.
+    check((1..=1 << 16).contains(&num_classes), path, "1 to 65536 classes", num_classes)?;
+    let class_name = |class: usize| fields.id2label.get(&class.to_string()).cloned();
+    let classes = (0..num_classes).map(|class| class_name(class).unwrap_or_else(|| class.to_string())).collect();
+    let (mean, std) = (fields.image_mean, fields.image_std);
+    Ok(ImageConfig { channels, height, width, classes, mean, std, network })
+}
+
+fn checked_gpt2(config: Gpt2Config, path: &Path) -> Result<Gpt2Config, EdgeError> {
+    let divides = config.n_head > 0 && config.n_embd > 0 && config.n_embd.is_multiple_of(config.n_head);
+    check(divides, path, "n_head that divides n_embd", (config.n_head, config.n_embd))?;
+    check(config.n_positions > 0, path, "n_positions of at least 1", config.n_positions)?;
+    check_epsilon(config.layer_norm_epsilon, path)?;
+    let activation = config.activation_function.as_deref().unwrap_or("gelu_new");
+    let is_known = matches!(activation, "gelu_new" | "gelu_pytorch_tanh");
+    check(is_known, path, "activation_function \"gelu_new\"", activation)?;
+    Ok(config)
+}
+
+fn checked_llama(config: LlamaConfig, path: &Path) -> Result<LlamaConfig, EdgeError> {
+    let (heads, kv_heads) = (config.num_attention_heads, config.kv_heads());
+    let is_fine = heads > 0 && kv_heads > 0 && heads.is_multiple_of(kv_heads);
+    check(is_fine, path, "num_key_value_heads that divides num_attention_heads", (kv_heads, heads))?;
+    let is_fine = config.head_dim.is_some() || config.hidden_size.is_multiple_of(heads);
+    check(is_fine, path, "num_attention_heads that divides hidden_size", (heads, config.hidden_size))?;
+    let head_dim = config.head_dim();
+    let is_fine = head_dim > 0 && head_dim.is_multiple_of(2) && head_dim.checked_mul(heads).is_some();
+    check(is_fine, path, "heads of an even width", head_dim)?;
+    check(config.max_position_embeddings > 0, path, "max_position_embeddings of at least 1", 0)?;
+    check_epsilon(config.rms_norm_eps, path)?;
+    check(config.theta().is_finite() && config.theta() > 0.0, path, "a positive rope_theta", config.theta())?;
+    let rope_type = config.rope_parameters.as_ref().and_then(|parameters| parameters.rope_type.as_deref());
+    let is_fine = config.rope_scaling.is_none() && matches!(rope_type, None | Some("default"));
+    check(is_fine, path, "rotary positions without scaling", (&config.rope_scaling, rope_type))?;
+    let activation = config.hidden_act.as_deref().unwrap_or("silu");
+    check(activation == "silu", path, "hidden_act \"silu\"", activation)?;
+    check(!config.attention_bias && !config.mlp_bias, path, "no attention_bias and no mlp_bias", "one of them")?;
+    Ok(config)
+}

@@ -1,0 +1,99 @@
+//! GPT-2: learned positions, layer norm before each part, GELU, head tied to the token embedding.
+//! Source: transformers' `GPT2LMHeadModel`.
+
+use super::attention::Heads;
+use super::config::Gpt2Config;
+use super::language_model::{Cache, embed};
+use super::linear::Linear;
+use super::norm::{LayerNorm, add, gelu};
+use crate::EdgeError;
+use crate::weights::{Layout, Matrix, Weights};
+
+#[derive(Debug)]
+pub(super) struct Gpt2 {
+    tokens: Matrix,
+    positions: Matrix,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    /// When not tied to `tokens`.
+    head: Option<Matrix>,
+    heads: Heads,
+}
+
+#[derive(Debug)]
+struct Block {
+    attention_norm: LayerNorm,
+    query_key_value: Linear,
+    attention_out: Linear,
+    feed_forward_norm: LayerNorm,
+    up: Linear,
+    down: Linear,
+}
+
+impl Gpt2 {
+    pub(super) fn load(config: &Gpt2Config, weights: &Weights) -> Result<Self, EdgeError> {
+        let width = config.n_embd;
+        let table = |name: &str, rows| weights.matrix(name, rows, &[width], Layout::OutputMajor);
+        let head_name = "lm_head.weight";
+        let mut gpt2 = Self {
+            tokens: table("transformer.wte.weight", config.vocab_size)?,
+            positions: table("transformer.wpe.weight", config.n_positions)?,
+            blocks: Vec::new(),
+            norm: LayerNorm::load(weights, "transformer.ln_f", width, config.layer_norm_epsilon)?,
+            head: if weights.contains(head_name) { Some(table(head_name, config.vocab_size)?) } else { None },
+            heads: Heads { heads: config.n_head, kv_heads: config.n_head, head_dim: width / config.n_head },
+        };
+        for number in 0..config.n_layer {
+            gpt2.blocks.push(Block::load(config, weights, &format!("transformer.h.{number}"))?);
+        }
+        Ok(gpt2)
+    }
+
+    pub(super) fn num_layers(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub(super) fn head(&self) -> &Matrix {
+        self.head.as_ref().unwrap_or(&self.tokens)
+    }
+
+    /// Hidden states after the last norm (n, width). The caller has checked the number of positions.
+    pub(super) fn forward(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>, EdgeError> {
+        let width = self.tokens.cols();
+        let mut x = embed(&self.tokens, tokens)?;
+        let positions = cache.num_positions..cache.num_positions + tokens.len();
+        for (row, position) in x.chunks_exact_mut(width).zip(positions) {
+            add(row, &self.positions.row(position).unwrap_or_default());
+        }
+        for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
+            let qkv = block.query_key_value.apply(&block.attention_norm.apply(&x));
+            let part = |number: usize| -> Vec<f32> {
+                qkv.chunks_exact(width).skip(number).step_by(3).flatten().copied().collect()
+            };
+            layer.push(self.heads, &part(1), &part(2));
+            add(&mut x, &block.attention_out.apply(&layer.attend(self.heads, &part(0))));
+            let mut hidden = block.up.apply(&block.feed_forward_norm.apply(&x));
+            gelu(&mut hidden);
+            add(&mut x, &block.down.apply(&hidden));
+        }
+        Ok(self.norm.apply(&x))
+    }
+}
+
+impl Block {
+    fn load(config: &Gpt2Config, weights: &Weights, name: &str) -> Result<Self, EdgeError> {
+        let (width, inner, epsilon) = (config.n_embd, config.inner(), config.layer_norm_epsilon);
+        // transformers keeps these as `Conv1D`, whose weight is (in, out).
+        let linear = |part: &str, out: usize, input: usize| {
+            Linear::load_laid_out(weights, &format!("{name}.{part}"), out, input, Layout::InputMajor)
+        };
+        Ok(Self {
+            attention_norm: LayerNorm::load(weights, &format!("{name}.ln_1"), width, epsilon)?,
+            query_key_value: linear("attn.c_attn", width.saturating_mul(3), width)?,
+            attention_out: linear("attn.c_proj", width, width)?,
+            feed_forward_norm: LayerNorm::load(weights, &format!("{name}.ln_2"), width, epsilon)?,
+            up: linear("mlp.c_fc", inner, width)?,
+            down: linear("mlp.c_proj", width, inner)?,
+        })
+    }
+}

@@ -1,0 +1,21 @@
+//! Networks: a config and weights become something that answers.
+//!
+//! Image models turn normalized pixels into logits; language models turn tokens into hidden states over a cache.
+
+mod attention;
+mod cnn;
+mod config;
+mod conv;
+mod gpt2;
+mod image_model;
+mod language_model;
+mod linear;
+mod llama;
+mod mlp;
+mod norm;
+mod resnet;
+
+pub(crate) use attention::softmax;
+pub(crate) use config::{Config, TextConfig};
+pub(crate) use image_model::ImageModel;
+pub(crate) use language_model::{Cache, LanguageModel};

@@ -1,0 +1,90 @@
+//! Norms and pointwise functions.
+
+use crate::EdgeError;
+use crate::weights::Weights;
+
+/// Layer norm with weight and bias.
+#[derive(Debug)]
+pub(super) struct LayerNorm {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    epsilon: f32,
+}
+
+impl LayerNorm {
+    pub(super) fn load(weights: &Weights, name: &str, width: usize, epsilon: f32) -> Result<Self, EdgeError> {
+        let weight = weights.vector(&format!("{name}.weight"), width)?;
+        let bias = weights.vector(&format!("{name}.bias"), width)?;
+        Ok(Self { weight, bias, epsilon })
+    }
+
+    /// Of each row of `x` (n, width).
+    pub(super) fn apply(&self, x: &[f32]) -> Vec<f32> {
+        let mut out = Vec::with_capacity(x.len());
+        for row in x.chunks_exact(self.weight.len()) {
+            let len = row.len() as f32;
+            let mean = row.iter().sum::<f32>() / len;
+            let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / len;
+            let inverse = 1.0 / (variance + self.epsilon).sqrt();
+            out.extend(row.iter().zip(&self.weight).zip(&self.bias).map(|((x, w), b)| (x - mean) * inverse * w + b));
+        }
+        out
+    }
+}
+
+/// Root-mean-square norm. Source: Zhang and Sennrich 2019, arXiv 1910.07467.
+#[derive(Debug)]
+pub(super) struct RmsNorm {
+    weight: Vec<f32>,
+    epsilon: f32,
+}
+
+impl RmsNorm {
+    pub(super) fn load(weights: &Weights, name: &str, width: usize, epsilon: f32) -> Result<Self, EdgeError> {
+        Ok(Self { weight: weights.vector(&format!("{name}.weight"), width)?, epsilon })
+    }
+
+    /// Of each row of `x` (n, width).
+    pub(super) fn apply(&self, x: &[f32]) -> Vec<f32> {
+        let mut out = Vec::with_capacity(x.len());
+        for row in x.chunks_exact(self.weight.len()) {
+            let mean_square = row.iter().map(|x| x * x).sum::<f32>() / row.len() as f32;
+            let inverse = 1.0 / (mean_square + self.epsilon).sqrt();
+            out.extend(row.iter().zip(&self.weight).map(|(x, w)| x * inverse * w));
+        }
+        out
+    }
+}
+
+/// max(0, x) in place; NaN stays, so that trouble is seen.
+pub(super) fn relu(x: &mut [f32]) {
+    for x in x {
+        if *x < 0.0 {
+            *x = 0.0;
+        }
+    }
+}
+
+/// GELU in its tanh form, in place (`gelu_new` in transformers). Source: Hendrycks and Gimpel 2016, arXiv 1606.08415.
+pub(super) fn gelu(x: &mut [f32]) {
+    // √(2/π)
+    const SCALE: f32 = 0.797_884_6;
+    for x in x {
+        let cube = *x * *x * *x;
+        *x *= 0.5 * (1.0 + (SCALE * (*x + 0.044_715 * cube)).tanh());
+    }
+}
+
+/// gate ← silu(gate) · up. Source: Shazeer 2020, arXiv 2002.05202 (SwiGLU).
+pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate *= up / (1.0 + (-*gate).exp());
+    }
+}
+
+/// x ← x + y.
+pub(super) fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}

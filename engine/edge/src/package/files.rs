@@ -1,0 +1,45 @@
+//! Reading whole small files, and checksums of large ones.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::EdgeError;
+
+/// Reads the file at `path`, which may have at most `max_bytes`.
+///
+/// Errors: [`EdgeError::Read`]; [`EdgeError::Format`] for a larger file.
+pub(super) fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>, EdgeError> {
+    let failed = |source| EdgeError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let mut content = Vec::new();
+    file.take(max_bytes + 1).read_to_end(&mut content).map_err(failed)?;
+    if content.len() as u64 > max_bytes {
+        return Err(EdgeError::format(path, format!("at most {max_bytes} bytes"), "more"));
+    }
+    Ok(content)
+}
+
+/// The size of the file at `path` in bytes.
+pub(super) fn size(path: &Path) -> Result<u64, EdgeError> {
+    let metadata = std::fs::metadata(path).map_err(|source| EdgeError::Read { path: path.to_owned(), source })?;
+    if metadata.is_file() { Ok(metadata.len()) } else { Err(EdgeError::format(path, "a file", "something else")) }
+}
+
+/// SHA-256 of the file at `path`, lower-case hexadecimal.
+pub(super) fn sha256(path: &Path) -> Result<String, EdgeError> {
+    let failed = |source| EdgeError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0_u8; 1 << 16];
+    loop {
+        let len = file.read(&mut buffer).map_err(failed)?;
+        if len == 0 {
+            break;
+        }
+        hasher.update(&buffer[..len]);
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

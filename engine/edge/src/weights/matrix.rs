@@ -1,0 +1,132 @@
+//! A matrix in whatever form it is stored, and its product with vectors.
+
+use rayon::prelude::*;
+
+use super::float_rows::FloatRows;
+use super::integer_rows::IntegerRows;
+use super::tensor::{Format, Tensor};
+use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
+use crate::kernels::{Quantized, quantize};
+
+/// Multiplications that are worth another thread's attention.
+const MIN_TASK_WORK: usize = 1 << 15;
+
+/// A matrix (rows = outputs, cols = inputs).
+#[derive(Debug)]
+pub(crate) struct Matrix {
+    rows: usize,
+    cols: usize,
+    storage: Storage,
+}
+
+#[derive(Debug)]
+enum Storage {
+    Floats(FloatRows),
+    /// Multiplied with inputs quantized to int8, one scale per input vector.
+    Integers(IntegerRows),
+}
+
+impl Matrix {
+    /// Errors: (expected, found) for bytes that do not hold `rows` × `cols` usable numbers.
+    pub(super) fn from_tensor(tensor: &Tensor, rows: usize, cols: usize) -> Result<Self, (String, String)> {
+        let Some(len) = rows.checked_mul(cols).filter(|&len| len > 0) else {
+            return Err(("at least one weight".to_owned(), format!("shape [{rows}, {cols}]")));
+        };
+        let expected_bytes = match tensor.format {
+            Format::F32 => len.checked_mul(4),
+            Format::F16 | Format::Bf16 => len.checked_mul(2),
+            Format::Int8 => Some(len),
+            Format::Q8_0 if cols.is_multiple_of(Q8_0_BLOCK_LEN) => Some(len / Q8_0_BLOCK_LEN * Q8_0_BLOCK_BYTES),
+            Format::Q8_0 => return Err(("Q8_0 rows of whole blocks of 32".to_owned(), format!("rows of {cols}"))),
+            Format::Tq2_0 => foretrain_ternary::packed_len(len),
+        };
+        if expected_bytes != Some(tensor.bytes.len()) {
+            let expected = format!("{} bytes", expected_bytes.unwrap_or(usize::MAX));
+            return Err((expected, format!("{} bytes", tensor.bytes.len())));
+        }
+        let storage = match FloatRows::new(tensor.format, tensor.bytes.clone(), cols) {
+            Some(floats) => Storage::Floats(floats),
+            None => Storage::Integers(IntegerRows::new(tensor, rows, cols)?),
+        };
+        Ok(Self { rows, cols, storage })
+    }
+
+    /// Outputs.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Row `row` as floats (cols); `None` past the end.
+    pub(crate) fn row(&self, row: usize) -> Option<Vec<f32>> {
+        let decoded = match &self.storage {
+            Storage::Floats(floats) => floats.row(row),
+            Storage::Integers(integers) => integers.row(row),
+        };
+        (row < self.rows).then_some(decoded)
+    }
+
+    /// `inputs` (n, cols) times the transpose of this matrix: (n, rows).
+    pub(crate) fn apply(&self, inputs: &[f32]) -> Vec<f32> {
+        let n = inputs.len() / self.cols;
+        let columns = self.apply_transposed(inputs);
+        if n <= 1 {
+            return columns;
+        }
+        let mut outputs = vec![0.0; columns.len()];
+        for (row, column) in columns.chunks_exact(n).enumerate() {
+            for (value, output) in column.iter().zip(outputs.iter_mut().skip(row).step_by(self.rows)) {
+                *output = *value;
+            }
+        }
+        outputs
+    }
+
+    /// This matrix times the transpose of `inputs` (n, cols): (rows, n).
+    pub(crate) fn apply_transposed(&self, inputs: &[f32]) -> Vec<f32> {
+        let inputs = inputs.chunks_exact(self.cols);
+        match &self.storage {
+            Storage::Floats(floats) => {
+                let inputs: Vec<&[f32]> = inputs.collect();
+                self.products(inputs.len(), |row, outputs| {
+                    for (x, output) in inputs.iter().zip(outputs) {
+                        *output = floats.product(row, x);
+                    }
+                })
+            }
+            Storage::Integers(integers) => {
+                let inputs: Vec<Quantized> = inputs.map(quantize).collect();
+                self.products(inputs.len(), |row, outputs| {
+                    for (x, output) in inputs.iter().zip(outputs) {
+                        *output = integers.product(row, x);
+                    }
+                })
+            }
+        }
+    }
+
+    /// (rows, n), each row filled by `product`; shared among threads when there is enough to do.
+    fn products(&self, n: usize, product: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+        if n == 0 {
+            return Vec::new();
+        }
+        let mut outputs = vec![0.0; self.rows * n];
+        let rows_per_task = (MIN_TASK_WORK / (self.cols * n)).max(1);
+        let task = |(number, outputs): (usize, &mut [f32])| {
+            for (row, outputs) in outputs.chunks_exact_mut(n).enumerate() {
+                product(number * rows_per_task + row, outputs);
+            }
+        };
+        let task_len = rows_per_task * n;
+        if outputs.len() <= task_len {
+            task((0, &mut outputs));
+        } else {
+            outputs.par_chunks_mut(task_len).enumerate().for_each(task);
+        }
+        outputs
+    }
+}

@@ -1,0 +1,16 @@
+//! Weights by their Hugging Face names, from safetensors or GGUF, in the types that the kernels take.
+//!
+//! Invariant: whatever a file claims is checked here; a [`Matrix`] and a vector have the sizes that were asked for.
+
+mod float_rows;
+mod gguf_names;
+mod integer_rows;
+mod matrix;
+mod safetensors_file;
+mod store;
+mod tensor;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use matrix::Matrix;
+pub(crate) use store::{Layout, Weights};

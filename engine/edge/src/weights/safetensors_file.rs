@@ -1,0 +1,134 @@
+//! safetensors: the header checked, quantized tensors recognized by the metadata that export writes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use foretrain_ternary::packed_len;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::tensor::{Format, Tensor, floats};
+use crate::EdgeError;
+use crate::bytes::Bytes;
+
+/// Bytes of the length before the header.
+const LEN_BYTES: usize = 8;
+/// The format's own limit.
+const MAX_HEADER_BYTES: usize = 100_000_000;
+
+/// All tensors of a safetensors file by name; an int8 tensor swallows its `.scale`.
+///
+/// Errors: [`EdgeError::Format`], [`EdgeError::Tensor`].
+pub(super) fn read(bytes: &Bytes, path: &Path) -> Result<BTreeMap<String, Tensor>, EdgeError> {
+    let (metadata, data_start) = read_header(bytes, path)?;
+    let file = File { bytes, path, metadata, data_start };
+    let mut tensors = BTreeMap::new();
+    for (name, info) in file.metadata.tensors() {
+        if let Some(tensor) = file.tensor(&name, info)? {
+            tensors.insert(name, tensor);
+        }
+    }
+    Ok(tensors)
+}
+
+/// The header, and where the data starts. Checks that the data ends where the file ends: the crate's own reader adds
+/// the claimed sizes without care for overflow.
+fn read_header(bytes: &Bytes, path: &Path) -> Result<(Metadata, usize), EdgeError> {
+    let Some((len, rest)) = bytes.split_first_chunk::<LEN_BYTES>() else {
+        return Err(EdgeError::format(path, "a safetensors header", format!("a file of {} bytes", bytes.len())));
+    };
+    let header_len = usize::try_from(u64::from_le_bytes(*len)).unwrap_or(usize::MAX);
+    let header = if header_len <= MAX_HEADER_BYTES { rest.get(..header_len) } else { None };
+    let Some(header) = header else {
+        let most = rest.len().min(MAX_HEADER_BYTES);
+        return Err(EdgeError::format(path, format!("a header of at most {most} bytes"), format!("{header_len}")));
+    };
+    let metadata: Metadata = serde_json::from_slice(header)
+        .map_err(|error| EdgeError::format(path, "a safetensors header in JSON", error.to_string()))?;
+    let data_len = rest.len() - header.len();
+    if metadata.data_len() != data_len {
+        let expected = format!("{} bytes of tensors, as the header says", metadata.data_len());
+        return Err(EdgeError::format(path, expected, format!("{data_len}")));
+    }
+    Ok((metadata, LEN_BYTES + header_len))
+}
+
+struct File<'a> {
+    bytes: &'a Bytes,
+    path: &'a Path,
+    metadata: Metadata,
+    data_start: usize,
+}
+
+impl File<'_> {
+    fn refuse(&self, name: &str, expected: impl Into<String>, found: impl Into<String>) -> EdgeError {
+        let (expected, found) = (expected.into(), found.into());
+        EdgeError::Tensor { name: name.to_owned(), expected, found, path: self.path.to_owned() }
+    }
+
+    fn note(&self, key: &str) -> Option<&str> {
+        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
+    fn data(&self, name: &str, info: &TensorInfo) -> Result<Bytes, EdgeError> {
+        let (start, end) = info.data_offsets;
+        let range = self.data_start.checked_add(start).zip(self.data_start.checked_add(end));
+        let slice = range.and_then(|(start, end)| self.bytes.slice(start..end));
+        slice.ok_or_else(|| self.refuse(name, "bytes within the file", format!("bytes {start} to {end}")))
+    }
+
+    /// The tensor called `name`; `None` for the scale of an int8 tensor.
+    fn tensor(&self, name: &str, info: &TensorInfo) -> Result<Option<Tensor>, EdgeError> {
+        let is_scale = name.strip_suffix(".scale").is_some_and(|owner| self.note(&format!("{owner}.format")).is_some());
+        if is_scale {
+            return Ok(None);
+        }
+        let bytes = self.data(name, info)?;
+        let plain = |format| Tensor { format, shape: info.shape.clone(), bytes: bytes.clone(), scales: Vec::new() };
+        match (self.note(&format!("{name}.format")), info.dtype) {
+            (None, Dtype::F32) => Ok(Some(plain(Format::F32))),
+            (None, Dtype::F16) => Ok(Some(plain(Format::F16))),
+            (None, Dtype::BF16) => Ok(Some(plain(Format::Bf16))),
+            (Some("INT8"), Dtype::I8) => {
+                let scales = self.scales(name, info.shape.first().copied().unwrap_or(0))?;
+                Ok(Some(Tensor { scales, ..plain(Format::Int8) }))
+            }
+            (Some("TQ2_0"), Dtype::U8) => {
+                let shape = self.logical_shape(name)?;
+                let num_weights = shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
+                if num_weights.and_then(packed_len) != Some(bytes.len()) {
+                    let expected = format!("TQ2_0 blocks for shape {shape:?}");
+                    return Err(self.refuse(name, expected, format!("{} bytes", bytes.len())));
+                }
+                Ok(Some(Tensor { shape, ..plain(Format::Tq2_0) }))
+            }
+            (format, dtype) => {
+                let expected = "F32, F16, BF16, I8 with format \"INT8\" or U8 with format \"TQ2_0\"";
+                Err(self.refuse(name, expected, format!("{dtype:?} with format {format:?}")))
+            }
+        }
+    }
+
+    fn scales(&self, name: &str, rows: usize) -> Result<Vec<f32>, EdgeError> {
+        let scale_name = format!("{name}.scale");
+        let Some(info) = self.metadata.info(&scale_name) else {
+            return Err(EdgeError::MissingTensor { name: scale_name, path: self.path.to_owned() });
+        };
+        if info.dtype != Dtype::F32 || info.shape != [rows] {
+            let found = format!("{:?} of shape {:?}", info.dtype, info.shape);
+            return Err(self.refuse(&scale_name, format!("F32 of shape [{rows}]"), found));
+        }
+        let scales = floats(Format::F32, &self.data(&scale_name, info)?);
+        match scales.iter().find(|scale| !scale.is_finite()) {
+            Some(bad) => Err(self.refuse(&scale_name, "finite scales", bad.to_string())),
+            None => Ok(scales),
+        }
+    }
+
+    fn logical_shape(&self, name: &str) -> Result<Vec<usize>, EdgeError> {
+        let key = format!("{name}.shape");
+        let text = self.note(&key).unwrap_or_default();
+        serde_json::from_str(text)
+            .map_err(|error| self.refuse(name, format!("metadata {key:?} as a JSON list"), error.to_string()))
+    }
+}

@@ -1,0 +1,342 @@
+//! The rules against references in f64, state, and what must never happen.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use candle_core::{DType, Device, Tensor};
+use rand::RngExt;
+
+use super::kernels::{self, AdamWNumbers};
+use super::muon::MatrixView;
+use super::{Gradients, OptimError, Optimizer, OptimizerConfig, OptimizerKind, WeightAverage};
+use crate::device::seed::{Stream, stream};
+use crate::models::{Init, ParamStore, Params, TensorKind, TensorSpec};
+
+fn config(kind: OptimizerKind) -> OptimizerConfig {
+    OptimizerConfig {
+        kind,
+        learning_rate: 0.02,
+        adam_learning_rate: 0.01,
+        beta1: 0.9,
+        beta2: 0.99,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        momentum: 0.9,
+        newton_schulz_steps: 5,
+        clip_norm: None,
+    }
+}
+
+fn spec(name: &str, shape: &[usize], kind: TensorKind) -> TensorSpec {
+    TensorSpec { name: name.to_owned(), shape: shape.to_vec(), kind, init: Init::Constant(0.0) }
+}
+
+/// A matrix large enough for several chunks, GPT-2's fused attention, a convolution, an embedding, a vector.
+fn specs() -> Vec<TensorSpec> {
+    vec![
+        spec("wide.weight", &[70, 300], TensorKind::Matrix),
+        spec("h.0.attn.c_attn.weight", &[16, 48], TensorKind::Matrix),
+        spec("conv.weight", &[8, 4, 3, 3], TensorKind::Matrix),
+        spec("wte.weight", &[40, 16], TensorKind::Embedding),
+        spec("bias", &[16], TensorKind::Vector),
+    ]
+}
+
+fn random(shape: &[usize], index: u64) -> Tensor {
+    let mut rng = stream(7, Stream::Init, index);
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn random_params(specs: &[TensorSpec], seed: u64) -> Params {
+    let tensor =
+        |(index, spec): (usize, &TensorSpec)| (spec.name.clone(), random(&spec.shape, seed * 1000 + index as u64));
+    specs.iter().enumerate().map(tensor).collect()
+}
+
+fn store(specs: &[TensorSpec]) -> ParamStore {
+    ParamStore::new(random_params(specs, 1), Params::default(), &Device::Cpu).unwrap()
+}
+
+fn gradients(specs: &[TensorSpec], step: u64) -> Gradients {
+    Gradients::from_tensors(random_params(specs, 100 + step)).unwrap()
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn bits(params: &Params) -> Vec<(String, Vec<u32>)> {
+    let bits = |(name, tensor): (&str, &Tensor)| {
+        let tensor = tensor.to_dtype(DType::F32).unwrap();
+        (name.to_owned(), values(&tensor).into_iter().map(f32::to_bits).collect())
+    };
+    params.iter().map(bits).collect()
+}
+
+#[test]
+fn adamw_follows_the_paper() {
+    let specs = [spec("w", &[150, 200], TensorKind::Matrix), spec("b", &[5], TensorKind::Vector)];
+    let config = config(OptimizerKind::AdamW);
+    let store = store(&specs);
+    let mut optimizer = Optimizer::new(&config, &specs).unwrap();
+    // Algorithm 2 of arXiv 1711.05101, in f64, weight by weight.
+    let mut reference: Vec<(String, f64, Vec<[f64; 3]>)> = store
+        .vars()
+        .map(|(name, var)| {
+            let decay = if name == "b" { 0.0 } else { config.weight_decay };
+            (name.to_owned(), decay, values(var).into_iter().map(|w| [f64::from(w), 0.0, 0.0]).collect())
+        })
+        .collect();
+    for step in 1..=20_u32 {
+        let gradients = gradients(&specs, u64::from(step));
+        let factor = 1.0 / f64::from(step);
+        optimizer.step(&store, &gradients, factor).unwrap();
+        for (name, decay, weights) in &mut reference {
+            for ([w, m, v], g) in weights.iter_mut().zip(values(gradients.get(name).unwrap())) {
+                let (g, lr) = (f64::from(g), config.learning_rate * factor);
+                *m = config.beta1 * *m + (1.0 - config.beta1) * g;
+                *v = config.beta2 * *v + (1.0 - config.beta2) * g * g;
+                let m_hat = *m / (1.0 - config.beta1.powi(step.cast_signed()));
+                let v_hat = *v / (1.0 - config.beta2.powi(step.cast_signed()));
+                *w -= lr * (m_hat / (v_hat.sqrt() + config.epsilon) + *decay * *w);
+            }
+        }
+    }
+    for ((name, var), (_, _, expected)) in store.vars().zip(&reference) {
+        for (found, [expected, ..]) in values(var).into_iter().zip(expected) {
+            assert!((f64::from(found) - expected).abs() < 2e-6, "{name}: expected {expected}, found {found}");
+        }
+    }
+}
+
+#[test]
+fn composed_adamw_equals_the_fused_one() {
+    let numbers = AdamWNumbers {
+        beta1: 0.9,
+        beta2: 0.99,
+        epsilon: 1e-8,
+        learning_rate: 0.01,
+        weight_decay: 0.1,
+        correction1: 0.19,
+        correction2: 0.0199,
+    };
+    let shape = [50, 401];
+    let (w, g, m) = (random(&shape, 1), random(&shape, 2), random(&shape, 3));
+    let v = random(&shape, 4).sqr().unwrap();
+    let [w2, m2, v2] = kernels::adamw_composed(&w, &g, (&m, &v), numbers).unwrap();
+    let (mut m1, mut v1) = (values(&m), values(&v));
+    kernels::adamw_in_place(&w, &g, (&mut m1, &mut v1), numbers).unwrap();
+    for (fused, composed) in [(values(&w), w2), (m1, m2), (v1, v2)] {
+        for (fused, composed) in fused.iter().zip(values(&composed)) {
+            assert!((fused - composed).abs() < 1e-6, "{fused} {composed}");
+        }
+    }
+}
+
+#[test]
+fn restored_state_continues_bit_for_bit() {
+    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+        let specs = specs();
+        let mut store = store(&specs);
+        let mut optimizer = Optimizer::new(&config(kind), &specs).unwrap();
+        let mut average = WeightAverage::new(&store, 0.98).unwrap();
+        let run = |store: &ParamStore, optimizer: &mut Optimizer, average: &mut WeightAverage, steps| {
+            for step in steps {
+                optimizer.step(store, &gradients(&specs, step), 0.5).unwrap();
+                average.update(store).unwrap();
+            }
+            [store.snapshot().unwrap(), optimizer.state().unwrap(), average.state().unwrap()]
+        };
+        let [weights, state, average_state] = run(&store, &mut optimizer, &mut average, 0..4);
+        let unbroken = run(&store, &mut optimizer, &mut average, 4..8).map(|params| bits(&params));
+
+        store.restore(&weights).unwrap();
+        let mut optimizer = Optimizer::new(&config(kind), &specs).unwrap();
+        optimizer.load_state(&state).unwrap();
+        let mut average = WeightAverage::new(&store, 0.98).unwrap();
+        average.load_state(&average_state).unwrap();
+        assert_eq!(optimizer.num_steps(), 4);
+        let resumed = run(&store, &mut optimizer, &mut average, 4..8).map(|params| bits(&params));
+        assert_eq!(unbroken, resumed);
+    }
+}
+
+#[test]
+fn state_before_the_first_step_restores_too() {
+    let specs = specs();
+    let mut optimizer = Optimizer::new(&config(OptimizerKind::Muon), &specs).unwrap();
+    let fresh = optimizer.state().unwrap();
+    optimizer.step(&store(&specs), &gradients(&specs, 1), 1.0).unwrap();
+    optimizer.load_state(&fresh).unwrap();
+    assert_eq!((optimizer.num_steps(), optimizer.state().unwrap().len()), (0, 1));
+}
+
+#[test]
+fn state_of_another_model_is_refused_and_changes_nothing() {
+    let specs = specs();
+    let mut optimizer = Optimizer::new(&config(OptimizerKind::AdamW), &specs).unwrap();
+    optimizer.step(&store(&specs), &gradients(&specs, 1), 1.0).unwrap();
+    let good = optimizer.state().unwrap();
+    let mut bad = good.clone();
+    bad.insert("adam.v.bias", random(&[17], 1));
+    assert!(matches!(optimizer.load_state(&bad), Err(OptimError::Shape { .. })));
+    let muon = Optimizer::new(&config(OptimizerKind::Muon), &specs).unwrap().load_state(&good);
+    assert!(matches!(muon, Err(OptimError::MissingState { .. })));
+    assert_eq!(bits(&good), bits(&optimizer.state().unwrap()));
+}
+
+/// Singular values of a (rows, columns) matrix: square roots of the eigenvalues of its smaller Gram matrix, by Jacobi.
+fn singular_values(matrix: &Tensor) -> Vec<f64> {
+    let matrix = matrix.to_dtype(DType::F64).unwrap();
+    let (rows, columns) = matrix.dims2().unwrap();
+    let transposed = matrix.t().unwrap();
+    let gram = if rows <= columns { matrix.matmul(&transposed) } else { transposed.matmul(&matrix) };
+    let mut a: Vec<Vec<f64>> = gram.unwrap().to_vec2().unwrap();
+    let n = a.len();
+    for _ in 0..30 {
+        for (p, q) in (0..n).flat_map(|p| (p + 1..n).map(move |q| (p, q))) {
+            let theta = 0.5 * (2.0 * a[p][q]).atan2(a[q][q] - a[p][p]);
+            let (s, c) = theta.sin_cos();
+            for row in &mut a {
+                (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
+            }
+            for k in 0..n {
+                (a[p][k], a[q][k]) = (c * a[p][k] - s * a[q][k], s * a[p][k] + c * a[q][k]);
+            }
+        }
+    }
+    (0..n).map(|i| a[i][i].max(0.0).sqrt()).collect()
+}
+
+#[test]
+fn five_iterations_make_singular_values_near_one() {
+    for shape in [[24, 60], [60, 24], [16, 16]] {
+        // A random square matrix can have a singular value next to zero, which no few iterations lift: shift it.
+        let shift = Tensor::eye(shape[0].max(shape[1]), DType::F32, &Device::Cpu).unwrap();
+        let shift = shift.narrow(0, 0, shape[0]).unwrap().narrow(1, 0, shape[1]).unwrap();
+        let matrix = (random(&shape, 5) + (shift * 4.0).unwrap()).unwrap();
+        let found = singular_values(&MatrixView::Whole.orthogonalized(&matrix, 5).unwrap());
+        assert!(found.iter().all(|s| (0.67..1.21).contains(s)), "{shape:?}: {found:?}");
+        let before = singular_values(&matrix);
+        assert!(before.iter().any(|s| !(0.67..1.21).contains(s)), "the input is no test: {before:?}");
+    }
+}
+
+#[test]
+fn fused_attention_is_three_matrices() {
+    let name = "transformer.h.0.attn.c_attn.weight";
+    let view = MatrixView::of(name, &[12, 36]).unwrap();
+    assert_eq!(view, MatrixView::ThreeColumns);
+    let weight = random(&[12, 36], 6);
+    let together = view.orthogonalized(&weight, 5).unwrap();
+    for part in 0..3 {
+        let alone = weight.narrow(1, part * 12, 12).unwrap().contiguous().unwrap();
+        let alone = MatrixView::Whole.orthogonalized(&alone, 5).unwrap();
+        assert_eq!(values(&alone), values(&together.narrow(1, part * 12, 12).unwrap()));
+    }
+    assert!((view.step_scale(&[12, 36]) - 0.2 * 12.0_f64.sqrt()).abs() < 1e-12);
+    assert_eq!(MatrixView::of("bias", &[12]), None);
+    assert!((MatrixView::Whole.step_scale(&[8, 4, 3, 3]) - 0.2 * 6.0).abs() < 1e-12);
+}
+
+#[test]
+fn muon_moves_by_its_formula() {
+    let specs = [spec("w", &[6, 10], TensorKind::Matrix)];
+    let config = config(OptimizerKind::Muon);
+    let store = store(&specs);
+    let before = store.snapshot().unwrap().get("w").unwrap().clone();
+    let mut optimizer = Optimizer::new(&config, &specs).unwrap();
+    let gradient = random(&[6, 10], 9);
+    let gradients = Gradients::from_tensors([("w".to_owned(), gradient.clone())]).unwrap();
+    optimizer.step(&store, &gradients, 0.5).unwrap();
+    let direction = MatrixView::Whole.orthogonalized(&gradient, 5).unwrap();
+    let (lr, scale) = (0.01, 0.2 * 10.0_f64.sqrt());
+    let expected = ((before * (1.0 - lr * 0.1)).unwrap() - (direction * (lr * scale)).unwrap()).unwrap();
+    for (found, expected) in values(&store.detached().get("w").unwrap().clone()).into_iter().zip(values(&expected)) {
+        assert!((found - expected).abs() < 1e-5, "expected {expected}, found {found}");
+    }
+}
+
+#[test]
+fn both_rules_find_the_bottom_of_a_bowl() {
+    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+        let specs = specs();
+        // Fast enough for Muon, whose steps have one length, to cross the largest singular value, 15.
+        let config = OptimizerConfig { weight_decay: 0.0, learning_rate: 0.05, ..config(kind) };
+        let store = store(&specs);
+        let mut optimizer = Optimizer::new(&config, &specs).unwrap();
+        let loss = |store: &ParamStore| {
+            let terms = store.tracked().map(|_, w| w.sqr()?.sum_all()).unwrap();
+            let terms: Vec<Tensor> = terms.into_iter().map(|(_, term)| term).collect();
+            Tensor::stack(&terms, 0).unwrap().sum_all().unwrap()
+        };
+        let start = loss(&store).to_scalar::<f32>().unwrap();
+        for step in 0..300 {
+            let gradients = Gradients::from_backward(&loss(&store).backward().unwrap(), &store).unwrap();
+            optimizer.step(&store, &gradients, 1.0 - f64::from(step) / 300.0).unwrap();
+        }
+        let end = loss(&store).to_scalar::<f32>().unwrap();
+        assert!(end < start * 1e-3, "{kind:?}: {start} to {end}");
+    }
+}
+
+#[test]
+fn zero_gradients_move_nothing() {
+    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+        let specs = specs();
+        let store = store(&specs);
+        let before = bits(&store.snapshot().unwrap());
+        let zeros = specs.iter().map(|s| (s.name.clone(), Tensor::zeros(s.shape.as_slice(), DType::F32, &Device::Cpu)));
+        let zeros = Gradients::from_tensors(zeros.map(|(name, zero)| (name, zero.unwrap()))).unwrap();
+        let config = OptimizerConfig { weight_decay: 0.0, ..config(kind) };
+        let mut optimizer = Optimizer::new(&config, &specs).unwrap();
+        for _ in 0..3 {
+            optimizer.step(&store, &zeros, 1.0).unwrap();
+        }
+        assert_eq!(before, bits(&store.snapshot().unwrap()));
+    }
+}
+
+#[test]
+fn a_wrong_set_of_gradients_is_refused_before_anything_moves() {
+    let specs = specs();
+    let store = store(&specs);
+    let before = bits(&store.snapshot().unwrap());
+    let mut optimizer = Optimizer::new(&config(OptimizerKind::AdamW), &specs).unwrap();
+    let error = optimizer.step(&store, &gradients(&specs[..4], 1), 1.0);
+    assert!(matches!(error, Err(OptimError::MissingGradient { name }) if name == "bias"));
+    let mut wrong = random_params(&specs, 3);
+    wrong.insert("wte.weight", random(&[16, 40], 1));
+    let error = optimizer.step(&store, &Gradients::from_tensors(wrong).unwrap(), 1.0);
+    assert!(matches!(error, Err(OptimError::Shape { name, .. }) if name == "wte.weight"));
+    assert_eq!(before, bits(&store.snapshot().unwrap()));
+}
+
+#[test]
+fn settings_out_of_range_name_their_key() {
+    let bad = OptimizerConfig { beta2: 1.0, ..config(OptimizerKind::AdamW) };
+    let error = Optimizer::new(&bad, &specs()).unwrap_err().to_string();
+    assert!(error.contains("beta2") && error.contains("found 1"), "{error}");
+}
+
+#[test]
+fn the_average_forgets_the_start_and_follows() {
+    let specs = [spec("w", &[3], TensorKind::Vector)];
+    let mut store = store(&specs);
+    let set = |store: &mut ParamStore, value: f32| {
+        let weights = [("w".to_owned(), Tensor::full(value, 3, &Device::Cpu).unwrap())];
+        store.restore(&weights.into_iter().collect()).unwrap();
+    };
+    set(&mut store, 1000.0);
+    let mut average = WeightAverage::new(&store, 0.98).unwrap();
+    set(&mut store, 1.0);
+    let mut expected = 1000.0_f64;
+    for t in 0..40 {
+        average.update(&store).unwrap();
+        let decay = (f64::from(1 + t) / f64::from(10 + t)).min(0.98);
+        expected = decay * expected + (1.0 - decay);
+    }
+    let found = values(average.params(&store).unwrap().get("w").unwrap())[0];
+    assert!((f64::from(found) - expected).abs() < 1e-4, "expected {expected}, found {found}");
+    assert!(found < 1.01, "the initial weights still show: {found}");
+}
