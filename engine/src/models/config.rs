@@ -300,7 +300,7 @@ impl ModelPreset {
                 initializer_range: 0.02,
             })
         };
-        let llama = |layers, heads, kv_heads, hidden, intermediate, positions| {
+        let llama = |layers, heads, kv_heads, hidden, intermediate, positions, tied| {
             ModelConfig::Llama(LlamaConfig {
                 vocab_size,
                 max_position_embeddings: positions,
@@ -311,7 +311,7 @@ impl ModelPreset {
                 num_key_value_heads: kv_heads,
                 rms_norm_eps: 1e-5,
                 rope_theta: 10_000.0,
-                tie_word_embeddings: false,
+                tie_word_embeddings: tied,
                 initializer_range: 0.02,
             })
         };
@@ -321,12 +321,13 @@ impl ModelPreset {
             Self::Gpt2_350M => gpt2(24, 16, 1024, 1024),
             Self::Gpt2_774M => gpt2(36, 20, 1280, 1024),
             Self::Gpt2_1500M => gpt2(48, 25, 1600, 1024),
-            Self::Llama11M => llama(6, 6, 2, 384, 1024, 256),
-            Self::Llama110M => llama(12, 12, 4, 768, 2048, 1024),
+            Self::Llama11M => llama(6, 6, 2, 384, 1280, 256, false),
+            // 110M with a vocabulary of 32,000: its embedding is 25M, shared with the head.
+            Self::Llama110M => llama(12, 12, 6, 768, 2304, 1024, true),
             // The shape of TinyLlama 1.1B.
-            Self::Llama1100M => llama(22, 32, 4, 2048, 5632, 2048),
+            Self::Llama1100M => llama(22, 32, 4, 2048, 5632, 2048, false),
             // The shape of Llama 2 7B.
-            Self::Llama7B => llama(32, 32, 32, 4096, 11008, 4096),
+            Self::Llama7B => llama(32, 32, 32, 4096, 11008, 4096, false),
             // The remaining text preset; image presets never reach this function.
             _ => gpt2(4, 4, 128, 256),
         }

@@ -25,6 +25,14 @@ pub enum ModelError {
         /// What does not fit, and what would.
         what: String,
     },
+    /// A token sequence longer than the model has positions for.
+    #[error("reading {found} tokens: this model has positions for {limit}. Shorten the sequence")]
+    TooLong {
+        /// Tokens given.
+        found: usize,
+        /// Positions there are.
+        limit: usize,
+    },
     /// The tensor library failed.
     #[error("computing: {0}")]
     Tensor(#[from] candle_core::Error),

@@ -7,12 +7,17 @@
 mod cnn;
 mod config;
 mod error;
+mod gpt2;
+pub mod hf_config;
+mod llama;
 mod mlp;
 mod network;
 pub mod ops;
 mod params;
 mod resnet;
 mod running_stats;
+#[cfg(test)]
+mod transformer_tests;
 #[cfg(test)]
 mod vision_tests;
 

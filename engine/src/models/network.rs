@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use candle_core::{DType, Device, Tensor};
 use rand::RngExt;
 
-use super::{ModelConfig, ModelError, Params, cnn, mlp, resnet};
+use super::{ModelConfig, ModelError, Params, cnn, gpt2, llama, mlp, resnet};
 use crate::device::seed::{Stream, stream};
 
 /// What a tensor is to the optimizer and the quantizer.
@@ -122,9 +122,8 @@ impl Network {
             ModelConfig::Mlp(c) => mlp::blocks(c)?,
             ModelConfig::Cnn(c) => cnn::blocks(c)?,
             ModelConfig::ResNet(c) => resnet::blocks(c)?,
-            ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => {
-                return Err(ModelError::Config { what: "not built yet".to_owned() });
-            }
+            ModelConfig::Gpt2(c) => gpt2::blocks(c)?,
+            ModelConfig::Llama(c) => llama::blocks(c)?,
         };
         Ok(Self { config: config.clone(), blocks })
     }

@@ -1,0 +1,312 @@
+//! A Llama layer as one operation: pre-norm attention with rotary positions, pre-norm SwiGLU, each added to its input.
+
+use candle_core::{D, Result, Tensor, bail};
+
+use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
+use super::gemm::{Matrix, Old, multiply};
+use super::real::Real;
+use super::rms_norm::{rms_norm, rms_norm_backward_rows, rms_norm_rows};
+use super::rope::{Angles, Turn, rope, rotate};
+use super::rows::split;
+use super::sequence::{Place, Seen, SequenceLayer, apply};
+use super::silu_mul::{silu_mul, silu_mul_all, silu_mul_gradient};
+
+/// Weights of a layer, in transformers' layout: matrices are (outputs, inputs).
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "the names are those of the checkpoint")]
+pub struct LlamaLayerWeights<'a> {
+    pub input_layernorm: &'a Tensor,
+    pub q_proj: &'a Tensor,
+    pub k_proj: &'a Tensor,
+    pub v_proj: &'a Tensor,
+    pub o_proj: &'a Tensor,
+    pub post_attention_layernorm: &'a Tensor,
+    pub gate_proj: &'a Tensor,
+    pub up_proj: &'a Tensor,
+    pub down_proj: &'a Tensor,
+}
+
+impl<'a> LlamaLayerWeights<'a> {
+    fn in_order(&self) -> [&'a Tensor; 9] {
+        [
+            self.input_layernorm,
+            self.q_proj,
+            self.k_proj,
+            self.v_proj,
+            self.o_proj,
+            self.post_attention_layernorm,
+            self.gate_proj,
+            self.up_proj,
+            self.down_proj,
+        ]
+    }
+}
+
+/// The numbers of a Llama layer that its weights do not show.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LlamaLayerShape {
+    /// Query heads together are as wide as the layer.
+    pub heads: Heads,
+    /// Added to the mean square in RMS norm.
+    pub eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+}
+
+/// x (n, t, c) through a layer, to (n, t, c). f32 or f64; differentiable in everything.
+/// Errors: weights or heads that do not fit c.
+/// Source: Touvron et al. 2023, arXiv 2302.13971, as in transformers' `LlamaDecoderLayer`.
+pub fn llama_layer(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLayerShape) -> Result<Tensor> {
+    let c = x.dim(D::Minus1)?;
+    let heads = shape.heads;
+    let grouped = heads.num_kv > 0 && heads.num_query > 0 && heads.num_query.is_multiple_of(heads.num_kv);
+    if !grouped || heads.size == 0 || !heads.size.is_multiple_of(2) || heads.query_width() != c {
+        bail!("llama_layer: expected grouped heads of an even size, {c} wide together, found {heads:?}");
+    }
+    let (hidden, _) = weights.gate_proj.dims2()?;
+    let kv = heads.num_kv * heads.size;
+    let shapes: [&[usize]; 9] =
+        [&[c], &[c, c], &[kv, c], &[kv, c], &[c, c], &[c], &[hidden, c], &[hidden, c], &[c, hidden]];
+    for (weight, shape) in weights.in_order().into_iter().zip(shapes) {
+        if weight.dims() != shape || weight.elem_count() == 0 {
+            bail!("llama_layer: expected a weight of shape {shape:?}, found {:?}", weight.dims());
+        }
+    }
+    if x.device().is_cpu() {
+        return apply(&LlamaLayer { shape, hidden }, x, &weights.in_order());
+    }
+    composed(x, weights, shape)
+}
+
+/// The same out of smaller operations, for devices other than the CPU.
+pub(super) fn composed(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLayerShape) -> Result<Tensor> {
+    let linear = |x: &Tensor, weight: &Tensor| x.broadcast_matmul(&weight.t()?);
+    let turned = |x: Tensor| rope(&x, shape.heads.size, shape.rope_theta);
+    let h = rms_norm(x, weights.input_layernorm, shape.eps)?;
+    let q = turned(linear(&h, weights.q_proj)?)?;
+    let k = turned(linear(&h, weights.k_proj)?)?;
+    let qkv = Tensor::cat(&[q, k, linear(&h, weights.v_proj)?], 2)?;
+    let x = (x + linear(&causal_attention(&qkv, shape.heads)?, weights.o_proj)?)?;
+    let h = rms_norm(&x, weights.post_attention_layernorm, shape.eps)?;
+    let h = silu_mul(&linear(&h, weights.gate_proj)?, &linear(&h, weights.up_proj)?)?;
+    x + linear(&h, weights.down_proj)?
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LlamaLayer {
+    shape: LlamaLayerShape,
+    /// Width of the feed-forward part.
+    hidden: usize,
+}
+
+impl LlamaLayer {
+    fn width(self) -> usize {
+        self.shape.heads.query_width()
+    }
+
+    /// Lengths of what is saved: rotated qkv, attention output, its log-sums, the middle of the residual stream,
+    /// gate and up.
+    fn saved(self, t: usize) -> [usize; 6] {
+        let (c, heads) = (self.width(), self.shape.heads);
+        [t * heads.row_width(), t * c, t * heads.num_query, t * c, t * self.hidden, t * self.hidden]
+    }
+}
+
+impl SequenceLayer for LlamaLayer {
+    const NAME: &'static str = "llama_layer";
+    type Tables<T: Real> = Angles<T>;
+
+    fn tables<T: Real>(&self, t: usize) -> Angles<T> {
+        Angles::new(t, self.shape.heads.size, self.shape.rope_theta)
+    }
+
+    fn saved_len(&self, t: usize) -> usize {
+        self.saved(t).iter().sum()
+    }
+
+    fn forward_scratch_len(&self, t: usize) -> usize {
+        t * self.width() + (t * self.hidden).max(scratch_len(t))
+    }
+
+    fn backward_scratch_len(&self, t: usize) -> usize {
+        let attention = t * self.shape.heads.row_width() + 2 * scratch_len(t);
+        3 * t * self.width() + (3 * t * self.hidden).max(attention)
+    }
+
+    fn forward<T: Real>(
+        &self,
+        at: &Place<'_, T, Angles<T>>,
+        x: &[T],
+        saved: &mut [T],
+        out: &mut [T],
+        scratch: &mut [T],
+    ) {
+        let (t, c, hidden, eps) = (at.t, self.width(), self.hidden, T::from_f64(self.shape.eps));
+        let heads = self.shape.heads;
+        let (row, kv) = (heads.row_width(), heads.num_kv * heads.size);
+        let &[norm1, q_w, k_w, v_w, o_w, norm2, gate_w, up_w, down_w] = at.weights else {
+            return;
+        };
+        let [qkv, attended, log_sums, middle, gate, up] = split(saved, self.saved(t));
+        let (h, scratch) = scratch.split_at_mut(t * c);
+        // a (t, inputs) times w (outputs, inputs) transposed, into rows `stride` apart.
+        let product = |dst: &mut [T], stride: usize, old: Old, a: &[T], inputs: usize, w: &[T]| {
+            let factors = (Matrix::rows(a, inputs), Matrix::rows(w, inputs).t());
+            multiply((t, w.len() / inputs, inputs), (dst, stride), old, T::one(), factors, at.threads);
+        };
+        rms_norm_rows(x, norm1, eps, h);
+        product(qkv, row, Old::Replaced, h, c, q_w);
+        product(&mut qkv[c..], row, Old::Replaced, h, c, k_w);
+        product(&mut qkv[c + kv..], row, Old::Replaced, h, c, v_w);
+        rotate(qkv, row, c + kv, at.tables, Turn::Forward);
+        attend(heads, t, qkv, attended, log_sums, scratch, at.threads);
+        middle.copy_from_slice(x);
+        product(middle, c, Old::Kept, attended, c, o_w);
+        rms_norm_rows(middle, norm2, eps, h);
+        product(gate, hidden, Old::Replaced, h, c, gate_w);
+        product(up, hidden, Old::Replaced, h, c, up_w);
+        let g = &mut scratch[..t * hidden];
+        silu_mul_all(gate, up, g);
+        out.copy_from_slice(middle);
+        product(out, c, Old::Kept, g, hidden, down_w);
+    }
+
+    fn backward<T: Real>(
+        &self,
+        at: &Place<'_, T, Angles<T>>,
+        seen: Seen<'_, T>,
+        dx: &mut [T],
+        d_weights: &mut [&mut [T]],
+        scratch: &mut [T],
+    ) {
+        let (t, c, hidden, eps) = (at.t, self.width(), self.hidden, T::from_f64(self.shape.eps));
+        let heads = self.shape.heads;
+        let (row, kv) = (heads.row_width(), heads.num_kv * heads.size);
+        let &[norm1, q_w, k_w, v_w, o_w, norm2, gate_w, up_w, down_w] = at.weights else {
+            return;
+        };
+        let [d_norm1, d_q_w, d_k_w, d_v_w, d_o_w, d_norm2, d_gate_w, d_up_w, d_down_w] = d_weights else {
+            return;
+        };
+        let mut rest = seen.saved;
+        let [qkv, attended, log_sums, middle, gate, up] = self.saved(t).map(|length| {
+            let (part, tail) = rest.split_at(length);
+            rest = tail;
+            part
+        });
+        let Seen { x, grad, .. } = seen;
+        let (rows, scratch) = scratch.split_at_mut(3 * t * c);
+        let [h, d_h, d_middle] = split(rows, [t * c; 3]);
+        // Gradients of a and of w in a · wᵀ, given that of the product in rows `stride` apart.
+        let to_input = |dst: &mut [T], old: Old, grad: &[T], stride: usize, w: &[T], inputs: usize| {
+            let factors = (Matrix::rows(grad, stride), Matrix::rows(w, inputs));
+            multiply((t, inputs, w.len() / inputs), (dst, inputs), old, T::one(), factors, at.threads);
+        };
+        let to_weight = |dst: &mut [T], grad: &[T], stride: usize, a: &[T], inputs: usize| {
+            let factors = (Matrix::rows(grad, stride).t(), Matrix::rows(a, inputs));
+            multiply((dst.len() / inputs, inputs, t), (dst, inputs), Old::Kept, T::one(), factors, at.threads);
+        };
+
+        let [d_gate, d_up, d_g] = split(&mut scratch[..3 * t * hidden], [t * hidden; 3]);
+        // d_g first holds silu(gate) · up itself, for the gradient of down_proj.
+        silu_mul_all(gate, up, d_g);
+        to_weight(d_down_w, grad, c, d_g, hidden);
+        to_input(d_g, Old::Replaced, grad, c, down_w, hidden);
+        d_gate.copy_from_slice(gate);
+        d_up.copy_from_slice(up);
+        silu_mul_gradient(d_gate, d_up, d_g);
+        rms_norm_rows(middle, norm2, eps, h);
+        to_weight(d_gate_w, d_gate, hidden, h, c);
+        to_weight(d_up_w, d_up, hidden, h, c);
+        to_input(d_h, Old::Replaced, d_gate, hidden, gate_w, c);
+        to_input(d_h, Old::Kept, d_up, hidden, up_w, c);
+        d_middle.copy_from_slice(grad);
+        rms_norm_backward_rows(middle, norm2, d_h, eps, d_middle, d_norm2);
+
+        let (d_qkv, scratch) = scratch.split_at_mut(t * row);
+        to_weight(d_o_w, d_middle, c, attended, c);
+        to_input(d_h, Old::Replaced, d_middle, c, o_w, c);
+        d_qkv.fill(T::zero());
+        attend_backward(heads, t, Attended { qkv, out: attended, log_sums }, d_h, d_qkv, scratch, at.threads);
+        rotate(d_qkv, row, c + kv, at.tables, Turn::Back);
+        rms_norm_rows(x, norm1, eps, h);
+        let (d_q, d_k, d_v) = (&d_qkv[..], &d_qkv[c..], &d_qkv[c + kv..]);
+        to_weight(d_q_w, d_q, row, h, c);
+        to_weight(d_k_w, d_k, row, h, c);
+        to_weight(d_v_w, d_v, row, h, c);
+        to_input(d_h, Old::Replaced, d_q, row, q_w, c);
+        to_input(d_h, Old::Kept, d_k, row, k_w, c);
+        to_input(d_h, Old::Kept, d_v, row, v_w, c);
+        dx.copy_from_slice(d_middle);
+        rms_norm_backward_rows(x, norm1, d_h, eps, dx, d_norm1);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::models::ops::check::{gradient_error, max_difference, wave};
+
+    const SHAPE: LlamaLayerShape =
+        LlamaLayerShape { heads: Heads { num_query: 4, num_kv: 2, size: 2 }, eps: 1e-5, rope_theta: 100.0 };
+
+    fn inputs(n: usize, t: usize) -> Vec<Tensor> {
+        let (c, kv, hidden) = (8, 4, 12);
+        let matrix = |a: usize, b: usize| wave(&[a, b], 0.6).unwrap();
+        vec![
+            wave(&[n, t, c], 1.5).unwrap(),
+            wave(&[c], 1.0).unwrap(),
+            matrix(c, c),
+            matrix(kv, c),
+            (matrix(kv, c) * 0.7).unwrap(),
+            (matrix(c, c) * 0.9).unwrap(),
+            wave(&[c], 0.8).unwrap(),
+            matrix(hidden, c),
+            (matrix(hidden, c) * 1.3).unwrap(),
+            matrix(c, hidden),
+        ]
+    }
+
+    fn weights(x: &[Tensor]) -> LlamaLayerWeights<'_> {
+        LlamaLayerWeights {
+            input_layernorm: &x[1],
+            q_proj: &x[2],
+            k_proj: &x[3],
+            v_proj: &x[4],
+            o_proj: &x[5],
+            post_attention_layernorm: &x[6],
+            gate_proj: &x[7],
+            up_proj: &x[8],
+            down_proj: &x[9],
+        }
+    }
+
+    #[test]
+    fn equals_the_composed_layer() {
+        for (n, t) in [(1, 1), (3, 5), (2, 67)] {
+            let x = inputs(n, t);
+            let ours = llama_layer(&x[0], &weights(&x), SHAPE).unwrap();
+            let theirs = composed(&x[0], &weights(&x), SHAPE).unwrap();
+            assert!(max_difference(&ours, &theirs).unwrap() < 1e-12, "n {n} t {t}");
+        }
+    }
+
+    #[test]
+    fn gradient_agrees_with_central_differences() {
+        let target = wave(&[3, 5, 8], 1.0).unwrap();
+        let loss = |x: &[Tensor]| (llama_layer(&x[0], &weights(x), SHAPE)? * &target)?.sum_all();
+        let error = gradient_error(&inputs(3, 5), loss).unwrap();
+        assert!(error < 1e-7, "{error}");
+    }
+
+    #[test]
+    fn misfit_weights_are_errors() {
+        let x = inputs(1, 2);
+        let mut wrong = weights(&x);
+        wrong.k_proj = wrong.q_proj;
+        assert!(llama_layer(&x[0], &wrong, SHAPE).is_err());
+        let odd = LlamaLayerShape { heads: Heads { num_query: 8, num_kv: 2, size: 1 }, ..SHAPE };
+        assert!(llama_layer(&x[0], &weights(&x), odd).is_err());
+    }
+}

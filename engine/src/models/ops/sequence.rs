@@ -1,0 +1,196 @@
+//! Runs a layer over a batch, one sequence per task, so that everything between the two ends of a layer
+//! stays in the processor's second-level cache; sums weight gradients in an order that depends on the
+//! shapes alone.
+
+use std::marker::PhantomData;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+use super::buffers::{Reading, unwritten};
+use super::gemm::parallelism;
+use super::layer_norm::add_to;
+use super::many::{Backward, any_tracked, attach};
+use super::real::Real;
+
+/// Weight gradients summed in parallel take at most this many numbers in all (128 MB in f32).
+const MAX_PART_ELEMENTS: usize = 32 << 20;
+/// In at most this many parts.
+const MAX_PARTS: usize = 16;
+
+/// A layer from (n, t, c) to (n, t, c) that treats every sequence alone.
+pub(super) trait SequenceLayer: Clone + Send + Sync + 'static {
+    /// Shown in errors.
+    const NAME: &'static str;
+    /// What depends on the length alone, such as rotary angles.
+    type Tables<T: Real>: Send + Sync;
+    /// Computed once per pass.
+    fn tables<T: Real>(&self, t: usize) -> Self::Tables<T>;
+    /// Numbers that the forward pass of one sequence leaves for its backward pass.
+    fn saved_len(&self, t: usize) -> usize;
+    /// Scratch numbers of a forward pass.
+    fn forward_scratch_len(&self, t: usize) -> usize;
+    /// Scratch numbers of a backward pass.
+    fn backward_scratch_len(&self, t: usize) -> usize;
+    /// x (t, c) to out (t, c); fills `saved`.
+    fn forward<T: Real>(
+        &self,
+        at: &Place<'_, T, Self::Tables<T>>,
+        x: &[T],
+        saved: &mut [T],
+        out: &mut [T],
+        scratch: &mut [T],
+    );
+    /// Writes the gradient of x to `dx` and adds those of the weights to `d_weights`.
+    fn backward<T: Real>(
+        &self,
+        at: &Place<'_, T, Self::Tables<T>>,
+        seen: Seen<'_, T>,
+        dx: &mut [T],
+        d_weights: &mut [&mut [T]],
+        scratch: &mut [T],
+    );
+}
+
+/// What all sequences of a batch share.
+pub(super) struct Place<'a, T, A> {
+    /// Positions.
+    pub(super) t: usize,
+    /// Weights, in the layer's order.
+    pub(super) weights: &'a [&'a [T]],
+    /// From `tables`.
+    pub(super) tables: &'a A,
+    /// For multiplications.
+    pub(super) threads: Parallelism,
+}
+
+/// One sequence on the way back.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a, T> {
+    /// The layer's input, (t, c).
+    pub(super) x: &'a [T],
+    /// What the forward pass saved.
+    pub(super) saved: &'a [T],
+    /// Gradient of the output, (t, c).
+    pub(super) grad: &'a [T],
+}
+
+/// `layer` applied to x (n, t, c), f32 or f64, on the CPU. Differentiable in x and in the weights.
+pub(super) fn apply<L: SequenceLayer>(layer: &L, x: &Tensor, weights: &[&Tensor]) -> Result<Tensor> {
+    match x.dtype() {
+        DType::F32 => apply_typed::<L, f32>(layer, x, weights),
+        DType::F64 => apply_typed::<L, f64>(layer, x, weights),
+        other => bail!("{}: expected f32 or f64, found {}", L::NAME, other.as_str()),
+    }
+}
+
+fn apply_typed<L: SequenceLayer, T: Real>(layer: &L, x: &Tensor, weights: &[&Tensor]) -> Result<Tensor> {
+    let (n, t, c) = x.dims3()?;
+    if n * t * c == 0 {
+        return Ok(x.clone());
+    }
+    let mut inputs = vec![x.contiguous()?];
+    for weight in weights {
+        inputs.push(weight.contiguous()?);
+    }
+    let inputs: Vec<&Tensor> = inputs.iter().collect();
+    let readings: Vec<Reading<'_>> = inputs.iter().map(|input| Reading::of(input)).collect();
+    let slices = readings.iter().map(|reading| reading.slice::<T>(L::NAME)).collect::<Result<Vec<_>>>()?;
+    let (x, weights) = (slices[0], &slices[1..]);
+    let tables = layer.tables::<T>(t);
+    let at = Place { t, weights, tables: &tables, threads: parallelism(n) };
+    let (saved_len, scratch_len) = (layer.saved_len(t), layer.forward_scratch_len(t));
+    let mut out = unwritten::<T>(n * t * c);
+    let tasks = out.par_chunks_mut(t * c).zip(x.par_chunks(t * c));
+    if !any_tracked(&inputs) {
+        let room = || (unwritten::<T>(saved_len), unwritten::<T>(scratch_len));
+        tasks.for_each_init(room, |(saved, scratch), (out, x)| layer.forward(&at, x, saved, out, scratch));
+        return Tensor::from_vec(out, (n, t, c), &Device::Cpu);
+    }
+    let mut saved = unwritten::<T>(n * saved_len);
+    let room = || unwritten::<T>(scratch_len);
+    tasks
+        .zip(saved.par_chunks_mut(saved_len))
+        .for_each_init(room, |scratch, ((out, x), saved)| layer.forward(&at, x, saved, out, scratch));
+    let op = LayerBackward { layer: layer.clone(), saved, number: PhantomData::<T> };
+    attach((T::to_cpu_storage_owned(out), (n, t, c).into()), &inputs, op)
+}
+
+struct LayerBackward<L, T> {
+    layer: L,
+    saved: Vec<T>,
+    number: PhantomData<T>,
+}
+
+impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
+    fn name(&self) -> &'static str {
+        L::NAME
+    }
+
+    fn backward(&self, inputs: &[Tensor], grad: &Tensor) -> Result<Vec<Tensor>> {
+        let readings: Vec<Reading<'_>> = inputs.iter().map(Reading::of).collect();
+        let slices = readings.iter().map(|reading| reading.slice::<T>(L::NAME)).collect::<Result<Vec<_>>>()?;
+        let grad_reading = Reading::of(grad);
+        let (x, weights, grad) = (slices[0], &slices[1..], grad_reading.slice::<T>(L::NAME)?);
+        let (n, t, c) = inputs[0].dims3()?;
+        let num_weights: usize = weights.iter().map(|weight| weight.len()).sum();
+        let num_parts = (MAX_PART_ELEMENTS / num_weights.max(1)).clamp(1, MAX_PARTS).min(n);
+        let per_part = n.div_ceil(num_parts);
+        let num_parts = n.div_ceil(per_part);
+        let tables = self.layer.tables::<T>(t);
+        let at = Place { t, weights, tables: &tables, threads: parallelism(num_parts) };
+        let (row, saved_len) = (t * c, self.layer.saved_len(t));
+        let mut dx = unwritten::<T>(n * row);
+        let part_of = |((dx, x), (grad, saved)): ((&mut [T], &[T]), (&[T], &[T]))| -> Vec<T> {
+            let mut d_weights = vec![T::zero(); num_weights];
+            let mut scratch = unwritten::<T>(self.layer.backward_scratch_len(t));
+            let mut by_weight = split_like(&mut d_weights, weights);
+            let sequences = x.chunks_exact(row).zip(saved.chunks_exact(saved_len)).zip(grad.chunks_exact(row));
+            for (((x, saved), grad), dx) in sequences.zip(dx.chunks_exact_mut(row)) {
+                self.layer.backward(&at, Seen { x, saved, grad }, dx, &mut by_weight, &mut scratch);
+            }
+            d_weights
+        };
+        let parts: Vec<Vec<T>> = dx
+            .par_chunks_mut(per_part * row)
+            .zip(x.par_chunks(per_part * row))
+            .zip(grad.par_chunks(per_part * row).zip(self.saved.par_chunks(per_part * saved_len)))
+            .map(part_of)
+            .collect();
+        let d_weights = Tensor::from_vec(sum_of_parts(parts), num_weights, &Device::Cpu)?;
+        let mut gradients = vec![Tensor::from_vec(dx, (n, t, c), &Device::Cpu)?];
+        let mut start = 0;
+        for weight in &inputs[1..] {
+            let count = weight.elem_count();
+            gradients.push(d_weights.narrow(0, start, count)?.reshape(weight.shape())?);
+            start += count;
+        }
+        Ok(gradients)
+    }
+}
+
+/// `flat` in pieces of the lengths of `like`.
+fn split_like<'a, T>(mut flat: &'a mut [T], like: &[&[T]]) -> Vec<&'a mut [T]> {
+    let mut pieces = Vec::with_capacity(like.len());
+    for piece in like {
+        let (head, tail) = std::mem::take(&mut flat).split_at_mut(piece.len());
+        pieces.push(head);
+        flat = tail;
+    }
+    pieces
+}
+
+/// Elementwise sum, in the order of the parts.
+fn sum_of_parts<T: Real>(parts: Vec<Vec<T>>) -> Vec<T> {
+    const TASK: usize = 1 << 16;
+    let mut parts = parts.into_iter();
+    let mut sum = parts.next().unwrap_or_default();
+    let others: Vec<Vec<T>> = parts.collect();
+    sum.par_chunks_mut(TASK).enumerate().for_each(|(index, sum)| {
+        for other in &others {
+            add_to(sum, &other[index * TASK..][..sum.len()]);
+        }
+    });
+    sum
+}
