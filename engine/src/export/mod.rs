@@ -1,12 +1,25 @@
 //! Packages for hardware targets, and the check that reads each back.
 //!
+//! A target is a preset (scheme, container, memory); what needs code is a container, hence one writer per container.
+//!
 //! Invariants: nothing is ever written over; a package is whole and verified under its own name or
 //! not there at all; a hostile checkpoint makes an error that names file, expectation and finding.
 
 mod blocker;
 mod card;
 mod checkpoint;
+mod config_json;
 mod error;
+mod format;
+mod gguf_format;
+mod gguf_metadata;
+mod gguf_names;
+mod gguf_tokenizer;
+mod package;
+mod partial_folder;
+mod read_back;
+mod readme;
+mod safetensors_format;
 mod target;
 mod weights_file;
 
@@ -17,5 +30,7 @@ pub use checkpoint::{
     resolve_checkpoint,
 };
 pub use error::ExportError;
+pub use package::{ExportTarget, Quality, Written, blockers, export_package, predicted_bytes, quantize_for_target};
+pub use read_back::ReadBack;
 pub use target::{PackageFormat, TargetPreset};
 pub use weights_file::{WeightsReader, read_params, write_params};

@@ -225,11 +225,11 @@ pub(super) fn write_safetensors(
                         expected: format!("{} bytes", entry.num_bytes),
                         found: bytes.len().to_string(),
                     });
-                    return Err(std::io::ErrorKind::Interrupted.into());
+                    return Err(std::io::Error::other("stopped"));
                 }
                 Err(error) => {
                     failure = Some(error);
-                    return Err(std::io::ErrorKind::Interrupted.into());
+                    return Err(std::io::Error::other("stopped"));
                 }
             }
             done += entry.num_bytes as u64;

@@ -1,0 +1,137 @@
+//! `config.json` and its companions, in the words of Hugging Face transformers where the family exists there.
+
+use serde_json::{Value, json};
+
+use super::{ExportError, ModelCard, Preprocessing};
+use crate::models::{Gpt2Config, LlamaConfig, ModelConfig};
+use crate::quant::QuantScheme;
+
+/// Token that ends a document in GPT-2's vocabulary and in those made after it.
+const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// The content of `config.json`; `tokenizer` is the parsed `tokenizer.json` of a language model.
+pub(super) fn config_json(
+    card: &ModelCard,
+    scheme: QuantScheme,
+    tokenizer: Option<&Value>,
+) -> Result<Value, ExportError> {
+    let end = tokenizer.and_then(end_of_text_id);
+    Ok(match &card.model {
+        ModelConfig::Mlp(config) => image_config("mlp", config, &card.preprocessing)?,
+        ModelConfig::Cnn(config) => image_config("cnn", config, &card.preprocessing)?,
+        ModelConfig::ResNet(config) => image_config("resnet", config, &card.preprocessing)?,
+        ModelConfig::Gpt2(config) => gpt2_config(config, scheme, end),
+        ModelConfig::Llama(config) => llama_config(config, scheme, end),
+    })
+}
+
+/// The content of `generation_config.json`: how transformers generates by default.
+pub(super) fn generation_config_json(tokenizer: Option<&Value>) -> Value {
+    let end = tokenizer.and_then(end_of_text_id);
+    json!({ "do_sample": true, "temperature": 0.8, "top_k": 40, "bos_token_id": end, "eos_token_id": end })
+}
+
+/// The content of `tokenizer_config.json`: tells transformers to take `tokenizer.json` as it is, whatever the model.
+pub(super) fn tokenizer_config_json(card: &ModelCard, tokenizer: Option<&Value>) -> Value {
+    let mut config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": card.model.max_positions(),
+        "clean_up_tokenization_spaces": false,
+    });
+    if tokenizer.and_then(end_of_text_id).is_some() {
+        config["bos_token"] = END_OF_TEXT.into();
+        config["eos_token"] = END_OF_TEXT.into();
+    }
+    config
+}
+
+/// Number of the token that ends a document, when the tokenizer has one.
+pub(super) fn end_of_text_id(tokenizer: &Value) -> Option<u64> {
+    let added = tokenizer.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
+    let added = added.filter(|token| token.get("content").and_then(Value::as_str) == Some(END_OF_TEXT));
+    let in_vocab = || tokenizer.get("model")?.get("vocab")?.get(END_OF_TEXT)?.as_u64();
+    added.filter_map(|token| token.get("id")?.as_u64()).next().or_else(in_vocab)
+}
+
+fn image_config(kind: &str, config: &impl serde::Serialize, input: &Preprocessing) -> Result<Value, ExportError> {
+    let json_error = |source| ExportError::Json { what: "the model config", source, path: "config.json".into() };
+    let mut value = serde_json::to_value(config).map_err(json_error)?;
+    value["model_type"] = kind.into();
+    match input {
+        Preprocessing::Images { mean, std, classes } => {
+            let names = classes.iter().enumerate().map(|(id, name)| (id.to_string(), Value::from(name.as_str())));
+            value["id2label"] = Value::Object(names.collect());
+            value["image_mean"] = json!(mean);
+            value["image_std"] = json!(std);
+            Ok(value)
+        }
+        Preprocessing::Text => Err(ExportError::NotACheckpoint {
+            expected: format!("preprocessing of images for a {kind}"),
+            found: "preprocessing of text".to_owned(),
+            path: ModelCard::FILE.into(),
+        }),
+    }
+}
+
+/// The float type that transformers should compute in.
+fn torch_type(scheme: QuantScheme) -> &'static str {
+    match scheme {
+        QuantScheme::F32 => "float32",
+        QuantScheme::Bf16 => "bfloat16",
+        // What is quantized here has half-precision floats beside it.
+        QuantScheme::F16 | QuantScheme::Int8 | QuantScheme::Ternary => "float16",
+    }
+}
+
+fn gpt2_config(config: &Gpt2Config, scheme: QuantScheme, end: Option<u64>) -> Value {
+    json!({
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": config.vocab_size,
+        "n_positions": config.n_positions,
+        "n_ctx": config.n_positions,
+        "n_embd": config.n_embd,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_inner": null,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": config.layer_norm_epsilon,
+        "initializer_range": config.initializer_range,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "tie_word_embeddings": true,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "torch_dtype": torch_type(scheme),
+        "use_cache": true,
+    })
+}
+
+fn llama_config(config: &LlamaConfig, scheme: QuantScheme, end: Option<u64>) -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.hidden_size / config.num_attention_heads.max(1),
+        "hidden_act": "silu",
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": null,
+        "attention_bias": false,
+        "mlp_bias": false,
+        "attention_dropout": 0.0,
+        "initializer_range": config.initializer_range,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "torch_dtype": torch_type(scheme),
+        "use_cache": true,
+    })
+}

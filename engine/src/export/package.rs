@@ -1,0 +1,288 @@
+//! A package folder: written beside, read back, renamed.
+
+use std::path::{Path, PathBuf};
+
+use foretrain_edge::{FORMAT_VERSION, Manifest, PackagedFile};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::config_json::{config_json, generation_config_json, tokenizer_config_json};
+use super::format::{WeightsFormat, weights_format};
+use super::partial_folder::PartialFolder;
+use super::read_back::{ReadBack, read_back};
+use super::readme::{readme, run_command};
+use super::{Blocker, Checkpoint, ExportError, ModelCard, TOKENIZER_FILE, TargetPreset};
+use crate::device::{Watch, atomic_file};
+use crate::models::Network;
+use crate::quant::{QuantScheme, QuantizedWeights, plan, quantize_for, storage_notes};
+
+/// Room kept for the small files of a package, bytes.
+const SMALL_FILES_BYTES: u64 = 1 << 20;
+
+/// What quantization did to the validation metric, measured by the caller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Quality {
+    /// "accuracy" (share of 1, higher is better) or "loss" (nats per token, lower is better).
+    pub metric: String,
+    /// Metric of the checkpoint as trained.
+    pub before: f64,
+    /// Metric of the weights as stored.
+    pub after: f64,
+    /// Validation loss as trained, nats.
+    pub loss_before: f64,
+    /// Validation loss as stored, nats.
+    pub loss_after: f64,
+    /// Images or tokens it was measured on.
+    pub num_examples: u64,
+}
+
+/// A package on disk, verified.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// The folder.
+    pub package: PathBuf,
+    /// Files with their sizes in bytes, manifest included.
+    pub files: Vec<(String, u64)>,
+    /// Size of the weight file, bytes.
+    pub weight_file_bytes: u64,
+    /// Bytes of all tensors, scales included.
+    pub weight_bytes: u64,
+    /// Bits per weight over everything.
+    pub bits_per_weight: f64,
+    /// Relative L2 error of each tensor that is not stored as trained.
+    pub tensor_errors: Vec<(String, f64)>,
+    /// How far the shipped runtime's answers are from the trainer's on the same weights.
+    pub read_back: ReadBack,
+    /// The command that runs it.
+    pub run_command: String,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// A hardware target that models can be packaged for.
+pub trait ExportTarget {
+    /// Why this model cannot go there, shown beside the disabled button; empty when it can.
+    fn blockers(&self, model: &ModelCard) -> Vec<Blocker>;
+
+    /// Size of the weight file for this model before anything is computed, bytes; it takes most of a package.
+    /// Errors: a model config that builds no network.
+    fn predicted_bytes(&self, model: &ModelCard) -> Result<u64, ExportError>;
+
+    /// Writes the package into the new folder `output`, reads it back, compares it and runs it.
+    ///
+    /// `quality`: what the caller measured on [`quantize_for_target`]'s weights; goes into manifest and README.
+    /// Errors: any [`ExportError`]; whatever happens, `output` is a whole verified package or does not exist.
+    fn write(
+        &self,
+        checkpoint: &Checkpoint,
+        output: &Path,
+        quality: Option<&Quality>,
+        watch: Watch<'_>,
+    ) -> Result<Written, ExportError>;
+}
+
+/// The weights as `target` will store them: measure `.dequantized()` to know what the package is worth.
+/// Errors: as [`quantize_for`].
+pub fn quantize_for_target(
+    checkpoint: &Checkpoint,
+    target: &TargetPreset,
+    watch: Watch<'_>,
+) -> Result<QuantizedWeights, ExportError> {
+    let specs = Network::new(&checkpoint.card.model)?.specs();
+    let container = weights_format(&checkpoint.card, target).container();
+    Ok(quantize_for(&specs, &checkpoint.weights, target.scheme, container, watch)?)
+}
+
+/// [`ExportTarget::predicted_bytes`] of a preset.
+pub fn predicted_bytes(card: &ModelCard, target: &TargetPreset) -> Result<u64, ExportError> {
+    target.predicted_bytes(card)
+}
+
+/// [`ExportTarget::blockers`] of a preset.
+#[must_use]
+pub fn blockers(card: &ModelCard, target: &TargetPreset) -> Vec<Blocker> {
+    target.blockers(card)
+}
+
+/// [`ExportTarget::write`] of a preset.
+pub fn export_package(
+    checkpoint: &Checkpoint,
+    target: &TargetPreset,
+    output: &Path,
+    quality: Option<&Quality>,
+    watch: Watch<'_>,
+) -> Result<Written, ExportError> {
+    target.write(checkpoint, output, quality, watch)
+}
+
+impl ExportTarget for TargetPreset {
+    fn blockers(&self, model: &ModelCard) -> Vec<Blocker> {
+        match self.predicted_bytes(model) {
+            Err(error) => {
+                let remedy = "Train a model from a preset".to_owned();
+                vec![Blocker { what: error.to_string(), remedy }]
+            }
+            Ok(bytes) if bytes > self.memory_bytes => vec![too_large(bytes, self, model)],
+            Ok(_) => Vec::new(),
+        }
+    }
+
+    fn predicted_bytes(&self, model: &ModelCard) -> Result<u64, ExportError> {
+        let format = weights_format(model, self);
+        let specs = Network::new(&model.model)?.specs();
+        Ok(format.predicted_bytes(&plan(&specs, self.scheme, format.container()), model))
+    }
+
+    fn write(
+        &self,
+        checkpoint: &Checkpoint,
+        output: &Path,
+        quality: Option<&Quality>,
+        watch: Watch<'_>,
+    ) -> Result<Written, ExportError> {
+        let blockers = self.blockers(&checkpoint.card);
+        if !blockers.is_empty() {
+            return Err(ExportError::Blocked(blockers));
+        }
+        let tokenizer = read_tokenizer(checkpoint)?;
+        let tokenizer_bytes = tokenizer.as_ref().map_or(0, |(bytes, _)| bytes.len() as u64);
+        let needed_bytes = self.predicted_bytes(&checkpoint.card)? + tokenizer_bytes + SMALL_FILES_BYTES;
+        // The cheap checks come before the computing.
+        let folder = PartialFolder::create(output, needed_bytes)?;
+        let weights = quantize_for_target(checkpoint, self, watch)?;
+        let package = PackageInput { checkpoint, target: self, weights: &weights, tokenizer, quality };
+        let (format, notes) = package.fill(folder.path(), watch)?;
+        format.compare(&weights, &checkpoint.card, &folder.path().join(format.file_name()), watch)?;
+        let read_back = read_back(checkpoint, &weights, folder.path(), watch)?;
+        let files = file_sizes(folder.path())?;
+        let package_folder = folder.publish()?;
+        let weight_file_bytes = files.iter().find(|(name, _)| name == format.file_name()).map_or(0, |(_, size)| *size);
+        Ok(Written {
+            run_command: run_command(&checkpoint.card, &package_folder),
+            package: package_folder,
+            files,
+            weight_file_bytes,
+            weight_bytes: weights.bytes(),
+            bits_per_weight: weights.bits_per_weight(),
+            tensor_errors: weights.tensor_errors(),
+            notes: notes.into_iter().chain([read_back.note()]).collect(),
+            read_back,
+        })
+    }
+}
+
+/// Everything that goes into a package.
+struct PackageInput<'a> {
+    checkpoint: &'a Checkpoint,
+    target: &'a TargetPreset,
+    weights: &'a QuantizedWeights,
+    /// `tokenizer.json`: its bytes and what they say.
+    tokenizer: Option<(Vec<u8>, Value)>,
+    quality: Option<&'a Quality>,
+}
+
+impl PackageInput<'_> {
+    /// Writes all files, the manifest last; returns the container and what the user should know.
+    fn fill(&self, folder: &Path, watch: Watch<'_>) -> Result<(&'static dyn WeightsFormat, Vec<String>), ExportError> {
+        let card = &self.checkpoint.card;
+        let format = weights_format(card, self.target);
+        let tokenizer = self.tokenizer.as_ref().map(|(_, parsed)| parsed);
+        let mut notes = storage_notes(self.weights);
+        let weights_path = folder.join(format.file_name());
+        notes.extend(format.write(self.weights, card, tokenizer, &weights_path, watch)?);
+        write_json(&folder.join("config.json"), &config_json(card, self.target.scheme, tokenizer)?)?;
+        if let Some((bytes, parsed)) = &self.tokenizer {
+            atomic_file::write_bytes(&folder.join(TOKENIZER_FILE), bytes)?;
+            write_json(&folder.join("tokenizer_config.json"), &tokenizer_config_json(card, Some(parsed)))?;
+            write_json(&folder.join("generation_config.json"), &generation_config_json(Some(parsed)))?;
+        }
+        let text = readme(card, self.target, self.weights, format.file_name(), self.quality, &notes);
+        atomic_file::write_bytes(&folder.join("README.md"), text.as_bytes())?;
+        write_json(&folder.join("manifest.json"), &self.manifest(folder, watch)?)?;
+        Ok((format, notes))
+    }
+
+    fn manifest(&self, folder: &Path, watch: Watch<'_>) -> Result<Manifest, ExportError> {
+        let mut files = Vec::new();
+        for (name, bytes) in file_sizes(folder)? {
+            watch.check()?;
+            let sha256 = sha256_of(&folder.join(&name))?;
+            files.push(PackagedFile { name, bytes, sha256 });
+        }
+        Ok(Manifest {
+            format_version: FORMAT_VERSION,
+            name: self.checkpoint.card.name.clone(),
+            target: self.target.id.clone(),
+            scheme: self.target.scheme.label().to_owned(),
+            files,
+            metrics: json!({
+                "quality": self.quality,
+                "weight_bytes": self.weights.bytes(),
+                "bits_per_weight": self.weights.bits_per_weight(),
+                "tensor_errors": self.weights.tensor_errors(),
+            }),
+            provenance: json!(self.checkpoint.card),
+        })
+    }
+}
+
+fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Option<(Vec<u8>, Value)>, ExportError> {
+    let Some(path) = &checkpoint.tokenizer_json else { return Ok(None) };
+    let bytes = std::fs::read(path).map_err(|source| ExportError::read(path, source))?;
+    let parsed = serde_json::from_slice(&bytes).map_err(|source| ExportError::Json {
+        what: "the tokenizer",
+        source,
+        path: path.clone(),
+    })?;
+    Ok(Some((bytes, parsed)))
+}
+
+fn too_large(bytes: u64, target: &TargetPreset, card: &ModelCard) -> Blocker {
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let what = format!(
+        "The weights take {:.1} GB, {} has {:.1} GB for a model",
+        gigabytes(bytes),
+        target.name,
+        gigabytes(target.memory_bytes)
+    );
+    let ternary = TargetPreset { scheme: QuantScheme::Ternary, ..target.clone() };
+    let fits_ternary = ternary.predicted_bytes(card).is_ok_and(|bytes| bytes <= target.memory_bytes);
+    let remedy = if fits_ternary && target.scheme != QuantScheme::Ternary {
+        "Choose a ternary target, or a smaller model"
+    } else {
+        "Choose a target with more memory, or a smaller model"
+    };
+    Blocker { what, remedy: remedy.to_owned() }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ExportError> {
+    Ok(atomic_file::write(path, |file| Ok(serde_json::to_writer_pretty(file, value)?))?)
+}
+
+/// Plain files of a folder with their sizes in bytes, by name.
+fn file_sizes(folder: &Path) -> Result<Vec<(String, u64)>, ExportError> {
+    let failed = |source| ExportError::read(folder, source);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        files.push((entry.file_name().to_string_lossy().into_owned(), entry.metadata().map_err(failed)?.len()));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn sha256_of(path: &Path) -> Result<String, ExportError> {
+    use sha2::{Digest, Sha256};
+    use std::io::Read;
+    let failed = |source| ExportError::read(path, source);
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0_u8; 1 << 20];
+    loop {
+        let count = file.read(&mut buffer).map_err(failed)?;
+        if count == 0 {
+            return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        hasher.update(&buffer[..count]);
+    }
+}

@@ -1,0 +1,135 @@
+//! A folder that becomes visible whole or leaves nothing behind.
+
+use std::path::{Path, PathBuf};
+
+use super::ExportError;
+use crate::device::atomic_file::{self, WriteError};
+
+/// A folder beside the one wanted; removed when dropped before it is published.
+#[derive(Debug)]
+pub(super) struct PartialFolder {
+    path: PathBuf,
+    target: PathBuf,
+    /// Folders above that were created for it, innermost last.
+    created: Vec<PathBuf>,
+    is_published: bool,
+}
+
+impl PartialFolder {
+    /// Creates `.NAME.partial-PID` beside `target`, after a look at whether the disk has `needed_bytes` free.
+    /// Errors: [`ExportError::Exists`], [`ExportError::DiskSpace`], [`ExportError::Write`].
+    pub(super) fn create(target: &Path, needed_bytes: u64) -> Result<Self, ExportError> {
+        // `symlink_metadata` also finds a dangling link, which `exists` would not.
+        if target.symlink_metadata().is_ok() {
+            return Err(ExportError::Exists { path: target.to_owned() });
+        }
+        let name = target.file_name().ok_or_else(|| {
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "it ends in no name");
+            WriteError::new("creating", target, source)
+        })?;
+        let parent = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let missing: Vec<PathBuf> = parent
+            .ancestors()
+            .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+            .map(Path::to_owned)
+            .collect();
+        let existing = missing.last().map_or(parent.as_path(), |last| last.parent().unwrap_or(last));
+        let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+        // A file system that cannot tell is given the benefit of the doubt: writing will say so soon enough.
+        if let Ok(free_bytes) = fs4::available_space(existing)
+            && free_bytes < needed_bytes
+        {
+            return Err(ExportError::DiskSpace { needed_bytes, free_bytes, path: target.to_owned() });
+        }
+        let mut partial_name = std::ffi::OsString::from(".");
+        partial_name.push(name);
+        partial_name.push(format!(".partial-{}", std::process::id()));
+        let mut folder = Self {
+            path: parent.join(partial_name),
+            target: target.to_owned(),
+            created: Vec::new(),
+            is_published: false,
+        };
+        for parent in missing.into_iter().rev() {
+            std::fs::create_dir(&parent).map_err(|source| WriteError::new("creating", &parent, source))?;
+            folder.created.push(parent);
+        }
+        // One that is there already was left by a process that was killed and had our number: nobody else's.
+        let _ = std::fs::remove_dir_all(&folder.path);
+        std::fs::create_dir(&folder.path).map_err(|source| WriteError::new("creating", &folder.target, source))?;
+        Ok(folder)
+    }
+
+    /// Where to write.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the folder its name. Errors: [`ExportError::Exists`] when somebody took it meanwhile.
+    pub(super) fn publish(mut self) -> Result<PathBuf, ExportError> {
+        if self.target.symlink_metadata().is_ok() {
+            return Err(ExportError::Exists { path: self.target.clone() });
+        }
+        atomic_file::publish_folder(&self.path, &self.target)?;
+        self.is_published = true;
+        Ok(self.target.clone())
+    }
+}
+
+impl Drop for PartialFolder {
+    fn drop(&mut self) {
+        if self.is_published {
+            return;
+        }
+        // Nothing better can be done with a failure here; what matters is that the real name was never taken.
+        let _ = std::fs::remove_dir_all(&self.path);
+        for folder in self.created.iter().rev() {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropped_leaves_nothing_published_leaves_the_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("a/b/package");
+        let partial = PartialFolder::create(&target, 1).unwrap();
+        std::fs::write(partial.path().join("file"), "x").unwrap();
+        drop(partial);
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+        let partial = PartialFolder::create(&target, 1).unwrap();
+        std::fs::write(partial.path().join("file"), "x").unwrap();
+        partial.publish().unwrap();
+        assert!(target.join("file").is_file());
+        assert_eq!(std::fs::read_dir(target.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn existing_folders_and_full_disks_are_refused_before_anything_is_written() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("package");
+        assert!(matches!(PartialFolder::create(&target, u64::MAX), Err(ExportError::DiskSpace { .. })));
+        std::fs::create_dir(&target).unwrap();
+        assert!(matches!(PartialFolder::create(&target, 1), Err(ExportError::Exists { .. })));
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_name_taken_meanwhile_is_not_written_over() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("package");
+        let partial = PartialFolder::create(&target, 1).unwrap();
+        std::fs::write(&target, "somebody else's").unwrap();
+        assert!(matches!(partial.publish(), Err(ExportError::Exists { .. })));
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "somebody else's");
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+}

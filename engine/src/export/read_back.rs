@@ -1,0 +1,162 @@
+//! The last check of a package: the runtime that ships opens it and answers like the trainer's network does.
+
+use std::path::Path;
+
+use candle_core::{D, Device, Tensor};
+use foretrain_edge::Package;
+use rand::RngExt;
+
+use super::{Checkpoint, ExportError, Preprocessing};
+use crate::device::Watch;
+use crate::device::seed::{Stream, stream};
+use crate::models::{DataShape, Forward, Mode, Network, Params};
+use crate::quant::{QuantScheme, QuantizedWeights};
+
+/// Random images, or token sequences, that both are asked about.
+const NUM_INPUTS: u64 = 4;
+/// Longest random token sequence.
+const MAX_TOKENS: usize = 32;
+/// Seed of the random inputs: any number, the same for every package.
+const SEED: u64 = 0x5eed;
+/// Largest relative distance for float weights: both sides compute in f32 and differ in the order of sums only.
+const FLOAT_TOLERANCE: f64 = 2e-3;
+/// Largest relative distance for int8 and ternary weights: the runtime also rounds activations to 8 bits, layer after
+/// layer. A wrong scale, layout or row order gives distances around 1.
+const QUANTIZED_TOLERANCE: f64 = 0.15;
+
+/// How far the shipped runtime's answers are from the trainer's, on the same stored weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ReadBack {
+    /// Random inputs compared.
+    pub num_inputs: u64,
+    /// ‖runtime - trainer‖₂ / ‖trainer‖₂ over all answers (logits of images, losses of next tokens).
+    pub relative_distance: f64,
+    /// The largest distance that passes.
+    pub tolerance: f64,
+}
+
+impl ReadBack {
+    /// In words.
+    pub(super) fn note(&self) -> String {
+        format!(
+            "Read back: foretrain-edge answers {} random inputs within {:.2}% of the trainer's network (limit {:.1}%)",
+            self.num_inputs,
+            self.relative_distance * 100.0,
+            self.tolerance * 100.0
+        )
+    }
+}
+
+/// Opens the package in `folder`, verifies its checksums, and compares its answers with the network's.
+/// Errors: [`ExportError::Runtime`] when it does not open or answer; [`ExportError::ReadBack`] when answers differ.
+pub(super) fn read_back(
+    checkpoint: &Checkpoint,
+    weights: &QuantizedWeights,
+    folder: &Path,
+    watch: Watch<'_>,
+) -> Result<ReadBack, ExportError> {
+    let failed =
+        |tried| move |error: foretrain_edge::EdgeError| ExportError::Runtime { tried, what: error.to_string() };
+    watch.step("verifying checksums", 0, None)?;
+    let package = Package::open(folder).map_err(failed("opening the package in foretrain-edge"))?;
+    package.verify_checksums().map_err(failed("verifying the package"))?;
+    let network = Network::new(&checkpoint.card.model)?;
+    let params = weights.dequantized()?;
+    let (mut runtime, mut trainer) = (Vec::new(), Vec::new());
+    for index in 0..NUM_INPUTS {
+        watch.step("running the package", index, Some(NUM_INPUTS))?;
+        match random_input(checkpoint, index) {
+            Input::Pixels { pixels, shape } => {
+                runtime.extend(package.logits(&pixels).map_err(failed("running the package"))?);
+                trainer.extend(image_logits(&network, &params, &checkpoint.card.preprocessing, &pixels, shape)?);
+            }
+            Input::Tokens(tokens) => {
+                runtime.extend(package.token_losses(&tokens).map_err(failed("running the package"))?);
+                trainer.extend(token_losses(&network, &params, &tokens)?);
+            }
+        }
+    }
+    let tolerance = match weights.scheme() {
+        QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => FLOAT_TOLERANCE,
+        QuantScheme::Int8 | QuantScheme::Ternary => QUANTIZED_TOLERANCE,
+    };
+    let relative_distance = relative_distance(&runtime, &trainer);
+    // A distance that is no number must not pass.
+    if relative_distance.is_nan() || relative_distance > tolerance || runtime.len() != trainer.len() {
+        return Err(ExportError::ReadBack {
+            what: "answers of foretrain-edge".to_owned(),
+            expected: format!("a relative distance of at most {tolerance} to the trainer's network"),
+            found: format!("{relative_distance:.4} over {} numbers", runtime.len()),
+        });
+    }
+    Ok(ReadBack { num_inputs: NUM_INPUTS, relative_distance, tolerance })
+}
+
+enum Input {
+    /// (channels, height, width), 0 to 255.
+    Pixels {
+        pixels: Vec<u8>,
+        shape: (usize, usize, usize),
+    },
+    Tokens(Vec<u32>),
+}
+
+fn random_input(checkpoint: &Checkpoint, index: u64) -> Input {
+    let mut rng = stream(SEED, Stream::Sample, index);
+    match checkpoint.card.model.data_shape() {
+        DataShape::Images { channels, height, width, .. } => {
+            let pixels = (0..channels * height * width).map(|_| rng.random::<u8>()).collect();
+            Input::Pixels { pixels, shape: (channels, height, width) }
+        }
+        DataShape::Text { vocab_size } => {
+            let count = MAX_TOKENS.min(checkpoint.card.model.max_positions().unwrap_or(MAX_TOKENS));
+            // One more than the positions: the last token is only predicted.
+            let last = u32::try_from(vocab_size.max(1)).unwrap_or(u32::MAX);
+            Input::Tokens((0..=count).map(|_| rng.random_range(0..last)).collect())
+        }
+    }
+}
+
+fn image_logits(
+    network: &Network,
+    params: &Params,
+    preprocessing: &Preprocessing,
+    pixels: &[u8],
+    (channels, height, width): (usize, usize, usize),
+) -> Result<Vec<f32>, ExportError> {
+    let (mean, std) = match preprocessing {
+        Preprocessing::Images { mean, std, .. } => (mean.clone(), std.clone()),
+        Preprocessing::Text => (vec![0.0; channels], vec![1.0; channels]),
+    };
+    let plane = (height * width).max(1);
+    let normalize = |(index, pixel): (usize, &u8)| {
+        let channel = index / plane;
+        let at = |values: &[f32], default| values.get(channel).copied().unwrap_or(default);
+        (f32::from(*pixel) / 255.0 - at(&mean, 0.0)) / at(&std, 1.0)
+    };
+    let input: Vec<f32> = pixels.iter().enumerate().map(normalize).collect();
+    let input = Tensor::from_vec(input, (1, channels, height, width), &Device::Cpu)?;
+    let logits = network.forward(&Forward::new(params, Mode::Eval), &input)?;
+    Ok(logits.flatten_all()?.to_vec1()?)
+}
+
+/// Nats of each next token: n tokens give n - 1 numbers.
+fn token_losses(network: &Network, params: &Params, tokens: &[u32]) -> Result<Vec<f32>, ExportError> {
+    let count = tokens.len().saturating_sub(1);
+    let tokens = Tensor::from_slice(tokens, (1, tokens.len()), &Device::Cpu)?;
+    let logits = network.forward(&Forward::new(params, Mode::Eval), &tokens.narrow(1, 0, count)?.contiguous()?)?;
+    let logits = logits.squeeze(0)?;
+    let targets = tokens.narrow(1, 1, count)?.squeeze(0)?.unsqueeze(1)?.contiguous()?;
+    let chosen = logits.contiguous()?.gather(&targets, D::Minus1)?.squeeze(1)?;
+    let normalizer = logits.log_sum_exp(D::Minus1)?;
+    Ok((normalizer - chosen)?.to_vec1()?)
+}
+
+/// ‖a - b‖₂ / ‖b‖₂.
+fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
+    let square = |value: f64| value * value;
+    let distance: f64 = a.iter().zip(b).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    let norm: f64 = b.iter().map(|b| square(f64::from(*b))).sum();
+    // A network that answers 0 everywhere (all weights zero) is matched by answering 0.
+    if norm > 0.0 { (distance / norm).sqrt() } else { distance.sqrt() }
+}

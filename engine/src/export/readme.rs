@@ -1,0 +1,179 @@
+//! `README.md` of a package: how to run it, where it comes from, what it is worth, where it ends.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{ModelCard, Preprocessing, Quality, TargetPreset};
+use crate::quant::{QuantScheme, QuantizedWeights};
+
+/// The command that tries a package in `folder`.
+pub(super) fn run_command(card: &ModelCard, folder: &Path) -> String {
+    format!("foretrain infer --package {} {}", quoted(&folder.to_string_lossy()), example_input(card))
+}
+
+/// The text. `weights_file`: name of the weight file; `notes`: sentences about the storage.
+pub(super) fn readme(
+    card: &ModelCard,
+    target: &TargetPreset,
+    weights: &QuantizedWeights,
+    weights_file: &str,
+    quality: Option<&Quality>,
+    notes: &[String],
+) -> String {
+    let mut text = String::new();
+    // Writing into a string cannot fail.
+    let _ = write_all(&mut text, card, target, weights, weights_file, quality, notes);
+    text
+}
+
+fn write_all(
+    out: &mut String,
+    card: &ModelCard,
+    target: &TargetPreset,
+    weights: &QuantizedWeights,
+    weights_file: &str,
+    quality: Option<&Quality>,
+    notes: &[String],
+) -> std::fmt::Result {
+    let scheme = weights.scheme().label();
+    writeln!(out, "# {}\n", card.name)?;
+    writeln!(
+        out,
+        "A {} with {}, trained on {} and stored as {scheme} for: {} ({}).\n",
+        card.family(),
+        card.size_label(),
+        card.dataset_name,
+        target.name,
+        target.examples
+    )?;
+    writeln!(out, "## Run it\n\nIn this folder:\n\n```sh")?;
+    writeln!(out, "foretrain-edge run --package . {}", example_input(card))?;
+    writeln!(out, "foretrain infer --package . {}", example_input(card))?;
+    writeln!(out, "```\n")?;
+    write_other_runtimes(out, card, weights.scheme(), weights_file, notes)?;
+    write_quality(out, card, weights, quality)?;
+    writeln!(out, "## Storage\n\n{}.\n", target.why)?;
+    for note in notes {
+        writeln!(out, "- {note}.")?;
+    }
+    write_provenance(out, card)?;
+    write_limits(out, card, weights.scheme())?;
+    writeln!(out, "## Files\n\nSizes and SHA-256 of every file are in `manifest.json`.")
+}
+
+fn write_other_runtimes(
+    out: &mut String,
+    card: &ModelCard,
+    scheme: QuantScheme,
+    weights_file: &str,
+    notes: &[String],
+) -> std::fmt::Result {
+    if !card.is_language_model() {
+        return Ok(());
+    }
+    let is_float = match scheme {
+        QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => true,
+        QuantScheme::Int8 | QuantScheme::Ternary => false,
+    };
+    let has_vocabulary = !notes.iter().any(|note| note.contains("no vocabulary"));
+    if weights_file == "model.gguf" && has_vocabulary {
+        writeln!(out, "In llama.cpp:\n\n```sh\nllama-cli -m model.gguf -p \"Once upon a time\"\n```\n")?;
+    } else if weights_file != "model.gguf" && is_float {
+        writeln!(
+            out,
+            "In Python, with transformers:\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
+             tokenizer = AutoTokenizer.from_pretrained(\".\")\nmodel = AutoModelForCausalLM.from_pretrained(\".\")\n\
+             tokens = tokenizer(\"Once upon a time\", return_tensors=\"pt\")\n\
+             print(tokenizer.decode(model.generate(tokens.input_ids, max_new_tokens=50)[0]))\n```\n"
+        )?;
+    }
+    Ok(())
+}
+
+fn write_quality(
+    out: &mut String,
+    card: &ModelCard,
+    weights: &QuantizedWeights,
+    quality: Option<&Quality>,
+) -> std::fmt::Result {
+    writeln!(out, "## Quality\n")?;
+    match quality {
+        Some(quality) => {
+            writeln!(out, "Measured on {} validation examples or tokens.\n", quality.num_examples)?;
+            writeln!(out, "| | as trained (f32) | in this package |\n|---|---|---|")?;
+            let of_metric = |value: f64| match quality.metric.as_str() {
+                "accuracy" => format!("{:.2}%", value * 100.0),
+                _ => format!("{value:.4}"),
+            };
+            let (before, after) = (of_metric(quality.before), of_metric(quality.after));
+            writeln!(out, "| {} | {before} | {after} |", quality.metric)?;
+            if quality.metric != "loss" {
+                writeln!(out, "| loss, nats | {:.4} | {:.4} |", quality.loss_before, quality.loss_after)?;
+            }
+        }
+        None => {
+            writeln!(out, "Not measured for this package.\n\n| | as trained (f32) | in this package |\n|---|---|---|")?
+        }
+    }
+    writeln!(
+        out,
+        "| weights, bytes | {} | {} |\n| bits per weight | 32 | {:.2} |\n",
+        weights.num_weights() * 4,
+        weights.bytes(),
+        weights.bits_per_weight()
+    )?;
+    if quality.is_none() {
+        let figure = |value: Option<f64>| value.map_or("not measured".to_owned(), |value| format!("{value:.4}"));
+        writeln!(out, "Validation loss of the checkpoint: {}.\n", figure(card.validation_loss))?;
+    }
+    Ok(())
+}
+
+fn write_provenance(out: &mut String, card: &ModelCard) -> std::fmt::Result {
+    writeln!(out, "\n## Where it comes from\n")?;
+    writeln!(
+        out,
+        "- Data: {}; split: {} ({} training, {} validation, {} test examples or tokens).",
+        card.dataset_name, card.split.rule, card.split.num_train, card.split.num_validation, card.split.num_test
+    )?;
+    writeln!(out, "- Recipe: {} tier, step {} of {}.", card.tier, card.step, card.num_steps)?;
+    writeln!(out, "- Trained and exported by Foretrain {}.", card.version)?;
+    writeln!(out, "- The whole record is in `manifest.json` under `provenance`.\n")
+}
+
+fn write_limits(out: &mut String, card: &ModelCard, scheme: QuantScheme) -> std::fmt::Result {
+    writeln!(out, "## Limits\n")?;
+    match &card.preprocessing {
+        Preprocessing::Images { classes, .. } => {
+            writeln!(out, "- It knows {} classes and always answers with one of them.", classes.len())?;
+            writeln!(out, "- Images unlike its training data (other size, colors or framing) are answered poorly.")?;
+        }
+        Preprocessing::Text => {
+            writeln!(
+                out,
+                "- It continues text like its training data; it has not been taught to follow instructions."
+            )?;
+            if let Some(positions) = card.model.max_positions() {
+                writeln!(out, "- It sees at most {positions} tokens at once.")?;
+            }
+        }
+    }
+    match scheme {
+        QuantScheme::Ternary => writeln!(
+            out,
+            "- Its matrices were rounded to three values after training; the table above says what that cost.\n"
+        ),
+        QuantScheme::Int8 => writeln!(out, "- foretrain-edge also rounds activations to 8 bits.\n"),
+        QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => writeln!(out),
+    }
+}
+
+fn example_input(card: &ModelCard) -> &'static str {
+    if card.is_language_model() { "--prompt \"Once upon a time\"" } else { "--image picture.png" }
+}
+
+/// As a shell reads it in one piece.
+fn quoted(path: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:".contains(c);
+    if path.chars().all(is_plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+}
