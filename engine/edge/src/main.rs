@@ -1,2 +1,24 @@
-//! Command line of the edge runtime.
-fn main() {}
+//! Command line of the edge runtime: `run`, `classify`, `info`.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::run(&cli::Arguments::parse(), &mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(error) if cli::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "a command line's error belongs on the error stream")]
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}

@@ -1,6 +1,7 @@
 //! A package folder: manifest, config, weights, tokenizer.
 
 mod files;
+mod image_file;
 mod manifest;
 mod open;
 

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
 use super::files::{read_small, sha256, size};
+use super::image_file::read_pixels;
 use super::manifest::Manifest;
 use crate::EdgeError;
 use crate::models::{Config, ImageModel, LanguageModel, TextConfig, softmax};
-use crate::text::{GenerateOptions, Generated, generate, token_losses};
+use crate::text::{GenerateOptions, Generated, generate, guarded, token_losses};
 use crate::weights::Weights;
 
 /// Largest manifest or config, in bytes.
 const MAX_JSON_BYTES: u64 = 16 << 20;
 /// Largest tokenizer, in bytes.
-const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
+const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
 /// What a model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +159,15 @@ impl Package {
         self.image_model()?.logits(pixels)
     }
 
+    /// The picture in the PNG or JPEG file at `path` as the pixels that [`Package::classify`] takes: scaled to the
+    /// model's height and width, gray or red, green, blue as the model reads.
+    ///
+    /// Errors: [`EdgeError::Input`] for a language model; [`EdgeError::Read`], [`EdgeError::Format`] for the file.
+    pub fn read_image(&self, path: &Path) -> Result<Vec<u8>, EdgeError> {
+        let config = self.image_model()?.config();
+        read_pixels(path, config.channels, config.height, config.width)
+    }
+
     /// Continues `prompt`. `on_token` gets each piece of new text (empty while a character is incomplete) and returns
     /// false to stop. When the text outgrows the model's positions, its older half is forgotten.
     ///
@@ -209,6 +219,9 @@ impl Package {
 
 fn open_tokenizer(path: &Path) -> Result<Tokenizer, EdgeError> {
     let content = read_small(path, MAX_TOKENIZER_BYTES)?;
-    Tokenizer::from_bytes(&content)
-        .map_err(|error| EdgeError::format(path, "a Hugging Face tokenizer", error.to_string()))
+    // Most damage shows here; the tokenizer's own parser would panic on some of it.
+    let json: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(&content);
+    let refuse = |found: String| EdgeError::format(path, "a Hugging Face tokenizer", found);
+    json.map_err(|error| refuse(error.to_string()))?;
+    guarded(|| Tokenizer::from_bytes(&content)).map_err(refuse)
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use tokenizers::Tokenizer;
 
+use super::guard::guarded;
 use super::sampler::Sampler;
 use super::stream::TextStream;
 use crate::EdgeError;
@@ -53,10 +54,8 @@ pub(crate) fn generate(
     if !options.temperature.is_finite() || options.temperature < 0.0 {
         return Err(EdgeError::input(tried, "a temperature of at least 0", options.temperature.to_string()));
     }
-    let encoding = tokenizer.encode(prompt, false).map_err(|error| EdgeError::Tokenizer {
-        tried: "encoding the prompt".to_owned(),
-        message: error.to_string(),
-    })?;
+    let encoding = guarded(|| tokenizer.encode(prompt, false))
+        .map_err(|message| EdgeError::Tokenizer { tried: "encoding the prompt".to_owned(), message })?;
     let mut tokens = encoding.get_ids().to_vec();
     if tokens.is_empty() {
         return Err(EdgeError::input(tried, "a prompt of at least one known token", format!("{prompt:?}")));

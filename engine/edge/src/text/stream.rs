@@ -2,6 +2,7 @@
 
 use tokenizers::Tokenizer;
 
+use super::guard::guarded;
 use crate::EdgeError;
 
 /// Turns tokens into text piece by piece. A token may be part of a character, and a decoder may treat the first token
@@ -53,8 +54,52 @@ impl<'a> TextStream<'a> {
 
     fn decode(&self, start: usize, end: usize) -> Result<String, EdgeError> {
         let tokens = self.tokens.get(start..end).unwrap_or_default();
-        self.tokenizer
-            .decode(tokens, true)
-            .map_err(|error| EdgeError::Tokenizer { tried: "decoding tokens".to_owned(), message: error.to_string() })
+        let text = guarded(|| self.tokenizer.decode(tokens, true));
+        text.map_err(|message| EdgeError::Tokenizer { tried: "decoding tokens".to_owned(), message })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tokenizers::decoders::byte_level::ByteLevel;
+    use tokenizers::models::bpe::BPE;
+
+    use super::*;
+
+    /// One token per byte, as GPT-2's tokenizer without merges.
+    fn byte_tokenizer() -> Tokenizer {
+        let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+        alphabet.sort_unstable();
+        let vocab: Vec<(String, u32)> = alphabet.iter().map(char::to_string).zip(0..).collect();
+        let vocab: [(String, u32); 256] = vocab.try_into().unwrap();
+        let bpe = BPE::builder().vocab_and_merges(vocab, vec![]).build().unwrap();
+        let mut tokenizer = Tokenizer::new(bpe);
+        tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, false)));
+        tokenizer.with_decoder(Some(ByteLevel::default()));
+        tokenizer
+    }
+
+    #[test]
+    fn characters_come_whole() {
+        let tokenizer = byte_tokenizer();
+        let text = "né → 🦀!";
+        let tokens = tokenizer.encode(text, false).unwrap().get_ids().to_vec();
+        assert_eq!(tokens.len(), text.len());
+        let mut stream = TextStream::new(&tokenizer, &[]);
+        let pieces: Vec<String> = tokens.iter().map(|&token| stream.push(token).unwrap()).collect();
+        assert_eq!(pieces.concat() + &stream.finish().unwrap(), text);
+        assert_eq!(&pieces[..3], ["n", "", "é"]);
+    }
+
+    #[test]
+    fn a_prompt_is_not_repeated_and_broken_bytes_come_at_the_end() {
+        let tokenizer = byte_tokenizer();
+        let tokens = tokenizer.encode("abcdefé", false).unwrap().get_ids().to_vec();
+        let mut stream = TextStream::new(&tokenizer, &tokens[..5]);
+        assert_eq!(stream.push(tokens[5]).unwrap(), "f");
+        assert_eq!(stream.push(tokens[6]).unwrap(), "");
+        assert_eq!(stream.finish().unwrap(), "\u{fffd}");
+        assert_eq!(stream.finish().unwrap(), "");
     }
 }

@@ -9,8 +9,6 @@ mod matrix;
 mod safetensors_file;
 mod store;
 mod tensor;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use matrix::Matrix;
 pub(crate) use store::{Layout, Weights};

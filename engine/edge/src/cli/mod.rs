@@ -1,0 +1,61 @@
+//! Arguments, and one file per subcommand.
+
+mod classify;
+mod generate;
+mod info;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  foretrain-edge info --package packages/digits-edge
+  foretrain-edge classify --package packages/digits-edge --image three.png seven.png
+  foretrain-edge run --package packages/shakespeare-cpu --prompt \"ROMEO:\" --max-tokens 200
+  foretrain-edge run --package packages/shakespeare-cpu --prompt \"ROMEO:\" --temperature 0 --json";
+
+/// Runs packages that Foretrain exported, on the CPU alone.
+#[derive(Debug, Parser)]
+#[command(name = "foretrain-edge", version, after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Continue a prompt with a language model, word by word.
+    Run(generate::RunArguments),
+    /// Name what pictures show with an image model.
+    Classify(classify::ClassifyArguments),
+    /// Show what a package holds.
+    Info(info::InfoArguments),
+}
+
+/// What every subcommand takes.
+#[derive(Debug, Args)]
+struct PackageArguments {
+    /// Folder of the package (the one that holds manifest.json).
+    #[arg(long, value_name = "DIR")]
+    package: PathBuf,
+    /// Print one JSON object on one line instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand, writing its answer to `out`.
+pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
+    match &arguments.command {
+        Command::Run(arguments) => generate::run(arguments, out),
+        Command::Classify(arguments) => classify::run(arguments, out),
+        Command::Info(arguments) => info::run(arguments, out),
+    }
+}
+
+/// True when whoever read our output went away.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io_error = error.downcast_ref::<std::io::Error>();
+    io_error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

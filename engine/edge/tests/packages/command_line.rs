@@ -1,0 +1,63 @@
+//! The binary as a user runs it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use super::builder::{Scheme, write};
+use super::image_models::{image_files, mlp};
+use super::language_models::{gpt2, text_files};
+
+fn run(arguments: &[&str], dir: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_foretrain-edge")).args(arguments).arg("--package").arg(dir).output().unwrap()
+}
+
+#[track_caller]
+fn text(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn run_streams_text_or_prints_json() {
+    let dir = write(&text_files(&gpt2(Scheme::Ternary)));
+    let arguments = ["run", "--prompt", "abc", "--max-tokens", "5", "--seed", "2"];
+    let plain = text(&run(&arguments, dir.path()));
+    assert!(plain.starts_with("abc") && plain.contains("5 tokens"), "{plain}");
+    let json: Value = serde_json::from_str(&text(&run(&[&arguments[..], &["--json"]].concat(), dir.path()))).unwrap();
+    assert_eq!(json["num_tokens"], 5);
+    assert!(plain.starts_with(&format!("abc{}", json["text"].as_str().unwrap())), "{plain} {json}");
+}
+
+#[test]
+fn classify_names_pictures_and_info_describes() {
+    let dir = write(&image_files(&mlp(Scheme::Int8)));
+    let picture = dir.path().join("picture.png");
+    image::RgbImage::from_pixel(20, 20, image::Rgb([200, 10, 90])).save(&picture).unwrap();
+    let picture = picture.to_str().unwrap();
+    let plain = text(&run(&["classify", "--image", picture, picture], dir.path()));
+    assert_eq!(plain.matches("picture.png").count(), 2, "{plain}");
+    assert!(plain.contains("kind 0") && plain.contains('%'), "{plain}");
+    let json: Value =
+        serde_json::from_str(&text(&run(&["classify", "--json", "--top", "2", "--image", picture], dir.path())))
+            .unwrap();
+    assert_eq!(json["images"][0]["classes"].as_array().unwrap().len(), 2);
+    let plain = text(&run(&["info", "--verify"], dir.path()));
+    assert!(plain.contains("7 x 5") && plain.contains("INT8") && plain.contains("checksums match"), "{plain}");
+    let json: Value = serde_json::from_str(&text(&run(&["info", "--json"], dir.path()))).unwrap();
+    assert_eq!(json["kind"]["reads"], "images");
+}
+
+#[test]
+fn errors_name_the_file_and_end_with_a_code() {
+    let dir = write(&image_files(&mlp(Scheme::Int8)));
+    let check = |output: &Output, says: &str| {
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && message.contains(says), "{message}");
+    };
+    check(&run(&["run", "--prompt", "a"], dir.path()), "expected a language model");
+    check(&run(&["info"], &dir.path().join("nowhere")), "nowhere");
+    std::fs::write(dir.path().join("model.safetensors"), b"").unwrap();
+    check(&run(&["info"], dir.path()), "model.safetensors");
+}
