@@ -148,7 +148,9 @@ pub struct RunSummary {
     pub validation_accuracy: Option<f64>,
     /// How it ended; `None` when it never did (killed).
     pub ended: Option<StopReason>,
-    /// A complete checkpoint exists.
+    /// A process is training it now.
+    pub is_running: bool,
+    /// It has steps left and a complete checkpoint to do them from.
     pub is_resumable: bool,
 }
 

@@ -52,4 +52,7 @@ pub struct RunConfig {
     pub device: ComputeDevice,
     /// Most memory the run may use, bytes; 0 takes 80% of the machine's.
     pub memory_budget_bytes: u64,
+    /// Folder in which the run's own folder is made; not part of the recipe.
+    #[serde(skip)]
+    pub runs_folder: std::path::PathBuf,
 }

@@ -1,0 +1,23 @@
+//! History to points to drawing.
+//!
+//! Invariants: downsampling keeps each bucket's extremes; a value that is not a number breaks the
+//! line and leaves a mark; forecasts are their own dashed curves, never mixed with measurements;
+//! a frame's work grows with the plot's width, not with the run's length.
+
+mod csv;
+mod curve;
+mod export;
+mod kind;
+mod phase_strip;
+mod plot_card;
+mod run_series;
+mod series;
+
+pub use csv::csv_of;
+pub use curve::{Curve, CurveStyle};
+pub use export::{ExportSlot, export_csv, export_png};
+pub use kind::{PlotKind, curves_of};
+pub use phase_strip::{PhaseTrack, phase_strip_ui};
+pub use plot_card::{PlotAnswer, PlotView, Readout, plot_card_ui};
+pub use run_series::{RunSeries, SeriesKey};
+pub use series::{Drawn, Run, Series, Span};

@@ -1,0 +1,128 @@
+//! What outlives the window. Every field has a default, so that an older file still loads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Draft;
+use crate::plots::PlotKind;
+use crate::theme::ThemeChoice;
+
+/// A screen of the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "`label` names each")]
+pub enum Screen {
+    #[default]
+    Run,
+    Settings,
+}
+
+/// Settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Palette.
+    pub theme: ThemeChoice,
+    /// Size of everything, on top of the desktop's scaling.
+    pub ui_scale: f32,
+    /// Folder for runs; empty takes [`default_runs_folder`].
+    pub runs_folder: String,
+    /// Processor threads; 0 uses all.
+    pub num_threads: usize,
+    /// Most memory a run may use, bytes; 0 takes 80% of the machine's.
+    pub memory_budget_bytes: u64,
+    /// Show every field of a recipe.
+    pub is_expert: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            theme: ThemeChoice::System,
+            ui_scale: 1.0,
+            runs_folder: String::new(),
+            num_threads: 0,
+            memory_budget_bytes: 0,
+            is_expert: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Where runs go.
+    #[must_use]
+    pub fn runs_folder_path(&self) -> PathBuf {
+        let text = self.runs_folder.trim();
+        if text.is_empty() { default_runs_folder() } else { PathBuf::from(text) }
+    }
+}
+
+/// The folder for runs when none is set: `runs` in the system's place for application data.
+#[must_use]
+pub fn default_runs_folder() -> PathBuf {
+    directories::ProjectDirs::from("", "", "foretrain")
+        .map_or_else(|| PathBuf::from("runs"), |places| places.data_dir().join("runs"))
+}
+
+/// How plots are shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlotsSaved {
+    /// Plots shown.
+    pub shown: BTreeSet<PlotKind>,
+    /// Height of a plot, where it was changed.
+    pub heights: BTreeMap<PlotKind, f32>,
+    /// Weight of the past in the smoothed loss; 0 shows the raw curve alone.
+    pub smoothing: f32,
+    /// Loss on a log scale.
+    pub is_log: bool,
+}
+
+impl Default for PlotsSaved {
+    fn default() -> Self {
+        Self { shown: PlotKind::DEFAULT.into_iter().collect(), heights: BTreeMap::new(), smoothing: 0.9, is_log: false }
+    }
+}
+
+/// Everything that is saved.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Saved {
+    /// Screen in view.
+    pub screen: Screen,
+    /// Settings.
+    pub settings: Settings,
+    /// The form of the next run; `None` takes the default recipe. Saved apart from the rest (see `App::save`).
+    #[serde(skip)]
+    pub draft: Option<Draft>,
+    /// Plots of the run screen.
+    pub plots: PlotsSaved,
+    /// The recipe panel is open.
+    pub is_recipe_hidden: bool,
+    /// The gauges panel is open.
+    pub is_side_hidden: bool,
+    /// The log panel is open.
+    pub is_log_hidden: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_file_still_loads() {
+        let saved: Saved = ron::from_str("(settings: (ui_scale: 1.25))").unwrap_or_default();
+        assert_eq!(saved.settings.ui_scale.to_bits(), 1.25f32.to_bits());
+        assert_eq!(saved.plots, PlotsSaved::default());
+    }
+
+    #[test]
+    fn what_is_saved_comes_back() {
+        let mut saved = Saved { screen: Screen::Settings, ..Saved::default() };
+        saved.plots.heights.insert(PlotKind::Loss, 321.0);
+        saved.plots.shown.remove(&PlotKind::Correction);
+        let text = ron::to_string(&saved).unwrap_or_default();
+        assert_eq!(ron::from_str::<Saved>(&text).ok(), Some(saved));
+    }
+}

@@ -1,0 +1,333 @@
+//! The form of a run, what it would need, and the button that starts it.
+
+use egui::{DragValue, Frame, Margin, Panel, ScrollArea, TextEdit, Ui};
+use foretrain_engine::models::ModelPreset;
+use foretrain_engine::optim::{OptimizerKind, Schedule};
+use foretrain_engine::session::{Command, RunConfig};
+
+use super::{needs, tier};
+use crate::dialogs::PickKind;
+use crate::state::{DataKind, Draft, Live, Saved, TokenizerKind};
+use crate::theme::{palette, space};
+use crate::views::ViewCtx;
+use crate::widgets::{
+    CheckLabel, Icon, PathField, Severity, card_ui, combo_ui, expander_ui, field_ui, hint_ui, icon_button_ui,
+    notice_ui, number, path_field_ui, primary_button_ui,
+};
+
+/// Seconds without a change before the engine is asked what a recipe needs.
+const SETTLE_SECONDS: f64 = 0.6;
+
+/// Starts the run that `draft` describes; what it lacks becomes a message beside the button.
+pub fn start(ctx: &ViewCtx<'_>, live: &mut Live, draft: Option<&Draft>) {
+    if live.is_running() {
+        return;
+    }
+    let Some(draft) = draft else { return };
+    match draft.run_config(ctx.settings) {
+        Ok(config) => {
+            live.ended = None;
+            live.start.ask(ctx, |job| Command::Start(job, Box::new(config)));
+        }
+        Err(message) => live.start.fail(message),
+    }
+}
+
+/// Asks what the recipe needs once it has not changed for a moment, and nothing runs.
+pub fn plan_when_settled(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &Ui) {
+    // While a run goes on, measuring a step would disturb it, and be disturbed.
+    if live.is_running() {
+        return;
+    }
+    let Some(Ok(config)) = saved.draft.as_ref().map(|draft| draft.run_config(ctx.settings)) else {
+        return;
+    };
+    let now = ui.input(|input| input.time);
+    match &live.run.planned {
+        Some((planned, _)) if planned.as_ref() == &config => {}
+        Some(_) | None => {
+            live.plan.cancel(ctx);
+            live.run.planned = Some((Box::new(config), now + SETTLE_SECONDS));
+        }
+    }
+    if let Some((planned, due)) = &mut live.run.planned
+        && due.is_finite()
+    {
+        if now >= *due {
+            *due = f64::INFINITY;
+            let config: Box<RunConfig> = planned.clone();
+            live.plan.ask(ctx, |job| Command::Plan(job, config));
+        } else {
+            ui.ctx().request_repaint_after(std::time::Duration::from_secs_f64(*due - now));
+        }
+    }
+}
+
+/// Shows the form with the start button below it.
+pub fn recipe_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
+    let p = palette(ui);
+    let edge = space::MD as i8;
+    Panel::bottom("run-start")
+        .resizable(false)
+        .frame(Frame::new().fill(p.panel).inner_margin(Margin::same(edge)))
+        .show(ui, |ui| start_ui(ctx, saved, live, ui));
+    egui::CentralPanel::no_frame().show(ui, |ui| {
+        ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            Frame::new().inner_margin(Margin::same(edge)).show(ui, |ui| {
+                ui.spacing_mut().item_spacing.y = space::SM;
+                let is_expert = saved.settings.is_expert;
+                match &mut saved.draft {
+                    Some(draft) => {
+                        card_ui(ui, "Recipe", |ui| recipe_choice_ui(ctx, draft, ui));
+                        card_ui(ui, "Data", |ui| data_ui(ctx, draft, ui));
+                        card_ui(ui, "Model", |ui| model_ui(draft, live, ui));
+                        card_ui(ui, "Tier", |ui| tier::tier_ui(ctx, draft, is_expert, ui));
+                        card_ui(ui, "Training", |ui| training_ui(draft, is_expert, ui));
+                        card_ui(ui, "Needs", |ui| needs::needs_ui(ctx, draft, live, ui));
+                    }
+                    None => notice_ui(
+                        ui,
+                        Severity::Error,
+                        "No recipe could be loaded. Settings shows why under Diagnostics.",
+                        |_| {},
+                    ),
+                }
+            });
+        });
+    });
+}
+
+fn start_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui) {
+    if let Some(failure) = live.start.failure().cloned() {
+        notice_ui(ui, Severity::Error, &failure.message, |ui| {
+            if let Some(plan) = &failure.plan {
+                needs::remedies_ui(plan, ui);
+            }
+            if ui.small_button("Dismiss").clicked() {
+                live.start.clear();
+            }
+        });
+        ui.add_space(space::XS);
+    }
+    let is_running = live.is_running();
+    let button = primary_button_ui(ui, !is_running && saved.draft.is_some(), "Start training")
+        .on_hover_text("Ctrl+Enter")
+        .on_disabled_hover_text("A run is going on. Stop it first; the form below is for the next one.");
+    if button.clicked() {
+        start(ctx, live, saved.draft.as_ref());
+    }
+}
+
+fn recipe_choice_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, ui: &mut Ui) {
+    let mut chosen = None;
+    field_ui(ui, "Preset", |ui| {
+        combo_ui(ui, "recipe", draft.recipe.as_str(), |ui| {
+            for recipe in &ctx.catalog.recipes {
+                let label = ui.selectable_label(recipe.name == draft.recipe, &recipe.name);
+                if label.on_hover_text(&recipe.summary).clicked() {
+                    chosen = Some(recipe);
+                }
+            }
+        });
+    });
+    if let Some(recipe) = chosen {
+        *draft = Draft::of(recipe);
+    }
+    if let Some(recipe) = ctx.catalog.recipe(&draft.recipe) {
+        hint_ui(ui, &recipe.summary);
+        let original = Draft::of(recipe);
+        if *draft != original && ui.small_button("Undo changes").on_hover_text("Take the preset as it is").clicked() {
+            *draft = original;
+        }
+    }
+    field_ui(ui, "Run name", |ui| {
+        ui.add(TextEdit::singleline(&mut draft.config.name).desired_width(f32::INFINITY));
+    });
+}
+
+fn data_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, ui: &mut Ui) {
+    let before = draft.data.kind;
+    let data = &mut draft.data;
+    field_ui(ui, "Dataset", |ui| {
+        combo_ui(ui, "dataset", data.kind.label(), |ui| {
+            for kind in DataKind::ALL {
+                ui.selectable_value(&mut data.kind, kind, kind.label()).on_hover_text(kind.about());
+            }
+        });
+    });
+    hint_ui(ui, data.kind.about());
+    if data.kind.needs_path() {
+        field_ui(ui, "Path", |ui| {
+            let kind = match data.kind {
+                DataKind::Cifar10 | DataKind::Text | DataKind::Jsonl => PickKind::File,
+                DataKind::Idx | DataKind::ImageFolder | DataKind::Glyphs | DataKind::Grammar => PickKind::Folder,
+            };
+            let field = PathField { salt: "data-path", what: "the dataset", kind, hint: "/path/to/data" };
+            path_field_ui(ui, ctx.dialogs, field, &mut data.path);
+        });
+    }
+    match data.kind {
+        DataKind::ImageFolder => {
+            field_ui(ui, "Image side", |ui| {
+                ui.add(DragValue::new(&mut data.image_size).range(8..=512).suffix(" px"));
+            });
+        }
+        DataKind::Text | DataKind::Jsonl => {
+            if data.kind == DataKind::Jsonl {
+                field_ui(ui, "Text field", |ui| {
+                    ui.add(TextEdit::singleline(&mut data.field).desired_width(f32::INFINITY));
+                });
+            }
+            field_ui(ui, "Tokens", |ui| {
+                combo_ui(ui, "tokenizer", data.tokenizer.label(), |ui| {
+                    for kind in TokenizerKind::ALL {
+                        ui.selectable_value(&mut data.tokenizer, kind, kind.label());
+                    }
+                });
+            });
+            let (what, kind) = match data.tokenizer {
+                TokenizerKind::Byte | TokenizerKind::Char => return fit_model(draft, before),
+                TokenizerKind::Gpt2 => ("the tokenizer's folder", PickKind::Folder),
+                TokenizerKind::File => ("tokenizer.json", PickKind::File),
+            };
+            field_ui(ui, "Tokenizer", |ui| {
+                let field = PathField { salt: "tokenizer-path", what, kind, hint: "/path/to/tokenizer" };
+                path_field_ui(ui, ctx.dialogs, field, &mut data.tokenizer_path);
+            });
+        }
+        DataKind::Glyphs | DataKind::Grammar | DataKind::Idx | DataKind::Cifar10 => {}
+    }
+    fit_model(draft, before);
+}
+
+/// Text needs a text model and images an image model: a change of data takes one that fits.
+fn fit_model(draft: &mut Draft, before: DataKind) {
+    if draft.data.kind != before && draft.model.reads_images() != draft.data.kind.holds_images() {
+        draft.model = if draft.data.kind.holds_images() { ModelPreset::MnistCnn } else { ModelPreset::Gpt2Char };
+    }
+}
+
+fn model_ui(draft: &mut Draft, live: &Live, ui: &mut Ui) {
+    let holds_images = draft.data.kind.holds_images();
+    field_ui(ui, "Model", |ui| {
+        combo_ui(ui, "model", draft.model.label(), |ui| {
+            for model in ModelPreset::ALL {
+                let fits = model.reads_images() == holds_images;
+                let label = ui.add_enabled(fits, egui::Button::selectable(model == draft.model, model.label()));
+                let reason = if model.reads_images() {
+                    "Reads images; this dataset holds text"
+                } else {
+                    "Reads text; this dataset holds images"
+                };
+                if label.on_disabled_hover_text(reason).clicked() {
+                    draft.model = model;
+                }
+            }
+        });
+    });
+    field_ui(ui, "Parameters", |ui| match live.plan.answer() {
+        Some(plan) if !live.plan.is_waiting() => {
+            ui.label(number::count(plan.num_params));
+        }
+        Some(_) | None => {
+            ui.label("…");
+        }
+    });
+    if !holds_images {
+        field_ui(ui, "Sequence", |ui| {
+            ui.add(DragValue::new(&mut draft.config.sequence_length).range(8..=8192).suffix(" tokens"));
+        });
+    }
+}
+
+fn training_ui(draft: &mut Draft, is_expert: bool, ui: &mut Ui) {
+    let config = &mut draft.config;
+    field_ui(ui, "Optimizer", |ui| {
+        for (kind, label) in [(OptimizerKind::AdamW, "AdamW"), (OptimizerKind::Muon, "Muon")] {
+            ui.selectable_value(&mut config.optimizer.kind, kind, label);
+        }
+    });
+    field_ui(ui, "Steps", |ui| {
+        ui.add(DragValue::new(&mut config.num_steps).range(1..=10_000_000).speed(5.0));
+    });
+    field_ui(ui, "Batch size", |ui| {
+        let what = if draft.data.kind.holds_images() { " images" } else { " sequences" };
+        ui.add(DragValue::new(&mut config.batch_size).range(1..=65_536).suffix(what));
+    });
+    let rate_label = match config.optimizer.kind {
+        OptimizerKind::AdamW => "Learning rate",
+        OptimizerKind::Muon => "Rate, matrices",
+    };
+    field_ui(ui, rate_label, |ui| rate_ui(&mut config.optimizer.learning_rate, ui));
+    if config.optimizer.kind == OptimizerKind::Muon {
+        field_ui(ui, "Rate, others", |ui| rate_ui(&mut config.optimizer.adam_learning_rate, ui));
+    }
+    field_ui(ui, "Schedule", |ui| schedule_ui(&mut config.schedule, ui));
+    field_ui(ui, "Seed", |ui| {
+        ui.add(DragValue::new(&mut config.seed).range(0..=u64::from(u32::MAX)));
+        if icon_button_ui(ui, Icon::Dice, "Take another seed").clicked() {
+            // Any other number will do; a step of a linear congruential generator makes one.
+            config.seed = (config.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)) & u64::from(u32::MAX);
+        }
+    });
+    if is_expert {
+        expert_ui(config, draft.data.kind.holds_images(), ui);
+    } else {
+        expander_ui(ui, "More", |ui| expert_ui(config, draft.data.kind.holds_images(), ui));
+    }
+}
+
+fn rate_ui(rate: &mut f64, ui: &mut Ui) {
+    let speed = (*rate * 0.01).max(1e-7);
+    ui.add(DragValue::new(rate).range(1e-7..=1.0).speed(speed).custom_formatter(|rate, _| format!("{rate:.2e}")));
+}
+
+fn schedule_ui(schedule: &mut Schedule, ui: &mut Ui) {
+    let is_cosine = matches!(schedule, Schedule::Cosine { .. });
+    if ui.selectable_label(is_cosine, "Cosine").on_hover_text("Warmup, then a cosine down to a tenth").clicked()
+        && !is_cosine
+    {
+        *schedule = Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.1 };
+    }
+    let hover = "Warmup, then constant; validation uses an average of the weights";
+    if ui.selectable_label(!is_cosine, "Constant + EMA").on_hover_text(hover).clicked() && is_cosine {
+        *schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.99 };
+    }
+}
+
+fn expert_ui(config: &mut RunConfig, holds_images: bool, ui: &mut Ui) {
+    field_ui(ui, "Weight decay", |ui| {
+        ui.add(DragValue::new(&mut config.optimizer.weight_decay).range(0.0..=1.0).speed(0.001));
+    });
+    field_ui(ui, "Clip norm", |ui| {
+        let mut is_on = config.optimizer.clip_norm.is_some();
+        let mut value = config.optimizer.clip_norm.unwrap_or(1.0);
+        ui.checkbox(&mut is_on, "");
+        ui.add_enabled(is_on, DragValue::new(&mut value).range(0.01..=100.0).speed(0.01));
+        config.optimizer.clip_norm = is_on.then_some(value);
+    });
+    field_ui(ui, "Batch parts", |ui| {
+        ui.add(DragValue::new(&mut config.num_micro_batches).range(1..=1024));
+        hint_ui(ui, "gradient accumulation");
+    });
+    field_ui(ui, "Validate", |ui| {
+        ui.add(DragValue::new(&mut config.validation_interval).range(1..=1_000_000).prefix("every ").suffix(" steps"));
+    });
+    field_ui(ui, "On at most", |ui| {
+        ui.add(DragValue::new(&mut config.max_validation_examples).range(1..=10_000_000).suffix(" examples"));
+    });
+    field_ui(ui, "Checkpoint", |ui| {
+        ui.add(DragValue::new(&mut config.checkpoint_interval).range(1..=1_000_000).prefix("every ").suffix(" steps"));
+    });
+    field_ui(ui, "Keep last", |ui| {
+        ui.add(DragValue::new(&mut config.keep_last).range(1..=100));
+        hint_ui(ui, "beside the best");
+    });
+    if holds_images {
+        field_ui(ui, "Augment", |ui| {
+            CheckLabel { text: "Mirror", hover: "Mirror half of the training images" }
+                .show(ui, &mut config.augmentation.flip);
+            ui.add(DragValue::new(&mut config.augmentation.shift_pixels).range(0..=16).prefix("shift ").suffix(" px"));
+        });
+    }
+}

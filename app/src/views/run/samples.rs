@@ -1,0 +1,126 @@
+//! What the model does now, on inputs that stay the same.
+
+use egui::{
+    Color32, ColorImage, FontId, Rect, RichText, ScrollArea, Sense, Stroke, StrokeKind, TextureOptions, Ui, pos2, vec2,
+};
+use foretrain_engine::session::{ImageSample, Samples};
+
+use crate::state::{Live, RunLive, SampleImages};
+use crate::theme::{Palette, font, palette, space};
+use crate::views::ViewCtx;
+use crate::widgets::number;
+
+/// Shows the latest samples.
+pub fn samples_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
+    let p = palette(ui);
+    let samples = ctx.snapshot.as_ref().and_then(|run| run.samples.clone());
+    ui.horizontal(|ui| {
+        ui.label(RichText::new("Samples").strong().color(p.text_strong));
+        if let Some(samples) = &samples {
+            ui.label(RichText::new(caption(samples)).size(font::SMALL).color(p.text_weak));
+        }
+    });
+    ui.add_space(2.0);
+    match samples.as_deref() {
+        None => {
+            let text = "Predictions on a fixed grid of images, or generated text, appear at the first validation.";
+            ui.label(RichText::new(text).size(font::SMALL).color(p.text_weak));
+        }
+        Some(Samples::Images { shape, classes, images, .. }) => {
+            let address = samples.as_ref().map_or(0, |samples| std::sync::Arc::as_ptr(samples) as usize);
+            load(&mut live.run, ui, address, *shape, images);
+            ScrollArea::vertical().id_salt("samples").auto_shrink(false).show(ui, |ui| {
+                grid_ui(&live.run, ui, p, classes, images);
+            });
+        }
+        Some(Samples::Text { prompt, completion, .. }) => {
+            egui::Frame::new().fill(p.inset).corner_radius(6).inner_margin(8).show(ui, |ui| {
+                ScrollArea::vertical()
+                    .id_salt("samples")
+                    .auto_shrink(false)
+                    .show(ui, |ui| text_ui(ui, p, prompt, completion));
+            });
+        }
+    }
+}
+
+fn caption(samples: &Samples) -> String {
+    match samples {
+        Samples::Images { step, images, .. } => {
+            let num_right = images.iter().filter(|image| image.label == image.predicted).count();
+            format!("at step {}: {num_right} of {} right, wrong ones outlined", number::count(*step), images.len())
+        }
+        Samples::Text { step, .. } => format!("at step {}: prompt, then what the model adds", number::count(*step)),
+    }
+}
+
+/// Loads all images as one strip, once for each set of samples.
+fn load(
+    live: &mut RunLive,
+    ui: &Ui,
+    address: usize,
+    (channels, height, width): (usize, usize, usize),
+    images: &[ImageSample],
+) {
+    if live.sample_images.as_ref().is_some_and(|loaded| loaded.made_of == address) || images.is_empty() {
+        return;
+    }
+    let plane = height * width;
+    let mut pixels = vec![Color32::BLACK; plane * images.len()];
+    for (index, image) in images.iter().enumerate() {
+        for at in 0..plane {
+            let value = |channel: usize| image.pixels.get(channel * plane + at).copied().unwrap_or(0);
+            let color = if channels >= 3 {
+                Color32::from_rgb(value(0), value(1), value(2))
+            } else {
+                Color32::from_gray(value(0))
+            };
+            if let Some(pixel) = pixels.get_mut(index * plane + at) {
+                *pixel = color;
+            }
+        }
+    }
+    // Images lie below each other, so that each keeps its rows together.
+    let picture = ColorImage::new([width, height * images.len()], pixels);
+    let texture = ui.ctx().load_texture("samples", picture, TextureOptions::NEAREST);
+    live.sample_images = Some(SampleImages { made_of: address, texture });
+}
+
+fn grid_ui(live: &RunLive, ui: &mut Ui, p: &Palette, classes: &[String], images: &[ImageSample]) {
+    let Some(loaded) = &live.sample_images else { return };
+    ui.spacing_mut().item_spacing = vec2(6.0, 6.0);
+    let side = 44.0;
+    ui.horizontal_wrapped(|ui| {
+        for (index, image) in images.iter().enumerate() {
+            let (rect, response) = ui.allocate_exact_size(vec2(side, side + 15.0), Sense::hover());
+            if !ui.is_rect_visible(rect) {
+                continue;
+            }
+            let picture = Rect::from_min_size(rect.min, vec2(side, side));
+            let count = images.len() as f32;
+            let part = Rect::from_min_max(pos2(0.0, index as f32 / count), pos2(1.0, (index + 1) as f32 / count));
+            ui.painter().image(loaded.texture.id(), picture, part, Color32::WHITE);
+            let is_right = image.label == image.predicted;
+            let stroke = if is_right { Stroke::new(1.0, p.border) } else { Stroke::new(2.0, p.bad) };
+            ui.painter().rect_stroke(picture, 2.0, stroke, StrokeKind::Outside);
+            let name = |class: u32| classes.get(class as usize).map_or_else(|| class.to_string(), Clone::clone);
+            let (predicted, label) = (name(image.predicted), name(image.label));
+            let text = if is_right { predicted.clone() } else { format!("{predicted} ({label})") };
+            let color = if is_right { p.text_weak } else { p.bad };
+            let clip = ui.painter().with_clip_rect(rect.expand(2.0));
+            let font = FontId::proportional(font::SMALL - 0.5);
+            clip.text(rect.center_bottom(), egui::Align2::CENTER_BOTTOM, text, font, color);
+            let chance = number::percent(image.probability.into());
+            response.on_hover_text(format!("Predicted {predicted} with {chance}; it is {label}"));
+        }
+    });
+}
+
+fn text_ui(ui: &mut Ui, p: &Palette, prompt: &str, completion: &str) {
+    let mut job = egui::text::LayoutJob::default();
+    let format = |color| egui::TextFormat::simple(FontId::monospace(font::MONO), color);
+    job.append(prompt, 0.0, format(p.text_weak));
+    job.append(completion, 0.0, format(p.text_strong));
+    job.wrap.max_width = ui.available_width() - space::SM;
+    ui.label(job);
+}

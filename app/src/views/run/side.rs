@@ -1,0 +1,183 @@
+//! Gauges and the savings card.
+
+use egui::{Color32, Frame, Margin, RichText, ScrollArea, Ui};
+use foretrain_engine::session::{RunSnapshot, RunStatus, Savings};
+
+use super::needs;
+use crate::state::Live;
+use crate::theme::{Palette, font, palette, space};
+use crate::views::ViewCtx;
+use crate::widgets::{card_ui, hint_ui, meter_ui, number, stat_ui};
+
+/// Shows the panel.
+pub fn side_ui(ctx: &ViewCtx<'_>, live: &Live, ui: &mut Ui) {
+    ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        Frame::new().inner_margin(Margin::same(space::MD as i8)).show(ui, |ui| {
+            ui.spacing_mut().item_spacing.y = space::SM;
+            card_ui(ui, "Savings", |ui| savings_ui(ctx.snapshot.as_deref(), ui));
+            card_ui(ui, "Validation", |ui| validation_ui(ctx.snapshot.as_deref(), ui));
+            card_ui(ui, "Memory and load", |ui| gauges_ui(ctx.snapshot.as_deref(), ui));
+            if let Some(plan) = ctx.snapshot.as_ref().and_then(|run| run.plan.clone()) {
+                card_ui(ui, "Estimate for this run", |ui| needs::plan_ui(&plan, ui));
+            }
+            if let Some(run) = &ctx.snapshot {
+                card_ui(ui, "This run", |ui| facts_ui(run, live, ui));
+            }
+        });
+    });
+}
+
+/// A figure with the reason when it is not known.
+fn figure_ui(ui: &mut Ui, name: &str, share: Option<f64>, reason: &str, below: &str) {
+    let p = palette(ui);
+    match share {
+        Some(share) => {
+            let color = share_color(p, share);
+            stat_ui(ui, name, &number::percent(share), color, below);
+        }
+        None => stat_ui(ui, name, "—", p.text_weak, reason),
+    }
+}
+
+fn share_color(p: &Palette, share: f64) -> Color32 {
+    if share > 0.0005 {
+        p.good
+    } else if share < -0.0005 {
+        p.bad
+    } else {
+        p.text
+    }
+}
+
+fn savings_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
+    let savings = run.map_or_else(Savings::default, |run| run.savings);
+    let share = savings.backward_share_saved();
+    let unit = if run.is_some_and(|run| run.config.model.max_positions().is_some()) { "tokens" } else { "examples" };
+    let below = format!(
+        "{} of {} {unit} got a backward pass",
+        number::short_count(savings.backward_examples as f64),
+        number::short_count(savings.vanilla_examples as f64)
+    );
+    figure_ui(ui, "Example-backwards saved", share, "No step yet", &below);
+    ui.add_space(space::XS);
+    let time = savings.time_share_saved();
+    let reason = match (savings.vanilla_step_ms, savings.num_steps) {
+        (None, _) => "Not measured: no vanilla probe at this run's start",
+        (Some(_), 0) => "No step yet",
+        (Some(_), _) => "Not measured",
+    };
+    let below = savings.vanilla_step_ms.filter(|_| savings.num_steps > 0).map_or_else(String::new, |vanilla_ms| {
+        let mean_ms = savings.measured_ms / savings.num_steps as f64;
+        let word = if time.is_some_and(|share| share < 0.0) { "Slower" } else { "Measured" };
+        format!("{word}: {} a step against {} vanilla", number::milliseconds(mean_ms), number::milliseconds(vanilla_ms))
+    });
+    let name = if time.is_some_and(|share| share < 0.0) { "Time saved (negative: lost)" } else { "Time saved" };
+    figure_ui(ui, name, time, reason, &below);
+}
+
+fn validation_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
+    let p = palette(ui);
+    let points = run.map_or(&[][..], |run| &run.validations);
+    let Some(last) = points.last() else {
+        stat_ui(ui, "Validation loss", "—", p.text_weak, "Not measured yet");
+        return;
+    };
+    let best = points.iter().map(|point| point.loss).filter(|loss| loss.is_finite()).fold(f64::INFINITY, f64::min);
+    let below = format!("nats, at step {}; best {}", number::count(last.step), number::value(best));
+    stat_ui(ui, "Validation loss", &number::value(last.loss), p.text_strong, &below);
+    if let Some(accuracy) = last.accuracy {
+        ui.add_space(space::XS);
+        let below = format!("of {} images", number::count(last.num_examples));
+        stat_ui(ui, "Accuracy", &format!("{:.2}%", accuracy * 100.0), p.text_strong, &below);
+    }
+}
+
+fn gauges_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
+    let Some(run) = run else {
+        hint_ui(ui, "Shown while a run goes on.");
+        return;
+    };
+    let p = palette(ui);
+    let gauges = &run.gauges;
+    for (index, gpu) in gauges.gpus.iter().enumerate() {
+        hint_ui(ui, &gpu.name);
+        let share = ratio(gpu.used_bytes, gpu.total_bytes);
+        let text = format!("{} of {}", number::bytes(gpu.used_bytes), number::bytes(gpu.total_bytes));
+        gauge_ui(ui, p, &format!("GPU {index} memory"), share, &text, None);
+        gauge_ui(ui, p, &format!("GPU {index} load"), gpu.load, &number::percent(gpu.load.into()), None);
+    }
+    let budget = run.plan.as_ref().map_or(gauges.system_total_bytes, |plan| plan.budget_bytes);
+    let estimate = run.plan.as_ref().map(|plan| ratio(plan.total_bytes(), budget));
+    let text = format!("{} of {} budget", number::bytes(gauges.process_bytes), number::bytes(budget));
+    gauge_ui(ui, p, "This program", ratio(gauges.process_bytes, budget), &text, estimate);
+    if estimate.is_some() {
+        let peak = number::bytes(gauges.process_peak_bytes);
+        hint_ui(ui, &format!("Peak {peak}; the mark is the estimate"));
+    }
+    let text = format!("{} of {}", number::bytes(gauges.system_used_bytes), number::bytes(gauges.system_total_bytes));
+    gauge_ui(ui, p, "Machine memory", ratio(gauges.system_used_bytes, gauges.system_total_bytes), &text, None);
+    gauge_ui(ui, p, "Processor load", gauges.cpu_load, &number::percent(gauges.cpu_load.into()), None);
+}
+
+fn ratio(part: u64, whole: u64) -> f32 {
+    if whole == 0 { 0.0 } else { part as f32 / whole as f32 }
+}
+
+fn gauge_ui(ui: &mut Ui, p: &Palette, name: &str, share: f32, text: &str, mark: Option<f32>) {
+    ui.vertical(|ui| {
+        ui.spacing_mut().item_spacing.y = 3.0;
+        ui.spacing_mut().interact_size.y = 18.0;
+        pair_ui(ui, p, name, text);
+        let color = if share > 0.95 {
+            p.bad
+        } else if share > 0.8 {
+            p.warn
+        } else {
+            p.measured
+        };
+        meter_ui(ui, name, share, color, mark);
+    });
+}
+
+/// A name at the left, its value at the right.
+fn pair_ui(ui: &mut Ui, p: &Palette, name: &str, value: &str) {
+    ui.horizontal(|ui| {
+        ui.label(RichText::new(name).size(font::SMALL + 0.5).color(p.text_weak));
+        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+            ui.add(egui::Label::new(RichText::new(value).size(font::SMALL + 0.5).color(p.text)).truncate());
+        });
+    });
+}
+
+fn facts_ui(run: &RunSnapshot, live: &Live, ui: &mut Ui) {
+    let p = palette(ui);
+    ui.spacing_mut().item_spacing.y = 2.0;
+    ui.spacing_mut().interact_size.y = 18.0;
+    let mut row = |name: &str, value: String| pair_ui(ui, p, name, &value);
+    row("Parameters", number::count(run.num_params));
+    row("Tier", run.config.tier.clone());
+    row("Batch", number::count(run.config.batch_size as u64));
+    if let Some(last) = run.history.last() {
+        row("Learning rate", number::value(last.learning_rate.into()));
+        row("Step", number::milliseconds(last.step_ms.into()));
+    }
+    if let Some((_, rate)) = live.run.series.throughput.last() {
+        row("Examples a second", number::short_count(rate.into()));
+    }
+    let state = match &run.status {
+        RunStatus::Preparing { what } => what.clone(),
+        RunStatus::Training => "Training".to_owned(),
+        RunStatus::Validating => "Validating".to_owned(),
+        RunStatus::Paused => "Paused".to_owned(),
+        RunStatus::Ended(_) => "Ended".to_owned(),
+    };
+    row("State", state);
+    if let Some(folder) = &run.folder {
+        let name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        ui.add(egui::Label::new(RichText::new(name).size(font::SMALL).color(p.text_weak)).truncate())
+            .on_hover_text(folder.display().to_string());
+        if ui.small_button("Copy folder's path").clicked() {
+            ui.ctx().copy_text(folder.display().to_string());
+        }
+    }
+}

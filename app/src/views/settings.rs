@@ -1,0 +1,122 @@
+//! Settings: what holds for all runs.
+
+use egui::{DragValue, RichText, ScrollArea, Ui};
+
+use super::ViewCtx;
+use crate::dialogs::PickKind;
+use crate::state::{Live, Saved, default_runs_folder};
+use crate::theme::{ThemeChoice, font, palette, space};
+use crate::widgets::{
+    CheckLabel, Icon, PathField, card_ui, field_ui, hint_ui, icon_text_button_ui, number, path_field_ui,
+};
+
+const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+
+/// Shows the screen.
+pub fn settings_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &Live, ui: &mut Ui) {
+    ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        egui::Frame::new().inner_margin(space::LG).show(ui, |ui| {
+            ui.set_max_width(720.0);
+            ui.spacing_mut().item_spacing.y = space::MD;
+            ui.heading("Settings");
+            appearance_ui(saved, ui);
+            runs_ui(ctx, saved, ui);
+            machine_ui(saved, ui);
+            diagnostics_ui(ctx, saved, live, ui);
+        });
+    });
+}
+
+fn appearance_ui(saved: &mut Saved, ui: &mut Ui) {
+    card_ui(ui, "Appearance", |ui| {
+        field_ui(ui, "Theme", |ui| {
+            for choice in ThemeChoice::ALL {
+                ui.selectable_value(&mut saved.settings.theme, choice, choice.label());
+            }
+        });
+        field_ui(ui, "Scale", |ui| {
+            for percent in [80, 90, 100, 110, 125, 150, 175, 200] {
+                let scale = percent as f32 / 100.0;
+                let is_current = (saved.settings.ui_scale - scale).abs() < 0.001;
+                if ui.selectable_label(is_current, format!("{percent}%")).clicked() {
+                    saved.settings.ui_scale = scale;
+                }
+            }
+        });
+        CheckLabel { text: "Show expert options", hover: "Every field of a recipe, and every number of a tier." }
+            .show(ui, &mut saved.settings.is_expert);
+    });
+}
+
+fn runs_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, ui: &mut Ui) {
+    card_ui(ui, "Runs", |ui| {
+        let default = default_runs_folder().display().to_string();
+        field_ui(ui, "Folder", |ui| {
+            let field =
+                PathField { salt: "runs-folder", what: "the folder for runs", kind: PickKind::Folder, hint: &default };
+            path_field_ui(ui, ctx.dialogs, field, &mut saved.settings.runs_folder);
+        });
+        hint_ui(ui, "Each run makes a new folder here; none is ever written over. Empty takes the place shown.");
+    });
+}
+
+fn machine_ui(saved: &mut Saved, ui: &mut Ui) {
+    let settings = &mut saved.settings;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    card_ui(ui, "Machine", |ui| {
+        field_ui(ui, "Threads", |ui| {
+            ui.add(DragValue::new(&mut settings.num_threads).range(0..=cores * 2).speed(0.05));
+            let text = if settings.num_threads == 0 { format!("all {cores} cores") } else { "fixed".to_owned() };
+            ui.label(RichText::new(text).size(font::SMALL));
+        });
+        hint_ui(
+            ui,
+            "A seed gives the same run bit for bit on one number of threads. Changing it takes effect when Foretrain starts again.",
+        );
+        field_ui(ui, "Memory budget", |ui| {
+            let mut gib = settings.memory_budget_bytes as f64 / GIB;
+            let drag = DragValue::new(&mut gib).range(0.0..=65_536.0).speed(0.1).max_decimals(1).suffix(" GiB");
+            if ui.add(drag).changed() {
+                settings.memory_budget_bytes = (gib * GIB) as u64;
+            }
+            let text = if settings.memory_budget_bytes == 0 { "80% of this machine's" } else { "fixed" };
+            ui.label(RichText::new(text).size(font::SMALL));
+        });
+        hint_ui(ui, "A run that would need more is refused before it allocates anything.");
+    });
+}
+
+fn diagnostics_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &Live, ui: &mut Ui) {
+    card_ui(ui, "Diagnostics", |ui| {
+        let text = diagnostics(ctx, saved, live);
+        ui.label(RichText::new(&text).monospace().color(palette(ui).text_weak));
+        ui.add_space(space::XS);
+        if icon_text_button_ui(ui, Icon::Copy, "Copy diagnostics").clicked() {
+            ui.ctx().copy_text(text);
+        }
+    });
+}
+
+/// What a bug report needs; no names of files but the runs folder.
+fn diagnostics(ctx: &ViewCtx<'_>, saved: &Saved, live: &Live) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut lines = vec![
+        format!("Foretrain {}", env!("CARGO_PKG_VERSION")),
+        format!("{} {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH),
+        format!("runs in {}", saved.settings.runs_folder_path().display()),
+        format!("{} recipes, {} tiers", ctx.catalog.recipes.len(), ctx.catalog.tiers.len()),
+    ];
+    lines.extend(ctx.catalog.problems.iter().map(|problem| format!("problem: {problem}")));
+    if let Some(run) = &live.snapshot {
+        let gauges = &run.gauges;
+        lines.push(format!(
+            "memory: process {}, machine {} of {}",
+            number::bytes(gauges.process_bytes),
+            number::bytes(gauges.system_used_bytes),
+            number::bytes(gauges.system_total_bytes)
+        ));
+        lines.extend(gauges.gpus.iter().map(|gpu| format!("GPU: {}, {}", gpu.name, number::bytes(gpu.total_bytes))));
+        lines.push(format!("last run: step {} of {}, {:?}", run.step, run.config.num_steps, run.status));
+    }
+    lines.join("\n")
+}

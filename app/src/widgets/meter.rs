@@ -1,0 +1,82 @@
+//! Bars: one share, or parts of a whole.
+
+use egui::{Color32, CornerRadius, Rect, Response, Sense, Stroke, Ui, WidgetInfo, pos2, vec2};
+
+use crate::theme::{palette, size};
+
+/// A bar filled to `share` of 1, with an optional mark at another share.
+pub fn meter_ui(ui: &mut Ui, name: &str, share: f32, color: Color32, mark: Option<f32>) -> Response {
+    let p = palette(ui);
+    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), size::METER), Sense::hover());
+    response.widget_info(|| {
+        let mut info = WidgetInfo::labeled(egui::accesskit::Role::Meter, true, name);
+        info.value = Some(f64::from(share));
+        info
+    });
+    if ui.is_rect_visible(rect) {
+        let radius = CornerRadius::same((size::METER / 2.0) as u8);
+        ui.painter().rect_filled(rect, radius, p.control);
+        let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+        if share > 0.0 {
+            let width = (rect.width() * share).max(size::METER);
+            ui.painter().rect_filled(Rect::from_min_size(rect.min, vec2(width, rect.height())), radius, color);
+        }
+        if let Some(mark) = mark.filter(|mark| (0.0..=1.0).contains(mark)) {
+            let x = rect.left() + rect.width() * mark;
+            ui.painter().vline(x, rect.expand(2.0).y_range(), Stroke::new(1.5, p.text_strong));
+        }
+    }
+    response
+}
+
+/// A part of a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segment {
+    /// What it is.
+    pub name: String,
+    /// How much.
+    pub amount: f64,
+    /// Its color.
+    pub color: Color32,
+}
+
+/// Parts side by side, as wide as all together; `limit` is marked when they exceed it.
+pub fn stacked_bar_ui(ui: &mut Ui, name: &str, segments: &[Segment], limit: f64) -> Response {
+    let p = palette(ui);
+    let total: f64 = segments.iter().map(|segment| segment.amount).sum();
+    let full = total.max(f64::MIN_POSITIVE);
+    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 14.0), Sense::hover());
+    response.widget_info(|| {
+        let mut info = WidgetInfo::labeled(egui::accesskit::Role::Meter, true, name);
+        info.value = Some(total / limit.max(f64::MIN_POSITIVE));
+        info
+    });
+    if !ui.is_rect_visible(rect) {
+        return response;
+    }
+    let painter = ui.painter().with_clip_rect(rect);
+    painter.rect_filled(rect, 2.0, p.control);
+    let mut left = rect.left();
+    let mut hovered = None;
+    let pointer = response.hover_pos();
+    for segment in segments {
+        let width = (f64::from(rect.width()) * segment.amount / full) as f32;
+        let part = Rect::from_min_max(pos2(left, rect.top()), pos2(left + width, rect.bottom()));
+        painter.rect_filled(part, 0.0, segment.color);
+        if width > 3.0 {
+            painter.vline(part.right(), part.y_range(), Stroke::new(1.0, p.card));
+        }
+        if pointer.is_some_and(|pointer| part.contains(pointer)) {
+            hovered = Some(segment);
+        }
+        left += width;
+    }
+    if total > limit {
+        let x = rect.left() + (f64::from(rect.width()) * limit / full) as f32;
+        ui.painter().vline(x, rect.expand(3.0).y_range(), Stroke::new(2.0, p.bad));
+    }
+    match hovered {
+        Some(segment) => response.on_hover_text_at_pointer(segment.name.clone()),
+        None => response,
+    }
+}

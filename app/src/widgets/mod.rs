@@ -1,0 +1,18 @@
+//! Small parts used by two or more screens. They know the theme, and nothing of training.
+
+mod card;
+mod field;
+mod icon;
+mod meter;
+mod notice;
+pub mod number;
+mod path_field;
+mod stat;
+
+pub use card::{card_ui, expander_ui, section_title_ui};
+pub use field::{CheckLabel, combo_ui, field_ui, hint_ui, primary_button_ui};
+pub use icon::{Icon, icon_button_ui, icon_text_button_ui};
+pub use meter::{Segment, meter_ui, stacked_bar_ui};
+pub use notice::{Severity, notice_ui};
+pub use path_field::{PathField, path_field_ui};
+pub use stat::{chip_ui, pill_ui, stat_ui, swatch_ui};

@@ -1,0 +1,163 @@
+//! Clicks and keys become commands.
+
+use egui::{Key, Modifiers};
+use egui_kittest::kittest::Queryable;
+use foretrain::theme::ThemeChoice;
+use foretrain_engine::session::{
+    Command, Event, EventKind, Failure, JobId, PlanReport, RunStatus, RunSummary, StopReason,
+};
+
+use crate::scene;
+
+/// Commands but those that a screen asks by itself.
+fn commands(harness: &mut egui_kittest::Harness<'static, foretrain::app::App>) -> Vec<Command> {
+    let pending = harness.state_mut().take_pending();
+    pending
+        .into_iter()
+        .filter(|command| !matches!(command, Command::ListRuns(..) | Command::Plan(..) | Command::Cancel(_)))
+        .collect()
+}
+
+#[test]
+fn one_click_starts_the_default_recipe() {
+    let mut harness = scene::window(ThemeChoice::Dark);
+    harness.run();
+    harness.get_by_label("Start training").click();
+    harness.run_steps(2);
+    let sent = commands(&mut harness);
+    let [Command::Start(_, config)] = sent.as_slice() else { panic!("expected one Start, found {sent:?}") };
+    assert_eq!(**config, scene::config());
+}
+
+#[test]
+fn what_is_changed_in_the_form_is_what_starts() {
+    let mut harness = scene::window(ThemeChoice::Light);
+    harness.run();
+    harness.get_by_label("Muon").click();
+    harness.run();
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    harness.run_steps(2);
+    let sent = commands(&mut harness);
+    let [Command::Start(_, config)] = sent.as_slice() else { panic!("expected one Start, found {sent:?}") };
+    assert_eq!(config.optimizer.kind, foretrain_engine::optim::OptimizerKind::Muon);
+}
+
+#[test]
+fn a_run_can_be_paused_saved_and_stopped() {
+    let mut harness = scene::window_with(scene::snapshot(700, RunStatus::Training), ThemeChoice::Dark);
+    for label in ["Pause", "Save", "Stop"] {
+        harness.get_by_label(label).click();
+        harness.run();
+    }
+    assert_eq!(commands(&mut harness), [Command::Pause, Command::Save, Command::Stop]);
+}
+
+#[test]
+fn space_pauses_and_goes_on() {
+    let mut harness = scene::window_with(scene::snapshot(50, RunStatus::Training), ThemeChoice::Dark);
+    harness.key_press(Key::Space);
+    harness.run();
+    harness.state_mut().show_snapshot(scene::snapshot(50, RunStatus::Paused).into());
+    harness.run();
+    harness.key_press(Key::Space);
+    harness.run();
+    harness.get_by_label("Resume").click();
+    harness.run();
+    assert_eq!(commands(&mut harness), [Command::Pause, Command::Resume, Command::Resume]);
+}
+
+#[test]
+fn a_second_run_cannot_start_while_one_goes_on() {
+    let mut harness = scene::window_with(scene::snapshot(50, RunStatus::Training), ThemeChoice::Dark);
+    harness.get_by_label("Start training").click();
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    harness.run();
+    assert_eq!(commands(&mut harness), []);
+}
+
+#[test]
+fn a_refusal_appears_beside_the_button() {
+    let mut harness = scene::window(ThemeChoice::Dark);
+    harness.run();
+    harness.get_by_label("Start training").click();
+    harness.run_steps(2);
+    let Some(Command::Start(job, _)) = commands(&mut harness).pop() else { panic!("no Start") };
+    let failure = Failure { message: "The run needs 40 GiB, the budget is 18 GiB".to_owned(), plan: None };
+    harness.state_mut().apply_event(&Event { job: JobId(job.0 + 99), kind: EventKind::Rejected(failure.clone()) });
+    harness.run_steps(2);
+    assert!(harness.query_by_label_contains("40 GiB").is_none(), "an answer to another question is ignored");
+    harness.state_mut().apply_event(&Event { job, kind: EventKind::Rejected(failure) });
+    harness.run();
+    harness.get_by_label_contains("40 GiB");
+}
+
+#[test]
+fn the_plan_is_asked_once_the_form_rests() {
+    let mut harness = scene::window(ThemeChoice::Dark);
+    harness.run_steps(8);
+    let asked: Vec<Command> = harness.state_mut().take_pending();
+    let plans: Vec<_> = asked.iter().filter(|command| matches!(command, Command::Plan(..))).collect();
+    let [Command::Plan(job, _)] = plans.as_slice() else { panic!("expected one Plan, found {asked:?}") };
+    let report = PlanReport {
+        num_params: 105_866,
+        plan: scene::plan(),
+        full_step_ms: Some(41.0),
+        vanilla_seconds: Some(49.2),
+        warnings: vec!["The last batch of an epoch is smaller".to_owned()],
+    };
+    harness.state_mut().apply_event(&Event { job: *job, kind: EventKind::Planned(Box::new(report)) });
+    harness.run();
+    harness.get_by_label("105,866");
+    harness.get_by_label("about 49 s");
+    harness.get_by_label_contains("last batch of an epoch");
+    harness.run_steps(8);
+    let again = harness.state_mut().take_pending();
+    assert!(!again.iter().any(|command| matches!(command, Command::Plan(..))), "asked again without a change");
+}
+
+#[test]
+fn stopped_runs_can_go_on() {
+    let mut harness = scene::window(ThemeChoice::Dark);
+    harness.run();
+    harness.get_by_label("Resume a run…").click();
+    harness.run_steps(2);
+    let asked = harness.state_mut().take_pending();
+    let Some(Command::ListRuns(job, folder)) = asked.last() else { panic!("expected ListRuns, found {asked:?}") };
+    assert_eq!(folder.to_str(), Some("/runs"));
+    let summary = |name: &str, is_resumable| RunSummary {
+        folder: format!("/runs/{name}").into(),
+        name: name.to_owned(),
+        dataset: "glyphs".to_owned(),
+        model: "CNN, 0.11M parameters".to_owned(),
+        tier: "balanced".to_owned(),
+        step: 400,
+        num_steps: 1200,
+        validation_loss: Some(0.2),
+        validation_accuracy: None,
+        ended: if is_resumable { None } else { Some(StopReason::Finished) },
+        is_running: false,
+        is_resumable,
+    };
+    let runs = vec![summary("killed", true), summary("finished", false)];
+    harness.state_mut().apply_event(&Event { job: *job, kind: EventKind::Runs(runs) });
+    harness.run();
+    harness.get_all_by_label("Resume killed").last().unwrap().click();
+    harness.run_steps(2);
+    assert!(harness.query_by_label("Resume finished").is_none());
+    let sent = commands(&mut harness);
+    let [Command::ResumeRun(_, folder)] = sent.as_slice() else { panic!("expected ResumeRun, found {sent:?}") };
+    assert_eq!(folder.to_str(), Some("/runs/killed"));
+}
+
+#[test]
+fn every_screen_opens_by_key_and_names_its_controls() {
+    let mut harness = scene::window_with(scene::snapshot(700, RunStatus::Training), ThemeChoice::Light);
+    for key in [Key::Num1, Key::Num2] {
+        harness.key_press_modifiers(Modifiers::COMMAND, key);
+        // The harness itself fails on a control without an accessible name.
+        harness.run();
+    }
+    harness.key_press(Key::F1);
+    harness.run();
+    harness.get_by_label("Shortcuts");
+}

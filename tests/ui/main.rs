@@ -1,0 +1,8 @@
+//! The window, driven by its accessible names, without an engine behind it.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where its expectation fails")]
+
+mod controls;
+mod pictures;
+mod plots;
+mod scene;
