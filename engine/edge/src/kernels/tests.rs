@@ -92,7 +92,7 @@ proptest! {
 fn extremes_do_not_saturate() {
     let (weights, x) = (vec![0x80_u8; 64], vec![127_i8; 64]);
     assert_eq!(dot_i8(&weights, &x), -128 * 127 * 64);
-    assert_eq!(dot_i8(&weights, &vec![-127; 64]), 128 * 127 * 64);
+    assert_eq!(dot_i8(&weights, &[-127; 64]), 128 * 127 * 64);
     let blocks = vec![0xff_u8; 66 * 20];
     let x = vec![-127_i8; 256 * 20];
     assert_eq!(dot_tq2_0(&blocks, 0, &x), 3 * -127 * 256 * 20);

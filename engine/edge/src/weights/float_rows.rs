@@ -4,20 +4,23 @@ use super::tensor::{Format, floats};
 use crate::bytes::Bytes;
 use crate::kernels;
 
+/// A kernel: bytes of weights times inputs.
+type Dot = fn(&[u8], &[f32]) -> f32;
+
 /// Float rows where they lie.
 #[derive(Debug)]
 pub(super) struct FloatRows {
     bytes: Bytes,
     format: Format,
     row_bytes: usize,
-    dot: fn(&[u8], &[f32]) -> f32,
+    dot: Dot,
 }
 
 impl FloatRows {
     /// Rows of `cols` numbers in `format`, whose total length the caller has checked; `None` for formats that are not
     /// floats.
     pub(super) fn new(format: Format, bytes: Bytes, cols: usize) -> Option<Self> {
-        let (size, dot): (_, fn(&[u8], &[f32]) -> f32) = match format {
+        let (size, dot): (_, Dot) = match format {
             Format::F32 => (4, kernels::dot_f32),
             Format::F16 => (2, kernels::dot_f16),
             Format::Bf16 => (2, kernels::dot_bf16),

@@ -10,6 +10,8 @@ use crate::kernels::{Quantized, quantize};
 
 /// Multiplications that are worth another thread's attention.
 const MIN_TASK_WORK: usize = 1 << 15;
+/// Rows that share an input while it is in the nearest cache.
+const TILE_ROWS: usize = 4;
 
 /// A matrix (rows = outputs, cols = inputs).
 #[derive(Debug)]
@@ -92,33 +94,32 @@ impl Matrix {
         match &self.storage {
             Storage::Floats(floats) => {
                 let inputs: Vec<&[f32]> = inputs.collect();
-                self.products(inputs.len(), |row, outputs| {
-                    for (x, output) in inputs.iter().zip(outputs) {
-                        *output = floats.product(row, x);
-                    }
-                })
+                self.products(&inputs, |row, x| floats.product(row, x))
             }
             Storage::Integers(integers) => {
                 let inputs: Vec<Quantized> = inputs.map(quantize).collect();
-                self.products(inputs.len(), |row, outputs| {
-                    for (x, output) in inputs.iter().zip(outputs) {
-                        *output = integers.product(row, x);
-                    }
-                })
+                self.products(&inputs, |row, x| integers.product(row, x))
             }
         }
     }
 
-    /// (rows, n), each row filled by `product`; shared among threads when there is enough to do.
-    fn products(&self, n: usize, product: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    /// (rows, n) products; shared among threads when there is enough to do.
+    fn products<T: Sync>(&self, inputs: &[T], product: impl Fn(usize, &T) -> f32 + Sync) -> Vec<f32> {
+        let n = inputs.len();
         if n == 0 {
             return Vec::new();
         }
         let mut outputs = vec![0.0; self.rows * n];
-        let rows_per_task = (MIN_TASK_WORK / (self.cols * n)).max(1);
+        let rows_per_task = (MIN_TASK_WORK / (self.cols * n)).max(1).next_multiple_of(TILE_ROWS);
+        // An input is multiplied with a few rows while it is in the nearest cache.
         let task = |(number, outputs): (usize, &mut [f32])| {
-            for (row, outputs) in outputs.chunks_exact_mut(n).enumerate() {
-                product(number * rows_per_task + row, outputs);
+            for (tile, outputs) in outputs.chunks_mut(TILE_ROWS * n).enumerate() {
+                let first_row = number * rows_per_task + tile * TILE_ROWS;
+                for (column, input) in inputs.iter().enumerate() {
+                    for (row, output) in outputs.iter_mut().skip(column).step_by(n).enumerate() {
+                        *output = product(first_row + row, input);
+                    }
+                }
             }
         };
         let task_len = rows_per_task * n;

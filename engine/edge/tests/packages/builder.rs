@@ -181,7 +181,7 @@ impl Weights {
     /// The safetensors file.
     pub fn safetensors(&self) -> Vec<u8> {
         let notes = if self.notes.is_empty() { None } else { Some(self.notes.clone()) };
-        safetensors::serialize(self.stored.iter().map(|(name, tensor)| (name, tensor)), notes).unwrap()
+        safetensors::serialize(&self.stored, notes).unwrap()
     }
 
     /// A GGUF file of the matrices and vectors as the reference holds them, named by `gguf_name`; `kind` for those
