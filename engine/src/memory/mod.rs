@@ -2,6 +2,16 @@
 //!
 //! Invariant: planning allocates nothing.
 
+mod budget;
+mod flops;
+mod layers;
 mod plan;
+mod planner;
+mod remedies;
+#[cfg(test)]
+mod tests;
 
+pub use budget::{default_budget, format_bytes};
+pub use flops::step_flops;
 pub use plan::{MemoryPlan, PlanItem, PlanKind};
+pub use planner::{PlanInput, plan};

@@ -63,7 +63,7 @@ impl MemoryPlan {
     /// All kinds together.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.items.iter().map(|item| item.bytes).sum()
+        self.items.iter().fold(0, |sum, item| sum.saturating_add(item.bytes))
     }
 
     /// True when the peak stays within the budget.

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::OptimError;
+use super::muon::MatrixView;
+use crate::models::{TensorKind, TensorSpec};
 
 /// Which rule moves the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -81,4 +83,43 @@ impl OptimizerConfig {
             None => Ok(()),
         }
     }
+
+    /// Bytes of the state that [`super::Optimizer`] keeps for these tensors.
+    #[must_use]
+    pub fn state_bytes(&self, specs: &[TensorSpec]) -> u64 {
+        let numbers = |spec: &TensorSpec| {
+            let moments = match (spec.kind, self.view(spec)) {
+                (TensorKind::Buffer, _) => 0,
+                (_, Some(_)) => 1,
+                (_, None) => 2,
+            };
+            num_elements(spec).saturating_mul(moments)
+        };
+        specs.iter().map(numbers).fold(0, u64::saturating_add).saturating_mul(4)
+    }
+
+    /// Bytes that a step takes besides: the matrices that Muon orthogonalizes on `num_threads` threads at once.
+    #[must_use]
+    pub fn workspace_bytes(&self, specs: &[TensorSpec], num_threads: usize) -> u64 {
+        let matrices = specs.iter().filter(|spec| self.view(spec).is_some());
+        // Per matrix: the direction, it over its norm, the next iterate, and two small squares.
+        let mut numbers: Vec<u64> = matrices.map(|spec| num_elements(spec).saturating_mul(4)).collect();
+        numbers.sort_unstable_by_key(|&size| std::cmp::Reverse(size));
+        numbers.into_iter().take(num_threads.max(1)).fold(0, u64::saturating_add).saturating_mul(4)
+    }
+
+    /// How Muon sees a tensor; `None` when AdamW moves it.
+    pub(super) fn view(&self, spec: &TensorSpec) -> Option<MatrixView> {
+        match (self.kind, spec.kind) {
+            (OptimizerKind::Muon, TensorKind::Matrix) => MatrixView::of(&spec.name, &spec.shape),
+            (
+                OptimizerKind::Muon | OptimizerKind::AdamW,
+                TensorKind::Matrix | TensorKind::Embedding | TensorKind::Head | TensorKind::Vector | TensorKind::Buffer,
+            ) => None,
+        }
+    }
+}
+
+fn num_elements(spec: &TensorSpec) -> u64 {
+    spec.shape.iter().fold(1, |product: u64, &size| product.saturating_mul(size as u64))
 }

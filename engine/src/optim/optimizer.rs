@@ -167,14 +167,7 @@ impl Pace<'_> {
 
 impl Slot {
     fn new(config: &OptimizerConfig, spec: &TensorSpec) -> Self {
-        let view = match (config.kind, spec.kind) {
-            (OptimizerKind::Muon, TensorKind::Matrix) => MatrixView::of(&spec.name, &spec.shape),
-            (
-                OptimizerKind::Muon | OptimizerKind::AdamW,
-                TensorKind::Matrix | TensorKind::Embedding | TensorKind::Head | TensorKind::Vector | TensorKind::Buffer,
-            ) => None,
-        };
-        let rule = match view {
+        let rule = match config.view(spec) {
             Some(view) => Rule::Muon { view, momentum: None },
             None => Rule::AdamW { moments: None },
         };

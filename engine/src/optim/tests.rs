@@ -340,3 +340,16 @@ fn the_average_forgets_the_start_and_follows() {
     assert!((f64::from(found) - expected).abs() < 1e-4, "expected {expected}, found {found}");
     assert!(found < 1.01, "the initial weights still show: {found}");
 }
+
+#[test]
+fn planned_state_is_what_is_kept() {
+    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+        let specs = specs();
+        let config = config(kind);
+        let mut optimizer = Optimizer::new(&config, &specs).unwrap();
+        optimizer.step(&store(&specs), &gradients(&specs, 1), 1.0).unwrap();
+        let kept: usize = optimizer.state().unwrap().iter().map(|(_, tensor)| tensor.elem_count()).sum();
+        let step_count = 1;
+        assert_eq!(config.state_bytes(&specs), 4 * (kept - step_count) as u64);
+    }
+}

@@ -1,0 +1,232 @@
+//! From a config to a plan.
+
+use super::layers::{Example, example, times};
+use super::remedies::remedies;
+use super::{MemoryPlan, PlanItem, PlanKind, format_bytes};
+use crate::models::{ModelConfig, Network, TensorKind, TensorSpec};
+use crate::optim::{OptimizerConfig, Schedule};
+
+/// Bytes of an f32.
+const F32: u64 = 4;
+/// Program, libraries and allocator, measured with `examples/memory_check.rs`.
+const PROGRAM_BYTES: u64 = 48 << 20;
+/// Most numbers in the parts in which fused layers sum their weight gradients (`models::ops::sequence`).
+const MAX_PART_NUMBERS: u64 = 32 << 20;
+/// Most such parts.
+const MAX_PARTS: u64 = 16;
+
+/// What decides how much memory a run takes.
+#[derive(Debug, Clone)]
+pub struct PlanInput<'a> {
+    /// The network.
+    pub network: &'a Network,
+    /// Its optimizer.
+    pub optimizer: &'a OptimizerConfig,
+    /// Its schedule.
+    pub schedule: &'a Schedule,
+    /// Whether the tier predicts: a Correct step holds two gradients.
+    pub predict: bool,
+    /// Images or sequences per step.
+    pub batch_size: usize,
+    /// Parts a batch is cut into.
+    pub num_micro_batches: usize,
+    /// Tokens per sequence; unused for images.
+    pub sequence_length: usize,
+    /// The dataset in memory.
+    pub dataset_bytes: u64,
+    /// What there is.
+    pub budget_bytes: u64,
+    /// Where the budget comes from.
+    pub budget_source: String,
+}
+
+/// The peak of a run, from its config alone: allocates no tensor.
+///
+/// Bytes are those of the CPU operations in f32. Sums stay at `u64::MAX` when they would overflow.
+#[must_use]
+pub fn plan(input: &PlanInput<'_>) -> MemoryPlan {
+    let case = Case {
+        config: input.network.config().clone(),
+        tensors: Tensors::of(&input.network.specs(), input.optimizer),
+        schedule: *input.schedule,
+        predict: input.predict,
+        batch_size: input.batch_size.max(1),
+        num_micro_batches: input.num_micro_batches.max(1),
+        sequence_length: input.sequence_length,
+        dataset_bytes: input.dataset_bytes,
+    };
+    let mut items = case.items();
+    items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
+    let (budget_bytes, budget_source) = (input.budget_bytes, input.budget_source.clone());
+    let mut plan = MemoryPlan { items, budget_bytes, budget_source, remedies: Vec::new() };
+    if !plan.fits() {
+        plan.remedies = remedies(&case, input);
+    }
+    plan
+}
+
+/// Sums over the tensors of a model.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tensors {
+    pub(super) num_params: u64,
+    num_buffers: u64,
+    optimizer_bytes: u64,
+    /// Matrices that Muon orthogonalizes side by side.
+    workspace_bytes: u64,
+    /// Numbers of the largest tensor.
+    largest: u64,
+    is_muon: bool,
+}
+
+impl Tensors {
+    pub(super) fn of(specs: &[TensorSpec], optimizer: &OptimizerConfig) -> Self {
+        let count = |wants: fn(&TensorSpec) -> bool| {
+            let sizes = specs.iter().filter(|spec| wants(spec)).map(|spec| times(&spec.shape));
+            sizes.fold(0, u64::saturating_add)
+        };
+        let num_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            num_params: count(|spec| spec.kind != TensorKind::Buffer),
+            num_buffers: count(|spec| spec.kind == TensorKind::Buffer),
+            optimizer_bytes: optimizer.state_bytes(specs),
+            workspace_bytes: optimizer.workspace_bytes(specs, num_threads),
+            largest: specs.iter().map(|spec| times(&spec.shape)).max().unwrap_or(0),
+            is_muon: optimizer.kind == crate::optim::OptimizerKind::Muon,
+        }
+    }
+}
+
+/// Everything that bytes depend on; remedies vary it.
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    pub(super) config: ModelConfig,
+    pub(super) tensors: Tensors,
+    pub(super) schedule: Schedule,
+    pub(super) predict: bool,
+    pub(super) batch_size: usize,
+    pub(super) num_micro_batches: usize,
+    pub(super) sequence_length: usize,
+    pub(super) dataset_bytes: u64,
+}
+
+impl Case {
+    pub(super) fn reads_text(&self) -> bool {
+        self.config.max_positions().is_some()
+    }
+
+    /// Examples that are in the graph together.
+    pub(super) fn micro_batch(&self) -> usize {
+        self.batch_size.div_ceil(self.num_micro_batches)
+    }
+
+    pub(super) fn total_bytes(&self) -> u64 {
+        self.items().iter().fold(0, |sum, item| sum.saturating_add(item.bytes))
+    }
+
+    fn items(&self) -> Vec<PlanItem> {
+        let tensors = self.tensors;
+        let example = example(&self.config, self.sequence_length);
+        let weights = tensors.num_params.saturating_add(tensors.num_buffers).saturating_mul(F32);
+        let average = if self.schedule.ema_decay().is_some() { tensors.num_params.saturating_mul(F32) } else { 0 };
+        let state = weights.saturating_add(tensors.optimizer_bytes).saturating_add(average);
+        let step = [self.gradients(), self.activations(example), self.logits(example)];
+        let step_bytes = step.iter().fold(0, |sum: u64, item| sum.saturating_add(item.bytes));
+        let mut items = vec![
+            PlanItem { kind: PlanKind::Weights, bytes: weights, how: self.weights_how() },
+            PlanItem {
+                kind: PlanKind::Optimizer,
+                bytes: tensors.optimizer_bytes.saturating_add(tensors.workspace_bytes),
+                how: self.optimizer_how(),
+            },
+            PlanItem {
+                kind: PlanKind::RollbackSnapshot,
+                bytes: state,
+                how: "a copy of weights, optimizer state and average, to go back to".to_owned(),
+            },
+            self.runtime(state, step_bytes),
+        ];
+        items.extend(step);
+        if average > 0 {
+            let how = format!("{} parameters x 4 bytes", grouped(tensors.num_params));
+            items.push(PlanItem { kind: PlanKind::WeightAverage, bytes: average, how });
+        }
+        if self.dataset_bytes > 0 {
+            let how = "examples of all parts, as loaded".to_owned();
+            items.push(PlanItem { kind: PlanKind::Dataset, bytes: self.dataset_bytes, how });
+        }
+        items
+    }
+
+    fn weights_how(&self) -> String {
+        let Tensors { num_params, num_buffers, .. } = self.tensors;
+        let params = format!("{} parameters x 4 bytes", grouped(num_params));
+        if num_buffers == 0 { params } else { format!("{params}, {} running statistics", grouped(num_buffers)) }
+    }
+
+    fn optimizer_how(&self) -> String {
+        let Tensors { optimizer_bytes, workspace_bytes, is_muon, .. } = self.tensors;
+        if is_muon {
+            let (state, room) = (format_bytes(optimizer_bytes), format_bytes(workspace_bytes));
+            format!("Muon: {state}, one number per matrix weight, two per other weight; {room} to orthogonalize in")
+        } else {
+            format!("AdamW: {} parameters x 2 moments x 4 bytes", grouped(self.tensors.num_params))
+        }
+    }
+
+    /// One set, one more while parts of a batch are added up, one more to compare with in Correct.
+    fn gradients(&self) -> PlanItem {
+        let num_sets = 1 + u64::from(self.num_micro_batches > 1) + u64::from(self.predict);
+        let Tensors { num_params, largest, .. } = self.tensors;
+        // A tensor that is used twice (a tied head) gets its gradient as a sum of two.
+        let numbers = num_params.saturating_mul(num_sets).saturating_add(largest);
+        let sets = if num_sets == 1 { "1 set".to_owned() } else { format!("{num_sets} sets") };
+        let how = format!("{} parameters x 4 bytes x {sets}, and the largest tensor once more", grouped(num_params));
+        PlanItem { kind: PlanKind::Gradients, bytes: numbers.saturating_mul(F32), how }
+    }
+
+    fn activations(&self, example: Example) -> PlanItem {
+        let micro_batch = self.micro_batch() as u64;
+        let num_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+        let num_parts = (MAX_PART_NUMBERS / example.layer_weights.max(1)).clamp(1, MAX_PARTS).min(micro_batch);
+        let per_example = example.kept.saturating_add(example.on_the_way_back);
+        let numbers = per_example
+            .saturating_mul(micro_batch)
+            .saturating_add(example.thread_scratch.saturating_mul(num_threads))
+            .saturating_add(example.layer_weights.saturating_mul(num_parts));
+        let what = if self.reads_text() {
+            format!("{} sequences of {} tokens", grouped(micro_batch), grouped(self.sequence_length as u64))
+        } else {
+            format!("{} images", grouped(micro_batch))
+        };
+        let each = format_bytes(example.kept.saturating_mul(F32));
+        let how = format!("{what} x {each} kept for the backward pass, and the gradients of one layer");
+        PlanItem { kind: PlanKind::Activations, bytes: numbers.saturating_mul(F32), how }
+    }
+
+    fn logits(&self, example: Example) -> PlanItem {
+        let numbers = example.logits.saturating_mul(self.micro_batch() as u64);
+        let how = format!("{} logits x 4 bytes, and their gradients", grouped(numbers));
+        PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(2 * F32), how }
+    }
+
+    /// The program; and what saving a checkpoint takes beyond the memory that a step has given back by then.
+    fn runtime(&self, state: u64, step_bytes: u64) -> PlanItem {
+        let saving = state.saturating_sub(step_bytes);
+        let program = format!("{} for program and allocator", format_bytes(PROGRAM_BYTES));
+        let how = if saving == 0 { program } else { format!("{program}, {} while saving", format_bytes(saving)) };
+        PlanItem { kind: PlanKind::Runtime, bytes: PROGRAM_BYTES.saturating_add(saving), how }
+    }
+}
+
+/// "105,866".
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,127 @@
+//! What would make a run fit: each remedy is a plan of its own that was checked against the budget.
+
+use super::planner::{Case, PlanInput, Tensors};
+use super::{format_bytes, planner::grouped};
+use crate::models::{ModelPreset, Network};
+use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
+
+/// Shortest sequence worth proposing, tokens.
+const MIN_SEQUENCE: usize = 32;
+
+/// Changes that fit, mildest first; the last one is always the memory that it would take as it is.
+pub(super) fn remedies(case: &Case, input: &PlanInput<'_>) -> Vec<String> {
+    let budget = input.budget_bytes;
+    let found = [
+        micro_batches(case, budget),
+        shorter(case, budget),
+        smaller_batch(case, budget),
+        micro_batches_and_shorter(case, budget),
+        leaner_state(case, input),
+        smaller_model(case, input),
+    ];
+    let mut remedies: Vec<String> = found.into_iter().flatten().collect();
+    let total = case.total_bytes();
+    remedies.push(format!("a memory budget of {} (this run as it is)", format_bytes(total)));
+    remedies
+}
+
+/// Parts of a batch to try: every larger number of equal-sized parts by doubling, to single examples.
+fn more_parts(case: &Case) -> impl Iterator<Item = Case> {
+    let doubled = std::iter::successors(Some(case.num_micro_batches), |parts| parts.checked_mul(2));
+    let limit = case.batch_size;
+    let parts = doubled.skip(1).take_while(move |&parts| parts < limit).chain([limit]);
+    let current = case.num_micro_batches;
+    parts.filter(move |&parts| parts > current).map(|num_micro_batches| Case { num_micro_batches, ..case.clone() })
+}
+
+fn first_fit(mut cases: impl Iterator<Item = Case>, budget: u64) -> Option<(Case, String)> {
+    let fits = |case: Case| Some((case.total_bytes(), case)).filter(|(bytes, _)| *bytes <= budget);
+    cases.find_map(fits).map(|(bytes, case)| (case, format_bytes(bytes)))
+}
+
+fn micro_batches(case: &Case, budget: u64) -> Option<String> {
+    let (fit, bytes) = first_fit(more_parts(case), budget)?;
+    Some(format!(
+        "micro-batches of {} ({} parts): {bytes}, the same result a little slower",
+        grouped(fit.micro_batch() as u64),
+        grouped(fit.num_micro_batches as u64)
+    ))
+}
+
+fn shorter_cases(case: &Case) -> impl Iterator<Item = Case> {
+    let longest = if case.reads_text() { case.sequence_length } else { 0 };
+    let halved = std::iter::successors(Some(longest / 2), |length| Some(length / 2));
+    let long_enough = halved.take_while(|&length| length >= MIN_SEQUENCE);
+    long_enough.map(|sequence_length| Case { sequence_length, ..case.clone() })
+}
+
+fn shorter(case: &Case, budget: u64) -> Option<String> {
+    let (fit, bytes) = first_fit(shorter_cases(case), budget)?;
+    Some(format!("sequences of {} tokens: {bytes}", grouped(fit.sequence_length as u64)))
+}
+
+fn smaller_batch(case: &Case, budget: u64) -> Option<String> {
+    let halved = std::iter::successors(Some(case.batch_size / 2), |size| Some(size / 2)).take_while(|&size| size > 0);
+    let with_size = |batch_size| {
+        let num_micro_batches = case.num_micro_batches.min(batch_size);
+        Case { batch_size, num_micro_batches, ..case.clone() }
+    };
+    let (fit, bytes) = first_fit(halved.map(with_size), budget)?;
+    Some(format!("batches of {}: {bytes}", grouped(fit.batch_size as u64)))
+}
+
+/// Only when neither alone is enough.
+fn micro_batches_and_shorter(case: &Case, budget: u64) -> Option<String> {
+    if micro_batches(case, budget).is_some() || shorter(case, budget).is_some() {
+        return None;
+    }
+    let one_by_one = Case { num_micro_batches: case.batch_size, ..case.clone() };
+    let (fit, bytes) = first_fit(shorter_cases(&one_by_one), budget)?;
+    let (micro_batch, tokens) = (grouped(fit.micro_batch() as u64), grouped(fit.sequence_length as u64));
+    Some(format!("micro-batches of {micro_batch} with sequences of {tokens} tokens: {bytes}"))
+}
+
+/// Muon keeps one number per matrix weight where AdamW keeps two; a cosine schedule needs no average.
+fn leaner_state(case: &Case, input: &PlanInput<'_>) -> Option<String> {
+    let muon = OptimizerConfig { kind: OptimizerKind::Muon, ..input.optimizer.clone() };
+    let muon_case = Case { tensors: Tensors::of(&input.network.specs(), &muon), ..case.clone() };
+    let cosine = Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.0 };
+    let changes = [
+        ("a cosine schedule without weight average", Case { schedule: cosine, ..case.clone() }),
+        ("Muon, which keeps half of AdamW's state for matrices", muon_case.clone()),
+        ("Muon and a cosine schedule without weight average", Case { schedule: cosine, ..muon_case }),
+    ];
+    let fitting = |(what, case): (&str, Case)| {
+        let bytes = case.total_bytes();
+        (bytes <= input.budget_bytes).then(|| format!("{what}: {}", format_bytes(bytes)))
+    };
+    changes.into_iter().find_map(fitting)
+}
+
+/// The largest preset below this model, of its own family if possible, for the same data and batch, then in
+/// micro-batches.
+fn smaller_model(case: &Case, input: &PlanInput<'_>) -> Option<String> {
+    let data = case.config.data_shape();
+    let candidate = |preset: ModelPreset| {
+        let config = preset.config(data).ok()?;
+        let specs = Network::new(&config).ok()?.specs();
+        let tensors = Tensors::of(&specs, input.optimizer);
+        let is_smaller = tensors.num_params < case.tensors.num_params;
+        is_smaller.then(|| (preset, Case { config, tensors, ..case.clone() }))
+    };
+    let mut smaller: Vec<(ModelPreset, Case)> = ModelPreset::ALL.into_iter().filter_map(candidate).collect();
+    let family = std::mem::discriminant(&case.config);
+    smaller.sort_by_key(|(_, case)| {
+        (std::mem::discriminant(&case.config) != family, std::cmp::Reverse(case.tensors.num_params))
+    });
+    smaller.into_iter().find_map(|(preset, case)| {
+        let as_it_is = first_fit([case.clone()].into_iter(), input.budget_bytes);
+        let (fit, bytes) = as_it_is.or_else(|| first_fit(more_parts(&case), input.budget_bytes))?;
+        let batch = if fit.num_micro_batches == input.num_micro_batches.max(1) {
+            "with this batch".to_owned()
+        } else {
+            format!("in micro-batches of {}", grouped(fit.micro_batch() as u64))
+        };
+        Some(format!("a smaller model: {} needs {bytes} {batch}", preset.label()))
+    })
+}

@@ -1,0 +1,186 @@
+//! Plans against sums by hand, refusals, and remedies that keep their word.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::{MemoryPlan, PlanInput, PlanKind, format_bytes, plan};
+use crate::models::{DataShape, ModelPreset, Network};
+use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
+
+const DIGITS: DataShape = DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 };
+const PHOTOS: DataShape = DataShape::Images { channels: 3, height: 32, width: 32, num_classes: 10 };
+const COSINE: Schedule = Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.0 };
+const GIB: u64 = 1 << 30;
+
+fn optimizer(kind: OptimizerKind) -> OptimizerConfig {
+    OptimizerConfig {
+        kind,
+        learning_rate: 1e-3,
+        adam_learning_rate: 1e-3,
+        beta1: 0.9,
+        beta2: 0.99,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        momentum: 0.9,
+        newton_schulz_steps: 5,
+        clip_norm: Some(1.0),
+    }
+}
+
+fn planned(
+    preset: ModelPreset,
+    data: DataShape,
+    budget_bytes: u64,
+    vary: impl FnOnce(&mut PlanInput<'_>),
+) -> MemoryPlan {
+    planned_by(OptimizerKind::AdamW, preset, data, budget_bytes, vary)
+}
+
+fn planned_by(
+    kind: OptimizerKind,
+    preset: ModelPreset,
+    data: DataShape,
+    budget_bytes: u64,
+    vary: impl FnOnce(&mut PlanInput<'_>),
+) -> MemoryPlan {
+    let network = Network::new(&preset.config(data).unwrap()).unwrap();
+    let optimizer = optimizer(kind);
+    let mut input = PlanInput {
+        network: &network,
+        optimizer: &optimizer,
+        schedule: &COSINE,
+        predict: false,
+        batch_size: 64,
+        num_micro_batches: 1,
+        sequence_length: 256,
+        dataset_bytes: 0,
+        budget_bytes,
+        budget_source: "a test".to_owned(),
+    };
+    vary(&mut input);
+    plan(&input)
+}
+
+fn bytes(plan: &MemoryPlan, kind: PlanKind) -> u64 {
+    plan.items.iter().filter(|item| item.kind == kind).map(|item| item.bytes).sum()
+}
+
+#[test]
+fn an_mlp_is_the_sum_by_hand() {
+    let plan = planned(ModelPreset::Mlp, DIGITS, GIB, |_| {});
+    let params = 784 * 256 + 256 + 256 * 128 + 128 + 1280 + 10;
+    assert_eq!(bytes(&plan, PlanKind::Weights), 4 * params);
+    assert_eq!(bytes(&plan, PlanKind::Optimizer), 8 * params);
+    assert_eq!(bytes(&plan, PlanKind::Gradients), 4 * (params + 784 * 256));
+    assert_eq!(bytes(&plan, PlanKind::RollbackSnapshot), 12 * params);
+    let (kept, back) = (784 + 3 * (256 + 128 + 10), 784 + 2 * 256);
+    assert_eq!(bytes(&plan, PlanKind::Activations), 4 * 64 * (kept + back));
+    assert_eq!(bytes(&plan, PlanKind::Logits), 8 * 64 * 10);
+    assert!(plan.fits() && plan.remedies.is_empty());
+    assert!(plan.items.is_sorted_by(|a, b| a.bytes >= b.bytes), "largest first");
+    let weights = plan.items.iter().find(|item| item.kind == PlanKind::Weights).unwrap();
+    assert_eq!(weights.how, "235,146 parameters x 4 bytes");
+}
+
+#[test]
+fn what_is_switched_on_is_counted() {
+    const EMA: Schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.99 };
+    let plain = planned(ModelPreset::MnistCnn, DIGITS, GIB, |_| {});
+    let weights = bytes(&plain, PlanKind::Weights);
+    let averaged = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.schedule = &EMA);
+    assert_eq!(bytes(&averaged, PlanKind::WeightAverage), weights);
+    assert_eq!(bytes(&averaged, PlanKind::RollbackSnapshot), bytes(&plain, PlanKind::RollbackSnapshot) + weights);
+    let predicting = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.predict = true);
+    assert_eq!(bytes(&predicting, PlanKind::Gradients), bytes(&plain, PlanKind::Gradients) + weights);
+    let halved = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.num_micro_batches = 2);
+    assert_eq!(2 * bytes(&halved, PlanKind::Activations), bytes(&plain, PlanKind::Activations));
+    let muon = planned_by(OptimizerKind::Muon, ModelPreset::MnistCnn, DIGITS, GIB, |_| {});
+    assert!(bytes(&muon, PlanKind::RollbackSnapshot) < bytes(&plain, PlanKind::RollbackSnapshot));
+    let data = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.dataset_bytes = 12345);
+    assert_eq!(bytes(&data, PlanKind::Dataset), 12345);
+}
+
+#[test]
+fn running_statistics_are_weights_without_gradients() {
+    let plan = planned(ModelPreset::ResNet20, PHOTOS, GIB, |_| {});
+    let network = Network::new(&ModelPreset::ResNet20.config(PHOTOS).unwrap()).unwrap();
+    let all: usize = network.specs().iter().map(|spec| spec.num_elements()).sum();
+    assert!(all > network.num_params());
+    assert_eq!(bytes(&plan, PlanKind::Weights), 4 * all as u64);
+    assert_eq!(bytes(&plan, PlanKind::Optimizer), 8 * network.num_params() as u64);
+}
+
+/// The first number of a remedy after `before`.
+fn number_after(text: &str, before: &str) -> usize {
+    let tail = text.split(before).nth(1).unwrap_or_else(|| panic!("{before:?} is not in {text:?}"));
+    let digits: String = tail.chars().take_while(|c| c.is_ascii_digit() || *c == ',').collect();
+    digits.replace(',', "").parse().unwrap()
+}
+
+#[test]
+fn remedies_fit_when_tried() {
+    let budget = 700 << 20;
+    let plan = planned(ModelPreset::ResNet18, PHOTOS, budget, |input| input.batch_size = 512);
+    assert!(!plan.fits());
+    let parts = number_after(&plan.remedies[0], "(");
+    let tried = planned(ModelPreset::ResNet18, PHOTOS, budget, |input| {
+        (input.batch_size, input.num_micro_batches) = (512, parts);
+    });
+    assert!(tried.fits(), "{:?}", plan.remedies);
+    assert!(plan.remedies[0].contains(&format_bytes(tried.total_bytes())), "{:?}", plan.remedies);
+    let coarser = planned(ModelPreset::ResNet18, PHOTOS, budget, |input| {
+        (input.batch_size, input.num_micro_batches) = (512, parts / 2);
+    });
+    assert!(!coarser.fits(), "fewer parts would have done: {:?}", plan.remedies);
+    let batch = plan.remedies.iter().find(|remedy| remedy.starts_with("batches of")).unwrap();
+    let batch = number_after(batch, "batches of ");
+    assert!(planned(ModelPreset::ResNet18, PHOTOS, budget, |input| input.batch_size = batch).fits());
+    assert!(plan.remedies.iter().any(|remedy| remedy.contains("resnet-20")), "{:?}", plan.remedies);
+    assert!(plan.remedies.last().unwrap().contains(&format_bytes(plan.total_bytes())));
+}
+
+#[test]
+fn a_hopeless_budget_still_gets_an_answer() {
+    let plan = planned(ModelPreset::Mlp, DIGITS, 1024, |_| {});
+    assert_eq!(plan.remedies.len(), 1, "{:?}", plan.remedies);
+    assert!(plan.remedies[0].starts_with("a memory budget of"));
+}
+
+#[test]
+fn absurd_batches_do_not_overflow() {
+    let plan = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| {
+        (input.batch_size, input.dataset_bytes) = (usize::MAX, u64::MAX);
+    });
+    assert_eq!(plan.total_bytes(), u64::MAX);
+    assert!(!plan.fits());
+    let nothing = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| {
+        (input.batch_size, input.num_micro_batches) = (0, 0);
+    });
+    assert!(nothing.fits());
+}
+
+#[test]
+fn seven_billion_parameters_are_refused_by_numbers() {
+    let text = DataShape::Text { vocab_size: 32_000 };
+    let budget = 24 * GIB / 5 * 4;
+    let plan = planned(ModelPreset::Llama7B, text, budget, |input| input.batch_size = 8);
+    assert!(!plan.fits());
+    // 6,738,415,616 parameters: the published size of Llama 2 7B. Weights, gradients, two moments, and copies.
+    assert_eq!(bytes(&plan, PlanKind::Weights), 4 * 6_738_415_616);
+    assert!(plan.total_bytes() > 7 * 4 * 6_738_415_616);
+    assert!(plan.remedies.iter().any(|remedy| remedy.starts_with("a smaller model: llama-110m")), "{plan:?}");
+    assert!(!plan.remedies.iter().any(|remedy| remedy.starts_with("micro-batches")), "nothing else fits: {plan:?}");
+}
+
+#[test]
+fn language_models_that_train_on_a_desktop_fit_it() {
+    let bpe = DataShape::Text { vocab_size: 50_257 };
+    let budget = 24 * GIB / 5 * 4;
+    for preset in [ModelPreset::Gpt2Char, ModelPreset::Gpt2_11M, ModelPreset::Gpt2_124M, ModelPreset::Llama110M] {
+        let plan = planned(preset, bpe, budget, |input| input.batch_size = 8);
+        assert!(plan.fits(), "{preset:?}: {plan:?}");
+    }
+    let plan = planned(ModelPreset::Gpt2_124M, bpe, 4 * GIB, |input| {
+        (input.batch_size, input.sequence_length) = (32, 1024);
+    });
+    assert!(plan.remedies[0].starts_with("micro-batches of 1 (32 parts)"), "{:?}", plan.remedies);
+}
