@@ -1,0 +1,112 @@
+//! Compares the memory plan with what a run really takes: some steps and a rollback snapshot on made-up data.
+//!
+//! `cargo run --release -p foretrain-engine --example memory_check -- MODEL BATCH [SEQUENCE [PARTS [OPTIMIZER]]]`,
+//! such as `gpt2-char 32 256 1 muon`. One model per process, because the kernel's peak counts the whole process.
+
+#![allow(clippy::print_stdout, reason = "an example talks to its user")]
+
+use std::error::Error;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use foretrain_engine::data::Batch;
+use foretrain_engine::device::Gauges;
+use foretrain_engine::hybrid::{HybridTrainer, TierPreset, TrainerSetup};
+use foretrain_engine::memory::{PlanInput, default_budget, format_bytes, plan};
+use foretrain_engine::models::{DataShape, ModelPreset, Network, ParamStore, initial_params};
+use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let text = |index: usize, default: &str| arguments.get(index).cloned().unwrap_or_else(|| default.to_owned());
+    let preset = ModelPreset::from_label(&text(0, "mnist-cnn")).ok_or("no such model")?;
+    let (batch_size, sequence_length): (usize, usize) = (text(1, "64").parse()?, text(2, "256").parse()?);
+    let num_micro_batches: usize = text(3, "1").parse()?;
+    let kind = if text(4, "adamw") == "muon" { OptimizerKind::Muon } else { OptimizerKind::AdamW };
+
+    let data = match preset {
+        ModelPreset::Mlp | ModelPreset::MnistCnn => {
+            DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 }
+        }
+        preset if preset.reads_images() => DataShape::Images { channels: 3, height: 32, width: 32, num_classes: 10 },
+        ModelPreset::Gpt2Char => DataShape::Text { vocab_size: 65 },
+        _ => DataShape::Text { vocab_size: 50_257 },
+    };
+    let network = Arc::new(Network::new(&preset.config(data)?)?);
+    let optimizer = OptimizerConfig {
+        kind,
+        learning_rate: 1e-3,
+        adam_learning_rate: 1e-3,
+        beta1: 0.9,
+        beta2: 0.99,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        momentum: 0.9,
+        newton_schulz_steps: 5,
+        clip_norm: Some(1.0),
+    };
+    let schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.99 };
+    let tier = TierPreset::named("vanilla").ok_or("no such tier")?;
+    let (budget_bytes, budget_source) = default_budget();
+    let planned = plan(&PlanInput {
+        network: &network,
+        optimizer: &optimizer,
+        schedule: &schedule,
+        predict: tier.predict,
+        batch_size,
+        num_micro_batches,
+        sequence_length,
+        dataset_bytes: 0,
+        budget_bytes,
+        budget_source,
+    });
+    for item in &planned.items {
+        println!("{:<22} {:>10}  {}", item.kind.label(), format_bytes(item.bytes), item.how);
+    }
+    for remedy in &planned.remedies {
+        println!("would fit: {remedy}");
+    }
+    if !planned.fits() {
+        return Err("more than the budget; not tried".into());
+    }
+
+    let batch = match data {
+        DataShape::Images { channels, height, width, .. } => Batch {
+            inputs: Tensor::ones((batch_size, channels, height, width), candle_core::DType::F32, &Device::Cpu)?,
+            targets: Tensor::zeros(batch_size, candle_core::DType::U32, &Device::Cpu)?,
+        },
+        DataShape::Text { .. } => {
+            let tokens = Tensor::zeros((batch_size, sequence_length), candle_core::DType::U32, &Device::Cpu)?;
+            Batch { inputs: tokens.clone(), targets: tokens }
+        }
+    };
+    let mut gauges = Gauges::default();
+    let before = gauges.read().process_peak_bytes;
+    let (weights, buffers) = initial_params(&network, 1, &Device::Cpu)?;
+    let store = ParamStore::new(weights, buffers, &Device::Cpu)?;
+    let setup = TrainerSetup {
+        network,
+        store,
+        hybrid: tier.config(),
+        optimizer,
+        schedule,
+        num_steps: 100,
+        num_micro_batches,
+        seed: 1,
+    };
+    let mut trainer = HybridTrainer::new(setup)?;
+    for _ in 0..3 {
+        trainer.step(&batch)?;
+    }
+    trainer.mark_good()?;
+    trainer.step(&batch)?;
+    let peak = gauges.read().process_peak_bytes;
+    println!(
+        "planned {}, measured peak {} (of it {} before the model): plan / measured = {:.2}",
+        format_bytes(planned.total_bytes()),
+        format_bytes(peak),
+        format_bytes(before),
+        planned.total_bytes() as f64 / peak as f64
+    );
+    Ok(())
+}
