@@ -204,3 +204,39 @@ fn add(sum: &mut Option<Gradients>, gradients: Gradients) -> Result<(), HybridEr
 fn empty_batch() -> HybridError {
     HybridError::Batch { expected: "at least one example", found: "none".to_owned() }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// Two sequences of three tokens over a vocabulary of two; the first is known, the second is not.
+    fn text() -> (Tensor, Batch) {
+        let sure = [[4.0_f32, -4.0], [-4.0, 4.0], [4.0, -4.0]];
+        let logits = Tensor::new(&[sure, [[0.0, 0.0]; 3]], &Device::Cpu).unwrap();
+        let targets = Tensor::new(&[[0_u32, 1, 0], [0, 0, 1]], &Device::Cpu).unwrap();
+        (logits, Batch { inputs: targets.clone(), targets })
+    }
+
+    #[test]
+    fn a_sequence_is_one_unit() {
+        let (logits, batch) = text();
+        assert_eq!((num_units(&batch).unwrap(), examples_per_unit(&batch).unwrap()), (2, 3));
+        let losses = unit_losses(&logits, &batch).unwrap().to_vec1::<f32>().unwrap();
+        assert!(losses[0] < 0.001 && (losses[1] - 2.0_f32.ln()).abs() < 1e-6, "{losses:?}");
+        // Of probabilities (1/2, 1/2) each token's error is (1/2, -1/2), of norm sqrt(1/2).
+        let errors = unit_errors(&logits, &batch).unwrap();
+        assert!(errors[0] < 0.001 && (errors[1] - 0.5_f32.sqrt()).abs() < 1e-6, "{errors:?}");
+    }
+
+    #[test]
+    fn micro_batches_cover_the_batch_once() {
+        let (_, batch) = text();
+        let sizes = |count| -> Vec<usize> {
+            micro_batches(&batch, count).unwrap().iter().map(|part| part.inputs.dim(0).unwrap()).collect()
+        };
+        assert_eq!((sizes(1), sizes(2), sizes(5)), (vec![2], vec![1, 1], vec![1, 1]));
+    }
+}

@@ -99,6 +99,7 @@ impl HybridTrainer {
         if self.control.must_stop() {
             return Err(HybridError::Stopped { step: self.control.step() + 1 });
         }
+        let examples_per_unit = examples_per_unit(batch)?;
         let phase_event = self.control.begin_step(&self.rules);
         let phase = self.control.phase();
         let mut work = match phase {
@@ -122,7 +123,6 @@ impl HybridTrainer {
             (None, None) => self.update_buffers(&work.seen)?,
         }
 
-        let examples_per_unit = examples_per_unit(batch)?;
         let Judgement { forecast, correction, signals, divergence } = judgement;
         let diverged = divergence.map(|(divergence, recovery)| super::HybridEvent::Diverged { divergence, recovery });
         Ok(StepReport {

@@ -12,7 +12,9 @@ use super::*;
 use crate::data::Batch;
 use crate::device::seed::{Stream, stream};
 use crate::models::ops::cross_entropy;
-use crate::models::{Activation, Forward, MlpConfig, Mode, ModelConfig, Network, ParamStore, Params, initial_params};
+use crate::models::{
+    Activation, Forward, MlpConfig, Mode, ModelConfig, Network, ParamStore, Params, ResNetConfig, initial_params,
+};
 use crate::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind, Schedule, WeightAverage};
 
 const CLASSES: usize = 4;
@@ -349,6 +351,52 @@ fn micro_batches_add_up_to_the_batch() {
         one.add_scaled(&many, -1.0).unwrap();
         assert!(one.norm().unwrap() < 1e-5 * norm);
     }
+}
+
+/// 64 images of 4 shades, which a convolution tells apart at once.
+fn shades(seed: u64, step: u64) -> Batch {
+    let mut rng = stream(seed, Stream::Generate, step);
+    let targets: Vec<u32> = (0..64).map(|_| rng.random_range(0..CLASSES as u32)).collect();
+    let pixel = |index: usize| 2.0 * targets[index / PIXELS] as f32 + 0.7 * normal(&mut rng);
+    let inputs: Vec<f32> = (0..64 * PIXELS).map(pixel).collect();
+    let inputs = Tensor::from_vec(inputs, (64, 1, 3, 3), &Device::Cpu).unwrap();
+    Batch { inputs, targets: Tensor::from_vec(targets, 64, &Device::Cpu).unwrap() }
+}
+
+#[test]
+fn batch_norm_learns_its_statistics_in_every_phase() {
+    let config = ResNetConfig {
+        num_channels: 1,
+        image_size: (3, 3),
+        embedding_size: 8,
+        hidden_sizes: vec![8],
+        depths: vec![1],
+        num_classes: CLASSES,
+    };
+    let network = Network::new(&ModelConfig::ResNet(config)).unwrap();
+    let setup = TrainerSetup {
+        store: store(&network, 11),
+        network: Arc::new(network),
+        hybrid: HybridConfig { slice_fraction: 0.5, confidence_threshold: 0.0, ..eager() },
+        optimizer: OptimizerConfig { learning_rate: 0.03, ..optimizer(OptimizerKind::AdamW) },
+        schedule: SCHEDULE,
+        num_steps: 200,
+        num_micro_batches: 2,
+        seed: 11,
+    };
+    let mut hybrid = HybridTrainer::new(setup).unwrap();
+    let mut phases = BTreeSet::new();
+    let (mut losses, mut rhos) = (Vec::new(), Vec::new());
+    for step in 1..=80 {
+        let before = bits(hybrid.store().buffers());
+        let report = hybrid.step(&shades(11, step)).unwrap();
+        assert!(bits(hybrid.store().buffers()) != before, "step {step}, {:?}: statistics moved", report.phase);
+        phases.insert(format!("{:?}", report.phase));
+        losses.push(report.loss);
+        rhos.push(report.rho);
+    }
+    assert_eq!(phases.len(), 4, "{phases:?}, rho {rhos:?}");
+    assert!(losses[70..].iter().sum::<f32>() < 0.7 * losses[..10].iter().sum::<f32>(), "{losses:?}");
 }
 
 #[test]
