@@ -3,8 +3,7 @@
 use candle_core::Tensor;
 
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
-use super::ops::conv2d::Conv2dConfig;
-use super::ops::{Epilogue, conv2d, max_pool2d};
+use super::ops::{Epilogue, conv2d_relu_pool};
 use super::{CnnConfig, ModelError};
 
 /// One block per convolution (with ReLU and pooling), one for the hidden linear layer, one for the classifier.
@@ -77,8 +76,7 @@ impl Block for ConvBlock {
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
         let weight = pass.params.get(&format!("{}.weight", self.name))?;
         let bias = pass.params.get(&format!("{}.bias", self.name))?;
-        let config = Conv2dConfig { stride: 1, padding: 1, epilogue: Epilogue::Relu };
-        Ok(max_pool2d(&conv2d(input, weight, Some(bias), config)?)?)
+        Ok(conv2d_relu_pool(input, weight, bias, 1)?)
     }
 }
 

@@ -7,9 +7,8 @@ use candle_core::Tensor;
 
 use super::cnn::LinearBlock;
 use super::network::{Block, Forward, Init, Mode, TensorKind, TensorSpec};
-use super::ops::batch_norm::{Affine, Moments};
-use super::ops::conv2d::Conv2dConfig;
-use super::ops::{Epilogue, batch_norm, batch_norm_by, conv2d, global_avg_pool};
+use super::ops::batch_norm::{Moments, ResidualBlock, Statistics};
+use super::ops::{self, Epilogue};
 use super::{ModelError, ResNetConfig};
 
 /// Added to the variance, as in PyTorch.
@@ -93,44 +92,40 @@ impl ConvNorm {
         ]
     }
 
-    /// (n, in, h, w) to (n, out, h/stride, w/stride), rounded up.
-    fn forward(&self, pass: &Forward<'_>, x: &Tensor, epilogue: Epilogue) -> Result<Tensor, ModelError> {
+    /// The layer's tensors in `pass`, for an operation from (n, in, h, w) to (n, out, h/stride, w/stride), rounded up.
+    fn layer<'a>(&self, pass: &Forward<'a>) -> Result<ops::batch_norm::ConvNorm<'a>, ModelError> {
         let params = pass.params;
         let norm = format!("{}.normalization", self.name);
-        let config = Conv2dConfig { stride: self.stride, padding: self.kernel / 2, epilogue: Epilogue::Identity };
-        let y = conv2d(x, params.get(&format!("{}.convolution.weight", self.name))?, None, config)?;
-        let affine = Affine {
-            weight: params.get(&format!("{norm}.weight"))?,
-            bias: params.get(&format!("{norm}.bias"))?,
-            eps: EPS,
-            epilogue,
-        };
-        match pass.mode {
-            Mode::Train => {
-                let (y, moments) = batch_norm(&y, affine)?;
-                report(pass, &norm, &moments)?;
-                Ok(y)
-            }
-            Mode::Eval => {
-                let mean = params.get(&format!("{norm}.running_mean"))?;
-                let var = params.get(&format!("{norm}.running_var"))?;
-                Ok(batch_norm_by(&y, mean, var, affine)?)
-            }
+        let statistics = match pass.mode {
+            Mode::Train => Statistics::Batch,
+            Mode::Eval => Statistics::Given {
+                mean: params.get(&format!("{norm}.running_mean"))?,
+                var: params.get(&format!("{norm}.running_var"))?,
+            },
             Mode::Sampled(stats) => {
-                let (mean, var) = (stats.get(&format!("{norm}.mean"))?, stats.get(&format!("{norm}.var"))?);
-                Ok(batch_norm_by(&y, mean, var, affine)?)
+                Statistics::Given { mean: stats.get(&format!("{norm}.mean"))?, var: stats.get(&format!("{norm}.var"))? }
             }
-        }
+        };
+        Ok(ops::batch_norm::ConvNorm {
+            weight: params.get(&format!("{}.convolution.weight", self.name))?,
+            scale: params.get(&format!("{norm}.weight"))?,
+            shift: params.get(&format!("{norm}.bias"))?,
+            stride: self.stride,
+            padding: self.kernel / 2,
+            eps: EPS,
+            statistics,
+        })
     }
-}
 
-/// Reports mean, biased variance and count (one f64) of a batch-norm layer.
-fn report(pass: &Forward<'_>, norm: &str, moments: &Moments) -> Result<(), ModelError> {
-    pass.report_stat(format!("{norm}.mean"), moments.mean.clone());
-    pass.report_stat(format!("{norm}.var"), moments.var.clone());
-    let count = Tensor::new(moments.count as f64, moments.mean.device())?;
-    pass.report_stat(format!("{norm}.count"), count);
-    Ok(())
+    /// Reports mean, biased variance and count (one f64), when the batch was the statistics.
+    fn report(&self, pass: &Forward<'_>, moments: Option<Moments>) -> Result<(), ModelError> {
+        let Some(Moments { mean, var, count }) = moments else { return Ok(()) };
+        let norm = format!("{}.normalization", self.name);
+        pass.report_stat(format!("{norm}.count"), Tensor::new(count as f64, mean.device())?);
+        pass.report_stat(format!("{norm}.mean"), mean);
+        pass.report_stat(format!("{norm}.var"), var);
+        Ok(())
+    }
 }
 
 /// (n, c, h, w) to (n, embedding, h, w).
@@ -147,7 +142,9 @@ impl Block for Stem {
     }
 
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
-        self.0.forward(pass, input, Epilogue::Relu)
+        let (y, moments) = ops::conv_norm(input, self.0.layer(pass)?, Epilogue::Relu)?;
+        self.0.report(pass, moments)?;
+        Ok(y)
     }
 }
 
@@ -191,13 +188,14 @@ impl Block for BasicBlock {
     }
 
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
-        let y = self.layers[0].forward(pass, input, Epilogue::Relu)?;
-        let y = self.layers[1].forward(pass, &y, Epilogue::Identity)?;
-        let shortcut = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(pass, input, Epilogue::Identity)?,
-            None => input.clone(),
-        };
-        Ok((y + shortcut)?.relu()?)
+        let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.layer(pass)).transpose()?;
+        let [first, second] = &self.layers;
+        let block = ResidualBlock { first: first.layer(pass)?, second: second.layer(pass)?, shortcut };
+        let (y, moments) = ops::residual_block(input, block)?;
+        for (layer, moments) in self.layers.iter().chain(&self.shortcut).zip(moments) {
+            layer.report(pass, moments)?;
+        }
+        Ok(y)
     }
 }
 
@@ -215,6 +213,6 @@ impl Block for Head {
     }
 
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
-        self.0.forward(pass, &global_avg_pool(input)?)
+        self.0.forward(pass, &ops::global_avg_pool(input)?)
     }
 }

@@ -13,6 +13,7 @@ pub mod conv2d;
 mod cross_entropy;
 mod embedding;
 mod epilogue;
+mod function;
 mod gelu;
 mod gemm;
 pub mod global_avg_pool;
@@ -32,8 +33,8 @@ mod silu_mul;
 mod simd;
 
 pub use attention::{Heads, causal_attention};
-pub use batch_norm::{batch_norm, batch_norm_by};
-pub use conv2d::conv2d;
+pub use batch_norm::{batch_norm, conv_norm, residual_block};
+pub use conv2d::{conv2d, conv2d_relu_pool};
 pub use cross_entropy::{cross_entropy, error_norms};
 pub use embedding::embedding;
 pub use epilogue::Epilogue;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::pass::Backward;
+use super::pass::{Backward, Merge};
 use super::plan::Sizes;
 use crate::models::ops::buffers::unwritten;
 use crate::models::ops::lanes::Vectors;
@@ -14,78 +14,67 @@ const PARTIAL_ELEMENTS: usize = 4 << 20;
 /// Partial weight gradients at most.
 const MAX_PARTIALS: usize = 16;
 
-/// Which gradients are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub input: bool,
-    pub bias: bool,
+/// Where the gradient of the input, (n, in, h, w), goes.
+#[derive(Debug)]
+pub(in crate::models::ops) enum InputGradient<'a, T> {
+    /// Nowhere.
+    Unwanted,
+    /// Over what is there.
+    Write(&'a mut [T]),
+    /// Onto what is there.
+    Add(&'a mut [T]),
 }
 
-/// Gradients as flat buffers.
-pub(super) struct Gradients<T> {
-    /// (n, in, h, w)
-    pub input: Option<Vec<T>>,
-    /// (out, in, kh, kw)
-    pub weight: Vec<T>,
-    /// (out)
-    pub bias: Option<Vec<T>>,
-}
-
-/// Gradients for input `x` and `weight`, where `output_gradient(first, dy)` writes the output gradient of the images
-/// from `first` on to `dy`, (images, out, out_height, out_width).
+/// Gradients of `weight`, (out, in, kh, kw), and of a bias, (out), for input `x`, where `output_gradient(first, dy)`
+/// writes the output gradient of the images from `first` on to `dy`, (images, out, out_height, out_width).
 ///
 /// Sums have one order for any number of threads: groups within a partial sum, then the partial sums.
-pub(super) fn gradients<T: Vectors>(
+pub(in crate::models::ops) fn gradients<T: Vectors>(
     sizes: Sizes,
     x: &[T],
     weight: &[T],
-    wanted: Wanted,
+    input: InputGradient<'_, T>,
     output_gradient: impl Fn(usize, &mut [T]) + Sync,
-) -> Gradients<T> {
-    let pass = Backward::new(sizes, wanted.input.then_some(weight));
+) -> (Vec<T>, Vec<T>) {
+    let (dx, merge) = match input {
+        InputGradient::Unwanted => (None, Merge::Replace),
+        InputGradient::Write(dx) => (Some(dx), Merge::Replace),
+        InputGradient::Add(dx) => (Some(dx), Merge::Add),
+    };
+    let pass = Backward::new(sizes, dx.is_some().then_some(weight));
     let num_groups = sizes.batch.div_ceil(pass.group);
     let partials = (PARTIAL_ELEMENTS / sizes.num_weights()).clamp(2, MAX_PARTIALS);
     let images = num_groups.div_ceil(partials) * pass.group;
-    let mut dx = unwritten::<T>(if wanted.input { x.len() } else { 0 });
-    let num_parts = sizes.batch.div_ceil(images);
-    let mut dx_parts: Vec<&mut [T]> = dx.chunks_mut(images * sizes.image()).collect();
-    dx_parts.resize_with(num_parts, Default::default);
+    let dx_parts = dx.map(|dx| dx.chunks_mut(images * sizes.image()).map(Some).collect::<Vec<_>>());
+    let mut dx_parts = dx_parts.unwrap_or_default();
+    dx_parts.resize_with(sizes.batch.div_ceil(images), || None);
 
-    let parts: Vec<(Vec<T>, Vec<T>)> = dx_parts
-        .into_par_iter()
-        .enumerate()
-        .map(|(part, dx)| {
-            let mut buffers = pass.buffers();
-            let mut dy = unwritten::<T>(pass.group * sizes.out_image());
-            let mut dw = vec![T::zero(); sizes.num_weights()];
-            let mut db = vec![T::zero(); if wanted.bias { sizes.out_channels } else { 0 }];
-            let (start, end) = (part * images, ((part + 1) * images).min(sizes.batch));
-            for first in (start..end).step_by(pass.group) {
-                let last = (first + pass.group).min(end);
-                let dy = &mut dy[..(last - first) * sizes.out_image()];
-                output_gradient(first, dy);
-                pass.weights(&x[first * sizes.image()..last * sizes.image()], dy, &mut dw, &mut buffers);
-                if wanted.input {
-                    let dx = &mut dx[(first - start) * sizes.image()..(last - start) * sizes.image()];
-                    pass.input(dy, dx, &mut buffers);
-                }
-                if wanted.bias {
-                    add_planes(dy, sizes.out_height() * sizes.out_width(), &mut db);
-                }
+    let partial = |(part, mut dx): (usize, Option<&mut [T]>)| {
+        let mut buffers = pass.buffers();
+        let mut dy = unwritten::<T>(pass.group * sizes.out_image());
+        let (mut dw, mut db) = (vec![T::zero(); sizes.num_weights()], vec![T::zero(); sizes.out_channels]);
+        let (start, end) = (part * images, ((part + 1) * images).min(sizes.batch));
+        for first in (start..end).step_by(pass.group) {
+            let last = (first + pass.group).min(end);
+            let dy = &mut dy[..(last - first) * sizes.out_image()];
+            output_gradient(first, dy);
+            pass.weights(&x[first * sizes.image()..last * sizes.image()], dy, &mut dw, &mut buffers);
+            add_planes(dy, sizes.out_height() * sizes.out_width(), &mut db);
+            if let Some(dx) = &mut dx {
+                let dx = &mut dx[(first - start) * sizes.image()..(last - start) * sizes.image()];
+                pass.input(dy, dx, merge, &mut buffers);
             }
-            (dw, db)
-        })
-        .collect();
-    let (mut dw, mut db) = (Vec::new(), Vec::new());
-    for (weight, bias) in parts {
-        if dw.is_empty() {
-            (dw, db) = (weight, bias);
-        } else {
-            add_to(&mut dw, &weight);
-            add_to(&mut db, &bias);
         }
+        (dw, db)
+    };
+    let parts: Vec<(Vec<T>, Vec<T>)> = dx_parts.into_par_iter().enumerate().map(partial).collect();
+    let mut parts = parts.into_iter();
+    let (mut dw, mut db) = parts.next().unwrap_or_default();
+    for (weight, bias) in parts {
+        add_to(&mut dw, &weight);
+        add_to(&mut db, &bias);
     }
-    Gradients { input: wanted.input.then_some(dx), weight: dw, bias: wanted.bias.then_some(db) }
+    (dw, db)
 }
 
 kernel! {

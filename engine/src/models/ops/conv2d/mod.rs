@@ -7,7 +7,13 @@ mod kernel;
 mod op;
 mod pass;
 mod plan;
+mod pooled;
 #[cfg(test)]
 mod tests;
 
+pub(super) use gradients::{InputGradient, gradients};
+pub(super) use op::{finish_plane, forward};
+pub(super) use plan::Sizes;
+
 pub use op::{Conv2dConfig, composed, conv2d};
+pub use pooled::conv2d_relu_pool;

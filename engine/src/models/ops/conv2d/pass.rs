@@ -127,6 +127,15 @@ impl<T: Vectors> Forward<T> {
     }
 }
 
+/// What happens to what is in a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Merge {
+    /// It is overwritten.
+    Replace,
+    /// It is added to.
+    Add,
+}
+
 /// The backward passes.
 pub(super) struct Backward<T> {
     sizes: Sizes,
@@ -209,8 +218,8 @@ impl<T: Vectors> Backward<T> {
         }
     }
 
-    /// Writes the input gradient of up to a group of images to `dx`, (n, in, h, w).
-    pub fn input(&self, dy: &[T], dx: &mut [T], buffers: &mut BackwardBuffers<T>) {
+    /// Merges the input gradient of up to a group of images into `dx`, (n, in, h, w).
+    pub fn input(&self, dy: &[T], dx: &mut [T], merge: Merge, buffers: &mut BackwardBuffers<T>) {
         let Some(input) = &self.input else { return };
         let (s, plan) = (&self.sizes, &input.plan);
         let planes = &plan.planes;
@@ -219,17 +228,19 @@ impl<T: Vectors> Backward<T> {
         }
         pack_gradient(s, dy, &mut buffers.gradient_rows, planes, planes.row);
         for (phase, weights) in plan.phases.iter().zip(&input.weights) {
-            if phase.taps.is_empty() {
+            if !phase.taps.is_empty() {
+                shifted_sums(&buffers.gradient_rows, &phase.offsets, weights, &mut buffers.out, planes.len);
+            } else if merge == Merge::Replace {
                 buffers.out.fill(T::zero());
             } else {
-                shifted_sums(&buffers.gradient_rows, &phase.offsets, weights, &mut buffers.out, planes.len);
+                continue;
             }
-            self.unpack(plan, phase.phase, &buffers.out, dx);
+            self.unpack(plan, phase.phase, &buffers.out, dx, merge);
         }
     }
 
-    /// Copies one phase of the input gradient to its pixels.
-    fn unpack(&self, plan: &GradientPlan, phase: (usize, usize), out: &[T], dx: &mut [T]) {
+    /// Merges one phase of the input gradient into its pixels.
+    fn unpack(&self, plan: &GradientPlan, phase: (usize, usize), out: &[T], dx: &mut [T], merge: Merge) {
         let (s, planes) = (&self.sizes, &plan.planes);
         // Index i of the planes is pixel stride·(i + first) + phase − padding.
         let index = |pixel: usize| (pixel + s.padding) / s.stride - plan.first;
@@ -245,12 +256,11 @@ impl<T: Vectors> Backward<T> {
                 let Some(x0) = columns(s.width).next() else { continue };
                 let from = &out[row + index(x0)..];
                 let dx = &mut dx[y * s.width..(y + 1) * s.width];
-                if s.stride == 1 {
-                    dx.copy_from_slice(&from[..s.width]);
-                } else {
-                    for (x, from) in columns(s.width).zip(from) {
-                        dx[x] = *from;
-                    }
+                match (s.stride, merge) {
+                    (1, Merge::Replace) => dx.copy_from_slice(&from[..s.width]),
+                    (1, Merge::Add) => dx.iter_mut().zip(from).for_each(|(dx, from)| *dx += *from),
+                    (_, Merge::Replace) => columns(s.width).zip(from).for_each(|(x, from)| dx[x] = *from),
+                    (_, Merge::Add) => columns(s.width).zip(from).for_each(|(x, from)| dx[x] += *from),
                 }
             }
         }

@@ -18,7 +18,7 @@ const HEAVY_WEIGHTS: usize = 256 * 1024;
 
 /// Sizes of a convolution, (n, c, h, w) by (out, c, kh, kw).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sizes {
+pub(in crate::models::ops) struct Sizes {
     pub batch: usize,
     pub in_channels: usize,
     pub height: usize,

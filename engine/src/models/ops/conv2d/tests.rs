@@ -6,9 +6,9 @@ use candle_core::{DType, Tensor, Var};
 use super::kernel::{BLOCK, RowDots, ShiftedSums};
 use super::plan::Sizes;
 use super::*;
-use crate::models::ops::Epilogue;
 use crate::models::ops::check::{gradient_error, max_difference, wave};
 use crate::models::ops::lanes::{Kernel, Portable, Vectors};
+use crate::models::ops::{Epilogue, max_pool2d};
 
 /// x, weight, stride, padding
 const GEOMETRIES: [([usize; 4], [usize; 4], usize, usize); 12] = [
@@ -76,6 +76,21 @@ fn gradients_are_central_differences() {
             gradient_error(&inputs(&x, &weight), |t| conv2d(&t[0], &t[1], Some(&t[2]), config)?.sqr()?.sum_all());
         let error = error.unwrap();
         assert!(error < 1e-6, "{x:?} {weight:?} {config:?}: {error}");
+    }
+}
+
+#[test]
+fn pooling_in_the_same_pass_changes_nothing() {
+    for (x, weight) in [([3, 2, 6, 7], [5, 2, 3, 3]), ([9, 3, 8, 8], [16, 3, 3, 3])] {
+        let pooled = |x: &Tensor, w: &Tensor, b: Option<&Tensor>, _| conv2d_relu_pool(x, w, b.unwrap(), 1);
+        let apart = |x: &Tensor, w: &Tensor, b: Option<&Tensor>, config| max_pool2d(&conv2d(x, w, b, config)?);
+        let config = Conv2dConfig { stride: 1, padding: 1, epilogue: Epilogue::Relu };
+        let inputs = inputs(&x, &weight);
+        for (part, (a, b)) in run(&inputs, config, pooled).iter().zip(run(&inputs, config, apart)).enumerate() {
+            assert!(max_difference(a, &b).unwrap() < 1e-12, "{x:?} part {part}");
+        }
+        let error = gradient_error(&inputs, |t| conv2d_relu_pool(&t[0], &t[1], &t[2], 1)?.sqr()?.sum_all()).unwrap();
+        assert!(error < 1e-6, "{error}");
     }
 }
 
