@@ -27,7 +27,7 @@ pub enum RunStatus {
 }
 
 /// What prediction saved, as far as it was measured.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Savings {
     /// Examples (or tokens) seen by a backward pass.
     pub backward_examples: u64,

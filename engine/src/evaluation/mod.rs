@@ -1,0 +1,92 @@
+//! What a model is worth: its loss and accuracy on data that it did not learn from.
+//!
+//! Invariant: every figure comes from a forward pass over named examples; nothing is extrapolated.
+
+use candle_core::{D, DType};
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Batch, DataError};
+use crate::device::{Cancelled, Watch};
+use crate::models::{Forward, Mode, ModelError, Network, Params, ops};
+
+/// A measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Mean cross entropy, nats per image or token.
+    pub loss: f64,
+    /// Share of right answers; `None` for text.
+    pub accuracy: Option<f64>,
+    /// Images or tokens measured.
+    pub num_examples: u64,
+}
+
+impl Evaluation {
+    /// The metric to show first: ("accuracy", share of 1) for images, ("loss", nats per token) for text.
+    #[must_use]
+    pub fn metric(&self) -> (&'static str, f64) {
+        self.accuracy.map_or(("loss", self.loss), |accuracy| ("accuracy", accuracy))
+    }
+}
+
+/// Errors of this room.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluationError {
+    /// No example to measure.
+    #[error("measuring: this part of the dataset is empty. Choose a dataset with a validation part")]
+    Empty,
+    /// The user ended it.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// A batch could not be made.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The forward pass failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl From<candle_core::Error> for EvaluationError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Model(ModelError::Tensor(error))
+    }
+}
+
+/// Loss and accuracy of `network` with `params` over `batches`.
+///
+/// Errors: [`EvaluationError::Empty`] without any example; those of batches and the forward pass.
+pub fn evaluate(
+    network: &Network,
+    params: &Params,
+    batches: impl Iterator<Item = Result<Batch, DataError>>,
+    watch: Watch<'_>,
+) -> Result<Evaluation, EvaluationError> {
+    let mut total = 0.0;
+    let mut num_right = 0_u64;
+    let mut num_examples = 0_u64;
+    let mut is_text = false;
+    for batch in batches {
+        let batch = batch?;
+        watch.step("measuring on held-out data", num_examples, None)?;
+        let logits = network.forward(&Forward::new(params, Mode::Eval), &batch.inputs)?;
+        is_text = batch.targets.rank() == 2;
+        let num_classes = logits.dim(D::Minus1)?;
+        let targets = batch.targets.flatten_all()?;
+        let logits = logits.reshape(((), num_classes))?;
+        let losses = ops::cross_entropy(&logits, &targets)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+        total += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+        num_examples += losses.len() as u64;
+        if !is_text {
+            let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+            let wanted = targets.to_vec1::<u32>()?;
+            num_right += predicted.iter().zip(&wanted).filter(|(a, b)| a == b).count() as u64;
+        }
+    }
+    if num_examples == 0 {
+        return Err(EvaluationError::Empty);
+    }
+    Ok(Evaluation {
+        loss: total / num_examples as f64,
+        accuracy: (!is_text).then(|| num_right as f64 / num_examples as f64),
+        num_examples,
+    })
+}

@@ -1,0 +1,87 @@
+//! What can keep a job from being done.
+
+use crate::data::DataError;
+use crate::device::{Cancelled, ComputeError};
+use crate::evaluation::EvaluationError;
+use crate::export::ExportError;
+use crate::hybrid::HybridError;
+use crate::memory::{MemoryPlan, format_bytes};
+use crate::models::ModelError;
+use crate::quant::QuantError;
+
+use super::checkpoint::CheckpointError;
+use super::presets::PresetError;
+use super::run_folder::RunFolderError;
+
+/// Errors of the session: mostly those of the rooms below, as they are.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the variants carry the documented errors of other rooms")]
+pub enum SessionError {
+    /// Another run goes on.
+    #[error("a run is already going on; stop it first")]
+    Busy,
+    /// The recipe's numbers do not go together.
+    #[error("recipe: {what}")]
+    Recipe {
+        /// What does not fit, and what would.
+        what: String,
+    },
+    /// The plan is over the budget.
+    #[error("this run needs {} of memory, the budget is {} ({}). {}", format_bytes(plan.total_bytes()), format_bytes(plan.budget_bytes), plan.budget_source, remedies(plan))]
+    Memory {
+        /// The plan that does not fit.
+        plan: Box<MemoryPlan>,
+    },
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Compute(#[from] ComputeError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Hybrid(#[from] HybridError),
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    RunFolder(#[from] RunFolderError),
+    #[error(transparent)]
+    Quant(#[from] QuantError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    #[error(transparent)]
+    Edge(#[from] foretrain_edge::EdgeError),
+    #[error(transparent)]
+    Preset(#[from] PresetError),
+}
+
+impl From<candle_core::Error> for SessionError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Model(ModelError::Tensor(error))
+    }
+}
+
+impl SessionError {
+    /// True when the user asked for the end.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        matches!(
+            self,
+            Self::Cancelled(_)
+                | Self::Data(DataError::Cancelled(_))
+                | Self::Evaluation(EvaluationError::Cancelled(_))
+                | Self::Export(ExportError::Cancelled(_))
+        )
+    }
+}
+
+fn remedies(plan: &MemoryPlan) -> String {
+    if plan.remedies.is_empty() {
+        "Choose a smaller model".to_owned()
+    } else {
+        format!("What would fit: {}", plan.remedies.join("; "))
+    }
+}

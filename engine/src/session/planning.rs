@@ -1,0 +1,128 @@
+//! What a recipe would need: memory from its config, time from a few real steps.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{PlanReport, RunConfig, SessionError};
+use crate::data::{BatchConfig, BatchSource, Dataset};
+use crate::device::Watch;
+use crate::hybrid::{HybridTrainer, TrainerSetup};
+use crate::memory::{self, MemoryPlan, PlanInput, format_bytes};
+use crate::models::{Network, ParamStore, initial_params};
+
+/// Steps are measured until this long has passed, at least one after the first.
+const MEASURE_LIMIT_MS: f64 = 1_500.0;
+
+/// Bytes that a dataset holds in memory.
+pub(super) fn dataset_bytes(dataset: &Dataset) -> u64 {
+    let bytes = match dataset {
+        Dataset::Images(images) => [&images.train, &images.validation, &images.test]
+            .iter()
+            .map(|split| split.pixels.len() + size_of_val(split.labels.as_slice()))
+            .sum::<usize>(),
+        Dataset::Text(text) => {
+            [&text.train, &text.validation, &text.test].iter().map(|tokens| size_of_val(tokens.as_slice())).sum()
+        }
+    };
+    bytes as u64
+}
+
+/// Bytes by kind against the recipe's budget; allocates nothing.
+pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: u64) -> MemoryPlan {
+    let (budget_bytes, budget_source) = if config.memory_budget_bytes == 0 {
+        memory::default_budget()
+    } else {
+        (config.memory_budget_bytes, format!("the budget of {} in the settings", format_bytes(config.memory_budget_bytes)))
+    };
+    memory::plan(&PlanInput {
+        network,
+        optimizer: &config.optimizer,
+        schedule: &config.schedule,
+        predict: config.hybrid.predict,
+        batch_size: config.batch_size,
+        num_micro_batches: config.num_micro_batches,
+        sequence_length: config.sequence_length,
+        dataset_bytes,
+        budget_bytes,
+        budget_source,
+    })
+}
+
+/// Plans memory and, when it fits, measures a full step on the recipe's own data.
+/// `may_measure` is false while a run goes on, whose pace it would spoil.
+pub(super) fn plan(
+    config: &RunConfig,
+    dataset: &Arc<Dataset>,
+    may_measure: bool,
+    watch: Watch<'_>,
+) -> Result<PlanReport, SessionError> {
+    let mut config = config.clone();
+    config.model = config.model.fitted_to(dataset.shape())?;
+    super::training::check_recipe(&config, dataset)?;
+    let network = Arc::new(Network::new(&config.model)?);
+    let plan = plan_memory(&config, &network, dataset_bytes(dataset));
+    let full_step_ms =
+        if plan.fits() && may_measure { measure_full_step(&config, dataset, &network, watch)? } else { None };
+    let num_train = dataset.split().num_train;
+    let mut warnings = Vec::new();
+    let batch_tokens = match &**dataset {
+        Dataset::Images(_) => config.batch_size,
+        Dataset::Text(_) => config.batch_size * config.sequence_length,
+    };
+    if batch_tokens > num_train {
+        warnings.push(format!("a batch of {batch_tokens} is larger than the training part of {num_train}"));
+    }
+    Ok(PlanReport {
+        num_params: network.num_params() as u64,
+        plan,
+        full_step_ms,
+        vanilla_seconds: full_step_ms.map(|ms| ms * config.num_steps as f64 / 1e3),
+        warnings,
+    })
+}
+
+fn measure_full_step(
+    config: &RunConfig,
+    dataset: &Arc<Dataset>,
+    network: &Arc<Network>,
+    watch: Watch<'_>,
+) -> Result<Option<f64>, SessionError> {
+    let device = config.device.open()?;
+    let (weights, buffers) = initial_params(network, config.seed, &device)?;
+    let mut trainer = HybridTrainer::new(TrainerSetup {
+        network: Arc::clone(network),
+        store: ParamStore::new(weights, buffers, &device)?,
+        hybrid: config.hybrid.clone(),
+        optimizer: config.optimizer.clone(),
+        schedule: config.schedule,
+        num_steps: config.num_steps,
+        num_micro_batches: config.num_micro_batches,
+        seed: config.seed,
+    })?;
+    let batches = BatchSource::new(
+        Arc::clone(dataset),
+        BatchConfig {
+            batch_size: config.batch_size,
+            sequence_length: config.sequence_length,
+            augmentation: config.augmentation,
+            seed: config.seed,
+            device,
+        },
+    )?;
+    let started = Instant::now();
+    let mut fastest_ms: Option<f64> = None;
+    // The first step also builds thread pools and pages: it is not counted.
+    for number in 0..8 {
+        watch.step("measuring a training step", number, Some(8))?;
+        let step_started = Instant::now();
+        trainer.vanilla_step(&batches.train_batch(number)?)?;
+        let step_ms = step_started.elapsed().as_secs_f64() * 1e3;
+        if number > 0 {
+            fastest_ms = Some(fastest_ms.map_or(step_ms, |fastest| fastest.min(step_ms)));
+        }
+        if fastest_ms.is_some() && started.elapsed().as_secs_f64() * 1e3 > MEASURE_LIMIT_MS {
+            break;
+        }
+    }
+    Ok(fastest_ms)
+}

@@ -1,0 +1,120 @@
+//! Past runs: listed in a line each, or read back whole.
+
+use std::path::Path;
+
+use super::run_folder::{self, RunFolderError, read_lines};
+use super::{
+    HistoryView, LoadedRun, LogEntry, LogKind, RunConfig, RunSummary, Savings, SessionError, StepMetrics,
+    ValidationPoint, checkpoint,
+};
+use crate::models::{ModelConfig, Network};
+
+/// Runs below `root`, newest first; folders that are not runs are passed over.
+pub fn list_runs(root: &Path) -> Result<Vec<RunSummary>, SessionError> {
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        // No run was ever made here.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(RunFolderError::Read { path: root.to_owned(), source }.into()),
+    };
+    let mut folders: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    folders.sort();
+    let summaries = folders.iter().rev().filter(|folder| folder.join("config.ron").exists());
+    Ok(summaries.filter_map(|folder| summarize(folder).ok()).collect())
+}
+
+/// A run in a line. Errors: an unreadable config or history.
+pub fn summarize(folder: &Path) -> Result<RunSummary, SessionError> {
+    let config = run_folder::read_config(folder)?;
+    let record = run_folder::read_data_record(folder);
+    let validations: Vec<ValidationPoint> = read_lines(&folder.join("validation.jsonl"))?;
+    let log: Vec<LogEntry> = read_lines(&folder.join("events.jsonl"))?;
+    let ended = match log.last().map(|entry| &entry.kind) {
+        Some(LogKind::Ended(reason)) => Some(reason.clone()),
+        _ => None,
+    };
+    let step = last_step(folder)?;
+    let is_running = run_folder::is_locked(folder);
+    let is_complete = step >= config.num_steps;
+    Ok(RunSummary {
+        folder: folder.to_owned(),
+        dataset: record.as_ref().map_or_else(String::new, |record| record.name.clone()),
+        model: model_label(&config, record.map(|record| record.num_params)),
+        tier: config.tier.clone(),
+        step,
+        num_steps: config.num_steps,
+        validation_loss: validations.last().map(|point| point.loss),
+        validation_accuracy: validations.last().and_then(|point| point.accuracy),
+        ended,
+        is_running,
+        is_resumable: !is_running && !is_complete && !checkpoint::list(&folder.join("checkpoints")).is_empty(),
+        name: config.name,
+    })
+}
+
+/// A run, whole.
+pub fn open_run(folder: &Path) -> Result<LoadedRun, SessionError> {
+    let config = run_folder::read_config(folder)?;
+    let rows: Vec<StepMetrics> = read_lines(&folder.join("metrics.jsonl"))?;
+    let mut savings = Savings { num_steps: rows.len() as u64, ..Savings::default() };
+    for row in &rows {
+        savings.backward_examples += u64::from(row.num_backward);
+        savings.vanilla_examples += u64::from(row.num_examples);
+        savings.measured_ms += f64::from(row.step_ms);
+    }
+    // The vanilla probe's figure is in the checkpoints.
+    savings.vanilla_step_ms = checkpoint::list(&folder.join("checkpoints"))
+        .last()
+        .and_then(|(_, path)| checkpoint::read_progress(path).ok())
+        .and_then(|progress| progress.savings.vanilla_step_ms);
+    Ok(LoadedRun {
+        folder: folder.to_owned(),
+        num_params: run_folder::read_data_record(folder)
+            .map_or_else(|| count_params(&config.model), |record| record.num_params),
+        config,
+        history: rows.into_iter().collect::<HistoryView>(),
+        validations: read_lines(&folder.join("validation.jsonl"))?,
+        log: read_lines(&folder.join("events.jsonl"))?,
+        savings,
+    })
+}
+
+/// "GPT-2, 0.82M parameters".
+fn model_label(config: &RunConfig, num_params: Option<u64>) -> String {
+    let family = match &config.model {
+        ModelConfig::Mlp(_) => "MLP",
+        ModelConfig::Cnn(_) => "CNN",
+        ModelConfig::ResNet(_) => "ResNet",
+        ModelConfig::Gpt2(_) => "GPT-2",
+        ModelConfig::Llama(_) => "Llama",
+    };
+    let millions = num_params.unwrap_or_else(|| count_params(&config.model)) as f64 / 1e6;
+    format!("{family}, {millions:.2}M parameters")
+}
+
+fn count_params(model: &ModelConfig) -> u64 {
+    Network::new(model).map_or(0, |network| network.num_params() as u64)
+}
+
+/// Step of the last whole line of `metrics.jsonl`, reading only the file's end.
+fn last_step(folder: &Path) -> Result<u64, SessionError> {
+    use std::io::{Read, Seek, SeekFrom};
+    /// A row is about 500 bytes.
+    const TAIL_BYTES: u64 = 4096;
+    let path = folder.join("metrics.jsonl");
+    let read_tail = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(&path)?;
+        let len = file.metadata()?.len();
+        file.seek(SeekFrom::Start(len.saturating_sub(TAIL_BYTES)))?;
+        let mut tail = Vec::new();
+        file.take(TAIL_BYTES).read_to_end(&mut tail)?;
+        Ok(tail)
+    };
+    let tail = match read_tail() {
+        Ok(tail) => tail,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(source) => return Err(RunFolderError::Read { path, source }.into()),
+    };
+    let lines = tail.split(|&byte| byte == b'\n').rev();
+    Ok(lines.filter_map(|line| serde_json::from_slice::<StepMetrics>(line).ok()).map(|row| row.step).next().unwrap_or(0))
+}

@@ -1,0 +1,101 @@
+//! The trainer thread: one run at a time, panics caught.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::outlet::Outlet;
+use super::training::{self, SessionError};
+use super::{EventKind, Failure, JobId, RunConfig, StopReason};
+use crate::device::CancelFlag;
+
+/// What to train.
+#[derive(Debug)]
+pub(super) enum RunRequest {
+    /// A new run.
+    New(Box<RunConfig>),
+    /// The run in this folder, from its last checkpoint.
+    Existing(PathBuf),
+}
+
+/// A run to do.
+#[derive(Debug)]
+pub(super) struct TrainerJob {
+    pub(super) job: JobId,
+    pub(super) request: RunRequest,
+    pub(super) cancel: CancelFlag,
+}
+
+/// What a run in progress is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Control {
+    Pause,
+    Resume,
+    Save,
+}
+
+/// Wakes of an idle thread, to deliver events that found the channel full.
+const IDLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The two queues of a run in progress.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inbox<'a> {
+    pub(super) runs: &'a Receiver<TrainerJob>,
+    pub(super) control: &'a Receiver<Control>,
+}
+
+/// Body of the thread; returns when the engine's handle is gone.
+pub(super) fn run(runs: &Receiver<TrainerJob>, control: &Receiver<Control>, cache: &Path, mut outlet: Outlet) {
+    loop {
+        let asked = if outlet.has_waiting() {
+            match runs.recv_timeout(IDLE_INTERVAL) {
+                Ok(asked) => asked,
+                Err(RecvTimeoutError::Timeout) => {
+                    outlet.flush();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        } else {
+            match runs.recv() {
+                Ok(asked) => asked,
+                Err(_) => return,
+            }
+        };
+        // What was said to an earlier run is not for this one.
+        while control.try_recv().is_ok() {}
+        let TrainerJob { job, request, cancel } = asked;
+        let inbox = Inbox { runs, control };
+        let result = catch_unwind(AssertUnwindSafe(|| training::run(job, request, &cancel, inbox, cache, &mut outlet)));
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => reject(&mut outlet, job, &error),
+            Err(panic) => {
+                let reason = StopReason::Crashed(panic_message(panic.as_ref()));
+                outlet.end_run(job, &reason);
+                outlet.send(job, EventKind::Ended(reason));
+            }
+        }
+    }
+}
+
+fn reject(outlet: &mut Outlet, job: JobId, error: &SessionError) {
+    let plan = match error {
+        SessionError::Memory { plan } => Some((**plan).clone()),
+        _ => None,
+    };
+    outlet.end_run(job, &StopReason::Failed(error.to_string()));
+    let kind = match error {
+        SessionError::Cancelled(_) => EventKind::Cancelled,
+        _ => EventKind::Rejected(Failure { message: error.to_string(), plan }),
+    };
+    outlet.send(job, kind);
+}
+
+/// The message of a caught panic.
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("the engine stopped without a message").to_owned()
+}
