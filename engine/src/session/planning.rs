@@ -13,20 +13,6 @@ use crate::models::{Network, ParamStore, initial_params};
 /// Steps are measured until this long has passed, at least one after the first.
 const MEASURE_LIMIT_MS: f64 = 1_500.0;
 
-/// Bytes that a dataset holds in memory.
-pub(super) fn dataset_bytes(dataset: &Dataset) -> u64 {
-    let bytes = match dataset {
-        Dataset::Images(images) => [&images.train, &images.validation, &images.test]
-            .iter()
-            .map(|split| split.pixels.len() + size_of_val(split.labels.as_slice()))
-            .sum::<usize>(),
-        Dataset::Text(text) => {
-            [&text.train, &text.validation, &text.test].iter().map(|tokens| size_of_val(tokens.as_slice())).sum()
-        }
-    };
-    bytes as u64
-}
-
 /// Bytes by kind against the recipe's budget; allocates nothing.
 pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: u64) -> MemoryPlan {
     let (budget_bytes, budget_source) = if config.memory_budget_bytes == 0 {
@@ -60,7 +46,7 @@ pub(super) fn plan(
     config.model = config.model.fitted_to(dataset.shape())?;
     super::training::check_recipe(&config, dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
-    let plan = plan_memory(&config, &network, dataset_bytes(dataset));
+    let plan = plan_memory(&config, &network, dataset.bytes());
     let full_step_ms =
         if plan.fits() && may_measure { measure_full_step(&config, dataset, &network, watch)? } else { None };
     let num_train = dataset.split().num_train;

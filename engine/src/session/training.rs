@@ -414,14 +414,7 @@ impl Run {
             num_params: self.network.num_params() as u64,
             data: self.config.data.clone(),
             dataset_name: self.dataset.name().to_owned(),
-            preprocessing: match &*self.dataset {
-                Dataset::Images(images) => Preprocessing::Images {
-                    mean: images.mean.clone(),
-                    std: images.std.clone(),
-                    classes: images.classes.clone(),
-                },
-                Dataset::Text(_) => Preprocessing::Text,
-            },
+            preprocessing: Preprocessing::of(&self.dataset),
             split: self.dataset.split().clone(),
             tier: self.config.tier.clone(),
             step: self.progress.step,
@@ -503,7 +496,7 @@ fn prepare(
     config.model = config.model.fitted_to(dataset.shape())?;
     check_recipe(&config, &dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
-    let plan = planning::plan_memory(&config, &network, planning::dataset_bytes(&dataset));
+    let plan = planning::plan_memory(&config, &network, dataset.bytes());
     if !plan.fits() {
         return Err(SessionError::Memory { plan: Box::new(plan) });
     }
@@ -533,7 +526,7 @@ fn prepare(
 }
 
 /// Refuses numbers that cannot work, naming what would.
-fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), SessionError> {
+pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), SessionError> {
     let refuse = |what: String| Err(SessionError::Recipe { what });
     if config.num_steps == 0 || config.batch_size == 0 {
         return refuse("steps and batch size must be at least 1".to_owned());

@@ -1,0 +1,132 @@
+//! The worker thread: answers everything that is not training, one job at a time, panics caught.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::outlet::Outlet;
+use super::trainer_thread::panic_message;
+use super::{Command, EventKind, Failure, JobId, RunSnapshot, RunStatus, SessionError, planning, runs, shipping, trial};
+use crate::data::{self, Dataset, DatasetSpec};
+use crate::device::{CancelFlag, Progress, Watch};
+
+/// Images of the preview grid.
+const PREVIEW_IMAGES: usize = 120;
+
+/// Wakes of an idle thread, to deliver events that found the channel full.
+const IDLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A question.
+#[derive(Debug)]
+pub(super) struct WorkerJob {
+    pub(super) job: JobId,
+    pub(super) command: Command,
+    pub(super) cancel: CancelFlag,
+}
+
+/// Body of the thread; returns when the engine's handle is gone.
+pub(super) fn run(
+    questions: &Receiver<WorkerJob>,
+    snapshot: &ArcSwapOption<RunSnapshot>,
+    cache: PathBuf,
+    outlet: Outlet,
+) {
+    let mut shelf = Shelf { cache, dataset: None };
+    let outlet = Mutex::new(outlet);
+    let send = |job, kind| {
+        if let Ok(mut outlet) = outlet.lock() {
+            outlet.send(job, kind);
+        }
+    };
+    loop {
+        let asked = match questions.recv_timeout(IDLE_INTERVAL) {
+            Ok(asked) => asked,
+            Err(RecvTimeoutError::Timeout) => {
+                if let Ok(mut outlet) = outlet.lock() {
+                    outlet.flush();
+                }
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let WorkerJob { job, command, cancel } = asked;
+        if cancel.is_set() {
+            send(job, EventKind::Cancelled);
+            continue;
+        }
+        let is_training = snapshot.load().as_ref().is_some_and(|run| !matches!(run.status, RunStatus::Ended(_)));
+        let tell = |progress: Progress| send(job, EventKind::Progress(progress));
+        let watch = Watch::new(&cancel, &tell);
+        let result = catch_unwind(AssertUnwindSafe(|| answer(command, is_training, &mut shelf, watch)));
+        let kind = match result {
+            Ok(Ok(kind)) => kind,
+            Ok(Err(error)) if error.is_cancelled() => EventKind::Cancelled,
+            Ok(Err(error)) => {
+                let plan = if let SessionError::Memory { plan } = &error { Some((**plan).clone()) } else { None };
+                EventKind::Rejected(Failure { message: error.to_string(), plan })
+            }
+            Err(panic) => EventKind::Rejected(Failure {
+                message: format!("the engine failed on this: {}. Please report it", panic_message(panic.as_ref())),
+                plan: None,
+            }),
+        };
+        send(job, kind);
+    }
+}
+
+/// What the worker keeps between jobs.
+pub(super) struct Shelf {
+    pub(super) cache: PathBuf,
+    /// The dataset asked for last.
+    dataset: Option<(DatasetSpec, Arc<Dataset>)>,
+}
+
+impl Shelf {
+    /// The dataset of `spec`, loaded unless it was the last one.
+    pub(super) fn dataset(&mut self, spec: &DatasetSpec, watch: Watch<'_>) -> Result<Arc<Dataset>, SessionError> {
+        if let Some((_, dataset)) = self.dataset.as_ref().filter(|(kept, _)| kept == spec) {
+            return Ok(Arc::clone(dataset));
+        }
+        // The old one goes first, so that two never stand in memory.
+        self.dataset = None;
+        let dataset = Arc::new(data::load(spec, &self.cache, watch)?);
+        self.dataset = Some((spec.clone(), Arc::clone(&dataset)));
+        Ok(dataset)
+    }
+}
+
+fn answer(
+    command: Command,
+    is_training: bool,
+    shelf: &mut Shelf,
+    watch: Watch<'_>,
+) -> Result<EventKind, SessionError> {
+    Ok(match command {
+        Command::Inspect(_, spec) => {
+            // Looked at anew, because files may have changed.
+            shelf.dataset = None;
+            EventKind::Inspected(Arc::new(data::preview(&*shelf.dataset(&spec, watch)?, PREVIEW_IMAGES)))
+        }
+        Command::Plan(_, config) => {
+            let dataset = shelf.dataset(&config.data, watch)?;
+            EventKind::Planned(Box::new(planning::plan(&config, &dataset, !is_training, watch)?))
+        }
+        Command::Quantize(_, job) => EventKind::Quantized(Box::new(shipping::quantize(&job, shelf, watch)?)),
+        Command::Export(_, job) => EventKind::Exported(Box::new(shipping::export(&job, shelf, watch)?)),
+        Command::Infer(_, job) => EventKind::Answered(trial::answer(&job, &shelf.cache, watch)?),
+        Command::ListRuns(_, root) => EventKind::Runs(runs::list_runs(&root)?),
+        Command::OpenRun(_, folder) => EventKind::RunOpened(Arc::new(runs::open_run(&folder)?)),
+        // The engine's handle sends these elsewhere.
+        Command::Start(..)
+        | Command::ResumeRun(..)
+        | Command::Pause
+        | Command::Resume
+        | Command::Stop
+        | Command::Save
+        | Command::Cancel(_) => EventKind::Cancelled,
+    })
+}
