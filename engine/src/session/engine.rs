@@ -104,6 +104,12 @@ impl Engine {
         &self.events
     }
 
+    /// The next event, waiting up to `timeout` for it: for a command line, never for a frame.
+    #[must_use]
+    pub fn wait_event(&self, timeout: std::time::Duration) -> Option<Event> {
+        self.events.recv_timeout(timeout).ok()
+    }
+
     /// The current run as it is now, or the last one as it ended; lock-free.
     #[must_use]
     pub fn snapshot(&self) -> Option<Arc<RunSnapshot>> {

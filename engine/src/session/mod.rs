@@ -7,20 +7,38 @@
 //! Invariants: a caller of [`Engine`] never waits; the trainer never waits for a caller; a panic
 //! on either thread becomes an event; a run folder is never written over.
 
+mod checkpoint;
 mod command;
 mod engine;
+mod error;
 mod event;
 mod history;
+mod outlet;
+mod planning;
+mod presets;
 mod run_config;
+mod run_folder;
+mod runs;
+mod samples;
+mod shipping;
 mod snapshot;
+mod trainer_thread;
+mod training;
+mod trial;
+mod worker;
 
+pub use checkpoint::{CheckpointError, SessionProgress};
 pub use command::{Command, ExportJob, InferInput, InferJob, JobId, QuantizeJob};
 pub use engine::{Engine, Wake};
+pub use error::SessionError;
 pub use event::{
     Answer, AnswerOutput, Event, EventKind, ExportReport, Failure, PlanReport, QuantizeReport, RunSummary, StopReason,
 };
 pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationPoint};
 pub use run_config::RunConfig;
+pub use run_folder::{DataRecord, RunFolderError};
+pub use runs::{list_runs, open_run, summarize};
+pub use shipping::validate;
 pub use snapshot::{ImageSample, LoadedRun, RunSnapshot, RunStatus, Samples, Savings};
 
 pub use crate::data::{Augmentation, DataPreview, ImagePreview, PreviewExamples, TokenPreview};

@@ -35,7 +35,7 @@ pub(super) fn run(
     cache: PathBuf,
     outlet: Outlet,
 ) {
-    let mut shelf = Shelf { cache, dataset: None };
+    let mut shelf = Shelf::new(cache);
     let outlet = Mutex::new(outlet);
     let send = |job, kind| {
         if let Ok(mut outlet) = outlet.lock() {
@@ -86,6 +86,11 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
+    /// Nothing loaded yet.
+    pub(super) fn new(cache: PathBuf) -> Self {
+        Self { cache, dataset: None }
+    }
+
     /// The dataset of `spec`, loaded unless it was the last one.
     pub(super) fn dataset(&mut self, spec: &DatasetSpec, watch: Watch<'_>) -> Result<Arc<Dataset>, SessionError> {
         if let Some((_, dataset)) = self.dataset.as_ref().filter(|(kept, _)| kept == spec) {

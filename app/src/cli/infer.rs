@@ -1,0 +1,95 @@
+//! `foretrain infer`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use foretrain_edge::{GenerateOptions, Package};
+use serde_json::json;
+
+use super::{CliError, output};
+
+/// Run a package: continue a prompt or classify images.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  foretrain infer --package packages/digits-cpu --image seven.png
+  foretrain infer --package packages/story-cpu --prompt 'Once upon' --max-tokens 100 --temperature 0.8")]
+pub struct InferArgs {
+    /// Package folder, as `foretrain export` writes it.
+    #[arg(long, value_name = "FOLDER")]
+    pub package: PathBuf,
+    /// Text to go on from.
+    #[arg(long, conflicts_with = "image", required_unless_present = "image")]
+    pub prompt: Option<String>,
+    /// Images to classify (PNG or JPEG).
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub image: Vec<PathBuf>,
+    /// Tokens to add.
+    #[arg(long, default_value_t = 128)]
+    pub max_tokens: usize,
+    /// 0 picks the likeliest token; higher is more surprising.
+    #[arg(long, default_value_t = 0.8)]
+    pub temperature: f32,
+    /// Seed of the sampling.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Print one JSON object as the last line of standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the subcommand.
+pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
+    let package = Package::open(&args.package).map_err(CliError::from_display)?;
+    match &args.prompt {
+        Some(prompt) => generate(&package, prompt, args),
+        None => classify(&package, args),
+    }
+}
+
+fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), CliError> {
+    let options = GenerateOptions {
+        max_tokens: args.max_tokens,
+        temperature: args.temperature,
+        seed: args.seed,
+        ..GenerateOptions::default()
+    };
+    print!("{prompt}");
+    let mut show = |piece: &str| {
+        print!("{piece}");
+        // A closed pipe ends the generation.
+        std::io::stdout().flush().is_ok()
+    };
+    let generated = package.generate(prompt, &options, &mut show).map_err(CliError::from_display)?;
+    println!();
+    let per_token_ms = generated.decode_ms / generated.num_tokens.max(1) as f64;
+    eprintln!("{} tokens, {per_token_ms:.2} ms each, prompt {:.1} ms", generated.num_tokens, generated.prompt_ms);
+    if args.json {
+        output::print_json(&json!({
+            "text": generated.text, "num_tokens": generated.num_tokens,
+            "prompt_ms": generated.prompt_ms, "decode_ms": generated.decode_ms,
+        }))?;
+    }
+    Ok(())
+}
+
+fn classify(package: &Package, args: &InferArgs) -> Result<(), CliError> {
+    let mut table = output::table(&["image", "class", "probability", "ms"]);
+    let mut answers = Vec::new();
+    for path in &args.image {
+        let pixels = package.read_image(path).map_err(CliError::from_display)?;
+        let started = Instant::now();
+        let classes = package.classify(&pixels).map_err(CliError::from_display)?;
+        let latency_ms = started.elapsed().as_secs_f64() * 1e3;
+        let best = classes.iter().max_by(|a, b| a.1.total_cmp(&b.1)).cloned().unwrap_or_default();
+        table.add_row(vec![
+            path.display().to_string().into(),
+            best.0.as_str().into(),
+            output::number(format!("{:.1} %", best.1 * 100.0)),
+            output::number(format!("{latency_ms:.2}")),
+        ]);
+        answers.push(json!({ "image": path, "class": best.0, "probability": best.1, "classes": classes }));
+    }
+    println!("{table}");
+    if args.json { output::print_json(&answers) } else { Ok(()) }
+}

@@ -1,0 +1,88 @@
+//! `foretrain quantize`.
+
+use std::path::PathBuf;
+
+use foretrain_engine::memory::format_bytes;
+use foretrain_engine::quant::QuantScheme;
+use foretrain_engine::session::{Command, EventKind, QuantizeJob, QuantizeReport};
+
+use super::data_arg::DataArgs;
+use super::driver::Driver;
+use super::{CliError, CommonArgs, output};
+
+/// Quantize a checkpoint and measure what that costs.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  foretrain quantize --input path/to/run --scheme int8
+  foretrain quantize --input path/to/run --scheme ternary --output model_2bit.safetensors --json")]
+pub struct QuantizeArgs {
+    /// Checkpoint folder, or a run folder (its best checkpoint is taken).
+    #[arg(long, value_name = "FOLDER")]
+    pub input: PathBuf,
+    /// f32, bf16, f16, int8 or ternary.
+    #[arg(long, value_parser = parse_scheme)]
+    pub scheme: QuantScheme,
+    /// File to write; without it, only the cost is measured.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Dataset to measure on; the run's own when left out.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Most validation images or sequences to measure on.
+    #[arg(long, default_value_t = 4000)]
+    pub samples: usize,
+    /// Common options.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// A scheme by its label.
+pub(super) fn parse_scheme(label: &str) -> Result<QuantScheme, String> {
+    QuantScheme::from_label(label).ok_or_else(|| {
+        let known: Vec<&str> = QuantScheme::ALL.into_iter().map(QuantScheme::label).collect();
+        format!("expected one of {}", known.join(", "))
+    })
+}
+
+/// Runs the subcommand.
+pub(super) fn run(args: QuantizeArgs) -> Result<(), CliError> {
+    let job = QuantizeJob {
+        data: args.data.spec()?,
+        input: args.input,
+        scheme: args.scheme,
+        output: args.output,
+        max_examples: args.samples,
+    };
+    let mut driver = Driver::new()?;
+    let report = driver.ask_with_bar(
+        |id| Command::Quantize(id, job),
+        |kind| match kind {
+            EventKind::Quantized(report) => Ok(report),
+            other => Err(other),
+        },
+    )?;
+    driver.shut_down();
+    print_quality(&report);
+    if args.common.json { output::print_json(&report) } else { Ok(()) }
+}
+
+/// The quality table and notes.
+pub(super) fn print_quality(report: &QuantizeReport) {
+    let mut table = output::table(&["", "before", "after"]);
+    let metric = |value| output::number(output::metric(&report.metric, value));
+    let loss = |value| output::number(output::metric("loss", value));
+    if report.metric != "loss" {
+        table.add_row(vec![report.metric.clone().into(), metric(report.before), metric(report.after)]);
+    }
+    table.add_row(vec!["loss".into(), loss(report.loss_before), loss(report.loss_after)]);
+    let bytes = |bytes| output::number(format_bytes(bytes));
+    table.add_row(vec!["weights".into(), bytes(report.bytes_before), bytes(report.bytes_after)]);
+    let bits = output::number(format!("{:.2}", report.bits_per_weight));
+    table.add_row(vec!["bits per weight".into(), output::number("32.00"), bits]);
+    println!("{table}");
+    println!("{} on {} validation examples", report.scheme.label(), report.num_examples);
+    report.notes.iter().for_each(|note| println!("- {note}"));
+    if let Some(path) = &report.output {
+        println!("written: {}", path.display());
+    }
+}

@@ -1,0 +1,306 @@
+//! `foretrain train`.
+
+use std::path::PathBuf;
+
+use foretrain_engine::models::ModelPreset;
+use foretrain_engine::optim::OptimizerKind;
+use foretrain_engine::session::{
+    Command, Engine, EventKind, LogKind, RunConfig, RunSnapshot, RunStatus, StopReason, recipe, tier,
+};
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::data_arg::DataArgs;
+use super::driver::{self, Driver};
+use super::{CliError, CommonArgs, output};
+
+/// Train a model, or go on with a run.
+///
+/// Every run gets a new folder with its recipe, metrics, events, samples and checkpoints. Ctrl-C saves and ends;
+/// `--resume` goes on exactly where the last checkpoint was written.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  foretrain train --preset glyphs-cnn
+  foretrain train --preset mnist-cnn --data path/to/mnist --tier vanilla
+  foretrain train --preset shakespeare-gpt2-char --data input.txt --steps 2000 --json
+  foretrain train --preset glyphs-cnn --plan
+  foretrain train --resume path/to/run")]
+pub struct TrainArgs {
+    /// Recipe to start from; `foretrain train --preset list` names them.
+    #[arg(long, default_value = "glyphs-cnn")]
+    pub preset: String,
+    /// Dataset; the recipe's own when left out.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// How daring prediction is: vanilla (none), conservative, balanced, aggressive.
+    #[arg(long, default_value = "conservative")]
+    pub tier: String,
+    /// Model preset instead of the recipe's.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Optimizer instead of the recipe's: adamw or muon.
+    #[arg(long)]
+    pub optimizer: Option<String>,
+    /// Optimizer steps.
+    #[arg(long)]
+    pub steps: Option<u64>,
+    /// Images or sequences per step.
+    #[arg(long)]
+    pub batch_size: Option<usize>,
+    /// Parts that a batch is cut into, to save memory.
+    #[arg(long)]
+    pub micro_batches: Option<usize>,
+    /// Tokens per sequence.
+    #[arg(long)]
+    pub sequence_length: Option<usize>,
+    /// Peak learning rate.
+    #[arg(long)]
+    pub learning_rate: Option<f64>,
+    /// Steps between two validations.
+    #[arg(long)]
+    pub validation_interval: Option<u64>,
+    /// Steps between two checkpoints.
+    #[arg(long)]
+    pub checkpoint_interval: Option<u64>,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Processor threads; 0 uses all.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Most memory the run may use, in GiB; 80% of the machine's when left out.
+    #[arg(long, value_name = "GIB")]
+    pub memory_budget: Option<f64>,
+    /// Name of the run.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Only show what the run would need.
+    #[arg(long)]
+    pub plan: bool,
+    /// Go on with the run in this folder.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "steps", "plan", "model", "batch_size"])]
+    pub resume: Option<PathBuf>,
+    /// Common options.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// Runs the subcommand.
+pub(super) fn run(args: TrainArgs) -> Result<(), CliError> {
+    if args.preset == "list" {
+        return list_presets();
+    }
+    if args.plan {
+        return plan(&args);
+    }
+    let mut driver = Driver::new()?;
+    let folder = args.resume.clone();
+    let snapshot = match folder {
+        Some(folder) => train(&mut driver, |job| Command::ResumeRun(job, folder))?,
+        None => {
+            let config = config(&args)?;
+            train(&mut driver, |job| Command::Start(job, Box::new(config)))?
+        }
+    };
+    driver.shut_down();
+    report(&snapshot, args.common.json)
+}
+
+/// Trains with a live line on standard error; returns the run as it ended.
+pub(super) fn train(
+    driver: &mut Driver,
+    make: impl FnOnce(foretrain_engine::session::JobId) -> Command,
+) -> Result<std::sync::Arc<RunSnapshot>, CliError> {
+    let bar = driver::spinner();
+    let mut num_logged = 0;
+    let on_tick = |engine: &Engine, kind: Option<&EventKind>| {
+        driver::show_progress(&bar, kind);
+        if let Some(run) = engine.snapshot() {
+            show_run(&bar, &run, &mut num_logged);
+        }
+    };
+    let reason = driver.ask(make, on_tick, |kind| match kind {
+        EventKind::Ended(reason) => Ok(reason),
+        other => Err(other),
+    })?;
+    bar.finish_and_clear();
+    let run = driver.engine().snapshot().ok_or_else(|| CliError::Failed("the run left no result".to_owned()))?;
+    match reason {
+        StopReason::Finished => Ok(run),
+        StopReason::User => {
+            if let Some(folder) = &run.folder {
+                eprintln!("saved at step {}; go on with: foretrain train --resume {}", run.step, folder.display());
+            }
+            Err(CliError::Interrupted)
+        }
+        StopReason::Diverged => Err(CliError::Diverged),
+        StopReason::Failed(message) | StopReason::Crashed(message) => Err(CliError::Failed(message)),
+    }
+}
+
+/// The recipe that the arguments describe.
+fn config(args: &TrainArgs) -> Result<RunConfig, CliError> {
+    let recipe = recipe(&args.preset).map_err(CliError::from_display)?;
+    let tier = tier(&args.tier).map_err(CliError::from_display)?;
+    let data = args.data.spec()?.unwrap_or_else(|| recipe.data.clone());
+    let mut config = recipe.run_config(&tier, data).map_err(CliError::from_display)?;
+    if let Some(label) = &args.model {
+        let preset = ModelPreset::from_label(label).ok_or_else(|| {
+            let known: Vec<&str> = ModelPreset::ALL.into_iter().map(ModelPreset::label).collect();
+            CliError::Failed(format!("--model: expected one of {}, found {label:?}", known.join(", ")))
+        })?;
+        config.model = preset.config(config.model.data_shape()).map_err(CliError::from_display)?;
+    }
+    if let Some(name) = &args.optimizer {
+        config.optimizer.kind = match name.as_str() {
+            "adamw" => OptimizerKind::AdamW,
+            "muon" => OptimizerKind::Muon,
+            other => return Err(CliError::Failed(format!("--optimizer: expected adamw or muon, found {other:?}"))),
+        };
+    }
+    config.num_steps = args.steps.unwrap_or(config.num_steps);
+    config.batch_size = args.batch_size.unwrap_or(config.batch_size);
+    config.num_micro_batches = args.micro_batches.unwrap_or(config.num_micro_batches);
+    config.sequence_length = args.sequence_length.unwrap_or(config.sequence_length);
+    config.optimizer.learning_rate = args.learning_rate.unwrap_or(config.optimizer.learning_rate);
+    config.validation_interval = args.validation_interval.unwrap_or(config.validation_interval);
+    config.checkpoint_interval = args.checkpoint_interval.unwrap_or(config.checkpoint_interval);
+    config.seed = args.seed;
+    config.num_threads = args.threads;
+    config.memory_budget_bytes = args.memory_budget.map_or(0, |gib| (gib * f64::from(1 << 30)) as u64);
+    config.name = args.name.clone().unwrap_or(config.name);
+    config.runs_folder.clone_from(&args.common.runs);
+    Ok(config)
+}
+
+fn plan(args: &TrainArgs) -> Result<(), CliError> {
+    let config = config(args)?;
+    let mut driver = Driver::new()?;
+    let planned = driver.ask_with_bar(
+        |job| Command::Plan(job, Box::new(config)),
+        |kind| match kind {
+            EventKind::Planned(planned) => Ok(planned),
+            other => Err(other),
+        },
+    )?;
+    driver.shut_down();
+    println!("{}", output::plan_table(&planned.plan));
+    println!("{} parameters", planned.num_params);
+    if let (Some(step_ms), Some(seconds)) = (planned.full_step_ms, planned.vanilla_seconds) {
+        println!("{step_ms:.1} ms per vanilla step, measured now; {} for all steps", output::duration(seconds));
+    }
+    planned.warnings.iter().for_each(|warning| println!("note: {warning}"));
+    if args.common.json {
+        output::print_json(&json!({
+            "num_params": planned.num_params,
+            "plan": planned.plan,
+            "full_step_ms": planned.full_step_ms,
+            "vanilla_seconds": planned.vanilla_seconds,
+        }))?;
+    }
+    if planned.plan.fits() { Ok(()) } else { Err(CliError::Memory("over the memory budget".to_owned())) }
+}
+
+fn list_presets() -> Result<(), CliError> {
+    let mut table = output::table(&["preset", "what it trains"]);
+    for recipe in foretrain_engine::session::recipes().map_err(CliError::from_display)? {
+        table.add_row(vec![recipe.name, recipe.summary]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// Keeps the bar at the run's step and prints new log entries above it.
+fn show_run(bar: &ProgressBar, run: &RunSnapshot, num_logged: &mut usize) {
+    for entry in run.log.iter().skip(*num_logged) {
+        if let Some(line) = log_line(&entry.kind) {
+            bar.suspend(|| eprintln!("step {:>6}  {line}", entry.step));
+        }
+    }
+    *num_logged = run.log.len();
+    match &run.status {
+        RunStatus::Preparing { what } => bar.set_message(what.clone()),
+        RunStatus::Training | RunStatus::Validating | RunStatus::Paused => {
+            if bar.length() != Some(run.config.num_steps) {
+                bar.set_length(run.config.num_steps);
+                bar.set_style(driver::style("{wide_bar} {pos}/{len} {msg}"));
+            }
+            bar.set_position(run.step);
+            let loss = run.history.last().map_or_else(String::new, |row| format!("loss {:.4}", row.loss));
+            let left = run.seconds_left.map_or_else(String::new, |left| format!(", {} left", output::duration(left)));
+            bar.set_message(format!("{:?} {loss}{left}", run.phase));
+        }
+        RunStatus::Ended(_) => {}
+    }
+}
+
+/// A log entry for a terminal; `None` for those that the bar shows already.
+fn log_line(kind: &LogKind) -> Option<String> {
+    use foretrain_engine::hybrid::HybridEvent;
+    match kind {
+        LogKind::Hybrid(HybridEvent::Phase { from, to, why }) => Some(format!("{from:?} -> {to:?}: {why}")),
+        LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery }) => Some(format!(
+            "divergence: {:?} at {:.3} (limit {:.3}), answered with {recovery:?}",
+            divergence.kind, divergence.value, divergence.limit
+        )),
+        LogKind::Warning(text) => Some(format!("warning: {text}")),
+        LogKind::Started { step } if *step > 0 => Some(format!("going on after step {step}")),
+        LogKind::Started { .. } | LogKind::Saved(_) | LogKind::Paused | LogKind::Resumed | LogKind::Ended(_) => None,
+    }
+}
+
+/// The figures of a finished run, as a table or as JSON.
+fn report(run: &RunSnapshot, is_json: bool) -> Result<(), CliError> {
+    let figures = figures(run);
+    let mut table = output::table(&["figure", "value"]);
+    for (name, value) in &figures.rows {
+        table.add_row(vec![(*name).to_owned(), value.clone()]);
+    }
+    println!("{table}");
+    if is_json { output::print_json(&figures.json) } else { Ok(()) }
+}
+
+/// Final figures of a run, for people and for programs.
+pub(super) struct Figures {
+    pub(super) rows: Vec<(&'static str, String)>,
+    pub(super) json: serde_json::Value,
+}
+
+/// Everything measured in `run`; what was not measured is absent.
+pub(super) fn figures(run: &RunSnapshot) -> Figures {
+    let savings = &run.savings;
+    let validation = run.validations.last();
+    let mut rows = vec![
+        ("model", format!("{} parameters", run.num_params)),
+        ("steps", run.step.to_string()),
+        ("training time", output::duration(savings.measured_ms / 1e3)),
+    ];
+    if let Some(point) = validation {
+        rows.push(("validation loss", format!("{:.4} nats", point.loss)));
+        if let Some(accuracy) = point.accuracy {
+            rows.push(("validation accuracy", format!("{:.2} %", accuracy * 100.0)));
+        }
+    }
+    if let Some(share) = savings.backward_share_saved() {
+        rows.push(("example-backwards saved", format!("{:.1} %", share * 100.0)));
+    }
+    if let (Some(share), Some(step_ms)) = (savings.time_share_saved(), savings.vanilla_step_ms) {
+        let label = format!("{:.1} % (vanilla step {step_ms:.1} ms, measured at the start)", share * 100.0);
+        rows.push(("time saved against vanilla, same steps", label));
+    }
+    if let Some(folder) = &run.folder {
+        rows.push(("run", folder.display().to_string()));
+    }
+    let json = json!({
+        "run": run.folder,
+        "num_params": run.num_params,
+        "steps": run.step,
+        "seconds": savings.measured_ms / 1e3,
+        "validation_loss": validation.map(|point| point.loss),
+        "validation_accuracy": validation.and_then(|point| point.accuracy),
+        "example_backwards_saved": savings.backward_share_saved(),
+        "time_saved_against_vanilla_steps": savings.time_share_saved(),
+        "vanilla_step_ms": savings.vanilla_step_ms,
+    });
+    Figures { rows, json }
+}

@@ -1,0 +1,75 @@
+//! `foretrain validate`.
+
+use std::path::PathBuf;
+
+use foretrain_engine::data::SplitPart;
+use foretrain_engine::device::{CancelFlag, Progress, Watch};
+use foretrain_engine::session;
+use serde_json::json;
+
+use super::data_arg::DataArgs;
+use super::{CliError, CommonArgs, driver, output};
+use crate::folders;
+
+/// Measure a checkpoint on a dataset.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  foretrain validate --checkpoint path/to/run
+  foretrain validate --checkpoint path/to/run/checkpoints/step-00000400 --data path/to/mnist --part test --json")]
+pub struct ValidateArgs {
+    /// Checkpoint folder, or a run folder (its best checkpoint is taken).
+    #[arg(long, value_name = "FOLDER")]
+    pub checkpoint: PathBuf,
+    /// Dataset; the run's own when left out.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Part to measure on. The test part is for final figures.
+    #[arg(long, value_enum, default_value_t = Part::Validation)]
+    pub part: Part,
+    /// Common options.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// Part of a dataset, as typed.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Part {
+    /// What the weights learned from.
+    Train,
+    /// What choices were made on.
+    Validation,
+    /// What nothing was chosen on.
+    Test,
+}
+
+/// Runs the subcommand.
+pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
+    let part = match args.part {
+        Part::Train => SplitPart::Train,
+        Part::Validation => SplitPart::Validation,
+        Part::Test => SplitPart::Test,
+    };
+    let bar = driver::spinner();
+    let tell = |progress: Progress| {
+        bar.set_message(progress.what);
+        bar.set_position(progress.done);
+    };
+    let cancel = CancelFlag::default();
+    let data = args.data.spec()?;
+    let measured =
+        session::validate(&args.checkpoint, data.as_ref(), part, &folders::cache(), Watch::new(&cancel, &tell));
+    bar.finish_and_clear();
+    let (card, measured) = measured.map_err(CliError::from_display)?;
+    let mut table = output::table(&["figure", "value"]);
+    table.add_row(vec!["checkpoint".to_owned(), format!("{}, step {}", card.name, card.step)]);
+    table.add_row(vec!["measured on".to_owned(), format!("{} of {:?} part", measured.num_examples, args.part)]);
+    table.add_row(vec!["loss".to_owned(), output::metric("loss", measured.loss)]);
+    if let Some(accuracy) = measured.accuracy {
+        table.add_row(vec!["accuracy".to_owned(), output::metric("accuracy", accuracy)]);
+    }
+    println!("{table}");
+    if args.common.json {
+        output::print_json(&json!({ "part": part, "step": card.step, "measured": measured }))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! Quantization and export, with the figures that only a dataset can give.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use foretrain_edge::{Package, PackageKind};
+
+use super::worker::Shelf;
+use super::{ExportJob, ExportReport, QuantizeJob, QuantizeReport, SessionError, presets};
+use crate::data::{BatchConfig, BatchSource, Dataset, DatasetSpec, SplitPart};
+use crate::device::Watch;
+use crate::evaluation::{Evaluation, evaluate};
+use crate::export::{self, Checkpoint, ModelCard};
+use crate::models::{Network, Params};
+use crate::quant::{self, MeasuredQuality, QuantScheme, QuantizedWeights};
+
+/// Most validation images, or text windows, that quantization is measured on during an export.
+const EXPORT_EXAMPLES: usize = 2_000;
+/// Most validation tokens that the package's own loss is measured on.
+const EDGE_TOKENS: usize = 4_096;
+/// Sequences or images per evaluation batch.
+const BATCH_SIZE: usize = 64;
+
+/// Quantizes a checkpoint and measures before and after; writes the file when the job names one.
+pub(super) fn quantize(job: &QuantizeJob, shelf: &mut Shelf, watch: Watch<'_>) -> Result<QuantizeReport, SessionError> {
+    let checkpoint = read(&job.input, watch)?;
+    let dataset = fitting_dataset(&checkpoint.card, job.data.as_ref(), shelf, watch)?;
+    let network = Network::new(&checkpoint.card.model)?;
+    let quantized = quant::quantize(&network.specs(), &checkpoint.weights, job.scheme)?;
+    let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, job.max_examples, watch);
+    let mut report = quality(&checkpoint.weights, &quantized, measure)?;
+    if let Some(output) = &job.output {
+        export::write_quantized_file(&checkpoint, &quantized, output, watch)?;
+        report.output = Some(output.clone());
+    }
+    Ok(report)
+}
+
+/// Writes a package, reads it back, and runs it through foretrain-edge.
+pub(super) fn export(job: &ExportJob, shelf: &mut Shelf, watch: Watch<'_>) -> Result<ExportReport, SessionError> {
+    let target = presets::target(&job.target)?;
+    let checkpoint = read(&job.input, watch)?;
+    let dataset = fitting_dataset(&checkpoint.card, job.data.as_ref(), shelf, watch)?;
+    let network = Network::new(&checkpoint.card.model)?;
+    let quantized = export::quantize_for_target(&checkpoint, &target)?;
+    let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, EXPORT_EXAMPLES, watch);
+    let quality = quality(&checkpoint.weights, &quantized, measure)?;
+    let written = export::export_package(&checkpoint, &quantized, &target, &job.output, &quality_metrics(&quality), watch)?;
+    let package = Package::open(&job.output)?;
+    let edge = measure_on_edge(&package, &dataset, watch)?;
+    let mut notes = written.notes;
+    notes.extend(quality.notes.iter().cloned());
+    Ok(ExportReport {
+        target: target.id,
+        package: job.output.clone(),
+        files: written.files,
+        quality,
+        edge_metric: edge.metric,
+        edge_examples: edge.num_examples,
+        edge_ms: edge.ms_per_example,
+        run_command: written.run_command,
+        notes,
+    })
+}
+
+/// Loss and accuracy of a checkpoint on a part of a dataset.
+pub fn validate(
+    input: &Path,
+    data: Option<&DatasetSpec>,
+    part: SplitPart,
+    cache: &Path,
+    watch: Watch<'_>,
+) -> Result<(ModelCard, Evaluation), SessionError> {
+    let checkpoint = read(input, watch)?;
+    let mut shelf = Shelf::new(cache.to_owned());
+    let dataset = fitting_dataset(&checkpoint.card, data, &mut shelf, watch)?;
+    let network = Network::new(&checkpoint.card.model)?;
+    let batches = batches(&checkpoint.card, &dataset)?;
+    let measured = evaluate(&network, &checkpoint.weights, batches.evaluation_batches(part, usize::MAX), watch)?;
+    Ok((checkpoint.card, measured))
+}
+
+fn read(input: &Path, watch: Watch<'_>) -> Result<Checkpoint, SessionError> {
+    Ok(export::read_checkpoint_watched(&export::resolve_checkpoint(input)?, watch)?)
+}
+
+/// The dataset to measure on; refused when the model cannot read it.
+fn fitting_dataset(
+    card: &ModelCard,
+    data: Option<&DatasetSpec>,
+    shelf: &mut Shelf,
+    watch: Watch<'_>,
+) -> Result<Arc<Dataset>, SessionError> {
+    let dataset = shelf.dataset(data.unwrap_or(&card.data), watch)?;
+    let (wanted, found) = (card.model.data_shape(), dataset.shape());
+    if wanted == found {
+        return Ok(dataset);
+    }
+    Err(SessionError::Recipe {
+        what: format!(
+            "the model reads {wanted:?}, {} has {found:?}; choose the dataset that it was trained on ({})",
+            dataset.name(),
+            card.dataset_name
+        ),
+    })
+}
+
+fn batches(card: &ModelCard, dataset: &Arc<Dataset>) -> Result<BatchSource, SessionError> {
+    let config = BatchConfig {
+        batch_size: BATCH_SIZE,
+        // Long windows give every token the most context; half a megatoken of logits is enough memory.
+        sequence_length: card.model.max_positions().unwrap_or(1).min(1024),
+        augmentation: crate::data::Augmentation::default(),
+        seed: 0,
+        device: candle_core::Device::Cpu,
+    };
+    Ok(BatchSource::new(Arc::clone(dataset), config)?)
+}
+
+fn measure(
+    card: &ModelCard,
+    network: &Network,
+    params: &Params,
+    dataset: &Arc<Dataset>,
+    max_examples: usize,
+    watch: Watch<'_>,
+) -> Result<Evaluation, SessionError> {
+    let batches = batches(card, dataset)?;
+    Ok(evaluate(network, params, batches.evaluation_batches(SplitPart::Validation, max_examples), watch)?)
+}
+
+/// The report of a quantization, measured before and after.
+fn quality(
+    weights: &Params,
+    quantized: &QuantizedWeights,
+    measure: impl Fn(&Params) -> Result<Evaluation, SessionError>,
+) -> Result<QuantizeReport, SessionError> {
+    let before = measure(weights)?;
+    let after = measure(&quantized.dequantized()?)?;
+    let measured = |evaluation: &Evaluation| MeasuredQuality { loss: evaluation.loss, accuracy: evaluation.accuracy };
+    Ok(QuantizeReport {
+        scheme: quantized.scheme(),
+        metric: before.metric().0.to_owned(),
+        before: before.metric().1,
+        after: after.metric().1,
+        loss_before: before.loss,
+        loss_after: after.loss,
+        num_examples: after.num_examples,
+        bytes_before: weights.iter().map(|(_, tensor)| tensor.elem_count() as u64 * 4).sum(),
+        bytes_after: quantized.bytes(),
+        bits_per_weight: quantized.bits_per_weight(),
+        tensor_errors: quantized.tensor_errors(),
+        notes: quant::quality_notes(quantized, measured(&before), measured(&after)),
+        output: None,
+    })
+}
+
+/// What foretrain-edge makes of the validation part.
+struct EdgeMeasurement {
+    /// Accuracy for images, mean nats per token for text.
+    metric: f64,
+    num_examples: u64,
+    ms_per_example: f64,
+}
+
+fn measure_on_edge(package: &Package, dataset: &Dataset, watch: Watch<'_>) -> Result<EdgeMeasurement, SessionError> {
+    let started = Instant::now();
+    let (total, num_examples) = match (dataset, package.kind()) {
+        (Dataset::Images(images), PackageKind::Image { .. }) => {
+            let size = images.image_bytes().max(1);
+            let labelled = images.validation.pixels.chunks_exact(size).zip(&images.validation.labels);
+            let mut num_right = 0.0;
+            let mut num_examples = 0_u64;
+            for (pixels, &label) in labelled.take(EXPORT_EXAMPLES) {
+                watch.step("running the package", num_examples, Some(EXPORT_EXAMPLES as u64))?;
+                let logits = package.logits(pixels)?;
+                let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class as u32);
+                num_right += f64::from(u8::from(best == Some(label)));
+                num_examples += 1;
+            }
+            (num_right, num_examples)
+        }
+        (Dataset::Text(text), PackageKind::Text { max_positions, .. }) => {
+            let tokens = &text.validation[..text.validation.len().min(EDGE_TOKENS)];
+            let mut total = 0.0;
+            let mut num_examples = 0_u64;
+            for window in tokens.chunks(max_positions.clamp(2, 1024)).filter(|window| window.len() > 1) {
+                watch.step("running the package", num_examples, Some(tokens.len() as u64))?;
+                let losses = package.token_losses(window)?;
+                total += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+                num_examples += losses.len() as u64;
+            }
+            (total, num_examples)
+        }
+        (Dataset::Images(_), PackageKind::Text { .. }) | (Dataset::Text(_), PackageKind::Image { .. }) => {
+            return Err(SessionError::Recipe {
+                what: "the package reads another kind of data than the dataset holds".to_owned(),
+            });
+        }
+    };
+    let count = num_examples.max(1) as f64;
+    let ms_per_example = started.elapsed().as_secs_f64() * 1e3 / count;
+    Ok(EdgeMeasurement { metric: total / count, num_examples, ms_per_example })
+}

@@ -1,0 +1,80 @@
+//! Trying a model: packages are written to the cache and run by foretrain-edge, so that what one
+//! tries is what one ships.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use foretrain_edge::{GenerateOptions, Package};
+use sha2::{Digest, Sha256};
+
+use super::{Answer, AnswerOutput, InferInput, InferJob, SessionError};
+use crate::device::Watch;
+use crate::export;
+use crate::quant::QuantScheme;
+
+/// One answer per precision.
+pub(super) fn answer(job: &InferJob, cache: &Path, watch: Watch<'_>) -> Result<Vec<Answer>, SessionError> {
+    let checkpoint = export::resolve_checkpoint(&job.input)?;
+    job.schemes.iter().map(|&scheme| answer_in(scheme, &checkpoint, &job.prompt, cache, watch)).collect()
+}
+
+fn answer_in(
+    scheme: QuantScheme,
+    checkpoint: &Path,
+    prompt: &InferInput,
+    cache: &Path,
+    watch: Watch<'_>,
+) -> Result<Answer, SessionError> {
+    let package = Package::open(&package_of(checkpoint, scheme, cache, watch)?)?;
+    let (output, latency_ms) = match prompt {
+        InferInput::Image { pixels } => {
+            // The first run touches the weights' pages; the second is what the next image costs.
+            package.classify(pixels)?;
+            let started = Instant::now();
+            let classes = package.classify(pixels)?;
+            (AnswerOutput::Classes(classes), started.elapsed().as_secs_f64() * 1e3)
+        }
+        InferInput::Prompt { text, max_tokens, temperature, seed } => {
+            let options = GenerateOptions {
+                max_tokens: *max_tokens,
+                temperature: *temperature,
+                seed: *seed,
+                ..GenerateOptions::default()
+            };
+            let generated = package.generate(text, &options, &mut |_| watch.check().is_ok())?;
+            watch.check()?;
+            let latency_ms = generated.decode_ms / generated.num_tokens.max(1) as f64;
+            (AnswerOutput::Text(generated.text), latency_ms)
+        }
+    };
+    Ok(Answer { scheme, output, latency_ms, weight_bytes: package.weight_bytes() })
+}
+
+/// The cached package of a checkpoint in a precision, written when it is not there yet.
+fn package_of(
+    checkpoint: &Path,
+    scheme: QuantScheme,
+    cache: &Path,
+    watch: Watch<'_>,
+) -> Result<PathBuf, SessionError> {
+    let folder = cache.join("trials").join(fingerprint(checkpoint)).join(scheme.label());
+    if folder.join("manifest.json").exists() {
+        return Ok(folder);
+    }
+    let loaded = export::read_checkpoint_watched(checkpoint, watch)?;
+    export::write_trial_package(&loaded, scheme, &folder, watch)?;
+    Ok(folder)
+}
+
+/// Names a checkpoint by its place and the time and size of its weights.
+fn fingerprint(checkpoint: &Path) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(checkpoint.as_os_str().as_encoded_bytes());
+    if let Ok(metadata) = checkpoint.join("model.safetensors").metadata() {
+        hasher.update(metadata.len().to_le_bytes());
+        if let Ok(modified) = metadata.modified().map(|time| time.duration_since(std::time::UNIX_EPOCH)) {
+            hasher.update(modified.map_or(0, |since| since.as_nanos()).to_le_bytes());
+        }
+    }
+    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
