@@ -14,7 +14,7 @@ use super::{CliError, export, output, train};
 const RECIPES: [&str; 2] = ["demo-glyphs", "demo-grammar"];
 
 /// Targets exported: one with int8 weights, one with ternary weights.
-const TARGETS: [&str; 2] = ["gpu-low-end", "cpu-x86-64"];
+const TARGETS: [&str; 2] = ["gpu-low", "cpu-x86-64"];
 
 /// The whole way in one go, without a display: train, quantize, export, read back, run.
 ///

@@ -61,8 +61,8 @@ pub fn read_checkpoint_watched(folder: &Path, watch: Watch<'_>) -> Result<Checkp
     Ok(Checkpoint { folder: folder.to_owned(), card, weights, tokenizer_json })
 }
 
-/// The checkpoint that a path names: a checkpoint folder itself; for a run folder `checkpoints/best`
-/// when that is complete, else the complete `checkpoints/step-NNNNNNNN` with the highest number.
+/// The checkpoint that a path names: a checkpoint folder itself; for a run folder the one that the text file
+/// `checkpoints/best` names when that is complete, else the complete `checkpoints/step-NNNNNNNN` with the highest number.
 /// Errors: [`ExportError::NotACheckpoint`], [`ExportError::Read`].
 pub fn resolve_checkpoint(path: &Path) -> Result<PathBuf, ExportError> {
     let is_complete = |folder: &Path| folder.join(COMPLETE_MARKER).is_file();
@@ -70,9 +70,10 @@ pub fn resolve_checkpoint(path: &Path) -> Result<PathBuf, ExportError> {
         return Ok(path.to_owned());
     }
     let checkpoints = path.join("checkpoints");
-    let best = checkpoints.join("best");
-    if is_complete(&best) {
-        return Ok(best);
+    let best = std::fs::read_to_string(checkpoints.join("best")).unwrap_or_default();
+    // A plain name only: the file must not lead out of the run.
+    if best.starts_with("step-") && !best.contains(['/', '\\']) && is_complete(&checkpoints.join(&best)) {
+        return Ok(checkpoints.join(best));
     }
     let mut newest: Option<(u64, PathBuf)> = None;
     if checkpoints.is_dir() {
@@ -89,7 +90,7 @@ pub fn resolve_checkpoint(path: &Path) -> Result<PathBuf, ExportError> {
         }
     }
     newest.map(|(_, folder)| folder).ok_or_else(|| ExportError::NotACheckpoint {
-        expected: format!("a file {COMPLETE_MARKER} here, or in checkpoints/best or checkpoints/step-…"),
+        expected: format!("a file {COMPLETE_MARKER} here, or in a folder checkpoints/step-…"),
         found: describe(path),
         path: path.to_owned(),
     })
