@@ -60,7 +60,7 @@ fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), Cli
         // A closed pipe ends the generation.
         std::io::stdout().flush().is_ok()
     };
-    let generated = package.generate(prompt, &options, &mut show).map_err(CliError::from_display)?;
+    let generated = package.generate(prompt, options, &mut show).map_err(CliError::from_display)?;
     println!();
     let per_token_ms = generated.decode_ms / generated.num_tokens.max(1) as f64;
     eprintln!("{} tokens, {per_token_ms:.2} ms each, prompt {:.1} ms", generated.num_tokens, generated.prompt_ms);

@@ -1,6 +1,7 @@
 //! What can keep a job from being done.
 
 use crate::data::DataError;
+use crate::device::atomic_file::WriteError;
 use crate::device::{Cancelled, ComputeError};
 use crate::evaluation::EvaluationError;
 use crate::export::ExportError;
@@ -56,6 +57,8 @@ pub enum SessionError {
     Edge(#[from] foretrain_edge::EdgeError),
     #[error(transparent)]
     Preset(#[from] PresetError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
 }
 
 impl From<candle_core::Error> for SessionError {

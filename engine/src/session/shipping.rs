@@ -7,13 +7,13 @@ use std::time::Instant;
 use foretrain_edge::{Package, PackageKind};
 
 use super::worker::Shelf;
-use super::{ExportJob, ExportReport, QuantizeJob, QuantizeReport, SessionError, presets};
+use super::{ExportJob, ExportReport, QuantizeJob, QuantizeReport, SessionError};
 use crate::data::{BatchConfig, BatchSource, Dataset, DatasetSpec, SplitPart};
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
-use crate::export::{self, Checkpoint, ModelCard};
+use crate::export::{self, Checkpoint, ExportTarget, ModelCard, Quality, TargetPreset};
 use crate::models::{Network, Params};
-use crate::quant::{self, MeasuredQuality, QuantScheme, QuantizedWeights};
+use crate::quant::{self, MeasuredQuality, QuantizedWeights};
 
 /// Most validation images, or text windows, that quantization is measured on during an export.
 const EXPORT_EXAMPLES: usize = 2_000;
@@ -39,18 +39,24 @@ pub(super) fn quantize(job: &QuantizeJob, shelf: &mut Shelf, watch: Watch<'_>) -
 
 /// Writes a package, reads it back, and runs it through foretrain-edge.
 pub(super) fn export(job: &ExportJob, shelf: &mut Shelf, watch: Watch<'_>) -> Result<ExportReport, SessionError> {
-    let target = presets::target(&job.target)?;
+    let target = TargetPreset::find(&job.target)?;
     let checkpoint = read(&job.input, watch)?;
     let dataset = fitting_dataset(&checkpoint.card, job.data.as_ref(), shelf, watch)?;
     let network = Network::new(&checkpoint.card.model)?;
-    let quantized = export::quantize_for_target(&checkpoint, &target)?;
+    let quantized = export::quantize_for_target(&checkpoint, &target, watch)?;
     let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, EXPORT_EXAMPLES, watch);
     let quality = quality(&checkpoint.weights, &quantized, measure)?;
-    let written = export::export_package(&checkpoint, &quantized, &target, &job.output, &quality_metrics(&quality), watch)?;
+    let measured = Quality {
+        metric: quality.metric.clone(),
+        before: quality.before,
+        after: quality.after,
+        loss_before: quality.loss_before,
+        loss_after: quality.loss_after,
+        num_examples: quality.num_examples,
+    };
+    let written = target.write(&checkpoint, &job.output, Some(&measured), watch)?;
     let package = Package::open(&job.output)?;
-    let edge = measure_on_edge(&package, &dataset, watch)?;
-    let mut notes = written.notes;
-    notes.extend(quality.notes.iter().cloned());
+    let edge = measure_on_edge(&package, max_positions(&checkpoint.card), &dataset, watch)?;
     Ok(ExportReport {
         target: target.id,
         package: job.output.clone(),
@@ -60,7 +66,7 @@ pub(super) fn export(job: &ExportJob, shelf: &mut Shelf, watch: Watch<'_>) -> Re
         edge_examples: edge.num_examples,
         edge_ms: edge.ms_per_example,
         run_command: written.run_command,
-        notes,
+        notes: written.notes,
     })
 }
 
@@ -106,11 +112,15 @@ fn fitting_dataset(
     })
 }
 
+/// Tokens per window: the longest gives every token the most context; 1024 bound the memory of the logits.
+fn max_positions(card: &ModelCard) -> usize {
+    card.model.max_positions().unwrap_or(1).min(1024)
+}
+
 fn batches(card: &ModelCard, dataset: &Arc<Dataset>) -> Result<BatchSource, SessionError> {
     let config = BatchConfig {
         batch_size: BATCH_SIZE,
-        // Long windows give every token the most context; half a megatoken of logits is enough memory.
-        sequence_length: card.model.max_positions().unwrap_or(1).min(1024),
+        sequence_length: max_positions(card),
         augmentation: crate::data::Augmentation::default(),
         seed: 0,
         device: candle_core::Device::Cpu,
@@ -164,7 +174,12 @@ struct EdgeMeasurement {
     ms_per_example: f64,
 }
 
-fn measure_on_edge(package: &Package, dataset: &Dataset, watch: Watch<'_>) -> Result<EdgeMeasurement, SessionError> {
+fn measure_on_edge(
+    package: &Package,
+    max_positions: usize,
+    dataset: &Dataset,
+    watch: Watch<'_>,
+) -> Result<EdgeMeasurement, SessionError> {
     let started = Instant::now();
     let (total, num_examples) = match (dataset, package.kind()) {
         (Dataset::Images(images), PackageKind::Image { .. }) => {
@@ -181,11 +196,11 @@ fn measure_on_edge(package: &Package, dataset: &Dataset, watch: Watch<'_>) -> Re
             }
             (num_right, num_examples)
         }
-        (Dataset::Text(text), PackageKind::Text { max_positions, .. }) => {
+        (Dataset::Text(text), PackageKind::Text) => {
             let tokens = &text.validation[..text.validation.len().min(EDGE_TOKENS)];
             let mut total = 0.0;
             let mut num_examples = 0_u64;
-            for window in tokens.chunks(max_positions.clamp(2, 1024)).filter(|window| window.len() > 1) {
+            for window in tokens.chunks(max_positions).filter(|window| window.len() > 1) {
                 watch.step("running the package", num_examples, Some(tokens.len() as u64))?;
                 let losses = package.token_losses(window)?;
                 total += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
@@ -193,7 +208,7 @@ fn measure_on_edge(package: &Package, dataset: &Dataset, watch: Watch<'_>) -> Re
             }
             (total, num_examples)
         }
-        (Dataset::Images(_), PackageKind::Text { .. }) | (Dataset::Text(_), PackageKind::Image { .. }) => {
+        (Dataset::Images(_), PackageKind::Text) | (Dataset::Text(_), PackageKind::Image { .. }) => {
             return Err(SessionError::Recipe {
                 what: "the package reads another kind of data than the dataset holds".to_owned(),
             });

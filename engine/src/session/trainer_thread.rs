@@ -7,8 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::outlet::Outlet;
-use super::training::{self, SessionError};
-use super::{EventKind, Failure, JobId, RunConfig, StopReason};
+use super::{EventKind, Failure, JobId, RunConfig, SessionError, StopReason, training};
 use crate::device::CancelFlag;
 
 /// What to train.

@@ -134,10 +134,12 @@ impl Run {
         let mut prepared = prepare(job, config, cancel, cache, outlet)?;
         prepared.trainer.restore(&state)?;
         match progress.good_step {
-            Some(step) if step == progress.step => prepared.trainer.set_good(state),
+            Some(step) if step == progress.step => {
+                prepared.trainer.set_good(state)?;
+            }
             Some(step) => {
                 let (good, _) = checkpoint::load(&checkpoints.join(checkpoint::folder_name(step)))?;
-                prepared.trainer.set_good(good);
+                prepared.trainer.set_good(good)?;
             }
             None => {}
         }
@@ -344,7 +346,7 @@ impl Run {
     fn validate(&mut self, is_last: bool, cancel: &CancelFlag, outlet: &mut Outlet) -> Result<(), SessionError> {
         self.publish(RunStatus::Validating, outlet);
         let started = Instant::now();
-        let params = self.trainer.evaluation_params();
+        let params = self.trainer.evaluation_params()?;
         let limit = if is_last { usize::MAX } else { self.config.max_validation_examples };
         let batches = self.batches.evaluation_batches(SplitPart::Validation, limit);
         let measured = match evaluate(&self.network, &params, batches, Watch::new(cancel, &|_| {})) {
@@ -391,7 +393,7 @@ impl Run {
         let root = self.folder.path().join("checkpoints");
         let content = CheckpointContent {
             trainer: &self.trainer.state()?,
-            model: &self.trainer.evaluation_params(),
+            model: &self.trainer.evaluation_params()?,
             progress: &self.progress,
             card: &self.card(),
             tokenizer_json: self.tokenizer_json.as_deref(),

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Answer, AnswerOutput, InferInput, InferJob, SessionError};
 use crate::device::Watch;
-use crate::export;
+use crate::device::atomic_file::WriteError;
+use crate::export::{self, ExportTarget, TargetPreset};
 use crate::quant::QuantScheme;
 
 /// One answer per precision.
@@ -41,7 +42,7 @@ fn answer_in(
                 seed: *seed,
                 ..GenerateOptions::default()
             };
-            let generated = package.generate(text, &options, &mut |_| watch.check().is_ok())?;
+            let generated = package.generate(text, options, &mut |_| watch.check().is_ok())?;
             watch.check()?;
             let latency_ms = generated.decode_ms / generated.num_tokens.max(1) as f64;
             (AnswerOutput::Text(generated.text), latency_ms)
@@ -61,8 +62,11 @@ fn package_of(
     if folder.join("manifest.json").exists() {
         return Ok(folder);
     }
+    let parent = folder.parent().unwrap_or(cache);
+    std::fs::create_dir_all(parent).map_err(|source| WriteError::new("creating", parent, source))?;
     let loaded = export::read_checkpoint_watched(checkpoint, watch)?;
-    export::write_trial_package(&loaded, scheme, &folder, watch)?;
+    // Figures belong into packages that are shipped; this one is for a look.
+    TargetPreset::for_scheme(scheme).write(&loaded, &folder, None, watch)?;
     Ok(folder)
 }
 
