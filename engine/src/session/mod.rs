@@ -35,6 +35,7 @@ pub use event::{
     Answer, AnswerOutput, Event, EventKind, ExportReport, Failure, PlanReport, QuantizeReport, RunSummary, StopReason,
 };
 pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationPoint};
+pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
 pub use run_config::RunConfig;
 pub use run_folder::{DataRecord, RunFolderError};
 pub use runs::{list_runs, open_run, summarize};
