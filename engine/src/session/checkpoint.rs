@@ -25,7 +25,7 @@ use super::Savings;
 use crate::device::atomic_file::{self, WriteError};
 use crate::export::ModelCard;
 use crate::hybrid::TrainerState;
-use crate::models::{Params, hf_config};
+use crate::models::{ModelError, Params, hf_config};
 
 /// Name of the marker file.
 pub const MARKER: &str = "COMPLETE";
@@ -47,6 +47,9 @@ pub enum CheckpointError {
         /// The cause.
         source: candle_core::Error,
     },
+    /// The model has no Hugging Face config.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// There is none to resume from.
     #[error("no complete checkpoint to resume from. Start a new run. {path:?}")]
     None {
@@ -191,8 +194,8 @@ fn fill(partial: &Path, content: &CheckpointContent<'_>) -> Result<(), Checkpoin
     atomic_file::write_bytes(&partial.join("trainer.json"), content.trainer.control.as_bytes())?;
     write_json(&partial.join("progress.json"), content.progress)?;
     write_json(&partial.join("card.json"), content.card)?;
-    if let Some(config) = hf_config::to_json(&content.card.model) {
-        write_json(&partial.join("config.json"), &config)?;
+    if content.card.is_language_model() {
+        write_json(&partial.join("config.json"), &hf_config::to_json(&content.card.model)?)?;
     }
     if let Some(tokenizer) = content.tokenizer_json {
         atomic_file::write_bytes(&partial.join("tokenizer.json"), tokenizer.as_bytes())?;

@@ -31,7 +31,7 @@ pub(super) fn quantize(job: &QuantizeJob, shelf: &mut Shelf, watch: Watch<'_>) -
     let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, job.max_examples, watch);
     let mut report = quality(&checkpoint.weights, &quantized, measure)?;
     if let Some(output) = &job.output {
-        export::write_quantized_file(&checkpoint, &quantized, output, watch)?;
+        export::write_quantized(&quantized, &checkpoint.card, output, watch)?;
         report.output = Some(output.clone());
     }
     Ok(report)
