@@ -1,18 +1,5 @@
-//! Log, arguments, window or subcommand, run.
+//! The one binary; what it does is in the library, so that tests can drive it.
 
-use std::process::ExitCode;
-
-use foretrain::window::{WindowOptions, run_window};
-
-fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,wgpu=error,naga=error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run_window(&WindowOptions::default()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> std::process::ExitCode {
+    foretrain::main()
 }

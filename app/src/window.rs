@@ -1,6 +1,5 @@
 //! Opens the window.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -51,13 +50,6 @@ pub fn run_window(options: &WindowOptions) -> anyhow::Result<()> {
         }),
     );
     created.map_err(|error| anyhow::anyhow!("{error}")).with_context(|| format!("opening the window.\n{NEEDS}"))
-}
-
-/// Where generated datasets and trial packages are kept.
-#[must_use]
-pub fn cache_folder() -> PathBuf {
-    directories::ProjectDirs::from("", "", "foretrain")
-        .map_or_else(|| std::env::temp_dir().join("foretrain"), |places| places.cache_dir().to_owned())
 }
 
 #[cfg(all(unix, not(target_os = "macos")))]

@@ -2,7 +2,10 @@
 
 use foretrain_engine::hybrid::TierPreset;
 use foretrain_engine::models::ModelPreset;
-use foretrain_engine::session::RunConfig;
+use foretrain_engine::session::{PresetError, Recipe, RunConfig, recipes, tiers};
+
+/// The tier that recipes start with.
+const DEFAULT_TIER: &str = "conservative";
 
 /// A recipe, ready to be changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +35,23 @@ impl Catalog {
     /// What the preset files offer.
     #[must_use]
     pub fn load() -> Self {
-        Self::default()
+        let mut catalog = Self::default();
+        match tiers() {
+            Ok(tiers) => catalog.tiers = tiers,
+            Err(error) => catalog.problems.push(error.to_string()),
+        }
+        let Some(tier) = catalog.tiers.iter().find(|tier| tier.name == DEFAULT_TIER).or(catalog.tiers.first()) else {
+            return catalog;
+        };
+        let entry = |recipe: Recipe| -> Result<RecipeEntry, PresetError> {
+            let config = recipe.run_config(tier, recipe.data.clone())?;
+            Ok(RecipeEntry { name: recipe.name, summary: recipe.summary, model: recipe.model, config })
+        };
+        match recipes().and_then(|recipes| recipes.into_iter().map(entry).collect()) {
+            Ok(recipes) => catalog.recipes = recipes,
+            Err(error) => catalog.problems.push(error.to_string()),
+        }
+        catalog
     }
 
     /// The recipe called `name`.

@@ -54,15 +54,8 @@ impl Settings {
     #[must_use]
     pub fn runs_folder_path(&self) -> PathBuf {
         let text = self.runs_folder.trim();
-        if text.is_empty() { default_runs_folder() } else { PathBuf::from(text) }
+        if text.is_empty() { crate::folders::default_runs() } else { PathBuf::from(text) }
     }
-}
-
-/// The folder for runs when none is set: `runs` in the system's place for application data.
-#[must_use]
-pub fn default_runs_folder() -> PathBuf {
-    directories::ProjectDirs::from("", "", "foretrain")
-        .map_or_else(|| PathBuf::from("runs"), |places| places.data_dir().join("runs"))
 }
 
 /// How plots are shown.

@@ -21,6 +21,18 @@ const SCALE_SUFFIX: &str = ".scale";
 #[derive(Debug)]
 pub(super) struct SafetensorsFormat;
 
+/// Writes quantized weights alone, as the safetensors file `path`, and compares it with what was meant.
+/// Errors: those of writing and of reading back.
+pub fn write_quantized(
+    weights: &QuantizedWeights,
+    card: &ModelCard,
+    path: &Path,
+    watch: Watch<'_>,
+) -> Result<(), ExportError> {
+    SafetensorsFormat.write(weights, card, None, path, watch)?;
+    SafetensorsFormat.compare(weights, card, path, watch)
+}
+
 impl WeightsFormat for SafetensorsFormat {
     fn container(&self) -> Container {
         Container::Safetensors
