@@ -85,9 +85,8 @@ fn seven_billion_parameters_are_refused_with_a_table() {
     std::fs::write(&text, "the quick brown fox jumps over the lazy dog. ".repeat(2_000)).unwrap();
     let data = DatasetSpec::Text { path: text, tokenizer: foretrain_engine::data::TokenizerSpec::Char };
     let mut config = small_config(&test.sub("unused"), &runs);
-    config.model = ModelPreset::Llama7B
-        .config(foretrain_engine::models::DataShape::Text { vocab_size: 32_000 })
-        .unwrap();
+    config.model =
+        ModelPreset::Llama7B.config(foretrain_engine::models::DataShape::Text { vocab_size: 32_000 }).unwrap();
     config.data = data;
     config.sequence_length = 512;
     config.memory_budget_bytes = 16 << 30;

@@ -44,7 +44,9 @@ impl DataArgs {
             )));
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        if name.ends_with(".tar.gz") || name.ends_with(".tgz") || contains(&path, |file| file.starts_with("data_batch"))
+        if name.ends_with(".tar.gz")
+            || name.ends_with(".tgz")
+            || contains(&path, |file| file.starts_with("data_batch"))
             || path.join("cifar-10-batches-bin").is_dir()
         {
             Ok(DatasetSpec::Cifar10 { path })

@@ -39,9 +39,10 @@ pub struct DemoArgs {
 /// Runs the subcommand.
 pub(super) fn run(args: &DemoArgs) -> Result<(), CliError> {
     let started = Instant::now();
-    let output = args.output.clone().unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("foretrain-demo-{}", std::process::id()))
-    });
+    let output = args
+        .output
+        .clone()
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("foretrain-demo-{}", std::process::id())));
     let mut driver = Driver::new()?;
     let mut table = output::table(&["model", "weights", "metric", "run by foretrain-edge", "file size", "bits/weight"]);
     let mut models = Vec::new();

@@ -13,4 +13,4 @@ pub use catalog::{Catalog, RecipeEntry};
 pub use draft::{DataForm, DataKind, Draft, TokenizerKind, guessed_shape};
 pub use live::{CloseState, Live, LogFilter, RunLive, SampleImages, is_active};
 pub use query::Query;
-pub use saved::{PlotsSaved, Saved, Screen, Settings, default_runs_folder};
+pub use saved::{PlotsSaved, Saved, Screen, Settings};

@@ -26,7 +26,7 @@ pub struct Settings {
     pub theme: ThemeChoice,
     /// Size of everything, on top of the desktop's scaling.
     pub ui_scale: f32,
-    /// Folder for runs; empty takes [`default_runs_folder`].
+    /// Folder for runs; empty takes [`crate::folders::default_runs`].
     pub runs_folder: String,
     /// Processor threads; 0 uses all.
     pub num_threads: usize,

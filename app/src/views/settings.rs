@@ -4,7 +4,8 @@ use egui::{DragValue, RichText, ScrollArea, Ui};
 
 use super::ViewCtx;
 use crate::dialogs::PickKind;
-use crate::state::{Live, Saved, default_runs_folder};
+use crate::folders;
+use crate::state::{Live, Saved};
 use crate::theme::{ThemeChoice, font, palette, space};
 use crate::widgets::{
     CheckLabel, Icon, PathField, card_ui, field_ui, hint_ui, icon_text_button_ui, number, path_field_ui,
@@ -50,7 +51,7 @@ fn appearance_ui(saved: &mut Saved, ui: &mut Ui) {
 
 fn runs_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, ui: &mut Ui) {
     card_ui(ui, "Runs", |ui| {
-        let default = default_runs_folder().display().to_string();
+        let default = folders::default_runs().display().to_string();
         field_ui(ui, "Folder", |ui| {
             let field =
                 PathField { salt: "runs-folder", what: "the folder for runs", kind: PickKind::Folder, hint: &default };

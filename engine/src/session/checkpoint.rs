@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::run_folder::{RunFolderError, write_json};
 use super::Savings;
+use super::run_folder::{RunFolderError, write_json};
 use crate::device::atomic_file::{self, WriteError};
 use crate::export::ModelCard;
 use crate::hybrid::TrainerState;
@@ -57,7 +57,9 @@ pub enum CheckpointError {
         path: PathBuf,
     },
     /// The disk is too full to try.
-    #[error("saving a checkpoint: {needed} needed, {available} free. Free disk space or choose another disk; earlier checkpoints are intact. {path:?}")]
+    #[error(
+        "saving a checkpoint: {needed} needed, {available} free. Free disk space or choose another disk; earlier checkpoints are intact. {path:?}"
+    )]
     DiskFull {
         /// Bytes needed, in words.
         needed: String,
@@ -127,8 +129,8 @@ pub fn load(path: &Path) -> Result<(TrainerState, SessionProgress), CheckpointEr
         .into_iter()
         .collect();
     let control_path = path.join("trainer.json");
-    let control = std::fs::read_to_string(&control_path)
-        .map_err(|source| RunFolderError::Read { path: control_path, source })?;
+    let control =
+        std::fs::read_to_string(&control_path).map_err(|source| RunFolderError::Read { path: control_path, source })?;
     Ok((TrainerState { tensors, control }, read_progress(path)?))
 }
 
@@ -177,7 +179,8 @@ pub fn rotate(root: &Path, keep_last: usize, progress: &SessionProgress) {
 pub fn remove_leftovers(root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
         let is_partial = entry.file_name().to_string_lossy().ends_with(".partial");
-        let is_unmarked = entry.file_name().to_string_lossy().starts_with("step-") && !entry.path().join(MARKER).exists();
+        let is_unmarked =
+            entry.file_name().to_string_lossy().starts_with("step-") && !entry.path().join(MARKER).exists();
         if is_partial || is_unmarked {
             let _ = std::fs::remove_dir_all(entry.path());
         }
@@ -216,7 +219,8 @@ fn write_tensors(path: &Path, params: &Params) -> Result<(), CheckpointError> {
 
 /// Fails before the first byte when the disk has too little room.
 fn check_disk_space(root: &Path, path: &Path, content: &CheckpointContent<'_>) -> Result<(), CheckpointError> {
-    let bytes_of = |params: &Params| params.iter().map(|(_, t)| t.elem_count() * t.dtype().size_in_bytes()).sum::<usize>();
+    let bytes_of =
+        |params: &Params| params.iter().map(|(_, t)| t.elem_count() * t.dtype().size_in_bytes()).sum::<usize>();
     let needed = (bytes_of(content.model) + bytes_of(&content.trainer.tensors)) as u64 + (1 << 20);
     match fs4::available_space(root) {
         Ok(available) if available < needed => Err(CheckpointError::DiskFull {

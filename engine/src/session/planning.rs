@@ -18,7 +18,10 @@ pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: 
     let (budget_bytes, budget_source) = if config.memory_budget_bytes == 0 {
         memory::default_budget()
     } else {
-        (config.memory_budget_bytes, format!("the budget of {} in the settings", format_bytes(config.memory_budget_bytes)))
+        (
+            config.memory_budget_bytes,
+            format!("the budget of {} in the settings", format_bytes(config.memory_budget_bytes)),
+        )
     };
     memory::plan(&PlanInput {
         network,

@@ -101,7 +101,9 @@ impl Recipe {
         // Before the data is loaded, its shape is a guess that only a parameter count shows.
         let shape = if self.model.reads_images() {
             match data {
-                DatasetSpec::Cifar10 { .. } => DataShape::Images { channels: 3, height: 32, width: 32, num_classes: 10 },
+                DatasetSpec::Cifar10 { .. } => {
+                    DataShape::Images { channels: 3, height: 32, width: 32, num_classes: 10 }
+                }
                 DatasetSpec::ImageFolder { image_size: (height, width), .. } => {
                     DataShape::Images { channels: 3, height, width, num_classes: 10 }
                 }

@@ -214,10 +214,7 @@ fn push_line(file: &mut File, path: &Path, row: &impl Serialize) -> Result<(), R
     Ok(file.write_all(&line).map_err(|source| WriteError::new("appending to", path, source))?)
 }
 
-fn keep_lines<T: DeserializeOwned + Serialize>(
-    path: &Path,
-    keep: impl Fn(&T) -> bool,
-) -> Result<(), RunFolderError> {
+fn keep_lines<T: DeserializeOwned + Serialize>(path: &Path, keep: impl Fn(&T) -> bool) -> Result<(), RunFolderError> {
     let rows: Vec<T> = read_lines(path)?;
     Ok(atomic_file::write(path, |file| {
         for row in rows.iter().filter(|row| keep(row)) {

@@ -116,5 +116,9 @@ fn last_step(folder: &Path) -> Result<u64, SessionError> {
         Err(source) => return Err(RunFolderError::Read { path, source }.into()),
     };
     let lines = tail.split(|&byte| byte == b'\n').rev();
-    Ok(lines.filter_map(|line| serde_json::from_slice::<StepMetrics>(line).ok()).map(|row| row.step).next().unwrap_or(0))
+    Ok(lines
+        .filter_map(|line| serde_json::from_slice::<StepMetrics>(line).ok())
+        .map(|row| row.step)
+        .next()
+        .unwrap_or(0))
 }

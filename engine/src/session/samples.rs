@@ -32,12 +32,7 @@ impl Sampler {
     }
 
     /// What `network` makes of the fixed inputs; `None` when the validation part is empty.
-    pub(super) fn take(
-        &self,
-        step: u64,
-        network: &Network,
-        params: &Params,
-    ) -> Result<Option<Samples>, SessionError> {
+    pub(super) fn take(&self, step: u64, network: &Network, params: &Params) -> Result<Option<Samples>, SessionError> {
         match &*self.dataset {
             Dataset::Images(images) => classify(images, step, network, params),
             Dataset::Text(text) => self.complete(text, step, network, params),

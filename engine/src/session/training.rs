@@ -9,6 +9,7 @@ use crossbeam_channel::RecvTimeoutError;
 use super::checkpoint::{self, CheckpointContent, CheckpointError, SessionProgress};
 use super::error::SessionError;
 use super::outlet::Outlet;
+use super::planning;
 use super::run_folder::{self, DataRecord, RunFolder};
 use super::samples::Sampler;
 use super::trainer_thread::{Control, Inbox, RunRequest, TrainerJob};
@@ -16,7 +17,6 @@ use super::{
     EventKind, Failure, History, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, Samples, Savings,
     StepMetrics, StopReason, ValidationPoint,
 };
-use super::planning;
 use crate::data::{self, BatchConfig, BatchSource, Dataset, SplitPart};
 use crate::device::{CancelFlag, GaugeReading, Gauges, Progress, Watch, set_num_threads};
 use crate::evaluation::{EvaluationError, evaluate};

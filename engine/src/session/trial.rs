@@ -52,12 +52,7 @@ fn answer_in(
 }
 
 /// The cached package of a checkpoint in a precision, written when it is not there yet.
-fn package_of(
-    checkpoint: &Path,
-    scheme: QuantScheme,
-    cache: &Path,
-    watch: Watch<'_>,
-) -> Result<PathBuf, SessionError> {
+fn package_of(checkpoint: &Path, scheme: QuantScheme, cache: &Path, watch: Watch<'_>) -> Result<PathBuf, SessionError> {
     let folder = cache.join("trials").join(fingerprint(checkpoint)).join(scheme.label());
     if folder.join("manifest.json").exists() {
         return Ok(folder);

@@ -10,7 +10,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::outlet::Outlet;
 use super::trainer_thread::panic_message;
-use super::{Command, EventKind, Failure, JobId, RunSnapshot, RunStatus, SessionError, planning, runs, shipping, trial};
+use super::{
+    Command, EventKind, Failure, JobId, RunSnapshot, RunStatus, SessionError, planning, runs, shipping, trial,
+};
 use crate::data::{self, Dataset, DatasetSpec};
 use crate::device::{CancelFlag, Progress, Watch};
 
@@ -104,12 +106,7 @@ impl Shelf {
     }
 }
 
-fn answer(
-    command: Command,
-    is_training: bool,
-    shelf: &mut Shelf,
-    watch: Watch<'_>,
-) -> Result<EventKind, SessionError> {
+fn answer(command: Command, is_training: bool, shelf: &mut Shelf, watch: Watch<'_>) -> Result<EventKind, SessionError> {
     Ok(match command {
         Command::Inspect(_, spec) => {
             // Looked at anew, because files may have changed.
