@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use foretrain_engine::session::Engine;
 
 use crate::app::App;
 use crate::link::EngineLink;
@@ -45,7 +46,9 @@ pub fn run_window(options: &WindowOptions) -> anyhow::Result<()> {
         "foretrain",
         native,
         Box::new(|creation| {
-            let app = App::new(&creation.egui_ctx, creation.storage, EngineLink::detached(), Catalog::load());
+            let ctx = creation.egui_ctx.clone();
+            let engine = Engine::spawn(Arc::new(move || ctx.request_repaint()), crate::folders::cache())?;
+            let app = App::new(&creation.egui_ctx, creation.storage, EngineLink::new(engine), Catalog::load());
             Ok(Box::new(app))
         }),
     );

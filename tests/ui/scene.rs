@@ -96,6 +96,7 @@ pub fn catalog() -> Catalog {
             config: config(),
         }],
         tiers: vec![tier("balanced", true), tier("vanilla", false)],
+        targets: Vec::new(),
         problems: Vec::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! Closing the window while a run goes on.
 
-use egui::{Context, Id, Modal, ProgressBar};
+use egui::{Context, Id, Modal};
 use foretrain_engine::session::Command;
 
 use super::{Action, ViewCtx};
@@ -45,9 +45,7 @@ pub fn close_ui(ctx: &ViewCtx<'_>, state: &mut CloseState, egui_ctx: &Context) {
                 if let Some(run) = ctx.active_run() {
                     ui.label(format!("Ending the run at step {}.", number::count(run.step)));
                 }
-                ui.add_space(space::SM);
-                // The end of a save is not known beforehand: the bar moves, but promises nothing.
-                ui.add(ProgressBar::new(1.0).animate(true));
+                ui.label("The window closes when the checkpoint is on disk.");
             });
         }
     }

@@ -34,8 +34,6 @@ fn waiting_ui(ctx: &ViewCtx<'_>, run: &RunSnapshot, ui: &mut Ui) {
     ui.add_space(space::XL);
     ui.vertical_centered(|ui| {
         if ctx.active_run().is_some() {
-            ui.spinner();
-            ui.add_space(space::SM);
             let what = match &run.status {
                 RunStatus::Preparing { what } => what.as_str(),
                 RunStatus::Training | RunStatus::Validating | RunStatus::Paused | RunStatus::Ended(_) => "first steps",
@@ -163,11 +161,7 @@ fn note_ui(run: &RunSnapshot, live: &mut Live, ui: &mut Ui) {
 }
 
 fn plots_ui(run: &RunSnapshot, saved: &mut Saved, live: &mut RunLive, ui: &mut Ui) {
-    let is_running = !matches!(run.status, RunStatus::Ended(_));
-    let last = live.series.last_step().max(1.0);
-    // While few steps are done, the whole run would squeeze them; then the end stays fixed in view.
-    let planned = run.config.num_steps as f64;
-    let x_end = if is_running && last > planned * 0.25 { planned.max(last) } else { (last * 1.02).ceil() };
+    let x_end = (live.series.last_step().max(1.0) * 1.02).ceil();
     let view = PlotView {
         link: Id::unique("run-plots"),
         x_end,

@@ -26,6 +26,11 @@ pub fn start(ctx: &ViewCtx<'_>, live: &mut Live, draft: Option<&Draft>) {
     let Some(draft) = draft else { return };
     match draft.run_config(ctx.settings) {
         Ok(config) => {
+            // Measuring a step now would disturb the run's own probe.
+            if live.plan.is_waiting() {
+                live.plan.cancel(ctx);
+                live.run.planned = None;
+            }
             live.ended = None;
             live.start.ask(ctx, |job| Command::Start(job, Box::new(config)));
         }
@@ -112,7 +117,7 @@ fn start_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui) {
     let is_running = live.is_running();
     let button = primary_button_ui(ui, !is_running && saved.draft.is_some(), "Start training")
         .on_hover_text("Ctrl+Enter")
-        .on_disabled_hover_text("A run is going on. Stop it first; the form below is for the next one.");
+        .on_disabled_hover_text("A run is going on. Stop it first; this form is for the next one.");
     if button.clicked() {
         start(ctx, live, saved.draft.as_ref());
     }

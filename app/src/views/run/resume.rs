@@ -7,7 +7,7 @@ use foretrain_engine::session::{Command, RunSummary, StopReason};
 use crate::state::{Live, Saved};
 use crate::theme::{font, palette, phase_color, phase_label, space};
 use crate::views::ViewCtx;
-use crate::widgets::{Severity, hint_ui, notice_ui, number};
+use crate::widgets::{Severity, hint_ui, meter_ui, notice_ui, number};
 
 /// Shown in place of the plots while there is nothing to plot.
 pub fn welcome_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui) {
@@ -19,11 +19,8 @@ pub fn welcome_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui
         ui.add_space(space::XL);
         ui.vertical_centered(|ui| {
             ui.set_max_width(620.0);
-            let progress = live.start.progress().map(|progress| progress.what.clone());
             if live.start.is_waiting() {
-                ui.spinner();
-                ui.add_space(space::SM);
-                ui.label(RichText::new(progress.unwrap_or_else(|| "Starting".to_owned())).color(p.text_weak));
+                starting_ui(live, ui);
                 return;
             }
             ui.label(RichText::new("Ready to train").size(26.0).color(p.text_strong));
@@ -41,6 +38,19 @@ pub fn welcome_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui
             ui.with_layout(egui::Layout::top_down(egui::Align::Min), |ui| resumable_ui(ctx, live, ui));
         });
     });
+}
+
+/// What the engine does before the first step.
+fn starting_ui(live: &Live, ui: &mut Ui) {
+    let p = palette(ui);
+    ui.label(RichText::new("Starting").size(26.0).color(p.text_strong));
+    ui.add_space(space::XS);
+    let Some(progress) = live.start.progress() else { return };
+    ui.label(RichText::new(&progress.what).color(p.text_weak));
+    if let Some(total) = progress.total.filter(|total| *total > 0) {
+        ui.add_space(space::SM);
+        meter_ui(ui, "Progress of the start", progress.done as f32 / total as f32, p.accent, None);
+    }
 }
 
 /// The four phases, each with its color and what it does.
@@ -91,7 +101,7 @@ pub fn resume_dialog_ui(ctx: &ViewCtx<'_>, live: &mut Live, egui_ctx: &Context) 
         hint_ui(ui, &ctx.settings.runs_folder_path().display().to_string());
         ui.add_space(space::SM);
         if live.runs.is_waiting() {
-            ui.spinner();
+            hint_ui(ui, "Reading the folder…");
         }
         if let Some(failure) = live.runs.failure() {
             notice_ui(ui, Severity::Error, &failure.message, |_| {});
