@@ -358,12 +358,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unforeseeable_loss_does_not_begin_prediction() {
-        // Every 25 steps the level jumps at random: nothing measured lies where it was expected.
-        let jumpy = |step: u64| 10.0_f64.powf(f64::sin((step * step) as f64));
-        let measure = |step: u64, _| calm(if step < 10 { 1.0 } else { 0.01 * jumpy(step / 2) + 1e-3 * step as f64 });
-        let (phases, _) = replay(conservative(), 30, measure);
-        assert!(phases.starts_with("W5 F2"), "{phases}");
+    fn an_unforeseen_loss_delays_prediction() {
+        let patient = HybridConfig { gate_hold_steps: 60, confidence_threshold: 0.85, ..conservative() };
+        check(patient.clone(), 70, |step, _| calm(falling(step)), "W5 F60 P5");
+        // Shortly before Predict would begin, the loss drops to a fifth: good news, but not what was forecast.
+        let dropping = |step| if step < 57 { falling(step) } else { 0.2 * falling(step) };
+        let (phases, divergences) = replay(patient, 120, |step, _| calm(dropping(step)));
+        let full_steps: u32 = phases.split(' ').nth(1).and_then(|run| run.strip_prefix('F')?.parse().ok()).unwrap();
+        assert!((61..110).contains(&full_steps) && divergences.is_empty(), "{phases} {divergences:?}");
     }
 
     #[test]
