@@ -26,6 +26,9 @@ mod text;
 mod text_files;
 mod tokenizer;
 
+#[cfg(test)]
+mod tests;
+
 pub use batch::{Batch, BatchConfig, BatchSource};
 pub use dataset::{DataWarning, Dataset, DocumentEnds, ImageDataset, ImageSplit, SplitPart, SplitRecord, TextDataset};
 pub use error::DataError;

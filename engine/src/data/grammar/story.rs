@@ -161,12 +161,14 @@ fn pair(draw: &mut Draw) -> String {
 fn speech(cast: &[Character], draw: &mut Draw) -> String {
     let speaker = &cast[draw.below(cast.len())];
     let about = &cast[draw.below(cast.len())];
-    let words = match draw.below(3) {
-        0 => format!("Where is the {} {}?", about.color, about.thing),
-        1 => format!("I heard somebody say '{}.'", capital(&clause(1, draw))),
-        _ => format!("{}!", capital(&clause(1, draw))),
+    let (words, mood) = match draw.below(3) {
+        0 => (format!("Where is the {} {}?", about.color, about.thing), "asks"),
+        1 => {
+            let heard = capital(&clause(1, draw));
+            (format!("I heard somebody say '{heard}.'"), any(&["says", "whispers"], draw))
+        }
+        _ => (format!("{}!", capital(&clause(1, draw))), any(&["shouts", "calls"], draw)),
     };
-    let mood = any(&["says", "asks", "shouts", "whispers"], draw);
     format!("\"{words}\" {mood} {}.", speaker.name)
 }
 
