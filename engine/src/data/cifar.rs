@@ -137,7 +137,7 @@ fn check_size(name: &str, size: u64, path: &Path) -> Result<(), DataError> {
     let (fits, expected) = if name == META {
         (size <= 4096, "a short list of names".to_owned())
     } else {
-        let fits = size > 0 && size <= MAX_FILE_BYTES && size % RECORD_BYTES as u64 == 0;
+        let fits = size > 0 && size <= MAX_FILE_BYTES && size.is_multiple_of(RECORD_BYTES as u64);
         (fits, format!("records of {RECORD_BYTES} bytes, at most {MAX_FILE_BYTES} bytes"))
     };
     let found = || format!("{size} bytes in {name}");

@@ -187,6 +187,7 @@ impl TextDataset {
 }
 
 /// Any dataset.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and its pixels are on the heap")]
 #[derive(Debug, Clone)]
 pub enum Dataset {
     /// Images.

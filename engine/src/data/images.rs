@@ -35,7 +35,7 @@ pub(super) fn finish(raw: RawImages) -> Result<Dataset, DataError> {
     let image_bytes = channels * height * width;
     let (train, validation, rule) = match validation {
         Some((validation, rule)) => (train, validation, rule),
-        None => hold_out(train, image_bytes, classes.len(), num_held_out),
+        None => hold_out(&train, image_bytes, classes.len(), num_held_out),
     };
     if train.labels.is_empty() || validation.labels.is_empty() {
         return Err(DataError::format(
@@ -79,7 +79,7 @@ pub(super) fn finish(raw: RawImages) -> Result<Dataset, DataError> {
 
 /// Takes the end of the training part for validation; by class and seed where the end lacks a class.
 fn hold_out(
-    all: ImageSplit,
+    all: &ImageSplit,
     image_bytes: usize,
     num_classes: usize,
     num_held_out: Option<usize>,
@@ -93,7 +93,7 @@ fn hold_out(
     } else {
         (by_end, format!("the last {held_out} of {num_images} training images"))
     };
-    let (train, validation) = partition(&all, image_bytes, &is_held_out);
+    let (train, validation) = partition(all, image_bytes, &is_held_out);
     (train, validation, rule)
 }
 

@@ -17,6 +17,9 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 /// Names under which vocabularies keep the end of a document.
 const DOCUMENT_ENDS: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>"];
 
+/// What is said when the tokenizers library panics.
+const GAVE_UP: &str = "the tokenizers library gave up on it";
+
 /// A tokenizer with a quick way to encode a lot of text.
 #[derive(Debug)]
 pub(super) struct TextEncoder {
@@ -165,10 +168,13 @@ impl TextEncoder {
                 Ok((tokens, num_unknown))
             }
             Kind::Gpt2 | Kind::File => {
-                let encoding = self
-                    .tokenizer
-                    .encode_fast(text, false)
-                    .map_err(|error| refused("encoding text with", &self.path, &error.to_string()))?;
+                // A hostile file may pass the library's reader and still break its encoder.
+                let encode = std::panic::AssertUnwindSafe(|| self.tokenizer.encode_fast(text, false));
+                let encoding = match std::panic::catch_unwind(encode) {
+                    Ok(Ok(encoding)) => encoding,
+                    Ok(Err(error)) => return Err(refused("encoding text with", &self.path, &error.to_string())),
+                    Err(_) => return Err(refused("encoding text with", &self.path, GAVE_UP)),
+                };
                 Ok((encoding.get_ids().to_vec(), 0))
             }
         }
@@ -242,7 +248,7 @@ fn from_bytes(bytes: &[u8], path: &Path) -> Result<Tokenizer, DataError> {
     match std::panic::catch_unwind(|| Tokenizer::from_bytes(bytes)) {
         Ok(Ok(tokenizer)) => Ok(tokenizer),
         Ok(Err(error)) => Err(refused("reading", path, &error.to_string())),
-        Err(_) => Err(refused("reading", path, "the tokenizers library gave up on it")),
+        Err(_) => Err(refused("reading", path, GAVE_UP)),
     }
 }
 

@@ -78,19 +78,19 @@ fn draw_image(index: u64, pixels: &mut [u8]) -> u8 {
     let font = &FONTS[draw.below(FONTS.len())];
     let mut canvas = Canvas::blank();
     // A stray stroke, as from a ruled line or a neighboring digit.
-    if draw.chance(0.35) {
+    if draw.chance(0.3) {
         let side = SIDE as f64;
         let (x, y) = (draw.range(0.0, side), draw.range(0.0, side));
         let (dx, dy) = (draw.range(-12.0, 12.0), draw.range(-12.0, 12.0));
-        let (radius, strength) = (draw.range(0.3, 0.9), draw.range(0.25, 0.7));
+        let (radius, strength) = (draw.range(0.3, 0.9), draw.range(0.25, 0.6));
         canvas.ink(&[(x, y), (x + dx, y + dy)], (radius, radius), strength);
     }
     Hand::draw(&mut draw).write(font[digit], &mut draw, &mut canvas);
     canvas.blur(draw.range(0.0, 0.9));
-    let paper = draw.range(0.0, 0.2);
-    let ink = draw.range(0.5, 1.0);
+    let paper = draw.range(0.0, 0.15);
+    let ink = draw.range(0.6, 1.0);
     let tilt = (draw.range(-0.004, 0.004), draw.range(-0.004, 0.004));
-    let noise = draw.range(0.01, 0.11);
+    let noise = draw.range(0.01, 0.08);
     for (i, (pixel, ink_here)) in pixels.iter_mut().zip(canvas.0).enumerate() {
         let (x, y) = ((i % SIDE) as f64, (i / SIDE) as f64);
         let light = paper + tilt.0 * x + tilt.1 * y;

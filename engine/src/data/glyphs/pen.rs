@@ -30,13 +30,13 @@ impl Hand {
     /// Draws everything at random.
     pub fn draw(draw: &mut Draw) -> Self {
         let (width, height) = (draw.range(10.0, 16.5), draw.range(14.0, 20.5));
-        let (sin, cos) = sin_cos(draw.range(-0.38, 0.38));
-        let shear = draw.range(-0.4, 0.4);
+        let (sin, cos) = sin_cos(draw.range(-0.32, 0.32));
+        let shear = draw.range(-0.35, 0.35);
         // Rotation after shear after scale.
         let (a, b, d) = (width, shear * height, height);
         let matrix = [[cos * a, cos * b - sin * d], [sin * a, sin * b + cos * d]];
         let middle = SIDE as f64 / 2.0;
-        let center = (middle + draw.range(-3.0, 3.0), middle + draw.range(-3.0, 3.0));
+        let center = (middle + draw.range(-2.5, 2.5), middle + draw.range(-2.5, 2.5));
         let thick = draw.range(0.65, 1.75);
         let radius = (thick * draw.range(0.75, 1.25), thick * draw.range(0.75, 1.25));
         let amplitude = draw.range(0.4, 1.5);

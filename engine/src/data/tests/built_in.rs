@@ -7,8 +7,8 @@ use crate::data::{Dataset, DatasetSpec, ImageDataset, SplitPart, TextDataset, lo
 use crate::unwatched;
 
 // Recorded from the first build. Another value means another dataset: raise the version beside its generator.
-const GLYPHS_SHA256: &str = "not yet recorded";
-const GRAMMAR_SHA256: &str = "not yet recorded";
+const GLYPHS_SHA256: &str = "1bc1d60d33406ef6bc10b9c5324008d81bb1ae9c4ecef57ebbebb18d844410b2";
+const GRAMMAR_SHA256: &str = "18ef0e59445999a7b15d4acbfb0dfdb80fac26900ae7788d2f89663fb4661b92";
 
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -107,5 +107,5 @@ fn brackets_close(document: &str) {
             _ => {}
         }
     }
-    assert!(open.is_empty() && document.matches('"').count() % 2 == 0, "{document}");
+    assert!(open.is_empty() && document.matches('"').count().is_multiple_of(2), "{document}");
 }

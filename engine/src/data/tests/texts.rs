@@ -60,7 +60,10 @@ fn documents_keep_their_order_and_ends() {
 #[test]
 fn files_named_for_parts_are_parts() {
     let folder = tempfile::tempdir().unwrap();
-    write_all(folder.path(), &[("train.txt", b"training".to_vec()), ("valid.txt", b"validating and measuring".to_vec())]);
+    write_all(
+        folder.path(),
+        &[("train.txt", b"training".to_vec()), ("valid.txt", b"validating and measuring".to_vec())],
+    );
     let dataset = text(&text_spec(folder.path(), TokenizerSpec::Byte));
     assert_eq!((dataset.split.num_train, dataset.split.num_validation), (8, 24));
     std::fs::rename(folder.path().join("train.txt"), folder.path().join("test.txt")).unwrap();
