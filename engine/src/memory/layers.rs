@@ -70,12 +70,12 @@ fn cnn(config: &CnnConfig) -> Example {
     let mut example =
         Example { kept: times(&[channels, height, width]), logits: config.num_classes as u64, ..Example::default() };
     for &outputs in &config.channels {
-        let before = times(&[outputs, height, width]);
+        let input = times(&[channels, height, width]);
         let flops = times(&[2 * 9, channels, outputs, height, width]);
         (height, width) = (height / 2, width / 2);
-        let after = times(&[outputs, height, width]);
-        // Convolution with its ReLU, then pooling.
-        example.add(before.saturating_add(after), flops, before.saturating_mul(2).saturating_add(after));
+        let pooled = times(&[outputs, height, width]);
+        // Convolution, ReLU and pooling in one: the pooled output, and a byte for each number of it.
+        example.add(pooled.saturating_add(pooled / 4), flops, input.saturating_add(pooled));
         channels = outputs;
     }
     let features = usize::try_from(times(&[channels, height, width])).unwrap_or(usize::MAX);
@@ -91,28 +91,32 @@ fn resnet(config: &ResNetConfig) -> Example {
         logits: config.num_classes as u64,
         ..Example::default()
     };
-    // A convolution and its batch norm: a result each.
-    let conv_norm = |example: &mut Example, kernel: usize, inputs: usize, outputs: usize, pixels: (usize, usize)| {
-        let size = times(&[outputs, pixels.0, pixels.1]);
-        let flops = times(&[2, kernel, kernel, inputs, outputs, pixels.0, pixels.1]);
-        example.add(size.saturating_mul(2), flops, size.saturating_mul(3));
+    let convolution = |kernel: usize, inputs: usize, outputs: usize, pixels: (usize, usize)| {
+        times(&[2, kernel, kernel, inputs, outputs, pixels.0, pixels.1])
     };
     let mut channels = config.embedding_size;
-    conv_norm(&mut example, 3, config.num_channels, channels, (height, width));
+    // The output of the convolution, and what batch norm and ReLU make of it.
+    let stem = times(&[channels, height, width]);
+    let flops = convolution(3, config.num_channels, channels, (height, width));
+    example.add(stem.saturating_mul(2), flops, stem.saturating_mul(2));
     for (stage, (&outputs, &depth)) in config.hidden_sizes.iter().zip(&config.depths).enumerate() {
         for layer in 0..depth {
-            if stage > 0 && layer == 0 {
+            let input = times(&[channels, height, width]);
+            let is_halved = stage > 0 && layer == 0;
+            if is_halved {
                 (height, width) = (height.div_ceil(2), width.div_ceil(2));
             }
             let pixels = (height, width);
-            conv_norm(&mut example, 3, channels, outputs, pixels);
-            conv_norm(&mut example, 3, outputs, outputs, pixels);
-            if channels != outputs || (stage > 0 && layer == 0) {
-                conv_norm(&mut example, 1, channels, outputs, pixels);
-            }
-            // The sum with the shortcut and its ReLU.
             let size = times(&[outputs, height, width]);
-            example.add(size.saturating_mul(2), size, size.saturating_mul(3));
+            let has_shortcut = channels != outputs || is_halved;
+            // Both convolutions, the middle of the block, its output; the convolution of the shortcut.
+            let kept = size.saturating_mul(4 + u64::from(has_shortcut));
+            let shortcut = if has_shortcut { convolution(1, channels, outputs, pixels) } else { 0 };
+            let flops = convolution(3, channels, outputs, pixels)
+                .saturating_add(convolution(3, outputs, outputs, pixels))
+                .saturating_add(shortcut);
+            // Gradients of the output, of the sum, of the middle, of the input.
+            example.add(kept, flops, size.saturating_mul(3).saturating_add(input));
             channels = outputs;
         }
     }
