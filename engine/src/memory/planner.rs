@@ -177,10 +177,10 @@ impl Case {
     fn gradients(&self) -> PlanItem {
         let num_sets = 1 + u64::from(self.num_micro_batches > 1) + u64::from(self.predict);
         let Tensors { num_params, largest, .. } = self.tensors;
-        // A tensor that is used twice (a tied head) gets its gradient as a sum of two.
-        let numbers = num_params.saturating_mul(num_sets).saturating_add(largest);
+        // The backward pass adds what each use of a tensor gives: two more of the largest while it does (a tied head).
+        let numbers = num_params.saturating_mul(num_sets).saturating_add(largest.saturating_mul(2));
         let sets = if num_sets == 1 { "1 set".to_owned() } else { format!("{num_sets} sets") };
-        let how = format!("{} parameters x 4 bytes x {sets}, and the largest tensor once more", grouped(num_params));
+        let how = format!("{} parameters x 4 bytes x {sets}, and the largest tensor twice more", grouped(num_params));
         PlanItem { kind: PlanKind::Gradients, bytes: numbers.saturating_mul(F32), how }
     }
 
@@ -205,8 +205,9 @@ impl Case {
 
     fn logits(&self, example: Example) -> PlanItem {
         let numbers = example.logits.saturating_mul(self.micro_batch() as u64);
-        let how = format!("{} logits x 4 bytes, and their gradients", grouped(numbers));
-        PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(2 * F32), how }
+        // Their gradient is there twice while it is handed down.
+        let how = format!("{} logits x 4 bytes, and twice as much for their gradients", grouped(numbers));
+        PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(3 * F32), how }
     }
 
     /// The program; and what saving a checkpoint takes beyond the memory that a step has given back by then.

@@ -70,11 +70,11 @@ fn an_mlp_is_the_sum_by_hand() {
     let params = 784 * 256 + 256 + 256 * 128 + 128 + 1280 + 10;
     assert_eq!(bytes(&plan, PlanKind::Weights), 4 * params);
     assert_eq!(bytes(&plan, PlanKind::Optimizer), 8 * params);
-    assert_eq!(bytes(&plan, PlanKind::Gradients), 4 * (params + 784 * 256));
+    assert_eq!(bytes(&plan, PlanKind::Gradients), 4 * (params + 2 * 784 * 256));
     assert_eq!(bytes(&plan, PlanKind::RollbackSnapshot), 12 * params);
     let (kept, back) = (784 + 3 * (256 + 128 + 10), 784 + 2 * 256);
     assert_eq!(bytes(&plan, PlanKind::Activations), 4 * 64 * (kept + back));
-    assert_eq!(bytes(&plan, PlanKind::Logits), 8 * 64 * 10);
+    assert_eq!(bytes(&plan, PlanKind::Logits), 12 * 64 * 10);
     assert!(plan.fits() && plan.remedies.is_empty());
     assert!(plan.items.is_sorted_by(|a, b| a.bytes >= b.bytes), "largest first");
     let weights = plan.items.iter().find(|item| item.kind == PlanKind::Weights).unwrap();
