@@ -86,7 +86,16 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), CliError> {
         for (what, value) in figures.rows {
             eprintln!("  {what}: {value}");
         }
-        models.push(json!({ "recipe": name, "training": figures.json, "exports": exports }));
+        let quantized: Vec<serde_json::Value> = exports.iter().map(quantized_json).collect();
+        let first = exports.first().map(|report| &report.quality);
+        models.push(json!({
+            "recipe": name,
+            "metric": first.map(|quality| &quality.metric),
+            "full_precision": first.map(|quality| quality.before),
+            "full_precision_bytes": first.map(|quality| quality.bytes_before),
+            "quantized": quantized,
+            "training": figures.json,
+        }));
     }
     driver.shut_down();
     let seconds = started.elapsed().as_secs_f64();
@@ -103,6 +112,20 @@ fn job(run: &Path, target: &str, package: PathBuf) -> Result<ExportJob, CliError
     std::fs::create_dir_all(parent)
         .map_err(|error| CliError::Failed(format!("creating {}: {error}", parent.display())))?;
     Ok(ExportJob { input: run.to_owned(), target: target.to_owned(), output: package, data: None })
+}
+
+/// One quantized model for the JSON line.
+fn quantized_json(report: &ExportReport) -> serde_json::Value {
+    json!({
+        "scheme": report.quality.scheme.label(),
+        "target": report.target,
+        "validation": report.quality.after,
+        "validation_by_edge": report.edge_metric,
+        "edge_ms": report.edge_ms,
+        "bits_per_weight": report.quality.bits_per_weight,
+        "weight_file_bytes": weight_file_bytes(report),
+        "package": report.package,
+    })
 }
 
 /// Size of the package's weight file.

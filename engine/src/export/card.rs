@@ -55,6 +55,9 @@ pub struct ModelCard {
     pub preprocessing: Preprocessing,
     /// How the data was split.
     pub split: SplitRecord,
+    /// Tokens per training sequence; later positions were never trained. `None` for images.
+    #[serde(default)]
+    pub sequence_length: Option<usize>,
     /// Tier of the trainer.
     pub tier: String,
     /// Optimizer steps behind these weights.

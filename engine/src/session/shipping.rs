@@ -56,7 +56,7 @@ pub(super) fn export(job: &ExportJob, shelf: &mut Shelf, watch: Watch<'_>) -> Re
     };
     let written = target.write(&checkpoint, &job.output, Some(&measured), watch)?;
     let package = Package::open(&job.output)?;
-    let edge = measure_on_edge(&package, max_positions(&checkpoint.card), &dataset, watch)?;
+    let edge = measure_on_edge(&package, window_len(&checkpoint.card), &dataset, watch)?;
     Ok(ExportReport {
         target: target.id,
         package: job.output.clone(),
@@ -112,15 +112,15 @@ fn fitting_dataset(
     })
 }
 
-/// Tokens per window: the longest gives every token the most context; 1024 bound the memory of the logits.
-fn max_positions(card: &ModelCard) -> usize {
-    card.model.max_positions().unwrap_or(1).min(1024)
+/// Tokens per window: as many as the model was trained on; 1024 bound the memory of the logits.
+fn window_len(card: &ModelCard) -> usize {
+    card.sequence_length.or(card.model.max_positions()).unwrap_or(1).clamp(1, 1024)
 }
 
 fn batches(card: &ModelCard, dataset: &Arc<Dataset>) -> Result<BatchSource, SessionError> {
     let config = BatchConfig {
         batch_size: BATCH_SIZE,
-        sequence_length: max_positions(card),
+        sequence_length: window_len(card),
         augmentation: crate::data::Augmentation::default(),
         seed: 0,
         device: candle_core::Device::Cpu,
@@ -176,7 +176,7 @@ struct EdgeMeasurement {
 
 fn measure_on_edge(
     package: &Package,
-    max_positions: usize,
+    window_len: usize,
     dataset: &Dataset,
     watch: Watch<'_>,
 ) -> Result<EdgeMeasurement, SessionError> {
@@ -200,7 +200,7 @@ fn measure_on_edge(
             let tokens = &text.validation[..text.validation.len().min(EDGE_TOKENS)];
             let mut total = 0.0;
             let mut num_examples = 0_u64;
-            for window in tokens.chunks(max_positions).filter(|window| window.len() > 1) {
+            for window in tokens.chunks(window_len + 1).filter(|window| window.len() > 1) {
                 watch.step("running the package", num_examples, Some(tokens.len() as u64))?;
                 let losses = package.token_losses(window)?;
                 total += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();

@@ -1,5 +1,6 @@
 //! One training run, from recipe to last checkpoint.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -26,10 +27,13 @@ use crate::memory::MemoryPlan;
 use crate::models::{Network, ParamStore, initial_params};
 
 /// Untimed, then timed steps of the vanilla probe.
-const PROBE_STEPS: (usize, usize) = (1, 5);
+const PROBE_STEPS: (usize, usize) = (2, 8);
 
 /// The probe ends early after this long.
 const PROBE_LIMIT_MS: f64 = 5_000.0;
+
+/// The vanilla step time is the median of this many of the newest full-backward steps.
+const FULL_STEP_WINDOW: usize = 101;
 
 /// Gauges are read this often.
 const GAUGE_INTERVAL_MS: u128 = 500;
@@ -82,6 +86,8 @@ struct Run {
     /// When and at which step this process began to train, for the time left.
     began: (Instant, u64),
     has_warned_of_files: bool,
+    /// Times of the newest full-backward steps.
+    full_steps_ms: VecDeque<f64>,
 }
 
 /// What both kinds of run need before they can train.
@@ -148,6 +154,9 @@ impl Run {
         let mut run = Self::assemble(job, prepared, folder, progress)?;
         for row in run_folder::read_lines::<StepMetrics>(&path.join("metrics.jsonl"))? {
             run.phase = row.phase;
+            if run.config.hybrid.predict && matches!(row.phase, Phase::Warmup | Phase::Full) {
+                run.see_full_step(f64::from(row.step_ms));
+            }
             run.history.push(row);
         }
         run.validations = run_folder::read_lines(&path.join("validation.jsonl"))?;
@@ -193,32 +202,48 @@ impl Run {
             reading,
             gauges_read: Instant::now(),
             has_warned_of_files: false,
+            full_steps_ms: VecDeque::new(),
         })
     }
 
     /// Measures the vanilla step on this machine, then puts everything back as it was.
     fn probe(&mut self, cancel: &CancelFlag, outlet: &mut Outlet) -> Result<(), SessionError> {
+        if !self.config.hybrid.predict {
+            // A vanilla run has nothing to compare itself with.
+            return Ok(());
+        }
         self.publish(RunStatus::Preparing { what: "measuring a vanilla step".to_owned() }, outlet);
         let before = self.trainer.state()?;
         let started = Instant::now();
-        let mut times_ms = Vec::new();
+        let mut num_timed = 0;
         for number in 0..PROBE_STEPS.0 + PROBE_STEPS.1 {
             let is_late = started.elapsed().as_secs_f64() * 1e3 > PROBE_LIMIT_MS;
-            if cancel.is_set() || (is_late && !times_ms.is_empty()) {
+            if cancel.is_set() || (is_late && num_timed > 0) {
                 break;
             }
             let step_started = Instant::now();
             let batch = self.batches.train_batch(number as u64)?;
             self.trainer.vanilla_step(&batch)?;
             if number >= PROBE_STEPS.0 {
-                times_ms.push(step_started.elapsed().as_secs_f64() * 1e3);
+                self.see_full_step(step_started.elapsed().as_secs_f64() * 1e3);
+                num_timed += 1;
             }
         }
         self.trainer.restore(&before)?;
-        times_ms.sort_by(f64::total_cmp);
-        self.progress.savings.vanilla_step_ms = times_ms.get(times_ms.len() / 2).copied();
         self.began = (Instant::now(), self.progress.step);
         Ok(())
+    }
+
+    /// Takes a full-backward step into the vanilla step time: the probe's, then those of Warmup and Full, which do
+    /// what vanilla does, so that the figure follows the machine's load through the run.
+    fn see_full_step(&mut self, step_ms: f64) {
+        self.full_steps_ms.push_back(step_ms);
+        if self.full_steps_ms.len() > FULL_STEP_WINDOW {
+            self.full_steps_ms.pop_front();
+        }
+        let mut sorted: Vec<f64> = self.full_steps_ms.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        self.progress.savings.vanilla_step_ms = sorted.get(sorted.len() / 2).copied();
     }
 
     fn train(
@@ -314,6 +339,9 @@ impl Run {
         let step_ms = started.elapsed().as_secs_f64() * 1e3;
         self.progress.step = report.step;
         self.phase = report.phase;
+        if self.config.hybrid.predict && matches!(report.phase, Phase::Warmup | Phase::Full) {
+            self.see_full_step(step_ms);
+        }
         let savings = &mut self.progress.savings;
         savings.backward_examples += u64::from(report.num_backward);
         savings.vanilla_examples += u64::from(report.num_examples);
@@ -347,13 +375,19 @@ impl Run {
         self.publish(RunStatus::Validating, outlet);
         let started = Instant::now();
         let params = self.trainer.evaluation_params()?;
-        let limit = if is_last { usize::MAX } else { self.config.max_validation_examples };
-        let batches = self.batches.evaluation_batches(SplitPart::Validation, limit);
-        let measured = match evaluate(&self.network, &params, batches, Watch::new(cancel, &|_| {})) {
-            Ok(measured) => measured,
+        let measure = |limit| {
+            let batches = self.batches.evaluation_batches(SplitPart::Validation, limit);
+            evaluate(&self.network, &params, batches, Watch::new(cancel, &|_| {}))
+        };
+        // Which step is best is decided on the same examples each time; the last point is measured on all.
+        let compared = measure(self.config.max_validation_examples);
+        let measured = if is_last { compared.as_ref().ok().map(|_| measure(usize::MAX)) } else { None };
+        let (compared, measured) = match (compared, measured) {
+            (Ok(compared), None) => (compared, compared),
+            (Ok(compared), Some(Ok(measured))) => (compared, measured),
             // Stopped while measuring: the run ends without this point.
-            Err(EvaluationError::Cancelled(_)) => return Ok(()),
-            Err(error) => return Err(error.into()),
+            (Err(EvaluationError::Cancelled(_)), _) | (_, Some(Err(EvaluationError::Cancelled(_)))) => return Ok(()),
+            (Err(error), _) | (_, Some(Err(error))) => return Err(error.into()),
         };
         let step = self.progress.step;
         let point = ValidationPoint {
@@ -375,8 +409,8 @@ impl Run {
             }
         }
         // A NaN loss is never the best.
-        if measured.loss.is_finite() && self.progress.best.is_none_or(|(_, loss)| measured.loss < loss) {
-            self.progress.best = Some((step, measured.loss));
+        if compared.loss.is_finite() && self.progress.best.is_none_or(|(_, loss)| compared.loss < loss) {
+            self.progress.best = Some((step, compared.loss));
             self.save_or_warn(outlet);
         }
         Ok(())
@@ -418,6 +452,10 @@ impl Run {
             dataset_name: self.dataset.name().to_owned(),
             preprocessing: Preprocessing::of(&self.dataset),
             split: self.dataset.split().clone(),
+            sequence_length: match &*self.dataset {
+                Dataset::Images(_) => None,
+                Dataset::Text(_) => Some(self.config.sequence_length),
+            },
             tier: self.config.tier.clone(),
             step: self.progress.step,
             num_steps: self.config.num_steps,
