@@ -107,6 +107,7 @@ pub fn small_config(data: &Path, runs: &Path) -> RunConfig {
 }
 
 /// An engine with folders of its own.
+#[derive(Debug)]
 pub struct TestEngine {
     /// Everything the test writes.
     pub folder: tempfile::TempDir,

@@ -37,7 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
     /// Train a model, or go on with a run.
-    Train(train::TrainArgs),
+    Train(Box<train::TrainArgs>),
     /// Measure a checkpoint on a dataset.
     Validate(validate::ValidateArgs),
     /// Quantize a checkpoint and measure what that costs.
@@ -67,7 +67,7 @@ pub struct CommonArgs {
 #[must_use]
 pub fn run(command: CliCommand) -> ExitCode {
     let result = match command {
-        CliCommand::Train(args) => train::run(args),
+        CliCommand::Train(args) => train::run(&args),
         CliCommand::Validate(args) => validate::run(&args),
         CliCommand::Quantize(args) => quantize::run(args),
         CliCommand::Export(args) => export::run(args),

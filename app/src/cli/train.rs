@@ -86,19 +86,19 @@ pub struct TrainArgs {
 }
 
 /// Runs the subcommand.
-pub(super) fn run(args: TrainArgs) -> Result<(), CliError> {
+pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
     if args.preset == "list" {
         return list_presets();
     }
     if args.plan {
-        return plan(&args);
+        return plan(args);
     }
     let mut driver = Driver::new()?;
     let folder = args.resume.clone();
     let snapshot = match folder {
         Some(folder) => train(&mut driver, |job| Command::ResumeRun(job, folder))?,
         None => {
-            let config = config(&args)?;
+            let config = config(args)?;
             train(&mut driver, |job| Command::Start(job, Box::new(config)))?
         }
     };

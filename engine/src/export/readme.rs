@@ -112,7 +112,7 @@ fn write_quality(
             }
         }
         None => {
-            writeln!(out, "Not measured for this package.\n\n| | as trained (f32) | in this package |\n|---|---|---|")?
+            writeln!(out, "Not measured for this package.\n\n| | as trained (f32) | in this package |\n|---|---|---|")?;
         }
     }
     writeln!(

@@ -200,6 +200,7 @@ fn singular_values(matrix: &Tensor) -> Vec<f64> {
             for row in &mut a {
                 (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
             }
+            #[allow(clippy::needless_range_loop, reason = "two rows are changed at once")]
             for k in 0..n {
                 (a[p][k], a[q][k]) = (c * a[p][k] - s * a[q][k], s * a[p][k] + c * a[q][k]);
             }

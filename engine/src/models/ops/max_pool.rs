@@ -65,6 +65,7 @@ fn pool<T: Real>(x: &[T], w: usize, y: &mut [T], winners: &mut [u8]) {
             (*y, *winner) = (upper[0], 0);
             // NaN wins over all before it, as the comparison with it fails.
             for (value, at) in [(upper[1], 1), (lower[0], 2), (lower[1], 3)] {
+                #[allow(clippy::neg_cmp_op_on_partial_ord, reason = "NaN must make the comparison fail and win")]
                 if !(*y >= value) {
                     (*y, *winner) = (value, at);
                 }

@@ -142,6 +142,7 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
         let at = Place { t, weights, tables: &tables, threads: parallelism(num_parts) };
         let (row, saved_len) = (t * c, self.layer.saved_len(t));
         let mut dx = unwritten::<T>(n * row);
+        #[allow(clippy::type_complexity, reason = "the item of two zipped pairs of chunk iterators")]
         let part_of = |((dx, x), (grad, saved)): ((&mut [T], &[T]), (&[T], &[T]))| -> Vec<T> {
             let mut d_weights = vec![T::zero(); num_weights];
             let mut scratch = unwritten::<T>(self.layer.backward_scratch_len(t));

@@ -58,6 +58,7 @@ fn batch_norm_agrees_with_candle_and_with_central_differences() {
             let mut inputs = vec![wave(&[4, 3, 5, 6], 1.0).unwrap()];
             inputs.extend(weights(&[(3, 1, 1)]).split_off(1));
             let affine = |t: &'_ [Tensor]| -> (Tensor, Tensor) { (t[1].clone(), t[2].clone()) };
+            #[allow(clippy::type_complexity, reason = "the signature that both forms share")]
             let apply =
                 |t: &[Tensor], by: fn(&Tensor, Statistics<'_>, Affine<'_>) -> Result<(Tensor, Option<Moments>)>| {
                     let (weight, bias) = affine(t);
