@@ -169,6 +169,8 @@ fn screens_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut eg
         .show(ui, |ui| views::navigation_ui(ctx, saved.screen, &mut live.is_help_open, ui));
     CentralPanel::no_frame().frame(Frame::new().fill(p.base)).show(ui, |ui| match saved.screen {
         Screen::Run => views::run::run_ui(ctx, saved, live, ui),
+        Screen::Data => views::data_ui(ctx, saved, live, ui),
+        Screen::Compare | Screen::Ship | Screen::Try => {}
         Screen::Settings => views::settings_ui(ctx, saved, live, ui),
     });
     views::help_ui(&mut live.is_help_open, ui.ctx());

@@ -23,7 +23,7 @@ pub enum CurveStyle {
 #[derive(Debug, Clone, Copy)]
 pub struct Curve<'a> {
     /// The name to show.
-    pub name: &'static str,
+    pub name: &'a str,
     /// Its color.
     pub color: Color32,
     /// Its look.
@@ -41,7 +41,7 @@ pub struct Curve<'a> {
 impl<'a> Curve<'a> {
     /// A curve with a value at every step.
     #[must_use]
-    pub fn new(name: &'static str, color: Color32, style: CurveStyle, series: &'a Series) -> Self {
+    pub fn new(name: &'a str, color: Color32, style: CurveStyle, series: &'a Series) -> Self {
         let reach = match style {
             CurveStyle::Solid | CurveStyle::Faint | CurveStyle::Dashed => 0.0,
             CurveStyle::Marks | CurveStyle::OpenMarks => f64::INFINITY,

@@ -49,6 +49,21 @@ pub fn export_csv(ctx: &Context, folder: &Path, kind: PlotKind, series: &RunSeri
     slot
 }
 
+/// Writes a table as CSV into `folder`; `text` makes it on the writing thread.
+pub fn export_table(
+    ctx: &Context,
+    folder: &Path,
+    name: &'static str,
+    text: impl FnOnce() -> String + Send + 'static,
+) -> ExportSlot {
+    let slot = ExportSlot::default();
+    let folder = folder.to_owned();
+    slot.run(ctx, move || {
+        write_new(&folder, name, "csv", |path| std::fs::write(path, text()).map_err(|error| error.to_string()))
+    });
+    slot
+}
+
 /// Takes a picture of the window's part `rect`, in points, and writes it as PNG into `folder`.
 pub fn export_png(ctx: &Context, folder: &Path, rect: Rect) -> ExportSlot {
     let slot = ExportSlot::default();

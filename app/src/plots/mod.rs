@@ -4,6 +4,7 @@
 //! line and leaves a mark; forecasts are their own dashed curves, never mixed with measurements;
 //! a frame's work grows with the plot's width, not with the run's length.
 
+mod compare_series;
 mod csv;
 mod curve;
 mod export;
@@ -13,9 +14,10 @@ mod plot_card;
 mod run_series;
 mod series;
 
+pub use compare_series::CompareSeries;
 pub use csv::csv_of;
 pub use curve::{Curve, CurveStyle};
-pub use export::{ExportSlot, export_csv, export_png};
+pub use export::{ExportSlot, export_csv, export_png, export_table};
 pub use kind::{PlotKind, curves_of};
 pub use phase_strip::{PhaseTrack, phase_strip_ui};
 pub use plot_card::{PlotAnswer, PlotView, Readout, plot_card_ui};

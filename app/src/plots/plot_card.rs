@@ -18,6 +18,8 @@ use crate::widgets::number;
 pub struct PlotView {
     /// Plots with the same id zoom, pan and point together.
     pub link: Id,
+    /// What x counts: "steps".
+    pub x_name: &'static str,
     /// All of x: from 0 to the last step, or to the run's planned end.
     pub x_end: f64,
     /// Where the cursor is on any of the linked plots.
@@ -215,7 +217,7 @@ fn plot_ui(ui: &mut Ui, p: &'static Palette, view: PlotView, about: Readout<'_>,
     let bounds = *shown.transform.bounds();
     let frame = *shown.transform.frame();
     ui.ctx().accesskit_node_builder(shown.response.id, |node| {
-        node.set_label(format!("{} over steps", about.title));
+        node.set_label(format!("{} over {}", about.title, view.x_name));
     });
     let hovered = shown.response.hover_pos().map(|pos| shown.transform.value_from_position(pos).x.round());
     PlotAnswer {

@@ -273,6 +273,14 @@ impl Draft {
         }
     }
 
+    /// Takes another dataset; a model that cannot read it gives way to one that can.
+    pub fn set_data(&mut self, data: DataForm) {
+        if data.kind != self.data.kind && self.model.reads_images() != data.kind.holds_images() {
+            self.model = if data.kind.holds_images() { ModelPreset::MnistCnn } else { ModelPreset::Gpt2Char };
+        }
+        self.data = data;
+    }
+
     /// Takes another tier's settings.
     pub fn set_tier(&mut self, tier: &TierPreset) {
         self.config.tier.clone_from(&tier.name);

@@ -1,15 +1,17 @@
 //! What lives as long as the window.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use foretrain_engine::session::{
-    Answer, DataPreview, Event, EventKind, ExportReport, LoadedRun, PlanReport, QuantizeReport, RunConfig, RunSnapshot,
-    RunStatus, RunSummary, StopReason,
+    Answer, DataPreview, Event, EventKind, ExportReport, LoadedRun, ModelReport, PlanReport, QuantizeReport, RunConfig,
+    RunSnapshot, RunStatus, RunSummary, StopReason,
 };
 
-use super::Query;
-use crate::plots::{ExportSlot, RunSeries};
+use super::{CompareAxis, Query};
+use crate::plots::{CompareSeries, ExportSlot, RunSeries};
+use crate::widgets::{ImageStrip, PixelCanvas};
 
 /// Closing the window while a run goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,24 +57,96 @@ pub struct RunLive {
     /// The recipe that was asked about last, and when it last changed (seconds of egui's clock).
     pub planned: Option<(Box<RunConfig>, f64)>,
     /// Images of the latest samples.
-    pub sample_images: Option<SampleImages>,
+    pub sample_images: Option<ImageStrip>,
     /// The last export of a plot.
     pub export: Option<ExportSlot>,
     /// The list of runs to resume is open.
     pub is_resume_open: bool,
 }
 
-/// The samples' images as one texture.
-pub struct SampleImages {
-    /// The samples it was made of, by address.
-    pub made_of: usize,
-    /// All images side by side.
-    pub texture: egui::TextureHandle,
+/// State of the data screen.
+#[derive(Debug, Default)]
+pub struct DataLive {
+    /// A dataset, described.
+    pub inspect: Query<Arc<DataPreview>>,
+    /// The only class shown.
+    pub class: Option<u32>,
+    /// Its images.
+    pub images: Option<ImageStrip>,
 }
 
-impl std::fmt::Debug for SampleImages {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SampleImages").field("made_of", &self.made_of).finish_non_exhaustive()
+/// A run of the comparison.
+#[derive(Debug, Default)]
+pub struct OpenedRun {
+    /// The run, read back.
+    pub loaded: Query<Arc<LoadedRun>>,
+    /// Its curves, on this axis with this smoothing.
+    pub series: Option<(CompareAxis, f32, CompareSeries)>,
+}
+
+/// State of the comparison.
+#[derive(Debug, Default)]
+pub struct CompareLive {
+    /// Runs read, by folder.
+    pub opened: BTreeMap<PathBuf, OpenedRun>,
+    /// X under the pointer on any plot.
+    pub cursor: Option<f64>,
+    /// Show everything again in the next frame.
+    pub reset_plots: bool,
+    /// The last table written.
+    pub export: Option<ExportSlot>,
+}
+
+/// The model to quantize, export or try.
+#[derive(Debug, Default)]
+pub struct ModelLive {
+    /// What was asked about last, and when that is due (seconds of egui's clock).
+    pub asked: Option<(String, f64)>,
+    /// What it is.
+    pub describe: Query<Arc<ModelReport>>,
+}
+
+/// State of the quantize and export screen.
+#[derive(Debug, Default)]
+pub struct ShipLive {
+    /// The checkpoint that the answers are about.
+    pub of: PathBuf,
+    /// Quantized to int8, measured.
+    pub int8: Query<Box<QuantizeReport>>,
+    /// Quantized to ternary, measured.
+    pub ternary: Query<Box<QuantizeReport>>,
+    /// An export.
+    pub export: Query<Box<ExportReport>>,
+    /// Id of the target exported last.
+    pub target: String,
+    /// Name of the package to make, where it is not the proposed one.
+    pub name: String,
+}
+
+/// State of the trial screen.
+#[derive(Debug, Default)]
+pub struct TrialLive {
+    /// The checkpoint that the answers are about.
+    pub of: PathBuf,
+    /// One answer per precision.
+    pub infer: Query<Vec<Answer>>,
+    /// The picture to classify.
+    pub canvas: PixelCanvas,
+    /// Place of an image file.
+    pub file: String,
+    /// Pixels of that file.
+    pub picture: Query<Arc<[u8]>>,
+    /// Ask as soon as the engine is done with the last question.
+    pub is_stale: bool,
+}
+
+impl TrialLive {
+    /// Shows the picture that was read.
+    fn take_picture(&mut self) {
+        if let Some(pixels) = self.picture.answer() {
+            self.canvas.set_pixels(pixels);
+            self.is_stale = true;
+        }
     }
 }
 
@@ -87,16 +161,18 @@ pub struct Live {
     pub plan: Query<Box<PlanReport>>,
     /// Runs on disk.
     pub runs: Query<Vec<RunSummary>>,
-    /// A dataset, described.
-    pub inspect: Query<Arc<DataPreview>>,
-    /// A quantization.
-    pub quantize: Query<Box<QuantizeReport>>,
-    /// An export.
-    pub export: Query<Box<ExportReport>>,
-    /// A trial.
-    pub infer: Query<Vec<Answer>>,
-    /// A past run.
-    pub opened: Query<Arc<LoadedRun>>,
+    /// Folder of `runs`, and the number of run changes it has seen.
+    pub runs_seen: Option<(PathBuf, u64)>,
+    /// State of the data screen.
+    pub data: DataLive,
+    /// State of the comparison.
+    pub compare: CompareLive,
+    /// The model to quantize, export or try.
+    pub model: ModelLive,
+    /// State of the quantize and export screen.
+    pub ship: ShipLive,
+    /// State of the trial screen.
+    pub trial: TrialLive,
     /// State of the run screen.
     pub run: RunLive,
     /// Closing.
@@ -124,6 +200,8 @@ impl Live {
             | EventKind::Answered(_)
             | EventKind::Runs(_)
             | EventKind::RunOpened(_)
+            | EventKind::Described(_)
+            | EventKind::ImageRead(_)
             | EventKind::Cancelled => {}
         }
         if let EventKind::Ended(reason) = kind {
@@ -133,21 +211,35 @@ impl Live {
             EventKind::Started { folder } => Some(folder.clone()),
             _ => None,
         });
-        macro_rules! answer {
-            ($query:ident, $variant:ident) => {
-                self.$query.take(event, |kind| match kind {
+        macro_rules! take {
+            ($query:expr, $event:expr, $variant:ident) => {
+                $query.take($event, |kind| match kind {
                     EventKind::$variant(answer) => Some(answer.clone()),
                     _ => None,
-                });
+                })
+            };
+        }
+        macro_rules! answer {
+            ($($query:ident).+, $variant:ident) => {
+                take!(self.$($query).+, event, $variant)
             };
         }
         answer!(plan, Planned);
         answer!(runs, Runs);
-        answer!(inspect, Inspected);
-        answer!(quantize, Quantized);
-        answer!(export, Exported);
-        answer!(infer, Answered);
-        answer!(opened, RunOpened);
+        answer!(data.inspect, Inspected);
+        answer!(model.describe, Described);
+        answer!(ship.int8, Quantized);
+        answer!(ship.ternary, Quantized);
+        answer!(ship.export, Exported);
+        answer!(trial.infer, Answered);
+        if answer!(trial.picture, ImageRead) {
+            self.trial.take_picture();
+        }
+        for run in self.compare.opened.values_mut() {
+            if take!(run.loaded, event, RunOpened) {
+                run.series = None;
+            }
+        }
     }
 
     /// True while a run goes on, paused or not.

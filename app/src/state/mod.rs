@@ -11,6 +11,8 @@ mod saved;
 
 pub use catalog::{Catalog, RecipeEntry};
 pub use draft::{DataForm, DataKind, Draft, TokenizerKind, guessed_shape};
-pub use live::{CloseState, Live, LogFilter, RunLive, SampleImages, is_active};
+pub use live::{
+    CloseState, CompareLive, DataLive, Live, LogFilter, ModelLive, OpenedRun, RunLive, ShipLive, TrialLive, is_active,
+};
 pub use query::Query;
-pub use saved::{PlotsSaved, Saved, Screen, Settings};
+pub use saved::{CompareAxis, CompareSaved, PlotsSaved, Saved, Screen, Settings, ShipSaved, TrySaved};

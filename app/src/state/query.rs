@@ -71,7 +71,9 @@ impl<T> Query<T> {
             | EventKind::Exported(_)
             | EventKind::Answered(_)
             | EventKind::Runs(_)
-            | EventKind::RunOpened(_) => {}
+            | EventKind::RunOpened(_)
+            | EventKind::Described(_)
+            | EventKind::ImageRead(_) => {}
         }
         false
     }
@@ -103,6 +105,11 @@ impl<T> Query<T> {
     /// Forgets answer and failure.
     pub fn clear(&mut self) {
         self.answer = None;
+        self.failure = None;
+    }
+
+    /// Forgets the failure.
+    pub fn dismiss(&mut self) {
         self.failure = None;
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Draft;
+use super::{DataForm, Draft};
 use crate::plots::PlotKind;
 use crate::theme::ThemeChoice;
 
@@ -15,6 +15,10 @@ use crate::theme::ThemeChoice;
 pub enum Screen {
     #[default]
     Run,
+    Data,
+    Compare,
+    Ship,
+    Try,
     Settings,
 }
 
@@ -78,6 +82,66 @@ impl Default for PlotsSaved {
     }
 }
 
+/// What the x axis of a comparison counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum CompareAxis {
+    /// Optimizer steps.
+    #[default]
+    Steps,
+    /// Seconds spent in steps.
+    Seconds,
+}
+
+/// What the comparison shows.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CompareSaved {
+    /// Folders of the runs shown.
+    pub runs: BTreeSet<PathBuf>,
+    /// Axis of the plots.
+    pub axis: CompareAxis,
+}
+
+/// Choices of the quantize and export screen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShipSaved {
+    /// Folder in which packages are made; empty takes the one beside the runs.
+    pub folder: String,
+    /// Most validation examples to measure on.
+    pub max_examples: usize,
+}
+
+impl Default for ShipSaved {
+    fn default() -> Self {
+        Self { folder: String::new(), max_examples: 1_000 }
+    }
+}
+
+/// Choices of the trial screen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrySaved {
+    /// Radius of the brush, pixels of the model's image.
+    pub brush: f32,
+    /// Ask after every stroke.
+    pub is_live: bool,
+    /// Text to go on from.
+    pub prompt: String,
+    /// Tokens to add.
+    pub max_tokens: usize,
+    /// 0 picks the likeliest token.
+    pub temperature: f32,
+    /// Seed of the sampling.
+    pub seed: u64,
+}
+
+impl Default for TrySaved {
+    fn default() -> Self {
+        Self { brush: 1.3, is_live: true, prompt: "The ".to_owned(), max_tokens: 80, temperature: 0.8, seed: 0 }
+    }
+}
+
 /// Everything that is saved.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -91,6 +155,16 @@ pub struct Saved {
     pub draft: Option<Draft>,
     /// Plots of the run screen.
     pub plots: PlotsSaved,
+    /// The dataset looked at.
+    pub data: DataForm,
+    /// The comparison.
+    pub compare: CompareSaved,
+    /// The model to quantize, export or try: a run folder or a checkpoint folder.
+    pub model_path: String,
+    /// The quantize and export screen.
+    pub ship: ShipSaved,
+    /// The trial screen.
+    pub trial: TrySaved,
     /// The recipe panel is open.
     pub is_recipe_hidden: bool,
     /// The gauges panel is open.

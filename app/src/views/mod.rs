@@ -2,13 +2,21 @@
 
 mod close;
 mod context;
+mod data;
+mod data_form;
 mod help;
+mod job;
 mod navigation;
+mod panes;
 pub mod run;
 mod settings;
 
 pub use close::close_ui;
 pub use context::{Action, ViewCtx};
+pub use data::data_ui;
+pub use data_form::data_form_ui;
 pub use help::help_ui;
+pub use job::job_ui;
 pub use navigation::{SCREENS, ScreenEntry, navigation_ui};
+pub use panes::{empty_ui, panes_ui};
 pub use settings::settings_ui;

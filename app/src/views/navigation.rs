@@ -19,8 +19,9 @@ pub struct ScreenEntry {
 }
 
 /// All screens, from top to bottom; Ctrl+1 is the first.
-pub const SCREENS: [ScreenEntry; 2] = [
+pub const SCREENS: [ScreenEntry; 3] = [
     ScreenEntry { screen: Screen::Run, label: "Run", icon: Icon::Run },
+    ScreenEntry { screen: Screen::Data, label: "Data", icon: Icon::Data },
     ScreenEntry { screen: Screen::Settings, label: "Settings", icon: Icon::Settings },
 ];
 

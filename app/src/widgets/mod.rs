@@ -3,16 +3,20 @@
 mod card;
 mod field;
 mod icon;
+mod image_strip;
 mod meter;
 mod notice;
 pub mod number;
 mod path_field;
+mod pixel_canvas;
 mod stat;
 
 pub use card::{card_ui, expander_ui, section_title_ui};
 pub use field::{CheckLabel, combo_ui, field_ui, hint_ui, primary_button_ui};
 pub use icon::{Icon, icon_button_ui, icon_text_button_ui};
+pub use image_strip::ImageStrip;
 pub use meter::{Segment, meter_ui, stacked_bar_ui};
 pub use notice::{Severity, notice_ui};
 pub use path_field::{PathField, path_field_ui};
+pub use pixel_canvas::PixelCanvas;
 pub use stat::{chip_ui, pill_ui, stat_ui, swatch_ui};

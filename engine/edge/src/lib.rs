@@ -22,5 +22,5 @@ mod text;
 mod weights;
 
 pub use error::EdgeError;
-pub use package::{FORMAT_VERSION, Manifest, Package, PackageKind, PackagedFile};
+pub use package::{FORMAT_VERSION, Manifest, Package, PackageKind, PackagedFile, read_pixels};
 pub use text::{GenerateOptions, Generated};

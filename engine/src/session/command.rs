@@ -70,6 +70,15 @@ pub struct InferJob {
     pub prompt: InferInput,
 }
 
+/// Read an image file as a model would be given it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadImageJob {
+    /// PNG or JPEG.
+    pub path: PathBuf,
+    /// (channels, height, width) to scale to.
+    pub shape: (usize, usize, usize),
+}
+
 /// A request to the engine. Each that has a [`JobId`] is answered by events with it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
@@ -99,6 +108,10 @@ pub enum Command {
     ListRuns(JobId, PathBuf),
     /// Read a past run's history.
     OpenRun(JobId, PathBuf),
+    /// Say what a checkpoint is and which targets take it.
+    Describe(JobId, PathBuf),
+    /// Read an image file.
+    ReadImage(JobId, ReadImageJob),
     /// End the worker's job with this id.
     Cancel(JobId),
 }

@@ -85,7 +85,9 @@ impl Engine {
             | Command::Export(job, _)
             | Command::Infer(job, _)
             | Command::ListRuns(job, _)
-            | Command::OpenRun(job, _) => {
+            | Command::OpenRun(job, _)
+            | Command::Describe(job, _)
+            | Command::ReadImage(job, _) => {
                 let cancel = CancelFlag::default();
                 let asked = WorkerJob { job, command, cancel: cancel.clone() };
                 queue(&self.questions, asked, |asked| asked.command)?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataPreview, LoadedRun};
 use crate::device::Progress;
+use crate::export::{Blocker, ModelCard, TargetPreset};
 use crate::memory::MemoryPlan;
 use crate::quant::QuantScheme;
 
@@ -154,6 +155,30 @@ pub struct RunSummary {
     pub is_resumable: bool,
 }
 
+/// A hardware target, seen from one model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TargetFit {
+    /// The target.
+    pub target: TargetPreset,
+    /// Bytes that the weight file will have.
+    pub predicted_bytes: u64,
+    /// Why the target cannot take the model; empty when it can.
+    pub blockers: Vec<Blocker>,
+}
+
+/// A checkpoint, described without reading its weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelReport {
+    /// What was asked about: a run folder, or a checkpoint folder.
+    pub input: PathBuf,
+    /// The checkpoint that it stands for.
+    pub checkpoint: PathBuf,
+    /// What it is.
+    pub card: ModelCard,
+    /// All targets, in the order in which to offer them.
+    pub targets: Vec<TargetFit>,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum EventKind {
@@ -184,6 +209,10 @@ pub enum EventKind {
     Runs(Vec<RunSummary>),
     /// A past run.
     RunOpened(Arc<LoadedRun>),
+    /// A checkpoint, described.
+    Described(Arc<ModelReport>),
+    /// Pixels (channels, height, width), 0 to 255.
+    ImageRead(Arc<[u8]>),
     /// The job was cancelled, leaving nothing half done.
     Cancelled,
 }

@@ -9,6 +9,7 @@
 
 mod checkpoint;
 mod command;
+mod describe;
 mod engine;
 mod error;
 mod event;
@@ -28,11 +29,12 @@ mod trial;
 mod worker;
 
 pub use checkpoint::{CheckpointError, SessionProgress};
-pub use command::{Command, ExportJob, InferInput, InferJob, JobId, QuantizeJob};
+pub use command::{Command, ExportJob, InferInput, InferJob, JobId, QuantizeJob, ReadImageJob};
 pub use engine::{Engine, Wake};
 pub use error::SessionError;
 pub use event::{
-    Answer, AnswerOutput, Event, EventKind, ExportReport, Failure, PlanReport, QuantizeReport, RunSummary, StopReason,
+    Answer, AnswerOutput, Event, EventKind, ExportReport, Failure, ModelReport, PlanReport, QuantizeReport, RunSummary,
+    StopReason, TargetFit,
 };
 pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationPoint};
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};

@@ -11,7 +11,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::outlet::Outlet;
 use super::trainer_thread::panic_message;
 use super::{
-    Command, EventKind, Failure, JobId, RunSnapshot, RunStatus, SessionError, planning, runs, shipping, trial,
+    Command, EventKind, Failure, JobId, ReadImageJob, RunSnapshot, RunStatus, SessionError, describe, planning, runs,
+    shipping, trial,
 };
 use crate::data::{self, Dataset, DatasetSpec};
 use crate::device::{CancelFlag, Progress, Watch};
@@ -122,6 +123,10 @@ fn answer(command: Command, is_training: bool, shelf: &mut Shelf, watch: Watch<'
         Command::Infer(_, job) => EventKind::Answered(trial::answer(&job, &shelf.cache, watch)?),
         Command::ListRuns(_, root) => EventKind::Runs(runs::list_runs(&root)?),
         Command::OpenRun(_, folder) => EventKind::RunOpened(Arc::new(runs::open_run(&folder)?)),
+        Command::Describe(_, input) => EventKind::Described(Arc::new(describe::describe(&input)?)),
+        Command::ReadImage(_, ReadImageJob { path, shape: (channels, height, width) }) => {
+            EventKind::ImageRead(foretrain_edge::read_pixels(&path, channels, height, width)?.into())
+        }
         // The engine's handle sends these elsewhere.
         Command::Start(..)
         | Command::ResumeRun(..)

@@ -164,6 +164,7 @@ fn plots_ui(run: &RunSnapshot, saved: &mut Saved, live: &mut RunLive, ui: &mut U
     let x_end = (live.series.last_step().max(1.0) * 1.02).ceil();
     let view = PlotView {
         link: Id::unique("run-plots"),
+        x_name: "steps",
         x_end,
         cursor: live.cursor,
         reset: std::mem::take(&mut live.reset_plots),

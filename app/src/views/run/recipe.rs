@@ -6,13 +6,12 @@ use foretrain_engine::optim::{OptimizerKind, Schedule};
 use foretrain_engine::session::{Command, RunConfig};
 
 use super::{needs, tier};
-use crate::dialogs::PickKind;
-use crate::state::{DataKind, Draft, Live, Saved, TokenizerKind};
+use crate::state::{Draft, Live, Saved};
 use crate::theme::{palette, space};
-use crate::views::ViewCtx;
+use crate::views::{ViewCtx, data_form_ui};
 use crate::widgets::{
-    CheckLabel, Icon, PathField, Severity, card_ui, combo_ui, expander_ui, field_ui, hint_ui, icon_button_ui,
-    notice_ui, number, path_field_ui, primary_button_ui,
+    CheckLabel, Icon, Severity, card_ui, combo_ui, expander_ui, field_ui, hint_ui, icon_button_ui, notice_ui, number,
+    primary_button_ui,
 };
 
 /// Seconds without a change before the engine is asked what a recipe needs.
@@ -151,65 +150,9 @@ fn recipe_choice_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, ui: &mut Ui) {
 }
 
 fn data_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, ui: &mut Ui) {
-    let before = draft.data.kind;
-    let data = &mut draft.data;
-    field_ui(ui, "Dataset", |ui| {
-        combo_ui(ui, "dataset", data.kind.label(), |ui| {
-            for kind in DataKind::ALL {
-                ui.selectable_value(&mut data.kind, kind, kind.label()).on_hover_text(kind.about());
-            }
-        });
-    });
-    hint_ui(ui, data.kind.about());
-    if data.kind.needs_path() {
-        field_ui(ui, "Path", |ui| {
-            let kind = match data.kind {
-                DataKind::Cifar10 | DataKind::Text | DataKind::Jsonl => PickKind::File,
-                DataKind::Idx | DataKind::ImageFolder | DataKind::Glyphs | DataKind::Grammar => PickKind::Folder,
-            };
-            let field = PathField { salt: "data-path", what: "the dataset", kind, hint: "/path/to/data" };
-            path_field_ui(ui, ctx.dialogs, field, &mut data.path);
-        });
-    }
-    match data.kind {
-        DataKind::ImageFolder => {
-            field_ui(ui, "Image side", |ui| {
-                ui.add(DragValue::new(&mut data.image_size).range(8..=512).suffix(" px"));
-            });
-        }
-        DataKind::Text | DataKind::Jsonl => {
-            if data.kind == DataKind::Jsonl {
-                field_ui(ui, "Text field", |ui| {
-                    ui.add(TextEdit::singleline(&mut data.field).desired_width(f32::INFINITY));
-                });
-            }
-            field_ui(ui, "Tokens", |ui| {
-                combo_ui(ui, "tokenizer", data.tokenizer.label(), |ui| {
-                    for kind in TokenizerKind::ALL {
-                        ui.selectable_value(&mut data.tokenizer, kind, kind.label());
-                    }
-                });
-            });
-            let (what, kind) = match data.tokenizer {
-                TokenizerKind::Byte | TokenizerKind::Char => return fit_model(draft, before),
-                TokenizerKind::Gpt2 => ("the tokenizer's folder", PickKind::Folder),
-                TokenizerKind::File => ("tokenizer.json", PickKind::File),
-            };
-            field_ui(ui, "Tokenizer", |ui| {
-                let field = PathField { salt: "tokenizer-path", what, kind, hint: "/path/to/tokenizer" };
-                path_field_ui(ui, ctx.dialogs, field, &mut data.tokenizer_path);
-            });
-        }
-        DataKind::Glyphs | DataKind::Grammar | DataKind::Idx | DataKind::Cifar10 => {}
-    }
-    fit_model(draft, before);
-}
-
-/// Text needs a text model and images an image model: a change of data takes one that fits.
-fn fit_model(draft: &mut Draft, before: DataKind) {
-    if draft.data.kind != before && draft.model.reads_images() != draft.data.kind.holds_images() {
-        draft.model = if draft.data.kind.holds_images() { ModelPreset::MnistCnn } else { ModelPreset::Gpt2Char };
-    }
+    let mut data = draft.data.clone();
+    data_form_ui(ctx, "recipe", &mut data, ui);
+    draft.set_data(data);
 }
 
 fn model_ui(draft: &mut Draft, live: &Live, ui: &mut Ui) {

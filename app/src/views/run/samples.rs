@@ -1,14 +1,12 @@
 //! What the model does now, on inputs that stay the same.
 
-use egui::{
-    Color32, ColorImage, FontId, Rect, RichText, ScrollArea, Sense, Stroke, StrokeKind, TextureOptions, Ui, pos2, vec2,
-};
+use egui::{FontId, Rect, RichText, ScrollArea, Sense, Stroke, StrokeKind, Ui, vec2};
 use foretrain_engine::session::{ImageSample, Samples};
 
-use crate::state::{Live, RunLive, SampleImages};
+use crate::state::{Live, RunLive};
 use crate::theme::{Palette, font, palette, space};
 use crate::views::ViewCtx;
-use crate::widgets::number;
+use crate::widgets::{ImageStrip, number};
 
 /// Shows the latest samples.
 pub fn samples_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
@@ -54,36 +52,12 @@ fn caption(samples: &Samples) -> String {
     }
 }
 
-/// Loads all images as one strip, once for each set of samples.
-fn load(
-    live: &mut RunLive,
-    ui: &Ui,
-    address: usize,
-    (channels, height, width): (usize, usize, usize),
-    images: &[ImageSample],
-) {
-    if live.sample_images.as_ref().is_some_and(|loaded| loaded.made_of == address) || images.is_empty() {
-        return;
+/// Uploads the images, once for each set of samples.
+fn load(live: &mut RunLive, ui: &Ui, address: usize, shape: (usize, usize, usize), images: &[ImageSample]) {
+    if !images.is_empty() && !live.sample_images.as_ref().is_some_and(|loaded| loaded.is_of(address)) {
+        let images = images.iter().map(|image| &*image.pixels);
+        live.sample_images = Some(ImageStrip::new(ui.ctx(), address, shape, images));
     }
-    let plane = height * width;
-    let mut pixels = vec![Color32::BLACK; plane * images.len()];
-    for (index, image) in images.iter().enumerate() {
-        for at in 0..plane {
-            let value = |channel: usize| image.pixels.get(channel * plane + at).copied().unwrap_or(0);
-            let color = if channels >= 3 {
-                Color32::from_rgb(value(0), value(1), value(2))
-            } else {
-                Color32::from_gray(value(0))
-            };
-            if let Some(pixel) = pixels.get_mut(index * plane + at) {
-                *pixel = color;
-            }
-        }
-    }
-    // Images lie below each other, so that each keeps its rows together.
-    let picture = ColorImage::new([width, height * images.len()], pixels);
-    let texture = ui.ctx().load_texture("samples", picture, TextureOptions::NEAREST);
-    live.sample_images = Some(SampleImages { made_of: address, texture });
 }
 
 fn grid_ui(live: &RunLive, ui: &mut Ui, p: &Palette, classes: &[String], images: &[ImageSample]) {
@@ -97,9 +71,7 @@ fn grid_ui(live: &RunLive, ui: &mut Ui, p: &Palette, classes: &[String], images:
                 continue;
             }
             let picture = Rect::from_min_size(rect.min, vec2(side, side));
-            let count = images.len() as f32;
-            let part = Rect::from_min_max(pos2(0.0, index as f32 / count), pos2(1.0, (index + 1) as f32 / count));
-            ui.painter().image(loaded.texture.id(), picture, part, Color32::WHITE);
+            loaded.paint(ui.painter(), picture, index);
             let is_right = image.label == image.predicted;
             let stroke = if is_right { Stroke::new(1.0, p.border) } else { Stroke::new(2.0, p.bad) };
             ui.painter().rect_stroke(picture, 2.0, stroke, StrokeKind::Outside);

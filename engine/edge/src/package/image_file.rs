@@ -17,7 +17,7 @@ const MAX_DECODED_BYTES: u64 = 256 << 20;
 ///
 /// Errors: [`EdgeError::Read`]; [`EdgeError::Format`] for a file that is no picture, or one too large;
 /// [`EdgeError::Input`] for another number of channels.
-pub(super) fn read_pixels(path: &Path, channels: usize, height: usize, width: usize) -> Result<Vec<u8>, EdgeError> {
+pub fn read_pixels(path: &Path, channels: usize, height: usize, width: usize) -> Result<Vec<u8>, EdgeError> {
     let failed = |source| EdgeError::Read { path: path.to_owned(), source };
     let mut reader = ImageReader::open(path).map_err(failed)?.with_guessed_format().map_err(failed)?;
     let mut limits = Limits::default();
