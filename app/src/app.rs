@@ -170,7 +170,9 @@ fn screens_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut eg
     CentralPanel::no_frame().frame(Frame::new().fill(p.base)).show(ui, |ui| match saved.screen {
         Screen::Run => views::run::run_ui(ctx, saved, live, ui),
         Screen::Data => views::data_ui(ctx, saved, live, ui),
-        Screen::Compare | Screen::Ship | Screen::Try => {}
+        Screen::Compare => views::compare_ui(ctx, saved, live, ui),
+        Screen::Ship => views::ship_ui(ctx, saved, live, ui),
+        Screen::Try => views::trial_ui(ctx, saved, live, ui),
         Screen::Settings => views::settings_ui(ctx, saved, live, ui),
     });
     views::help_ui(&mut live.is_help_open, ui.ctx());

@@ -100,8 +100,9 @@ pub struct CompareLive {
 /// The model to quantize, export or try.
 #[derive(Debug, Default)]
 pub struct ModelLive {
-    /// What was asked about last, and when that is due (seconds of egui's clock).
-    pub asked: Option<(String, f64)>,
+    /// The path that was asked about last with the number of run changes then, and when that is due (seconds of
+    /// egui's clock; infinite once asked).
+    pub asked: Option<((String, u64), f64)>,
     /// What it is.
     pub describe: Query<Arc<ModelReport>>,
 }

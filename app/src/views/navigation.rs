@@ -19,9 +19,12 @@ pub struct ScreenEntry {
 }
 
 /// All screens, from top to bottom; Ctrl+1 is the first.
-pub const SCREENS: [ScreenEntry; 3] = [
+pub const SCREENS: [ScreenEntry; 6] = [
     ScreenEntry { screen: Screen::Run, label: "Run", icon: Icon::Run },
     ScreenEntry { screen: Screen::Data, label: "Data", icon: Icon::Data },
+    ScreenEntry { screen: Screen::Compare, label: "Compare", icon: Icon::Compare },
+    ScreenEntry { screen: Screen::Ship, label: "Export", icon: Icon::Export },
+    ScreenEntry { screen: Screen::Try, label: "Try it", icon: Icon::Try },
     ScreenEntry { screen: Screen::Settings, label: "Settings", icon: Icon::Settings },
 ];
 

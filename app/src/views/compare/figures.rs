@@ -1,0 +1,106 @@
+//! Final figures of a run, and tables of them as text.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use foretrain_engine::session::LoadedRun;
+
+/// What a run came to; `None` where it was not measured.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Figures {
+    pub(super) name: String,
+    pub(super) tier: String,
+    pub(super) num_params: u64,
+    pub(super) num_steps: u64,
+    /// Time spent in steps.
+    pub(super) seconds: f64,
+    pub(super) validation_loss: Option<f64>,
+    pub(super) validation_accuracy: Option<f64>,
+    /// Share of example-backwards saved.
+    pub(super) backward_saved: Option<f64>,
+    /// Share of time saved against the vanilla steps measured at the run's start.
+    pub(super) time_saved: Option<f64>,
+}
+
+impl Figures {
+    /// The figures of `run`: those of its last validation.
+    pub(super) fn of(run: &LoadedRun) -> Self {
+        let last = run.validations.last();
+        Self {
+            name: run.config.name.clone(),
+            tier: run.config.tier.clone(),
+            num_params: run.num_params,
+            num_steps: run.savings.num_steps,
+            seconds: run.savings.measured_ms / 1e3,
+            validation_loss: last.map(|point| point.loss),
+            validation_accuracy: last.and_then(|point| point.accuracy),
+            backward_saved: run.savings.backward_share_saved(),
+            time_saved: run.savings.time_share_saved(),
+        }
+    }
+}
+
+/// One line per run. What was not measured is an empty cell.
+pub(super) fn figures_csv(runs: &[Arc<LoadedRun>]) -> String {
+    let mut text = String::from(
+        "run,folder,tier,parameters,steps,seconds,validation_loss,validation_accuracy,backward_saved,time_saved\n",
+    );
+    let cell = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+    for run in runs {
+        let figures = Figures::of(run);
+        // Writing into a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{},{},{},{},{},{},{},{},{},{}",
+            quoted(&figures.name),
+            quoted(&run.folder.display().to_string()),
+            quoted(&figures.tier),
+            figures.num_params,
+            figures.num_steps,
+            figures.seconds,
+            cell(figures.validation_loss),
+            cell(figures.validation_accuracy),
+            cell(figures.backward_saved),
+            cell(figures.time_saved)
+        );
+    }
+    text
+}
+
+/// One line per step and run: every measured value, unsmoothed.
+pub(super) fn curves_csv(runs: &[Arc<LoadedRun>]) -> String {
+    let mut text = String::from("run,step,seconds,loss,validation_loss,validation_accuracy,examples_per_second\n");
+    for run in runs {
+        let name = quoted(&run.config.name);
+        let mut seconds = 0.0;
+        let mut validations = run.validations.iter().peekable();
+        for row in run.history.iter() {
+            seconds += f64::from(row.step_ms) / 1e3;
+            let mut point = None;
+            while let Some(next) = validations.next_if(|point| point.step <= row.step) {
+                point = Some(next);
+            }
+            let loss = point.map_or_else(String::new, |point| point.loss.to_string());
+            let accuracy = point.and_then(|point| point.accuracy).map_or_else(String::new, |value| value.to_string());
+            let rate = f64::from(row.num_examples) / f64::from(row.step_ms) * 1e3;
+            let _ = writeln!(text, "{name},{},{seconds},{},{loss},{accuracy},{rate}", row.step, row.loss);
+        }
+    }
+    text
+}
+
+/// A CSV cell: in quotes where it holds what would end it. Source: RFC 4180.
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_that_hold_a_comma_are_quoted() {
+        assert_eq!(quoted("a, \"b\""), "\"a, \"\"b\"\"\"");
+        assert_eq!(quoted("plain"), "plain");
+    }
+}

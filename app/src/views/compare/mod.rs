@@ -1,0 +1,7 @@
+//! Compare: past runs side by side.
+
+mod figures;
+mod screen;
+mod table;
+
+pub use screen::compare_ui;

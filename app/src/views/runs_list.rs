@@ -1,0 +1,31 @@
+//! The runs on disk, kept up to date while a screen shows them.
+
+use egui::Color32;
+use foretrain_engine::session::{Command, RunSummary, StopReason};
+
+use super::ViewCtx;
+use crate::state::Live;
+use crate::theme::Palette;
+
+/// Asks for the runs when the folder is another one, or a run changed since the last time.
+pub fn keep_runs_fresh(ctx: &ViewCtx<'_>, live: &mut Live) {
+    let wanted = (ctx.settings.runs_folder_path(), live.num_run_changes);
+    if live.runs_seen.as_ref() != Some(&wanted) && !live.runs.is_waiting() {
+        live.runs.ask(ctx, |job| Command::ListRuns(job, wanted.0.clone()));
+        live.runs_seen = Some(wanted);
+    }
+}
+
+/// How a run stands, in a word, with its color.
+#[must_use]
+pub fn run_state(run: &RunSummary, p: &Palette) -> (&'static str, Color32) {
+    match &run.ended {
+        _ if run.is_running => ("running", p.good),
+        None => ("interrupted", p.warn),
+        Some(StopReason::Finished) => ("finished", p.text_weak),
+        Some(StopReason::User) => ("stopped", p.text_weak),
+        Some(StopReason::Diverged) => ("diverged", p.bad),
+        Some(StopReason::Failed(_)) => ("failed", p.bad),
+        Some(StopReason::Crashed(_)) => ("crashed", p.bad),
+    }
+}

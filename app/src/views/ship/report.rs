@@ -1,0 +1,63 @@
+//! A package that was written, verified and run.
+
+use egui::{RichText, Ui};
+use foretrain_engine::session::ExportReport;
+
+use super::measure::metric_text;
+use crate::theme::{font, palette, space};
+use crate::widgets::{Icon, Severity, hint_ui, icon_button_ui, notice_ui, number, stat_ui};
+
+/// Shows it.
+pub(super) fn report_ui(report: &ExportReport, ui: &mut Ui) {
+    let p = palette(ui);
+    notice_ui(ui, Severity::Good, "Written, read back, compared, and run by foretrain-edge.", |_| {});
+    copied_ui(ui, "the package's folder", &report.package.display().to_string());
+    let quality = &report.quality;
+    let total: u64 = report.files.iter().map(|(_, bytes)| bytes).sum();
+    ui.columns(4, |cells| {
+        let unit = if quality.metric == "accuracy" { "accuracy" } else { "nats a token" };
+        let figures = [
+            ("As trained", metric_text(&quality.metric, quality.before), format!("{unit}, f32")),
+            (
+                "In this package",
+                metric_text(&quality.metric, report.edge_metric),
+                format!("{unit} by foretrain-edge, on {}", number::count(report.edge_examples)),
+            ),
+            (
+                "Pace here",
+                number::milliseconds(report.edge_ms),
+                if quality.metric == "accuracy" { "an image, on this CPU" } else { "a token, on this CPU" }.to_owned(),
+            ),
+            ("Size", number::bytes(total), format!("{} files", report.files.len())),
+        ];
+        for (cell, (name, value, below)) in cells.iter_mut().zip(&figures) {
+            stat_ui(cell, name, value, p.text_strong, below);
+        }
+    });
+    ui.add_space(space::XS);
+    egui::Grid::new("package-files").num_columns(2).spacing([space::LG, 2.0]).show(ui, |ui| {
+        for (name, bytes) in &report.files {
+            ui.label(RichText::new(name).monospace().size(font::SMALL).color(p.text));
+            ui.label(RichText::new(number::bytes(*bytes)).size(font::SMALL).color(p.text_weak));
+            ui.end_row();
+        }
+    });
+    hint_ui(ui, "Run it with");
+    copied_ui(ui, "the command", &report.run_command);
+    for note in report.notes.iter().chain(&quality.notes) {
+        hint_ui(ui, note);
+    }
+}
+
+/// A line to copy.
+fn copied_ui(ui: &mut Ui, what: &str, text: &str) {
+    let p = palette(ui);
+    egui::Frame::new().fill(p.inset).corner_radius(6).inner_margin(6).show(ui, |ui| {
+        ui.horizontal(|ui| {
+            if icon_button_ui(ui, Icon::Copy, &format!("Copy {what}")).clicked() {
+                ui.ctx().copy_text(text.to_owned());
+            }
+            ui.add(egui::Label::new(RichText::new(text).monospace().color(p.text)).wrap());
+        });
+    });
+}

@@ -1,0 +1,94 @@
+//! Lays out the trial screen.
+
+use egui::Ui;
+use foretrain_engine::models::DataShape;
+use foretrain_engine::quant::QuantScheme;
+use foretrain_engine::session::{Command, InferInput, InferJob, ModelReport};
+
+use super::{answers, input};
+use crate::state::{Live, Saved, TrialLive, TrySaved};
+use crate::views::{ViewCtx, empty_ui, job_ui, model_choice_ui, panes_ui};
+use crate::widgets::hint_ui;
+
+/// Precisions compared.
+const SCHEMES: [QuantScheme; 3] = [QuantScheme::F32, QuantScheme::Int8, QuantScheme::Ternary];
+
+/// Shows the screen.
+pub fn trial_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
+    let mut state = (saved, live, None);
+    panes_ui(
+        ui,
+        "trial",
+        &mut state,
+        |(saved, live, model), ui| {
+            ui.heading("Try it");
+            *model = model_choice_ui(ctx, &mut saved.model_path, live, ui);
+            if let Some(model) = &*model {
+                forget_others(&mut live.trial, ctx, model);
+                input::options_ui(ctx, &mut saved.trial, &mut live.trial, model.card.model.data_shape(), ui);
+            }
+        },
+        |(saved, live, model), ui| match model {
+            Some(model) => trial_of_ui(ctx, &mut saved.trial, &mut live.trial, model, ui),
+            None => empty_ui(
+                ui,
+                "No model yet",
+                "Train a run, or choose a checkpoint at the left: then draw a digit or type a prompt here.",
+            ),
+        },
+    );
+}
+
+/// Answers of another checkpoint do not belong to this one; the drawing stays.
+fn forget_others(live: &mut TrialLive, ctx: &ViewCtx<'_>, model: &ModelReport) {
+    if live.of != model.checkpoint {
+        live.of.clone_from(&model.checkpoint);
+        live.infer.cancel(ctx);
+        live.infer.clear();
+    }
+}
+
+fn trial_of_ui(ctx: &ViewCtx<'_>, saved: &mut TrySaved, live: &mut TrialLive, model: &ModelReport, ui: &mut Ui) {
+    let is_image = match model.card.model.data_shape() {
+        DataShape::Images { channels, height, width, .. } => {
+            live.canvas.set_shape((channels, height, width));
+            input::canvas_ui(ctx, saved, live, ui);
+            true
+        }
+        DataShape::Text { .. } => {
+            input::prompt_ui(saved, live, ui);
+            false
+        }
+    };
+    // One question at a time: a stroke during an answer is asked about once that has come.
+    if live.is_stale && !live.infer.is_waiting() {
+        live.is_stale = false;
+        ask(ctx, saved, live, model, is_image);
+    }
+    job_ui(ctx, "Answering", &mut live.infer, ui);
+    match live.infer.answer() {
+        Some(found) => answers::answers_ui(found, ui),
+        None if !live.infer.is_waiting() => {
+            hint_ui(ui, "The answers of the model in full precision, int8 and ternary appear here side by side.");
+        }
+        None => {}
+    }
+}
+
+fn ask(ctx: &ViewCtx<'_>, saved: &TrySaved, live: &mut TrialLive, model: &ModelReport, is_image: bool) {
+    let prompt = if is_image {
+        InferInput::Image { pixels: live.canvas.pixels().to_vec() }
+    } else {
+        if saved.prompt.is_empty() {
+            return live.infer.fail("Type a prompt first: the model goes on from it.".to_owned());
+        }
+        InferInput::Prompt {
+            text: saved.prompt.clone(),
+            max_tokens: saved.max_tokens,
+            temperature: saved.temperature,
+            seed: saved.seed,
+        }
+    };
+    let input = model.checkpoint.clone();
+    live.infer.ask(ctx, |job| Command::Infer(job, InferJob { input, schemes: SCHEMES.to_vec(), prompt }));
+}
