@@ -5,10 +5,10 @@ use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result, Shape
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::buffers::{Reading, slice, unwritten};
+use super::buffers::{Reading, Scratch, slice, unwritten};
 use super::gemm::{Matrix, Old, multiply, parallelism};
-use super::real::{Real, max_of, sum_of};
-use super::simd::kernel;
+use super::real::{Real, max_of, sum_map, sum_map2};
+use super::simd::{LANES, kernel};
 
 /// Query rows handled together. Scores of one block against 256 keys take 64 KiB.
 const BLOCK: usize = 64;
@@ -128,7 +128,7 @@ impl Attention {
                 .zip(log_sums.par_chunks_mut(t * self.heads.num_query))
                 .zip(qkv.par_chunks(t * width))
                 .for_each(|((out, log_sums), qkv)| {
-                    let mut scores = unwritten(scratch_len(t));
+                    let mut scores = Scratch::new(scratch_len(t));
                     attend(self.heads, t, qkv, out, log_sums, &mut scores, parallelism(n));
                 });
         }
@@ -150,7 +150,7 @@ impl Attention {
                 .zip(qkv.par_chunks(t * width).zip(log_sums.par_chunks(t * self.heads.num_query)))
                 .zip(out.par_chunks(t * query_width).zip(grad.par_chunks(t * query_width)))
                 .for_each(|((d_qkv, (qkv, log_sums)), (out, grad))| {
-                    let mut scratch = unwritten(2 * scratch_len(t));
+                    let mut scratch = Scratch::new(2 * scratch_len(t));
                     let seen = Attended { qkv, out, log_sums };
                     attend_backward(self.heads, t, seen, grad, d_qkv, &mut scratch, parallelism(n));
                 });
@@ -239,8 +239,8 @@ pub(super) fn attend_backward<T: Real>(
             multiply((rows, end, size), (d_p, end), Old::Replaced, one, (grads, values.t()), threads);
             let mut grad_dot_out = [T::zero(); BLOCK];
             for (row, dot) in grad_dot_out[..rows].iter_mut().enumerate() {
-                let at = row * query_width;
-                *dot = sum_of(size, |j| grad_rows[at + j] * out_rows[at + j]);
+                let at = row * query_width..row * query_width + size;
+                *dot = sum_map2(&grad_rows[at.clone()], &out_rows[at], |g, o| g * o);
             }
             score_gradients_block(p, d_p, start, end, &log_sums[start..end], &grad_dot_out);
             let (p, d_s) = (Matrix::rows(p, end), Matrix::rows(d_p, end));
@@ -253,16 +253,25 @@ pub(super) fn attend_backward<T: Real>(
     }
 }
 
+/// How far to compute in a row whose last visible position is `position`: whole vectors are cheaper than the exact
+/// length; what was computed beyond it is cleared.
+#[inline(always)]
+fn whole_vectors(position: usize, end: usize) -> usize {
+    (position + 1).next_multiple_of(LANES).min(end)
+}
+
 kernel! {
     /// Softmax of rows start..end of the scores, each over the positions it may see; 0 beyond.
     fn softmax_block<T>(scores: &mut [T], start: usize, end: usize, log_sums: &mut [T]) {
         for ((row, log_sum), position) in scores.chunks_exact_mut(end).zip(log_sums).zip(start..) {
-            let (seen, hidden) = row.split_at_mut(position + 1);
+            let (seen, hidden) = row.split_at_mut(whole_vectors(position, end));
+            seen[position + 1..].fill(T::from_f64(f64::NEG_INFINITY));
             let max = max_of(seen);
             for p in seen.iter_mut() {
                 *p = (*p - max).exp();
             }
-            let sum = sum_of(seen.len(), |j| seen[j]);
+            seen[position + 1..].fill(T::zero());
+            let sum = sum_map(seen, |p| p);
             let factor = T::one() / sum;
             for p in seen.iter_mut() {
                 *p *= factor;
@@ -280,7 +289,8 @@ kernel! {
     ) {
         let rows = scores.chunks_exact_mut(end).zip(grads.chunks_exact_mut(end));
         for ((((scores, grads), &log_sum), &dot), position) in rows.zip(log_sums).zip(grad_dot_out).zip(start..) {
-            for (p, g) in scores[..=position].iter_mut().zip(&mut grads[..=position]) {
+            let whole = whole_vectors(position, end);
+            for (p, g) in scores[..whole].iter_mut().zip(&mut grads[..whole]) {
                 *p = (*p - log_sum).exp();
                 *g = *p * (*g - dot);
             }

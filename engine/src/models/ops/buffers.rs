@@ -1,6 +1,9 @@
 //! Reading tensors as slices, and new buffers that a kernel fills.
 #![allow(unsafe_code, reason = "output buffers are not cleared before they are written")]
 
+use std::ops::{Deref, DerefMut};
+use std::sync::PoisonError;
+
 use candle_core::{CpuStorage, Layout, Result, Storage, StorageRef, Tensor, bail};
 
 use super::real::Real;
@@ -22,6 +25,59 @@ pub(super) fn unwritten<T: Real>(len: usize) -> Vec<T> {
     // bit pattern is a number; each caller writes all of the buffer before anything reads it.
     unsafe { buffer.set_len(len) };
     buffer
+}
+
+/// Buffers kept for later, at most. More than the layers of the largest network that fits.
+const MAX_SHELVED: usize = 128;
+
+/// A buffer of numbers of no particular value for use inside an operation, given back on drop and used again:
+/// fresh memory costs a page fault every 4 KiB, which takes longer than most of our loops.
+///
+/// What waits on the shelf was in use at one time before; when the shapes change, each new buffer replaces an old one.
+#[derive(Debug)]
+pub(super) struct Scratch<T: Real> {
+    /// At least `len` numbers.
+    buffer: Vec<T>,
+    len: usize,
+}
+
+impl<T: Real> Scratch<T> {
+    /// `len` numbers.
+    pub(super) fn new(len: usize) -> Self {
+        let mut shelf = T::shelf().lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |buffer: &Vec<T>| buffer.len() >= len && buffer.len() / 2 <= len;
+        // The latest is the likeliest to be in a cache.
+        if let Some(index) = shelf.iter().rposition(fits) {
+            return Self { buffer: shelf.remove(index), len };
+        }
+        let oldest = if shelf.is_empty() { None } else { Some(shelf.remove(0)) };
+        drop(shelf);
+        drop(oldest);
+        Self { buffer: vec![T::zero(); len], len }
+    }
+}
+
+impl<T: Real> Drop for Scratch<T> {
+    fn drop(&mut self) {
+        let mut shelf = T::shelf().lock().unwrap_or_else(PoisonError::into_inner);
+        if shelf.len() < MAX_SHELVED {
+            shelf.push(std::mem::take(&mut self.buffer));
+        }
+    }
+}
+
+impl<T: Real> Deref for Scratch<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.buffer[..self.len]
+    }
+}
+
+impl<T: Real> DerefMut for Scratch<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.buffer[..self.len]
+    }
 }
 
 /// The elements of `storage` under `layout`. Errors: another dtype, or not contiguous.

@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, W
 use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
-use super::real::{Real, max_of, sum_of};
+use super::real::{Real, max_of, sum_map};
 use super::simd::kernel;
 
 /// −ln softmax(logits)[target] of each row: logits (n, v) f32 or f64, targets (n) u32, to (n) in nats.
@@ -157,7 +157,7 @@ kernel! {
     fn losses_of_rows<T>(logits: &[T], targets: &[u32], v: usize, out: &mut [T]) {
         for ((row, &target), loss) in logits.chunks_exact(v).zip(targets).zip(out) {
             let max = max_of(row);
-            let sum = sum_of(v, |j| (row[j] - max).exp());
+            let sum = sum_map(row, |x| (x - max).exp());
             *loss = sum.ln() - (row[target as usize] - max);
         }
     }
@@ -178,7 +178,7 @@ kernel! {
         for ((row, &target), norm) in logits.chunks_exact(v).zip(targets).zip(out) {
             softmax(row, &mut p, T::one());
             p[target as usize] -= T::one();
-            *norm = sum_of(v, |j| p[j] * p[j]).sqrt();
+            *norm = sum_map(&p, |x| x * x).sqrt();
         }
     }
 }
@@ -190,7 +190,7 @@ fn softmax<T: Real>(row: &[T], out: &mut [T], scale: T) {
     for (y, &x) in out.iter_mut().zip(row) {
         *y = (x - max).exp();
     }
-    let factor = scale / sum_of(out.len(), |j| out[j]);
+    let factor = scale / sum_map(out, |p| p);
     for y in out.iter_mut() {
         *y *= factor;
     }

@@ -69,10 +69,23 @@ fn value_and_slope<T: Real>(x: T) -> (T, T) {
 }
 
 kernel! {
-    /// y = gelu(x)
-    pub(super) fn gelu_all<T>(x: &[T], y: &mut [T]) {
+    fn gelu_all<T>(x: &[T], y: &mut [T]) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y = value_and_slope(x).0;
+        }
+    }
+}
+
+kernel! {
+    /// x += bias, row by row, and y = gelu of that.
+    pub(super) fn add_bias_and_gelu<T>(x: &mut [T], bias: &[T], y: &mut [T]) {
+        let c = bias.len().max(1);
+        for (x, y) in x.chunks_exact_mut(c).zip(y.chunks_exact_mut(c)) {
+            for ((x, y), &b) in x.iter_mut().zip(y).zip(bias) {
+                let sum = *x + b;
+                *x = sum;
+                *y = value_and_slope(sum).0;
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{D, Result, Tensor, bail};
 
 use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
-use super::gelu::{gelu, gelu_again_and_gradient, gelu_all};
+use super::gelu::{add_bias_and_gelu, gelu, gelu_again_and_gradient};
 use super::gemm::{Matrix, Old, multiply};
 use super::layer_norm::{layer_norm, layer_norm_backward_rows, layer_norm_rows};
 use super::real::Real;
@@ -128,23 +128,22 @@ impl SequenceLayer for Gpt2Layer {
         };
         let [qkv, attended, log_sums, middle, f] = split(saved, self.saved(t));
         let (h, scratch) = scratch.split_at_mut(t * c);
-        let add_product = |dst: &mut [T], a: &[T], inputs: usize, w: &[T], outputs: usize| {
+        let product = |dst: &mut [T], old: Old, a: &[T], inputs: usize, w: &[T], outputs: usize| {
             let factors = (Matrix::rows(a, inputs), Matrix::rows(w, outputs));
-            multiply((t, outputs, inputs), (dst, outputs), Old::Kept, T::one(), factors, at.threads);
+            multiply((t, outputs, inputs), (dst, outputs), old, T::one(), factors, at.threads);
         };
         layer_norm_rows(x, ln1_w, ln1_b, eps, h);
         fill_rows(qkv_b, qkv);
-        add_product(qkv, h, c, qkv_w, 3 * c);
+        product(qkv, Old::Kept, h, c, qkv_w, 3 * c);
         attend(self.heads, t, qkv, attended, log_sums, scratch, at.threads);
         add_row(x, proj_b, middle);
-        add_product(middle, attended, c, proj_w, c);
+        product(middle, Old::Kept, attended, c, proj_w, c);
         layer_norm_rows(middle, ln2_w, ln2_b, eps, h);
-        fill_rows(fc_b, f);
-        add_product(f, h, c, fc_w, hidden);
+        product(f, Old::Replaced, h, c, fc_w, hidden);
         let g = &mut scratch[..t * hidden];
-        gelu_all(f, g);
+        add_bias_and_gelu(f, fc_b, g);
         add_row(middle, out_b, out);
-        add_product(out, g, hidden, out_w, c);
+        product(out, Old::Kept, g, hidden, out_w, c);
     }
 
     fn backward<T: Real>(

@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result, Shape
 use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
-use super::real::{Real, sum_of};
+use super::real::{Real, sum_map, sum_map2, sum_map3};
 use super::simd::kernel;
 
 /// (x − mean) / √(variance + eps) · weight + bias over the last dimension: x (..., c), weight (c), bias (c), to
@@ -115,8 +115,8 @@ impl LayerNorm {
 #[inline(always)]
 fn moments<T: Real>(row: &[T], eps: T) -> (T, T) {
     let count = T::from_f64(row.len() as f64);
-    let mean = sum_of(row.len(), |j| row[j]) / count;
-    let variance = sum_of(row.len(), |j| (row[j] - mean) * (row[j] - mean)) / count;
+    let mean = sum_map(row, |x| x) / count;
+    let variance = sum_map(row, |x| (x - mean) * (x - mean)) / count;
     (mean, T::one() / (variance + eps).sqrt())
 }
 
@@ -126,8 +126,8 @@ kernel! {
         let c = w.len();
         for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
             let (mean, rstd) = moments(x, eps);
-            for j in 0..c {
-                y[j] = (x[j] - mean) * rstd * w[j] + b[j];
+            for ((y, &x), (&w, &b)) in y.iter_mut().zip(x).zip(w.iter().zip(b)) {
+                *y = (x - mean) * rstd * w + b;
             }
         }
     }
@@ -139,17 +139,17 @@ kernel! {
         x: &[T], w: &[T], dy: &[T], eps: T, dx: &mut [T], dw: &mut [T], db: &mut [T],
     ) {
         let c = w.len();
-        let (dw, db) = (&mut dw[..c], &mut db[..c]);
         for ((x, dy), dx) in x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(dx.chunks_exact_mut(c)) {
             let (mean, rstd) = moments(x, eps);
             let count = T::from_f64(c as f64);
-            let mean_g = sum_of(c, |j| dy[j] * w[j]) / count;
-            let mean_gx = sum_of(c, |j| dy[j] * w[j] * (x[j] - mean)) * rstd / count;
-            for j in 0..c {
-                let normed = (x[j] - mean) * rstd;
-                dx[j] += rstd * (dy[j] * w[j] - mean_g - normed * mean_gx);
-                dw[j] += dy[j] * normed;
-                db[j] += dy[j];
+            let mean_g = sum_map2(dy, w, |dy, w| dy * w) / count;
+            let mean_gx = sum_map3(dy, w, x, |dy, w, x| dy * w * (x - mean)) * rstd / count;
+            let gradients = dw.iter_mut().zip(db.iter_mut()).zip(dx);
+            for (((dw, db), dx), ((&x, &dy), &w)) in gradients.zip(x.iter().zip(dy).zip(w)) {
+                let normed = (x - mean) * rstd;
+                *dx += rstd * (dy * w - mean_g - normed * mean_gx);
+                *dw += dy * normed;
+                *db += dy;
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Numbers that our kernels compute with: f32 to train, f64 to check gradients.
 
+use std::sync::Mutex;
+
 use candle_core::WithDType;
 
 use super::simd::LANES;
@@ -19,6 +21,9 @@ pub(super) trait Real: WithDType {
     fn sigmoid(self) -> Self {
         Self::one() / (Self::one() + (Self::zero() - self).exp())
     }
+
+    /// Buffers waiting to be used again, the latest last.
+    fn shelf() -> &'static Mutex<Vec<Vec<Self>>>;
 
     /// The larger of two; `self` when `other` is NaN.
     #[inline(always)]
@@ -60,6 +65,11 @@ impl Real for f32 {
     fn ln(self) -> Self {
         f32::ln(self)
     }
+
+    fn shelf() -> &'static Mutex<Vec<Vec<Self>>> {
+        static SHELF: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+        &SHELF
+    }
 }
 
 impl Real for f64 {
@@ -77,6 +87,11 @@ impl Real for f64 {
     fn ln(self) -> Self {
         f64::ln(self)
     }
+
+    fn shelf() -> &'static Mutex<Vec<Vec<Self>>> {
+        static SHELF: Mutex<Vec<Vec<f64>>> = Mutex::new(Vec::new());
+        &SHELF
+    }
 }
 
 /// Σ term(i) for i in 0..n, in [`LANES`] partial sums (always in the same order).
@@ -93,6 +108,57 @@ pub(super) fn sum_of<T: Real>(n: usize, term: impl Fn(usize) -> T) -> T {
     }
     for (lane, index) in (whole..n).enumerate() {
         lanes[lane] += term(index);
+    }
+    add_lanes(lanes)
+}
+
+/// Σ f(a[i]), in [`LANES`] partial sums (always in the same order).
+#[inline(always)]
+pub(super) fn sum_map<T: Real>(a: &[T], f: impl Fn(T) -> T) -> T {
+    let mut lanes = [T::zero(); LANES];
+    let (chunks, rest) = a.as_chunks::<LANES>();
+    for a in chunks {
+        for lane in 0..LANES {
+            lanes[lane] += f(a[lane]);
+        }
+    }
+    for (sum, &a) in lanes.iter_mut().zip(rest) {
+        *sum += f(a);
+    }
+    add_lanes(lanes)
+}
+
+/// Σ f(a[i], b[i]) up to the shorter length, in [`LANES`] partial sums.
+#[inline(always)]
+pub(super) fn sum_map2<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
+    let mut lanes = [T::zero(); LANES];
+    let length = a.len().min(b.len());
+    let ((a, a_rest), (b, b_rest)) = (a[..length].as_chunks::<LANES>(), b[..length].as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            lanes[lane] += f(a[lane], b[lane]);
+        }
+    }
+    for (sum, (&a, &b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *sum += f(a, b);
+    }
+    add_lanes(lanes)
+}
+
+/// Σ f(a[i], b[i], c[i]) up to the shortest length, in [`LANES`] partial sums.
+#[inline(always)]
+pub(super) fn sum_map3<T: Real>(a: &[T], b: &[T], c: &[T], f: impl Fn(T, T, T) -> T) -> T {
+    let mut lanes = [T::zero(); LANES];
+    let length = a.len().min(b.len()).min(c.len());
+    let ((a, a_rest), (b, b_rest)) = (a[..length].as_chunks::<LANES>(), b[..length].as_chunks::<LANES>());
+    let (c, c_rest) = c[..length].as_chunks::<LANES>();
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for lane in 0..LANES {
+            lanes[lane] += f(a[lane], b[lane], c[lane]);
+        }
+    }
+    for (sum, ((&a, &b), &c)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest).zip(c_rest)) {
+        *sum += f(a, b, c);
     }
     add_lanes(lanes)
 }
@@ -115,20 +181,23 @@ pub(super) fn add_lanes<T: Real>(mut lanes: [T; LANES]) -> T {
 #[inline(always)]
 pub(super) fn max_of<T: Real>(row: &[T]) -> T {
     let mut lanes = [T::from_f64(f64::NEG_INFINITY); LANES];
-    let mut chunks = row.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for (best, &x) in lanes.iter_mut().zip(chunk) {
-            *best = best.larger(x);
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = lanes[lane].larger(chunk[lane]);
         }
     }
-    for (best, &x) in lanes.iter_mut().zip(chunks.remainder()) {
+    for (best, &x) in lanes.iter_mut().zip(rest) {
         *best = best.larger(x);
     }
-    let mut best = lanes[0];
-    for &lane in &lanes[1..] {
-        best = best.larger(lane);
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = lanes[lane].larger(lanes[lane + half]);
+        }
+        half /= 2;
     }
-    best
+    lanes[0]
 }
 
 #[cfg(test)]
@@ -165,7 +234,11 @@ mod tests {
     fn sums_and_maxima_of_every_length() {
         for n in 0..100_usize {
             let values: Vec<f64> = (0..n).map(|i| ((i * 37) % 101) as f64).collect();
-            assert_eq!(sum_of(n, |i| values[i]), values.iter().sum::<f64>());
+            let total = values.iter().sum::<f64>();
+            assert_eq!(sum_of(n, |i| values[i]), total);
+            assert_eq!(sum_map(&values, |x| x), total);
+            assert_eq!(sum_map2(&values, &values, |x, y| 2.0 * x - y), total);
+            assert_eq!(sum_map3(&values, &values, &values, |x, y, z| 2.0 * x + y - 2.0 * z), total);
             assert_eq!(max_of(&values), values.iter().copied().fold(f64::NEG_INFINITY, f64::max));
         }
     }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
 use super::layer_norm::add_to;
-use super::real::{Real, sum_of};
+use super::real::{Real, sum_map, sum_map3};
 use super::simd::kernel;
 
 /// x / √(mean square + eps) · weight over the last dimension: x (..., c), weight (c), to (..., c). f32 or f64;
@@ -86,7 +86,7 @@ impl RmsNorm {
 /// 1/√(mean square + eps) of a row.
 #[inline(always)]
 fn reciprocal_rms<T: Real>(row: &[T], eps: T) -> T {
-    let mean_square = sum_of(row.len(), |j| row[j] * row[j]) / T::from_f64(row.len() as f64);
+    let mean_square = sum_map(row, |x| x * x) / T::from_f64(row.len() as f64);
     T::one() / (mean_square + eps).sqrt()
 }
 
@@ -96,8 +96,8 @@ kernel! {
         let c = w.len();
         for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
             let scale = reciprocal_rms(x, eps);
-            for j in 0..c {
-                y[j] = x[j] * scale * w[j];
+            for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
+                *y = x * scale * w;
             }
         }
     }
@@ -107,14 +107,13 @@ kernel! {
     /// Adds the gradients of RMS norm to dx and dw.
     pub(super) fn rms_norm_backward_rows<T>(x: &[T], w: &[T], dy: &[T], eps: T, dx: &mut [T], dw: &mut [T]) {
         let c = w.len();
-        let dw = &mut dw[..c];
         for ((x, dy), dx) in x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(dx.chunks_exact_mut(c)) {
             let scale = reciprocal_rms(x, eps);
-            let mean_gx = sum_of(c, |j| dy[j] * w[j] * x[j]) * scale / T::from_f64(c as f64);
-            for j in 0..c {
-                let normed = x[j] * scale;
-                dx[j] += scale * (dy[j] * w[j] - normed * mean_gx);
-                dw[j] += dy[j] * normed;
+            let mean_gx = sum_map3(dy, w, x, |dy, w, x| dy * w * x) * scale / T::from_f64(c as f64);
+            for ((dw, dx), ((&x, &dy), &w)) in dw.iter_mut().zip(dx).zip(x.iter().zip(dy).zip(w)) {
+                let normed = x * scale;
+                *dx += scale * (dy * w - normed * mean_gx);
+                *dw += dy * normed;
             }
         }
     }

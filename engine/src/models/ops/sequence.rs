@@ -2,13 +2,11 @@
 //! stays in the processor's second-level cache; sums weight gradients in an order that depends on the
 //! shapes alone.
 
-use std::marker::PhantomData;
-
 use candle_core::{DType, Device, Result, Tensor, bail};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::buffers::{Reading, unwritten};
+use super::buffers::{Reading, Scratch, unwritten};
 use super::gemm::parallelism;
 use super::layer_norm::add_to;
 use super::many::{Backward, any_tracked, attach};
@@ -104,23 +102,22 @@ fn apply_typed<L: SequenceLayer, T: Real>(layer: &L, x: &Tensor, weights: &[&Ten
     let mut out = unwritten::<T>(n * t * c);
     let tasks = out.par_chunks_mut(t * c).zip(x.par_chunks(t * c));
     if !any_tracked(&inputs) {
-        let room = || (unwritten::<T>(saved_len), unwritten::<T>(scratch_len));
+        let room = || (Scratch::<T>::new(saved_len), Scratch::<T>::new(scratch_len));
         tasks.for_each_init(room, |(saved, scratch), (out, x)| layer.forward(&at, x, saved, out, scratch));
         return Tensor::from_vec(out, (n, t, c), &Device::Cpu);
     }
-    let mut saved = unwritten::<T>(n * saved_len);
-    let room = || unwritten::<T>(scratch_len);
+    let mut saved = Scratch::<T>::new(n * saved_len);
+    let room = || Scratch::<T>::new(scratch_len);
     tasks
         .zip(saved.par_chunks_mut(saved_len))
         .for_each_init(room, |scratch, ((out, x), saved)| layer.forward(&at, x, saved, out, scratch));
-    let op = LayerBackward { layer: layer.clone(), saved, number: PhantomData::<T> };
+    let op = LayerBackward { layer: layer.clone(), saved };
     attach((T::to_cpu_storage_owned(out), (n, t, c).into()), &inputs, op)
 }
 
-struct LayerBackward<L, T> {
+struct LayerBackward<L, T: Real> {
     layer: L,
-    saved: Vec<T>,
-    number: PhantomData<T>,
+    saved: Scratch<T>,
 }
 
 impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
@@ -143,9 +140,10 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
         let (row, saved_len) = (t * c, self.layer.saved_len(t));
         let mut dx = unwritten::<T>(n * row);
         #[allow(clippy::type_complexity, reason = "the item of two zipped pairs of chunk iterators")]
-        let part_of = |((dx, x), (grad, saved)): ((&mut [T], &[T]), (&[T], &[T]))| -> Vec<T> {
-            let mut d_weights = vec![T::zero(); num_weights];
-            let mut scratch = unwritten::<T>(self.layer.backward_scratch_len(t));
+        let part_of = |((dx, x), (grad, saved)): ((&mut [T], &[T]), (&[T], &[T]))| {
+            let mut d_weights = Scratch::<T>::new(num_weights);
+            d_weights.fill(T::zero());
+            let mut scratch = Scratch::<T>::new(self.layer.backward_scratch_len(t));
             let mut by_weight = split_like(&mut d_weights, weights);
             let sequences = x.chunks_exact(row).zip(saved.chunks_exact(saved_len)).zip(grad.chunks_exact(row));
             for (((x, saved), grad), dx) in sequences.zip(dx.chunks_exact_mut(row)) {
@@ -153,13 +151,13 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
             }
             d_weights
         };
-        let parts: Vec<Vec<T>> = dx
+        let parts: Vec<Scratch<T>> = dx
             .par_chunks_mut(per_part * row)
             .zip(x.par_chunks(per_part * row))
             .zip(grad.par_chunks(per_part * row).zip(self.saved.par_chunks(per_part * saved_len)))
             .map(part_of)
             .collect();
-        let d_weights = Tensor::from_vec(sum_of_parts(parts), num_weights, &Device::Cpu)?;
+        let d_weights = Tensor::from_vec(sum_of_parts(&parts, num_weights), num_weights, &Device::Cpu)?;
         let mut gradients = vec![Tensor::from_vec(dx, (n, t, c), &Device::Cpu)?];
         let mut start = 0;
         for weight in &inputs[1..] {
@@ -183,14 +181,13 @@ fn split_like<'a, T>(mut flat: &'a mut [T], like: &[&[T]]) -> Vec<&'a mut [T]> {
 }
 
 /// Elementwise sum, in the order of the parts.
-fn sum_of_parts<T: Real>(parts: Vec<Vec<T>>) -> Vec<T> {
+fn sum_of_parts<T: Real>(parts: &[Scratch<T>], len: usize) -> Vec<T> {
     const TASK: usize = 1 << 16;
-    let mut parts = parts.into_iter();
-    let mut sum = parts.next().unwrap_or_default();
-    let others: Vec<Vec<T>> = parts.collect();
+    let mut sum = unwritten::<T>(len);
     sum.par_chunks_mut(TASK).enumerate().for_each(|(index, sum)| {
-        for other in &others {
-            add_to(sum, &other[index * TASK..][..sum.len()]);
+        sum.fill(T::zero());
+        for part in parts {
+            add_to(sum, &part[index * TASK..][..sum.len()]);
         }
     });
     sum
