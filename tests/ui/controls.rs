@@ -152,7 +152,7 @@ fn stopped_runs_can_go_on() {
 #[test]
 fn every_screen_opens_by_key_and_names_its_controls() {
     let mut harness = scene::window_with(scene::snapshot(700, RunStatus::Training), ThemeChoice::Light);
-    for key in [Key::Num1, Key::Num2] {
+    for key in [Key::Num1, Key::Num2, Key::Num3, Key::Num4, Key::Num5, Key::Num6] {
         harness.key_press_modifiers(Modifiers::COMMAND, key);
         // The harness itself fails on a control without an accessible name.
         harness.run();

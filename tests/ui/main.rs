@@ -6,3 +6,4 @@ mod controls;
 mod pictures;
 mod plots;
 mod scene;
+mod screens;

@@ -1,0 +1,377 @@
+//! Data, Compare, Export and Try it: what a click asks for, and what an answer shows.
+
+use std::sync::Arc;
+
+use egui::{Key, Modifiers};
+use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable;
+use foretrain::app::App;
+use foretrain::state::{DataKind, Screen};
+use foretrain::theme::ThemeChoice;
+use foretrain_engine::data::{DataWarning, DatasetSpec, SplitRecord};
+use foretrain_engine::export::{Blocker, ModelCard, PackageFormat, Preprocessing, TargetPreset};
+use foretrain_engine::models::{DataShape, ModelPreset};
+use foretrain_engine::quant::QuantScheme;
+use foretrain_engine::session::{
+    Answer, AnswerOutput, Command, DataPreview, Event, EventKind, ExportReport, Failure, ImagePreview, InferInput,
+    JobId, LoadedRun, ModelReport, PreviewExamples, QuantizeReport, RunStatus, RunSummary, StopReason, TargetFit,
+    TokenPreview,
+};
+
+use crate::scene;
+
+type Window = Harness<'static, App>;
+
+/// The window on `screen`, all its own questions asked.
+fn window_on(screen: Screen, theme: ThemeChoice) -> Window {
+    let mut harness = scene::window(theme);
+    harness.state_mut().saved_mut().screen = screen;
+    harness.run_steps(6);
+    harness
+}
+
+fn commands(harness: &mut Window) -> Vec<Command> {
+    harness.state_mut().take_pending()
+}
+
+fn tell(harness: &mut Window, job: JobId, kind: EventKind) {
+    harness.state_mut().apply_event(&Event { job, kind });
+    harness.run_steps(6);
+}
+
+fn click(harness: &mut Window, label: &str) {
+    harness.get_by_label(label).click();
+    harness.run_steps(4);
+}
+
+fn split() -> SplitRecord {
+    SplitRecord { rule: "a tenth of each class".to_owned(), num_train: 18_000, num_validation: 2_000, num_test: 4_000 }
+}
+
+fn images() -> DataPreview {
+    let images =
+        (0..20).map(|index| ImagePreview { pixels: vec![index * 12; 784].into(), label: u32::from(index) % 2 });
+    DataPreview {
+        name: "shapes".to_owned(),
+        split: split(),
+        warnings: vec![DataWarning::SmallValidation { count: 12 }],
+        examples: PreviewExamples::Images {
+            shape: (1, 28, 28),
+            classes: vec!["ring".to_owned(), "bar".to_owned()].into(),
+            class_counts: vec![12_000, 6_000],
+            images: images.collect(),
+        },
+    }
+}
+
+#[test]
+fn a_dataset_is_inspected_filtered_and_trained_on() {
+    let mut harness = window_on(Screen::Data, ThemeChoice::Dark);
+    click(&mut harness, "Inspect");
+    let sent = commands(&mut harness);
+    let [Command::Inspect(job, DatasetSpec::Glyphs)] = sent.as_slice() else {
+        panic!("expected Inspect, found {sent:?}")
+    };
+    tell(&mut harness, *job, EventKind::Inspected(Arc::new(images())));
+    harness.get_by_label("18,000");
+    harness.get_by_label("Rule: a tenth of each class");
+    harness.get_by_label_contains("Only 12 validation examples");
+    assert_eq!(harness.get_all_by_label("Example of ring").count(), 10);
+    click(&mut harness, "bar");
+    assert!(harness.query_by_label("Example of ring").is_none(), "only one class is shown");
+    harness.state_mut().saved_mut().data.kind = DataKind::Grammar;
+    harness.run_steps(2);
+    harness.get_all_by_label("Train on this").last().unwrap().click();
+    harness.run_steps(3);
+    let saved = harness.state().saved();
+    let draft = saved.draft.as_ref().unwrap();
+    assert_eq!((saved.screen, draft.data.kind), (Screen::Run, DataKind::Grammar));
+    assert!(!draft.model.reads_images(), "text needs a model that reads text");
+}
+
+#[test]
+fn a_missing_path_is_said_beside_the_form_and_an_inspection_can_be_cancelled() {
+    let mut harness = window_on(Screen::Data, ThemeChoice::Light);
+    harness.state_mut().saved_mut().data.kind = DataKind::Idx;
+    harness.run_steps(2);
+    click(&mut harness, "Inspect");
+    harness.get_by_label_contains("Choose the folder with the IDX files");
+    assert_eq!(commands(&mut harness), []);
+    harness.state_mut().saved_mut().data.path = "/data/mnist".to_owned();
+    click(&mut harness, "Inspect");
+    let sent = commands(&mut harness);
+    let [Command::Inspect(job, _)] = sent.as_slice() else { panic!("expected Inspect, found {sent:?}") };
+    click(&mut harness, "Cancel: Inspecting");
+    assert_eq!(commands(&mut harness), [Command::Cancel(*job)]);
+}
+
+#[test]
+fn text_is_shown_token_by_token() {
+    let mut harness = window_on(Screen::Data, ThemeChoice::Light);
+    click(&mut harness, "Inspect");
+    let Some(Command::Inspect(job, _)) = commands(&mut harness).pop() else { panic!("no Inspect") };
+    let tokens = ["The", " fox", "\n"].map(|text| TokenPreview { id: 1, text: text.to_owned() }).to_vec();
+    let preview = DataPreview {
+        name: "fable".to_owned(),
+        split: split(),
+        warnings: Vec::new(),
+        examples: PreviewExamples::Text { vocab_size: 64, tokens },
+    };
+    tell(&mut harness, job, EventKind::Inspected(Arc::new(preview)));
+    harness.get_by_label_contains("The fox↵");
+}
+
+fn summary(name: &str) -> RunSummary {
+    RunSummary {
+        folder: format!("/runs/{name}").into(),
+        name: name.to_owned(),
+        dataset: "glyphs".to_owned(),
+        model: "CNN, 0.11M parameters".to_owned(),
+        tier: "balanced".to_owned(),
+        step: 400,
+        num_steps: 1200,
+        validation_loss: Some(0.2),
+        validation_accuracy: Some(0.95),
+        ended: Some(StopReason::Finished),
+        is_running: false,
+        is_resumable: false,
+    }
+}
+
+fn answer_runs(harness: &mut Window) {
+    let job = commands(harness).into_iter().find_map(|command| match command {
+        Command::ListRuns(job, _) => Some(job),
+        _ => None,
+    });
+    tell(
+        harness,
+        job.expect("the screen asks for the runs"),
+        EventKind::Runs(vec![summary("second"), summary("first")]),
+    );
+}
+
+#[test]
+fn chosen_runs_are_read_and_laid_over_each_other() {
+    let mut harness = window_on(Screen::Compare, ThemeChoice::Dark);
+    answer_runs(&mut harness);
+    for (name, steps) in [("first", 300), ("second", 200)] {
+        click(&mut harness, &format!("Compare {name}"));
+        let sent = commands(&mut harness);
+        let [Command::OpenRun(job, folder)] = sent.as_slice() else { panic!("expected OpenRun, found {sent:?}") };
+        assert_eq!(folder.file_name().unwrap(), name);
+        let run = scene::snapshot(steps, RunStatus::Ended(StopReason::Finished));
+        let mut config = scene::config();
+        config.name = name.to_owned();
+        let loaded = LoadedRun {
+            folder: folder.clone(),
+            config,
+            num_params: run.num_params,
+            history: run.history.clone(),
+            validations: run.validations.to_vec(),
+            log: Vec::new(),
+            savings: run.savings,
+        };
+        tell(&mut harness, *job, EventKind::RunOpened(Arc::new(loaded)));
+    }
+    harness.get_by_label("Final figures");
+    harness.get_by_label("Training loss over steps");
+    harness.get_by_label("300");
+    click(&mut harness, "Seconds in steps");
+    harness.get_by_label("Training loss over seconds");
+    let opened = &harness.state().live().compare.opened;
+    let ends: Vec<f64> = opened.values().map(|run| run.series.as_ref().unwrap().2.loss.last().unwrap().0).collect();
+    let seconds = |steps| scene::snapshot(steps, RunStatus::Paused).savings.measured_ms / 1e3;
+    assert!((ends[0] - seconds(300)).abs() < 1e-6 && (ends[1] - seconds(200)).abs() < 1e-6, "{ends:?}");
+    click(&mut harness, "Compare second");
+    assert_eq!(harness.state().live().compare.opened.len(), 1, "a run let go of is forgotten");
+}
+
+fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
+    let target = |id: &str, name: &str| TargetPreset {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        examples: "any PC".to_owned(),
+        scheme: QuantScheme::Ternary,
+        format: PackageFormat::Gguf,
+        memory_bytes: 8 << 30,
+        why: "a CPU waits for memory".to_owned(),
+    };
+    let blocker = Blocker { what: "needs 14 GB, the target has 1 GB".to_owned(), remedy: "Choose ternary".to_owned() };
+    ModelReport {
+        input: "/runs/first".into(),
+        checkpoint: "/runs/first/checkpoints/step-00000400".into(),
+        card: ModelCard {
+            name: "First, run".to_owned(),
+            model: model.config(shape).unwrap(),
+            num_params: 105_866,
+            data: DatasetSpec::Glyphs,
+            dataset_name: "glyphs".to_owned(),
+            preprocessing: Preprocessing::Text,
+            split: split(),
+            tier: "balanced".to_owned(),
+            step: 400,
+            sequence_length: None,
+            num_steps: 1200,
+            validation_loss: Some(0.2),
+            validation_accuracy: Some(0.95),
+            version: "0.1.0".to_owned(),
+        },
+        targets: vec![
+            TargetFit { target: target("cpu", "CPU"), predicted_bytes: 40_000, blockers: Vec::new() },
+            TargetFit { target: target("board", "Edge board"), predicted_bytes: 14 << 30, blockers: vec![blocker] },
+        ],
+    }
+}
+
+/// The window on `screen` with a model in it.
+fn window_with_model(screen: Screen, model: ModelPreset, shape: DataShape) -> Window {
+    let mut harness = scene::window(ThemeChoice::Dark);
+    harness.state_mut().saved_mut().screen = screen;
+    harness.state_mut().saved_mut().model_path = "/runs/first".to_owned();
+    harness.run_steps(8);
+    let asked = commands(&mut harness);
+    let job = asked.iter().find_map(|command| match command {
+        Command::Describe(job, folder) if folder.ends_with("first") => Some(*job),
+        _ => None,
+    });
+    let job = job.unwrap_or_else(|| panic!("expected Describe, found {asked:?}"));
+    tell(&mut harness, job, EventKind::Described(Arc::new(report(model, shape))));
+    harness
+}
+
+const IMAGES: DataShape = DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 };
+
+fn quantized(scheme: QuantScheme) -> QuantizeReport {
+    QuantizeReport {
+        scheme,
+        metric: "accuracy".to_owned(),
+        before: 0.95,
+        after: 0.9312,
+        loss_before: 0.2,
+        loss_after: 0.25,
+        num_examples: 1000,
+        bytes_before: 423_464,
+        bytes_after: 40_000,
+        bits_per_weight: 3.02,
+        tensor_errors: vec![("classifier.weight".to_owned(), 0.41)],
+        notes: vec!["ternary costs a little".to_owned()],
+        output: None,
+    }
+}
+
+#[test]
+fn both_precisions_are_measured_and_shown() {
+    let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
+    click(&mut harness, "Measure int8 and ternary");
+    let sent = commands(&mut harness);
+    let [Command::Quantize(first, int8), Command::Quantize(second, ternary)] = sent.as_slice() else {
+        panic!("expected two Quantize, found {sent:?}")
+    };
+    assert_eq!((int8.scheme, ternary.scheme), (QuantScheme::Int8, QuantScheme::Ternary));
+    assert_eq!((int8.max_examples, &int8.output), (1000, &None));
+    tell(&mut harness, *first, EventKind::Quantized(Box::new(quantized(QuantScheme::Int8))));
+    let failure = Failure { message: "quantizing: the weights hold NaN".to_owned(), plan: None };
+    tell(&mut harness, *second, EventKind::Rejected(failure));
+    harness.get_by_label("93.12%");
+    harness.get_by_label("95.00%");
+    harness.get_by_label_contains("the weights hold NaN");
+}
+
+#[test]
+fn one_click_exports_for_a_target_that_can_take_the_model() {
+    let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
+    harness.get_by_label_contains("needs 14 GB");
+    click(&mut harness, "Export for Edge board");
+    assert_eq!(commands(&mut harness), [], "a blocked target cannot be clicked");
+    click(&mut harness, "Export for CPU");
+    let sent = commands(&mut harness);
+    let [Command::Export(job, export)] = sent.as_slice() else { panic!("expected Export, found {sent:?}") };
+    assert_eq!(export.target, "cpu");
+    assert_eq!(export.output.to_str(), Some("/packages/first-run-step400-cpu"));
+    assert!(export.input.ends_with("step-00000400"));
+    let exported = ExportReport {
+        target: "cpu".to_owned(),
+        package: export.output.clone(),
+        files: vec![("model.safetensors".to_owned(), 40_000)],
+        quality: quantized(QuantScheme::Ternary),
+        edge_metric: 0.9307,
+        edge_examples: 2000,
+        edge_ms: 0.4,
+        run_command: "foretrain infer --package first".to_owned(),
+        notes: Vec::new(),
+    };
+    tell(&mut harness, *job, EventKind::Exported(Box::new(exported)));
+    harness.get_by_label("93.07%");
+    harness.get_by_label("Copy the command");
+    harness.get_by_label("foretrain infer --package first");
+}
+
+fn answers(output: impl Fn(QuantScheme) -> AnswerOutput) -> EventKind {
+    let schemes = [QuantScheme::F32, QuantScheme::Int8, QuantScheme::Ternary];
+    let answer = |scheme| Answer { scheme, output: output(scheme), latency_ms: 0.31, weight_bytes: 423_464 };
+    EventKind::Answered(schemes.map(answer).to_vec())
+}
+
+#[test]
+fn a_drawing_is_answered_in_three_precisions() {
+    let mut harness = window_with_model(Screen::Try, ModelPreset::MnistCnn, IMAGES);
+    harness.get_by_label("Canvas to draw on").focus();
+    harness.run_steps(2);
+    harness.key_press_modifiers(Modifiers::SHIFT, Key::ArrowRight);
+    harness.run_steps(3);
+    let sent = commands(&mut harness);
+    let [Command::Infer(job, infer)] = sent.as_slice() else { panic!("expected Infer, found {sent:?}") };
+    let InferInput::Image { pixels } = &infer.prompt else { panic!("expected an image") };
+    assert_eq!((pixels.len(), infer.schemes.len()), (784, 3));
+    assert!(pixels.contains(&255), "what was drawn is asked about");
+    let classes = |scheme| {
+        let right = if scheme == QuantScheme::Ternary { "4" } else { "7" };
+        AnswerOutput::Classes(vec![(right.to_owned(), 0.9), ("1".to_owned(), 0.1)])
+    };
+    tell(&mut harness, *job, answers(classes));
+    harness.get_by_label("differs from full precision");
+    click(&mut harness, "Clear");
+    assert!(harness.query_by_label("differs from full precision").is_none());
+}
+
+#[test]
+fn an_image_file_lands_on_the_canvas() {
+    let mut harness = window_with_model(Screen::Try, ModelPreset::MnistCnn, IMAGES);
+    harness.get_by_label("File").type_text("/pictures/seven.png");
+    harness.run_steps(2);
+    click(&mut harness, "Load image");
+    let sent = commands(&mut harness);
+    let [Command::ReadImage(job, image)] = sent.as_slice() else { panic!("expected ReadImage, found {sent:?}") };
+    assert_eq!(image.shape, (1, 28, 28));
+    tell(&mut harness, *job, EventKind::ImageRead(vec![200; 784].into()));
+    let sent = commands(&mut harness);
+    let [Command::Infer(_, infer)] = sent.as_slice() else { panic!("expected Infer, found {sent:?}") };
+    assert_eq!(infer.prompt, InferInput::Image { pixels: vec![200; 784] });
+}
+
+#[test]
+fn a_prompt_is_gone_on_from() {
+    let mut harness = window_with_model(Screen::Try, ModelPreset::Gpt2Char, DataShape::Text { vocab_size: 64 });
+    click(&mut harness, "Go on");
+    let sent = commands(&mut harness);
+    let [Command::Infer(job, infer)] = sent.as_slice() else { panic!("expected Infer, found {sent:?}") };
+    let InferInput::Prompt { text, max_tokens, .. } = &infer.prompt else { panic!("expected a prompt") };
+    assert_eq!((text.as_str(), *max_tokens), ("The ", 80));
+    tell(&mut harness, *job, answers(|scheme| AnswerOutput::Text(format!("fox in {}", scheme.label()))));
+    harness.get_by_label("fox in f32");
+    harness.get_by_label("fox in ternary");
+}
+
+#[test]
+fn empty_screens_say_what_to_do() {
+    for (screen, text) in [
+        (Screen::Data, "Look before you train"),
+        (Screen::Compare, "Nothing chosen"),
+        (Screen::Ship, "No model yet"),
+        (Screen::Try, "No model yet"),
+    ] {
+        for theme in [ThemeChoice::Dark, ThemeChoice::Light] {
+            window_on(screen, theme).get_by_label(text);
+        }
+    }
+}
