@@ -158,7 +158,7 @@ fn picture(label: u32, index: u64) -> Arc<[u8]> {
         let (x, y) = ((at % 28) as f32 - 13.5, (at / 28) as f32 - 13.5);
         let radius = (x * x + y * y * (0.6 + label as f32 * 0.08)).sqrt();
         let ring = (-(radius - 6.0 - (index % 3) as f32).powi(2) / 3.0).exp();
-        let bar = if label % 2 == 0 { 0.0 } else { (-(x + y * 0.2).powi(2) / 3.0).exp() };
+        let bar = if label.is_multiple_of(2) { 0.0 } else { (-(x + y * 0.2).powi(2) / 3.0).exp() };
         (255.0 * ring.max(bar)) as u8
     });
     pixels.collect()
