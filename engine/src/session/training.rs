@@ -88,6 +88,8 @@ struct Run {
     has_warned_of_files: bool,
     /// Times of the newest full-backward steps.
     full_steps_ms: VecDeque<f64>,
+    /// Step of the newest checkpoint that this process wrote.
+    saved_step: Option<u64>,
 }
 
 /// What both kinds of run need before they can train.
@@ -203,6 +205,7 @@ impl Run {
             gauges_read: Instant::now(),
             has_warned_of_files: false,
             full_steps_ms: VecDeque::new(),
+            saved_step: None,
         })
     }
 
@@ -266,14 +269,15 @@ impl Run {
             self.record(report, started);
             let step = self.progress.step;
             let is_last = step == self.config.num_steps;
+            let is_periodic = step.is_multiple_of(self.config.checkpoint_interval.max(1)) && !must_stop;
+            // Before anything is saved at this step, so that every checkpoint of it names the same rollback step.
+            if is_periodic && self.trainer.mark_good()? {
+                self.progress.good_step = Some(step);
+            }
             if is_last || step.is_multiple_of(self.config.validation_interval.max(1)) {
                 self.validate(is_last, cancel, outlet)?;
             }
-            if step.is_multiple_of(self.config.checkpoint_interval.max(1)) && !must_stop {
-                self.trainer.mark_good()?;
-                self.progress.good_step = Some(step);
-                self.save_or_warn(outlet);
-            } else if must_save {
+            if is_periodic || must_save {
                 self.save_or_warn(outlet);
             }
             if must_stop {
@@ -424,6 +428,9 @@ impl Run {
     }
 
     fn save(&mut self, outlet: &mut Outlet) -> Result<(), SessionError> {
+        if self.saved_step == Some(self.progress.step) {
+            return Ok(());
+        }
         let root = self.folder.path().join("checkpoints");
         let content = CheckpointContent {
             trainer: &self.trainer.state()?,
@@ -437,6 +444,7 @@ impl Run {
             checkpoint::mark_best(&root, step)?;
         }
         checkpoint::rotate(&root, self.config.keep_last, &self.progress);
+        self.saved_step = Some(self.progress.step);
         self.log(LogKind::Saved(path.clone()));
         outlet.send(self.job, EventKind::Saved(path));
         Ok(())
