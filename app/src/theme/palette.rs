@@ -133,7 +133,7 @@ pub static LIGHT: Palette = Palette {
     bad_soft: rgb(0xfbe3e1),
     warmup: rgb(0x7b8798),
     full: rgb(0x0067ad),
-    predict: rgb(0xd08700),
+    predict: rgb(0xca8300),
     correct: rgb(0xa8447f),
     measured: rgb(0x0067ad),
     forecast: rgb(0xb86e00),

@@ -191,9 +191,9 @@ mod tests {
 
     #[test]
     fn a_bad_recipe_names_file_and_key() {
-        let text = RECIPES[0].1.replace("batch_size", "batch_sice");
+        let text = RECIPES[0].1.replace("batch_size", "batch_width");
         let message = Recipe::parse("mine.ron", &text).unwrap_err().to_string();
-        assert!(message.contains("mine.ron") && message.contains("batch_sice"), "{message}");
+        assert!(message.contains("mine.ron") && message.contains("batch_width"), "{message}");
         let message = recipe("no-such").unwrap_err().to_string();
         assert!(message.contains("glyphs-cnn"), "{message}");
     }
