@@ -29,7 +29,7 @@ pub const SHORTCUTS: [ShortcutInfo; 10] = [
     ShortcutInfo { keys: "Ctrl+Enter", does: "Start the run that the form describes" },
     ShortcutInfo { keys: "Space", does: "Pause the run, or go on" },
     ShortcutInfo { keys: "Ctrl+S", does: "Save a checkpoint now" },
-    ShortcutInfo { keys: "Ctrl+1 … Ctrl+7", does: "Go to a screen" },
+    ShortcutInfo { keys: "Ctrl+1 … Ctrl+6", does: "Go to a screen" },
     ShortcutInfo { keys: "Ctrl+0", does: "Show all steps in the plots again" },
     ShortcutInfo { keys: "F1 or ?", does: "Open or close this list" },
     ShortcutInfo { keys: "Drag", does: "On a plot: move along the steps" },

@@ -62,7 +62,11 @@ pub fn model_choice_ui(ctx: &ViewCtx<'_>, path: &mut String, live: &mut Live, ui
         });
         hint_ui(ui, "Of a run, its best checkpoint is taken.");
         ask_when_settled(ctx, path.trim(), live, ui);
-        job_ui(ctx, "Reading the model's card", &mut live.model.describe, ui);
+        let is_known = live.model.describe.answer().is_some_and(|report| report.input == Path::new(path.trim()));
+        // Reading it again after a save need not move what is below.
+        if !is_known || live.model.describe.failure().is_some() {
+            job_ui(ctx, "Reading the model's card", &mut live.model.describe, ui);
+        }
     });
     let report = live.model.describe.answer().filter(|report| report.input == Path::new(path.trim())).cloned();
     if let Some(report) = report.as_deref().filter(|_| live.model.describe.failure().is_none()) {

@@ -6,7 +6,7 @@ use super::ViewCtx;
 use crate::dialogs::PickKind;
 use crate::folders;
 use crate::state::{Live, Saved};
-use crate::theme::{ThemeChoice, font, palette, space};
+use crate::theme::{ThemeChoice, palette, space};
 use crate::widgets::{
     CheckLabel, Icon, PathField, card_ui, field_ui, hint_ui, icon_text_button_ui, number, path_field_ui,
 };
@@ -66,9 +66,9 @@ fn machine_ui(saved: &mut Saved, ui: &mut Ui) {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     card_ui(ui, "Machine", |ui| {
         field_ui(ui, "Threads", |ui| {
-            ui.add(DragValue::new(&mut settings.num_threads).range(0..=cores * 2).speed(0.05));
-            let text = if settings.num_threads == 0 { format!("all {cores} cores") } else { "fixed".to_owned() };
-            ui.label(RichText::new(text).size(font::SMALL));
+            let name =
+                move |threads: f64, _| if threads < 1.0 { format!("All {cores}") } else { format!("{threads:.0}") };
+            ui.add(DragValue::new(&mut settings.num_threads).range(0..=cores * 2).speed(0.05).custom_formatter(name));
         });
         hint_ui(
             ui,
@@ -76,12 +76,12 @@ fn machine_ui(saved: &mut Saved, ui: &mut Ui) {
         );
         field_ui(ui, "Memory budget", |ui| {
             let mut gib = settings.memory_budget_bytes as f64 / GIB;
-            let drag = DragValue::new(&mut gib).range(0.0..=65_536.0).speed(0.1).max_decimals(1).suffix(" GiB");
+            let name =
+                |gib: f64, _| if gib < 0.05 { "80% of this machine's".to_owned() } else { format!("{gib:.1} GiB") };
+            let drag = DragValue::new(&mut gib).range(0.0..=65_536.0).speed(0.1).custom_formatter(name);
             if ui.add(drag).changed() {
                 settings.memory_budget_bytes = (gib * GIB) as u64;
             }
-            let text = if settings.memory_budget_bytes == 0 { "80% of this machine's" } else { "fixed" };
-            ui.label(RichText::new(text).size(font::SMALL));
         });
         hint_ui(ui, "A run that would need more is refused before it allocates anything.");
     });

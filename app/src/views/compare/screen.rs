@@ -77,7 +77,10 @@ fn list_ui(ctx: &ViewCtx<'_>, saved: &mut CompareSaved, live: &mut Live, ui: &mu
         });
     });
     hint_ui(ui, &ctx.settings.runs_folder_path().display().to_string());
-    job_ui(ctx, "Reading the runs", &mut live.runs, ui);
+    // Reading them again while they are shown need not move what is below.
+    if live.runs.answer().is_none() || live.runs.failure().is_some() {
+        job_ui(ctx, "Reading the runs", &mut live.runs, ui);
+    }
     let runs = live.runs.answer().map_or(&[][..], Vec::as_slice);
     if runs.is_empty() && !live.runs.is_waiting() {
         notice_ui(
