@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{ExportError, ModelCard, Preprocessing};
-use crate::models::{Gpt2Config, LlamaConfig, ModelConfig};
+use crate::models::{ModelConfig, hf_config};
 use crate::quant::QuantScheme;
 
 /// Token that ends a document in GPT-2's vocabulary and in those made after it.
@@ -20,8 +20,7 @@ pub(super) fn config_json(
         ModelConfig::Mlp(config) => image_config("mlp", config, &card.preprocessing)?,
         ModelConfig::Cnn(config) => image_config("cnn", config, &card.preprocessing)?,
         ModelConfig::ResNet(config) => image_config("resnet", config, &card.preprocessing)?,
-        ModelConfig::Gpt2(config) => gpt2_config(config, scheme, end),
-        ModelConfig::Llama(config) => llama_config(config, scheme, end),
+        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => language_config(&card.model, scheme, end)?,
     })
 }
 
@@ -83,55 +82,11 @@ fn torch_type(scheme: QuantScheme) -> &'static str {
     }
 }
 
-fn gpt2_config(config: &Gpt2Config, scheme: QuantScheme, end: Option<u64>) -> Value {
-    json!({
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "vocab_size": config.vocab_size,
-        "n_positions": config.n_positions,
-        "n_ctx": config.n_positions,
-        "n_embd": config.n_embd,
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "n_inner": null,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": config.layer_norm_epsilon,
-        "initializer_range": config.initializer_range,
-        "attn_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "resid_pdrop": 0.0,
-        "tie_word_embeddings": true,
-        "bos_token_id": end,
-        "eos_token_id": end,
-        "torch_dtype": torch_type(scheme),
-        "use_cache": true,
-    })
-}
-
-fn llama_config(config: &LlamaConfig, scheme: QuantScheme, end: Option<u64>) -> Value {
-    json!({
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.max_position_embeddings,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "head_dim": config.hidden_size / config.num_attention_heads.max(1),
-        "hidden_act": "silu",
-        "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": config.rope_theta,
-        "rope_scaling": null,
-        "attention_bias": false,
-        "mlp_bias": false,
-        "attention_dropout": 0.0,
-        "initializer_range": config.initializer_range,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "bos_token_id": end,
-        "eos_token_id": end,
-        "torch_dtype": torch_type(scheme),
-        "use_cache": true,
-    })
+/// transformers' own config, with what only the package knows.
+fn language_config(model: &ModelConfig, scheme: QuantScheme, end: Option<u64>) -> Result<Value, ExportError> {
+    let mut value = hf_config::to_json(model)?;
+    value["torch_dtype"] = torch_type(scheme).into();
+    value["bos_token_id"] = json!(end);
+    value["eos_token_id"] = json!(end);
+    Ok(value)
 }

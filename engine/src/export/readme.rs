@@ -47,7 +47,8 @@ fn write_all(
         target.examples
     )?;
     writeln!(out, "## Run it\n\nIn this folder:\n\n```sh")?;
-    writeln!(out, "foretrain-edge run --package . {}", example_input(card))?;
+    let verb = if card.is_language_model() { "run" } else { "classify" };
+    writeln!(out, "foretrain-edge {verb} --package . {}", example_input(card))?;
     writeln!(out, "foretrain infer --package . {}", example_input(card))?;
     writeln!(out, "```\n")?;
     write_other_runtimes(out, card, weights.scheme(), weights_file, notes)?;

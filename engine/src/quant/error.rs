@@ -35,6 +35,14 @@ pub enum QuantError {
         /// The packer's own words.
         source: foretrain_ternary::TernaryError,
     },
+    /// The packer of Q8_0 blocks refused.
+    #[error("quantizing {tensor:?}: {what}")]
+    Blocks {
+        /// The tensor.
+        tensor: String,
+        /// The packer's own words.
+        what: String,
+    },
     /// The user asked to stop.
     #[error(transparent)]
     Cancelled(#[from] crate::device::Cancelled),

@@ -12,7 +12,7 @@ mod weights;
 
 pub use error::QuantError;
 pub use notes::{MeasuredQuality, quality_notes, storage_notes};
-pub use plan::{Container, Q8_BLOCK_BYTES, Q8_BLOCK_LEN, Storage, TensorPlan, plan};
+pub use plan::{Container, Storage, TensorPlan, plan};
 pub use scheme::QuantScheme;
 pub use tensor::{QuantizedTensor, TensorData};
 pub use weights::{QuantizedWeights, fake_quantize, quantize, quantize_for};

@@ -1,12 +1,9 @@
 //! Which tensor is stored how: decided from names, shapes and roles alone, so that sizes are known beforehand.
 
+use foretrain_edge::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
+
 use super::QuantScheme;
 use crate::models::{TensorKind, TensorSpec};
-
-/// Weights in a block of GGUF's Q8_0.
-pub const Q8_BLOCK_LEN: usize = 32;
-/// Bytes of a block of GGUF's Q8_0: a half-precision scale and 32 integers.
-pub const Q8_BLOCK_BYTES: usize = 34;
 
 /// The file that the weights go into; containers differ in what an 8-bit or ternary tensor may look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,7 +63,7 @@ impl Storage {
             Self::F32 => count * 4,
             Self::F16 | Self::Bf16 => count * 2,
             Self::Int8Rows => count + num_rows * 4,
-            Self::Q8Blocks => count.div_ceil(Q8_BLOCK_LEN as u64) * Q8_BLOCK_BYTES as u64,
+            Self::Q8Blocks => count.div_ceil(Q8_0_BLOCK_LEN as u64) * Q8_0_BLOCK_BYTES as u64,
             Self::Ternary => {
                 count.div_ceil(foretrain_ternary::BLOCK_LEN as u64) * foretrain_ternary::BLOCK_BYTES as u64
             }
@@ -158,7 +155,7 @@ fn storage(kind: TensorKind, is_first: bool, row_len: usize, scheme: QuantScheme
         TensorKind::Head => scheme == QuantScheme::Int8,
         TensorKind::Embedding => false,
     };
-    let q8_or_half = if row_len.is_multiple_of(Q8_BLOCK_LEN) { Storage::Q8Blocks } else { Storage::F16 };
+    let q8_or_half = if row_len.is_multiple_of(Q8_0_BLOCK_LEN) { Storage::Q8Blocks } else { Storage::F16 };
     match (scheme, container) {
         (QuantScheme::F32, _) => Storage::F32,
         (QuantScheme::F16, _) => Storage::F16,

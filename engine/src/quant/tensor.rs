@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use half::f16;
 use rayon::prelude::*;
 
-use super::plan::{Q8_BLOCK_BYTES, Q8_BLOCK_LEN, Storage, TensorPlan};
+use super::plan::{Storage, TensorPlan};
 use super::{QuantError, QuantScheme};
 
 /// Stored numbers of one tensor.
@@ -80,7 +80,7 @@ impl QuantizedTensor {
                 .zip(scales)
                 .flat_map(|(row, scale)| row.iter().map(move |&code| f32::from(code) * scale))
                 .collect(),
-            TensorData::Q8 { blocks } => q8_values(blocks, self.plan.num_weights()),
+            TensorData::Q8 { blocks } => foretrain_edge::gguf::decode_q8_0(blocks),
             TensorData::Ternary { blocks, scale } => foretrain_ternary::unpack(blocks, self.plan.num_weights())
                 .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?
                 .trits
@@ -115,8 +115,12 @@ pub(super) fn quantize_tensor(plan: TensorPlan, tensor: &Tensor) -> Result<Quant
         }
         Storage::Int8Rows => int8_rows(&output_major(&plan, values), plan.rows().1),
         Storage::Q8Blocks => {
-            check_range(&plan, &values, QuantScheme::Int8, f16::MAX.to_f32() * 127.0)?;
-            TensorData::Q8 { blocks: q8_blocks(&output_major(&plan, values)) }
+            let blocks = foretrain_edge::gguf::encode_q8_0(&output_major(&plan, values));
+            let named = |cause: foretrain_edge::EdgeError| QuantError::Blocks {
+                tensor: plan.name.clone(),
+                what: cause.to_string(),
+            };
+            TensorData::Q8 { blocks: blocks.map_err(named)? }
         }
         Storage::Ternary => {
             let values = output_major(&plan, values);
@@ -179,29 +183,6 @@ fn int8_rows(values: &[f32], row_len: usize) -> TensorData {
         .collect();
     let scales = rows.iter().map(|(scale, _)| *scale).collect();
     TensorData::Int8 { codes: rows.into_iter().flat_map(|(_, codes)| codes).collect(), scales }
-}
-
-/// GGUF's Q8_0: as int8, but per block of 32 and with a half-precision scale.
-/// Source: llama.cpp, `quantize_row_q8_0_ref`, except that codes are taken with the scale as stored.
-fn q8_blocks(values: &[f32]) -> Vec<u8> {
-    let mut blocks = Vec::with_capacity(values.len() / Q8_BLOCK_LEN * Q8_BLOCK_BYTES);
-    for block in values.chunks(Q8_BLOCK_LEN) {
-        let scale = f16::from_f32(max_magnitude(block) / 127.0);
-        blocks.extend_from_slice(&scale.to_le_bytes());
-        blocks.extend(codes_at(block, scale.to_f32()).into_iter().map(i8::cast_unsigned));
-    }
-    blocks
-}
-
-fn q8_values(blocks: &[u8], count: usize) -> Vec<f32> {
-    let (blocks, _) = blocks.as_chunks::<Q8_BLOCK_BYTES>();
-    let mut values = Vec::with_capacity(count);
-    for block in blocks {
-        let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-        values.extend(block[2..].iter().map(|&code| f32::from(code.cast_signed()) * scale));
-    }
-    values.truncate(count);
-    values
 }
 
 fn max_magnitude(values: &[f32]) -> f32 {

@@ -1,0 +1,206 @@
+//! What a package holds.
+
+use foretrain_edge::gguf::{Array, GgufFile, TensorType, Value};
+use foretrain_edge::{Package, PackageKind};
+use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
+use foretrain_engine::export::{
+    PackageFormat, Quality, TOKENIZER_FILE, TargetPreset, WeightsReader, blockers, export_package, predicted_bytes,
+    quantize_for_target, read_checkpoint,
+};
+use foretrain_engine::models::{DataShape, ModelPreset, Network};
+use foretrain_engine::quant::QuantScheme;
+use foretrain_engine::unwatched;
+
+use crate::fixtures::{self, checkpoint, names, write_checkpoint};
+
+/// All targets, and plain f32 and f16 packages, which no target uses.
+fn targets() -> Vec<TargetPreset> {
+    let extra = [QuantScheme::F32, QuantScheme::F16].map(TargetPreset::for_scheme);
+    TargetPreset::all().unwrap().into_iter().chain(extra).collect()
+}
+
+/// Every family for every target: written, compared, opened by the runtime that ships, which answers like the trainer.
+/// Export itself refuses answers that are too far away; the tighter limits here are what was measured, doubled.
+#[test]
+fn every_target_takes_every_family_and_answers_alike() {
+    let root = tempfile::tempdir().unwrap();
+    for (family, model) in fixtures::families() {
+        let checkpoint = checkpoint(&root.path().join("checkpoints").join(family), &model);
+        for target in targets() {
+            let output = root.path().join(format!("{family} {}", target.id));
+            let written = export_package(&checkpoint, &target, &output, None, unwatched!())
+                .unwrap_or_else(|error| panic!("{family} for {}: {error}", target.id));
+            println!("{family:24} {:20} {:.5}", target.id, written.read_back.relative_distance);
+            let package = Package::open(&output).unwrap();
+            assert_eq!(package.weight_bytes(), written.weight_bytes, "{family} for {}", target.id);
+            assert_eq!(matches!(package.kind(), PackageKind::Text), checkpoint.card.is_language_model());
+            assert_eq!(package.manifest().scheme, target.scheme.label());
+            assert_eq!(written.files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(), names(&output));
+        }
+    }
+    assert!(names(root.path()).iter().all(|name| !name.contains("partial")));
+}
+
+/// The predicted size of the weight file, for models of the size that people train.
+#[test]
+fn predicted_size_is_within_two_percent() {
+    let root = tempfile::tempdir().unwrap();
+    let digits = DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 };
+    let letters = DataShape::Text { vocab_size: 65 };
+    for preset in [ModelPreset::Mlp, ModelPreset::MnistCnn, ModelPreset::ResNet20, ModelPreset::Gpt2Char] {
+        let model = preset.config(if preset.reads_images() { digits } else { letters }).unwrap();
+        let checkpoint = checkpoint(&root.path().join(preset.label()), &model);
+        for target in targets() {
+            let predicted = predicted_bytes(&checkpoint.card, &target).unwrap() as f64;
+            let output = root.path().join(format!("{} {}", preset.label(), target.id));
+            let written = export_package(&checkpoint, &target, &output, None, unwatched!()).unwrap();
+            let real = written.weight_file_bytes as f64;
+            let off = (predicted - real).abs() / real;
+            assert!(off <= 0.02, "{} for {}: predicted {predicted}, real {real}", preset.label(), target.id);
+        }
+    }
+}
+
+#[test]
+fn float_targets_of_language_models_are_hugging_face_folders() {
+    let root = tempfile::tempdir().unwrap();
+    for (model, kind) in [(fixtures::gpt2(64), "gpt2"), (fixtures::llama(64, false), "llama")] {
+        let checkpoint = checkpoint(&root.path().join("checkpoint"), &model);
+        let output = root.path().join(kind);
+        let target = TargetPreset::find("gpu-high").unwrap();
+        export_package(&checkpoint, &target, &output, None, unwatched!()).unwrap();
+        let expected = [
+            "README.md",
+            "config.json",
+            "generation_config.json",
+            "manifest.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ];
+        assert_eq!(names(&output), expected);
+        let config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(output.join("config.json")).unwrap()).unwrap();
+        assert_eq!((config["model_type"].as_str(), config["torch_dtype"].as_str()), (Some(kind), Some("bfloat16")));
+        let mut reader = WeightsReader::open(&output.join("model.safetensors")).unwrap();
+        assert_eq!(reader.metadata("format"), Some("pt"));
+        let mut specs = Network::new(&model).unwrap().specs();
+        specs.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut found = reader.names();
+        found.sort();
+        assert_eq!(found, specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>());
+        for spec in specs {
+            assert_eq!(reader.read_tensor(&spec.name).unwrap().dims(), spec.shape, "{}", spec.name);
+        }
+        let copied = std::fs::read(output.join(TOKENIZER_FILE)).unwrap();
+        assert_eq!(copied, fixtures::character_tokenizer().into_bytes());
+    }
+}
+
+#[test]
+fn gguf_has_the_names_types_and_vocabulary_of_llama_cpp() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("checkpoint");
+    let mut card = fixtures::card(&fixtures::llama(256, false));
+    card.data = DatasetSpec::Text { path: "text".into(), tokenizer: TokenizerSpec::Gpt2 { folder: "bpe".into() } };
+    write_checkpoint(&folder, &card, &fixtures::weights(&card.model));
+    std::fs::write(folder.join(TOKENIZER_FILE), fixtures::byte_level_tokenizer()).unwrap();
+    let checkpoint = read_checkpoint(&folder).unwrap();
+    let output = root.path().join("package");
+    let target = TargetPreset::find("cpu-x86-64").unwrap();
+    let written = export_package(&checkpoint, &target, &output, None, unwatched!()).unwrap();
+    assert!(written.notes.iter().all(|note| !note.contains("no vocabulary")), "{:?}", written.notes);
+    let file = GgufFile::open(&output.join("model.gguf")).unwrap();
+    let get = |key: &str| file.metadata().get(key).unwrap_or_else(|| panic!("{key} is missing"));
+    assert_eq!(get("general.architecture"), &Value::from("llama"));
+    assert_eq!(get("llama.attention.head_count_kv"), &Value::U32(2));
+    assert_eq!(get("llama.rope.dimension_count"), &Value::U32(64));
+    assert_eq!(get("general.file_type"), &Value::U32(37));
+    assert_eq!(get("tokenizer.ggml.merges"), &Value::Array(Array::String(vec!["A B".to_owned()])));
+    let Value::Array(Array::String(tokens)) = get("tokenizer.ggml.tokens") else { panic!("strings expected") };
+    assert_eq!(tokens.last().map(String::as_str), Some("<|endoftext|>"));
+    let kinds: Vec<(&str, TensorType)> = ["blk.1.attn_q.weight", "blk.0.ffn_down.weight", "output.weight"]
+        .into_iter()
+        .chain(["token_embd.weight", "output_norm.weight"])
+        .map(|name| (name, file.tensors()[name].kind))
+        .collect();
+    let expected = [TensorType::Tq2_0, TensorType::Tq2_0, TensorType::F16, TensorType::F16, TensorType::F32];
+    assert_eq!(kinds.iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn notes_tell_fallbacks_and_missing_vocabularies() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(&root.path().join("checkpoint"), &fixtures::gpt2(64));
+    let target = TargetPreset::find("mobile").unwrap();
+    assert_eq!(target.format, PackageFormat::Gguf);
+    let output = root.path().join("package");
+    let written = export_package(&checkpoint, &target, &output, None, unwatched!()).unwrap();
+    let notes = written.notes.join("\n");
+    assert!(notes.contains("are Q8_0, not ternary") && notes.contains("holds no vocabulary"), "{notes}");
+    let readme = std::fs::read_to_string(output.join("README.md")).unwrap();
+    assert!(readme.contains("foretrain-edge run --package . --prompt"), "{readme}");
+    assert!(readme.contains("Not measured for this package") && !readme.contains("llama-cli"), "{readme}");
+    // What the caller measures is what the package stores.
+    let measured = quantize_for_target(&checkpoint, &target, unwatched!()).unwrap();
+    assert_eq!(measured.bytes(), written.weight_bytes);
+}
+
+#[test]
+fn measured_quality_is_in_manifest_and_readme() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(&root.path().join("checkpoint"), &fixtures::cnn());
+    let quality = Quality {
+        metric: "accuracy".to_owned(),
+        before: 0.9875,
+        after: 0.75,
+        loss_before: 0.04,
+        loss_after: 0.9,
+        num_examples: 4000,
+    };
+    let output = root.path().join("package");
+    let target = TargetPreset::find("edge-board").unwrap();
+    export_package(&checkpoint, &target, &output, Some(&quality), unwatched!()).unwrap();
+    let manifest = Package::open(&output).unwrap().manifest().clone();
+    assert_eq!(manifest.metrics["quality"]["after"], 0.75);
+    assert_eq!(manifest.provenance["step"], 20);
+    let readme = std::fs::read_to_string(output.join("README.md")).unwrap();
+    assert!(readme.contains("| accuracy | 98.75% | 75.00% |"), "{readme}");
+    assert!(readme.contains("foretrain-edge classify --package . --image"), "{readme}");
+}
+
+#[test]
+fn the_same_checkpoint_gives_the_same_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    for (family, model) in [("cnn", fixtures::cnn()), ("gpt2", fixtures::gpt2(256))] {
+        let checkpoint = checkpoint(&root.path().join(format!("{family} checkpoint")), &model);
+        for target in TargetPreset::all().unwrap() {
+            let outputs = [1, 2].map(|n| root.path().join(format!("{family} {} {n}", target.id)));
+            for output in &outputs {
+                export_package(&checkpoint, &target, output, None, unwatched!()).unwrap();
+            }
+            for name in names(&outputs[0]) {
+                let [first, second] =
+                    [&outputs[0], &outputs[1]].map(|output| std::fs::read(output.join(&name)).unwrap());
+                assert!(first == second, "{name} differs between two exports of {family} for {}", target.id);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_blocked_before_the_click() {
+    let card = |preset: ModelPreset| {
+        let mut card = fixtures::card(&fixtures::llama(64, false));
+        card.model = preset.config(DataShape::Text { vocab_size: 32_000 }).unwrap();
+        card
+    };
+    let find = |id: &str| TargetPreset::find(id).unwrap();
+    let reasons = blockers(&card(ModelPreset::Llama7B), &find("gpu-low"));
+    assert_eq!(reasons.len(), 1);
+    assert!(reasons[0].what.contains("Low-end GPU has 4.3 GB") && reasons[0].remedy.contains("ternary"), "{reasons:?}");
+    assert!(blockers(&card(ModelPreset::Llama7B), &find("gpu-high")).is_empty());
+    assert!(blockers(&card(ModelPreset::Llama7B), &find("cpu-x86-64")).is_empty());
+    assert!(!blockers(&card(ModelPreset::Llama7B), &find("mobile")).is_empty());
+    assert!(blockers(&card(ModelPreset::Llama1100M), &find("mobile")).is_empty());
+}

@@ -1,0 +1,128 @@
+//! Nothing half written, nothing written over, nothing damaged accepted.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use candle_core::{Device, Tensor};
+use foretrain_edge::Package;
+use foretrain_engine::device::{CancelFlag, Watch};
+use foretrain_engine::export::{ExportError, TargetPreset, export_package};
+use foretrain_engine::unwatched;
+
+use crate::fixtures::{self, checkpoint, names};
+
+/// Cancelled at the n-th report of progress, for every n there is: no folder, no trace.
+#[test]
+fn a_cancelled_export_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    for (family, model) in [("cnn", fixtures::cnn()), ("gpt2", fixtures::gpt2(64))] {
+        let checkpoint = checkpoint(&root.path().join(family), &model);
+        let outputs = root.path().join(format!("{family} packages"));
+        for id in ["gpu-high", "cpu-arm64", "edge-board"] {
+            let target = TargetPreset::find(id).unwrap();
+            let mut last = 0;
+            for stop_at in 0.. {
+                let (cancel, reports) = (CancelFlag::default(), AtomicUsize::new(0));
+                let on_progress = |_| {
+                    if reports.fetch_add(1, Ordering::Relaxed) == stop_at {
+                        cancel.set();
+                    }
+                };
+                let watch = Watch::new(&cancel, &on_progress);
+                match export_package(&checkpoint, &target, &outputs.join("package"), None, watch) {
+                    Err(ExportError::Cancelled(_) | ExportError::Quant(_)) => {
+                        assert!(cancel.is_set());
+                        assert!(!outputs.exists(), "{family} for {id} left {:?}", names(&outputs));
+                        last = stop_at;
+                    }
+                    Err(other) => panic!("{family} for {id}, stopped at {stop_at}: {other}"),
+                    Ok(_) => break,
+                }
+            }
+            assert!(last > 5, "{family} for {id} was stopped at {last} places only");
+            std::fs::remove_dir_all(&outputs).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_existing_folder_is_not_touched() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(&root.path().join("checkpoint"), &fixtures::mlp());
+    let output = root.path().join("package");
+    std::fs::create_dir(&output).unwrap();
+    std::fs::write(output.join("mine.txt"), "mine").unwrap();
+    let target = TargetPreset::find("edge-board").unwrap();
+    let error = export_package(&checkpoint, &target, &output, None, unwatched!()).unwrap_err();
+    assert!(matches!(error, ExportError::Exists { .. }), "{error}");
+    assert_eq!(names(&output), ["mine.txt"]);
+    assert_eq!(names(root.path()), ["checkpoint", "package"]);
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(&root.path().join("checkpoint"), &fixtures::mlp());
+    let target = TargetPreset::find("edge-board").unwrap();
+    std::fs::write(root.path().join("file"), "").unwrap();
+    let below_a_file = root.path().join("file/package");
+    let error = export_package(&checkpoint, &target, &below_a_file, None, unwatched!()).unwrap_err().to_string();
+    assert!(error.contains("file/package"), "{error}");
+    let error = export_package(&checkpoint, &target, "/proc/package".as_ref(), None, unwatched!()).unwrap_err();
+    assert!(matches!(error, ExportError::Write(_) | ExportError::DiskSpace { .. }), "{error}");
+    let error = export_package(&checkpoint, &target, "..".as_ref(), None, unwatched!()).unwrap_err();
+    assert!(matches!(error, ExportError::Exists { .. }), "{error}");
+    assert_eq!(names(root.path()), ["checkpoint", "file"]);
+}
+
+#[test]
+fn weights_that_are_not_numbers_are_named_and_not_exported() {
+    let root = tempfile::tempdir().unwrap();
+    let mut checkpoint = checkpoint(&root.path().join("checkpoint"), &fixtures::cnn());
+    for (bad, shown) in [(f32::NAN, "NaN"), (f32::NEG_INFINITY, "-inf")] {
+        let name = "fc.bias";
+        let len = checkpoint.weights.get(name).unwrap().elem_count();
+        let mut values = vec![0.5_f32; len];
+        values[3] = bad;
+        checkpoint.weights.insert(name, Tensor::from_vec(values, len, &Device::Cpu).unwrap());
+        for target in TargetPreset::all().unwrap() {
+            let output = root.path().join("package");
+            let error = export_package(&checkpoint, &target, &output, None, unwatched!()).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(shown) && error.contains("index 3"), "{error}");
+            assert_eq!(names(root.path()), ["checkpoint"]);
+        }
+    }
+}
+
+/// One byte of any file changed, or its end cut off: the runtime does not take it for the package that was exported.
+#[test]
+fn damaged_packages_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    for (family, model, id) in
+        [("cnn", fixtures::cnn(), "edge-board"), ("llama", fixtures::llama(256, false), "cpu-x86-64")]
+    {
+        let checkpoint = checkpoint(&root.path().join(family), &model);
+        let output = root.path().join(format!("{family} package"));
+        let target = TargetPreset::find(id).unwrap();
+        export_package(&checkpoint, &target, &output, None, unwatched!()).unwrap();
+        for name in names(&output).iter().filter(|name| *name != "manifest.json") {
+            let path = output.join(name);
+            let whole = std::fs::read(&path).unwrap();
+            for place in [0, whole.len() / 3, whole.len() - 1] {
+                let mut damaged = whole.clone();
+                damaged[place] ^= 1;
+                std::fs::write(&path, &damaged).unwrap();
+                let refused = Package::open(&output).and_then(|package| package.verify_checksums());
+                let error = refused.expect_err(&format!("{name} with byte {place} changed")).to_string();
+                assert!(!error.is_empty());
+            }
+            std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+            let error = Package::open(&output).expect_err(&format!("{name} cut short")).to_string();
+            assert!(error.contains(name.as_str()), "{error}");
+            std::fs::remove_file(&path).unwrap();
+            let error = Package::open(&output).expect_err(&format!("without {name}")).to_string();
+            assert!(error.contains(name.as_str()), "{error}");
+            std::fs::write(&path, &whole).unwrap();
+        }
+        Package::open(&output).unwrap().verify_checksums().unwrap();
+    }
+}
