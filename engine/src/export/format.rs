@@ -11,6 +11,17 @@ use super::{ExportError, ModelCard, PackageFormat, TargetPreset};
 use crate::device::Watch;
 use crate::quant::{Container, QuantizedWeights, TensorPlan};
 
+/// What goes into a weight file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FormatInput<'a> {
+    /// The tensors, planned for the same container.
+    pub weights: &'a QuantizedWeights,
+    /// The model.
+    pub card: &'a ModelCard,
+    /// The parsed `tokenizer.json` of a language model.
+    pub tokenizer: Option<&'a serde_json::Value>,
+}
+
 /// One container.
 pub(super) trait WeightsFormat: std::fmt::Debug {
     /// What a tensor may look like in it.
@@ -22,25 +33,12 @@ pub(super) trait WeightsFormat: std::fmt::Debug {
     /// Size of the weight file before anything is computed, bytes.
     fn predicted_bytes(&self, plans: &[TensorPlan], card: &ModelCard) -> u64;
 
-    /// Writes the weight file; returns what the user should know. `tokenizer` is the parsed `tokenizer.json`.
-    fn write(
-        &self,
-        weights: &QuantizedWeights,
-        card: &ModelCard,
-        tokenizer: Option<&serde_json::Value>,
-        path: &Path,
-        watch: Watch<'_>,
-    ) -> Result<Vec<String>, ExportError>;
+    /// Writes the weight file; returns what the user should know.
+    fn write(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<Vec<String>, ExportError>;
 
     /// Reads the file at `path` and compares every tensor, byte by byte, with what was meant.
     /// Errors: [`ExportError::ReadBack`] naming the first difference.
-    fn compare(
-        &self,
-        weights: &QuantizedWeights,
-        card: &ModelCard,
-        path: &Path,
-        watch: Watch<'_>,
-    ) -> Result<(), ExportError>;
+    fn compare(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<(), ExportError>;
 }
 
 /// The container of `target` for this model: image models have no GGUF form.

@@ -8,7 +8,7 @@ use std::path::Path;
 use foretrain_edge::EdgeError;
 use foretrain_edge::gguf::{GgufFile, GgufWriter, TensorType};
 
-use super::format::WeightsFormat;
+use super::format::{FormatInput, WeightsFormat};
 use super::gguf_metadata::{architecture, metadata, predicted_vocabulary_bytes, vocab_size};
 use super::gguf_names::llama_cpp_name;
 use super::gguf_tokenizer::{GgufVocabulary, gguf_vocabulary};
@@ -44,14 +44,8 @@ impl WeightsFormat for GgufFormat {
         headers + tensors + predicted_vocabulary_bytes(card)
     }
 
-    fn write(
-        &self,
-        weights: &QuantizedWeights,
-        card: &ModelCard,
-        tokenizer: Option<&serde_json::Value>,
-        path: &Path,
-        watch: Watch<'_>,
-    ) -> Result<Vec<String>, ExportError> {
+    fn write(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<Vec<String>, ExportError> {
+        let FormatInput { weights, card, tokenizer } = *input;
         let failed = |error: EdgeError| ExportError::Runtime { tried: "composing model.gguf", what: error.to_string() };
         let mut writer = GgufWriter::new(architecture(card)?);
         for (key, value) in metadata(card, weights.scheme())? {
@@ -101,13 +95,8 @@ impl WeightsFormat for GgufFormat {
         }
     }
 
-    fn compare(
-        &self,
-        weights: &QuantizedWeights,
-        card: &ModelCard,
-        path: &Path,
-        watch: Watch<'_>,
-    ) -> Result<(), ExportError> {
+    fn compare(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
+        let FormatInput { weights, card, .. } = *input;
         let differs = |what: String, expected: String, found: String| ExportError::ReadBack { what, expected, found };
         let file = GgufFile::open(path)
             .map_err(|error| ExportError::Runtime { tried: "reopening model.gguf", what: error.to_string() })?;

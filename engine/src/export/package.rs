@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::config_json::{config_json, generation_config_json, tokenizer_config_json};
-use super::format::{WeightsFormat, weights_format};
+use super::format::{FormatInput, WeightsFormat, weights_format};
 use super::partial_folder::PartialFolder;
 use super::read_back::{ReadBack, read_back};
-use super::readme::{readme, run_command};
+use super::readme::{Readme, run_command};
 use super::{Blocker, Checkpoint, ExportError, ModelCard, TOKENIZER_FILE, TargetPreset};
 use crate::device::{Watch, atomic_file};
 use crate::models::Network;
@@ -152,7 +152,7 @@ impl ExportTarget for TargetPreset {
         let weights = quantize_for_target(checkpoint, self, watch)?;
         let package = PackageInput { checkpoint, target: self, weights: &weights, tokenizer, quality };
         let (format, notes) = package.fill(folder.path(), watch)?;
-        format.compare(&weights, &checkpoint.card, &folder.path().join(format.file_name()), watch)?;
+        format.compare(&package.format_input(), &folder.path().join(format.file_name()), watch)?;
         let read_back = read_back(checkpoint, &weights, folder.path(), watch)?;
         let files = file_sizes(folder.path())?;
         let package_folder = folder.publish()?;
@@ -189,17 +189,29 @@ impl PackageInput<'_> {
         let tokenizer = self.tokenizer.as_ref().map(|(_, parsed)| parsed);
         let mut notes = storage_notes(self.weights);
         let weights_path = folder.join(format.file_name());
-        notes.extend(format.write(self.weights, card, tokenizer, &weights_path, watch)?);
+        notes.extend(format.write(&self.format_input(), &weights_path, watch)?);
         write_json(&folder.join("config.json"), &config_json(card, self.target.scheme, tokenizer)?)?;
         if let Some((bytes, parsed)) = &self.tokenizer {
             atomic_file::write_bytes(&folder.join(TOKENIZER_FILE), bytes)?;
             write_json(&folder.join("tokenizer_config.json"), &tokenizer_config_json(card, Some(parsed)))?;
             write_json(&folder.join("generation_config.json"), &generation_config_json(Some(parsed)))?;
         }
-        let text = readme(card, self.target, self.weights, format.file_name(), self.quality, &notes);
-        atomic_file::write_bytes(&folder.join("README.md"), text.as_bytes())?;
+        let readme = Readme {
+            card,
+            target: self.target,
+            weights: self.weights,
+            weights_file: format.file_name(),
+            quality: self.quality,
+            notes: &notes,
+        };
+        atomic_file::write_bytes(&folder.join("README.md"), readme.text().as_bytes())?;
         write_json(&folder.join("manifest.json"), &self.manifest(folder, watch)?)?;
         Ok((format, notes))
+    }
+
+    fn format_input(&self) -> FormatInput<'_> {
+        let tokenizer = self.tokenizer.as_ref().map(|(_, parsed)| parsed);
+        FormatInput { weights: self.weights, card: &self.checkpoint.card, tokenizer }
     }
 
     fn manifest(&self, folder: &Path, watch: Watch<'_>) -> Result<Manifest, ExportError> {

@@ -29,7 +29,7 @@ const QUANTIZED_TOLERANCE: f64 = 0.15;
 pub struct ReadBack {
     /// Random inputs compared.
     pub num_inputs: u64,
-    /// ‖runtime - trainer‖₂ / ‖trainer‖₂ over all answers (logits of images, losses of next tokens).
+    /// ‖runtime - trainer‖₂ / ‖trainer - mean‖₂ over all answers (logits of images, losses of next tokens).
     pub relative_distance: f64,
     /// The largest distance that passes.
     pub tolerance: f64,
@@ -152,11 +152,107 @@ fn token_losses(network: &Network, params: &Params, tokens: &[u32]) -> Result<Ve
     Ok((normalizer - chosen)?.to_vec1()?)
 }
 
-/// ‖a - b‖₂ / ‖b‖₂.
+/// ‖a - b‖₂ / ‖b - mean(b)‖₂: the mean is taken out, because losses of next tokens all lie around ln(vocabulary),
+/// and what they have in common would hide how they differ.
 fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
     let square = |value: f64| value * value;
+    let mean = b.iter().map(|b| f64::from(*b)).sum::<f64>() / b.len().max(1) as f64;
     let distance: f64 = a.iter().zip(b).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
-    let norm: f64 = b.iter().map(|b| square(f64::from(*b))).sum();
-    // A network that answers 0 everywhere (all weights zero) is matched by answering 0.
-    if norm > 0.0 { (distance / norm).sqrt() } else { distance.sqrt() }
+    let spread: f64 = b.iter().map(|b| square(f64::from(*b) - mean)).sum();
+    // A network that answers the same everywhere (all weights zero) is matched by answering that.
+    if spread > 0.0 { (distance / spread).sqrt() } else { distance.sqrt() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::data::{DatasetSpec, SplitRecord};
+    use crate::export::{ModelCard, TargetPreset, export_package, quantize_for_target};
+    use crate::models::{LlamaConfig, ModelConfig, initial_params};
+    use crate::unwatched;
+
+    #[test]
+    fn distances() {
+        assert_eq!(relative_distance(&[1.0, 3.0], &[1.0, 3.0]), 0.0);
+        assert_eq!(relative_distance(&[3.0, 1.0], &[1.0, 3.0]), 2.0);
+        // A common offset does not make answers look alike.
+        assert_eq!(relative_distance(&[103.0, 101.0], &[101.0, 103.0]), 2.0);
+        assert_eq!(relative_distance(&[5.0], &[5.0]), 0.0);
+        assert!(relative_distance(&[f32::NAN], &[5.0]).is_nan());
+    }
+
+    fn llama(folder: &Path) -> Checkpoint {
+        let model = ModelConfig::Llama(LlamaConfig {
+            vocab_size: 20,
+            max_position_embeddings: 32,
+            hidden_size: 64,
+            intermediate_size: 64,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: false,
+            // Large, so that attention is far from even and positions matter.
+            initializer_range: 0.4,
+        });
+        let (weights, _) = initial_params(&Network::new(&model).unwrap(), 3, &Device::Cpu).unwrap();
+        let vocab: serde_json::Map<String, serde_json::Value> =
+            ('a'..='t').enumerate().map(|(id, c)| (c.to_string(), id.into())).collect();
+        let tokenizer = folder.join("tokenizer.json");
+        let words = serde_json::json!({
+            "version": "1.0", "added_tokens": [], "pre_tokenizer": null, "decoder": null,
+            "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "a" },
+        });
+        std::fs::write(&tokenizer, words.to_string()).unwrap();
+        let card = ModelCard {
+            name: "tiny".to_owned(),
+            model,
+            num_params: 0,
+            data: DatasetSpec::Grammar,
+            dataset_name: "none".to_owned(),
+            preprocessing: Preprocessing::Text,
+            split: SplitRecord { rule: "none".to_owned(), num_train: 0, num_validation: 0, num_test: 0 },
+            tier: "vanilla".to_owned(),
+            step: 0,
+            num_steps: 0,
+            validation_loss: None,
+            validation_accuracy: None,
+            version: "0".to_owned(),
+        };
+        Checkpoint { folder: folder.to_owned(), card, weights, tokenizer_json: Some(tokenizer) }
+    }
+
+    /// Mistakes that a comparison of bytes cannot see, because both sides would make them: each is noticed, in the
+    /// scheme with the widest tolerance.
+    #[test]
+    fn wrong_layouts_and_scales_do_not_pass() {
+        let root = tempfile::tempdir().unwrap();
+        let checkpoint = llama(root.path());
+        let name = "model.layers.0.self_attn.q_proj.weight";
+        let right = checkpoint.weights.get(name).unwrap().clone();
+        let target = TargetPreset::for_scheme(QuantScheme::Int8);
+        let folder = root.path().join("package");
+        let written = export_package(&checkpoint, &target, &folder, None, unwatched!()).unwrap();
+        assert!(written.read_back.relative_distance < 0.06, "{:?}", written.read_back);
+        // Rows of a head in llama.cpp's order instead of transformers'.
+        let order: Vec<u32> = (0..64_u32).map(|row| row / 16 * 16 + row % 2 * 8 + row % 16 / 2).collect();
+        let permuted = right.index_select(&Tensor::new(order, &Device::Cpu).unwrap(), 0).unwrap();
+        let mistakes = [
+            ("rows permuted", permuted),
+            ("turned", right.t().unwrap().contiguous().unwrap()),
+            ("scale halved", (&right * 0.5).unwrap()),
+            ("sign lost", right.neg().unwrap()),
+        ];
+        for (mistake, tensor) in mistakes {
+            let mut wrong = checkpoint.clone();
+            wrong.weights.insert(name, tensor);
+            let weights = quantize_for_target(&wrong, &target, unwatched!()).unwrap();
+            match read_back(&wrong, &weights, &folder, unwatched!()) {
+                Err(ExportError::ReadBack { found, .. }) => println!("{mistake}: {found}"),
+                other => panic!("{mistake} passed: {other:?}"),
+            }
+        }
+    }
 }

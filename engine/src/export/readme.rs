@@ -11,55 +11,56 @@ pub(super) fn run_command(card: &ModelCard, folder: &Path) -> String {
     format!("foretrain infer --package {} {}", quoted(&folder.to_string_lossy()), example_input(card))
 }
 
-/// The text. `weights_file`: name of the weight file; `notes`: sentences about the storage.
-pub(super) fn readme(
-    card: &ModelCard,
-    target: &TargetPreset,
-    weights: &QuantizedWeights,
-    weights_file: &str,
-    quality: Option<&Quality>,
-    notes: &[String],
-) -> String {
-    let mut text = String::new();
-    // Writing into a string cannot fail.
-    let _ = write_all(&mut text, card, target, weights, weights_file, quality, notes);
-    text
+/// What the text is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Readme<'a> {
+    pub card: &'a ModelCard,
+    pub target: &'a TargetPreset,
+    pub weights: &'a QuantizedWeights,
+    /// Name of the weight file.
+    pub weights_file: &'a str,
+    pub quality: Option<&'a Quality>,
+    /// Sentences about the storage, without their full stops.
+    pub notes: &'a [String],
 }
 
-fn write_all(
-    out: &mut String,
-    card: &ModelCard,
-    target: &TargetPreset,
-    weights: &QuantizedWeights,
-    weights_file: &str,
-    quality: Option<&Quality>,
-    notes: &[String],
-) -> std::fmt::Result {
-    let scheme = weights.scheme().label();
-    writeln!(out, "# {}\n", card.name)?;
-    writeln!(
-        out,
-        "A {} with {}, trained on {} and stored as {scheme} for: {} ({}).\n",
-        card.family(),
-        card.size_label(),
-        card.dataset_name,
-        target.name,
-        target.examples
-    )?;
-    writeln!(out, "## Run it\n\nIn this folder:\n\n```sh")?;
-    let verb = if card.is_language_model() { "run" } else { "classify" };
-    writeln!(out, "foretrain-edge {verb} --package . {}", example_input(card))?;
-    writeln!(out, "foretrain infer --package . {}", example_input(card))?;
-    writeln!(out, "```\n")?;
-    write_other_runtimes(out, card, weights.scheme(), weights_file, notes)?;
-    write_quality(out, card, weights, quality)?;
-    writeln!(out, "## Storage\n\n{}.\n", target.why)?;
-    for note in notes {
-        writeln!(out, "- {note}.")?;
+impl Readme<'_> {
+    /// The text, in Markdown.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string cannot fail.
+        let _ = self.write(&mut text);
+        text
     }
-    write_provenance(out, card)?;
-    write_limits(out, card, weights.scheme())?;
-    writeln!(out, "## Files\n\nSizes and SHA-256 of every file are in `manifest.json`.")
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let Self { card, target, weights, notes, .. } = *self;
+        writeln!(out, "# {}\n", card.name)?;
+        writeln!(
+            out,
+            "A {} with {}, trained on {} and stored as {} for: {} ({}).\n",
+            card.family(),
+            card.size_label(),
+            card.dataset_name,
+            weights.scheme().label(),
+            target.name,
+            target.examples
+        )?;
+        writeln!(out, "## Run it\n\nIn this folder:\n\n```sh")?;
+        let verb = if card.is_language_model() { "run" } else { "classify" };
+        writeln!(out, "foretrain-edge {verb} --package . {}", example_input(card))?;
+        writeln!(out, "foretrain infer --package . {}", example_input(card))?;
+        writeln!(out, "```\n")?;
+        write_other_runtimes(out, card, weights.scheme(), self.weights_file, notes)?;
+        write_quality(out, card, weights, self.quality)?;
+        writeln!(out, "## Storage\n\n{}.\n", target.why)?;
+        for note in notes {
+            writeln!(out, "- {note}.")?;
+        }
+        write_provenance(out, card)?;
+        write_limits(out, card, weights.scheme())?;
+        writeln!(out, "## Files\n\nSizes and SHA-256 of every file are in `manifest.json`.")
+    }
 }
 
 fn write_other_runtimes(

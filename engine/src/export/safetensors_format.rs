@@ -8,7 +8,7 @@ use std::path::Path;
 
 use safetensors::Dtype;
 
-use super::format::WeightsFormat;
+use super::format::{FormatInput, WeightsFormat};
 use super::weights_file::{WeightEntry, WeightsReader, header_bytes, tensor_bytes, write_safetensors};
 use super::{ExportError, ModelCard};
 use crate::device::Watch;
@@ -29,8 +29,9 @@ pub fn write_quantized(
     path: &Path,
     watch: Watch<'_>,
 ) -> Result<(), ExportError> {
-    SafetensorsFormat.write(weights, card, None, path, watch)?;
-    SafetensorsFormat.compare(weights, card, path, watch)
+    let input = FormatInput { weights, card, tokenizer: None };
+    SafetensorsFormat.write(&input, path, watch)?;
+    SafetensorsFormat.compare(&input, path, watch)
 }
 
 impl WeightsFormat for SafetensorsFormat {
@@ -48,27 +49,16 @@ impl WeightsFormat for SafetensorsFormat {
         (header_bytes(&entries, &metadata(plans.iter())).len() + data) as u64
     }
 
-    fn write(
-        &self,
-        weights: &QuantizedWeights,
-        _card: &ModelCard,
-        _tokenizer: Option<&serde_json::Value>,
-        path: &Path,
-        watch: Watch<'_>,
-    ) -> Result<Vec<String>, ExportError> {
+    fn write(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<Vec<String>, ExportError> {
+        let weights = input.weights;
         let plans = || weights.tensors().iter().map(|tensor| &tensor.plan);
         let entries: Vec<WeightEntry> = plans().flat_map(entries).collect();
         write_safetensors(path, &entries, &metadata(plans()), watch, |name| stored_bytes(weights, name))?;
         Ok(Vec::new())
     }
 
-    fn compare(
-        &self,
-        weights: &QuantizedWeights,
-        _card: &ModelCard,
-        path: &Path,
-        watch: Watch<'_>,
-    ) -> Result<(), ExportError> {
+    fn compare(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
+        let weights = input.weights;
         let mut reader = WeightsReader::open(path)?;
         let wanted: Vec<WeightEntry> = weights.tensors().iter().flat_map(|tensor| entries(&tensor.plan)).collect();
         let differs = |what: String, expected: String, found: String| ExportError::ReadBack { what, expected, found };
