@@ -214,6 +214,7 @@ mod tests {
             dataset_name: "none".to_owned(),
             preprocessing: Preprocessing::Text,
             split: SplitRecord { rule: "none".to_owned(), num_train: 0, num_validation: 0, num_test: 0 },
+            sequence_length: None,
             tier: "vanilla".to_owned(),
             step: 0,
             num_steps: 0,

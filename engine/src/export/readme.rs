@@ -157,6 +157,12 @@ fn write_limits(out: &mut String, card: &ModelCard, scheme: QuantScheme) -> std:
             )?;
             if let Some(positions) = card.model.max_positions() {
                 writeln!(out, "- It sees at most {positions} tokens at once.")?;
+                if let Some(trained) = card.sequence_length.filter(|trained| *trained < positions) {
+                    writeln!(
+                        out,
+                        "- It was trained on {trained} tokens at a time: positions past that were never learned."
+                    )?;
+                }
             }
         }
     }

@@ -102,6 +102,7 @@ pub fn card(model: &ModelConfig) -> ModelCard {
         dataset_name: "A fixture".to_owned(),
         preprocessing,
         split: SplitRecord { rule: "none".to_owned(), num_train: 9, num_validation: 3, num_test: 0 },
+        sequence_length: model.max_positions().map(|positions| positions / 2),
         tier: "vanilla".to_owned(),
         step: 20,
         num_steps: 20,
