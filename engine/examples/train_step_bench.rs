@@ -1,27 +1,37 @@
 //! Times of a forward pass and of a full training step of the image models: our operations against candle's own.
 //!
-//! `cargo run -p foretrain-engine --release --example train_step_bench [seconds per case]`
+//! `cargo run -p foretrain-engine --release --example train_step_bench [seconds per case [model [ours]]]`
+//! (`model`: a preset or `all`; `ours` leaves candle out.)
 //!
-//! Both sides take turns in one run, so that a busy machine disturbs them alike: trust the ratios.
+//! Both sides take turns in one run, so that a busy machine disturbs them alike: trust the ratios. On Linux processor
+//! time is shown beside wall time, summed over threads: it is what a busy machine disturbs least.
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use candle_core::{Device, Result, Tensor, Var};
 use foretrain_engine::models::{DataShape, Forward, Mode, ModelPreset, Network, ParamStore, Params, initial_params};
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let seconds: f64 = std::env::args().nth(1).map_or(Ok(3.0), |text| text.parse())?;
+    let mut arguments = std::env::args().skip(1);
+    let seconds: f64 = arguments.next().map_or(Ok(3.0), |text| text.parse())?;
+    let model = arguments.next().unwrap_or_else(|| "all".to_owned());
+    let with_candle = arguments.next().as_deref() != Some("ours");
     let mnist = DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 };
     let cifar = DataShape::Images { channels: 3, height: 32, width: 32, num_classes: 10 };
-    println!("{} threads; ms, median of runs within {seconds} s", rayon::current_num_threads());
-    println!("model        batch | forward: ours  candle  ratio | step: ours  candle  ratio | images/s");
+    println!("{} threads; medians within {seconds} s a case; wall ms (processor ms)", rayon::current_num_threads());
+    println!(
+        "model        batch | forward: ours            candle         ratio | step: ours               candle         ratio | images/s"
+    );
     for (preset, data, batch) in [
         (ModelPreset::MnistCnn, mnist, 64),
         (ModelPreset::MnistCnn, mnist, 256),
         (ModelPreset::ResNet20, cifar, 128),
         (ModelPreset::ResNet18, cifar, 32),
     ] {
+        if model != "all" && model != preset.label() {
+            continue;
+        }
         let network = Network::new(&preset.config(data)?)?;
         let case = Case::new(&network, data, batch)?;
         let ours = |params: &Params| -> Result<Tensor> {
@@ -29,41 +39,73 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             network.forward(&pass, &case.x).map_err(candle_core::Error::wrap)
         };
         let theirs = |params: &Params| composed::logits(preset, params, &case.x);
-        let difference = {
+        let difference = if !with_candle {
+            f32::NAN
+        } else {
             let params = case.store.detached();
             (ours(&params)? - theirs(&params)?)?.abs()?.max_all()?.to_scalar::<f32>()?
         };
-        let mut times: [Vec<Duration>; 4] = Default::default();
+        let mut times: [Vec<Time>; 4] = Default::default();
         let start = Instant::now();
-        while times[3].len() < 3 || start.elapsed().as_secs_f64() < seconds {
+        while times[2].len() < 2 || start.elapsed().as_secs_f64() < seconds {
             let params = case.store.detached();
             times[0].push(timed(|| ours(&params))?);
-            times[1].push(timed(|| theirs(&params))?);
             times[2].push(timed(|| case.step(&ours))?);
-            times[3].push(timed(|| case.step(&theirs))?);
+            if with_candle {
+                times[1].push(timed(|| theirs(&params))?);
+                times[3].push(timed(|| case.step(&theirs))?);
+            }
         }
-        let [a, b, c, d] = times.map(median_ms);
+        let [a, b, c, d] = times.map(median);
         let label = preset.label();
-        let rate = batch as f64 / c * 1e3;
+        let rate = batch as f64 / c.wall * 1e3;
+        let (forward, step) = (b.processor / a.processor, d.processor / c.processor);
         println!(
-            "{label:<12} {batch:>5} | {a:>13.2} {b:>7.2} {:>5.2}x | {c:>10.2} {d:>7.2} {:>5.2}x | {rate:>8.0}   (logits differ by {difference:.0e})",
-            b / a,
-            d / c
+            "{label:<12} {batch:>5} | {a} {b} {forward:>5.1}x | {c} {d} {step:>5.1}x | {rate:>8.0}   (logits differ by {difference:.0e})",
         );
     }
     Ok(())
 }
 
-/// The time of `work`, with what it returns dropped inside.
-fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<Duration> {
-    let start = Instant::now();
-    drop(work()?);
-    Ok(start.elapsed())
+/// Milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct Time {
+    wall: f64,
+    processor: f64,
 }
 
-fn median_ms(mut times: Vec<Duration>) -> f64 {
-    times.sort();
-    times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:>9.2} ({:>9.2})", self.wall, self.processor)
+    }
+}
+
+/// The time of `work`, with what it returns dropped inside.
+fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<Time> {
+    let (start, processor) = (Instant::now(), processor_ms());
+    drop(work()?);
+    Ok(Time { wall: start.elapsed().as_secs_f64() * 1e3, processor: processor_ms() - processor })
+}
+
+/// Processor time of all threads of this process so far; not a number where the system does not tell.
+fn processor_ms() -> f64 {
+    let thread = |entry: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(entry.ok()?.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    match std::fs::read_dir("/proc/self/task") {
+        Ok(threads) => threads.filter_map(thread).sum::<f64>() / 1e6,
+        Err(_) => f64::NAN,
+    }
+}
+
+fn median(times: Vec<Time>) -> Time {
+    let of = |part: fn(&Time) -> f64| {
+        let mut values: Vec<f64> = times.iter().map(part).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    Time { wall: of(|time| time.wall), processor: of(|time| time.processor) }
 }
 
 struct Case {
