@@ -1,5 +1,6 @@
 //! The two inner loops: sums of shifted rows (forward and input gradient), dot products of rows (weight gradient).
 #![allow(unsafe_code, reason = "raw loads and stores in the inner loops; bounds are asserted before them")]
+#![allow(clippy::needless_range_loop, reason = "indexes keep the arrays in registers; iterators copy them to memory")]
 
 use super::plan::MAX_WIDTH;
 use crate::models::ops::lanes::{Kernel, Lanes, Vectors};
@@ -74,20 +75,20 @@ unsafe fn shifted_tile<L: Lanes, const M: usize, const N: usize>(
         for &offset in offsets {
             let row = rows.add(offset);
             let mut x = [L::zero(); N];
-            for (n, x) in x.iter_mut().enumerate() {
-                *x = L::load(row.add(n * L::WIDTH));
+            for n in 0..N {
+                x[n] = L::load(row.add(n * L::WIDTH));
             }
-            for (m, sums) in sums.iter_mut().enumerate() {
+            for m in 0..M {
                 let w = L::splat(*weight.add(m));
-                for (sum, x) in sums.iter_mut().zip(x) {
-                    *sum = L::multiply_add(x, w, *sum);
+                for n in 0..N {
+                    sums[m][n] = L::multiply_add(x[n], w, sums[m][n]);
                 }
             }
             weight = weight.add(BLOCK);
         }
-        for (m, sums) in sums.into_iter().enumerate() {
-            for (n, sum) in sums.into_iter().enumerate() {
-                L::store(out.add(m * out_row + n * L::WIDTH), sum);
+        for m in 0..M {
+            for n in 0..N {
+                L::store(out.add(m * out_row + n * L::WIDTH), sums[m][n]);
             }
         }
     }
@@ -164,13 +165,13 @@ impl<T: Vectors> Tile<'_, '_, T> {
             let mut sums = [[L::zero(); N]; M];
             for at in (0..len).step_by(L::WIDTH) {
                 let mut x = [L::zero(); N];
-                for (x, row) in x.iter_mut().zip(rows) {
-                    *x = L::load(row.add(at));
+                for n in 0..N {
+                    x[n] = L::load(rows[n].add(at));
                 }
-                for (sums, gradient) in sums.iter_mut().zip(gradients) {
-                    let g = L::load(gradient.add(at));
-                    for (sum, x) in sums.iter_mut().zip(x) {
-                        *sum = L::multiply_add(g, x, *sum);
+                for m in 0..M {
+                    let g = L::load(gradients[m].add(at));
+                    for n in 0..N {
+                        sums[m][n] = L::multiply_add(g, x[n], sums[m][n]);
                     }
                 }
             }
