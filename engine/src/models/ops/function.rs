@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::real::Real;
 
@@ -26,8 +26,17 @@ pub(super) fn record<T: Real>(
     if values.len() != shape.elem_count() {
         bail!("recording a function: expected {} values for {shape:?}, found {}", shape.elem_count(), values.len());
     }
+    record_storage(inputs, (T::to_cpu_storage_owned(values), shape), backward)
+}
+
+/// The same for a value that is already what candle stores. Errors: no inputs.
+pub(super) fn record_storage(
+    inputs: &[&Tensor],
+    (values, shape): (CpuStorage, Shape),
+    backward: impl Fn(&Tensor, &Tensor) -> Result<InputGradients> + Send + Sync + 'static,
+) -> Result<Tensor> {
     let Some((first, rest)) = inputs.split_first() else {
-        return Tensor::from_vec(values, shape, &Device::Cpu);
+        bail!("recording a function: expected at least one input");
     };
     let handed = Handed(Arc::new(Mutex::new(Vec::new())));
     let mut chain: Option<Tensor> = None;
@@ -38,8 +47,8 @@ pub(super) fn record<T: Real>(
             Some(before) => before.apply_op2(input, link)?,
         });
     }
-    let value = Mutex::new(Some(T::to_cpu_storage_owned(values)));
-    let node = Node { value, shape, backward: Box::new(backward), handed };
+    let value = Mutex::new(Some(values));
+    let node = Node { value, shape, backward: Box::new(backward), wants_first: first.track_op(), handed };
     match chain {
         None => first.apply_op1(node),
         Some(chain) => first.apply_op2(&chain, node),
@@ -107,6 +116,8 @@ struct Node {
     value: Mutex<Option<CpuStorage>>,
     shape: Shape,
     backward: Box<Backward>,
+    /// The first input is tracked.
+    wants_first: bool,
     handed: Handed,
 }
 
@@ -121,7 +132,7 @@ impl Node {
     /// The first input's gradient; the others are left for the links.
     fn gradient(&self, output: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let mut gradients = (self.backward)(output, &gradient.contiguous()?)?.into_iter();
-        let first = gradients.next().flatten();
+        let first = gradients.next().flatten().filter(|_| self.wants_first);
         *self.handed.lock() = gradients.collect();
         Ok(first)
     }
@@ -165,7 +176,7 @@ impl CustomOp2 for Node {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use candle_core::Var;
+    use candle_core::{Device, Var};
 
     use super::*;
 
