@@ -161,3 +161,43 @@ fn every_screen_opens_by_key_and_names_its_controls() {
     harness.run();
     harness.get_by_label("Shortcuts");
 }
+
+/// Asks the window to close, as the system's button does.
+fn ask_to_close(harness: &mut egui_kittest::Harness<'static, foretrain::app::App>) {
+    let viewport = harness.input_mut().viewports.entry(egui::ViewportId::ROOT).or_default();
+    viewport.events.push(egui::ViewportEvent::Close);
+}
+
+fn closes(harness: &egui_kittest::Harness<'static, foretrain::app::App>) -> bool {
+    let viewports = &harness.output().viewport_output;
+    viewports.values().any(|viewport| viewport.commands.contains(&egui::ViewportCommand::Close))
+}
+
+#[test]
+fn closing_during_a_run_asks_saves_and_then_closes() {
+    let mut harness = scene::window_with(scene::snapshot(50, RunStatus::Training), ThemeChoice::Dark);
+    ask_to_close(&mut harness);
+    harness.step();
+    harness.run();
+    harness.get_by_label("A run is going on");
+    harness.get_by_label("Stop, save and close").click();
+    harness.run();
+    assert_eq!(commands(&mut harness), [Command::Stop]);
+    assert!(!closes(&harness), "the run has not ended yet");
+    let ended = scene::snapshot(51, RunStatus::Ended(StopReason::User));
+    harness.state_mut().show_snapshot(ended.into());
+    harness.step();
+    assert!(closes(&harness));
+}
+
+#[test]
+fn closing_can_be_taken_back() {
+    let mut harness = scene::window_with(scene::snapshot(50, RunStatus::Training), ThemeChoice::Light);
+    ask_to_close(&mut harness);
+    harness.step();
+    harness.run();
+    harness.get_by_label("Keep training").click();
+    harness.run();
+    assert!(harness.query_by_label("A run is going on").is_none());
+    assert_eq!(commands(&mut harness), []);
+}

@@ -179,8 +179,8 @@ fn plot_ui(ui: &mut Ui, p: &'static Palette, view: PlotView, about: Readout<'_>,
         .allow_drag(Vec2b::new(true, false))
         .allow_axis_zoom_drag(Vec2b::new(false, true))
         .set_margin_fraction(vec2(0.0, 0.08))
-        .x_grid_spacer(|input| grid(input, 48.0))
-        .y_grid_spacer(move |input| if is_log { log_grid(input) } else { grid(input, 26.0) })
+        .x_grid_spacer(|input| grid(input, 48.0, 1.0))
+        .y_grid_spacer(move |input| if is_log { log_grid(input) } else { grid(input, 26.0, 0.0) })
         .include_x(0.0)
         .include_x(view.x_end)
         .custom_x_axes(vec![
@@ -199,6 +199,10 @@ fn plot_ui(ui: &mut Ui, p: &'static Palette, view: PlotView, about: Readout<'_>,
         .cursor_color(p.text_weak)
         .show_background(false)
         .label_formatter(|_| None);
+    let is_empty = curves.iter().all(|curve| curve.series.is_empty());
+    if is_empty {
+        plot = plot.include_y(0.0).include_y(1.0).show_axes(false).show_grid(false);
+    }
     if view.reset {
         plot = plot.reset();
     }
@@ -214,6 +218,11 @@ fn plot_ui(ui: &mut Ui, p: &'static Palette, view: PlotView, about: Readout<'_>,
             plot_ui.hline(HLine::new("Limit", limit).color(p.limit).width(1.2).style(LineStyle::dashed_dense()));
         }
     });
+    if is_empty {
+        let font = egui::FontId::proportional(font::SMALL + 0.5);
+        let center = shown.transform.frame().center();
+        ui.painter().text(center, egui::Align2::CENTER_CENTER, "Nothing measured yet", font, p.text_weak);
+    }
     let bounds = *shown.transform.bounds();
     let frame = *shown.transform.frame();
     ui.ctx().accesskit_node_builder(shown.response.id, |node| {
@@ -304,10 +313,10 @@ fn scaled([x, y]: [f64; 2], is_log: bool) -> Option<[f64; 2]> {
     }
 }
 
-/// Marks at 1, 2 or 5 times a power of ten, at least `distance` pixels apart.
-fn grid(input: GridInput, distance: f64) -> Vec<GridMark> {
+/// Marks at 1, 2 or 5 times a power of ten, at least `distance` pixels and `least_step` apart.
+fn grid(input: GridInput, distance: f64, least_step: f64) -> Vec<GridMark> {
     // egui_plot hands over the value of 8 pixels.
-    let least = input.base_step_size * distance / 8.0;
+    let least = (input.base_step_size * distance / 8.0).max(least_step);
     let (low, high) = input.bounds;
     if !(least.is_finite() && least > 0.0 && low.is_finite() && high.is_finite()) {
         return Vec::new();
@@ -373,10 +382,10 @@ mod tests {
 
     #[test]
     fn marks_are_round_and_apart() {
-        let values: Vec<f64> = grid(input(0.0, 1200.0, 330.0), 48.0).iter().map(|mark| mark.value).collect();
+        let values: Vec<f64> = grid(input(0.0, 1200.0, 330.0), 48.0, 1.0).iter().map(|mark| mark.value).collect();
         assert_eq!(values, [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0, 1200.0]);
-        assert!(grid(input(0.0, f64::NAN, 100.0), 48.0).is_empty());
-        assert!(grid(input(1.0, 1.0, 100.0), 48.0).is_empty());
+        assert!(grid(input(0.0, f64::NAN, 100.0), 48.0, 1.0).is_empty());
+        assert!(grid(input(1.0, 1.0, 100.0), 48.0, 0.0).is_empty());
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub fn run_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui
             let width = ui.available_width();
             ui.take_available_height();
             Panel::right("run-samples")
-                .default_size((width * 0.46).max(240.0))
+                .default_size((width * 0.42).max(240.0))
                 .size_range(220.0..=(width - 260.0).max(240.0))
                 .resizable(true)
                 .frame(Frame::new().inner_margin(Margin { left: edge, right: 0, top: 0, bottom: 0 }))

@@ -104,37 +104,48 @@ fn gauges_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
         let share = ratio(gpu.used_bytes, gpu.total_bytes);
         let text = format!("{} of {}", number::bytes(gpu.used_bytes), number::bytes(gpu.total_bytes));
         gauge_ui(ui, p, &format!("GPU {index} memory"), share, &text, None);
-        gauge_ui(ui, p, &format!("GPU {index} load"), gpu.load, &number::percent(gpu.load.into()), None);
+        load_ui(ui, p, &format!("GPU {index} load"), gpu.load);
     }
     let budget = run.plan.as_ref().map_or(gauges.system_total_bytes, |plan| plan.budget_bytes);
     let estimate = run.plan.as_ref().map(|plan| ratio(plan.total_bytes(), budget));
-    let text = format!("{} of {} budget", number::bytes(gauges.process_bytes), number::bytes(budget));
+    let text = format!("{} of {}", number::bytes(gauges.process_bytes), number::bytes(budget));
     gauge_ui(ui, p, "This program", ratio(gauges.process_bytes, budget), &text, estimate);
     if estimate.is_some() {
         let peak = number::bytes(gauges.process_peak_bytes);
-        hint_ui(ui, &format!("Peak {peak}; the mark is the estimate"));
+        hint_ui(ui, &format!("of the budget; peak {peak}, the mark is the estimate"));
     }
     let text = format!("{} of {}", number::bytes(gauges.system_used_bytes), number::bytes(gauges.system_total_bytes));
     gauge_ui(ui, p, "Machine memory", ratio(gauges.system_used_bytes, gauges.system_total_bytes), &text, None);
-    gauge_ui(ui, p, "Processor load", gauges.cpu_load, &number::percent(gauges.cpu_load.into()), None);
+    load_ui(ui, p, "Processor load", gauges.cpu_load);
 }
 
 fn ratio(part: u64, whole: u64) -> f32 {
     if whole == 0 { 0.0 } else { part as f32 / whole as f32 }
 }
 
+/// A full load is what training wants: no warning color.
+fn load_ui(ui: &mut Ui, p: &Palette, name: &str, share: f32) {
+    bar_ui(ui, name, share, &number::percent(share.into()), None, p.measured);
+}
+
+/// A memory gauge, which warns when it is nearly full.
 fn gauge_ui(ui: &mut Ui, p: &Palette, name: &str, share: f32, text: &str, mark: Option<f32>) {
+    let color = if share > 0.95 {
+        p.bad
+    } else if share > 0.8 {
+        p.warn
+    } else {
+        p.measured
+    };
+    bar_ui(ui, name, share, text, mark, color);
+}
+
+fn bar_ui(ui: &mut Ui, name: &str, share: f32, text: &str, mark: Option<f32>, color: Color32) {
+    let p = palette(ui);
     ui.vertical(|ui| {
         ui.spacing_mut().item_spacing.y = 3.0;
         ui.spacing_mut().interact_size.y = 18.0;
         pair_ui(ui, p, name, text);
-        let color = if share > 0.95 {
-            p.bad
-        } else if share > 0.8 {
-            p.warn
-        } else {
-            p.measured
-        };
         meter_ui(ui, name, share, color, mark);
     });
 }
