@@ -236,7 +236,7 @@ mod tests {
         let target = TargetPreset::for_scheme(QuantScheme::Int8);
         let folder = root.path().join("package");
         let written = export_package(&checkpoint, &target, &folder, None, unwatched!()).unwrap();
-        assert!(written.read_back.relative_distance < 0.06, "{:?}", written.read_back);
+        assert!(written.read_back.relative_distance < 0.12, "{:?}", written.read_back);
         // Rows of a head in llama.cpp's order instead of transformers'.
         let order: Vec<u32> = (0..64_u32).map(|row| row / 16 * 16 + row % 2 * 8 + row % 16 / 2).collect();
         let permuted = right.index_select(&Tensor::new(order, &Device::Cpu).unwrap(), 0).unwrap();
