@@ -251,7 +251,7 @@ mod tests {
             wrong.weights.insert(name, tensor);
             let weights = quantize_for_target(&wrong, &target, unwatched!()).unwrap();
             match read_back(&wrong, &weights, &folder, unwatched!()) {
-                Err(ExportError::ReadBack { found, .. }) => println!("{mistake}: {found}"),
+                Err(ExportError::ReadBack { found, .. }) => assert!(!found.is_empty(), "{mistake}"),
                 other => panic!("{mistake} passed: {other:?}"),
             }
         }
