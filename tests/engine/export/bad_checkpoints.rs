@@ -97,13 +97,13 @@ fn weights_of_another_model() {
     let name = "transformer.h.0.attn.c_attn.weight";
     check(
         |folder| {
-            rewrite(folder, |params| params.insert(name, Tensor::zeros((64, 64), DType::F32, &Device::Cpu).unwrap()))
+            rewrite(folder, |params| params.insert(name, Tensor::zeros((64, 64), DType::F32, &Device::Cpu).unwrap()));
         },
         &[name, "[64, 192]", "[64, 64]", "model.safetensors"],
     );
     check(
         |folder| {
-            rewrite(folder, |params| params.insert(name, Tensor::zeros((64, 192), DType::F16, &Device::Cpu).unwrap()))
+            rewrite(folder, |params| params.insert(name, Tensor::zeros((64, 192), DType::F16, &Device::Cpu).unwrap()));
         },
         &[name, "F32", "F16", "model.safetensors"],
     );
@@ -113,7 +113,7 @@ fn weights_of_another_model() {
     );
     check(
         |folder| {
-            rewrite(folder, |params| params.insert("stranger", Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap()))
+            rewrite(folder, |params| params.insert("stranger", Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap()));
         },
         &["stranger", "model.safetensors"],
     );

@@ -30,7 +30,6 @@ fn every_target_takes_every_family_and_answers_alike() {
             let output = root.path().join(format!("{family} {}", target.id));
             let written = export_package(&checkpoint, &target, &output, None, unwatched!())
                 .unwrap_or_else(|error| panic!("{family} for {}: {error}", target.id));
-            println!("{family:24} {:20} {:.5}", target.id, written.read_back.relative_distance);
             let package = Package::open(&output).unwrap();
             assert_eq!(package.weight_bytes(), written.weight_bytes, "{family} for {}", target.id);
             assert_eq!(matches!(package.kind(), PackageKind::Text), checkpoint.card.is_language_model());
