@@ -214,8 +214,8 @@ fn tokens_ui(tokens: &[TokenPreview], ui: &mut Ui) {
             ..TextFormat::default()
         };
         // A token that is only a line break would be invisible.
-        job.append(&token.text.replace('\n', "↵\n"), 0.0, format);
+        job.append(&token.text.replace('\n', "¶\n"), 0.0, format);
     }
     ui.label(job);
-    hint_ui(ui, "Each change of color is a token boundary; ↵ is a line break.");
+    hint_ui(ui, "Each change of color is a token boundary; ¶ is a line break.");
 }
