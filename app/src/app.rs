@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use eframe::Storage;
 use egui::{CentralPanel, Frame, Panel};
@@ -191,12 +192,16 @@ impl eframe::App for App {
         self.link.send(Vec::new());
         if self.link.is_busy() {
             // The engine wakes us when something happened, not when its queue has room again.
-            ctx.request_repaint_after(std::time::Duration::from_millis(100));
+            ctx.request_repaint_after(Duration::from_millis(100));
         }
         self.guard_closing(ctx);
     }
 
-    fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
+    fn ui(&mut self, ui: &mut egui::Ui, frame: &mut eframe::Frame) {
+        let took = frame.info().cpu_usage.map(Duration::from_secs_f32);
+        if let Some(rate) = self.live.frames.count(ui.input(|input| input.time), took) {
+            tracing::debug!("{:.0} frames a second, the longest took {:.1} ms", rate.per_second, rate.longest_ms);
+        }
         self.window_ui(ui);
     }
 

@@ -65,27 +65,24 @@ fn has_display() -> bool {
     true
 }
 
-/// A falling curve that goes on as a forecast: drawn here, so that no image file is needed.
+/// The application icon.
+const ICON_PNG: &[u8] = include_bytes!("../../assets/icon-256.png");
+
+/// The icon's pixels; none when the picture cannot be read, because a window without one is still a window.
 fn icon() -> egui::IconData {
-    const SIDE: usize = 64;
-    let mut rgba = Vec::with_capacity(SIDE * SIDE * 4);
-    for y in 0..SIDE {
-        for x in 0..SIDE {
-            let (u, v) = (x as f32 / SIDE as f32, y as f32 / SIDE as f32);
-            let curve = 0.78 - 0.6 * (-3.2 * u).exp();
-            let is_forecast = u > 0.58;
-            let is_dash = !is_forecast || ((u - 0.58) * 14.0).fract() < 0.6;
-            let distance = (v - curve).abs();
-            let corner = (u - 0.5).abs().max((v - 0.5).abs());
-            let color: [u8; 4] = if corner > 0.48 {
-                [0, 0, 0, 0]
-            } else if distance < 0.045 && is_dash && (0.1..0.9).contains(&u) {
-                if is_forecast { [0xf0, 0xa6, 0x30, 0xff] } else { [0x5a, 0xa9, 0xf0, 0xff] }
-            } else {
-                [0x13, 0x17, 0x1e, 0xff]
-            };
-            rgba.extend(color);
-        }
+    eframe::icon_data::from_png_bytes(ICON_PNG).unwrap_or_else(|error| {
+        tracing::warn!("reading the built-in icon: {error}");
+        egui::IconData::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_icon_can_be_read() {
+        let icon = icon();
+        assert_eq!((icon.width, icon.height), (256, 256));
     }
-    egui::IconData { rgba, width: SIDE as u32, height: SIDE as u32 }
 }

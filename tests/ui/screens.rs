@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use egui::accesskit::Role;
 use egui::{Key, Modifiers};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
@@ -14,8 +15,8 @@ use foretrain_engine::models::{DataShape, ModelPreset};
 use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{
     Answer, AnswerOutput, Command, DataPreview, Event, EventKind, ExportReport, Failure, ImagePreview, InferInput,
-    JobId, LoadedRun, ModelReport, PreviewExamples, QuantizeReport, RunStatus, RunSummary, StopReason, TargetFit,
-    TokenPreview,
+    JobId, LoadedRun, ModelReport, ModelSource, PreviewExamples, QuantizeReport, RunStatus, RunSummary, StopReason,
+    TargetFit, TokenPreview,
 };
 
 use crate::scene;
@@ -179,6 +180,9 @@ fn chosen_runs_are_read_and_laid_over_each_other() {
     harness.run_steps(20);
     assert!(harness.get_all_by_value("Final figures").count() >= 1);
     assert!(harness.get_all_by_value("300").count() >= 1, "the steps of a run stand in the table");
+    harness.get_by_label("Training loss over steps");
+    click(&mut harness, "Seconds in steps");
+    harness.get_by_label("Training loss over seconds");
 }
 
 fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
@@ -194,7 +198,8 @@ fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
     let blocker = Blocker { what: "needs 14 GB, the target has 1 GB".to_owned(), remedy: "Choose ternary".to_owned() };
     ModelReport {
         input: "/runs/first".into(),
-        checkpoint: "/runs/first/checkpoints/step-00000400".into(),
+        folder: "/runs/first/checkpoints/step-00000400".into(),
+        source: ModelSource::Checkpoint,
         card: ModelCard {
             name: "First, run".to_owned(),
             model: model.config(shape).unwrap(),
@@ -299,6 +304,9 @@ fn one_click_exports_for_a_target_that_can_take_the_model() {
     harness.get_by_label("93.07%");
     harness.get_by_label("Copy the command");
     harness.get_by_label("foretrain infer --package first");
+    click(&mut harness, "Try this package");
+    let saved = harness.state().saved();
+    assert_eq!((saved.screen, saved.trial.package.as_str()), (Screen::Try, "/packages/first-run-step400-cpu"));
 }
 
 fn answers(output: impl Fn(QuantScheme) -> AnswerOutput) -> EventKind {
@@ -327,6 +335,51 @@ fn a_drawing_is_answered_in_three_precisions() {
     harness.get_by_label("differs from full precision");
     click(&mut harness, "Clear");
     assert!(harness.query_by_label("differs from full precision").is_none());
+}
+
+#[test]
+fn an_image_file_is_read_and_answered() {
+    let mut harness = window_with_model(Screen::Try, ModelPreset::MnistCnn, IMAGES);
+    harness.get_by_role_and_label(Role::TextInput, "File").focus();
+    harness.run_steps(2);
+    harness.get_by_role_and_label(Role::TextInput, "File").type_text("/pictures/seven.png");
+    harness.run_steps(2);
+    click(&mut harness, "Load image");
+    let sent = commands(&mut harness);
+    let [Command::ReadImage(job, read)] = sent.as_slice() else { panic!("expected ReadImage, found {sent:?}") };
+    assert_eq!((read.path.to_str(), read.shape), (Some("/pictures/seven.png"), (1, 28, 28)));
+    tell(&mut harness, *job, EventKind::ImageRead(vec![200; 784].into()));
+    let sent = commands(&mut harness);
+    let [Command::Infer(_, infer)] = sent.as_slice() else { panic!("expected Infer, found {sent:?}") };
+    assert_eq!(infer.prompt, InferInput::Image { pixels: vec![200; 784] });
+}
+
+#[test]
+fn an_exported_package_is_tried_as_it_is() {
+    let mut harness = window_with_model(Screen::Try, ModelPreset::MnistCnn, IMAGES);
+    harness.state_mut().saved_mut().trial.package = "/packages/digits".to_owned();
+    click(&mut harness, "A package");
+    harness.run_steps(30);
+    let sent = commands(&mut harness);
+    let [Command::Describe(job, folder)] = sent.as_slice() else { panic!("expected Describe, found {sent:?}") };
+    assert_eq!(folder.to_str(), Some("/packages/digits"));
+    let package = ModelReport {
+        input: folder.clone(),
+        folder: folder.clone(),
+        source: ModelSource::Package(QuantScheme::Ternary),
+        targets: Vec::new(),
+        ..report(ModelPreset::MnistCnn, IMAGES)
+    };
+    tell(&mut harness, *job, EventKind::Described(Arc::new(package)));
+    harness.get_by_label("ternary");
+    harness.get_by_label("The package's answer appears here.");
+    harness.get_by_label("Canvas to draw on").focus();
+    harness.run_steps(2);
+    harness.key_press_modifiers(Modifiers::SHIFT, Key::ArrowRight);
+    harness.run_steps(3);
+    let sent = commands(&mut harness);
+    let [Command::Infer(_, infer)] = sent.as_slice() else { panic!("expected Infer, found {sent:?}") };
+    assert_eq!(infer.input.to_str(), Some("/packages/digits"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use foretrain_engine::session::{
     RunSnapshot, RunStatus, RunSummary, StopReason,
 };
 
-use super::{CompareAxis, Query};
+use super::{CompareAxis, FramePace, Query};
 use crate::plots::{CompareSeries, ExportSlot, RunSeries};
 use crate::widgets::{ImageStrip, PixelCanvas};
 
@@ -144,7 +144,7 @@ pub struct TrialLive {
 impl TrialLive {
     /// Shows the picture that was read.
     fn take_picture(&mut self) {
-        if let Some(pixels) = self.picture.answer() {
+        if let Some(pixels) = self.picture.answer().filter(|_| self.picture.failure().is_none()) {
             self.canvas.set_pixels(pixels);
             self.is_stale = true;
         }
@@ -176,6 +176,8 @@ pub struct Live {
     pub trial: TrialLive,
     /// State of the run screen.
     pub run: RunLive,
+    /// How fast the window draws.
+    pub frames: FramePace,
     /// Closing.
     pub close: CloseState,
     /// The list of shortcuts is open.

@@ -5,14 +5,16 @@
 
 mod catalog;
 mod draft;
+mod frame_pace;
 mod live;
 mod query;
 mod saved;
 
 pub use catalog::{Catalog, RecipeEntry};
 pub use draft::{DataForm, DataKind, Draft, TokenizerKind, guessed_shape};
+pub use frame_pace::{FramePace, FrameRate};
 pub use live::{
     CloseState, CompareLive, DataLive, Live, LogFilter, ModelLive, OpenedRun, RunLive, ShipLive, TrialLive, is_active,
 };
 pub use query::Query;
-pub use saved::{CompareAxis, CompareSaved, PlotsSaved, Saved, Screen, Settings, ShipSaved, TrySaved};
+pub use saved::{CompareAxis, CompareSaved, PlotsSaved, Saved, Screen, Settings, ShipSaved, TrySaved, TrySource};

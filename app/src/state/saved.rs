@@ -118,10 +118,24 @@ impl Default for ShipSaved {
     }
 }
 
+/// What to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum TrySource {
+    /// A run or checkpoint, in several precisions side by side.
+    #[default]
+    Run,
+    /// A package as it was exported.
+    Package,
+}
+
 /// Choices of the trial screen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrySaved {
+    /// What to try.
+    pub source: TrySource,
+    /// Place of a package.
+    pub package: String,
     /// Radius of the brush, pixels of the model's image.
     pub brush: f32,
     /// Ask after every stroke.
@@ -138,7 +152,16 @@ pub struct TrySaved {
 
 impl Default for TrySaved {
     fn default() -> Self {
-        Self { brush: 1.3, is_live: true, prompt: "The ".to_owned(), max_tokens: 80, temperature: 0.8, seed: 0 }
+        Self {
+            source: TrySource::Run,
+            package: String::new(),
+            brush: 1.3,
+            is_live: true,
+            prompt: "The ".to_owned(),
+            max_tokens: 80,
+            temperature: 0.8,
+            seed: 0,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egui::{RichText, Ui};
-use foretrain_engine::session::{Command, ModelReport};
+use foretrain_engine::session::{Command, ModelReport, ModelSource};
 
 use super::{ViewCtx, job_ui, keep_runs_fresh};
 use crate::dialogs::PickKind;
@@ -62,12 +62,31 @@ pub fn model_choice_ui(ctx: &ViewCtx<'_>, path: &mut String, live: &mut Live, ui
         });
         hint_ui(ui, "Of a run, its best checkpoint is taken.");
         ask_when_settled(ctx, path.trim(), live, ui);
-        let is_known = live.model.describe.answer().is_some_and(|report| report.input == Path::new(path.trim()));
-        // Reading it again after a save need not move what is below.
-        if !is_known || live.model.describe.failure().is_some() {
-            job_ui(ctx, "Reading the model's card", &mut live.model.describe, ui);
-        }
     });
+    chosen_ui(path, live, ui)
+}
+
+/// Shows the choice of an exported package, and what was chosen. Returns the report on `path`, once there is one.
+pub fn package_choice_ui(
+    ctx: &ViewCtx<'_>,
+    path: &mut String,
+    live: &mut Live,
+    ui: &mut Ui,
+) -> Option<Arc<ModelReport>> {
+    card_ui(ui, "Package", |ui| {
+        field_ui(ui, "Folder", |ui| {
+            let field =
+                PathField { salt: "package-path", what: "a package", kind: PickKind::Folder, hint: "/path/to/package" };
+            path_field_ui(ui, ctx.dialogs, field, path);
+        });
+        hint_ui(ui, "As Quantize & export wrote it: the folder with manifest.json.");
+        ask_when_settled(ctx, path.trim(), live, ui);
+    });
+    chosen_ui(path, live, ui)
+}
+
+/// Shows what the engine says about `path`, and returns it.
+fn chosen_ui(path: &str, live: &Live, ui: &mut Ui) -> Option<Arc<ModelReport>> {
     let report = live.model.describe.answer().filter(|report| report.input == Path::new(path.trim())).cloned();
     if let Some(report) = report.as_deref().filter(|_| live.model.describe.failure().is_none()) {
         card_ui(ui, "What it is", |ui| about_ui(report, ui));
@@ -75,8 +94,8 @@ pub fn model_choice_ui(ctx: &ViewCtx<'_>, path: &mut String, live: &mut Live, ui
     report
 }
 
-/// Asks about the path once it rests, and again when a run saved something.
-fn ask_when_settled(ctx: &ViewCtx<'_>, path: &str, live: &mut Live, ui: &Ui) {
+/// Asks about the path once it rests, and again when a run saved something; says how that goes.
+fn ask_when_settled(ctx: &ViewCtx<'_>, path: &str, live: &mut Live, ui: &mut Ui) {
     if path.is_empty() {
         return;
     }
@@ -93,6 +112,11 @@ fn ask_when_settled(ctx: &ViewCtx<'_>, path: &str, live: &mut Live, ui: &Ui) {
     }
     if live.model.asked.as_ref().is_some_and(|(_, due)| due.is_finite()) {
         ui.ctx().request_repaint_after(Duration::from_secs_f64(SETTLE_SECONDS));
+    }
+    let is_known = live.model.describe.answer().is_some_and(|report| report.input == Path::new(path));
+    // Reading it again after a save need not move what is below.
+    if !is_known || live.model.describe.failure().is_some() {
+        job_ui(ctx, "Reading the model's card", &mut live.model.describe, ui);
     }
 }
 
@@ -114,7 +138,10 @@ fn about_ui(report: &ModelReport, ui: &mut Ui) {
     if let Some(accuracy) = card.validation_accuracy {
         row("Accuracy", format!("{:.2}%", accuracy * 100.0));
     }
+    if let ModelSource::Package(scheme) = report.source {
+        row("Stored in", scheme.label().to_owned());
+    }
     ui.add_space(space::XS);
-    let place = RichText::new(report.checkpoint.display().to_string()).size(font::SMALL).color(p.text_weak);
-    ui.add(egui::Label::new(place).truncate()).on_hover_text(report.checkpoint.display().to_string());
+    let place = RichText::new(report.folder.display().to_string()).size(font::SMALL).color(p.text_weak);
+    ui.add(egui::Label::new(place).truncate()).on_hover_text(report.folder.display().to_string());
 }

@@ -108,6 +108,12 @@ fn diagnostics(ctx: &ViewCtx<'_>, saved: &Saved, live: &Live) -> String {
         format!("{} recipes, {} tiers", ctx.catalog.recipes.len(), ctx.catalog.tiers.len()),
     ];
     lines.extend(ctx.catalog.problems.iter().map(|problem| format!("problem: {problem}")));
+    if let Some(rate) = live.frames.latest() {
+        lines.push(format!(
+            "window: {:.0} frames a second, the longest took {:.1} ms",
+            rate.per_second, rate.longest_ms
+        ));
+    }
     if let Some(run) = &live.snapshot {
         let gauges = &run.gauges;
         lines.push(format!(

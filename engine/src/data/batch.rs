@@ -21,6 +21,20 @@ pub struct Batch {
     pub targets: Tensor,
 }
 
+/// An example as the dataset holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Example<'a> {
+    /// An image.
+    Image {
+        /// channels x height x width, 0 to 255.
+        pixels: &'a [u8],
+        /// Its class.
+        label: u32,
+    },
+    /// The inputs of a sequence and the token after them.
+    Text(&'a [u32]),
+}
+
 /// How batches are drawn.
 #[derive(Debug, Clone)]
 pub struct BatchConfig {
@@ -140,17 +154,42 @@ impl BatchSource {
         part: SplitPart,
         max_examples: usize,
     ) -> impl Iterator<Item = Result<Batch, DataError>> + '_ {
+        let chosen: Vec<usize> = self.evaluation_indices(part, max_examples).collect();
+        let first_of_each = (0..chosen.len()).step_by(self.config.batch_size);
+        first_of_each.map(move |first| {
+            let last = (first + self.config.batch_size).min(chosen.len());
+            self.evaluation_batch(part, chosen[first..last].iter().copied())
+        })
+    }
+
+    /// The examples of [`Self::evaluation_batches`], in the same order, as the dataset holds them.
+    pub fn evaluation_examples(&self, part: SplitPart, max_examples: usize) -> impl Iterator<Item = Example<'_>> {
+        self.evaluation_indices(part, max_examples).filter_map(move |i| match &*self.dataset {
+            Dataset::Images(images) => {
+                let (split, size) = (images.part(part), images.image_bytes());
+                let pixels = split.pixels.get(i * size..(i + 1) * size)?;
+                Some(Example::Image { pixels, label: *split.labels.get(i)? })
+            }
+            Dataset::Text(text) => {
+                let (tokens, segments) = (text.part(part), self.segments_of(part));
+                if segments.num_windows() == 0 {
+                    return Some(Example::Text(tokens));
+                }
+                let start = segments.window_start(i)?;
+                tokens.get(start..=start + self.config.sequence_length).map(Example::Text)
+            }
+        })
+    }
+
+    /// Which examples of `part` an evaluation looks at: all, or `max_examples` of them, evenly spread.
+    fn evaluation_indices(&self, part: SplitPart, max_examples: usize) -> impl Iterator<Item = usize> + use<> {
         let total = match &*self.dataset {
             Dataset::Images(images) => images.part(part).labels.len(),
             Dataset::Text(text) => self.num_examples(part).max(usize::from(text.part(part).len() > 1)),
         };
         let chosen = total.min(max_examples);
         // The product of two counts fits 128 bits.
-        let nth = move |i: usize| (i as u128 * total as u128 / chosen.max(1) as u128) as usize;
-        (0..chosen).step_by(self.config.batch_size).map(move |first| {
-            let last = (first + self.config.batch_size).min(chosen);
-            self.evaluation_batch(part, (first..last).map(nth))
-        })
+        (0..chosen).map(move |i| (i as u128 * total as u128 / chosen as u128) as usize)
     }
 
     fn evaluation_batch(&self, part: SplitPart, examples: impl Iterator<Item = usize>) -> Result<Batch, DataError> {

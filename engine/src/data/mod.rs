@@ -29,7 +29,7 @@ mod tokenizer;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Batch, BatchConfig, BatchSource};
+pub use batch::{Batch, BatchConfig, BatchSource, Example};
 pub use dataset::{DataWarning, Dataset, DocumentEnds, ImageDataset, ImageSplit, SplitPart, SplitRecord, TextDataset};
 pub use error::DataError;
 pub use load::load;

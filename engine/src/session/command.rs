@@ -59,12 +59,12 @@ pub enum InferInput {
     },
 }
 
-/// Try a checkpoint in several precisions, each through the runtime that ships.
+/// Try a model through the runtime that ships: a checkpoint in several precisions, a package in its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InferJob {
-    /// Checkpoint folder, or a run folder (its best checkpoint is taken).
+    /// Package folder, checkpoint folder, or a run folder (its best checkpoint is taken).
     pub input: PathBuf,
-    /// Precisions to compare.
+    /// Precisions to compare, of a checkpoint.
     pub schemes: Vec<QuantScheme>,
     /// What to put in.
     pub prompt: InferInput,

@@ -1,15 +1,49 @@
-//! What a checkpoint is, and what each target makes of it: read from its card alone.
+//! What a model on disk is, and what each target makes of it: read from its card, not from its weights.
 
 use std::path::Path;
 
-use super::{ModelReport, SessionError, TargetFit};
-use crate::export::{self, ModelCard, TargetPreset};
+use foretrain_edge::{EdgeError, Package};
 
-/// Describes the checkpoint that `input` names; see [`export::resolve_checkpoint`].
-/// Errors: no complete checkpoint there, or a card that cannot be read.
+use super::{ModelReport, ModelSource, SessionError, TargetFit};
+use crate::export::{self, ModelCard, TargetPreset};
+use crate::quant::QuantScheme;
+
+/// Describes the package, checkpoint or run in `input`; of a run, as [`export::resolve_checkpoint`] chooses.
+/// Errors: neither there, or a card that cannot be read.
 pub(super) fn describe(input: &Path) -> Result<ModelReport, SessionError> {
-    let checkpoint = export::resolve_checkpoint(input)?;
-    let card = ModelCard::read(&checkpoint)?;
+    if is_package(input) { describe_package(input) } else { describe_checkpoint(input) }
+}
+
+/// True for a folder that export wrote.
+pub(super) fn is_package(folder: &Path) -> bool {
+    folder.join("manifest.json").is_file()
+}
+
+/// The precision that a package was exported in. Errors: one that this version does not know.
+pub(super) fn package_scheme(package: &Package, folder: &Path) -> Result<QuantScheme, SessionError> {
+    let label = &package.manifest().scheme;
+    QuantScheme::from_label(label).ok_or_else(|| {
+        let known = QuantScheme::ALL.map(QuantScheme::label).join(", ");
+        manifest_error(folder, format!("a scheme of {known}"), format!("{label:?}"))
+    })
+}
+
+fn describe_package(folder: &Path) -> Result<ModelReport, SessionError> {
+    // Opened as a whole, so that a damaged package is refused here and not at the first question.
+    let package = Package::open(folder)?;
+    let source = ModelSource::Package(package_scheme(&package, folder)?);
+    let card = serde_json::from_value(package.manifest().provenance.clone())
+        .map_err(|error| manifest_error(folder, "a model card as provenance".to_owned(), error.to_string()))?;
+    Ok(ModelReport { input: folder.to_owned(), folder: folder.to_owned(), source, card, targets: Vec::new() })
+}
+
+fn manifest_error(folder: &Path, expected: String, found: String) -> SessionError {
+    EdgeError::Format { path: folder.join("manifest.json"), expected, found }.into()
+}
+
+fn describe_checkpoint(input: &Path) -> Result<ModelReport, SessionError> {
+    let folder = export::resolve_checkpoint(input)?;
+    let card = ModelCard::read(&folder)?;
     let targets = TargetPreset::all()?
         .into_iter()
         .map(|target| {
@@ -18,5 +52,5 @@ pub(super) fn describe(input: &Path) -> Result<ModelReport, SessionError> {
             Ok(TargetFit { target, predicted_bytes, blockers })
         })
         .collect::<Result<_, SessionError>>()?;
-    Ok(ModelReport { input: input.to_owned(), checkpoint, card, targets })
+    Ok(ModelReport { input: input.to_owned(), folder, source: ModelSource::Checkpoint, card, targets })
 }

@@ -166,16 +166,27 @@ pub struct TargetFit {
     pub blockers: Vec<Blocker>,
 }
 
-/// A checkpoint, described without reading its weights.
+/// How a model lies on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelSource {
+    /// As it was trained, in full precision.
+    Checkpoint,
+    /// Exported, in this precision.
+    Package(QuantScheme),
+}
+
+/// A model on disk, described without computing with its weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelReport {
-    /// What was asked about: a run folder, or a checkpoint folder.
+    /// What was asked about: a run folder, a checkpoint folder or a package folder.
     pub input: PathBuf,
-    /// The checkpoint that it stands for.
-    pub checkpoint: PathBuf,
+    /// The checkpoint or package that it stands for.
+    pub folder: PathBuf,
+    /// Which of the two.
+    pub source: ModelSource,
     /// What it is.
     pub card: ModelCard,
-    /// All targets, in the order in which to offer them.
+    /// All targets, in the order in which to offer them; none for a package.
     pub targets: Vec<TargetFit>,
 }
 

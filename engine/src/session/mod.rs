@@ -33,8 +33,8 @@ pub use command::{Command, ExportJob, InferInput, InferJob, JobId, QuantizeJob, 
 pub use engine::{Engine, Wake};
 pub use error::SessionError;
 pub use event::{
-    Answer, AnswerOutput, Event, EventKind, ExportReport, Failure, ModelReport, PlanReport, QuantizeReport, RunSummary,
-    StopReason, TargetFit,
+    Answer, AnswerOutput, Event, EventKind, ExportReport, Failure, ModelReport, ModelSource, PlanReport,
+    QuantizeReport, RunSummary, StopReason, TargetFit,
 };
 pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationPoint};
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};

@@ -4,21 +4,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use foretrain_edge::{Package, PackageKind};
+use foretrain_edge::Package;
 
 use super::worker::Shelf;
 use super::{ExportJob, ExportReport, QuantizeJob, QuantizeReport, SessionError};
-use crate::data::{BatchConfig, BatchSource, Dataset, DatasetSpec, SplitPart};
+use crate::data::{BatchConfig, BatchSource, Dataset, DatasetSpec, Example, SplitPart};
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
 use crate::export::{self, Checkpoint, ExportTarget, ModelCard, Quality, TargetPreset};
-use crate::models::{Network, Params};
+use crate::models::{DataShape, Network, Params};
 use crate::quant::{self, MeasuredQuality, QuantizedWeights};
 
-/// Most validation images, or text windows, that quantization is measured on during an export.
-const EXPORT_EXAMPLES: usize = 2_000;
-/// Most validation tokens that the package's own loss is measured on.
-const EDGE_TOKENS: usize = 4_096;
+/// Most validation images that an export is measured on: in full precision, quantized, and as the package runs.
+const EXPORT_IMAGES: usize = 2_000;
+/// Most validation tokens that an export is measured on.
+const EXPORT_TOKENS: usize = 16_384;
 /// Sequences or images per evaluation batch.
 const BATCH_SIZE: usize = 64;
 
@@ -44,7 +44,12 @@ pub(super) fn export(job: &ExportJob, shelf: &mut Shelf, watch: Watch<'_>) -> Re
     let dataset = fitting_dataset(&checkpoint.card, job.data.as_ref(), shelf, watch)?;
     let network = Network::new(&checkpoint.card.model)?;
     let quantized = export::quantize_for_target(&checkpoint, &target, watch)?;
-    let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, EXPORT_EXAMPLES, watch);
+    // The same examples for all three, so that a difference is the package's own.
+    let max_examples = match checkpoint.card.model.data_shape() {
+        DataShape::Images { .. } => EXPORT_IMAGES,
+        DataShape::Text { .. } => (EXPORT_TOKENS / window_len(&checkpoint.card)).max(1),
+    };
+    let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, max_examples, watch);
     let quality = quality(&checkpoint.weights, &quantized, measure)?;
     let measured = Quality {
         metric: quality.metric.clone(),
@@ -56,7 +61,7 @@ pub(super) fn export(job: &ExportJob, shelf: &mut Shelf, watch: Watch<'_>) -> Re
     };
     let written = target.write(&checkpoint, &job.output, Some(&measured), watch)?;
     let package = Package::open(&job.output)?;
-    let edge = measure_on_edge(&package, window_len(&checkpoint.card), &dataset, watch)?;
+    let edge = measure_on_edge(&package, &checkpoint.card, &dataset, max_examples, watch)?;
     Ok(ExportReport {
         target: target.id,
         package: job.output.clone(),
@@ -174,46 +179,35 @@ struct EdgeMeasurement {
     ms_per_example: f64,
 }
 
+/// Runs the package on the examples that [`measure`] looks at.
 fn measure_on_edge(
     package: &Package,
-    window_len: usize,
-    dataset: &Dataset,
+    card: &ModelCard,
+    dataset: &Arc<Dataset>,
+    max_examples: usize,
     watch: Watch<'_>,
 ) -> Result<EdgeMeasurement, SessionError> {
+    let batches = batches(card, dataset)?;
+    let num_shown = batches.num_examples(SplitPart::Validation).min(max_examples) as u64;
     let started = Instant::now();
-    let (total, num_examples) = match (dataset, package.kind()) {
-        (Dataset::Images(images), PackageKind::Image { .. }) => {
-            let size = images.image_bytes().max(1);
-            let labelled = images.validation.pixels.chunks_exact(size).zip(&images.validation.labels);
-            let mut num_right = 0.0;
-            let mut num_examples = 0_u64;
-            for (pixels, &label) in labelled.take(EXPORT_EXAMPLES) {
-                watch.step("running the package", num_examples, Some(EXPORT_EXAMPLES as u64))?;
+    let mut total = 0.0;
+    let mut num_examples = 0_u64;
+    for (done, example) in (0..).zip(batches.evaluation_examples(SplitPart::Validation, max_examples)) {
+        watch.step("running the package", done, Some(num_shown))?;
+        match example {
+            Example::Image { pixels, label } => {
                 let logits = package.logits(pixels)?;
                 let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class as u32);
-                num_right += f64::from(u8::from(best == Some(label)));
+                total += f64::from(u8::from(best == Some(label)));
                 num_examples += 1;
             }
-            (num_right, num_examples)
-        }
-        (Dataset::Text(text), PackageKind::Text) => {
-            let tokens = &text.validation[..text.validation.len().min(EDGE_TOKENS)];
-            let mut total = 0.0;
-            let mut num_examples = 0_u64;
-            for window in tokens.chunks(window_len + 1).filter(|window| window.len() > 1) {
-                watch.step("running the package", num_examples, Some(tokens.len() as u64))?;
-                let losses = package.token_losses(window)?;
+            Example::Text(tokens) => {
+                let losses = package.token_losses(tokens)?;
                 total += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
                 num_examples += losses.len() as u64;
             }
-            (total, num_examples)
         }
-        (Dataset::Images(_), PackageKind::Text) | (Dataset::Text(_), PackageKind::Image { .. }) => {
-            return Err(SessionError::Recipe {
-                what: "the package reads another kind of data than the dataset holds".to_owned(),
-            });
-        }
-    };
+    }
     let count = num_examples.max(1) as f64;
     let ms_per_example = started.elapsed().as_secs_f64() * 1e3 / count;
     Ok(EdgeMeasurement { metric: total / count, num_examples, ms_per_example })

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::outlet::Outlet;
 use super::{EventKind, Failure, JobId, RunConfig, SessionError, StopReason, training};
 use crate::device::CancelFlag;
+use crate::models::ops;
 
 /// What to train.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ pub(super) fn run(runs: &Receiver<TrainerJob>, control: &Receiver<Control>, cach
         let TrainerJob { job, request, cancel } = asked;
         let inbox = Inbox { runs, control };
         let result = catch_unwind(AssertUnwindSafe(|| training::run(job, request, &cancel, inbox, cache, &mut outlet)));
+        ops::release_scratch();
         match result {
             Ok(Ok(())) => {}
             Ok(Err(error)) => reject(&mut outlet, job, &error),

@@ -7,26 +7,34 @@ use std::time::Instant;
 use foretrain_edge::{GenerateOptions, Package};
 use sha2::{Digest, Sha256};
 
+use super::describe::{is_package, package_scheme};
 use super::{Answer, AnswerOutput, InferInput, InferJob, SessionError};
 use crate::device::Watch;
 use crate::device::atomic_file::WriteError;
 use crate::export::{self, ExportTarget, TargetPreset};
 use crate::quant::QuantScheme;
 
-/// One answer per precision.
+/// One answer per precision; a package answers in its own.
 pub(super) fn answer(job: &InferJob, cache: &Path, watch: Watch<'_>) -> Result<Vec<Answer>, SessionError> {
+    if is_package(&job.input) {
+        let package = Package::open(&job.input)?;
+        let scheme = package_scheme(&package, &job.input)?;
+        return Ok(vec![answer_of(&package, scheme, &job.prompt, watch)?]);
+    }
     let checkpoint = export::resolve_checkpoint(&job.input)?;
-    job.schemes.iter().map(|&scheme| answer_in(scheme, &checkpoint, &job.prompt, cache, watch)).collect()
+    let answer_in = |&scheme| {
+        let package = Package::open(&package_of(&checkpoint, scheme, cache, watch)?)?;
+        answer_of(&package, scheme, &job.prompt, watch)
+    };
+    job.schemes.iter().map(answer_in).collect()
 }
 
-fn answer_in(
+fn answer_of(
+    package: &Package,
     scheme: QuantScheme,
-    checkpoint: &Path,
     prompt: &InferInput,
-    cache: &Path,
     watch: Watch<'_>,
 ) -> Result<Answer, SessionError> {
-    let package = Package::open(&package_of(checkpoint, scheme, cache, watch)?)?;
     let (output, latency_ms) = match prompt {
         InferInput::Image { pixels } => {
             // The first run touches the weights' pages; the second is what the next image costs.

@@ -27,7 +27,7 @@ pub(super) fn measure_ui(
         let button = ui.add_enabled_ui(!is_busy, |ui| icon_text_button_ui(ui, Icon::Play, "Measure int8 and ternary"));
         if button.inner.clicked() {
             for (query, scheme) in [(&mut live.int8, QuantScheme::Int8), (&mut live.ternary, QuantScheme::Ternary)] {
-                let (input, max_examples) = (model.checkpoint.clone(), saved.max_examples);
+                let (input, max_examples) = (model.folder.clone(), saved.max_examples);
                 query.ask(ctx, |job| {
                     Command::Quantize(job, QuantizeJob { input, scheme, output: None, data: None, max_examples })
                 });

@@ -4,14 +4,21 @@ use egui::{RichText, Ui};
 use foretrain_engine::session::ExportReport;
 
 use super::measure::metric_text;
+use crate::state::{Screen, TrySaved, TrySource};
 use crate::theme::{font, palette, space};
-use crate::widgets::{Icon, Severity, hint_ui, icon_button_ui, notice_ui, number, stat_ui};
+use crate::views::{Action, ViewCtx};
+use crate::widgets::{Icon, Severity, hint_ui, icon_button_ui, icon_text_button_ui, notice_ui, number, stat_ui};
 
 /// Shows it.
-pub(super) fn report_ui(report: &ExportReport, ui: &mut Ui) {
+pub(super) fn report_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, report: &ExportReport, ui: &mut Ui) {
     let p = palette(ui);
     notice_ui(ui, Severity::Good, "Written, read back, compared, and run by foretrain-edge.", |_| {});
     copied_ui(ui, "the package's folder", &report.package.display().to_string());
+    if icon_text_button_ui(ui, Icon::Play, "Try this package").clicked() {
+        trial.source = TrySource::Package;
+        trial.package = report.package.display().to_string();
+        ctx.act(Action::Show(Screen::Try));
+    }
     let quality = &report.quality;
     let total: u64 = report.files.iter().map(|(_, bytes)| bytes).sum();
     ui.columns(4, |cells| {

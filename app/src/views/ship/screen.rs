@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use egui::{TextEdit, Ui};
-use foretrain_engine::session::ModelReport;
+use foretrain_engine::session::{ModelReport, ModelSource};
 
 use super::{measure, report, targets};
 use crate::dialogs::PickKind;
@@ -28,6 +28,11 @@ pub fn ship_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut U
             card_ui(ui, "Packages", |ui| packages_ui(ctx, saved, &mut live.ship, model.as_deref(), ui));
         },
         |(saved, live, model), ui| match model {
+            Some(model) if model.source != ModelSource::Checkpoint => empty_ui(
+                ui,
+                "Exported already",
+                "This folder is a package, and its weights have lost their full precision. Choose the run or checkpoint that it came from.",
+            ),
             Some(model) => right_ui(ctx, saved, &mut live.ship, model, ui),
             None => empty_ui(
                 ui,
@@ -46,15 +51,15 @@ fn right_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut ShipLive, model: &A
         });
     }
     if let Some(exported) = live.export.answer() {
-        card_ui(ui, "Exported", |ui| report::report_ui(exported, ui));
+        card_ui(ui, "Exported", |ui| report::report_ui(ctx, &mut saved.trial, exported, ui));
     }
     targets::targets_ui(ctx, &packages_folder(ctx.settings, &saved.ship.folder), live, model, ui);
 }
 
 /// Answers about another checkpoint do not belong beside this one.
 fn forget_others(live: &mut ShipLive, ctx: &ViewCtx<'_>, model: &ModelReport) {
-    if live.of != model.checkpoint {
-        live.of.clone_from(&model.checkpoint);
+    if live.of != model.folder {
+        live.of.clone_from(&model.folder);
         for query in [&mut live.int8, &mut live.ternary] {
             query.cancel(ctx);
             query.clear();

@@ -81,7 +81,7 @@ fn target_ui(ctx: &ViewCtx<'_>, folder: &Path, live: &mut ShipLive, model: &Mode
             let output = folder.join(format!("{name}-{}", target.id));
             live.target.clone_from(&target.name);
             live.export.clear();
-            let (input, target) = (model.checkpoint.clone(), target.id.clone());
+            let (input, target) = (model.folder.clone(), target.id.clone());
             live.export.ask(ctx, |job| Command::Export(job, ExportJob { input, target, output, data: None }));
         }
     });

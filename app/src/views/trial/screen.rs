@@ -3,12 +3,12 @@
 use egui::Ui;
 use foretrain_engine::models::DataShape;
 use foretrain_engine::quant::QuantScheme;
-use foretrain_engine::session::{Command, InferInput, InferJob, ModelReport};
+use foretrain_engine::session::{Command, InferInput, InferJob, ModelReport, ModelSource};
 
 use super::{answers, input};
-use crate::state::{Live, Saved, TrialLive, TrySaved};
-use crate::views::{ViewCtx, empty_ui, job_ui, model_choice_ui, panes_ui};
-use crate::widgets::hint_ui;
+use crate::state::{Live, Saved, TrialLive, TrySaved, TrySource};
+use crate::views::{ViewCtx, empty_ui, job_ui, model_choice_ui, package_choice_ui, panes_ui};
+use crate::widgets::{field_ui, hint_ui};
 
 /// Precisions compared.
 const SCHEMES: [QuantScheme; 3] = [QuantScheme::F32, QuantScheme::Int8, QuantScheme::Ternary];
@@ -22,7 +22,11 @@ pub fn trial_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut 
         &mut state,
         |(saved, live, model), ui| {
             ui.heading("Try it");
-            *model = model_choice_ui(ctx, &mut saved.model_path, live, ui);
+            source_ui(&mut saved.trial.source, ui);
+            *model = match saved.trial.source {
+                TrySource::Run => model_choice_ui(ctx, &mut saved.model_path, live, ui),
+                TrySource::Package => package_choice_ui(ctx, &mut saved.trial.package, live, ui),
+            };
             if let Some(model) = &*model {
                 forget_others(&mut live.trial, ctx, model);
                 input::options_ui(ctx, &mut saved.trial, &mut live.trial, model.card.model.data_shape(), ui);
@@ -33,16 +37,24 @@ pub fn trial_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut 
             None => empty_ui(
                 ui,
                 "No model yet",
-                "Train a run, or choose a checkpoint at the left: then draw a digit or type a prompt here.",
+                "Train a run, or choose a checkpoint or a package at the left: then draw a digit or type a prompt here.",
             ),
         },
     );
 }
 
+/// Run or package.
+fn source_ui(source: &mut TrySource, ui: &mut Ui) {
+    field_ui(ui, "Try", |ui| {
+        ui.selectable_value(source, TrySource::Run, "A run").on_hover_text("In full precision, int8 and ternary");
+        ui.selectable_value(source, TrySource::Package, "A package").on_hover_text("As it was exported");
+    });
+}
+
 /// Answers of another checkpoint do not belong to this one; the drawing stays.
 fn forget_others(live: &mut TrialLive, ctx: &ViewCtx<'_>, model: &ModelReport) {
-    if live.of != model.checkpoint {
-        live.of.clone_from(&model.checkpoint);
+    if live.of != model.folder {
+        live.of.clone_from(&model.folder);
         live.infer.cancel(ctx);
         live.infer.clear();
     }
@@ -69,7 +81,13 @@ fn trial_of_ui(ctx: &ViewCtx<'_>, saved: &mut TrySaved, live: &mut TrialLive, mo
     match live.infer.answer() {
         Some(found) => answers::answers_ui(found, ui),
         None if !live.infer.is_waiting() => {
-            hint_ui(ui, "The answers of the model in full precision, int8 and ternary appear here side by side.");
+            let what = match model.source {
+                ModelSource::Checkpoint => {
+                    "The answers of the model in full precision, int8 and ternary appear here side by side."
+                }
+                ModelSource::Package(_) => "The package's answer appears here.",
+            };
+            hint_ui(ui, what);
         }
         None => {}
     }
@@ -89,6 +107,6 @@ fn ask(ctx: &ViewCtx<'_>, saved: &TrySaved, live: &mut TrialLive, model: &ModelR
             seed: saved.seed,
         }
     };
-    let input = model.checkpoint.clone();
+    let input = model.folder.clone();
     live.infer.ask(ctx, |job| Command::Infer(job, InferJob { input, schemes: SCHEMES.to_vec(), prompt }));
 }

@@ -66,6 +66,13 @@ impl<T: Real> Drop for Scratch<T> {
     }
 }
 
+/// Gives the buffers that operations keep for their next call back to the system. Training is as correct without, but
+/// after a large network they would hold memory that nothing uses.
+pub fn release_scratch() {
+    f32::shelf().lock().unwrap_or_else(PoisonError::into_inner).clear();
+    f64::shelf().lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
 impl<T: Real> Deref for Scratch<T> {
     type Target = [T];
 

@@ -34,6 +34,7 @@ mod simd;
 
 pub use attention::{Heads, causal_attention};
 pub use batch_norm::{batch_norm, conv_norm, residual_block};
+pub use buffers::release_scratch;
 pub use conv2d::{conv2d, conv2d_relu_pool};
 pub use cross_entropy::{cross_entropy, error_norms};
 pub use embedding::embedding;
