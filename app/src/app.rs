@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use eframe::Storage;
 use egui::{CentralPanel, Frame, Panel};
-use foretrain_engine::session::{Command, Event, RunSnapshot, RunStatus};
+use foretrain_engine::session::{Command, Event, RunSnapshot};
 
 use crate::dialogs::Dialogs;
 use crate::link::EngineLink;
-use crate::shortcuts::{self, Shortcut};
-use crate::state::{Catalog, CloseState, Draft, Live, Saved, Screen};
+use crate::shortcuts::{self, Place, Shortcut};
+use crate::state::{Catalog, CloseState, Draft, Live, Machine, Saved, Screen};
 use crate::theme;
 use crate::views::{self, Action, SCREENS, ViewCtx};
 
@@ -34,6 +34,8 @@ impl App {
     #[must_use]
     pub fn new(ctx: &egui::Context, storage: Option<&dyn Storage>, link: EngineLink, catalog: Catalog) -> Self {
         theme::apply(ctx);
+        // The scale is a setting; egui's own keys would change it behind our back, and one of them means another thing.
+        ctx.options_mut(|options| options.zoom_with_keyboard = false);
         let mut saved: Saved = storage.and_then(|storage| eframe::get_value(storage, SAVED_KEY)).unwrap_or_default();
         // A draft of another version is dropped, and only the draft.
         let draft = storage.and_then(|storage| eframe::get_value::<Draft>(storage, DRAFT_KEY));
@@ -45,6 +47,13 @@ impl App {
             Self { link, catalog, saved, live: Live::default(), dialogs: Dialogs::default(), next_job: Cell::new(1) };
         app.apply_settings(ctx);
         app
+    }
+
+    /// With what was read of the machine; without it, one that is the same everywhere.
+    #[must_use]
+    pub fn with_machine(mut self, machine: Machine) -> Self {
+        self.live.machine = machine;
+        self
     }
 
     /// What is saved, for tests and tools that set the stage.
@@ -62,6 +71,11 @@ impl App {
     #[must_use]
     pub fn live(&self) -> &Live {
         &self.live
+    }
+
+    /// What is not saved, for tests that set the stage.
+    pub fn live_mut(&mut self) -> &mut Live {
+        &mut self.live
     }
 
     /// The link to the engine.
@@ -93,22 +107,36 @@ impl App {
         }
     }
 
-    /// Asks before closing while a run goes on; closes once it has ended.
+    /// Asks before closing while work goes on; closes once it has ended, unless a run could not be saved.
     fn guard_closing(&mut self, ctx: &egui::Context) {
-        let wants_close = ctx.input(|input| input.viewport().close_requested());
-        let is_running = self.live.is_running();
-        match self.live.close {
-            CloseState::Open | CloseState::Asking | CloseState::Ending if wants_close && is_running => {
-                ctx.send_viewport_cmd(egui::ViewportCommand::CancelClose);
-                if self.live.close == CloseState::Open {
-                    self.live.close = CloseState::Asking;
+        let live = &mut self.live;
+        let has_run = live.is_running();
+        let is_busy = has_run || !live.jobs_under_way().is_empty();
+        match live.close {
+            CloseState::Asking { has_run } | CloseState::Ending { has_run, .. } if !is_busy => {
+                if has_run && live.loss_of_run().is_some() {
+                    live.close = CloseState::Lost;
+                } else {
+                    live.close = CloseState::Closing;
+                    ctx.send_viewport_cmd(egui::ViewportCommand::Close);
                 }
             }
-            CloseState::Ending if !is_running => {
-                self.live.close = CloseState::Closing;
-                ctx.send_viewport_cmd(egui::ViewportCommand::Close);
+            CloseState::Open
+            | CloseState::Asking { .. }
+            | CloseState::Ending { .. }
+            | CloseState::Lost
+            | CloseState::Closing => {}
+        }
+        let must_stay = match live.close {
+            CloseState::Open | CloseState::Asking { .. } | CloseState::Ending { .. } => is_busy,
+            CloseState::Lost => true,
+            CloseState::Closing => false,
+        };
+        if must_stay && ctx.input(|input| input.viewport().close_requested()) {
+            ctx.send_viewport_cmd(egui::ViewportCommand::CancelClose);
+            if live.close == CloseState::Open {
+                live.close = CloseState::Asking { has_run };
             }
-            CloseState::Open | CloseState::Asking | CloseState::Ending | CloseState::Closing => {}
         }
     }
 
@@ -120,7 +148,9 @@ impl App {
         ctx.snapshot.clone_from(&live.snapshot);
         ctx.is_busy = link.is_busy();
         if live.close == CloseState::Open {
-            for shortcut in shortcuts::pressed(ui.ctx()) {
+            let is_resuming = saved.screen == Screen::Run && live.run.is_resume_open;
+            let place = Place { screen: saved.screen, is_covered: live.is_help_open || is_resuming };
+            for shortcut in shortcuts::pressed(ui.ctx(), place) {
                 press(&ctx, saved, live, shortcut);
             }
         }
@@ -139,18 +169,17 @@ impl App {
 
 fn press(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, shortcut: Shortcut) {
     match shortcut {
-        Shortcut::Start => views::run::start(ctx, live, saved.draft.as_ref()),
-        Shortcut::PauseOrResume => match ctx.active_run().map(|run| &run.status) {
-            Some(RunStatus::Paused) => ctx.request(Command::Resume),
-            Some(RunStatus::Training | RunStatus::Validating) => ctx.request(Command::Pause),
-            Some(RunStatus::Preparing { .. } | RunStatus::Ended(_)) | None => {}
-        },
-        Shortcut::Save => {
-            if ctx.active_run().is_some() {
-                ctx.request(Command::Save);
-            }
+        Shortcut::Start => {
+            // Where its progress is shown, and why it fails.
+            saved.screen = Screen::Run;
+            views::run::start(ctx, live, saved.draft.as_ref());
         }
+        Shortcut::PauseOrResume => views::run::pause_or_resume(ctx, live),
+        Shortcut::Save => views::run::save(ctx, live),
+        Shortcut::ResetPlots if saved.screen == Screen::Compare => live.compare.reset_plots = true,
         Shortcut::ResetPlots => live.run.reset_plots = true,
+        Shortcut::Enlarge => saved.settings.enlarge(),
+        Shortcut::Reduce => saved.settings.reduce(),
         Shortcut::Screen(index) => {
             if let Some(entry) = SCREENS.get(index) {
                 saved.screen = entry.screen;
@@ -177,7 +206,7 @@ fn screens_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut eg
         Screen::Settings => views::settings_ui(ctx, saved, live, ui),
     });
     views::help_ui(&mut live.is_help_open, ui.ctx());
-    views::close_ui(ctx, &mut live.close, ui.ctx());
+    views::close_ui(ctx, live, ui.ctx());
 }
 
 impl eframe::App for App {
@@ -189,6 +218,7 @@ impl eframe::App for App {
         if self.link.is_attached() {
             self.live.snapshot = self.link.snapshot();
         }
+        self.live.settle_requests();
         self.link.send(Vec::new());
         if self.link.is_busy() {
             // The engine wakes us when something happened, not when its queue has room again.

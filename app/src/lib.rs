@@ -18,15 +18,13 @@ pub mod window;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// The program: log, arguments, then a subcommand or the window.
 #[must_use]
 pub fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,wgpu=error,naga=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match cli::Cli::parse().command {
+    match cli::parse().command {
         Some(command) => cli::run(command),
         None => match window::run_window(&window::WindowOptions::default()) {
             Ok(()) => ExitCode::SUCCESS,

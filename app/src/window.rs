@@ -7,7 +7,10 @@ use foretrain_engine::session::Engine;
 
 use crate::app::App;
 use crate::link::EngineLink;
-use crate::state::Catalog;
+use crate::state::{Catalog, Machine};
+
+/// Least width and height, points: panels fold down to it.
+const MIN_SIZE: [f32; 2] = [720.0, 480.0];
 
 /// How to open it.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +35,7 @@ pub fn run_window(options: &WindowOptions) -> anyhow::Result<()> {
     let mut viewport = egui::ViewportBuilder::default()
         .with_title("Foretrain")
         .with_app_id("foretrain")
-        .with_min_inner_size([1024.0, 680.0])
+        .with_min_inner_size(MIN_SIZE)
         .with_icon(Arc::new(icon()));
     let (width, height) = options.size.unwrap_or((1480.0, 920.0));
     viewport = viewport.with_inner_size([width, height]);
@@ -49,7 +52,7 @@ pub fn run_window(options: &WindowOptions) -> anyhow::Result<()> {
             let ctx = creation.egui_ctx.clone();
             let engine = Engine::spawn(Arc::new(move || ctx.request_repaint()), crate::folders::cache())?;
             let app = App::new(&creation.egui_ctx, creation.storage, EngineLink::new(engine), Catalog::load());
-            Ok(Box::new(app))
+            Ok(Box::new(app.with_machine(Machine::read())))
         }),
     );
     created.map_err(|error| anyhow::anyhow!("{error}")).with_context(|| format!("opening the window.\n{NEEDS}"))

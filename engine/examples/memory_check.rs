@@ -56,6 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         batch_size,
         num_micro_batches,
         sequence_length,
+        num_threads: 0,
         dataset_bytes: 0,
         budget_bytes,
         budget_source,

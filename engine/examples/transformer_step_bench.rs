@@ -10,7 +10,7 @@ use std::error::Error;
 use std::time::Instant;
 
 use candle_core::{D, Device, Tensor};
-use foretrain_engine::device::set_num_threads;
+use foretrain_engine::device::compute_pool;
 use foretrain_engine::models::{
     DataShape, Forward, Gpt2Config, Mode, ModelConfig, ModelPreset, Network, ParamStore, Params, initial_params, ops,
 };
@@ -22,17 +22,19 @@ fn main() -> Outcome<()> {
         Ok(std::env::args().nth(index).map_or(Ok(default), |text| text.parse())?)
     };
     let rounds = number(1, 5)?.max(1);
-    let threads = set_num_threads(number(2, 0)?)?;
-    println!("{threads} threads, best of {rounds} rounds, milliseconds");
+    let pool = compute_pool(number(2, 0)?)?;
+    println!("{} threads, best of {rounds} rounds, milliseconds", pool.current_num_threads());
     println!(
         "model       batch x tokens  time        ours: forward    step  candle: forward    step  ratio: forward  step"
     );
-    for (preset, batch, tokens) in
-        [(ModelPreset::Gpt2Char, 32, 256), (ModelPreset::Gpt2Char, 64, 128), (ModelPreset::Gpt2_11M, 4, 256)]
-    {
-        measure(preset, batch, tokens, rounds)?;
-    }
-    Ok(())
+    let shapes = [(ModelPreset::Gpt2Char, 32, 256), (ModelPreset::Gpt2Char, 64, 128), (ModelPreset::Gpt2_11M, 4, 256)];
+    let measured = pool.install(|| {
+        let mut each = shapes.into_iter();
+        each.try_for_each(|(preset, batch, tokens)| {
+            measure(preset, batch, tokens, rounds).map_err(|error| error.to_string())
+        })
+    });
+    Ok(measured?)
 }
 
 fn measure(preset: ModelPreset, batch: usize, tokens: usize, rounds: usize) -> Outcome<()> {

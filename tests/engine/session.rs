@@ -1,11 +1,13 @@
 //! The engine through its public face: runs, pauses, stops, refusals, history on disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::time::{Duration, Instant};
+
 use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::hybrid::Phase;
 use foretrain_engine::models::ModelPreset;
 use foretrain_engine::session::{Command, EventKind, LogKind, RunStatus, StopReason, list_runs, open_run};
-use foretrain_tests::{TestEngine, small_config, write_idx};
+use foretrain_tests::{DEADLINE, TestEngine, small_config, write_idx};
 
 #[test]
 fn a_run_learns_saves_and_reports() {
@@ -98,6 +100,142 @@ fn seven_billion_parameters_are_refused_with_a_table() {
     assert!(plan.total_bytes() > 60 << 30, "{}", plan.total_bytes());
     assert!(!plan.remedies.is_empty());
     assert!(list_runs(&runs).unwrap().is_empty(), "a refused run leaves no folder");
+}
+
+/// Waits until the current run's status is as `pick` wants.
+fn wait_for_status(test: &TestEngine, pick: impl Fn(&RunStatus) -> bool) {
+    let started = Instant::now();
+    while !test.engine.snapshot().is_some_and(|run| pick(&run.status)) {
+        assert!(started.elapsed() < DEADLINE, "the run is {:?}", test.engine.snapshot().map(|run| run.status.clone()));
+        // Events wake the wait; the time only bounds it.
+        let _ = test.engine.wait_event(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_run_whose_end_cannot_be_saved_waits_for_room() {
+    let mut test = TestEngine::default();
+    let (data, runs) = (test.sub("data"), test.sub("runs"));
+    write_idx(&data, 500, 100);
+    let mut config = small_config(&data, &runs);
+    config.num_steps = 100_000;
+    config.checkpoint_interval = 100_000;
+    config.validation_interval = 100_000;
+    let job = test.send(|job| Command::Start(job, Box::new(config)));
+    let folder = test.wait(job, |kind| if let EventKind::Started { folder } = kind { folder } else { None });
+    // A file where the folder should be fails every save, whoever asks.
+    let (checkpoints, aside) = (folder.join("checkpoints"), folder.join("aside"));
+    std::fs::rename(&checkpoints, &aside).unwrap();
+    std::fs::write(&checkpoints, "").unwrap();
+    test.send(|_| Command::Stop);
+    wait_for_status(&test, |status| matches!(status, RunStatus::Unsaved { .. }));
+    std::fs::remove_file(&checkpoints).unwrap();
+    std::fs::rename(&aside, &checkpoints).unwrap();
+    test.send(|_| Command::Save);
+    let reason = test.wait(job, |kind| if let EventKind::Ended(reason) = kind { Some(reason) } else { None });
+    assert_eq!(reason, StopReason::User);
+    let summary = list_runs(&runs).unwrap().pop().unwrap();
+    assert!(summary.is_resumable, "{summary:?}");
+}
+
+#[test]
+fn giving_up_on_a_save_ends_the_run_with_its_error() {
+    let mut test = TestEngine::default();
+    let (data, runs) = (test.sub("data"), test.sub("runs"));
+    write_idx(&data, 500, 100);
+    let mut config = small_config(&data, &runs);
+    config.num_steps = 100_000;
+    config.checkpoint_interval = 100_000;
+    config.validation_interval = 100_000;
+    let job = test.send(|job| Command::Start(job, Box::new(config)));
+    let folder = test.wait(job, |kind| if let EventKind::Started { folder } = kind { folder } else { None });
+    std::fs::remove_dir_all(folder.join("checkpoints")).unwrap();
+    std::fs::write(folder.join("checkpoints"), "").unwrap();
+    test.send(|_| Command::Stop);
+    wait_for_status(&test, |status| matches!(status, RunStatus::Unsaved { .. }));
+    test.send(|_| Command::Stop);
+    let reason = test.wait(job, |kind| if let EventKind::Ended(reason) = kind { Some(reason) } else { None });
+    let StopReason::Failed(message) = reason else { panic!("expected a failure, found {reason:?}") };
+    assert!(message.contains("checkpoints"), "{message}");
+}
+
+#[test]
+fn stopping_while_the_run_prepares_is_no_failure() {
+    let mut test = TestEngine::default();
+    let runs = test.sub("runs");
+    let mut config = small_config(&test.sub("unused"), &runs);
+    // Generating it takes seconds.
+    config.data = DatasetSpec::Glyphs;
+    let job = test.send(|job| Command::Start(job, Box::new(config)));
+    test.send(|_| Command::Stop);
+    test.wait(job, |kind| matches!(kind, EventKind::Cancelled).then_some(()));
+    assert!(list_runs(&runs).unwrap().is_empty());
+}
+
+#[test]
+fn each_run_has_the_threads_that_it_names() {
+    let mut test = TestEngine::default();
+    let (data, runs) = (test.sub("data"), test.sub("runs"));
+    write_idx(&data, 500, 100);
+    for num_threads in [1, 3, 0] {
+        let mut config = small_config(&data, &runs);
+        (config.num_threads, config.num_steps) = (num_threads, 5);
+        let folder = test.train(config);
+        let recorded = open_run(&folder).unwrap().config.num_threads;
+        assert!(if num_threads == 0 { recorded > 0 } else { recorded == num_threads }, "{recorded}");
+    }
+}
+
+#[test]
+fn a_run_does_not_go_on_with_other_data() {
+    let mut test = TestEngine::default();
+    let (data, runs) = (test.sub("data"), test.sub("runs"));
+    write_idx(&data, 500, 100);
+    let mut config = small_config(&data, &runs);
+    config.num_steps = 100_000;
+    let job = test.send(|job| Command::Start(job, Box::new(config)));
+    test.wait(job, |kind| matches!(kind, EventKind::Saved(_)).then_some(()));
+    test.send(|_| Command::Stop);
+    test.wait(job, |kind| matches!(kind, EventKind::Ended(StopReason::User)).then_some(()));
+    write_idx(&data, 600, 100);
+    let folder = list_runs(&runs).unwrap().pop().unwrap().folder;
+    let job = test.send(|job| Command::ResumeRun(job, folder));
+    let message =
+        test.wait(job, |kind| if let EventKind::Rejected(failure) = kind { Some(failure.message) } else { None });
+    assert!(message.contains("Put the old files back"), "{message}");
+}
+
+#[test]
+fn a_damaged_run_is_listed_with_its_reason_and_an_older_checkpoint_serves() {
+    let mut test = TestEngine::default();
+    let (data, runs) = (test.sub("data"), test.sub("runs"));
+    write_idx(&data, 500, 100);
+    let mut config = small_config(&data, &runs);
+    config.num_steps = 100_000;
+    let job = test.send(|job| Command::Start(job, Box::new(config)));
+    for _ in 0..3 {
+        test.wait(job, |kind| matches!(kind, EventKind::Saved(_)).then_some(()));
+    }
+    test.send(|_| Command::Stop);
+    test.wait(job, |kind| matches!(kind, EventKind::Ended(StopReason::User)).then_some(()));
+    let folder = list_runs(&runs).unwrap().pop().unwrap().folder;
+    let mut checkpoints: Vec<_> =
+        std::fs::read_dir(folder.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    checkpoints.retain(|path| path.is_dir());
+    checkpoints.sort();
+    std::fs::write(checkpoints.last().unwrap().join("trainer.safetensors"), "damaged").unwrap();
+    let job = test.send(|job| Command::ResumeRun(job, folder.clone()));
+    test.wait(job, |kind| matches!(kind, EventKind::Started { .. }).then_some(()));
+    test.send(|_| Command::Stop);
+    test.wait(job, |kind| matches!(kind, EventKind::Ended(StopReason::User)).then_some(()));
+    let log = open_run(&folder).unwrap().log;
+    let warned =
+        log.iter().any(|entry| matches!(&entry.kind, LogKind::Warning(text) if text.contains("cannot be read")));
+    assert!(warned, "{log:?}");
+
+    std::fs::write(folder.join("config.ron"), "(").unwrap();
+    let problem = list_runs(&runs).unwrap().pop().unwrap().problem.unwrap();
+    assert!(problem.contains("config.ron"), "{problem}");
 }
 
 #[test]

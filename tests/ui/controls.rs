@@ -7,16 +7,7 @@ use foretrain_engine::session::{
     Command, Event, EventKind, Failure, JobId, PlanReport, RunStatus, RunSummary, StopReason,
 };
 
-use crate::scene;
-
-/// Commands but those that a screen asks by itself.
-fn commands(harness: &mut egui_kittest::Harness<'static, foretrain::app::App>) -> Vec<Command> {
-    let pending = harness.state_mut().take_pending();
-    pending
-        .into_iter()
-        .filter(|command| !matches!(command, Command::ListRuns(..) | Command::Plan(..) | Command::Cancel(_)))
-        .collect()
-}
+use crate::scene::{self, commands};
 
 #[test]
 fn one_click_starts_the_default_recipe() {
@@ -137,13 +128,17 @@ fn stopped_runs_can_go_on() {
         ended: if is_resumable { None } else { Some(StopReason::Finished) },
         is_running: false,
         is_resumable,
+        problem: None,
     };
-    let runs = vec![summary("killed", true), summary("finished", false)];
+    let broken = RunSummary { problem: Some("config.ron is cut off".to_owned()), ..summary("broken", false) };
+    let runs = vec![summary("killed", true), summary("finished", false), broken];
     harness.state_mut().apply_event(&Event { job: *job, kind: EventKind::Runs(runs) });
     harness.run();
+    harness.get_by_label("broken cannot be read: config.ron is cut off");
     harness.get_all_by_label("Resume killed").last().unwrap().click();
     harness.run_steps(2);
     assert!(harness.query_by_label("Resume finished").is_none());
+    assert!(harness.query_by_label("Resume broken").is_none());
     let sent = commands(&mut harness);
     let [Command::ResumeRun(_, folder)] = sent.as_slice() else { panic!("expected ResumeRun, found {sent:?}") };
     assert_eq!(folder.to_str(), Some("/runs/killed"));
@@ -161,44 +156,4 @@ fn every_screen_opens_by_key_and_names_its_controls() {
     harness.key_press(Key::F1);
     harness.run();
     harness.get_by_label("Shortcuts");
-}
-
-/// Asks the window to close, as the system's button does.
-fn ask_to_close(harness: &mut egui_kittest::Harness<'static, foretrain::app::App>) {
-    let viewport = harness.input_mut().viewports.entry(egui::ViewportId::ROOT).or_default();
-    viewport.events.push(egui::ViewportEvent::Close);
-}
-
-fn closes(harness: &egui_kittest::Harness<'static, foretrain::app::App>) -> bool {
-    let viewports = &harness.output().viewport_output;
-    viewports.values().any(|viewport| viewport.commands.contains(&egui::ViewportCommand::Close))
-}
-
-#[test]
-fn closing_during_a_run_asks_saves_and_then_closes() {
-    let mut harness = scene::window_with(scene::snapshot(50, RunStatus::Training), ThemeChoice::Dark);
-    ask_to_close(&mut harness);
-    harness.step();
-    harness.run();
-    harness.get_by_label("A run is going on");
-    harness.get_by_label("Stop, save and close").click();
-    harness.run();
-    assert_eq!(commands(&mut harness), [Command::Stop]);
-    assert!(!closes(&harness), "the run has not ended yet");
-    let ended = scene::snapshot(51, RunStatus::Ended(StopReason::User));
-    harness.state_mut().show_snapshot(ended.into());
-    harness.step();
-    assert!(closes(&harness));
-}
-
-#[test]
-fn closing_can_be_taken_back() {
-    let mut harness = scene::window_with(scene::snapshot(50, RunStatus::Training), ThemeChoice::Light);
-    ask_to_close(&mut harness);
-    harness.step();
-    harness.run();
-    harness.get_by_label("Keep training").click();
-    harness.run();
-    assert!(harness.query_by_label("A run is going on").is_none());
-    assert_eq!(commands(&mut harness), []);
 }

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its expectation fails")]
 
+mod closing;
 mod controls;
 mod pictures;
 mod plots;
 mod scene;
 mod screens;
+mod shell;

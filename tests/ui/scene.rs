@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable;
 use foretrain::app::App;
 use foretrain::link::EngineLink;
-use foretrain::state::{Catalog, RecipeEntry};
+use foretrain::state::{Catalog, Machine, RecipeEntry};
 use foretrain::theme::ThemeChoice;
 use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::device::{ComputeDevice, GaugeReading};
@@ -16,9 +17,12 @@ use foretrain_engine::memory::{MemoryPlan, PlanItem, PlanKind};
 use foretrain_engine::models::{DataShape, ModelPreset};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
 use foretrain_engine::session::{
-    Augmentation, ImageSample, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, Samples, Savings,
-    StepMetrics, ValidationPoint,
+    Augmentation, Command, Event, EventKind, ImageSample, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus,
+    Samples, Savings, StepMetrics, ValidationPoint,
 };
+
+/// The window, driven by its accessible names.
+pub type Window = Harness<'static, App>;
 
 /// Size of the window in tests.
 pub const SIZE: [f32; 2] = [1480.0, 920.0];
@@ -141,11 +145,11 @@ pub fn row(step: u64) -> StepMetrics {
             slice_fraction: 0.125,
         }),
         signals: GuardSignals {
-            loss_z: 1.0 + 1.6 * noise(step + 13),
+            loss_z: Some(1.0 + 1.6 * noise(step + 13)),
             loss_z_limit: 4.0,
-            grad_ratio: 1.0 + 0.8 * noise(step + 17),
+            grad_ratio: Some(1.0 + 0.8 * noise(step + 17)),
             grad_ratio_limit: 5.0,
-            oscillation: 0.3 + 0.2 * noise(step + 19),
+            oscillation: Some(0.3 + 0.2 * noise(step + 19)),
             oscillation_limit: 0.8,
         },
         step_ms: if phase == Phase::Predict { 21.0 } else { 44.0 } + 3.0 * noise(step + 23),
@@ -215,7 +219,8 @@ fn log(last: u64) -> Arc<[LogEntry]> {
         }
         if step == 610 {
             let divergence = Divergence { kind: DivergenceKind::LossSpike, value: 4.6, limit: 4.0 };
-            let kind = LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery: Recovery::BackToFull });
+            let recovery = Recovery::BackToFull;
+            let kind = LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery, restored_step: None });
             entries.push(LogEntry { step, unix_ms, kind });
         }
     }
@@ -229,6 +234,7 @@ pub fn snapshot(last: u64, status: RunStatus) -> RunSnapshot {
         backward_examples: rows.iter().map(|row| u64::from(row.num_backward)).sum(),
         vanilla_examples: last * 256,
         vanilla_step_ms: Some(41.0),
+        vanilla_ms: Some(41.0 * last as f64),
         measured_ms: rows.iter().map(|row| f64::from(row.step_ms)).sum(),
         num_steps: last,
     };
@@ -253,22 +259,29 @@ pub fn snapshot(last: u64, status: RunStatus) -> RunSnapshot {
         samples: (last >= 100).then(|| samples(last)),
         savings,
         plan: Some(Arc::new(plan())),
-        gauges: GaugeReading {
+        gauges: Some(GaugeReading {
             process_bytes: 214 << 20,
             process_peak_bytes: 233 << 20,
             system_used_bytes: 6 << 30,
             system_total_bytes: 23 << 30,
             cpu_load: 0.93,
             gpus: Vec::new(),
-        },
+        }),
         seconds_left: Some(17.0),
     }
 }
 
 /// The window in `theme`, without an engine.
-pub fn window(theme: ThemeChoice) -> Harness<'static, App> {
-    Harness::builder().with_size(SIZE).with_max_steps(12).build_eframe(move |creation| {
-        let mut app = App::new(&creation.egui_ctx, None, EngineLink::detached(), catalog());
+pub fn window(theme: ThemeChoice) -> Window {
+    window_of(SIZE, theme)
+}
+
+/// A window of `size` points.
+pub fn window_of(size: [f32; 2], theme: ThemeChoice) -> Window {
+    Harness::builder().with_size(size).with_max_steps(12).build_eframe(move |creation| {
+        let app = App::new(&creation.egui_ctx, None, EngineLink::detached(), catalog());
+        // Two threads on any machine, and UTC.
+        let mut app = app.with_machine(Machine { num_threads: 2, ..Machine::default() });
         app.saved_mut().settings.theme = theme;
         app.saved_mut().settings.runs_folder = "/runs".to_owned();
         app
@@ -276,9 +289,47 @@ pub fn window(theme: ThemeChoice) -> Harness<'static, App> {
 }
 
 /// The window with a run in it.
-pub fn window_with(run: RunSnapshot, theme: ThemeChoice) -> Harness<'static, App> {
+pub fn window_with(run: RunSnapshot, theme: ThemeChoice) -> Window {
     let mut harness = window(theme);
     harness.state_mut().show_snapshot(Arc::new(run));
     harness.run();
     harness
+}
+
+/// Commands but those that a screen asks by itself.
+pub fn commands(harness: &mut Window) -> Vec<Command> {
+    let pending = harness.state_mut().take_pending();
+    let is_asked =
+        |command: &Command| !matches!(command, Command::ListRuns(..) | Command::Plan(..) | Command::Cancel(_));
+    pending.into_iter().filter(is_asked).collect()
+}
+
+/// Shows `run` from the next frame on.
+pub fn show(harness: &mut Window, run: RunSnapshot) {
+    harness.state_mut().show_snapshot(Arc::new(run));
+}
+
+/// The window with a run in it that has done `step` steps and goes on.
+pub fn training(step: u64) -> Window {
+    window_with(snapshot(step, RunStatus::Training), ThemeChoice::Dark)
+}
+
+/// A run whose end could not be written.
+pub fn unsaved(step: u64) -> RunSnapshot {
+    let why = "the disk is full".to_owned();
+    let mut run = snapshot(step, RunStatus::Unsaved { why: why.clone() });
+    let warning = LogEntry { step, unix_ms: 36_000_000, kind: LogKind::Warning(why) };
+    run.log = run.log.iter().cloned().chain([warning]).collect();
+    run
+}
+
+/// Takes an answer as if it came from the engine.
+pub fn tell(harness: &mut Window, job: JobId, kind: EventKind) {
+    harness.state_mut().apply_event(&Event { job, kind });
+}
+
+/// Clicks. Not `run` afterwards: a spinner never comes to rest.
+pub fn click(harness: &mut Window, label: &str) {
+    harness.get_by_label(label).click();
+    harness.run_steps(3);
 }

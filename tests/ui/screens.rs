@@ -1,4 +1,5 @@
-//! Data, Compare, Export and Try it: what a click asks for, and what an answer shows.
+//! Data, Compare, Export and Try it: what a click asks for, and what an answer shows. One file, because these screens
+//! share most of what an answer is made of.
 
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use foretrain_engine::models::{DataShape, ModelPreset};
 use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{
     Answer, AnswerOutput, Command, DataPreview, Event, EventKind, ExportReport, Failure, ImagePreview, InferInput,
-    JobId, LoadedRun, ModelReport, ModelSource, PreviewExamples, QuantizeReport, RunStatus, RunSummary, StopReason,
-    TargetFit, TokenPreview,
+    JobId, LoadedRun, ModelReport, ModelSource, Naming, PreviewExamples, QuantizeReport, RunStatus, RunSummary,
+    StopReason, TargetFit, TokenPreview,
 };
 
 use crate::scene;
@@ -139,23 +140,24 @@ fn summary(name: &str) -> RunSummary {
         ended: Some(StopReason::Finished),
         is_running: false,
         is_resumable: false,
+        problem: None,
     }
 }
 
-fn answer_runs(harness: &mut Window) {
+fn answer_runs_with(harness: &mut Window, runs: Vec<RunSummary>) {
     let job = harness.state_mut().take_pending().into_iter().find_map(|command| match command {
         Command::ListRuns(job, _) => Some(job),
         _ => None,
     });
-    tell(
-        harness,
-        job.expect("the screen asks for the runs"),
-        EventKind::Runs(vec![summary("second"), summary("first")]),
-    );
+    tell(harness, job.expect("the screen asks for the runs"), EventKind::Runs(runs));
 }
 
-#[test]
-fn chosen_runs_are_read_and_laid_over_each_other() {
+fn answer_runs(harness: &mut Window) {
+    answer_runs_with(harness, vec![summary("second"), summary("first")]);
+}
+
+/// The comparison of a run of 300 steps, "first", and one of 200 steps, "second".
+fn comparison() -> Window {
     let mut harness = window_on(Screen::Compare, ThemeChoice::Dark);
     answer_runs(&mut harness);
     for (name, steps) in [("first", 300), ("second", 200)] {
@@ -178,11 +180,82 @@ fn chosen_runs_are_read_and_laid_over_each_other() {
         tell(&mut harness, *job, EventKind::RunOpened(Arc::new(loaded)));
     }
     harness.run_steps(20);
+    harness
+}
+
+#[test]
+fn chosen_runs_are_read_and_laid_over_each_other() {
+    let mut harness = comparison();
     assert!(harness.get_all_by_value("Final figures").count() >= 1);
     assert!(harness.get_all_by_value("300").count() >= 1, "the steps of a run stand in the table");
     harness.get_by_label("Training loss over steps");
     click(&mut harness, "Seconds in steps");
     harness.get_by_label("Training loss over seconds");
+}
+
+/// First and last x of the comparison's plots.
+fn in_view(harness: &Window) -> (f64, f64) {
+    harness.state().live().compare.in_view.expect("plots are shown")
+}
+
+/// Zooms into the first plot.
+#[track_caller]
+fn zoom_in(harness: &mut Window, plot: &str) {
+    let (from, to) = in_view(harness);
+    harness.get_by_label(plot).hover();
+    harness.run_steps(2);
+    harness.event(egui::Event::Zoom(4.0));
+    harness.run_steps(2);
+    let (left, right) = in_view(harness);
+    assert!(right - left < (to - from) / 2.0, "zoomed from {from}..{to} to {left}..{right}");
+}
+
+#[test]
+fn another_axis_or_other_runs_show_everything_again() {
+    let mut harness = comparison();
+    zoom_in(&mut harness, "Training loss over steps");
+    click(&mut harness, "Seconds in steps");
+    let (from, to) = in_view(&harness);
+    assert!(from.abs() < 1.0 && (5.0..30.0).contains(&to), "expected all seconds, found {from} to {to}");
+    zoom_in(&mut harness, "Training loss over seconds");
+    harness.get_by_role_and_label(Role::Button, "Steps").click();
+    harness.run_steps(4);
+    let (from, to) = in_view(&harness);
+    assert!(from.abs() < 1.0 && to > 300.0, "expected all steps, found {from} to {to}");
+    zoom_in(&mut harness, "Training loss over steps");
+    click(&mut harness, "Compare second");
+    let (from, to) = in_view(&harness);
+    assert!(from.abs() < 1.0 && to > 300.0, "expected all steps of the first, found {from} to {to}");
+}
+
+#[test]
+fn a_dismissed_error_stays_away() {
+    let mut harness = window_on(Screen::Compare, ThemeChoice::Light);
+    answer_runs(&mut harness);
+    click(&mut harness, "Compare first");
+    let sent = commands(&mut harness);
+    let [Command::OpenRun(job, _)] = sent.as_slice() else { panic!("expected OpenRun, found {sent:?}") };
+    let failure = Failure { message: "reading metrics.jsonl: it is cut off".to_owned(), plan: None };
+    tell(&mut harness, *job, EventKind::Rejected(failure));
+    harness.get_by_label_contains("it is cut off");
+    click(&mut harness, "Dismiss");
+    harness.run_steps(8);
+    assert!(harness.query_by_label_contains("it is cut off").is_none());
+    assert_eq!(commands(&mut harness), [], "it is not asked for again");
+    assert!(harness.state().saved().compare.runs.is_empty(), "it can be chosen anew");
+}
+
+#[test]
+fn an_unreadable_run_says_why_and_cannot_be_chosen() {
+    let mut harness = window_on(Screen::Compare, ThemeChoice::Dark);
+    let problem = Some("reading config.ron: expected a recipe, found nothing".to_owned());
+    let broken = RunSummary { problem, step: 0, num_steps: 0, ended: None, ..summary("broken") };
+    answer_runs_with(&mut harness, vec![broken, summary("first")]);
+    harness.get_by_label("Compare first");
+    assert!(harness.query_by_label("Compare broken").is_none());
+    click(&mut harness, "Cannot compare broken: reading config.ron: expected a recipe, found nothing");
+    assert_eq!(commands(&mut harness), []);
+    assert!(harness.state().saved().compare.runs.is_empty());
 }
 
 fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
@@ -288,10 +361,11 @@ fn one_click_exports_for_a_target_that_can_take_the_model() {
     let [Command::Export(job, export)] = sent.as_slice() else { panic!("expected Export, found {sent:?}") };
     assert_eq!(export.target, "cpu");
     assert_eq!(export.output.to_str(), Some("/packages/first-run-step400-cpu"));
+    assert_eq!(export.naming, Naming::NextFree, "a second export takes another folder");
     assert!(export.input.ends_with("step-00000400"));
     let exported = ExportReport {
         target: "cpu".to_owned(),
-        package: export.output.clone(),
+        package: "/packages/first-run-step400-cpu-2".into(),
         files: vec![("model.safetensors".to_owned(), 40_000)],
         quality: quantized(QuantScheme::Ternary),
         edge_metric: 0.9307,
@@ -306,7 +380,120 @@ fn one_click_exports_for_a_target_that_can_take_the_model() {
     harness.get_by_label("foretrain infer --package first");
     click(&mut harness, "Try this package");
     let saved = harness.state().saved();
-    assert_eq!((saved.screen, saved.trial.package.as_str()), (Screen::Try, "/packages/first-run-step400-cpu"));
+    assert_eq!((saved.screen, saved.trial.package.as_str()), (Screen::Try, "/packages/first-run-step400-cpu-2"));
+}
+
+#[test]
+fn an_export_is_followed_in_the_card_of_its_target() {
+    let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
+    click(&mut harness, "Export for CPU");
+    let Some(Command::Export(job, _)) = commands(&mut harness).pop() else { panic!("no Export") };
+    let button = harness.get_by_label("Export for CPU").rect();
+    let progress = harness.get_by_label("Exporting for CPU").rect();
+    assert!(progress.top() >= button.bottom() && (progress.left() - button.left()).abs() < 1.0);
+    let failure = Failure { message: "writing the package: no space left".to_owned(), plan: None };
+    tell(&mut harness, job, EventKind::Rejected(failure));
+    harness.get_by_label_contains("no space left");
+    click(&mut harness, "Dismiss");
+    assert!(harness.query_by_label_contains("no space left").is_none());
+}
+
+/// The run saves a better checkpoint, of step 500, and the screen hears of it; it must ask for nothing else.
+fn save_a_better_one(harness: &mut Window) {
+    let folder = "/runs/first/checkpoints/step-00000500";
+    tell(harness, JobId(9_999), EventKind::Saved(folder.into()));
+    harness.run_steps(4);
+    let sent = commands(harness);
+    let [Command::Describe(job, _)] = sent.as_slice() else { panic!("expected Describe alone, found {sent:?}") };
+    let mut better = report(ModelPreset::MnistCnn, IMAGES);
+    better.folder = folder.into();
+    better.card.step = 500;
+    tell(harness, *job, EventKind::Described(Arc::new(better)));
+    assert_eq!(commands(harness), [], "nothing is cancelled or asked unasked");
+}
+
+#[test]
+fn measurements_survive_a_new_checkpoint_until_it_is_taken() {
+    let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
+    click(&mut harness, "Measure int8 and ternary");
+    let sent = commands(&mut harness);
+    let [Command::Quantize(first, _), Command::Quantize(second, _)] = sent.as_slice() else {
+        panic!("expected two Quantize, found {sent:?}")
+    };
+    tell(&mut harness, *first, EventKind::Quantized(Box::new(quantized(QuantScheme::Int8))));
+    save_a_better_one(&mut harness);
+    harness.get_by_label("93.12%");
+    harness.get_by_label_contains("of step 400");
+    harness.get_by_label("step 400 of 1,200");
+    tell(&mut harness, *second, EventKind::Quantized(Box::new(quantized(QuantScheme::Ternary))));
+    assert_eq!(harness.query_all_by_label("93.12%").count(), 2, "what was under way went on");
+    click(&mut harness, "Use step 500");
+    assert_eq!(harness.query_all_by_label("93.12%").count(), 0);
+    harness.get_by_label("step 500 of 1,200");
+    assert!(harness.query_by_label("Use step 500").is_none());
+    click(&mut harness, "Export for CPU");
+    let sent = commands(&mut harness);
+    let [Command::Export(_, export)] = sent.as_slice() else { panic!("expected Export, found {sent:?}") };
+    assert!(export.input.ends_with("step-00000500"));
+}
+
+#[test]
+fn a_new_checkpoint_is_taken_at_once_where_nothing_was_asked_of_the_old_one() {
+    let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
+    save_a_better_one(&mut harness);
+    harness.get_by_label("step 500 of 1,200");
+    assert!(harness.query_by_label("Use step 500").is_none());
+}
+
+#[test]
+fn answers_survive_a_new_checkpoint_and_are_asked_of_it_when_it_is_taken() {
+    let mut harness = window_with_model(Screen::Try, ModelPreset::MnistCnn, IMAGES);
+    draw(&mut harness);
+    let Some(Command::Infer(job, _)) = commands(&mut harness).pop() else { panic!("no Infer") };
+    let seven = |_| AnswerOutput::Classes(vec![("7".to_owned(), 0.9), ("1".to_owned(), 0.1)]);
+    tell(&mut harness, job, answers(seven));
+    save_a_better_one(&mut harness);
+    assert_eq!(harness.query_all_by_label("Probability of 7").count(), 3);
+    click(&mut harness, "Use step 500");
+    let sent = commands(&mut harness);
+    let [Command::Infer(_, infer)] = sent.as_slice() else { panic!("expected Infer, found {sent:?}") };
+    assert!(infer.input.ends_with("step-00000500"));
+    assert_eq!(harness.query_all_by_label("Probability of 7").count(), 0);
+}
+
+#[test]
+fn the_newest_run_is_proposed_once_and_its_path_can_be_cleared() {
+    let mut harness = window_on(Screen::Ship, ThemeChoice::Dark);
+    answer_runs(&mut harness);
+    assert_eq!(harness.state().saved().model_path, "/runs/second");
+    harness.run_steps(2);
+    let is_path = |node: &egui_kittest::kittest::AccessKitNode<'_>| {
+        node.role() == Role::TextInput && node.value().as_deref() == Some("/runs/second")
+    };
+    harness.get_by(is_path).focus();
+    harness.run_steps(2);
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    harness.key_press(Key::Backspace);
+    harness.run_steps(6);
+    assert_eq!(harness.state().saved().model_path, "");
+    harness.event(egui::Event::Text("/runs/elsewhere".to_owned()));
+    harness.run_steps(8);
+    assert_eq!(harness.state().saved().model_path, "/runs/elsewhere");
+    let sent = commands(&mut harness);
+    let is_asked = |command: &Command| matches!(command, Command::Describe(_, path) if path.ends_with("elsewhere"));
+    assert!(sent.iter().any(is_asked), "expected Describe, found {sent:?}");
+}
+
+#[test]
+fn data_that_may_be_a_file_or_a_folder_has_a_dialog_for_each() {
+    let mut harness = window_on(Screen::Data, ThemeChoice::Dark);
+    for (kind, has_both) in [(DataKind::Cifar10, true), (DataKind::Text, true), (DataKind::Idx, false)] {
+        harness.state_mut().saved_mut().data.kind = kind;
+        harness.run_steps(3);
+        assert_eq!(harness.query_by_label("Choose the dataset as a file…").is_some(), has_both, "{kind:?}");
+        assert_eq!(harness.query_by_label("Choose the dataset as a folder…").is_some(), has_both, "{kind:?}");
+        assert_eq!(harness.query_by_label("Choose the dataset…").is_none(), has_both, "{kind:?}");
+    }
 }
 
 fn answers(output: impl Fn(QuantScheme) -> AnswerOutput) -> EventKind {
@@ -315,13 +502,18 @@ fn answers(output: impl Fn(QuantScheme) -> AnswerOutput) -> EventKind {
     EventKind::Answered(schemes.map(answer).to_vec())
 }
 
-#[test]
-fn a_drawing_is_answered_in_three_precisions() {
-    let mut harness = window_with_model(Screen::Try, ModelPreset::MnistCnn, IMAGES);
+/// Draws a short line with the keys.
+fn draw(harness: &mut Window) {
     harness.get_by_label("Canvas to draw on").focus();
     harness.run_steps(2);
     harness.key_press_modifiers(Modifiers::SHIFT, Key::ArrowRight);
     harness.run_steps(3);
+}
+
+#[test]
+fn a_drawing_is_answered_in_three_precisions() {
+    let mut harness = window_with_model(Screen::Try, ModelPreset::MnistCnn, IMAGES);
+    draw(&mut harness);
     let sent = commands(&mut harness);
     let [Command::Infer(job, infer)] = sent.as_slice() else { panic!("expected Infer, found {sent:?}") };
     let InferInput::Image { pixels } = &infer.prompt else { panic!("expected an image") };
@@ -373,10 +565,7 @@ fn an_exported_package_is_tried_as_it_is() {
     tell(&mut harness, *job, EventKind::Described(Arc::new(package)));
     harness.get_by_label("ternary");
     harness.get_by_label("The package's answer appears here.");
-    harness.get_by_label("Canvas to draw on").focus();
-    harness.run_steps(2);
-    harness.key_press_modifiers(Modifiers::SHIFT, Key::ArrowRight);
-    harness.run_steps(3);
+    draw(&mut harness);
     let sent = commands(&mut harness);
     let [Command::Infer(_, infer)] = sent.as_slice() else { panic!("expected Infer, found {sent:?}") };
     assert_eq!(infer.input.to_str(), Some("/packages/digits"));
@@ -393,6 +582,50 @@ fn a_prompt_is_gone_on_from() {
     tell(&mut harness, *job, answers(|scheme| AnswerOutput::Text(format!("fox in {}", scheme.label()))));
     harness.get_by_label("fox in f32");
     harness.get_by_label("fox in ternary");
+}
+
+#[test]
+fn control_and_enter_in_the_prompt_go_on_from_it() {
+    let mut harness = window_with_model(Screen::Try, ModelPreset::Gpt2Char, DataShape::Text { vocab_size: 64 });
+    harness.get_by_role(Role::MultilineTextInput).focus();
+    harness.run_steps(2);
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    harness.run_steps(3);
+    let sent = commands(&mut harness);
+    let [Command::Infer(..)] = sent.as_slice() else { panic!("expected Infer alone, found {sent:?}") };
+    assert_eq!(harness.state().saved().trial.prompt, "The ", "the key is no line break");
+}
+
+#[test]
+fn enter_on_the_canvas_asks_for_an_answer() {
+    let mut harness = window_with_model(Screen::Try, ModelPreset::MnistCnn, IMAGES);
+    harness.state_mut().saved_mut().trial.is_live = false;
+    harness.get_by_label("Canvas to draw on").focus();
+    harness.run_steps(2);
+    harness.key_press(Key::Enter);
+    harness.run_steps(3);
+    assert_eq!(commands(&mut harness), [], "there is nothing to answer yet");
+    draw(&mut harness);
+    assert_eq!(commands(&mut harness), [], "strokes alone do not ask");
+    harness.key_press(Key::Enter);
+    harness.run_steps(3);
+    let sent = commands(&mut harness);
+    assert!(matches!(sent.as_slice(), [Command::Infer(..)]), "expected Infer, found {sent:?}");
+}
+
+#[test]
+fn a_small_window_puts_things_below_each_other() {
+    let mut harness = window_with_model(Screen::Try, ModelPreset::MnistCnn, IMAGES);
+    harness.set_size(egui::vec2(853.0, 480.0));
+    harness.run_steps(6);
+    let (canvas, answer) = (harness.get_by_label("Canvas to draw on").rect(), harness.get_by_label("Answer").rect());
+    assert!(canvas.right() <= 853.0 && answer.right() <= 853.0, "{canvas} and {answer}");
+    assert!(answer.top() >= canvas.bottom(), "{answer} is not below {canvas}");
+    harness.state_mut().saved_mut().screen = Screen::Ship;
+    harness.run_steps(6);
+    let (first, second) =
+        (harness.get_by_label("Export for CPU").rect(), harness.get_by_label("Export for Edge board").rect());
+    assert!(second.top() > first.bottom(), "cards in one column: {first} and {second}");
 }
 
 #[test]

@@ -1,82 +1,101 @@
-//! `--data` and `--tokenizer`: a built-in name or a path whose kind is recognized by what is there.
+//! `--data` and `--tokenizer`: a built-in name, or a path whose kind is recognized by what is there.
 
 use std::path::{Path, PathBuf};
 
 use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
 
 use super::CliError;
+use super::data_kind::{self, DataKind};
 
 /// Options that name a dataset.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DataArgs {
-    /// `glyphs`, `grammar`, or a path: MNIST-style IDX folder, CIFAR-10 (.tar.gz or folder), folder of class
+    /// `glyphs`, `grammar`, or a path: MNIST-style IDX files, CIFAR-10 (.tar.gz or folder), folder of class
     /// folders with images, text file or folder, .jsonl file.
     #[arg(long, value_name = "NAME|PATH")]
-    pub data: Option<String>,
+    pub data: Option<PathBuf>,
+    /// What the path holds, where that is not recognized; with it, --data is always a path.
+    #[arg(long, value_enum, requires = "data")]
+    pub kind: Option<DataKind>,
     /// How text becomes tokens: `byte`, `char`, a tokenizer.json, or a folder with GPT-2's BPE files.
-    #[arg(long, value_name = "NAME|PATH", default_value = "char")]
-    pub tokenizer: String,
+    #[arg(long, value_name = "NAME|PATH", default_value = "char", requires = "data")]
+    pub tokenizer: PathBuf,
     /// The field of a .jsonl file that holds the text.
-    #[arg(long, value_name = "NAME", default_value = "text")]
+    #[arg(long, value_name = "NAME", default_value = "text", requires = "data")]
     pub field: String,
     /// Height and width to which an image folder's images are scaled.
-    #[arg(long, value_name = "PIXELS", default_value_t = 32)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 32, requires = "data")]
     pub image_size: usize,
 }
 
 impl DataArgs {
-    /// The dataset named, if one is.
+    /// The dataset named, if one is. Its paths are absolute, so that a run can be resumed from another folder.
     pub(super) fn spec(&self) -> Result<Option<DatasetSpec>, CliError> {
-        self.data.as_deref().map(|data| self.recognize(data)).transpose()
+        let Some(data) = &self.data else { return Ok(None) };
+        let spec = match (data.to_str(), self.kind) {
+            (Some("glyphs"), None) => DatasetSpec::Glyphs,
+            (Some("grammar"), None) => DatasetSpec::Grammar,
+            (_, kind) => self.spec_of_path(data, kind)?,
+        };
+        Ok(Some(spec))
     }
 
-    fn recognize(&self, data: &str) -> Result<DatasetSpec, CliError> {
-        match data {
-            "glyphs" => return Ok(DatasetSpec::Glyphs),
-            "grammar" => return Ok(DatasetSpec::Grammar),
-            _ => {}
-        }
-        let path = PathBuf::from(data);
-        if !path.exists() {
-            return Err(CliError::Failed(format!(
-                "--data: expected glyphs, grammar or a path, found nothing at {}",
-                path.display()
-            )));
-        }
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        if name.ends_with(".tar.gz")
-            || name.ends_with(".tgz")
-            || contains(&path, |file| file.starts_with("data_batch"))
-            || path.join("cifar-10-batches-bin").is_dir()
-        {
-            Ok(DatasetSpec::Cifar10 { path })
-        } else if name.ends_with(".jsonl") {
-            Ok(DatasetSpec::Jsonl { path, field: self.field.clone(), tokenizer: self.tokenizer_spec()? })
-        } else if contains(&path, |file| file.contains("ubyte")) {
-            Ok(DatasetSpec::Idx { path })
-        } else if path.is_file() || contains(&path, |file| file.ends_with(".txt")) {
-            Ok(DatasetSpec::Text { path, tokenizer: self.tokenizer_spec()? })
-        } else {
-            Ok(DatasetSpec::ImageFolder { path, image_size: (self.image_size, self.image_size) })
-        }
+    fn spec_of_path(&self, path: &Path, kind: Option<DataKind>) -> Result<DatasetSpec, CliError> {
+        std::fs::metadata(path).map_err(|error| {
+            let expected = "expected glyphs, grammar or a path";
+            CliError::Failed(format!("--data: {expected}, found nothing to read: {error}. {}", path.display()))
+        })?;
+        let kind = kind.map_or_else(|| data_kind::recognize(path), Ok)?;
+        let path = absolute("--data", path)?;
+        Ok(match kind {
+            DataKind::Idx => DatasetSpec::Idx { path },
+            DataKind::Cifar10 => DatasetSpec::Cifar10 { path: cifar_place(path) },
+            DataKind::Images => DatasetSpec::ImageFolder { path, image_size: (self.image_size, self.image_size) },
+            DataKind::Text => DatasetSpec::Text { path, tokenizer: self.tokenizer_spec()? },
+            DataKind::Jsonl if path.is_dir() => return Err(not_a_folder(&path)),
+            DataKind::Jsonl => {
+                DatasetSpec::Jsonl { path, field: self.field.clone(), tokenizer: self.tokenizer_spec()? }
+            }
+        })
     }
 
     fn tokenizer_spec(&self) -> Result<TokenizerSpec, CliError> {
-        let path = PathBuf::from(&self.tokenizer);
-        match self.tokenizer.as_str() {
-            "byte" => Ok(TokenizerSpec::Byte),
-            "char" => Ok(TokenizerSpec::Char),
-            _ if path.is_dir() => Ok(TokenizerSpec::Gpt2 { folder: path }),
-            _ if path.is_file() => Ok(TokenizerSpec::File { path }),
-            other => Err(CliError::Failed(format!(
-                "--tokenizer: expected byte, char, a tokenizer.json or a folder with BPE files, found {other:?}"
+        let path = &self.tokenizer;
+        match path.to_str() {
+            Some("byte") => Ok(TokenizerSpec::Byte),
+            Some("char") => Ok(TokenizerSpec::Char),
+            _ if path.is_dir() => Ok(TokenizerSpec::Gpt2 { folder: absolute("--tokenizer", path)? }),
+            _ if path.is_file() => Ok(TokenizerSpec::File { path: absolute("--tokenizer", path)? }),
+            _ => Err(CliError::Failed(format!(
+                "--tokenizer: expected byte, char, a tokenizer.json or a folder with BPE files, found nothing at {}",
+                path.display()
             ))),
         }
     }
 }
 
-/// True when `folder` directly holds a file whose name fits.
-fn contains(folder: &Path, fits: impl Fn(&str) -> bool) -> bool {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| fits(&entry.file_name().to_string_lossy().to_lowercase()))
+/// The path from the root, links left as they are. Errors: the current folder is gone.
+fn absolute(option: &str, path: &Path) -> Result<PathBuf, CliError> {
+    std::path::absolute(path).map_err(|error| {
+        CliError::Failed(format!(
+            "{option}: finding the current folder: {error}. Does it still exist? {}",
+            path.display()
+        ))
+    })
+}
+
+/// The folder, where one of its files is named, as for IDX files.
+fn cifar_place(path: PathBuf) -> PathBuf {
+    let is_one_of_several = path.is_file() && data_kind::is_cifar_name(&data_kind::lower_name(&path));
+    match path.parent() {
+        Some(folder) if is_one_of_several => folder.to_owned(),
+        _ => path,
+    }
+}
+
+fn not_a_folder(path: &Path) -> CliError {
+    CliError::Failed(format!(
+        "--data: expected one .jsonl file, found a folder. Name a file in it, or join its files into one. {}",
+        path.display()
+    ))
 }

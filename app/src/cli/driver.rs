@@ -1,53 +1,31 @@
 //! Drives the engine from a terminal: sends a command, shows progress, waits for the answer.
 
-use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use foretrain_engine::device::Progress;
-use foretrain_engine::session::{Command, Engine, Event, EventKind, JobId, StopReason};
+use foretrain_engine::device::{CancelFlag, Progress};
+use foretrain_engine::session::{Command, Engine, Event, EventKind, Failure, JobId, StopReason};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
-use super::output;
+use super::{CliError, output};
 use crate::folders;
 
 /// How long to wait for an event before looking at Ctrl-C again.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Why a subcommand did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum CliError {
-    /// The engine refused or failed; the message says why.
-    #[error("{0}")]
-    Failed(String),
-    /// The plan is over the memory budget; the table has been printed.
-    #[error("{0}")]
-    Memory(String),
-    /// The divergence guard ended the run.
-    #[error("the run diverged and was stopped; its last good weights are saved")]
-    Diverged,
-    /// Ctrl-C.
-    #[error("interrupted; what was done so far is saved")]
-    Interrupted,
-}
-
-impl CliError {
-    /// The process's exit code.
-    #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            Self::Failed(_) => 1,
-            Self::Memory(_) => 3,
-            Self::Diverged => 4,
-            Self::Interrupted => 130,
-        })
-    }
-
-    /// Any error, in words with its causes.
-    pub(super) fn from_display(error: impl std::fmt::Display) -> Self {
-        Self::Failed(error.to_string())
-    }
+/// A flag that Ctrl-C sets; to be asked for once. A second Ctrl-C ends the process at once: files are whole or absent.
+pub(super) fn interrupt_flag() -> Result<CancelFlag, CliError> {
+    let flag = CancelFlag::default();
+    let seen = flag.clone();
+    let handler = move || {
+        if seen.is_set() {
+            std::process::exit(CliError::Interrupted.exit_code().into());
+        }
+        seen.set();
+    };
+    ctrlc::set_handler(handler).map_err(CliError::from_display)?;
+    Ok(flag)
 }
 
 /// The engine, for one terminal.
@@ -55,22 +33,14 @@ impl CliError {
 pub(super) struct Driver {
     engine: Engine,
     next_job: u64,
-    is_interrupted: Arc<AtomicBool>,
+    interrupt: CancelFlag,
 }
 
 impl Driver {
     pub(super) fn new() -> Result<Self, CliError> {
-        let is_interrupted = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&is_interrupted);
-        let handler = move || {
-            // A second Ctrl-C ends the process at once; checkpoints are whole or absent.
-            if flag.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-        };
-        ctrlc::set_handler(handler).map_err(CliError::from_display)?;
+        let interrupt = interrupt_flag()?;
         let engine = Engine::spawn(Arc::new(|| {}), folders::cache()).map_err(CliError::from_display)?;
-        Ok(Self { engine, next_job: 0, is_interrupted })
+        Ok(Self { engine, next_job: 0, interrupt })
     }
 
     /// The engine itself, for its snapshots.
@@ -93,7 +63,7 @@ impl Driver {
         self.engine.try_send(command).map_err(|_| CliError::Failed("the engine is busy".to_owned()))?;
         let mut has_told = false;
         loop {
-            if self.is_interrupted.load(Ordering::Relaxed) && !has_told {
+            if self.interrupt.is_set() && !has_told {
                 let stop = if is_run { Command::Stop } else { Command::Cancel(job) };
                 has_told = self.engine.try_send(stop).is_ok();
             }
@@ -105,15 +75,7 @@ impl Driver {
                 continue;
             }
             match kind {
-                EventKind::Rejected(failure) => {
-                    return Err(match &failure.plan {
-                        Some(plan) => {
-                            eprintln!("{}", output::plan_table(plan));
-                            CliError::Memory(failure.message)
-                        }
-                        None => CliError::Failed(failure.message),
-                    });
-                }
+                EventKind::Rejected(failure) => return Err(refusal(failure)),
                 EventKind::Cancelled => return Err(CliError::Interrupted),
                 EventKind::Ended(StopReason::Crashed(message)) => {
                     return Err(CliError::Failed(format!("the engine failed: {message}")));
@@ -141,6 +103,17 @@ impl Driver {
     /// Ends the engine, waiting for what it still has to save.
     pub(super) fn shut_down(self) {
         self.engine.shut_down();
+    }
+}
+
+/// A refusal as an error; prints the plan when memory was the reason.
+fn refusal(failure: Failure) -> CliError {
+    match failure.plan {
+        Some(plan) => {
+            output::note(output::plan_table(&plan));
+            CliError::Memory { message: failure.message, figures: json!({ "plan": plan }) }
+        }
+        None => CliError::Failed(failure.message),
     }
 }
 

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use foretrain_engine::memory::format_bytes;
-use foretrain_engine::session::{Command, EventKind, ExportJob, ExportReport, targets};
+use foretrain_engine::session::{Command, EventKind, ExportJob, ExportReport, Naming, targets};
+use serde_json::json;
 
 use super::data_arg::DataArgs;
 use super::driver::Driver;
-use super::quantize::print_quality;
+use super::quantize::{self, print_quality};
 use super::{CliError, CommonArgs, output};
 
 /// Write a package for a hardware target and run it once.
@@ -17,12 +18,12 @@ use super::{CliError, CommonArgs, output};
   foretrain export --input path/to/run --target cpu-x86-64 --output packages/digits-cpu")]
 pub struct ExportArgs {
     /// Checkpoint folder, or a run folder (its best checkpoint is taken).
-    #[arg(long, value_name = "FOLDER", default_value = "", hide_default_value = true)]
-    pub input: PathBuf,
+    #[arg(long, value_name = "FOLDER")]
+    pub input: Option<PathBuf>,
     /// Hardware target; `list` names them.
     #[arg(long)]
     pub target: String,
-    /// Folder to create; the target's name below the current folder when left out.
+    /// Folder to create; package-TARGET below the current folder, or package-TARGET-2 and so on, when left out.
     #[arg(long, value_name = "FOLDER")]
     pub output: Option<PathBuf>,
     /// Dataset for the figures in the package; the run's own when left out.
@@ -36,34 +37,35 @@ pub struct ExportArgs {
 /// Runs the subcommand.
 pub(super) fn run(args: ExportArgs) -> Result<(), CliError> {
     if args.target == "list" {
-        return list_targets();
+        return list_targets(args.common.json);
     }
-    if args.input.as_os_str().is_empty() {
-        return Err(CliError::Failed("--input: expected a checkpoint or run folder, found nothing".to_owned()));
-    }
+    let missing = || CliError::Usage("--input: expected a checkpoint or run folder, found nothing".to_owned());
+    check_target(&args.target)?;
     let job = ExportJob {
         data: args.data.spec()?,
-        input: args.input,
+        input: args.input.ok_or_else(missing)?,
+        // A name that was asked for is meant; one that was left out need only be free.
+        naming: if args.output.is_some() { Naming::Exact } else { Naming::NextFree },
         output: args.output.unwrap_or_else(|| PathBuf::from(format!("package-{}", args.target))),
         target: args.target,
     };
     let mut driver = Driver::new()?;
     let report = export(&mut driver, job)?;
     driver.shut_down();
-    print_quality(&report.quality);
+    print_quality(&report.quality)?;
     let mut table = output::table(&["file", "size"]);
     for (name, bytes) in &report.files {
         table.add_row(vec![name.as_str().into(), output::number(format_bytes(*bytes))]);
     }
-    println!("{table}");
-    println!(
+    output::line(table)?;
+    output::line(format_args!(
         "read back and run by foretrain-edge: {} on {} examples, {:.2} ms each",
         output::metric(&report.quality.metric, report.edge_metric),
         report.edge_examples,
         report.edge_ms
-    );
-    println!("package: {}\nrun it: {}", report.package.display(), report.run_command);
-    if args.common.json { output::print_json(&report) } else { Ok(()) }
+    ))?;
+    output::line(format_args!("package: {}\nrun it: {}", report.package.display(), report.run_command))?;
+    if args.common.json { output::print_json(&for_json(report)) } else { Ok(()) }
 }
 
 /// Exports with a progress bar.
@@ -77,12 +79,38 @@ pub(super) fn export(driver: &mut Driver, job: ExportJob) -> Result<ExportReport
     )
 }
 
-fn list_targets() -> Result<(), CliError> {
-    let mut table = output::table(&["target", "for", "weights", "why"]);
-    for target in targets().map_err(CliError::from_display)? {
-        let machines = format!("{} ({})", target.name, target.examples);
-        table.add_row(vec![target.id, machines, target.scheme.label().to_owned(), target.why]);
+/// Refuses an unknown target before anything is read.
+fn check_target(id: &str) -> Result<(), CliError> {
+    let all = targets().map_err(CliError::from_display)?;
+    if all.iter().any(|target| target.id == id) {
+        return Ok(());
     }
-    println!("{table}");
-    Ok(())
+    let known = all.iter().map(|target| target.id.as_str()).collect::<Vec<_>>().join(", ");
+    Err(CliError::Usage(format!("--target: expected list or one of {known}, found {id:?}")))
+}
+
+/// The report with paths that JSON can hold.
+fn for_json(report: ExportReport) -> ExportReport {
+    let package = output::path_text(&report.package).into();
+    ExportReport { package, quality: quantize::for_json(report.quality), ..report }
+}
+
+fn list_targets(is_json: bool) -> Result<(), CliError> {
+    let targets = targets().map_err(CliError::from_display)?;
+    let mut table = output::table(&["target", "for", "weights", "why"]);
+    for target in &targets {
+        let machines = format!("{} ({})", target.name, target.examples);
+        table.add_row(vec![target.id.as_str(), machines.as_str(), target.scheme.label(), target.why.as_str()]);
+    }
+    output::line(table)?;
+    if !is_json {
+        return Ok(());
+    }
+    let targets = targets.iter().map(|target| {
+        json!({
+            "id": target.id, "name": target.name, "examples": target.examples, "scheme": target.scheme.label(),
+            "memory_bytes": target.memory_bytes, "why": target.why,
+        })
+    });
+    output::print_json(&json!({ "targets": targets.collect::<Vec<_>>() }))
 }

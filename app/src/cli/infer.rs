@@ -1,6 +1,5 @@
 //! `foretrain infer`.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -13,7 +12,7 @@ use super::{CliError, output};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   foretrain infer --package packages/digits-cpu --image seven.png
-  foretrain infer --package packages/story-cpu --prompt 'Once upon' --max-tokens 100 --temperature 0.8")]
+  foretrain infer --package packages/story-cpu --prompt \"Once upon\" --max-tokens 100 --temperature 0.8")]
 pub struct InferArgs {
     /// Package folder, as `foretrain export` writes it.
     #[arg(long, value_name = "FOLDER")]
@@ -54,16 +53,21 @@ fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), Cli
         seed: args.seed,
         ..GenerateOptions::default()
     };
-    print!("{prompt}");
+    output::piece(prompt)?;
+    let mut printed = Ok(());
     let mut show = |piece: &str| {
-        print!("{piece}");
+        printed = output::piece(piece);
         // A closed pipe ends the generation.
-        std::io::stdout().flush().is_ok()
+        printed.is_ok()
     };
     let generated = package.generate(prompt, options, &mut show).map_err(CliError::from_display)?;
-    println!();
+    printed?;
+    output::line("")?;
     let per_token_ms = generated.decode_ms / generated.num_tokens.max(1) as f64;
-    eprintln!("{} tokens, {per_token_ms:.2} ms each, prompt {:.1} ms", generated.num_tokens, generated.prompt_ms);
+    output::note(format_args!(
+        "{} tokens, {per_token_ms:.2} ms each, prompt {:.1} ms",
+        generated.num_tokens, generated.prompt_ms
+    ));
     if args.json {
         output::print_json(&json!({
             "text": generated.text, "num_tokens": generated.num_tokens,
@@ -88,8 +92,10 @@ fn classify(package: &Package, args: &InferArgs) -> Result<(), CliError> {
             output::number(format!("{:.1} %", best.1 * 100.0)),
             output::number(format!("{latency_ms:.2}")),
         ]);
-        answers.push(json!({ "image": path, "class": best.0, "probability": best.1, "classes": classes }));
+        answers.push(json!({
+            "image": output::path_text(path), "class": best.0, "probability": best.1, "classes": classes,
+        }));
     }
-    println!("{table}");
-    if args.json { output::print_json(&answers) } else { Ok(()) }
+    output::line(table)?;
+    if args.json { output::print_json(&json!({ "images": answers })) } else { Ok(()) }
 }

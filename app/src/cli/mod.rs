@@ -1,12 +1,16 @@
 //! The command line: the same engine, the same files, the same presets as the window.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage (by clap), 3 refused for memory, 4 diverged,
-//! 130 interrupted (what was done so far is saved).
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused for memory, 4 diverged, 130 interrupted (a run's steps so far
+//! are saved). With `--json`, the last line of standard output is one object: the answer, or
+//! `{"error": …, "exit_code": …}`.
+//!
+//! Invariant: only `output` prints, so that a reader that goes away never makes a panic.
 
 mod data_arg;
+mod data_kind;
 mod demo;
 mod driver;
+mod error;
 mod export;
 mod infer;
 mod output;
@@ -20,13 +24,18 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use driver::CliError;
+pub use error::CliError;
 
 /// Train, quantize and export models on one workstation.
 ///
 /// Without a subcommand, the studio's window opens.
 #[derive(Debug, Parser)]
 #[command(name = "foretrain", version, max_term_width = 110)]
+#[command(after_help = "Examples:
+  foretrain
+  foretrain demo
+  foretrain train --preset glyphs-cnn
+  foretrain runs list")]
 pub struct Cli {
     /// What to do; nothing opens the window.
     #[command(subcommand)]
@@ -52,20 +61,51 @@ pub enum CliCommand {
     Demo(demo::DemoArgs),
 }
 
-/// Options of every subcommand.
+impl CliCommand {
+    /// True when the answer is wanted as JSON.
+    fn is_json(&self) -> bool {
+        match self {
+            Self::Train(args) => args.common.json,
+            Self::Validate(args) => args.common.json,
+            Self::Quantize(args) => args.common.json,
+            Self::Export(args) => args.common.json,
+            Self::Infer(args) => args.json,
+            Self::Runs(args) => args.common.json,
+            Self::Demo(args) => args.json,
+        }
+    }
+}
+
+/// Options of most subcommands. Global, so that they may stand at the end: `runs list --json`.
 #[derive(Debug, Clone, Args)]
 pub struct CommonArgs {
     /// Print one JSON object as the last line of standard output.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
     /// Folder of all runs.
-    #[arg(long, value_name = "FOLDER", env = "FORETRAIN_RUNS", default_value_os_t = crate::folders::default_runs())]
+    #[arg(long, global = true, value_name = "FOLDER", env = "FORETRAIN_RUNS")]
+    #[arg(default_value_os_t = crate::folders::default_runs())]
     pub runs: PathBuf,
+}
+
+/// Reads the process's arguments; ends the process on wrong usage (2), `--help` and `--version` (0).
+#[must_use]
+pub fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        // What was not understood cannot be asked whether it has the option.
+        if error.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
+            let usage = CliError::Usage(error.render().to_string());
+            // A reader that went away does not want it.
+            let _ = output::print_json(&usage.to_json());
+        }
+        error.exit()
+    })
 }
 
 /// Runs a subcommand.
 #[must_use]
 pub fn run(command: CliCommand) -> ExitCode {
+    let is_json = command.is_json();
     let result = match command {
         CliCommand::Train(args) => train::run(&args),
         CliCommand::Validate(args) => validate::run(&args),
@@ -78,8 +118,20 @@ pub fn run(command: CliCommand) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
-            error.exit_code()
+            report(&error, is_json);
+            ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// Tells people on standard error and, with `--json`, programs on standard output.
+fn report(error: &CliError, is_json: bool) {
+    if matches!(error, CliError::ClosedPipe) {
+        return;
+    }
+    output::note(error);
+    if is_json {
+        // The exit code says the same to a reader that went away.
+        let _ = output::print_json(&error.to_json());
     }
 }

@@ -1,9 +1,44 @@
-//! Tables and the JSON line.
+//! What the command line prints: tables and the JSON line on standard output, notes on standard error.
+//!
+//! Invariant: a reader that goes away never makes a panic. On standard output it is [`CliError::ClosedPipe`]; a note
+//! that nobody reads is dropped.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::path::Path;
 
 use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use foretrain_engine::memory::{MemoryPlan, format_bytes};
 
 use super::CliError;
+
+/// Prints a line on standard output. Errors: see [`piece`].
+pub(super) fn line(text: impl Display) -> Result<(), CliError> {
+    piece(format_args!("{text}\n"))
+}
+
+/// Prints text on standard output as it is, visible at once.
+/// Errors: [`CliError::ClosedPipe`] when its reader went away, any other trouble in words.
+pub(super) fn piece(text: impl Display) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(|error| CliError::from_output(&error))
+}
+
+/// Prints a line for people on standard error.
+pub(super) fn note(text: impl Display) {
+    // A note that cannot be written must not end a run.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Prints the one-line JSON of `--json`; `value` must be an object.
+pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
+    line(serde_json::to_string(value).map_err(CliError::from_display)?)
+}
+
+/// A path for JSON, which has text only: what is not UTF-8 becomes U+FFFD, where serde would refuse the path.
+pub(super) fn path_text(path: &Path) -> String {
+    path.display().to_string()
+}
 
 /// A table with these headers.
 pub(super) fn table(headers: &[&str]) -> Table {
@@ -28,12 +63,6 @@ pub(super) fn plan_table(plan: &MemoryPlan) -> String {
     table.add_row(vec![Cell::new("budget"), number(format_bytes(plan.budget_bytes)), budget]);
     let remedies = plan.remedies.iter().map(|remedy| format!("\nfits with {remedy}"));
     format!("{table}{}", remedies.collect::<String>())
-}
-
-/// Prints the one-line JSON of `--json`.
-pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
-    println!("{}", serde_json::to_string(value).map_err(CliError::from_display)?);
-    Ok(())
 }
 
 /// A metric as people read it: accuracy in percent, loss in nats.

@@ -62,12 +62,18 @@ pub(super) fn run(args: QuantizeArgs) -> Result<(), CliError> {
         },
     )?;
     driver.shut_down();
-    print_quality(&report);
-    if args.common.json { output::print_json(&report) } else { Ok(()) }
+    print_quality(&report)?;
+    if args.common.json { output::print_json(&for_json(*report)) } else { Ok(()) }
+}
+
+/// The report with a path that JSON can hold.
+pub(super) fn for_json(report: QuantizeReport) -> QuantizeReport {
+    let output = report.output.as_deref().map(|path| output::path_text(path).into());
+    QuantizeReport { output, ..report }
 }
 
 /// The quality table and notes.
-pub(super) fn print_quality(report: &QuantizeReport) {
+pub(super) fn print_quality(report: &QuantizeReport) -> Result<(), CliError> {
     let mut table = output::table(&["", "before", "after"]);
     let metric = |value| output::number(output::metric(&report.metric, value));
     let loss = |value| output::number(output::metric("loss", value));
@@ -79,10 +85,13 @@ pub(super) fn print_quality(report: &QuantizeReport) {
     table.add_row(vec!["weights".into(), bytes(report.bytes_before), bytes(report.bytes_after)]);
     let bits = output::number(format!("{:.2}", report.bits_per_weight));
     table.add_row(vec!["bits per weight".into(), output::number("32.00"), bits]);
-    println!("{table}");
-    println!("{} on {} validation examples", report.scheme.label(), report.num_examples);
-    report.notes.iter().for_each(|note| println!("- {note}"));
-    if let Some(path) = &report.output {
-        println!("written: {}", path.display());
+    output::line(table)?;
+    output::line(format_args!("{} on {} validation examples", report.scheme.label(), report.num_examples))?;
+    for note in &report.notes {
+        output::line(format_args!("- {note}"))?;
+    }
+    match &report.output {
+        Some(path) => output::line(format_args!("written: {}", path.display())),
+        None => Ok(()),
     }
 }

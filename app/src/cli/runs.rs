@@ -1,8 +1,10 @@
 //! `foretrain runs`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use comfy_table::Table;
 use foretrain_engine::session::{RunSummary, StopReason, list_runs, summarize};
+use serde_json::json;
 
 use super::{CliError, CommonArgs, output};
 
@@ -10,6 +12,7 @@ use super::{CliError, CommonArgs, output};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   foretrain runs list
+  foretrain runs list --runs path/to/runs --json
   foretrain runs show path/to/run --json")]
 pub struct RunsArgs {
     /// What to do.
@@ -24,8 +27,14 @@ pub struct RunsArgs {
 #[derive(Debug, clap::Subcommand)]
 pub enum RunsCommand {
     /// One line for each, newest first.
+    #[command(after_help = "Examples:
+  foretrain runs list
+  foretrain runs list --runs path/to/runs --json")]
     List,
     /// Figures of one.
+    #[command(after_help = "Examples:
+  foretrain runs show path/to/run
+  foretrain runs show path/to/run --json")]
     Show {
         /// Run folder.
         run: PathBuf,
@@ -34,28 +43,52 @@ pub enum RunsCommand {
 
 /// Runs the subcommand.
 pub(super) fn run(args: &RunsArgs) -> Result<(), CliError> {
-    let summaries = match &args.command {
-        RunsCommand::List => list_runs(&args.common.runs).map_err(CliError::from_display)?,
-        RunsCommand::Show { run } => vec![summarize(run).map_err(CliError::from_display)?],
-    };
-    if summaries.is_empty() {
-        println!("no runs in {}; make one with: foretrain train", args.common.runs.display());
-    } else {
-        let mut table = output::table(&["run", "dataset", "model", "tier", "steps", "validation", "state"]);
-        for run in &summaries {
-            table.add_row(vec![
-                run.folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                run.dataset.clone(),
-                run.model.clone(),
-                run.tier.clone(),
-                format!("{}/{}", run.step, run.num_steps),
-                validation(run),
-                state(run),
-            ]);
-        }
-        println!("{table}");
+    match &args.command {
+        RunsCommand::List => list(args),
+        RunsCommand::Show { run } => show(run, args.common.json),
     }
-    if args.common.json { output::print_json(&summaries) } else { Ok(()) }
+}
+
+fn list(args: &RunsArgs) -> Result<(), CliError> {
+    let runs = list_runs(&args.common.runs).map_err(CliError::from_display)?;
+    if runs.is_empty() {
+        let folder = args.common.runs.display();
+        output::line(format_args!("no runs in {folder}; make one with: foretrain train"))?;
+    } else {
+        output::line(table(&runs))?;
+    }
+    if !args.common.json {
+        return Ok(());
+    }
+    let runs: Vec<RunSummary> = runs.into_iter().map(for_json).collect();
+    output::print_json(&json!({ "runs": runs }))
+}
+
+fn show(folder: &Path, is_json: bool) -> Result<(), CliError> {
+    let run = summarize(folder).map_err(CliError::from_display)?;
+    output::line(table(std::slice::from_ref(&run)))?;
+    if is_json { output::print_json(&for_json(run)) } else { Ok(()) }
+}
+
+fn table(runs: &[RunSummary]) -> Table {
+    let mut table = output::table(&["run", "dataset", "model", "tier", "steps", "validation", "state"]);
+    for run in runs {
+        table.add_row(vec![
+            run.folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            run.dataset.clone(),
+            run.model.clone(),
+            run.tier.clone(),
+            format!("{}/{}", run.step, run.num_steps),
+            validation(run),
+            state(run),
+        ]);
+    }
+    table
+}
+
+/// The summary with a folder that JSON can hold.
+fn for_json(run: RunSummary) -> RunSummary {
+    RunSummary { folder: output::path_text(&run.folder).into(), ..run }
 }
 
 fn validation(run: &RunSummary) -> String {
@@ -67,6 +100,9 @@ fn validation(run: &RunSummary) -> String {
 }
 
 fn state(run: &RunSummary) -> String {
+    if let Some(problem) = &run.problem {
+        return format!("cannot be read: {problem}");
+    }
     let state = match &run.ended {
         _ if run.is_running => "running".to_owned(),
         Some(StopReason::Finished) => "finished".to_owned(),

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::models::ModelPreset;
 use foretrain_engine::optim::OptimizerKind;
 use foretrain_engine::session::{
-    Command, Engine, EventKind, LogKind, RunConfig, RunSnapshot, RunStatus, StopReason, recipe, tier,
+    Command, Engine, EventKind, JobId, LogKind, Recipe, RunConfig, RunSnapshot, RunStatus, StopReason, recipe, recipes,
+    tier,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -13,6 +15,32 @@ use serde_json::json;
 use super::data_arg::DataArgs;
 use super::driver::{self, Driver};
 use super::{CliError, CommonArgs, output};
+
+/// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
+/// environment variable may give it.
+const RECIPE_OPTIONS: [&str; 21] = [
+    "preset",
+    "data",
+    "kind",
+    "tokenizer",
+    "field",
+    "image_size",
+    "tier",
+    "model",
+    "optimizer",
+    "steps",
+    "batch_size",
+    "micro_batches",
+    "sequence_length",
+    "learning_rate",
+    "validation_interval",
+    "checkpoint_interval",
+    "seed",
+    "threads",
+    "memory_budget_bytes",
+    "name",
+    "plan",
+];
 
 /// Train a model, or go on with a run.
 ///
@@ -39,8 +67,8 @@ pub struct TrainArgs {
     #[arg(long)]
     pub model: Option<String>,
     /// Optimizer instead of the recipe's: adamw or muon.
-    #[arg(long)]
-    pub optimizer: Option<String>,
+    #[arg(long, value_parser = parse_optimizer)]
+    pub optimizer: Option<OptimizerKind>,
     /// Optimizer steps.
     #[arg(long)]
     pub steps: Option<u64>,
@@ -69,16 +97,16 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
     /// Most memory the run may use, in GiB; 80% of the machine's when left out.
-    #[arg(long, value_name = "GIB")]
-    pub memory_budget: Option<f64>,
+    #[arg(long = "memory-budget", value_name = "GIB", value_parser = parse_gib, allow_negative_numbers = true)]
+    pub memory_budget_bytes: Option<u64>,
     /// Name of the run.
     #[arg(long)]
     pub name: Option<String>,
     /// Only show what the run would need.
     #[arg(long)]
     pub plan: bool,
-    /// Go on with the run in this folder.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "steps", "plan", "model", "batch_size"])]
+    /// Go on with the run in this folder as its own recipe says; options that say what to train are refused.
+    #[arg(long, value_name = "RUN", conflicts_with_all = RECIPE_OPTIONS)]
     pub resume: Option<PathBuf>,
     /// Common options.
     #[command(flatten)]
@@ -88,20 +116,20 @@ pub struct TrainArgs {
 /// Runs the subcommand.
 pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
     if args.preset == "list" {
-        return list_presets();
+        return list_presets(args.common.json);
     }
     if args.plan {
         return plan(args);
     }
-    let mut driver = Driver::new()?;
-    let folder = args.resume.clone();
-    let snapshot = match folder {
-        Some(folder) => train(&mut driver, |job| Command::ResumeRun(job, folder))?,
+    let make: Box<dyn FnOnce(JobId) -> Command> = match args.resume.clone() {
+        Some(folder) => Box::new(move |job| Command::ResumeRun(job, folder)),
         None => {
-            let config = config(args)?;
-            train(&mut driver, |job| Command::Start(job, Box::new(config)))?
+            let config = Box::new(config(args)?);
+            Box::new(move |job| Command::Start(job, config))
         }
     };
+    let mut driver = Driver::new()?;
+    let snapshot = train(&mut driver, make)?;
     driver.shut_down();
     report(&snapshot, args.common.json)
 }
@@ -109,7 +137,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
 /// Trains with a live line on standard error; returns the run as it ended.
 pub(super) fn train(
     driver: &mut Driver,
-    make: impl FnOnce(foretrain_engine::session::JobId) -> Command,
+    make: impl FnOnce(JobId) -> Command,
 ) -> Result<std::sync::Arc<RunSnapshot>, CliError> {
     let bar = driver::spinner();
     let mut num_logged = 0;
@@ -117,6 +145,10 @@ pub(super) fn train(
         driver::show_progress(&bar, kind);
         if let Some(run) = engine.snapshot() {
             show_run(&bar, &run, &mut num_logged);
+            if matches!(run.status, RunStatus::Unsaved { .. }) {
+                // A script has nobody who makes room: end with the error. A full queue is tried again at the next tick.
+                let _ = engine.try_send(Command::Stop);
+            }
         }
     };
     let reason = driver.ask(make, on_tick, |kind| match kind {
@@ -129,7 +161,8 @@ pub(super) fn train(
         StopReason::Finished => Ok(run),
         StopReason::User => {
             if let Some(folder) = &run.folder {
-                eprintln!("saved at step {}; go on with: foretrain train --resume {}", run.step, folder.display());
+                let (step, folder) = (run.step, folder.display());
+                output::note(format_args!("saved at step {step}; go on with: foretrain train --resume {folder}"));
             }
             Err(CliError::Interrupted)
         }
@@ -140,24 +173,21 @@ pub(super) fn train(
 
 /// The recipe that the arguments describe.
 fn config(args: &TrainArgs) -> Result<RunConfig, CliError> {
-    let recipe = recipe(&args.preset).map_err(CliError::from_display)?;
-    let tier = tier(&args.tier).map_err(CliError::from_display)?;
-    let data = args.data.spec()?.unwrap_or_else(|| recipe.data.clone());
+    let recipe = recipe(&args.preset).map_err(|error| CliError::Usage(error.to_string()))?;
+    let tier = tier(&args.tier).map_err(|error| CliError::Usage(error.to_string()))?;
+    let data = match args.data.spec()? {
+        Some(data) => data,
+        None => own_data(&recipe)?,
+    };
     let mut config = recipe.run_config(&tier, data).map_err(CliError::from_display)?;
     if let Some(label) = &args.model {
         let preset = ModelPreset::from_label(label).ok_or_else(|| {
             let known: Vec<&str> = ModelPreset::ALL.into_iter().map(ModelPreset::label).collect();
-            CliError::Failed(format!("--model: expected one of {}, found {label:?}", known.join(", ")))
+            CliError::Usage(format!("--model: expected one of {}, found {label:?}", known.join(", ")))
         })?;
         config.model = preset.config(config.model.data_shape()).map_err(CliError::from_display)?;
     }
-    if let Some(name) = &args.optimizer {
-        config.optimizer.kind = match name.as_str() {
-            "adamw" => OptimizerKind::AdamW,
-            "muon" => OptimizerKind::Muon,
-            other => return Err(CliError::Failed(format!("--optimizer: expected adamw or muon, found {other:?}"))),
-        };
-    }
+    config.optimizer.kind = args.optimizer.unwrap_or(config.optimizer.kind);
     config.num_steps = args.steps.unwrap_or(config.num_steps);
     config.batch_size = args.batch_size.unwrap_or(config.batch_size);
     config.num_micro_batches = args.micro_batches.unwrap_or(config.num_micro_batches);
@@ -167,10 +197,44 @@ fn config(args: &TrainArgs) -> Result<RunConfig, CliError> {
     config.checkpoint_interval = args.checkpoint_interval.unwrap_or(config.checkpoint_interval);
     config.seed = args.seed;
     config.num_threads = args.threads;
-    config.memory_budget_bytes = args.memory_budget.map_or(0, |gib| (gib * f64::from(1 << 30)) as u64);
+    // 0 stands for the default.
+    config.memory_budget_bytes = args.memory_budget_bytes.unwrap_or(0);
     config.name = args.name.clone().unwrap_or(config.name);
     config.runs_folder.clone_from(&args.common.runs);
     Ok(config)
+}
+
+/// The recipe's dataset. Errors: it is to be named by the user.
+fn own_data(recipe: &Recipe) -> Result<DatasetSpec, CliError> {
+    let is_complete = match &recipe.data {
+        DatasetSpec::Glyphs | DatasetSpec::Grammar => true,
+        DatasetSpec::Idx { path }
+        | DatasetSpec::Cifar10 { path }
+        | DatasetSpec::ImageFolder { path, .. }
+        | DatasetSpec::Text { path, .. }
+        | DatasetSpec::Jsonl { path, .. } => !path.as_os_str().is_empty(),
+    };
+    if is_complete {
+        return Ok(recipe.data.clone());
+    }
+    Err(CliError::Usage(format!("--preset {}: expected --data with the path of its dataset, found none", recipe.name)))
+}
+
+/// An optimizer by its name.
+fn parse_optimizer(name: &str) -> Result<OptimizerKind, String> {
+    match name {
+        "adamw" => Ok(OptimizerKind::AdamW),
+        "muon" => Ok(OptimizerKind::Muon),
+        _ => Err("expected adamw or muon".to_owned()),
+    }
+}
+
+/// Bytes from GiB; at least one, since none means the default.
+fn parse_gib(text: &str) -> Result<u64, String> {
+    match text.parse::<f64>() {
+        Ok(gib) if gib.is_finite() && gib > 0.0 => Ok(((gib * f64::from(1 << 30)) as u64).max(1)),
+        _ => Err("expected a number of GiB above 0, such as 2.5".to_owned()),
+    }
 }
 
 fn plan(args: &TrainArgs) -> Result<(), CliError> {
@@ -184,42 +248,52 @@ fn plan(args: &TrainArgs) -> Result<(), CliError> {
         },
     )?;
     driver.shut_down();
-    println!("{}", output::plan_table(&planned.plan));
-    println!("{} parameters", planned.num_params);
+    output::line(output::plan_table(&planned.plan))?;
+    output::line(format_args!("{} parameters", planned.num_params))?;
     if let (Some(step_ms), Some(seconds)) = (planned.full_step_ms, planned.vanilla_seconds) {
-        println!("{step_ms:.1} ms per vanilla step, measured now; {} for all steps", output::duration(seconds));
+        let all = output::duration(seconds);
+        output::line(format_args!("{step_ms:.1} ms per vanilla step, measured now; {all} for all steps"))?;
     }
-    planned.warnings.iter().for_each(|warning| println!("note: {warning}"));
-    if args.common.json {
-        output::print_json(&json!({
-            "num_params": planned.num_params,
-            "plan": planned.plan,
-            "full_step_ms": planned.full_step_ms,
-            "vanilla_seconds": planned.vanilla_seconds,
-        }))?;
+    for warning in &planned.warnings {
+        output::line(format_args!("note: {warning}"))?;
     }
-    if planned.plan.fits() { Ok(()) } else { Err(CliError::Memory("over the memory budget".to_owned())) }
+    let figures = json!({
+        "num_params": planned.num_params,
+        "plan": planned.plan,
+        "full_step_ms": planned.full_step_ms,
+        "vanilla_seconds": planned.vanilla_seconds,
+    });
+    if !planned.plan.fits() {
+        return Err(CliError::Memory { message: "over the memory budget".to_owned(), figures });
+    }
+    if args.common.json { output::print_json(&figures) } else { Ok(()) }
 }
 
-fn list_presets() -> Result<(), CliError> {
+fn list_presets(is_json: bool) -> Result<(), CliError> {
+    let recipes = recipes().map_err(CliError::from_display)?;
     let mut table = output::table(&["preset", "what it trains"]);
-    for recipe in foretrain_engine::session::recipes().map_err(CliError::from_display)? {
-        table.add_row(vec![recipe.name, recipe.summary]);
+    for recipe in &recipes {
+        table.add_row(vec![&recipe.name, &recipe.summary]);
     }
-    println!("{table}");
-    Ok(())
+    output::line(table)?;
+    if !is_json {
+        return Ok(());
+    }
+    let presets = recipes.iter().map(|recipe| json!({ "name": recipe.name, "summary": recipe.summary }));
+    output::print_json(&json!({ "presets": presets.collect::<Vec<_>>() }))
 }
 
 /// Keeps the bar at the run's step and prints new log entries above it.
 fn show_run(bar: &ProgressBar, run: &RunSnapshot, num_logged: &mut usize) {
     for entry in run.log.iter().skip(*num_logged) {
         if let Some(line) = log_line(&entry.kind) {
-            bar.suspend(|| eprintln!("step {:>6}  {line}", entry.step));
+            bar.suspend(|| output::note(format_args!("step {:>6}  {line}", entry.step)));
         }
     }
     *num_logged = run.log.len();
     match &run.status {
         RunStatus::Preparing { what } => bar.set_message(what.clone()),
+        RunStatus::Unsaved { why } => bar.set_message(why.clone()),
         RunStatus::Training | RunStatus::Validating | RunStatus::Paused => {
             if bar.length() != Some(run.config.num_steps) {
                 bar.set_length(run.config.num_steps);
@@ -236,13 +310,14 @@ fn show_run(bar: &ProgressBar, run: &RunSnapshot, num_logged: &mut usize) {
 
 /// A log entry for a terminal; `None` for those that the bar shows already.
 fn log_line(kind: &LogKind) -> Option<String> {
-    use foretrain_engine::hybrid::HybridEvent;
+    use foretrain_engine::hybrid::{Divergence, HybridEvent};
     match kind {
         LogKind::Hybrid(HybridEvent::Phase { from, to, why }) => Some(format!("{from:?} -> {to:?}: {why}")),
-        LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery }) => Some(format!(
-            "divergence: {:?} at {:.3} (limit {:.3}), answered with {recovery:?}",
-            divergence.kind, divergence.value, divergence.limit
-        )),
+        LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery, restored_step }) => {
+            let Divergence { kind, value, limit } = divergence;
+            let back = restored_step.map_or_else(String::new, |step| format!(", back to the weights of step {step}"));
+            Some(format!("divergence: {kind:?} at {value:.3} (limit {limit:.3}), answered with {recovery:?}{back}"))
+        }
         LogKind::Warning(text) => Some(format!("warning: {text}")),
         LogKind::Started { step } if *step > 0 => Some(format!("going on after step {step}")),
         LogKind::Started { .. } | LogKind::Saved(_) | LogKind::Paused | LogKind::Resumed | LogKind::Ended(_) => None,
@@ -256,7 +331,7 @@ fn report(run: &RunSnapshot, is_json: bool) -> Result<(), CliError> {
     for (name, value) in &figures.rows {
         table.add_row(vec![(*name).to_owned(), value.clone()]);
     }
-    println!("{table}");
+    output::line(table)?;
     if is_json { output::print_json(&figures.json) } else { Ok(()) }
 }
 
@@ -285,14 +360,14 @@ pub(super) fn figures(run: &RunSnapshot) -> Figures {
         rows.push(("example-backwards saved", format!("{:.1} %", share * 100.0)));
     }
     if let (Some(share), Some(step_ms)) = (savings.time_share_saved(), savings.vanilla_step_ms) {
-        let label = format!("{:.1} % (vanilla step {step_ms:.1} ms, measured at the start)", share * 100.0);
+        let label = format!("{:.1} % (vanilla step {step_ms:.1} ms, measured in this run)", share * 100.0);
         rows.push(("time saved against vanilla, same steps", label));
     }
     if let Some(folder) = &run.folder {
         rows.push(("run", folder.display().to_string()));
     }
     let json = json!({
-        "run": run.folder,
+        "run": run.folder.as_deref().map(output::path_text),
         "num_params": run.num_params,
         "steps": run.step,
         "seconds": savings.measured_ms / 1e3,

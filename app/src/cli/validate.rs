@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use foretrain_engine::data::SplitPart;
-use foretrain_engine::device::{CancelFlag, Progress, Watch};
+use foretrain_engine::device::{Progress, Watch};
 use foretrain_engine::session;
 use serde_json::json;
 
@@ -49,17 +49,27 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
         Part::Validation => SplitPart::Validation,
         Part::Test => SplitPart::Test,
     };
+    let data = args.data.spec()?;
+    let cancel = driver::interrupt_flag()?;
     let bar = driver::spinner();
     let tell = |progress: Progress| {
         bar.set_message(progress.what);
         bar.set_position(progress.done);
     };
-    let cancel = CancelFlag::default();
-    let data = args.data.spec()?;
     let measured =
         session::validate(&args.checkpoint, data.as_ref(), part, &folders::cache(), Watch::new(&cancel, &tell));
     bar.finish_and_clear();
-    let (card, measured) = measured.map_err(CliError::from_display)?;
+    let (card, measured) = measured
+        .map_err(|error| if error.is_cancelled() { CliError::Interrupted } else { CliError::from_display(error) })?;
+    if !measured.loss.is_finite() {
+        return Err(CliError::Failed(format!(
+            "measuring a checkpoint: expected a finite loss, found {} after step {}. Did its run diverge? \
+             Choose an earlier checkpoint. {}",
+            measured.loss,
+            card.step,
+            args.checkpoint.display()
+        )));
+    }
     let mut table = output::table(&["figure", "value"]);
     table.add_row(vec!["checkpoint".to_owned(), format!("{}, step {}", card.name, card.step)]);
     table.add_row(vec!["measured on".to_owned(), format!("{} of {:?} part", measured.num_examples, args.part)]);
@@ -67,7 +77,7 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
     if let Some(accuracy) = measured.accuracy {
         table.add_row(vec!["accuracy".to_owned(), output::metric("accuracy", accuracy)]);
     }
-    println!("{table}");
+    output::line(table)?;
     if args.common.json {
         output::print_json(&json!({ "part": part, "step": card.step, "measured": measured }))?;
     }

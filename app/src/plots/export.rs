@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use egui::{ColorImage, Context, Rect};
+use foretrain_engine::session::RunSnapshot;
 
-use super::{PlotKind, RunSeries, csv_of, curves_of};
+use super::{PlotKind, RunSeries, SeriesKey, csv_of, curves_of};
 use crate::theme::DARK;
 
 /// What became of an export.
@@ -36,11 +37,14 @@ impl ExportSlot {
     }
 }
 
-/// Writes every value of a plot as CSV into `folder`.
-pub fn export_csv(ctx: &Context, folder: &Path, kind: PlotKind, series: &RunSeries) -> ExportSlot {
+/// Writes every value of a plot of `run` as CSV into `folder`.
+pub fn export_csv(ctx: &Context, folder: &Path, kind: PlotKind, run: &Arc<RunSnapshot>) -> ExportSlot {
     let slot = ExportSlot::default();
-    let (folder, series) = (folder.to_owned(), series.clone());
+    let (folder, run) = (folder.to_owned(), Arc::clone(run));
     slot.run(ctx, move || {
+        // Made anew here: a copy of the window's curves would take as long as the run, in a frame.
+        let mut series = RunSeries::default();
+        series.update(SeriesKey::Job(run.job), &run.history, &run.validations, 0.0);
         // Smoothing is a way of looking; the table holds what was measured.
         let text = csv_of(&curves_of(kind, &series, &DARK, false));
         let name = kind.title().to_lowercase().replace([' ', 'ρ'], "-").trim_matches('-').to_owned();
@@ -64,7 +68,7 @@ pub fn export_table(
     slot
 }
 
-/// Takes a picture of the window's part `rect`, in points, and writes it as PNG into `folder`.
+/// Takes a picture of the window's part `rect`, in points, as it is in view, and writes it as PNG into `folder`.
 pub fn export_png(ctx: &Context, folder: &Path, rect: Rect) -> ExportSlot {
     let slot = ExportSlot::default();
     let (folder, scale, inner) = (folder.to_owned(), ctx.pixels_per_point(), slot.clone());

@@ -40,7 +40,8 @@ impl PlotKind {
     ];
 
     /// The plots shown at first.
-    pub const DEFAULT: [Self; 5] = [Self::Loss, Self::Correction, Self::Signals, Self::GateRatio, Self::Throughput];
+    pub const DEFAULT: [Self; 6] =
+        [Self::Loss, Self::Correction, Self::Signals, Self::GradientNorm, Self::GateRatio, Self::Throughput];
 
     /// The name to show.
     #[must_use]
@@ -95,7 +96,9 @@ impl PlotKind {
             }
             Self::Signals => {
                 "The guard's signals as shares of their limits: at 1 the guard acts. Loss: standard deviations above \
-                 the forecast. Gradient: norm over its running median. Oscillation: how often the loss turns around."
+                 the forecast. Gradient: norm over its running median. Oscillation: how often the loss turns around. \
+                 A gradient that vanishes is judged, too, and has no curve of its own: Gradient falls to 0, which no \
+                 limit here marks; the events name it."
             }
             Self::GradientNorm => "Global L2 norm of the gradient before clipping. A gap is a skipped update.",
             Self::GateRatio => {

@@ -1,10 +1,11 @@
-//! Which phase ran when, as a strip under the plots. Where several phases fall on one pixel, it
+//! Which phase ran when, as a strip over the plots. Where several phases fall on one pixel, it
 //! shows their shares stacked, so that zooming out neither hides nor invents a phase.
 
-use egui::{Align2, Color32, FontId, Rect, Sense, Stroke, Ui, WidgetInfo, pos2};
+use egui::{Align2, FontId, Rect, Response, Sense, Stroke, Ui, WidgetInfo, pos2, vec2};
 use foretrain_engine::hybrid::Phase;
 
-use crate::theme::{Palette, font, palette, phase_color, phase_label};
+use super::plot_card::CARD_EDGE;
+use crate::theme::{Palette, font, on_phase, palette, phase_color, phase_label, size, space};
 
 const PHASES: [Phase; 4] = [Phase::Warmup, Phase::Full, Phase::Predict, Phase::Correct];
 
@@ -63,25 +64,38 @@ struct Column {
     counts: [u32; 4],
 }
 
-/// Draws the strip into `height`, its x running from `range.0` at `left` to `range.1` at `right` pixels.
-pub fn phase_strip_ui(
-    ui: &mut Ui,
-    track: &PhaseTrack,
-    range: (f64, f64),
-    (left, right): (f32, f32),
-    height: f32,
-    cursor: Option<f64>,
-) {
-    let p = palette(ui);
-    let (outer, response) = ui.allocate_exact_size(egui::vec2(ui.available_width(), height), Sense::hover());
+/// Makes room for the strip, which is drawn once the plots below it tell what is in view.
+pub fn phase_strip_room_ui(ui: &mut Ui, height: f32) -> Response {
+    let (_, response) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::hover());
     response.widget_info(|| WidgetInfo::labeled(egui::accesskit::Role::Image, true, "Phases over steps"));
+    response
+}
+
+/// What a strip shows.
+#[derive(Debug, Clone, Copy)]
+pub struct StripView {
+    /// Steps from its left to its right end.
+    pub range: (f64, f64),
+    /// Pixels of these ends; `None` takes those of a plot as wide as the strip.
+    pub pixels: Option<(f32, f32)>,
+    /// Where the cursor is.
+    pub cursor: Option<f64>,
+}
+
+/// Draws the strip into its `room`.
+pub fn phase_strip_ui(ui: &Ui, room: Response, track: &PhaseTrack, view: StripView) {
+    let StripView { range, pixels, cursor } = view;
+    let p = palette(ui);
+    let outer = room.rect;
+    let (left, right) =
+        pixels.unwrap_or((outer.left() + CARD_EDGE + size::PLOT_AXIS, outer.right() - CARD_EDGE - space::SM));
     let rect = Rect::from_min_max(pos2(left, outer.top()), pos2(right, outer.bottom()));
     if !ui.is_rect_visible(outer) || rect.width() < 1.0 || range.1 <= range.0 {
         return;
     }
     let label = FontId::proportional(font::SMALL);
     ui.painter().text(pos2(left - 6.0, rect.center().y), Align2::RIGHT_CENTER, "Phase", label.clone(), p.text_weak);
-    let painter = ui.painter().with_clip_rect(rect);
+    let painter = ui.painter().with_clip_rect(rect.intersect(ui.clip_rect()));
     painter.rect_filled(rect, 3.0, p.inset);
     let per_pixel = (range.1 - range.0) / f64::from(rect.width());
     // A step is drawn from half a step before it to half a step after it.
@@ -93,10 +107,10 @@ pub fn phase_strip_ui(
         let x = rect.left() + ((cursor - range.0) / per_pixel) as f32;
         painter.vline(x, rect.y_range(), Stroke::new(1.0, p.text_strong));
     }
-    if let Some(pointer) = response.hover_pos().filter(|pointer| rect.contains(*pointer)) {
+    if let Some(pointer) = room.hover_pos().filter(|pointer| rect.contains(*pointer)) {
         let step = x_at(pointer.x) - 0.5;
         if let Some(phase) = track.at(step) {
-            response.on_hover_text_at_pointer(format!("Step {step:.0}: {}", phase_label(phase)));
+            room.on_hover_text_at_pointer(format!("Step {step:.0}: {}", phase_label(phase)));
         }
     }
 }
@@ -138,8 +152,7 @@ fn draw_column(painter: &egui::Painter, p: &Palette, column: &Column, rect: Rect
         let part = Rect::from_min_max(pos2(column.left, top), pos2(column.right, bottom));
         painter.rect_filled(part, 0.0, phase_color(p, phase));
         if count == total && part.width() > 58.0 {
-            let ink = if p.is_dark { Color32::from_gray(16) } else { p.on_accent };
-            painter.text(part.center(), Align2::CENTER_CENTER, phase_label(phase), label.clone(), ink);
+            painter.text(part.center(), Align2::CENTER_CENTER, phase_label(phase), label.clone(), on_phase(p, phase));
         }
         bottom = top;
     }

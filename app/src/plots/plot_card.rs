@@ -2,16 +2,20 @@
 
 use std::ops::RangeInclusive;
 
-use egui::{CornerRadius, Frame, Id, Margin, RichText, Stroke, Ui, Vec2b, vec2};
+use egui::{CornerRadius, Frame, Id, Margin, Stroke, Ui, Vec2b, vec2};
 use egui_plot::{
     AxisHints, FilledArea, GridInput, GridMark, HLine, Line, LineStyle, MarkerShape, Plot, PlotPoints, PlotUi, Points,
     VLine,
 };
 
 use super::curve::{Curve, CurveStyle};
+use super::legend::header_ui;
 use super::series::Span;
-use crate::theme::{Palette, font, palette, radius, size, space};
+use crate::theme::{Palette, font, palette, radius, size};
 use crate::widgets::number;
+
+/// From the edge of a card to what it holds, at its left and right: border and margin.
+pub(super) const CARD_EDGE: f32 = 11.0;
 
 /// What linked plots share.
 #[derive(Debug, Clone, Copy)]
@@ -79,90 +83,6 @@ pub fn plot_card_ui(
         plot_ui(ui, p, view, about, curves)
     });
     PlotAnswer { rect: shown.response.rect, ..shown.inner }
-}
-
-fn header_ui(
-    ui: &mut Ui,
-    p: &Palette,
-    view: PlotView,
-    about: Readout<'_>,
-    curves: &[Curve<'_>],
-    tools: impl FnOnce(&mut Ui),
-) {
-    let (rect, _) = ui.allocate_exact_size(vec2(ui.available_width(), 24.0), egui::Sense::hover());
-    // Children of their own: a long legend is cut, it does not widen the card.
-    let right_to_left = egui::Layout::right_to_left(egui::Align::Center);
-    let mut right = ui.new_child(egui::UiBuilder::new().max_rect(rect).layout(right_to_left));
-    tools(&mut right);
-    let mut rest = rect;
-    rest.max.x = right.min_rect().left() - space::XS;
-    let left_to_right = egui::Layout::left_to_right(egui::Align::Center);
-    let mut left = ui.new_child(egui::UiBuilder::new().max_rect(rest).layout(left_to_right));
-    left.set_clip_rect(rest.intersect(left.clip_rect()));
-    let ui = &mut left;
-    let hover = if about.unit.is_empty() {
-        about.about.to_owned()
-    } else {
-        format!("{}\n\nUnit: {}.", about.about, about.unit)
-    };
-    ui.style_mut().wrap_mode = Some(egui::TextWrapMode::Extend);
-    ui.spacing_mut().item_spacing.x = space::XS;
-    ui.label(RichText::new(about.title).strong().color(p.text_strong)).on_hover_text(hover);
-    if rest.width() > 420.0 {
-        ui.label(RichText::new(about.unit).size(font::SMALL).color(p.text_weak));
-    }
-    ui.add_space(space::XS);
-    if let Some(cursor) = view.cursor {
-        ui.label(RichText::new(format!("at {cursor:.0}:")).size(font::SMALL).color(p.text_weak));
-    }
-    for curve in curves.iter().filter(|curve| curve.is_read_out) {
-        legend_ui(ui, p, view, curve, curves.len() > 1);
-    }
-}
-
-/// The swatch, name and value of a curve: the legend and the read-out in one.
-fn legend_ui(ui: &mut Ui, p: &Palette, view: PlotView, curve: &Curve<'_>, is_named: bool) {
-    let point = match view.cursor {
-        Some(cursor) => curve.series.at(cursor, curve.reach.max(0.5)),
-        None => curve.series.last(),
-    };
-    let mut value = point.map_or_else(|| "—".to_owned(), |(_, y)| number::value(f64::from(y)));
-    if let (Some((x, y)), Some((_, high))) = (point, curve.band)
-        && let Some((_, high)) = high.at(x, 0.5)
-    {
-        value = format!("{value} ± {}", number::two_digits(f64::from((high - y) / 2.0)));
-    }
-    sample_ui(ui, curve);
-    if is_named {
-        ui.label(RichText::new(curve.name).size(font::SMALL).color(p.text_weak));
-    }
-    ui.label(RichText::new(value).size(font::SMALL).color(p.text));
-    ui.add_space(space::XS);
-}
-
-/// A piece of the curve as it is drawn.
-fn sample_ui(ui: &mut Ui, curve: &Curve<'_>) {
-    let (rect, _) = ui.allocate_exact_size(vec2(14.0, 10.0), egui::Sense::hover());
-    let (painter, y) = (ui.painter(), rect.center().y);
-    let line = |from: f32, to: f32, stroke: Stroke| {
-        painter.hline(rect.left() + from..=rect.left() + to, y, stroke);
-    };
-    match curve.style {
-        CurveStyle::Solid => line(0.0, 14.0, Stroke::new(2.0, curve.color)),
-        CurveStyle::Faint => line(0.0, 14.0, Stroke::new(2.0, curve.color.gamma_multiply(0.4))),
-        CurveStyle::Dashed => {
-            line(0.0, 5.0, Stroke::new(2.0, curve.color));
-            line(9.0, 14.0, Stroke::new(2.0, curve.color));
-        }
-        CurveStyle::Marks => {
-            painter.circle_filled(rect.center(), 3.5, curve.color);
-        }
-        CurveStyle::OpenMarks => {
-            let (c, r) = (rect.center(), 4.0);
-            let corners = [c - vec2(r, 0.0), c - vec2(0.0, r), c + vec2(r, 0.0), c + vec2(0.0, r)];
-            painter.add(egui::Shape::closed_line(corners.to_vec(), Stroke::new(1.3, curve.color)));
-        }
-    }
 }
 
 fn plot_ui(ui: &mut Ui, p: &'static Palette, view: PlotView, about: Readout<'_>, curves: &[Curve<'_>]) -> PlotAnswer {

@@ -38,7 +38,7 @@ pub struct RunSeries {
     pub error_after: Series,
     pub cosine: Series,
     pub slice_fraction: Series,
-    /// Signals as shares of their limits: 1 is the limit.
+    /// Signals as shares of their limits: 1 is the limit. They break where the guard measured nothing.
     pub loss_z: Series,
     pub grad_ratio: Series,
     pub oscillation: Series,
@@ -63,6 +63,9 @@ impl RunSeries {
                 forecast: Series::with_gaps(1.5),
                 forecast_low: Series::with_gaps(1.5),
                 forecast_high: Series::with_gaps(1.5),
+                loss_z: Series::with_gaps(1.5),
+                grad_ratio: Series::with_gaps(1.5),
+                oscillation: Series::with_gaps(1.5),
                 ..Self::default()
             };
         }
@@ -81,6 +84,12 @@ impl RunSeries {
         if smoothing.to_bits() != self.smoothing.to_bits() {
             self.smooth_again(smoothing);
         }
+    }
+
+    /// The run that was read, if any.
+    #[must_use]
+    pub fn key(&self) -> Option<&SeriesKey> {
+        self.key.as_ref()
     }
 
     /// The folder of a past run.
@@ -132,7 +141,7 @@ impl RunSeries {
             (&mut self.oscillation, signals.oscillation, signals.oscillation_limit),
         ] {
             // A limit of 0 means that nothing is watched yet.
-            if limit > 0.0 {
+            if let Some(value) = value.filter(|_| limit > 0.0) {
                 series.push(x, value / limit);
             }
         }
@@ -198,7 +207,7 @@ mod tests {
                 actual_loss: 1.0,
                 slice_fraction: 0.125,
             }),
-            signals: GuardSignals { loss_z: 1.0, loss_z_limit: 4.0, ..GuardSignals::default() },
+            signals: GuardSignals { loss_z: Some(1.0), loss_z_limit: 4.0, ..GuardSignals::default() },
             step_ms: 16.0,
         }
     }

@@ -9,20 +9,31 @@ use foretrain_engine::session::{
     RunSnapshot, RunStatus, RunSummary, StopReason,
 };
 
-use super::{CompareAxis, FramePace, Query};
+use super::{Asked, CompareAxis, Draft, FramePace, HeldModel, Machine, Query};
 use crate::plots::{CompareSeries, ExportSlot, RunSeries};
+use crate::views::ViewCtx;
 use crate::widgets::{ImageStrip, PixelCanvas};
 
-/// Closing the window while a run goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Closing the window while work goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum CloseState {
     /// Not asked.
     #[default]
     Open,
     /// The user is asked.
-    Asking,
-    /// The run saves and ends; then the window closes.
-    Ending,
+    Asking {
+        /// A run is part of that work.
+        has_run: bool,
+    },
+    /// The run saves and ends, and everything else is cancelled; then the window closes.
+    Ending {
+        /// A run is part of that work.
+        has_run: bool,
+        /// When that began, seconds of egui's clock.
+        since: f64,
+    },
+    /// The run ended without saving: the window stays until the user has read why.
+    Lost,
     /// Nothing keeps the window.
     Closing,
 }
@@ -41,6 +52,36 @@ pub enum LogFilter {
     Saves,
 }
 
+/// A question about what a recipe needs.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The recipe.
+    pub config: Box<RunConfig>,
+    /// When to ask, seconds of egui's clock; infinite once asked.
+    pub due: f64,
+    /// Asked while a run went on: the engine measured no step.
+    pub is_unmeasured: bool,
+}
+
+impl Planned {
+    /// True when it is about `config`; what runs are called does not matter.
+    #[must_use]
+    pub fn is_about(&self, config: &RunConfig) -> bool {
+        *self.config == RunConfig { name: self.config.name.clone(), ..config.clone() }
+    }
+}
+
+/// Panels that the user opened although the window is too small for them; a larger one forgets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OpenedPanels {
+    /// The recipe.
+    pub recipe: bool,
+    /// The gauges.
+    pub side: bool,
+    /// The log.
+    pub log: bool,
+}
+
 /// State of the run screen.
 #[derive(Debug, Default)]
 pub struct RunLive {
@@ -50,12 +91,20 @@ pub struct RunLive {
     pub cursor: Option<f64>,
     /// Show the whole run again in the next frame.
     pub reset_plots: bool,
+    /// First and last step in view.
+    pub in_view: Option<(f64, f64)>,
     /// Log entries shown.
     pub log_filter: LogFilter,
     /// Text that log entries must hold.
     pub log_search: String,
-    /// The recipe that was asked about last, and when it last changed (seconds of egui's clock).
-    pub planned: Option<(Box<RunConfig>, f64)>,
+    /// The recipe that was asked about last.
+    pub planned: Option<Planned>,
+    /// What was asked of the run and is not done yet.
+    pub asked: Asked,
+    /// Panels opened in a small window.
+    pub opened: OpenedPanels,
+    /// The form with its changes, before another preset took its place.
+    pub replaced: Option<Box<Draft>>,
     /// Images of the latest samples.
     pub sample_images: Option<ImageStrip>,
     /// The last export of a plot.
@@ -80,6 +129,8 @@ pub struct DataLive {
 pub struct OpenedRun {
     /// The run, read back.
     pub loaded: Query<Arc<LoadedRun>>,
+    /// It was asked for: once dismissed or cancelled, it is not asked for again.
+    pub is_asked: bool,
     /// Its curves, on this axis with this smoothing.
     pub series: Option<(CompareAxis, f32, CompareSeries)>,
 }
@@ -93,11 +144,15 @@ pub struct CompareLive {
     pub cursor: Option<f64>,
     /// Show everything again in the next frame.
     pub reset_plots: bool,
-    /// The last table written.
+    /// Axis and runs of the plots in the last frame.
+    pub shown: Option<(CompareAxis, Vec<PathBuf>)>,
+    /// First and last x in view.
+    pub in_view: Option<(f64, f64)>,
+    /// The last file written.
     pub export: Option<ExportSlot>,
 }
 
-/// The model to quantize, export or try.
+/// A model chosen by its path.
 #[derive(Debug, Default)]
 pub struct ModelLive {
     /// The path that was asked about last with the number of run changes then, and when that is due (seconds of
@@ -105,13 +160,15 @@ pub struct ModelLive {
     pub asked: Option<((String, u64), f64)>,
     /// What it is.
     pub describe: Query<Arc<ModelReport>>,
+    /// The newest run was proposed, so that a path that is empty now was emptied by the user.
+    pub is_proposed: bool,
 }
 
 /// State of the quantize and export screen.
 #[derive(Debug, Default)]
 pub struct ShipLive {
-    /// The checkpoint that the answers are about.
-    pub of: PathBuf,
+    /// The model that the answers are about.
+    pub model: HeldModel,
     /// Quantized to int8, measured.
     pub int8: Query<Box<QuantizeReport>>,
     /// Quantized to ternary, measured.
@@ -122,13 +179,30 @@ pub struct ShipLive {
     pub target: String,
     /// Name of the package to make, where it is not the proposed one.
     pub name: String,
+    /// The package whose report was brought into view.
+    pub reported: PathBuf,
+    /// The failure of the last export was brought into view.
+    pub is_failure_seen: bool,
+}
+
+impl ShipLive {
+    /// True while answers are there or on their way.
+    #[must_use]
+    pub fn has_results(&self) -> bool {
+        is_in_use(&self.int8) || is_in_use(&self.ternary) || is_in_use(&self.export)
+    }
+}
+
+/// True while an answer is there or on its way.
+fn is_in_use<T>(query: &Query<T>) -> bool {
+    query.is_waiting() || query.answer().is_some()
 }
 
 /// State of the trial screen.
 #[derive(Debug, Default)]
 pub struct TrialLive {
-    /// The checkpoint that the answers are about.
-    pub of: PathBuf,
+    /// The model that the answers are about.
+    pub model: HeldModel,
     /// One answer per precision.
     pub infer: Query<Vec<Answer>>,
     /// The picture to classify.
@@ -142,6 +216,12 @@ pub struct TrialLive {
 }
 
 impl TrialLive {
+    /// True while answers are there or on their way.
+    #[must_use]
+    pub fn has_results(&self) -> bool {
+        is_in_use(&self.infer)
+    }
+
     /// Shows the picture that was read.
     fn take_picture(&mut self) {
         if let Some(pixels) = self.picture.answer().filter(|_| self.picture.failure().is_none()) {
@@ -168,8 +248,10 @@ pub struct Live {
     pub data: DataLive,
     /// State of the comparison.
     pub compare: CompareLive,
-    /// The model to quantize, export or try.
+    /// The run or checkpoint to quantize, export or try.
     pub model: ModelLive,
+    /// The package to try.
+    pub package: ModelLive,
     /// State of the quantize and export screen.
     pub ship: ShipLive,
     /// State of the trial screen.
@@ -184,6 +266,8 @@ pub struct Live {
     pub is_help_open: bool,
     /// How the last run ended, until another one starts.
     pub ended: Option<StopReason>,
+    /// What was read of the machine at the program's start.
+    pub machine: Machine,
     /// Recipe answers (finished, saved, ended) that other screens may want to react to.
     pub num_run_changes: u64,
 }
@@ -229,8 +313,12 @@ impl Live {
         }
         answer!(plan, Planned);
         answer!(runs, Runs);
-        answer!(data.inspect, Inspected);
+        if answer!(data.inspect, Inspected) {
+            // They may be another dataset's from now on.
+            self.data.images = None;
+        }
         answer!(model.describe, Described);
+        answer!(package.describe, Described);
         answer!(ship.int8, Quantized);
         answer!(ship.ternary, Quantized);
         answer!(ship.export, Exported);
@@ -250,13 +338,68 @@ impl Live {
     pub fn is_running(&self) -> bool {
         self.start.is_waiting() || self.snapshot.as_ref().is_some_and(|run| is_active(&run.status))
     }
+
+    /// Forgets what was asked of the run and is done by now.
+    pub fn settle_requests(&mut self) {
+        match &self.snapshot {
+            _ if !self.is_running() => self.run.asked = Asked::default(),
+            Some(run) if is_active(&run.status) => self.run.asked.settle(run),
+            // A start waits, and this is the run before it.
+            Some(_) | None => {}
+        }
+    }
+
+    /// Why the run that ended last has lost what it did since its last checkpoint; `None` when it was saved, and when
+    /// it never began.
+    #[must_use]
+    pub fn loss_of_run(&self) -> Option<&str> {
+        if self.start.failure().is_some() {
+            return None;
+        }
+        let shown = self.snapshot.as_ref().and_then(|run| match &run.status {
+            RunStatus::Ended(reason) => Some(reason),
+            RunStatus::Preparing { .. }
+            | RunStatus::Training
+            | RunStatus::Validating
+            | RunStatus::Paused
+            | RunStatus::Unsaved { .. } => None,
+        });
+        match self.ended.as_ref().or(shown)? {
+            StopReason::Failed(message) | StopReason::Crashed(message) => Some(message),
+            StopReason::Finished | StopReason::User | StopReason::Diverged => None,
+        }
+    }
+
+    /// What closing the window would cut off, beside a run.
+    #[must_use]
+    pub fn jobs_under_way(&self) -> Vec<&'static str> {
+        let jobs = [
+            (self.ship.export.is_waiting(), "an export"),
+            (self.ship.int8.is_waiting() || self.ship.ternary.is_waiting(), "a quantization"),
+            (self.trial.infer.is_waiting(), "a trial"),
+        ];
+        jobs.into_iter().filter_map(|(is_waiting, name)| is_waiting.then_some(name)).collect()
+    }
+
+    /// Asks the engine to end these jobs; they go on waiting until it has.
+    pub fn end_jobs(&mut self, ctx: &ViewCtx<'_>) {
+        self.ship.export.end(ctx);
+        self.ship.int8.end(ctx);
+        self.ship.ternary.end(ctx);
+        self.trial.infer.end(ctx);
+        self.trial.is_stale = false;
+    }
 }
 
 /// True for a run that has not ended.
 #[must_use]
 pub fn is_active(status: &RunStatus) -> bool {
     match status {
-        RunStatus::Preparing { .. } | RunStatus::Training | RunStatus::Validating | RunStatus::Paused => true,
+        RunStatus::Preparing { .. }
+        | RunStatus::Training
+        | RunStatus::Validating
+        | RunStatus::Paused
+        | RunStatus::Unsaved { .. } => true,
         RunStatus::Ended(_) => false,
     }
 }

@@ -3,18 +3,25 @@
 //! Invariant: state is plain data. It changes in `App::logic` (answers of the engine) and by the
 //! controls of a screen, nowhere else.
 
+mod asked;
 mod catalog;
 mod draft;
 mod frame_pace;
+mod held_model;
 mod live;
+mod machine;
 mod query;
 mod saved;
 
+pub use asked::Asked;
 pub use catalog::{Catalog, RecipeEntry};
 pub use draft::{DataForm, DataKind, Draft, TokenizerKind, guessed_shape};
 pub use frame_pace::{FramePace, FrameRate};
+pub use held_model::{HeldChange, HeldModel};
 pub use live::{
-    CloseState, CompareLive, DataLive, Live, LogFilter, ModelLive, OpenedRun, RunLive, ShipLive, TrialLive, is_active,
+    CloseState, CompareLive, DataLive, Live, LogFilter, ModelLive, OpenedPanels, OpenedRun, Planned, RunLive, ShipLive,
+    TrialLive, is_active,
 };
+pub use machine::Machine;
 pub use query::Query;
 pub use saved::{CompareAxis, CompareSaved, PlotsSaved, Saved, Screen, Settings, ShipSaved, TrySaved, TrySource};

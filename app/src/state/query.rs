@@ -40,6 +40,13 @@ impl<T> Query<T> {
         }
     }
 
+    /// Asks the engine to stop answering, and waits until it has.
+    pub fn end(&self, ctx: &ViewCtx<'_>) {
+        if let Some(job) = self.waiting {
+            ctx.request(Command::Cancel(job));
+        }
+    }
+
     /// Takes what `event` says about this question; `pick` takes the answer out of its kind.
     /// True when the event was the answer, a failure or a cancellation.
     pub fn take(&mut self, event: &Event, pick: impl FnOnce(&EventKind) -> Option<T>) -> bool {

@@ -54,12 +54,31 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Scales to choose from, percent.
+    pub const SCALES_PERCENT: [u8; 8] = [80, 90, 100, 110, 125, 150, 175, 200];
+
+    /// Takes the next larger scale, if there is one.
+    pub fn enlarge(&mut self) {
+        let larger = Self::SCALES_PERCENT.into_iter().find(|percent| scale_of(*percent) > self.ui_scale + 0.001);
+        self.ui_scale = larger.map_or(self.ui_scale, scale_of);
+    }
+
+    /// Takes the next smaller scale, if there is one.
+    pub fn reduce(&mut self) {
+        let smaller = Self::SCALES_PERCENT.into_iter().rfind(|percent| scale_of(*percent) < self.ui_scale - 0.001);
+        self.ui_scale = smaller.map_or(self.ui_scale, scale_of);
+    }
+
     /// Where runs go.
     #[must_use]
     pub fn runs_folder_path(&self) -> PathBuf {
         let text = self.runs_folder.trim();
         if text.is_empty() { crate::folders::default_runs() } else { PathBuf::from(text) }
     }
+}
+
+fn scale_of(percent: u8) -> f32 {
+    f32::from(percent) / 100.0
 }
 
 /// How plots are shown.
@@ -93,13 +112,21 @@ pub enum CompareAxis {
 }
 
 /// What the comparison shows.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CompareSaved {
     /// Folders of the runs shown.
     pub runs: BTreeSet<PathBuf>,
     /// Axis of the plots.
     pub axis: CompareAxis,
+    /// Weight of the past in the smoothed curves; 0 shows them as they were measured.
+    pub smoothing: f32,
+}
+
+impl Default for CompareSaved {
+    fn default() -> Self {
+        Self { runs: BTreeSet::new(), axis: CompareAxis::Steps, smoothing: 0.9 }
+    }
 }
 
 /// Choices of the quantize and export screen.
@@ -188,11 +215,11 @@ pub struct Saved {
     pub ship: ShipSaved,
     /// The trial screen.
     pub trial: TrySaved,
-    /// The recipe panel is open.
+    /// The recipe panel is folded.
     pub is_recipe_hidden: bool,
-    /// The gauges panel is open.
+    /// The gauges panel is folded.
     pub is_side_hidden: bool,
-    /// The log panel is open.
+    /// The log panel is folded.
     pub is_log_hidden: bool,
 }
 
@@ -205,6 +232,23 @@ mod tests {
         let saved: Saved = ron::from_str("(settings: (ui_scale: 1.25))").unwrap_or_default();
         assert_eq!(saved.settings.ui_scale.to_bits(), 1.25f32.to_bits());
         assert_eq!(saved.plots, PlotsSaved::default());
+    }
+
+    #[test]
+    fn the_scale_goes_by_steps_and_ends_at_the_last() {
+        let mut settings = Settings::default();
+        let mut scales = Vec::new();
+        for _ in 0..6 {
+            settings.enlarge();
+            scales.push((settings.ui_scale * 100.0).round() as u8);
+        }
+        assert_eq!(scales, [110, 125, 150, 175, 200, 200]);
+        settings.ui_scale = 0.95;
+        settings.reduce();
+        assert_eq!(settings.ui_scale.to_bits(), 0.9f32.to_bits());
+        settings.reduce();
+        settings.reduce();
+        assert_eq!(settings.ui_scale.to_bits(), 0.8f32.to_bits());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The two palettes. Text reaches a contrast of 4.5 on every surface it stands on (tested below);
-//! the phases take hues from Okabe and Ito's set for color-blind readers, and differ in lightness.
+//! The two palettes. Text reaches a contrast of 4.5 on every surface it stands on, the edge of a control one of 3
+//! (tested below); the phases take hues from Okabe and Ito's set for color-blind readers, and differ in lightness.
 
 use egui::Color32;
 use foretrain_engine::hybrid::Phase;
@@ -7,6 +7,9 @@ use foretrain_engine::hybrid::Phase;
 const fn rgb(hex: u32) -> Color32 {
     Color32::from_rgb((hex >> 16) as u8, (hex >> 8) as u8, hex as u8)
 }
+
+/// The darkest text.
+const INK: Color32 = rgb(0x0c121c);
 
 /// Colors by meaning.
 #[derive(Debug)]
@@ -26,6 +29,7 @@ pub struct Palette {
     pub control_hover: Color32,
     pub control_active: Color32,
     pub border: Color32,
+    /// Around controls and whatever floats: seen on every surface.
     pub border_strong: Color32,
     pub text: Color32,
     pub text_weak: Color32,
@@ -46,6 +50,10 @@ pub struct Palette {
     pub full: Color32,
     pub predict: Color32,
     pub correct: Color32,
+    /// Names of the phases on any surface: Warmup, Full, Predict, Correct.
+    pub phase_text: [Color32; 4],
+    /// Text on a phase's own color, in the same order.
+    pub on_phase: [Color32; 4],
     /// Measured curves.
     pub measured: Color32,
     /// Forecast curves, always dashed.
@@ -70,12 +78,12 @@ pub static DARK: Palette = Palette {
     control_hover: rgb(0x303949),
     control_active: rgb(0x3a4558),
     border: rgb(0x272e3a),
-    border_strong: rgb(0x3d4758),
+    border_strong: rgb(0x667287),
     text: rgb(0xd7dde6),
     text_weak: rgb(0x95a1b2),
     text_strong: rgb(0xf6f8fb),
-    accent: rgb(0x3f7ee8),
-    accent_hover: rgb(0x4a88ee),
+    accent: rgb(0x3a73d6),
+    accent_hover: rgb(0x2f6bd0),
     on_accent: rgb(0xffffff),
     accent_soft: rgb(0x1c2f50),
     good: rgb(0x46c49a),
@@ -88,6 +96,8 @@ pub static DARK: Palette = Palette {
     full: rgb(0x5aa9f0),
     predict: rgb(0xf0a630),
     correct: rgb(0xd987c0),
+    phase_text: [rgb(0x8894a6), rgb(0x5aa9f0), rgb(0xf0a630), rgb(0xd987c0)],
+    on_phase: [INK; 4],
     measured: rgb(0x5aa9f0),
     forecast: rgb(0xf0a630),
     validation: rgb(0x46c49a),
@@ -117,10 +127,10 @@ pub static LIGHT: Palette = Palette {
     control_hover: rgb(0xcfd7e3),
     control_active: rgb(0xc2ccda),
     border: rgb(0xd8dee8),
-    border_strong: rgb(0xaeb8c8),
+    border_strong: rgb(0x788497),
     text: rgb(0x232c3a),
     text_weak: rgb(0x566174),
-    text_strong: rgb(0x0c121c),
+    text_strong: INK,
     accent: rgb(0x1f5fd0),
     accent_hover: rgb(0x1a54bb),
     on_accent: rgb(0xffffff),
@@ -133,8 +143,10 @@ pub static LIGHT: Palette = Palette {
     bad_soft: rgb(0xfbe3e1),
     warmup: rgb(0x7b8798),
     full: rgb(0x0067ad),
-    predict: rgb(0xca8300),
+    predict: rgb(0xc27d00),
     correct: rgb(0xa8447f),
+    phase_text: [rgb(0x566174), rgb(0x0067ad), rgb(0x8f5d00), rgb(0xa8447f)],
+    on_phase: [INK, rgb(0xffffff), INK, rgb(0xffffff)],
     measured: rgb(0x0067ad),
     forecast: rgb(0xb86e00),
     validation: rgb(0x00795a),
@@ -153,14 +165,30 @@ pub static LIGHT: Palette = Palette {
     shadow: Color32::from_black_alpha(40),
 };
 
-/// The color of a phase.
+/// The color of a phase: for areas and marks. Its name on a surface takes [`phase_text`].
 #[must_use]
 pub fn phase_color(palette: &Palette, phase: Phase) -> Color32 {
+    of_phase([palette.warmup, palette.full, palette.predict, palette.correct], phase)
+}
+
+/// The color of a phase's name on any surface.
+#[must_use]
+pub fn phase_text(palette: &Palette, phase: Phase) -> Color32 {
+    of_phase(palette.phase_text, phase)
+}
+
+/// The color of text on an area in [`phase_color`].
+#[must_use]
+pub fn on_phase(palette: &Palette, phase: Phase) -> Color32 {
+    of_phase(palette.on_phase, phase)
+}
+
+fn of_phase([warmup, full, predict, correct]: [Color32; 4], phase: Phase) -> Color32 {
     match phase {
-        Phase::Warmup => palette.warmup,
-        Phase::Full => palette.full,
-        Phase::Predict => palette.predict,
-        Phase::Correct => palette.correct,
+        Phase::Warmup => warmup,
+        Phase::Full => full,
+        Phase::Predict => predict,
+        Phase::Correct => correct,
     }
 }
 
@@ -199,34 +227,63 @@ mod tests {
         assert!(found >= least, "{what}: contrast {found:.2}, expected at least {least}");
     }
 
+    const PHASES: [Phase; 4] = [Phase::Warmup, Phase::Full, Phase::Predict, Phase::Correct];
+
+    fn surfaces(p: &Palette) -> [(&'static str, Color32); 4] {
+        [("base", p.base), ("panel", p.panel), ("card", p.card), ("inset", p.inset)]
+    }
+
     #[test]
     fn text_can_be_read_everywhere() {
         for p in [&DARK, &LIGHT] {
-            for (name, back) in [("base", p.base), ("panel", p.panel), ("card", p.card), ("inset", p.inset)] {
-                for (text, front) in [("text", p.text), ("weak", p.text_weak), ("strong", p.text_strong)] {
+            for (name, back) in surfaces(p) {
+                let texts = [("text", p.text), ("weak", p.text_weak), ("strong", p.text_strong)];
+                let states = [("good", p.good), ("warn", p.warn), ("bad", p.bad)];
+                for (text, front) in texts.into_iter().chain(states) {
                     check(&format!("{text} on {name}, dark {}", p.is_dark), front, back, 4.5);
                 }
             }
-            for back in [p.control, p.control_hover, p.accent_soft] {
+            for back in [p.control, p.control_hover, p.control_active, p.accent_soft] {
                 check("text on a control", p.text, back, 4.5);
             }
             check("bad", p.bad, p.bad_soft, 4.5);
             check("warn", p.warn, p.warn_soft, 4.5);
             check("good", p.good, p.good_soft, 4.5);
-            check("bad on card", p.bad, p.card, 4.5);
-            check("good on card", p.good, p.card, 4.5);
-            check("warn on card", p.warn, p.card, 4.5);
+            for back in [p.good_soft, p.warn_soft, p.bad_soft] {
+                check("a notice", p.text, back, 4.5);
+            }
+            check("accent button", p.on_accent, p.accent, 4.5);
+            check("accent button, hovered", p.on_accent, p.accent_hover, 4.5);
         }
-        check("accent button, light", LIGHT.on_accent, LIGHT.accent, 4.5);
-        // Its label is set at 15 points and strong; WCAG asks 3 of large text.
-        check("accent button, dark", DARK.on_accent, DARK.accent, 3.5);
     }
 
     #[test]
-    fn curves_stand_out_from_the_plot() {
+    fn names_of_phases_can_be_read_everywhere() {
         for p in [&DARK, &LIGHT] {
+            for phase in PHASES {
+                let name = phase_label(phase);
+                for (surface, back) in surfaces(p) {
+                    check(&format!("{name} on {surface}, dark {}", p.is_dark), phase_text(p, phase), back, 4.5);
+                }
+                check(&format!("{name} on its color"), on_phase(p, phase), phase_color(p, phase), 4.5);
+            }
+        }
+    }
+
+    /// Source: WCAG 2.2, 1.4.11: what shows a control, its state or a graph has a contrast of 3.
+    #[test]
+    fn controls_and_curves_stand_out() {
+        for p in [&DARK, &LIGHT] {
+            for (name, back) in surfaces(p) {
+                check(&format!("edge of a control on {name}"), p.border_strong, back, 3.0);
+                check(&format!("focus on {name}"), p.accent, back, 3.0);
+            }
             for color in p.series.iter().chain([&p.warmup, &p.full, &p.predict, &p.correct, &p.limit]) {
-                check("curve", *color, p.inset, 2.8);
+                check("curve on a card", *color, p.card, 3.0);
+                check("curve on an inset", *color, p.inset, 3.0);
+            }
+            for color in [p.accent, p.measured] {
+                check("filled part of a meter", color, p.control, 3.0);
             }
         }
     }

@@ -102,10 +102,10 @@ fn visuals(p: &Palette) -> Visuals {
         expansion: 0.0,
     };
     visuals.widgets.noninteractive = widget(p.card, p.border, p.text);
-    visuals.widgets.inactive = widget(p.control, p.control, p.text);
-    visuals.widgets.hovered = widget(p.control_hover, p.border_strong, p.text_strong);
+    visuals.widgets.inactive = widget(p.control, p.border_strong, p.text);
+    visuals.widgets.hovered = widget(p.control_hover, p.text_weak, p.text_strong);
     visuals.widgets.active = widget(p.control_active, p.accent, p.text_strong);
-    visuals.widgets.open = widget(p.control_hover, p.border_strong, p.text_strong);
+    visuals.widgets.open = widget(p.control_hover, p.text_weak, p.text_strong);
     visuals.selection = Selection { bg_fill: p.accent_soft, stroke: Stroke::new(1.0, p.text_strong) };
     visuals.weak_text_color = Some(p.text_weak);
     visuals.hyperlink_color = if p.is_dark { p.full } else { p.accent };

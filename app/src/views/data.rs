@@ -1,7 +1,7 @@
 //! Data: choose a dataset, look at it, train on it.
 
 use egui::text::{LayoutJob, TextFormat};
-use egui::{FontId, Rect, RichText, Sense, Stroke, StrokeKind, Ui, WidgetInfo, vec2};
+use egui::{FontId, Rect, Sense, Stroke, StrokeKind, Ui, WidgetInfo, vec2};
 use foretrain_engine::data::{DataWarning, SplitRecord};
 use foretrain_engine::session::{Command, DataPreview, ImagePreview, PreviewExamples, TokenPreview};
 
@@ -9,12 +9,14 @@ use super::{Action, ViewCtx, data_form_ui, empty_ui, job_ui, panes_ui};
 use crate::state::{DataLive, Live, Saved, Screen};
 use crate::theme::{font, palette, space};
 use crate::widgets::{
-    Icon, ImageStrip, Severity, card_ui, chip_ui, hint_ui, icon_text_button_ui, meter_ui, notice_ui, number,
+    BarRow, Icon, ImageStrip, Severity, bar_row_ui, card_ui, chip_ui, hint_ui, icon_text_button_ui, notice_ui, number,
     primary_button_ui, stat_ui,
 };
 
 /// Side of an image in the grid.
 const IMAGE_SIDE: f32 = 56.0;
+/// Width of the column of class names.
+const NAME_WIDTH: f32 = 84.0;
 
 /// Shows the screen.
 pub fn data_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
@@ -63,7 +65,7 @@ fn choice_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui)
     });
 }
 
-fn preview_ui(live: &mut DataLive, preview: &std::sync::Arc<DataPreview>, ui: &mut Ui) {
+fn preview_ui(live: &mut DataLive, preview: &DataPreview, ui: &mut Ui) {
     ui.heading(&preview.name);
     for warning in &preview.warnings {
         notice_ui(ui, Severity::Warning, &warning_text(warning), |ui| {
@@ -78,11 +80,11 @@ fn preview_ui(live: &mut DataLive, preview: &std::sync::Arc<DataPreview>, ui: &m
     card_ui(ui, "Split", |ui| split_ui(&preview.split, if is_text { "tokens" } else { "images" }, ui));
     match &preview.examples {
         PreviewExamples::Images { shape, classes, class_counts, images } => {
-            let address = std::sync::Arc::as_ptr(preview) as usize;
-            if !live.images.as_ref().is_some_and(|strip| strip.is_of(address)) {
+            // Every answer of the engine forgets those of the one before.
+            if live.images.is_none() {
                 live.class = None;
                 let pixels = images.iter().map(|image| &*image.pixels);
-                live.images = Some(ImageStrip::new(ui.ctx(), address, *shape, pixels));
+                live.images = Some(ImageStrip::new(ui.ctx(), &preview.name, *shape, pixels));
             }
             let title = format!("Classes: {} in the training part", classes.len());
             card_ui(ui, &title, |ui| counts_ui(classes, class_counts, ui));
@@ -115,7 +117,7 @@ fn warning_text(warning: &DataWarning) -> String {
         }
         DataWarning::UnknownCharacters { count } => {
             format!(
-                "{count} characters of the validation and test parts never occur in training; they became the unknown token."
+                "{count} characters are unknown to the tokenizer; they became the unknown token, or were dropped where it has none."
             )
         }
         DataWarning::NotCached { reason } => {
@@ -146,17 +148,15 @@ fn counts_ui(classes: &[String], counts: &[usize], ui: &mut Ui) {
         for (cell, rows) in cells.iter_mut().zip(rows.chunks(per_column)) {
             cell.spacing_mut().item_spacing.y = 2.0;
             for (name, count) in rows {
-                cell.horizontal(|ui| {
-                    let cut = |ui: &mut Ui, width: f32, text: RichText| {
-                        ui.add_sized([width, 18.0], egui::Label::new(text.size(font::SMALL + 0.5)).truncate());
-                    };
-                    cut(ui, 84.0, RichText::new(name.as_str()).color(p.text));
-                    ui.scope(|ui| {
-                        ui.set_max_width((ui.available_width() - 66.0).max(20.0));
-                        meter_ui(ui, &format!("{name}: {count}"), **count as f32 / most as f32, p.measured, None);
-                    });
-                    cut(ui, 58.0, RichText::new(number::count(**count as u64)).color(p.text_weak));
-                });
+                let row = BarRow {
+                    name,
+                    name_width: NAME_WIDTH,
+                    about: &format!("{name}: {count}"),
+                    share: **count as f32 / most as f32,
+                    color: p.measured,
+                    value: &number::count(**count as u64),
+                };
+                bar_row_ui(cell, row);
             }
         }
     });

@@ -20,7 +20,8 @@ pub fn data_form_ui(ctx: &ViewCtx<'_>, salt: &str, data: &mut DataForm, ui: &mut
     if data.kind.needs_path() {
         field_ui(ui, "Path", |ui| {
             let kind = match data.kind {
-                DataKind::Cifar10 | DataKind::Text | DataKind::Jsonl => PickKind::File,
+                DataKind::Jsonl => PickKind::File,
+                DataKind::Cifar10 | DataKind::Text => PickKind::FileOrFolder,
                 DataKind::Idx | DataKind::ImageFolder | DataKind::Glyphs | DataKind::Grammar => PickKind::Folder,
             };
             let salt = format!("{salt}-data-path");

@@ -23,7 +23,7 @@ pub use data::data_ui;
 pub use data_form::data_form_ui;
 pub use help::help_ui;
 pub use job::job_ui;
-pub use model_choice::{model_choice_ui, package_choice_ui};
+pub use model_choice::{model_card_ui, model_choice_ui, newer_model_ui, package_choice_ui};
 pub use navigation::{SCREENS, ScreenEntry, navigation_ui};
 pub use panes::{empty_ui, panes_ui};
 pub use runs_list::{keep_runs_fresh, run_state};

@@ -28,16 +28,22 @@ pub const SCREENS: [ScreenEntry; 6] = [
     ScreenEntry { screen: Screen::Settings, label: "Settings", icon: Icon::Settings },
 ];
 
+/// Room left free below the entries.
+const BELOW: f32 = 12.0;
+
 /// Shows the rail.
 pub fn navigation_ui(ctx: &ViewCtx<'_>, current: Screen, is_help_open: &mut bool, ui: &mut Ui) {
     ui.spacing_mut().item_spacing = vec2(0.0, space::XS);
     ui.add_space(space::MD);
     mark_ui(ui);
     ui.add_space(space::MD);
+    // In a low window the entries move together.
+    let height = ((ui.available_height() - BELOW) / (SCREENS.len() + 1) as f32 - space::XS).clamp(38.0, 54.0);
     let (last, first) = SCREENS.split_last().map_or((None, &SCREENS[..0]), |(last, first)| (Some(last), first));
     for (index, entry) in first.iter().enumerate() {
         let is_running = entry.screen == Screen::Run && ctx.active_run().is_some();
-        if entry_ui(ui, entry.icon, entry.label, current == entry.screen, is_running)
+        let state = EntryState { height, is_current: current == entry.screen, is_running };
+        if entry_ui(ui, entry.icon, entry.label, state)
             .on_hover_text(format!("{} (Ctrl+{})", entry.label, index + 1))
             .clicked()
         {
@@ -46,11 +52,13 @@ pub fn navigation_ui(ctx: &ViewCtx<'_>, current: Screen, is_help_open: &mut bool
     }
     ui.with_layout(egui::Layout::bottom_up(egui::Align::Min), |ui| {
         ui.add_space(space::SM);
-        if entry_ui(ui, Icon::Help, "Help", *is_help_open, false).on_hover_text("Shortcuts (F1)").clicked() {
+        let help = EntryState { height, is_current: *is_help_open, is_running: false };
+        if entry_ui(ui, Icon::Help, "Help", help).on_hover_text("Shortcuts (F1)").clicked() {
             *is_help_open = !*is_help_open;
         }
+        let state = |entry: &ScreenEntry| EntryState { height, is_current: current == entry.screen, is_running: false };
         if let Some(entry) = last
-            && entry_ui(ui, entry.icon, entry.label, current == entry.screen, false)
+            && entry_ui(ui, entry.icon, entry.label, state(entry))
                 .on_hover_text(format!("{} (Ctrl+{})", entry.label, SCREENS.len()))
                 .clicked()
         {
@@ -74,9 +82,19 @@ fn mark_ui(ui: &mut Ui) {
     }
 }
 
-fn entry_ui(ui: &mut Ui, icon: Icon, label: &str, is_current: bool, is_running: bool) -> egui::Response {
+/// How an entry looks.
+#[derive(Debug, Clone, Copy)]
+struct EntryState {
+    height: f32,
+    is_current: bool,
+    /// A run goes on there.
+    is_running: bool,
+}
+
+fn entry_ui(ui: &mut Ui, icon: Icon, label: &str, state: EntryState) -> egui::Response {
+    let EntryState { height, is_current, is_running } = state;
     let p = palette(ui);
-    let (rect, response) = ui.allocate_exact_size(vec2(size::RAIL, 54.0), Sense::click());
+    let (rect, response) = ui.allocate_exact_size(vec2(size::RAIL, height), Sense::click());
     let name = label.to_owned();
     response.widget_info(|| WidgetInfo::selected(egui::accesskit::Role::Tab, true, is_current, &name));
     if ui.is_rect_visible(rect) {
@@ -88,9 +106,12 @@ fn entry_ui(ui: &mut Ui, icon: Icon, label: &str, is_current: bool, is_running: 
             ui.painter().rect_filled(inner, round, p.control);
         }
         let color = if is_current || response.hovered() { p.text_strong } else { p.text_weak };
-        icon.paint(ui.painter(), Rect::from_center_size(inner.center() - vec2(0.0, 9.0), Vec2::splat(20.0)), color);
+        // The icon keeps its distance from the name, and both their distance from the edge as far as there is room.
+        let edge = ((height - 42.0) / 2.0).clamp(0.0, 6.0);
+        let middle = inner.center_top() + vec2(0.0, edge + 11.0);
+        icon.paint(ui.painter(), Rect::from_center_size(middle, Vec2::splat(20.0)), color);
         ui.painter().text(
-            inner.center_bottom() - vec2(0.0, 6.0),
+            inner.center_bottom() - vec2(0.0, edge),
             Align2::CENTER_BOTTOM,
             label,
             FontId::proportional(font::SMALL),

@@ -13,9 +13,11 @@ pub fn panes_ui<S>(
     right: impl FnOnce(&mut S, &mut Ui),
 ) {
     let p = palette(ui);
+    // In a small window both get narrower; what comes of the choices keeps the larger part.
+    let widest = (ui.available_width() * 0.45).clamp(240.0, 460.0);
     Panel::left(egui::Id::unique((salt, "choices")))
         .default_size(336.0)
-        .size_range(300.0..=460.0)
+        .size_range(widest.min(300.0)..=widest)
         .resizable(true)
         .frame(Frame::new().fill(p.panel))
         .show(ui, |ui| scroll_ui(ui, salt, |ui| left(state, ui)));
@@ -36,7 +38,7 @@ pub fn empty_ui(ui: &mut Ui, title: &str, what_to_do: &str) {
     let p = palette(ui);
     ui.add_space(space::XL * 2.0);
     ui.vertical_centered(|ui| {
-        ui.set_max_width(520.0);
+        ui.set_max_width(ui.available_width().min(520.0));
         ui.label(egui::RichText::new(title).size(crate::theme::font::METRIC).color(p.text_strong));
         ui.add_space(space::XS);
         ui.label(egui::RichText::new(what_to_do).color(p.text_weak));

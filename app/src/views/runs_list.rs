@@ -20,6 +20,7 @@ pub fn keep_runs_fresh(ctx: &ViewCtx<'_>, live: &mut Live) {
 #[must_use]
 pub fn run_state(run: &RunSummary, p: &Palette) -> (&'static str, Color32) {
     match &run.ended {
+        _ if run.problem.is_some() => ("unreadable", p.bad),
         _ if run.is_running => ("running", p.good),
         None => ("interrupted", p.warn),
         Some(StopReason::Finished) => ("finished", p.text_weak),

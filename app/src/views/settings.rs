@@ -5,7 +5,7 @@ use egui::{DragValue, RichText, ScrollArea, Ui};
 use super::ViewCtx;
 use crate::dialogs::PickKind;
 use crate::folders;
-use crate::state::{Live, Saved};
+use crate::state::{Live, Saved, Settings};
 use crate::theme::{ThemeChoice, palette, space};
 use crate::widgets::{
     CheckLabel, Icon, PathField, card_ui, field_ui, hint_ui, icon_text_button_ui, number, path_field_ui,
@@ -17,12 +17,12 @@ const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 pub fn settings_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &Live, ui: &mut Ui) {
     ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         egui::Frame::new().inner_margin(space::LG).show(ui, |ui| {
-            ui.set_max_width(720.0);
+            ui.set_max_width(ui.available_width().min(720.0));
             ui.spacing_mut().item_spacing.y = space::MD;
             ui.heading("Settings");
             appearance_ui(saved, ui);
             runs_ui(ctx, saved, ui);
-            machine_ui(saved, ui);
+            machine_ui(saved, live.machine.num_threads, ui);
             diagnostics_ui(ctx, saved, live, ui);
         });
     });
@@ -36,8 +36,8 @@ fn appearance_ui(saved: &mut Saved, ui: &mut Ui) {
             }
         });
         field_ui(ui, "Scale", |ui| {
-            for percent in [80, 90, 100, 110, 125, 150, 175, 200] {
-                let scale = percent as f32 / 100.0;
+            for percent in Settings::SCALES_PERCENT {
+                let scale = f32::from(percent) / 100.0;
                 let is_current = (saved.settings.ui_scale - scale).abs() < 0.001;
                 if ui.selectable_label(is_current, format!("{percent}%")).clicked() {
                     saved.settings.ui_scale = scale;
@@ -61,18 +61,18 @@ fn runs_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, ui: &mut Ui) {
     });
 }
 
-fn machine_ui(saved: &mut Saved, ui: &mut Ui) {
+fn machine_ui(saved: &mut Saved, all: usize, ui: &mut Ui) {
     let settings = &mut saved.settings;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     card_ui(ui, "Machine", |ui| {
         field_ui(ui, "Threads", |ui| {
             let name =
-                move |threads: f64, _| if threads < 1.0 { format!("All {cores}") } else { format!("{threads:.0}") };
-            ui.add(DragValue::new(&mut settings.num_threads).range(0..=cores * 2).speed(0.05).custom_formatter(name));
+                move |threads: f64, _| if threads < 1.0 { format!("All {all}") } else { format!("{threads:.0}") };
+            ui.add(DragValue::new(&mut settings.num_threads).range(0..=all * 2).speed(0.05).custom_formatter(name));
         });
         hint_ui(
             ui,
-            "A seed gives the same run bit for bit on one number of threads. Changing it takes effect when Foretrain starts again.",
+            "A seed gives the same run bit for bit on one number of threads. A change takes effect at the next run; a \
+             run that is resumed keeps its own.",
         );
         field_ui(ui, "Memory budget", |ui| {
             let mut gib = settings.memory_budget_bytes as f64 / GIB;
@@ -100,7 +100,7 @@ fn diagnostics_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &Live, ui: &mut Ui) {
 
 /// What a bug report needs; no names of files but the runs folder.
 fn diagnostics(ctx: &ViewCtx<'_>, saved: &Saved, live: &Live) -> String {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = live.machine.num_threads;
     let mut lines = vec![
         format!("Foretrain {}", env!("CARGO_PKG_VERSION")),
         format!("{} {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH),
@@ -114,8 +114,7 @@ fn diagnostics(ctx: &ViewCtx<'_>, saved: &Saved, live: &Live) -> String {
             rate.per_second, rate.longest_ms
         ));
     }
-    if let Some(run) = &live.snapshot {
-        let gauges = &run.gauges;
+    if let Some(gauges) = live.snapshot.as_ref().and_then(|run| run.gauges.as_ref()) {
         lines.push(format!(
             "memory: process {}, machine {} of {}",
             number::bytes(gauges.process_bytes),
@@ -123,6 +122,8 @@ fn diagnostics(ctx: &ViewCtx<'_>, saved: &Saved, live: &Live) -> String {
             number::bytes(gauges.system_total_bytes)
         ));
         lines.extend(gauges.gpus.iter().map(|gpu| format!("GPU: {}, {}", gpu.name, number::bytes(gpu.total_bytes))));
+    }
+    if let Some(run) = &live.snapshot {
         lines.push(format!("last run: step {} of {}, {:?}", run.step, run.config.num_steps, run.status));
     }
     lines.join("\n")

@@ -4,7 +4,7 @@ use egui::{CornerRadius, Frame, Margin, RichText, Stroke, Ui};
 
 use crate::theme::{font, palette, radius, space};
 
-/// A titled card as wide as there is room.
+/// A titled card as wide as there is room. What is inside keeps its own width and is not spread to the card's.
 pub fn card_ui<R>(ui: &mut Ui, title: &str, contents: impl FnOnce(&mut Ui) -> R) -> R {
     let p = palette(ui);
     Frame::new()
@@ -14,13 +14,24 @@ pub fn card_ui<R>(ui: &mut Ui, title: &str, contents: impl FnOnce(&mut Ui) -> R)
         .inner_margin(Margin::same(space::MD as i8))
         .show(ui, |ui| {
             ui.set_min_width(ui.available_width());
-            if !title.is_empty() {
-                section_title_ui(ui, title);
-                ui.add_space(space::XS);
-            }
-            contents(ui)
+            // Columns justify: they would stretch buttons and spread the words of a line.
+            ui.vertical(|ui| {
+                if !title.is_empty() {
+                    section_title_ui(ui, title);
+                    ui.add_space(space::XS);
+                }
+                contents(ui)
+            })
+            .inner
         })
         .inner
+}
+
+/// How many cards of at least `least_width` fit side by side, `most` at most and 1 at least.
+#[must_use]
+pub fn num_columns(ui: &Ui, least_width: f32, most: usize) -> usize {
+    let gap = ui.spacing().item_spacing.x;
+    (((ui.available_width() + gap) / (least_width + gap)) as usize).clamp(1, most.max(1))
 }
 
 /// The small heading of a card or a group.

@@ -2,7 +2,7 @@
 
 use egui::{Align, Button, Layout, Response, RichText, Sense, Ui, vec2};
 
-use crate::theme::{font, palette, size, space};
+use crate::theme::{font, palette, size};
 
 /// A row: `label` in the column of labels, then `control`. Names every control inside by the label.
 pub fn field_ui<R>(ui: &mut Ui, label: &str, control: impl FnOnce(&mut Ui) -> R) -> R {
@@ -71,8 +71,6 @@ pub struct CheckLabel<'a> {
 impl CheckLabel<'_> {
     /// Shows it.
     pub fn show(self, ui: &mut Ui, value: &mut bool) -> Response {
-        let response = ui.checkbox(value, self.text).on_hover_text(self.hover);
-        ui.add_space(space::XS / 2.0);
-        response
+        ui.checkbox(value, self.text).on_hover_text(self.hover)
     }
 }

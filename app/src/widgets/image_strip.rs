@@ -1,5 +1,7 @@
 //! Many small images as one texture.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use egui::{Color32, ColorImage, Context, Painter, Rect, TextureHandle, TextureOptions, pos2, vec2};
 
 /// Longest side of a stored image; larger ones are thinned.
@@ -7,7 +9,8 @@ const MAX_SIDE: usize = 96;
 
 /// Images of one shape, uploaded once.
 pub struct ImageStrip {
-    made_of: usize,
+    /// Hash of what names the set of images.
+    made_of: u64,
     texture: TextureHandle,
     num_images: usize,
     num_columns: usize,
@@ -20,12 +23,12 @@ impl std::fmt::Debug for ImageStrip {
 }
 
 impl ImageStrip {
-    /// Uploads `images`, pixels (channels, height, width) each; `made_of` tells sets of images apart.
-    /// What is missing at the end of an image is black.
+    /// Uploads `images`, pixels (channels, height, width) each; `made_of` names this set of images, as an address
+    /// cannot: another set may lie there later. What is missing at the end of an image is black.
     #[must_use]
     pub fn new<'a>(
         ctx: &Context,
-        made_of: usize,
+        made_of: impl Hash,
         shape: (usize, usize, usize),
         images: impl ExactSizeIterator<Item = &'a [u8]>,
     ) -> Self {
@@ -49,13 +52,13 @@ impl ImageStrip {
             }
         }
         let texture = ctx.load_texture("images", picture, TextureOptions::NEAREST);
-        Self { made_of, texture, num_images, num_columns }
+        Self { made_of: hash_of(made_of), texture, num_images, num_columns }
     }
 
     /// True for the images that `made_of` names.
     #[must_use]
-    pub fn is_of(&self, made_of: usize) -> bool {
-        self.made_of == made_of
+    pub fn is_of(&self, made_of: impl Hash) -> bool {
+        self.made_of == hash_of(made_of)
     }
 
     /// Paints an image into `rect`.
@@ -65,6 +68,12 @@ impl ImageStrip {
         let corner = pos2((index % columns) as f32 * size.x, (index / columns) as f32 * size.y);
         painter.image(self.texture.id(), rect, Rect::from_min_size(corner, size), Color32::WHITE);
     }
+}
+
+fn hash_of(made_of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    made_of.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The color of one pixel; images of one channel are grey.

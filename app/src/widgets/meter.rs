@@ -1,8 +1,11 @@
 //! Bars: one share, or parts of a whole.
 
-use egui::{Color32, CornerRadius, Rect, Response, Sense, Stroke, Ui, WidgetInfo, pos2, vec2};
+use egui::{
+    Align, Color32, CornerRadius, Label, Layout, Rect, Response, RichText, Sense, Stroke, Ui, UiBuilder, WidgetInfo,
+    pos2, vec2,
+};
 
-use crate::theme::{palette, size};
+use crate::theme::{font, palette, size, space};
 
 /// A bar filled to `share` of 1, with an optional mark at another share.
 pub fn meter_ui(ui: &mut Ui, name: &str, share: f32, color: Color32, mark: Option<f32>) -> Response {
@@ -18,8 +21,10 @@ pub fn meter_ui(ui: &mut Ui, name: &str, share: f32, color: Color32, mark: Optio
         ui.painter().rect_filled(rect, radius, p.control);
         let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
         if share > 0.0 {
-            let width = (rect.width() * share).max(size::METER);
-            ui.painter().rect_filled(Rect::from_min_size(rect.min, vec2(width, rect.height())), radius, color);
+            let part = Rect::from_min_size(rect.min, vec2(rect.width() * share, rect.height()));
+            // Less than the round end is cut off it: a whole end would say more than there is.
+            let shape = part.with_max_x(part.right().max(part.left() + size::METER));
+            ui.painter().with_clip_rect(part.intersect(ui.clip_rect())).rect_filled(shape, radius, color);
         }
         if let Some(mark) = mark.filter(|mark| (0.0..=1.0).contains(mark)) {
             let x = rect.left() + rect.width() * mark;
@@ -27,6 +32,50 @@ pub fn meter_ui(ui: &mut Ui, name: &str, share: f32, color: Color32, mark: Optio
         }
     }
     response
+}
+
+/// A line of a bar chart: what it is, how much of the longest, and the figure itself.
+#[derive(Debug, Clone, Copy)]
+pub struct BarRow<'a> {
+    /// What it is.
+    pub name: &'a str,
+    /// Width of the column of names, points.
+    pub name_width: f32,
+    /// The bar's accessible name.
+    pub about: &'a str,
+    /// Length of the bar, 0 to 1.
+    pub share: f32,
+    /// Color of the bar.
+    pub color: Color32,
+    /// The figure.
+    pub value: &'a str,
+}
+
+/// Width of the column of figures.
+const VALUE_WIDTH: f32 = 52.0;
+
+/// Shows it: the name at the left, the figure at the right, the bar between them.
+pub fn bar_row_ui(ui: &mut Ui, row: BarRow<'_>) {
+    let p = palette(ui);
+    ui.horizontal(|ui| {
+        // No more than half of a narrow card for the names.
+        let name_width = row.name_width.min(ui.available_width() / 2.0);
+        cell_ui(ui, name_width, Layout::left_to_right(Align::Center), RichText::new(row.name).color(p.text));
+        let width = ui.available_width() - VALUE_WIDTH - ui.spacing().item_spacing.x;
+        ui.scope(|ui| {
+            ui.set_max_width(width.max(space::LG));
+            meter_ui(ui, row.about, row.share, row.color, None);
+        });
+        let layout = Layout::right_to_left(Align::Center);
+        cell_ui(ui, VALUE_WIDTH, layout, RichText::new(row.value).color(p.text_weak));
+    });
+}
+
+/// Text in a cell of a fixed width, cut where it is longer.
+fn cell_ui(ui: &mut Ui, width: f32, layout: Layout, text: RichText) {
+    let (rect, _) = ui.allocate_exact_size(vec2(width, 18.0), Sense::hover());
+    let mut cell = ui.new_child(UiBuilder::new().max_rect(rect).layout(layout));
+    cell.add(Label::new(text.size(font::SMALL + 0.5)).truncate());
 }
 
 /// A part of a whole.

@@ -1,5 +1,8 @@
 //! Numbers as people read them.
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
 /// Bytes in binary units with three digits: "1.46 MiB".
 #[must_use]
 pub fn bytes(value: u64) -> String {
@@ -123,11 +126,11 @@ pub fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
 }
 
-/// Clock time of a moment in milliseconds since the Unix epoch, in UTC: "14:03:59".
+/// Clock time in `zone` of a moment in milliseconds since the Unix epoch: "14:03:59".
 #[must_use]
-pub fn clock(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1000 % 86_400;
-    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds % 3600 / 60, seconds % 60)
+pub fn clock(unix_ms: u64, zone: &TimeZone) -> String {
+    let moment = i64::try_from(unix_ms).ok().and_then(|unix_ms| Timestamp::from_millisecond(unix_ms).ok());
+    moment.map_or_else(|| "—".to_owned(), |moment| zone.to_datetime(moment).strftime("%H:%M:%S").to_string())
 }
 
 #[cfg(test)]
@@ -170,6 +173,12 @@ mod tests {
         assert_eq!(seconds(190.0), "3 min 10 s");
         assert_eq!(seconds(7500.0), "2 h 05 min");
         assert_eq!(seconds(f64::NAN), "—");
-        assert_eq!(clock(50_639_000), "14:03:59");
+    }
+
+    #[test]
+    fn clocks_show_the_time_of_their_zone() {
+        assert_eq!(clock(50_639_000, &TimeZone::UTC), "14:03:59");
+        assert_eq!(clock(50_639_000, &jiff::tz::offset(-5).to_time_zone()), "09:03:59");
+        assert_eq!(clock(u64::MAX, &TimeZone::UTC), "—");
     }
 }

@@ -1,12 +1,23 @@
 //! A picture of few pixels to draw on, with the mouse or with the keys.
 
 use egui::{
-    Color32, ColorImage, EventFilter, Key, Pos2, Rect, Response, Sense, Stroke, StrokeKind, TextureHandle,
-    TextureOptions, Ui, Vec2, WidgetInfo, pos2, vec2,
+    Color32, ColorImage, EventFilter, Key, PointerButton, Pos2, Rect, Response, Sense, Stroke, StrokeKind,
+    TextureHandle, TextureOptions, Ui, Vec2, WidgetInfo, pos2, vec2,
 };
 
 use super::image_strip::pixel_color;
 use crate::theme::palette;
+
+/// What was done with a canvas in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CanvasAct {
+    /// Nothing that ended.
+    Nothing,
+    /// A stroke or a dot ended.
+    Stroke,
+    /// Enter was pressed on it.
+    Enter,
+}
 
 /// The picture, and what its screen needs to show it.
 pub struct PixelCanvas {
@@ -94,15 +105,14 @@ impl PixelCanvas {
         self.is_changed = true;
     }
 
-    /// Shows it, `side` points wide. Returns true when a stroke ended.
-    pub fn show(&mut self, ui: &mut Ui, name: &str, side: f32, radius: f32) -> bool {
+    /// Shows it, its longer side `side` points long. Returns what was done with it.
+    pub fn show(&mut self, ui: &mut Ui, name: &str, side: f32, radius: f32) -> CanvasAct {
         let (_, height, width) = self.shape;
         let scale = side / height.max(width).max(1) as f32;
         let (rect, response) =
             ui.allocate_exact_size(vec2(width as f32, height as f32) * scale, Sense::click_and_drag());
         response.widget_info(|| WidgetInfo::labeled(egui::accesskit::Role::Canvas, true, name));
         let at = |pos: Pos2| ((pos - rect.min) / scale).to_pos2();
-        let mut is_done = false;
         if response.is_pointer_button_down_on()
             && let Some(pos) = response.interact_pointer_pos()
         {
@@ -112,24 +122,28 @@ impl PixelCanvas {
             self.pen = next;
             response.request_focus();
         }
-        is_done |= response.drag_stopped() || response.clicked();
-        is_done |= response.has_focus() && self.keys(ui, &response, radius);
+        // Not `clicked`: with the focus here, Enter and Space count as clicks, and mean something else.
+        let is_done = response.drag_stopped() || response.clicked_by(PointerButton::Primary);
+        let mut act = if is_done { CanvasAct::Stroke } else { CanvasAct::Nothing };
+        if response.has_focus() && act == CanvasAct::Nothing {
+            act = self.keys(ui, &response, radius);
+        }
         self.upload(ui);
         self.paint(ui, rect, scale, radius, &response);
-        is_done
+        act
     }
 
     /// Arrow keys lead the pen; with Shift it draws. Space draws a dot.
-    fn keys(&mut self, ui: &Ui, response: &Response, radius: f32) -> bool {
+    fn keys(&mut self, ui: &Ui, response: &Response, radius: f32) -> CanvasAct {
         let filter = EventFilter { horizontal_arrows: true, vertical_arrows: true, ..EventFilter::default() };
         ui.memory_mut(|memory| memory.set_focus_lock_filter(response.id, filter));
-        let (way, is_drawing, is_dot) = ui.input(|input| {
+        let (way, is_drawing, is_dot, is_enter) = ui.input(|input| {
             let pressed = |key| input.num_presses(key) as f32;
             let way = vec2(
                 pressed(Key::ArrowRight) - pressed(Key::ArrowLeft),
                 pressed(Key::ArrowDown) - pressed(Key::ArrowUp),
             );
-            (way, input.modifiers.shift, input.key_pressed(Key::Space))
+            (way, input.modifiers.shift, input.key_pressed(Key::Space), input.key_pressed(Key::Enter))
         });
         let (_, height, width) = self.shape;
         let next = (self.pen + way).clamp(Pos2::ZERO, pos2(width as f32, height as f32));
@@ -138,7 +152,11 @@ impl PixelCanvas {
             self.stroke(self.pen, next, radius);
         }
         self.pen = next;
-        is_stroke
+        match (is_enter, is_stroke) {
+            (true, _) => CanvasAct::Enter,
+            (false, true) => CanvasAct::Stroke,
+            (false, false) => CanvasAct::Nothing,
+        }
     }
 
     fn upload(&mut self, ui: &Ui) {

@@ -50,7 +50,7 @@ fn read(path: &Path, num_bytes: u64, watch: Watch<'_>) -> Result<Option<Vec<u8>>
     if open.len != num_bytes + CHECKSUM_BYTES as u64 {
         return Ok(None);
     }
-    let mut bytes = match open.read_all("reading the cache", watch) {
+    let mut bytes = match open.read_all("reading the cache", open.len, watch) {
         Ok(bytes) => bytes,
         Err(DataError::Cancelled(cancelled)) => return Err(cancelled.into()),
         Err(_) => return Ok(None),

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use super::files::{self, OpenFile};
+use super::files::{self, Guarded, OpenFile};
 use super::images::{self, RawImages};
 use super::{DataError, Dataset, ImageSplit};
 use crate::device::Watch;
@@ -21,6 +21,8 @@ const RECORD_BYTES: usize = 1 + IMAGE_BYTES;
 const NUM_CLASSES: usize = 10;
 /// The original has 10,000 records in each file; ten times that is not CIFAR-10.
 const MAX_FILE_BYTES: u64 = 10 * 10_000 * RECORD_BYTES as u64;
+/// Most bytes of an unpacked archive: twice the files that are read from it.
+const MAX_ARCHIVE_BYTES: u64 = 12 * MAX_FILE_BYTES;
 /// Class names where there is no batches.meta.txt.
 const CLASSES: [&str; NUM_CLASSES] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
@@ -29,6 +31,7 @@ const META: &str = "batches.meta.txt";
 const WHAT: &str = "CIFAR-10";
 
 /// Loads an archive (.tar.gz or .tar) or a folder. Training batches may be missing; one must be there.
+/// The format itself bounds its memory: seven small files of a known size each.
 pub(super) fn load(path: &Path, watch: Watch<'_>) -> Result<Dataset, DataError> {
     let metadata = std::fs::metadata(path).map_err(|source| DataError::io("looking at", path, source))?;
     let mut files = if metadata.is_dir() { read_folder(path, watch)? } else { read_archive(path, watch)? };
@@ -87,7 +90,7 @@ fn read_folder(path: &Path, watch: Watch<'_>) -> Result<BTreeMap<String, Vec<u8>
         if is_wanted(&name) {
             let mut open = OpenFile::open(&entry)?;
             check_size(&name, open.len, &entry)?;
-            let bytes = open.read_all(&format!("reading {name}"), watch)?;
+            let bytes = open.read_all(&format!("reading {name}"), MAX_FILE_BYTES, watch)?;
             found.insert(name, bytes);
         }
     }
@@ -98,16 +101,23 @@ fn read_folder(path: &Path, watch: Watch<'_>) -> Result<BTreeMap<String, Vec<u8>
 fn read_archive(path: &Path, watch: Watch<'_>) -> Result<BTreeMap<String, Vec<u8>>, DataError> {
     let mut open = OpenFile::open(path)?;
     if open.is_gz()? {
-        read_tar(MultiGzDecoder::new(BufReader::<File>::new(open.file)), path, watch)
+        read_tar(MultiGzDecoder::new(BufReader::<File>::new(open.file)), MAX_ARCHIVE_BYTES, path, watch)
     } else {
-        read_tar(BufReader::<File>::new(open.file), path, watch)
+        read_tar(BufReader::<File>::new(open.file), MAX_ARCHIVE_BYTES, path, watch)
     }
 }
 
-fn read_tar(reader: impl Read, path: &Path, watch: Watch<'_>) -> Result<BTreeMap<String, Vec<u8>>, DataError> {
-    let failed = |source| DataError::io("reading the archive", path, source);
+/// The wanted files in the first `max_bytes` of an archive. Errors: an archive that goes on after them, whatever it
+/// goes on with.
+fn read_tar(
+    reader: impl Read,
+    max_bytes: u64,
+    path: &Path,
+    watch: Watch<'_>,
+) -> Result<BTreeMap<String, Vec<u8>>, DataError> {
+    let failed = |source| files::read_failed("reading the archive", path, source, watch);
     let mut found = BTreeMap::new();
-    let mut archive = tar::Archive::new(reader);
+    let mut archive = tar::Archive::new(Guarded::new(reader, max_bytes, watch));
     // Raw: without the extensions for long names, whose length a hostile archive could choose.
     for entry in archive.entries().map_err(failed)?.raw(true) {
         let mut entry = entry.map_err(failed)?;
@@ -175,4 +185,66 @@ fn classes(meta: Option<Vec<u8>>, path: &Path) -> Result<Vec<String>, DataError>
     }
     let found = format!("{} in {META}", names.len());
     Err(DataError::format(WHAT, "10 class names", found, "Is the file damaged? It may be deleted", path))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+    use super::*;
+    use crate::device::{CancelFlag, Progress};
+    use crate::unwatched;
+
+    /// The start of an archive whose first file is none of CIFAR-10's and 4 GiB long.
+    fn header() -> Vec<u8> {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("unwanted.bin").unwrap();
+        header.set_size(4 << 30);
+        header.set_mode(0o644);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn an_endless_archive_is_refused() {
+        let header = header();
+        let reader = header.as_slice().chain(std::io::repeat(0));
+        let error = read_tar(reader, 1 << 20, Path::new("c.tar"), unwatched!()).unwrap_err().to_string();
+        assert!(error.contains("more than 1.0 MB") && error.contains("c.tar"), "{error}");
+    }
+
+    #[test]
+    fn skipping_a_huge_file_looks_at_cancel() {
+        /// Sets the flag on its tenth read, as a user would in the middle of a long one.
+        struct CancelsLater<'a>(&'a CancelFlag, u32);
+        impl Read for CancelsLater<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                self.1 += 1;
+                if self.1 == 10 {
+                    self.0.set();
+                }
+                buffer.fill(0);
+                Ok(buffer.len())
+            }
+        }
+        let cancel = CancelFlag::default();
+        let ignore = |_: Progress| {};
+        let header = header();
+        let reader = header.as_slice().chain(CancelsLater(&cancel, 0));
+        let result = read_tar(reader, u64::MAX, Path::new("c.tar"), Watch::new(&cancel, &ignore));
+        assert!(matches!(result, Err(DataError::Cancelled(_))), "{result:?}");
+    }
+
+    #[test]
+    fn a_folder_is_checked_like_an_archive() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |bytes: &[u8]| std::fs::write(folder.path().join("data_batch_1.bin"), bytes).unwrap();
+        let error = || load(folder.path(), unwatched!()).unwrap_err().to_string();
+        write(&[0; RECORD_BYTES + 1]);
+        assert!(error().contains("records of 3073 bytes") && error().contains("3074 bytes in data_batch_1.bin"));
+        write(&[10; 2 * RECORD_BYTES]);
+        assert!(error().contains("label 10 at record 0 of data_batch_1.bin"), "{}", error());
+        write(&[]);
+        assert!(error().contains("0 bytes in data_batch_1.bin"), "{}", error());
+    }
 }

@@ -1,7 +1,10 @@
 //! A dataset in memory, split.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use super::DataError;
 use crate::models::DataShape;
 
 /// Part of a split.
@@ -50,7 +53,9 @@ pub enum DataWarning {
         /// How many there are.
         count: usize,
     },
-    /// Characters of the validation and test parts which training never sees; they became the unknown token.
+    /// Characters that the tokenizer does not know. They became the unknown token, or nothing where it has none.
+    /// A vocabulary of the training part's characters lacks only characters of the other parts; the tokenizer of
+    /// another model may lack some of every part.
     UnknownCharacters {
         /// How many.
         count: usize,
@@ -82,7 +87,7 @@ pub struct ImageSplit {
     pub labels: Vec<u32>,
 }
 
-/// Images with a class each.
+/// Images with a class each. A clone shares their pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageDataset {
     /// Name to show.
@@ -96,14 +101,15 @@ pub struct ImageDataset {
     /// Class names in label order.
     pub classes: Vec<String>,
     /// Training part.
-    pub train: ImageSplit,
+    pub train: Arc<ImageSplit>,
     /// Validation part.
-    pub validation: ImageSplit,
+    pub validation: Arc<ImageSplit>,
     /// Test part; empty when there is none.
-    pub test: ImageSplit,
-    /// Mean of pixel/255 per channel over the training part.
+    pub test: Arc<ImageSplit>,
+    /// Mean of pixel/255 per channel over the training part, unless [`Self::with_normalization`] set another.
     pub mean: Vec<f32>,
-    /// Standard deviation of pixel/255 per channel over the training part.
+    /// Standard deviation of pixel/255 per channel over the training part, unless [`Self::with_normalization`] set
+    /// another.
     pub std: Vec<f32>,
     /// How the parts came about.
     pub split: SplitRecord,
@@ -120,6 +126,21 @@ impl ImageDataset {
             SplitPart::Validation => &self.validation,
             SplitPart::Test => &self.test,
         }
+    }
+
+    /// The same images, normalized as a model expects that was trained on others: by `mean` and `std` of pixel/255 per
+    /// channel. The pixels are shared. Errors: [`DataError::Normalization`] unless there is a finite mean and a finite
+    /// standard deviation above 0 for each channel.
+    pub fn with_normalization(&self, mean: &[f32], std: &[f32]) -> Result<Self, DataError> {
+        let fits = |values: &[f32]| values.len() == self.channels && values.iter().all(|value| value.is_finite());
+        if fits(mean) && fits(std) && std.iter().all(|&value| value > 0.0) {
+            return Ok(Self { mean: mean.to_vec(), std: std.to_vec(), ..self.clone() });
+        }
+        Err(DataError::Normalization {
+            dataset: self.name.clone(),
+            expected: format!("a finite mean and a standard deviation above 0 for each of {} channels", self.channels),
+            found: format!("means {mean:?} and standard deviations {std:?}"),
+        })
     }
 
     /// Bytes of one image: channels x height x width.
@@ -235,6 +256,19 @@ impl Dataset {
         match self {
             Self::Images(images) => &images.warnings,
             Self::Text(text) => &text.warnings,
+        }
+    }
+
+    /// The same images, normalized as a model expects that was trained on others. See
+    /// [`ImageDataset::with_normalization`]. Errors: [`DataError::Normalization`], for text always.
+    pub fn with_normalization(&self, mean: &[f32], std: &[f32]) -> Result<Self, DataError> {
+        match self {
+            Self::Images(images) => Ok(Self::Images(images.with_normalization(mean, std)?)),
+            Self::Text(text) => Err(DataError::Normalization {
+                dataset: text.name.clone(),
+                expected: "images".to_owned(),
+                found: "text".to_owned(),
+            }),
         }
     }
 

@@ -57,6 +57,16 @@ pub enum DataError {
         /// What to do.
         hint: &'static str,
     },
+    /// A mean and standard deviation that do not fit the data.
+    #[error("normalizing {dataset}: expected {expected}, found {found}. Does the model read such images?")]
+    Normalization {
+        /// The dataset's name.
+        dataset: String,
+        /// What the data needs.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
     /// A tensor could not be made.
     #[error("moving a batch to the compute device: {0}. Is there enough memory on it?")]
     Tensor(#[from] candle_core::Error),

@@ -4,15 +4,50 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::DataError;
-use crate::device::Watch;
+use crate::device::{Watch, system_memory_bytes};
 
 /// Most that deflate can expand: 258 bytes from two bits, and a little for headers.
 const MAX_GZ_RATIO: u64 = 1040;
 
-/// Most bytes that one dataset may take in memory.
-pub(super) const MAX_DATASET_BYTES: u64 = 16 << 30;
+/// Most bytes that one dataset may take in memory, however large the machine.
+const MAX_DATASET_BYTES: u64 = 16 << 30;
+/// The share of memory that one dataset may take. Cutting parts off and counting tokens hold a second and a third copy
+/// for a while, and training needs room beside them.
+const MEMORY_SHARE: u64 = 4;
+/// Memory of a machine that does not tell.
+const UNKNOWN_MEMORY_BYTES: u64 = 16 << 30;
+
+/// Most bytes that one dataset may take on this machine: 16 GiB or a quarter of its memory, whichever is less.
+pub(super) fn max_dataset_bytes() -> u64 {
+    static LIMIT: OnceLock<u64> = OnceLock::new();
+    *LIMIT.get_or_init(|| {
+        let memory = system_memory_bytes().filter(|&bytes| bytes > 0).unwrap_or(UNKNOWN_MEMORY_BYTES);
+        (memory / MEMORY_SHARE).min(MAX_DATASET_BYTES)
+    })
+}
+
+/// The error for `what` that would take `found` bytes where `limit` are allowed.
+pub(super) fn too_large(what: &'static str, limit: u64, found: u64, hint: &'static str, path: &Path) -> DataError {
+    DataError::format(what, format!("at most {}", size(limit)), size(found), hint, path)
+}
+
+/// What to do about a dataset that is larger than [`max_dataset_bytes`].
+pub(super) const TOO_LARGE_HINT: &str =
+    "A dataset may take a quarter of this machine's memory, 16 GiB at most; use a part of it";
+
+/// A number of bytes, for people.
+pub(super) fn size(bytes: u64) -> String {
+    let shown = |unit: u64, name| format!("{:.1} {name}", bytes as f64 / unit as f64);
+    match bytes {
+        0..10_000 => format!("{bytes} bytes"),
+        10_000..1_000_000 => shown(1_000, "kB"),
+        1_000_000..1_000_000_000 => shown(1_000_000, "MB"),
+        1_000_000_000.. => shown(1_000_000_000, "GB"),
+    }
+}
 
 /// A regular file, open for reading.
 #[derive(Debug)]
@@ -51,8 +86,11 @@ impl OpenFile {
         if is_gz { self.len.saturating_mul(MAX_GZ_RATIO) } else { self.len }
     }
 
-    /// The whole file as bytes. Errors: i/o, [`DataError::Cancelled`].
-    pub fn read_all(&mut self, what: &str, watch: Watch<'_>) -> Result<Vec<u8>, DataError> {
+    /// The whole file as bytes. Errors: longer than `max_bytes`, i/o, [`DataError::Cancelled`].
+    pub fn read_all(&mut self, what: &str, max_bytes: u64, watch: Watch<'_>) -> Result<Vec<u8>, DataError> {
+        if self.len > max_bytes {
+            return Err(too_large("a file", max_bytes, self.len, TOO_LARGE_HINT, &self.path));
+        }
         read_up_to(&mut self.file, self.len, what, &self.path, watch)
     }
 }
@@ -72,11 +110,51 @@ pub(super) fn read_up_to(
         let read = reader
             .take(left.min(PIECE))
             .read_to_end(&mut bytes)
-            .map_err(|source| DataError::io("reading", path, source))?;
+            .map_err(|source| read_failed("reading", path, source, watch))?;
         watch.step(what, bytes.len() as u64, Some(limit))?;
         if read == 0 || bytes.len() as u64 >= limit {
             return Ok(bytes);
         }
+    }
+}
+
+/// A read that failed: because of the user where they asked for an end, else because of `source`.
+pub(super) fn read_failed(tried: &'static str, path: &Path, source: std::io::Error, watch: Watch<'_>) -> DataError {
+    match watch.check() {
+        Ok(()) => DataError::io(tried, path, source),
+        Err(cancelled) => cancelled.into(),
+    }
+}
+
+/// A reader that gives at most so many bytes and ends when the job is cancelled. Whoever only skips what a hostile
+/// archive claims to hold comes back here with every piece.
+#[derive(Debug)]
+pub(super) struct Guarded<'a, R> {
+    reader: R,
+    left: u64,
+    max_bytes: u64,
+    watch: Watch<'a>,
+}
+
+impl<'a, R: Read> Guarded<'a, R> {
+    /// At most `max_bytes` of `reader`.
+    pub fn new(reader: R, max_bytes: u64, watch: Watch<'a>) -> Self {
+        Self { reader, left: max_bytes, max_bytes, watch }
+    }
+}
+
+impl<R: Read> Read for Guarded<'_, R> {
+    /// Errors: `InvalidData` where there is more than allowed; of another kind when cancelled, or as the reader's own.
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.watch.check().map_err(std::io::Error::other)?;
+        if self.left == 0 && !buffer.is_empty() {
+            let reason = format!("it holds more than {}", size(self.max_bytes));
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, reason));
+        }
+        let most = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let read = self.reader.read(&mut buffer[..most])?;
+        self.left = self.left.saturating_sub(read as u64);
+        Ok(read)
     }
 }
 
@@ -100,4 +178,45 @@ pub(super) fn file_name(path: &Path) -> String {
 pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     let extension = path.extension().unwrap_or(OsStr::new("")).to_string_lossy().to_lowercase();
     extensions.contains(&extension.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+    use super::*;
+    use crate::device::{CancelFlag, Progress};
+    use crate::unwatched;
+
+    #[test]
+    fn a_file_larger_than_allowed_is_not_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(3_000_000).unwrap();
+        let read = |limit| OpenFile::open(file.path()).unwrap().read_all("reading", limit, unwatched!());
+        let error = read(1 << 20).unwrap_err().to_string();
+        assert!(error.contains("at most 1.0 MB, found 3.0 MB") && error.contains("memory"), "{error}");
+        assert_eq!(read(3_000_000).unwrap().len(), 3_000_000);
+        assert!((1..=MAX_DATASET_BYTES).contains(&max_dataset_bytes()));
+    }
+
+    #[test]
+    fn sizes_are_for_people() {
+        let sizes = [0, 9_999, 65_536, 67_108_864, 17_179_869_184].map(size);
+        assert_eq!(sizes, ["0 bytes", "9999 bytes", "65.5 kB", "67.1 MB", "17.2 GB"]);
+    }
+
+    #[test]
+    fn a_guarded_reader_ends() {
+        let mut bytes = Vec::new();
+        let error = Guarded::new(std::io::repeat(1), 100_000, unwatched!()).read_to_end(&mut bytes).unwrap_err();
+        assert_eq!((bytes.len(), error.kind()), (100_000, std::io::ErrorKind::InvalidData));
+        let short = Guarded::new(&b"short"[..], 100, unwatched!()).read_to_end(&mut bytes).unwrap();
+        assert_eq!(short, 5);
+        let cancel = CancelFlag::default();
+        cancel.set();
+        let ignore = |_: Progress| {};
+        let watch = Watch::new(&cancel, &ignore);
+        let error = Guarded::new(std::io::repeat(1), 100, watch).read_to_end(&mut bytes).unwrap_err();
+        assert!(matches!(read_failed("reading", Path::new("a"), error, watch), DataError::Cancelled(_)));
+    }
 }

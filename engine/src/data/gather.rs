@@ -86,6 +86,8 @@ fn fill_image(dataset: &ImageDataset, tables: &[[f32; 256]], pixels: &[u8], chan
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::data::SplitRecord;
 
@@ -96,9 +98,9 @@ mod tests {
             height: 2,
             width: 3,
             classes: vec!["a".into()],
-            train: ImageSplit { pixels: vec![1, 2, 3, 4, 5, 6, 10, 20, 30, 40, 50, 60], labels: vec![0, 0] },
-            validation: ImageSplit::default(),
-            test: ImageSplit::default(),
+            train: Arc::new(ImageSplit { pixels: vec![1, 2, 3, 4, 5, 6, 10, 20, 30, 40, 50, 60], labels: vec![0, 0] }),
+            validation: Arc::default(),
+            test: Arc::default(),
             mean: vec![0.0],
             std: vec![1.0 / 255.0],
             split: SplitRecord { rule: String::new(), num_train: 2, num_validation: 0, num_test: 0 },

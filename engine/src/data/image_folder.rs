@@ -1,5 +1,6 @@
 //! Images from folders named for their classes, scaled to one size.
 
+use std::ffi::OsString;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use image::imageops::FilterType;
 use image::{ImageDecoder, ImageReader, Limits};
 use rayon::prelude::*;
 
-use super::files::{self, MAX_DATASET_BYTES, OpenFile};
+use super::files::{self, OpenFile};
 use super::images::{self, RawImages, partition};
 use super::text_files::Skipped;
 use super::{DataError, Dataset, ImageSplit, split};
@@ -19,17 +20,33 @@ const MAX_SIDE: u32 = 8192;
 const MAX_DECODE_BYTES: u64 = 256 << 20;
 /// Longest side that images are scaled to.
 const MAX_TARGET_SIDE: usize = 1024;
-/// Images between two looks at the watch.
+/// Most images between two looks at the watch.
 const SLAB: usize = 256;
+/// Most bytes of scaled images between two looks at the watch.
+const SLAB_BYTES: usize = 64 << 20;
 const WHAT: &str = "an image folder";
 
 /// Files of one part, with their classes.
 type Listing = Vec<(PathBuf, u32)>;
 
+/// A class: its name for people, and its folder as the system spells it, which need not be Unicode.
+#[derive(Debug)]
+struct Class {
+    name: String,
+    folder: OsString,
+}
+
 /// Loads `path`/class/*.png|jpg. Where `path` holds a folder `train`, that one has the classes, and `validation` (or
 /// `val`, `valid`) and `test` beside it are parts of their own. Images are grey when all of them are, else RGB.
-/// Files that cannot be decoded are left out with a warning.
-pub(super) fn load(path: &Path, image_size: (usize, usize), watch: Watch<'_>) -> Result<Dataset, DataError> {
+/// Files that cannot be decoded, and images of a class that the training part lacks, are left out with a warning.
+/// Hidden files and folders are not looked at. Transparency is dropped, 16 bits become 8, and of an animation the
+/// first picture is taken. Errors: no two classes, images of more than `max_bytes`, [`DataError::Cancelled`].
+pub(super) fn load(
+    path: &Path,
+    image_size: (usize, usize),
+    max_bytes: u64,
+    watch: Watch<'_>,
+) -> Result<Dataset, DataError> {
     let (height, width) = image_size;
     if !(1..=MAX_TARGET_SIDE).contains(&height) || !(1..=MAX_TARGET_SIDE).contains(&width) {
         let expected = format!("an image size of 1 to {MAX_TARGET_SIDE} pixels a side");
@@ -37,8 +54,9 @@ pub(super) fn load(path: &Path, image_size: (usize, usize), watch: Watch<'_>) ->
     }
     let train_folder = subfolder(path, &["train"]);
     let root = train_folder.as_deref().unwrap_or(path);
-    let classes = class_names(root)?;
-    let mut reader = Reader { image_size, classes: &classes, skipped: Skipped::default(), is_grey: true };
+    let classes = classes(root)?;
+    let mut reader =
+        Reader { image_size, classes: &classes, skipped: Skipped::default(), is_grey: true, left_bytes: max_bytes };
     let train = reader.read(root, watch)?;
     if train.labels.is_empty() {
         return Err(DataError::format(
@@ -81,7 +99,7 @@ pub(super) fn load(path: &Path, image_size: (usize, usize), watch: Watch<'_>) ->
         rule_test: "the folder for it",
         warnings,
         path: path.to_owned(),
-        classes,
+        classes: classes.into_iter().map(|class| class.name).collect(),
     })
 }
 
@@ -90,15 +108,28 @@ fn subfolder(path: &Path, names: &[&str]) -> Option<PathBuf> {
 }
 
 /// The folders in `root`, in order of name. Errors: fewer than two, or more than labels are kept for.
-fn class_names(root: &Path) -> Result<Vec<String>, DataError> {
-    let folders = files::list_folder(root)?;
-    let names: Vec<String> =
-        folders.iter().filter(|entry| entry.is_dir()).map(|entry| files::file_name(entry)).collect();
-    if (2..=10_000).contains(&names.len()) {
-        return Ok(names);
+fn classes(root: &Path) -> Result<Vec<Class>, DataError> {
+    let mut classes = Vec::new();
+    for folder in files::list_folder(root)? {
+        if let Some(name) = folder.file_name().filter(|_| folder.is_dir() && !is_clutter(&folder)) {
+            classes.push(Class { name: files::file_name(&folder), folder: name.to_owned() });
+        }
+    }
+    if (2..=10_000).contains(&classes.len()) {
+        return Ok(classes);
     }
     let hint = "Choose the folder that holds one folder per class";
-    Err(DataError::format(WHAT, "2 to 10000 folders, one per class", format!("{}", names.len()), hint, root))
+    Err(DataError::format(WHAT, "2 to 10000 folders, one per class", format!("{}", classes.len()), hint, root))
+}
+
+/// True for what systems and editors leave behind: `.DS_Store`, `.ipynb_checkpoints`, `__MACOSX`.
+fn is_clutter(path: &Path) -> bool {
+    let name = files::file_name(path);
+    name.starts_with('.') || name == "__MACOSX"
+}
+
+fn is_image(path: &Path) -> bool {
+    files::has_extension(path, &["png", "jpg", "jpeg"])
 }
 
 /// Keeps the first of three equal planes.
@@ -111,10 +142,12 @@ fn first_plane(split: ImageSplit, plane: usize) -> ImageSplit {
 #[derive(Debug)]
 struct Reader<'a> {
     image_size: (usize, usize),
-    classes: &'a [String],
+    classes: &'a [Class],
     skipped: Skipped,
     /// True while every image was grey.
     is_grey: bool,
+    /// Bytes that further images may take.
+    left_bytes: u64,
 }
 
 impl Reader<'_> {
@@ -122,9 +155,11 @@ impl Reader<'_> {
     fn read(&mut self, root: &Path, watch: Watch<'_>) -> Result<ImageSplit, DataError> {
         let listing = self.list(root)?;
         let what = format!("reading {}", files::file_name(root));
+        let image_bytes = 3 * self.image_size.0 * self.image_size.1;
+        let slab_len = (SLAB_BYTES / image_bytes).clamp(1, SLAB);
         let mut split = ImageSplit::default();
-        for (i, slab) in listing.chunks(SLAB).enumerate() {
-            watch.step(&what, (i * SLAB) as u64, Some(listing.len() as u64))?;
+        for (i, slab) in listing.chunks(slab_len).enumerate() {
+            watch.step(&what, (i * slab_len) as u64, Some(listing.len() as u64))?;
             let decoded: Vec<_> = slab.par_iter().map(|(path, _)| decode(path, self.image_size)).collect();
             for ((path, label), decoded) in slab.iter().zip(decoded) {
                 match decoded {
@@ -140,32 +175,54 @@ impl Reader<'_> {
         Ok(split)
     }
 
+    /// The images of the classes' folders in `root`. Errors: more than memory allows, a folder that cannot be listed.
     fn list(&mut self, root: &Path) -> Result<Listing, DataError> {
         let mut listing = Vec::new();
         for (class, label) in self.classes.iter().zip(0..) {
-            let folder = root.join(class);
+            let folder = root.join(&class.folder);
             if !folder.is_dir() {
                 continue;
             }
             for entry in files::list_folder(&folder)? {
-                if files::has_extension(&entry, &["png", "jpg", "jpeg"]) {
+                if is_clutter(&entry) {
+                    continue;
+                }
+                if is_image(&entry) {
                     listing.push((entry, label));
                 } else {
                     self.skipped.push(format!("{}: not .png or .jpg", files::file_name(&entry)));
                 }
             }
         }
+        self.skip_strangers(root)?;
         let bytes = listing.len() as u64 * 3 * self.image_size.0 as u64 * self.image_size.1 as u64;
-        if bytes > MAX_DATASET_BYTES {
-            return Err(DataError::format(
+        self.left_bytes = self.left_bytes.checked_sub(bytes).ok_or_else(|| {
+            DataError::format(
                 WHAT,
-                format!("at most {} GB of pixels", MAX_DATASET_BYTES >> 30),
-                format!("{} GB for {} files", bytes >> 30, listing.len()),
-                "Choose a smaller image size",
+                format!("at most {} of pixels", files::size(self.left_bytes)),
+                format!("{} for {} files", files::size(bytes), listing.len()),
+                "Choose a smaller image size, or fewer images: a dataset may take a quarter of this machine's memory",
                 root,
-            ));
-        }
+            )
+        })?;
         Ok(listing)
+    }
+
+    /// Notes the images in folders of `root` that are no class of the training part.
+    fn skip_strangers(&mut self, root: &Path) -> Result<(), DataError> {
+        for folder in files::list_folder(root)? {
+            let is_class = self.classes.iter().any(|class| folder.file_name() == Some(class.folder.as_os_str()));
+            if is_class || is_clutter(&folder) || !folder.is_dir() {
+                continue;
+            }
+            let num_images = files::list_folder(&folder)?.iter().filter(|entry| is_image(entry)).count();
+            if num_images > 0 {
+                let name = format!("{}/{}", files::file_name(root), files::file_name(&folder));
+                let reason = format!("{name}: no such class in the training part (images: {num_images})");
+                self.skipped.push_many(num_images, reason);
+            }
+        }
+        Ok(())
     }
 }
 

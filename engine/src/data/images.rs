@@ -1,6 +1,7 @@
 //! From records to a split image dataset with its statistics and warnings.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{DataError, DataWarning, Dataset, ImageDataset, ImageSplit, SplitRecord, split};
 
@@ -64,9 +65,9 @@ pub(super) fn finish(raw: RawImages) -> Result<Dataset, DataError> {
         height,
         width,
         classes,
-        train,
-        validation,
-        test,
+        train: Arc::new(train),
+        validation: Arc::new(validation),
+        test: Arc::new(test),
         mean,
         std,
         split,

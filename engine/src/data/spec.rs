@@ -1,6 +1,6 @@
 //! Which dataset: what a recipe or a command line names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,23 @@ pub enum DatasetSpec {
     },
 }
 
+impl DatasetSpec {
+    /// The same text by the tokenizer in `path`, the `tokenizer.json` of a checkpoint or package, so that its model can
+    /// be measured on it. Images stay as they are; so does the built-in text, which has a character vocabulary of its
+    /// own.
+    #[must_use]
+    pub fn with_tokenizer(&self, path: &Path) -> Self {
+        let mut spec = self.clone();
+        match &mut spec {
+            Self::Text { tokenizer, .. } | Self::Jsonl { tokenizer, .. } => {
+                *tokenizer = TokenizerSpec::File { path: path.to_owned() };
+            }
+            Self::Glyphs | Self::Grammar | Self::Idx { .. } | Self::Cifar10 { .. } | Self::ImageFolder { .. } => {}
+        }
+        spec
+    }
+}
+
 /// How text becomes tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TokenizerSpec {
@@ -58,7 +75,7 @@ pub enum TokenizerSpec {
         /// The folder.
         folder: PathBuf,
     },
-    /// A Hugging Face `tokenizer.json`.
+    /// A Hugging Face `tokenizer.json`, also one that a checkpoint holds.
     File {
         /// The file.
         path: PathBuf,

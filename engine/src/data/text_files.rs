@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
-use super::files::{self, OpenFile};
+use super::files::{self, OpenFile, TOO_LARGE_HINT};
+use super::json_line::text_in;
 use super::text::RawText;
-use super::{DataError, DataWarning};
+use super::{DataError, DataWarning, SplitPart};
 use crate::device::Watch;
 
 /// From this many documents on, whole documents are held out.
@@ -14,21 +13,26 @@ const SPLIT_DOCUMENTS_FROM: usize = 20;
 /// How many skipped things are named.
 const MAX_NAMED: usize = 5;
 
+/// Mark of some editors at the start of a file; no part of the text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Reads a text file, or the .txt files of a folder, in order of name.
-pub(super) fn read_text(path: &Path, watch: Watch<'_>) -> Result<RawText, DataError> {
+/// Errors: no text, more than `max_bytes` of it, [`DataError::Cancelled`].
+pub(super) fn read_text(path: &Path, max_bytes: u64, watch: Watch<'_>) -> Result<RawText, DataError> {
     let metadata = std::fs::metadata(path).map_err(|source| DataError::io("looking at", path, source))?;
     let name = files::file_name(path);
     if !metadata.is_dir() {
-        let text = read_file(path, watch)?;
+        let text = read_file(path, max_bytes, watch)?;
         return split(RawText { name, path: path.to_owned(), ..RawText::default() }, vec![text]);
     }
     let entries: Vec<PathBuf> =
         files::list_folder(path)?.into_iter().filter(|entry| files::has_extension(entry, &["txt"])).collect();
+    check_total(&entries, max_bytes, path)?;
     let mut skipped = Skipped::default();
     let mut texts = Vec::new();
-    for entry in &entries {
-        match read_file(entry, watch) {
-            Ok(text) => texts.push((entry.as_path(), text)),
+    for entry in entries {
+        match read_file(&entry, max_bytes, watch) {
+            Ok(text) => texts.push((entry, text)),
             Err(DataError::Cancelled(cancelled)) => return Err(cancelled.into()),
             Err(error) => skipped.push(error.to_string()),
         }
@@ -43,15 +47,26 @@ pub(super) fn read_text(path: &Path, watch: Watch<'_>) -> Result<RawText, DataEr
         ));
     }
     let raw = RawText { name, path: path.to_owned(), warnings: skipped.warnings(), ..RawText::default() };
-    match named_parts(&texts) {
-        Some(parts) => split_named(raw, parts),
-        None => split(raw, texts.into_iter().map(|(_, text)| text).collect()),
+    match named_parts(texts) {
+        Ok(parts) => split_named(raw, parts),
+        Err(texts) => split(raw, texts),
     }
 }
 
+/// Errors: files that each may be read, and together may not.
+fn check_total(files: &[PathBuf], max_bytes: u64, folder: &Path) -> Result<(), DataError> {
+    let lengths = files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(|metadata| metadata.len());
+    let total = lengths.fold(0, u64::saturating_add);
+    if total > max_bytes {
+        return Err(files::too_large("a folder of text", max_bytes, total, TOO_LARGE_HINT, folder));
+    }
+    Ok(())
+}
+
 /// Reads the texts in `field` of a file with one JSON object a line.
-pub(super) fn read_jsonl(path: &Path, field: &str, watch: Watch<'_>) -> Result<RawText, DataError> {
-    let text = read_file(path, watch)?;
+/// Errors: no such text, a file of more than `max_bytes`, [`DataError::Cancelled`].
+pub(super) fn read_jsonl(path: &Path, field: &str, max_bytes: u64, watch: Watch<'_>) -> Result<RawText, DataError> {
+    let text = read_file(path, max_bytes, watch)?;
     let mut skipped = Skipped::default();
     let mut documents = Vec::new();
     let mut done = 0;
@@ -63,7 +78,7 @@ pub(super) fn read_jsonl(path: &Path, field: &str, watch: Watch<'_>) -> Result<R
         if line.trim().is_empty() {
             continue;
         }
-        match document_of(line, field) {
+        match text_in(line, field) {
             Ok(document) => documents.push(document),
             Err(reason) => skipped.push(format!("line {}: {reason}", i + 1)),
         }
@@ -86,31 +101,21 @@ pub(super) fn read_jsonl(path: &Path, field: &str, watch: Watch<'_>) -> Result<R
     split(raw, documents)
 }
 
-fn document_of(line: &str, field: &str) -> Result<String, String> {
-    match serde_json::from_str::<Value>(line) {
-        Ok(Value::Object(mut object)) => match object.remove(field) {
-            Some(Value::String(text)) if text.is_empty() => Err(format!("{field:?} is empty")),
-            Some(Value::String(text)) => Ok(text),
-            Some(_) => Err(format!("{field:?} is not a string")),
-            None => Err(format!("no field {field:?}")),
-        },
-        Ok(_) => Err("not an object".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn read_file(path: &Path, watch: Watch<'_>) -> Result<String, DataError> {
-    let bytes = OpenFile::open(path)?.read_all(&format!("reading {}", files::file_name(path)), watch)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+fn read_file(path: &Path, max_bytes: u64, watch: Watch<'_>) -> Result<String, DataError> {
+    let bytes = OpenFile::open(path)?.read_all(&format!("reading {}", files::file_name(path)), max_bytes, watch)?;
+    let mut text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let hint = "Save it as UTF-8";
         DataError::format("text", "UTF-8", format!("other bytes from byte {at} on"), hint, path)
     })?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        // Moves the text down in place: a second copy may not fit.
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+    }
     if text.trim().is_empty() {
         return Err(DataError::format("text", "some text", "none", "Choose another file", path));
     }
-    // The mark of some editors is no part of the text.
-    Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
+    Ok(text)
 }
 
 /// Files called train, valid and test, as many datasets have them.
@@ -121,21 +126,34 @@ struct NamedParts {
     test: Vec<String>,
 }
 
-/// `None` unless each file is named for a part, and there is one to train or validate with beside another.
-fn named_parts(texts: &[(&Path, String)]) -> Option<NamedParts> {
-    let mut parts = NamedParts::default();
-    for (path, text) in texts {
-        let stem = path.file_stem()?.to_string_lossy().to_lowercase();
-        let part = match stem.as_str() {
-            "train" | "training" => &mut parts.train,
-            "valid" | "val" | "validation" | "dev" => &mut parts.validation,
-            "test" => &mut parts.test,
-            _ => return None,
-        };
-        part.push(text.clone());
+/// The part that a file is named for.
+fn part_named(path: &Path) -> Option<SplitPart> {
+    match path.file_stem()?.to_string_lossy().to_lowercase().as_str() {
+        "train" | "training" => Some(SplitPart::Train),
+        "valid" | "val" | "validation" | "dev" => Some(SplitPart::Validation),
+        "test" => Some(SplitPart::Test),
+        _ => None,
     }
-    let has_two = texts.len() > 1 && !(parts.train.is_empty() && parts.validation.is_empty());
-    has_two.then_some(parts)
+}
+
+/// The texts by the parts that their files are named for. The texts come back as they were unless each file is named
+/// for a part, and there is one to train or validate with beside another.
+fn named_parts(texts: Vec<(PathBuf, String)>) -> Result<NamedParts, Vec<String>> {
+    let named: Vec<Option<SplitPart>> = texts.iter().map(|(path, _)| part_named(path)).collect();
+    let can_train = named.iter().any(|part| matches!(part, Some(SplitPart::Train | SplitPart::Validation)));
+    let texts = texts.into_iter().map(|(_, text)| text);
+    if named.len() < 2 || !can_train || named.contains(&None) {
+        return Err(texts.collect());
+    }
+    let mut parts = NamedParts::default();
+    for (part, text) in named.into_iter().flatten().zip(texts) {
+        match part {
+            SplitPart::Train => parts.train.push(text),
+            SplitPart::Validation => parts.validation.push(text),
+            SplitPart::Test => parts.test.push(text),
+        }
+    }
+    Ok(parts)
 }
 
 /// Takes parts as their files name them; a missing training or validation part comes off the other.
@@ -187,7 +205,12 @@ pub(super) struct Skipped {
 
 impl Skipped {
     pub fn push(&mut self, reason: String) {
-        self.count += 1;
+        self.push_many(1, reason);
+    }
+
+    /// So many things left out for one reason.
+    pub fn push_many(&mut self, count: usize, reason: String) {
+        self.count += count;
         if self.examples.len() < MAX_NAMED {
             self.examples.push(reason);
         }

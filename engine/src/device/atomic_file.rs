@@ -46,7 +46,10 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Re
         let _ = std::fs::remove_file(&partial);
         return Err(WriteError::new("writing", path, source));
     }
-    std::fs::rename(&partial, path).map_err(|source| WriteError::new("renaming to", path, source))?;
+    if let Err(source) = std::fs::rename(&partial, path) {
+        let _ = std::fs::remove_file(&partial);
+        return Err(WriteError::new("renaming to", path, source));
+    }
     sync_folder(path.parent());
     Ok(())
 }
@@ -58,7 +61,17 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
 
 /// Makes a finished folder visible under its real name, which must not exist.
 pub fn publish_folder(partial: &Path, path: &Path) -> Result<(), WriteError> {
-    if path.exists() {
+    publish(partial, path)
+}
+
+/// Makes a finished file visible under its real name, which must not exist.
+pub fn publish_file(partial: &Path, path: &Path) -> Result<(), WriteError> {
+    publish(partial, path)
+}
+
+fn publish(partial: &Path, path: &Path) -> Result<(), WriteError> {
+    // `symlink_metadata` also finds a dangling link, which `exists` would not.
+    if path.symlink_metadata().is_ok() {
         let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
         return Err(WriteError::new("renaming to", path, source));
     }
@@ -78,5 +91,52 @@ fn write_synced(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> std::io:
 fn sync_folder(folder: Option<&Path>) {
     if let Some(folder) = folder.and_then(|folder| File::open(folder).ok()) {
         let _ = folder.sync_all();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn num_entries(folder: &Path) -> usize {
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
+    #[test]
+    fn a_rename_that_fails_leaves_no_partial() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("taken");
+        // A file cannot take the name of a folder.
+        std::fs::create_dir(&path).unwrap();
+        let error = write_bytes(&path, b"new").unwrap_err();
+        assert_eq!(error.tried, "renaming to");
+        assert!(path.is_dir() && num_entries(root.path()) == 1);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_file() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        write_bytes(&path, b"old").unwrap();
+        let failing = |file: &mut BufWriter<File>| {
+            file.write_all(b"new")?;
+            Err(std::io::Error::other("stopped"))
+        };
+        assert_eq!(write(&path, failing).unwrap_err().tried, "writing");
+        assert_eq!((std::fs::read(&path).unwrap().as_slice(), num_entries(root.path())), (&b"old"[..], 1));
+    }
+
+    #[test]
+    fn published_files_replace_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let (partial, path) = (root.path().join("partial"), root.path().join("file"));
+        std::fs::write(&partial, "new").unwrap();
+        std::fs::write(&path, "old").unwrap();
+        assert!(publish_file(&partial, &path).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+        std::fs::remove_file(&path).unwrap();
+        publish_file(&partial, &path).unwrap();
+        assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), num_entries(root.path())), ("new", 1));
     }
 }

@@ -9,7 +9,7 @@ pub enum ComputeDevice {
     /// The processor.
     #[default]
     Cpu,
-    /// A CUDA GPU by number; needs a build with the `cuda` feature.
+    /// A CUDA GPU by number; this build computes on the CPU only and refuses it.
     Cuda(usize),
 }
 
@@ -17,22 +17,20 @@ pub enum ComputeDevice {
 #[derive(Debug, thiserror::Error)]
 pub enum ComputeError {
     /// The driver or the build said no.
-    #[error(
-        "opening CUDA GPU {index}: {source}. Is there an NVIDIA GPU and driver, and was this program built with CUDA? The CPU works without"
-    )]
+    #[error("opening CUDA GPU {index}: {source}. This build computes on the CPU only: choose `device: Cpu`")]
     Cuda {
         /// GPU number.
         index: usize,
         /// The cause.
         source: candle_core::Error,
     },
-    /// The thread pool is already built with another size.
-    #[error("setting {wanted} compute threads: the pool already runs with {found}. Restart to change it")]
+    /// The system gives no such threads.
+    #[error("starting {num_threads} compute threads: {source}. Choose fewer")]
     Threads {
         /// Threads asked for.
-        wanted: usize,
-        /// Threads there are.
-        found: usize,
+        num_threads: usize,
+        /// The cause.
+        source: rayon::ThreadPoolBuildError,
     },
 }
 
@@ -46,16 +44,29 @@ impl ComputeDevice {
     }
 }
 
-/// Sizes the compute thread pool; 0 means one thread per core. May be called again with the same number.
-/// Errors: [`ComputeError::Threads`] when the pool already has another size.
-pub fn set_num_threads(num_threads: usize) -> Result<usize, ComputeError> {
-    let wanted = if num_threads == 0 {
-        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-    } else {
-        num_threads
-    };
-    // A second call fails when the pool exists; what matters is its size.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(wanted).build_global();
-    let found = rayon::current_num_threads();
-    if found == wanted { Ok(found) } else { Err(ComputeError::Threads { wanted, found }) }
+/// Threads that compute, for one run or measurement: `pool.install(work)` keeps all of `work` on them.
+/// 0 means one per core. Errors: [`ComputeError::Threads`] when the system gives none.
+pub fn compute_pool(num_threads: usize) -> Result<rayon::ThreadPool, ComputeError> {
+    let num_threads = resolved_num_threads(num_threads);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads).thread_name(|index| format!("compute-{index}"));
+    pool.build().map_err(|source| ComputeError::Threads { num_threads, source })
+}
+
+/// `num_threads`, or one per core for 0.
+#[must_use]
+pub fn resolved_num_threads(num_threads: usize) -> usize {
+    if num_threads == 0 { std::thread::available_parallelism().map_or(1, std::num::NonZero::get) } else { num_threads }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pool_has_its_own_size() {
+        let sizes = [1, 3].map(|wanted| compute_pool(wanted).unwrap().install(rayon::current_num_threads));
+        assert_eq!(sizes, [1, 3]);
+        assert!(resolved_num_threads(0) >= 1);
+    }
 }

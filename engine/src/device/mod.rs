@@ -12,6 +12,6 @@ mod progress;
 pub mod seed;
 
 pub use cancel::CancelFlag;
-pub use compute::{ComputeDevice, ComputeError, set_num_threads};
+pub use compute::{ComputeDevice, ComputeError, compute_pool, resolved_num_threads};
 pub use gauges::{GaugeReading, Gauges, GpuReading, system_memory_bytes};
 pub use progress::{Cancelled, Progress, Watch};

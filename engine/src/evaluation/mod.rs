@@ -18,6 +18,14 @@ pub struct Evaluation {
     pub accuracy: Option<f64>,
     /// Images or tokens measured.
     pub num_examples: u64,
+    /// Standard error of `loss`: how far it may be off because only these images or sequences were measured. Over the
+    /// means of sequences for text, whose tokens go together. NaN for a single one.
+    #[serde(default = "not_a_number")]
+    pub loss_error: f64,
+}
+
+fn not_a_number() -> f64 {
+    f64::NAN
 }
 
 impl Evaluation {
@@ -61,6 +69,8 @@ pub fn evaluate(
     watch: Watch<'_>,
 ) -> Result<Evaluation, EvaluationError> {
     let mut total = 0.0;
+    // Sums over the losses of images, or mean losses of sequences: how many, their sum, the sum of their squares.
+    let (mut num_rows, mut row_sum, mut row_squares) = (0_u64, 0.0, 0.0);
     let mut num_right = 0_u64;
     let mut num_examples = 0_u64;
     let mut is_text = false;
@@ -73,7 +83,15 @@ pub fn evaluate(
         let targets = batch.targets.flatten_all()?;
         let logits = logits.reshape(((), num_classes))?;
         let losses = ops::cross_entropy(&logits, &targets)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-        total += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+        let row_len = if is_text { batch.targets.dim(D::Minus1)?.max(1) } else { 1 };
+        for row in losses.chunks(row_len) {
+            let sum = row.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+            let mean = sum / row.len() as f64;
+            total += sum;
+            num_rows += 1;
+            row_sum += mean;
+            row_squares += mean * mean;
+        }
         num_examples += losses.len() as u64;
         if !is_text {
             let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
@@ -84,7 +102,10 @@ pub fn evaluate(
     if num_examples == 0 {
         return Err(EvaluationError::Empty);
     }
+    let rows = num_rows as f64;
+    let variance = ((row_squares - row_sum * row_sum / rows) / (rows - 1.0)).max(0.0);
     Ok(Evaluation {
+        loss_error: if num_rows > 1 { (variance / rows).sqrt() } else { f64::NAN },
         loss: total / num_examples as f64,
         accuracy: (!is_text).then(|| num_right as f64 / num_examples as f64),
         num_examples,

@@ -2,12 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::document_end::document_end;
 use super::{ExportError, ModelCard, Preprocessing};
 use crate::models::{ModelConfig, hf_config};
 use crate::quant::QuantScheme;
-
-/// Token that ends a document in GPT-2's vocabulary and in those made after it.
-const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// The content of `config.json`; `tokenizer` is the parsed `tokenizer.json` of a language model.
 pub(super) fn config_json(
@@ -15,7 +13,7 @@ pub(super) fn config_json(
     scheme: QuantScheme,
     tokenizer: Option<&Value>,
 ) -> Result<Value, ExportError> {
-    let end = tokenizer.and_then(end_of_text_id);
+    let end = tokenizer.and_then(document_end).map(|end| end.id);
     Ok(match &card.model {
         ModelConfig::Mlp(config) => image_config("mlp", config, &card.preprocessing)?,
         ModelConfig::Cnn(config) => image_config("cnn", config, &card.preprocessing)?,
@@ -26,7 +24,7 @@ pub(super) fn config_json(
 
 /// The content of `generation_config.json`: how transformers generates by default.
 pub(super) fn generation_config_json(tokenizer: Option<&Value>) -> Value {
-    let end = tokenizer.and_then(end_of_text_id);
+    let end = tokenizer.and_then(document_end).map(|end| end.id);
     json!({ "do_sample": true, "temperature": 0.8, "top_k": 40, "bos_token_id": end, "eos_token_id": end })
 }
 
@@ -37,19 +35,11 @@ pub(super) fn tokenizer_config_json(card: &ModelCard, tokenizer: Option<&Value>)
         "model_max_length": card.model.max_positions(),
         "clean_up_tokenization_spaces": false,
     });
-    if tokenizer.and_then(end_of_text_id).is_some() {
-        config["bos_token"] = END_OF_TEXT.into();
-        config["eos_token"] = END_OF_TEXT.into();
+    if let Some(end) = tokenizer.and_then(document_end) {
+        config["bos_token"] = end.token.into();
+        config["eos_token"] = end.token.into();
     }
     config
-}
-
-/// Number of the token that ends a document, when the tokenizer has one.
-pub(super) fn end_of_text_id(tokenizer: &Value) -> Option<u64> {
-    let added = tokenizer.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
-    let added = added.filter(|token| token.get("content").and_then(Value::as_str) == Some(END_OF_TEXT));
-    let in_vocab = || tokenizer.get("model")?.get("vocab")?.get(END_OF_TEXT)?.as_u64();
-    added.filter_map(|token| token.get("id")?.as_u64()).next().or_else(in_vocab)
 }
 
 fn image_config(kind: &str, config: &impl serde::Serialize, input: &Preprocessing) -> Result<Value, ExportError> {
@@ -83,7 +73,7 @@ fn torch_type(scheme: QuantScheme) -> &'static str {
 }
 
 /// transformers' own config, with what only the package knows.
-fn language_config(model: &ModelConfig, scheme: QuantScheme, end: Option<u64>) -> Result<Value, ExportError> {
+fn language_config(model: &ModelConfig, scheme: QuantScheme, end: Option<u32>) -> Result<Value, ExportError> {
     let mut value = hf_config::to_json(model)?;
     value["torch_dtype"] = torch_type(scheme).into();
     value["bos_token_id"] = json!(end);

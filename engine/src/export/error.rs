@@ -79,6 +79,18 @@ pub enum ExportError {
         /// The folder.
         path: PathBuf,
     },
+    /// A file to be written that is there already, or has no folder to be in.
+    #[error("creating a file: expected {expected}, found {found}. {hint} {path:?}")]
+    NewFile {
+        /// What should be there.
+        expected: &'static str,
+        /// What is there.
+        found: &'static str,
+        /// What to do.
+        hint: &'static str,
+        /// The file to be.
+        path: PathBuf,
+    },
     /// Not enough room on the disk.
     #[error(
         "creating the package: it needs {needed_bytes} bytes, the disk has {free_bytes} left. Free some or choose another disk {path:?}"
@@ -111,9 +123,9 @@ pub enum ExportError {
         /// The runtime's own words.
         what: String,
     },
-    /// Quantization failed.
+    /// Quantization failed; one that was cancelled is [`ExportError::Cancelled`].
     #[error(transparent)]
-    Quant(#[from] QuantError),
+    Quant(QuantError),
     /// The network failed.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -123,6 +135,20 @@ pub enum ExportError {
     /// The tensor library failed.
     #[error("computing: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<QuantError> for ExportError {
+    fn from(error: QuantError) -> Self {
+        match error {
+            QuantError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            other @ (QuantError::NotFinite { .. }
+            | QuantError::Range { .. }
+            | QuantError::Ternary { .. }
+            | QuantError::Blocks { .. }
+            | QuantError::Model(_)
+            | QuantError::Tensor(_)) => Self::Quant(other),
+        }
+    }
 }
 
 impl ExportError {

@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use foretrain_edge::EdgeError;
-use foretrain_edge::gguf::{GgufFile, GgufWriter, TensorType};
+use foretrain_edge::gguf::{GgufFile, GgufWriter, TensorType, Value};
 
 use super::format::{FormatInput, WeightsFormat};
 use super::gguf_metadata::{architecture, metadata, predicted_vocabulary_bytes, vocab_size};
@@ -45,28 +45,23 @@ impl WeightsFormat for GgufFormat {
     }
 
     fn write(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<Vec<String>, ExportError> {
-        let FormatInput { weights, card, tokenizer } = *input;
+        let FormatInput { weights, card, .. } = *input;
         let failed = |error: EdgeError| ExportError::Runtime { tried: "composing model.gguf", what: error.to_string() };
         let mut writer = GgufWriter::new(architecture(card)?);
         for (key, value) in metadata(card, weights.scheme())? {
             writer.add_metadata(&key, value).map_err(failed)?;
         }
-        let mut notes = Vec::new();
-        let vocabulary = tokenizer.map(|tokenizer| gguf_vocabulary(tokenizer, vocab_size(card)));
-        match vocabulary.unwrap_or_else(|| GgufVocabulary::None("there is no tokenizer.json".to_owned())) {
-            GgufVocabulary::Bpe(entries) => {
-                for (key, value) in entries {
-                    writer.add_metadata(key, value).map_err(failed)?;
-                }
-            }
-            GgufVocabulary::None(reason) => {
-                writer.add_metadata("tokenizer.ggml.model", "none").map_err(failed)?;
-                notes.push(format!(
-                    "model.gguf holds no vocabulary: {reason}. foretrain-edge reads tokenizer.json beside it; \
-                     llama.cpp loads the weights but takes token numbers only"
-                ));
-            }
+        let (vocabulary, reason_for_none) = vocabulary(input);
+        for (key, value) in vocabulary {
+            writer.add_metadata(key, value).map_err(failed)?;
         }
+        let note = |reason: String| {
+            format!(
+                "model.gguf holds no vocabulary: {reason}. foretrain-edge reads tokenizer.json beside it; \
+                 llama.cpp loads the weights but takes token numbers only"
+            )
+        };
+        let notes = reason_for_none.map(note).into_iter().collect();
         let tensors = gguf_tensors(weights, card)?;
         for tensor in &tensors {
             let data: Cow<'_, [u8]> = Cow::Borrowed(&tensor.data);
@@ -111,6 +106,12 @@ impl WeightsFormat for GgufFormat {
                 return Err(differs(format!("metadata {key:?}"), format!("{value:?}"), found));
             }
         }
+        for (key, value) in vocabulary(input).0 {
+            if file.metadata().get(key) != Some(&value) {
+                let expected = "the vocabulary that was written".to_owned();
+                return Err(differs(format!("metadata {key:?}"), expected, "another".to_owned()));
+            }
+        }
         for (done, tensor) in tensors.iter().enumerate() {
             watch.step("comparing weights", done as u64, Some(tensors.len() as u64))?;
             let found = file.tensors().get(&tensor.name).map(|found| (found.kind, found.shape.clone()));
@@ -124,6 +125,15 @@ impl WeightsFormat for GgufFormat {
             }
         }
         Ok(())
+    }
+}
+
+/// The metadata of the vocabulary; with the reason when it says that there is none.
+fn vocabulary(input: &FormatInput<'_>) -> (Vec<(&'static str, Value)>, Option<String>) {
+    let found = input.tokenizer.map(|tokenizer| gguf_vocabulary(tokenizer, vocab_size(input.card)));
+    match found.unwrap_or_else(|| GgufVocabulary::None("there is no tokenizer.json".to_owned())) {
+        GgufVocabulary::Bpe(entries) => (entries, None),
+        GgufVocabulary::None(reason) => (vec![("tokenizer.ggml.model", Value::from("none"))], Some(reason)),
     }
 }
 
@@ -239,8 +249,41 @@ impl<W: Write> Write for WatchedWrite<'_, W> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::interleaved_rows;
+    use serde_json::json;
+
+    use super::*;
+    use crate::export::test_model::tiny_llama;
+    use crate::models::Network;
+    use crate::quant::{QuantScheme, quantize_for};
+    use crate::unwatched;
+
+    #[test]
+    fn another_vocabulary_than_the_one_meant_is_noticed() {
+        let root = tempfile::tempdir().unwrap();
+        let checkpoint = tiny_llama(root.path());
+        let specs = Network::new(&checkpoint.card.model).unwrap().specs();
+        let weights =
+            quantize_for(&specs, &checkpoint.weights, QuantScheme::F32, Container::Gguf, unwatched!()).unwrap();
+        let tokenizer = |second: &str| {
+            json!({
+                "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false },
+                "model": { "type": "BPE", "vocab": { "a": 0, second: 1 }, "merges": [] },
+            })
+        };
+        let (meant, other) = (tokenizer("b"), tokenizer("c"));
+        let input = |tokenizer| FormatInput { weights: &weights, card: &checkpoint.card, tokenizer };
+        let path = root.path().join("model.gguf");
+        assert!(GgufFormat.write(&input(Some(&meant)), &path, unwatched!()).unwrap().is_empty());
+        GgufFormat.compare(&input(Some(&meant)), &path, unwatched!()).unwrap();
+        for another in [Some(&other), None] {
+            match GgufFormat.compare(&input(another), &path, unwatched!()) {
+                Err(ExportError::ReadBack { what, .. }) => assert!(what.contains("tokenizer.ggml."), "{what}"),
+                passed => panic!("{another:?}: {passed:?}"),
+            }
+        }
+    }
 
     #[test]
     fn halves_become_pairs_within_each_head() {

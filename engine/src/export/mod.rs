@@ -9,19 +9,25 @@ mod blocker;
 mod card;
 mod checkpoint;
 mod config_json;
+mod document_end;
 mod error;
 mod format;
 mod gguf_format;
 mod gguf_metadata;
 mod gguf_names;
 mod gguf_tokenizer;
+mod leftovers;
 mod package;
+mod partial_file;
 mod partial_folder;
 mod read_back;
 mod readme;
 mod safetensors_format;
 mod target;
 mod weights_file;
+
+#[cfg(test)]
+mod test_model;
 
 pub use blocker::Blocker;
 pub use card::{ModelCard, Preprocessing};
@@ -31,6 +37,7 @@ pub use checkpoint::{
 };
 pub use error::ExportError;
 pub use package::{ExportTarget, Quality, Written, blockers, export_package, predicted_bytes, quantize_for_target};
+pub use partial_file::check_new_file;
 pub use read_back::ReadBack;
 pub use safetensors_format::write_quantized;
 pub use target::{PackageFormat, TargetPreset};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::ExportError;
+use super::leftovers::{partial_path, remove_leftovers};
 use crate::device::atomic_file::{self, WriteError};
 
 /// A folder beside the one wanted; removed when dropped before it is published.
@@ -16,7 +17,8 @@ pub(super) struct PartialFolder {
 }
 
 impl PartialFolder {
-    /// Creates `.NAME.partial-PID` beside `target`, after a look at whether the disk has `needed_bytes` free.
+    /// Creates `.NAME.partial-PID` beside `target`, after a look at whether the disk has `needed_bytes` free; removes
+    /// what killed processes left there for the same NAME, see [`remove_leftovers`].
     /// Errors: [`ExportError::Exists`], [`ExportError::DiskSpace`], [`ExportError::Write`].
     pub(super) fn create(target: &Path, needed_bytes: u64) -> Result<Self, ExportError> {
         // `symlink_metadata` also finds a dangling link, which `exists` would not.
@@ -31,6 +33,7 @@ impl PartialFolder {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
+        remove_leftovers(&parent, name);
         let missing: Vec<PathBuf> = parent
             .ancestors()
             .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
@@ -44,15 +47,8 @@ impl PartialFolder {
         {
             return Err(ExportError::DiskSpace { needed_bytes, free_bytes, path: target.to_owned() });
         }
-        let mut partial_name = std::ffi::OsString::from(".");
-        partial_name.push(name);
-        partial_name.push(format!(".partial-{}", std::process::id()));
-        let mut folder = Self {
-            path: parent.join(partial_name),
-            target: target.to_owned(),
-            created: Vec::new(),
-            is_published: false,
-        };
+        let path = partial_path(&parent, name);
+        let mut folder = Self { path, target: target.to_owned(), created: Vec::new(), is_published: false };
         for parent in missing.into_iter().rev() {
             std::fs::create_dir(&parent).map_err(|source| WriteError::new("creating", &parent, source))?;
             folder.created.push(parent);
@@ -120,6 +116,18 @@ mod tests {
         std::fs::create_dir(&target).unwrap();
         assert!(matches!(PartialFolder::create(&target, 1), Err(ExportError::Exists { .. })));
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_a_killed_process_left_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        // Linux numbers processes up to 4194304.
+        std::fs::create_dir(root.path().join(".package.partial-4194305")).unwrap();
+        std::fs::write(root.path().join(".package.partial-4194305/model.gguf"), "half").unwrap();
+        PartialFolder::create(&root.path().join("package"), 1).unwrap().publish().unwrap();
+        let names: Vec<_> = std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["package"]);
     }
 
     #[test]

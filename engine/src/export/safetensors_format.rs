@@ -9,6 +9,7 @@ use std::path::Path;
 use safetensors::Dtype;
 
 use super::format::{FormatInput, WeightsFormat};
+use super::partial_file::PartialFile;
 use super::weights_file::{WeightEntry, WeightsReader, header_bytes, tensor_bytes, write_safetensors};
 use super::{ExportError, ModelCard};
 use crate::device::Watch;
@@ -21,8 +22,8 @@ const SCALE_SUFFIX: &str = ".scale";
 #[derive(Debug)]
 pub(super) struct SafetensorsFormat;
 
-/// Writes quantized weights alone, as the safetensors file `path`, and compares it with what was meant.
-/// Errors: those of writing and of reading back.
+/// Writes quantized weights alone, as the new safetensors file `path`, which it becomes once it was compared with what
+/// was meant. Errors: [`ExportError::NewFile`]; those of writing and of reading back. After an error nothing is there.
 pub fn write_quantized(
     weights: &QuantizedWeights,
     card: &ModelCard,
@@ -30,8 +31,10 @@ pub fn write_quantized(
     watch: Watch<'_>,
 ) -> Result<(), ExportError> {
     let input = FormatInput { weights, card, tokenizer: None };
-    SafetensorsFormat.write(&input, path, watch)?;
-    SafetensorsFormat.compare(&input, path, watch)
+    let partial = PartialFile::new(path)?;
+    SafetensorsFormat.write(&input, partial.path(), watch)?;
+    SafetensorsFormat.compare(&input, partial.path(), watch)?;
+    partial.publish()
 }
 
 impl WeightsFormat for SafetensorsFormat {

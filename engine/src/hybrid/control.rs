@@ -139,8 +139,10 @@ impl Control {
         let correction = (phase == Phase::Correct && divergence.is_none())
             .then(|| self.correct(rules, measured, forecast))
             .flatten();
+        // The answer forgets them, and this step is the one at which they matter most.
+        let signals = self.guard.signals();
         let divergence = divergence.map(|found| (found, self.answer(&found)));
-        Judgement { forecast, correction, signals: self.guard.signals(), divergence }
+        Judgement { forecast, correction, signals, divergence }
     }
 
     /// After a rollback: expectations go back to the snapshot's, so that restored losses are not surprising;
@@ -150,6 +152,21 @@ impl Control {
         self.forecaster.withdraw();
         self.guard = good.guard.clone();
         self.guard.forgive();
+    }
+
+    /// When the guard had ended the run, makes it ready to go on: the ladder starts afresh and Full is next, while
+    /// the learning rate stays cut. The event says so; `None` when nothing had ended it.
+    pub(super) fn take_up_again(&mut self, config: &HybridConfig) -> Option<HybridEvent> {
+        if !self.must_stop() {
+            return None;
+        }
+        self.ladder = Ladder::default();
+        let from = self.phases.restart_in_full(config);
+        let rate = 100.0 * self.learning_rate_cut;
+        let why = format!(
+            "taken up again after the guard ended the run: last good weights, learning rate at {rate:.2}% of its schedule"
+        );
+        Some(HybridEvent::Phase { from, to: Phase::Full, why })
     }
 
     /// Step number, from 1; 0 before the first.
@@ -183,7 +200,7 @@ impl Control {
         self.gate.rho()
     }
 
-    /// Cosine of the last Correct.
+    /// Cosine of the last Correct; `None` before it, and when it compared nothing.
     pub(super) fn confidence(&self) -> Option<f64> {
         self.confidence
     }
@@ -199,13 +216,14 @@ impl Control {
     }
 
     fn correct(&mut self, rules: &Rules, measured: &Measured, forecast: Option<Forecast>) -> Option<Correction> {
+        // Without one the next step must not decide by that of an earlier Correct.
+        self.confidence = measured.cosine;
         if let Some(cosine) = measured.cosine {
-            self.confidence = Some(cosine);
             self.slice_fraction = self.next_slice(&rules.config, cosine);
         }
         let corrected = self.forecaster.correct(self.step);
         Some(Correction {
-            cosine: self.confidence? as f32,
+            cosine: measured.cosine? as f32,
             predicted_loss: forecast?.mean,
             corrected_loss: corrected?.mean,
             actual_loss: measured.loss as f32,
@@ -376,6 +394,62 @@ mod tests {
         let (step, found, recovery) = divergences[0];
         assert_eq!((step, recovery), (54, Recovery::BackToFull));
         assert!(found.value > found.limit);
+    }
+
+    #[test]
+    fn the_step_that_diverged_shows_the_signal_that_told() {
+        let rules = Rules { config: conservative(), warmup_steps: 5 };
+        let mut control = Control::new(&rules.config);
+        let diverged = (1..=60).find_map(|step| {
+            control.begin_step(&rules);
+            let loss = if step < 50 { falling(step) } else { 9.0 };
+            let judgement = control.judge(&rules, &calm(loss));
+            judgement.divergence.map(|(found, _)| (found, judgement.signals))
+        });
+        let (found, signals) = diverged.unwrap();
+        assert_eq!(signals.loss_z, Some(found.value));
+        control.begin_step(&rules);
+        let after = control.judge(&rules, &calm(9.0)).signals;
+        assert_eq!(after.loss_z, None, "the answer to it gets time to work");
+    }
+
+    #[test]
+    fn a_correct_that_compared_nothing_decides_nothing() {
+        let rules = Rules { config: conservative(), warmup_steps: 5 };
+        let mut control = Control::new(&rules.config);
+        let mut corrections = Vec::new();
+        for step in 1..=73 {
+            control.begin_step(&rules);
+            // The first Correct finds good agreement, the second an empty sample.
+            let cosine = (step < 50).then_some(0.95);
+            let judgement = control.judge(&rules, &Measured { cosine, ..calm(falling(step)) });
+            if control.phase() == Phase::Correct {
+                corrections.push((judgement.correction.map(|correction| correction.cosine), control.confidence()));
+            }
+        }
+        assert_eq!(corrections[..2], [(Some(0.95), Some(0.95)), (None, None)]);
+        assert_eq!(control.phase(), Phase::Correct, "prediction went on");
+    }
+
+    #[test]
+    fn a_run_that_the_guard_ended_can_be_taken_up_again() {
+        let rules = Rules { config: conservative(), warmup_steps: 5 };
+        let mut control = Control::new(&rules.config);
+        assert_eq!(control.take_up_again(&rules.config), None, "nothing ended it");
+        let mut step = 0;
+        while !control.must_stop() {
+            step += 1;
+            control.begin_step(&rules);
+            control.judge(&rules, &calm(if step < 50 { falling(step) } else { 9.0 }));
+        }
+        let event = control.take_up_again(&rules.config);
+        assert!(matches!(event, Some(HybridEvent::Phase { to: Phase::Full, .. })), "{event:?}");
+        assert!(!control.must_stop() && control.is_calm());
+        assert_eq!(control.learning_rate_cut(), CUT * CUT_AT_RESTORE, "the learning rate stays cut");
+        control.begin_step(&rules);
+        assert_eq!(control.phase(), Phase::Full);
+        let again = control.judge(&rules, &calm(f64::NAN)).divergence;
+        assert!(matches!(again, Some((_, Recovery::BackToFull))), "the ladder starts at its first rung");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub enum HybridError {
     },
     /// A step after the guard ended the run.
     #[error(
-        "training step {step}: the guard ended this run. The last good weights are in place; resume with a lower learning rate"
+        "training step {step}: the guard ended this run. The last good weights are in place; resume it to go on at the lower learning rate it had come to"
     )]
     Stopped {
         /// The step refused.

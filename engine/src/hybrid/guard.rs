@@ -109,7 +109,7 @@ impl Guard {
         self.norm_ratios.clear();
         let kept = self.losses.len().saturating_sub(SWING_STEPS);
         self.losses.truncate(kept);
-        self.signals = GuardSignals { loss_z: 0.0, grad_ratio: 1.0, oscillation: 0.0, ..self.signals };
+        self.signals = GuardSignals { loss_z: None, grad_ratio: None, oscillation: None, ..self.signals };
     }
 
     /// Stores the step; returns the explosion limit for norms of its kind.
@@ -136,32 +136,31 @@ impl Guard {
     }
 
     fn check(&mut self, explosion_limit: f64, divergence_sigma: f64) -> Option<Divergence> {
-        let loss_z = full_median(&self.surprises, LOSS_STEPS).unwrap_or(0.0);
-        let grad_ratio = full_median(&self.norm_ratios, GRAD_STEPS).unwrap_or(0.0).exp();
+        let loss_z = full_median(&self.surprises, LOSS_STEPS);
+        let grad_ratio = full_median(&self.norm_ratios, GRAD_STEPS).map(f64::exp);
         // As a loss falls, its swings shrink in nats but often grow in proportion; a rare hard batch is the other
         // way round. Only what swings wider than usual in both is out of control.
         let ln_losses = self.losses.iter().map(|loss| loss.max(1e-8).ln()).collect();
-        let oscillation = oscillation(&self.losses).min(oscillation(&ln_losses));
+        let oscillation = oscillation(&self.losses).zip(oscillation(&ln_losses)).map(|(a, b)| a.min(b));
         self.signals = GuardSignals {
-            loss_z: loss_z as f32,
+            loss_z: loss_z.map(|z| z as f32),
             loss_z_limit: divergence_sigma as f32,
-            grad_ratio: grad_ratio as f32,
+            grad_ratio: grad_ratio.map(|ratio| ratio as f32),
             grad_ratio_limit: explosion_limit as f32,
-            oscillation: oscillation as f32,
+            oscillation: oscillation.map(|share| share as f32),
             oscillation_limit: OSCILLATION_LIMIT as f32,
         };
         let found = |kind, value: f64, limit: f64| Divergence { kind, value: value as f32, limit: limit as f32 };
-        if loss_z > divergence_sigma {
-            Some(found(DivergenceKind::LossSpike, loss_z, divergence_sigma))
-        } else if grad_ratio > explosion_limit {
-            Some(found(DivergenceKind::GradientExplosion, grad_ratio, explosion_limit))
-        } else if grad_ratio < VANISHING_RATIO && !self.has_fallen() {
-            Some(found(DivergenceKind::GradientVanishing, grad_ratio, VANISHING_RATIO))
-        } else if oscillation > OSCILLATION_LIMIT {
-            Some(found(DivergenceKind::Oscillation, oscillation, OSCILLATION_LIMIT))
-        } else {
-            None
-        }
+        let above = |kind, value: Option<f64>, limit: f64| {
+            value.filter(|&value| value > limit).map(|value| found(kind, value, limit))
+        };
+        above(DivergenceKind::LossSpike, loss_z, divergence_sigma)
+            .or_else(|| above(DivergenceKind::GradientExplosion, grad_ratio, explosion_limit))
+            .or_else(|| {
+                let vanished = grad_ratio.filter(|&ratio| ratio < VANISHING_RATIO && !self.has_fallen());
+                vanished.map(|ratio| found(DivergenceKind::GradientVanishing, ratio, VANISHING_RATIO))
+            })
+            .or_else(|| above(DivergenceKind::Oscillation, oscillation, OSCILLATION_LIMIT))
     }
 
     /// True when the last losses lie below their forecast: a gradient that vanishes with them means a task
@@ -193,25 +192,26 @@ impl Usual {
 }
 
 /// Share of the last changes that turned back, weighted by size, and scaled down while swings are no larger than usual.
-fn oscillation(losses: &VecDeque<f64>) -> f64 {
+/// `None` until enough losses tell what is usual.
+fn oscillation(losses: &VecDeque<f64>) -> Option<f64> {
     let changes: Vec<f64> = losses.iter().zip(losses.iter().skip(1)).map(|(a, b)| b - a).collect();
     if changes.len() < SWING_STEPS + MIN_USUAL_SWINGS {
-        return 0.0;
+        return None;
     }
     let (earlier, recent) = changes.split_at(changes.len() - SWING_STEPS);
     let usual = earlier.iter().map(|change| change.abs()).sum::<f64>() / earlier.len() as f64;
     if usual <= 0.0 {
-        return 0.0;
+        return Some(0.0);
     }
     // One odd batch makes two large changes; limiting their size keeps it from counting as swinging.
     let size = |change: f64| change.abs().min(SWING_RATIO * usual);
     let total: f64 = recent.iter().map(|&change| size(change)).sum();
     let turned: f64 = recent.windows(2).filter(|pair| pair[0] * pair[1] < 0.0).map(|pair| size(pair[1])).sum();
     if total <= 0.0 {
-        return 0.0;
+        return Some(0.0);
     }
     let swing = total / SWING_STEPS as f64;
-    (turned / total) * (swing / (SWING_RATIO * usual)).min(1.0)
+    Some((turned / total) * (swing / (SWING_RATIO * usual)).min(1.0))
 }
 
 fn full_median(values: &VecDeque<f64>, needed: usize) -> Option<f64> {
@@ -278,6 +278,25 @@ mod tests {
         };
         let found = verdict(swing, 30);
         assert!(matches!(found, Some((DivergenceKind::Oscillation, 6..=12))), "{found:?}");
+    }
+
+    #[test]
+    fn signals_are_absent_until_they_are_measured_and_after_an_answer() {
+        let mut guard = Guard::default();
+        let mut first = [None; 3];
+        for step in 0..80 {
+            guard.judge(&calm(step), &LIMITS);
+            let signals = guard.signals();
+            for (first, signal) in first.iter_mut().zip([signals.loss_z, signals.grad_ratio, signals.oscillation]) {
+                *first = first.or(signal.map(|_| step + 1));
+            }
+        }
+        let (losses, swings) = (LOSS_STEPS as u32, (SWING_STEPS + MIN_USUAL_SWINGS) as u32);
+        assert_eq!(first, [Some(losses), Some((MIN_NORMS + GRAD_STEPS) as u32), Some(swings + 1)]);
+        guard.forgive();
+        let signals = guard.signals();
+        assert_eq!((signals.loss_z, signals.grad_ratio, signals.oscillation), (None, None, None));
+        assert!(signals.loss_z_limit > 0.0, "limits stay");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod forecaster;
 mod gate;
 mod guard;
 mod ladder;
+pub(crate) mod nullable;
 mod passes;
 mod phases;
 mod report;

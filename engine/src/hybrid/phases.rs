@@ -75,6 +75,13 @@ impl PhaseMachine {
         self.forced = Some(why);
     }
 
+    /// Begins a Full phase of full length, whatever came before; returns what did.
+    pub(super) fn restart_in_full(&mut self, config: &HybridConfig) -> Phase {
+        let from = self.phase;
+        *self = Self { phase: Phase::Full, ..Self::new(config) };
+        from
+    }
+
     /// Decides the phase of the next step; tells when it is another one.
     /// Predict and Correct taking turns is routine and told by the steps themselves.
     pub(super) fn advance(&mut self, config: &HybridConfig, now: &Situation<'_>) -> Option<HybridEvent> {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::nullable;
+
 /// Phase of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Phase {
@@ -19,24 +21,31 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Forecast {
     /// Expected loss, nats.
+    #[serde(with = "nullable")]
     pub mean: f32,
     /// Standard deviation of the forecast, nats.
+    #[serde(with = "nullable")]
     pub std: f32,
 }
 
-/// What a Correct step found.
+/// What a Correct step found; there is none where its sample came out empty, which compares nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Correction {
     /// Cosine between the sampled and the full gradient of one batch.
+    #[serde(with = "nullable")]
     pub cosine: f32,
     /// Loss forecast for this step before the correction, nats: when Predict began, or at its last Correct.
+    #[serde(with = "nullable")]
     pub predicted_loss: f32,
     /// The forecast for this step after all losses measured since then went into it, nats. This step's own
     /// loss is one among up to 64 of them, so the batch's noise stays in the error.
+    #[serde(with = "nullable")]
     pub corrected_loss: f32,
     /// Loss measured, nats.
+    #[serde(with = "nullable")]
     pub actual_loss: f32,
     /// Share of the batch that Predict will use from here on.
+    #[serde(with = "nullable")]
     pub slice_fraction: f32,
 }
 
@@ -55,19 +64,23 @@ impl Correction {
 }
 
 /// Divergence signals of a step, each in its own unit; limits travel with them so that a plot can show both.
+/// A signal is `None` until enough steps were seen to measure it, and again after a divergence was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct GuardSignals {
     /// Standard deviations by which the loss lies above its forecast or trend; negative below.
-    pub loss_z: f32,
+    pub loss_z: Option<f32>,
     /// At which it is a divergence.
+    #[serde(with = "nullable")]
     pub loss_z_limit: f32,
     /// Gradient norm over its running median.
-    pub grad_ratio: f32,
+    pub grad_ratio: Option<f32>,
     /// At which it is an explosion.
+    #[serde(with = "nullable")]
     pub grad_ratio_limit: f32,
     /// Share of the last steps in which the loss change turned its sign, weighted by size, 0 to 1.
-    pub oscillation: f32,
+    pub oscillation: Option<f32>,
     /// At which it is an oscillation.
+    #[serde(with = "nullable")]
     pub oscillation_limit: f32,
 }
 
@@ -91,9 +104,11 @@ pub enum DivergenceKind {
 pub struct Divergence {
     /// Which.
     pub kind: DivergenceKind,
-    /// The signal's value.
+    /// The signal's value; for [`DivergenceKind::NotFinite`] what was found, which a file gives back as NaN.
+    #[serde(with = "nullable")]
     pub value: f32,
     /// Its limit.
+    #[serde(with = "nullable")]
     pub limit: f32,
 }
 
@@ -109,6 +124,17 @@ pub enum Recovery {
     Restore,
     /// Training ends with the last good weights.
     Stop,
+}
+
+impl Recovery {
+    /// True when weights, optimizer state and expectations go back to the last good snapshot.
+    #[must_use]
+    pub fn restores(self) -> bool {
+        match self {
+            Self::BackToFull | Self::CutLearningRate => false,
+            Self::Restore | Self::Stop => true,
+        }
+    }
 }
 
 /// What happened inside a step that the user should read about.
@@ -129,6 +155,9 @@ pub enum HybridEvent {
         divergence: Divergence,
         /// What was done.
         recovery: Recovery,
+        /// After which step the weights were that came back, 0 for the initial ones; `None` when none came back.
+        #[serde(default)]
+        restored_step: Option<u64>,
     },
 }
 
@@ -149,7 +178,8 @@ pub struct StepReport {
     pub learning_rate: f32,
     /// Gate ratio ρ = E[q]²/E[q²], smoothed; NaN when the tier does not predict, and so does not measure it.
     pub rho: f32,
-    /// Confidence in the sampled gradient: the last cosine; `None` before the first.
+    /// Confidence in the sampled gradient: the last Correct's cosine; `None` before the first one and after one
+    /// that compared nothing.
     pub confidence: Option<f32>,
     /// Examples (images, or tokens for text) in the batch.
     pub num_examples: u32,
@@ -163,4 +193,53 @@ pub struct StepReport {
     pub events: Vec<HybridEvent>,
     /// The ladder's last rung was reached: end the run.
     pub must_stop: bool,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// `value` written as JSON and read again.
+    fn through_json<T: Serialize + for<'de> Deserialize<'de>>(value: &T) -> T {
+        serde_json::from_str(&serde_json::to_string(value).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_report_of_nan_and_infinity_reads_back() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let divergence = Divergence { kind: DivergenceKind::NotFinite, value, limit: f32::MAX };
+            let event = HybridEvent::Diverged { divergence, recovery: Recovery::Restore, restored_step: Some(40) };
+            let HybridEvent::Diverged { divergence, restored_step, .. } = through_json(&event) else {
+                panic!("another event came back");
+            };
+            assert!(divergence.value.is_nan() && divergence.limit == f32::MAX && restored_step == Some(40));
+            let forecast = through_json(&Forecast { mean: value, std: value });
+            assert!(forecast.mean.is_nan() && forecast.std.is_nan());
+            let correction = Correction {
+                cosine: value,
+                predicted_loss: value,
+                corrected_loss: value,
+                actual_loss: value,
+                slice_fraction: 0.25,
+            };
+            let back = through_json(&correction);
+            assert!(back.cosine.is_nan() && back.error_before().is_nan() && back.error_after().is_nan());
+            assert_eq!(back.slice_fraction, 0.25);
+            let signals = GuardSignals { loss_z: Some(value), grad_ratio_limit: value, ..GuardSignals::default() };
+            let back = through_json(&signals);
+            assert!(back.loss_z.is_none() && back.grad_ratio_limit.is_nan());
+        }
+    }
+
+    #[test]
+    fn reports_of_earlier_versions_read_still() {
+        let event = r#"{"Diverged":{"divergence":{"kind":"LossSpike","value":3.5,"limit":2.2},"recovery":"Restore"}}"#;
+        let event: HybridEvent = serde_json::from_str(event).unwrap();
+        assert!(matches!(event, HybridEvent::Diverged { restored_step: None, .. }));
+        let signals = r#"{"loss_z":0.5,"loss_z_limit":2.2,"grad_ratio":1.0,"grad_ratio_limit":10.0,
+            "oscillation":0.25,"oscillation_limit":0.6}"#;
+        let signals: GuardSignals = serde_json::from_str(signals).unwrap();
+        assert_eq!((signals.loss_z, signals.oscillation), (Some(0.5), Some(0.25)));
+    }
 }

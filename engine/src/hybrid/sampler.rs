@@ -12,6 +12,9 @@ const FLOOR: f64 = 0.1;
 /// How often the probability that units cannot use (it ends at 1) is handed to the others.
 const REDISTRIBUTIONS: usize = 3;
 
+/// Draws for a sample that is not empty, at most. A small slice of a small batch comes out empty every other time.
+const MAX_DRAWS: usize = 32;
+
 /// Units drawn, with the weight of each in the loss.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Sample {
@@ -57,8 +60,17 @@ pub(super) fn draw(probabilities: &[f64], rng: &mut impl Rng) -> Sample {
     sample
 }
 
+/// Draws like [`draw`], but not an empty sample, which has no gradient to compare: one that came out empty is drawn
+/// again, a few times at most.
+pub(super) fn draw_to_compare(probabilities: &[f64], rng: &mut impl Rng) -> Sample {
+    let mut samples = std::iter::repeat_with(|| draw(probabilities, rng)).take(MAX_DRAWS);
+    samples.find(|sample| !sample.indices.is_empty()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
     use crate::device::seed::{Stream, stream};
 
@@ -106,6 +118,24 @@ mod tests {
         assert!((mean - truth).abs() < tolerance, "{mean} is not {truth} ± {tolerance}");
         // The same draws without their weights are far off: the test can fail.
         assert!((mean - 0.125 * truth).abs() > tolerance);
+    }
+
+    #[test]
+    fn a_sample_to_compare_is_not_empty() {
+        // Of 4 units an eighth: empty more often than not.
+        let chances = probabilities(&[1.0; 4], 0.125);
+        let count = |draw: fn(&[f64], &mut ChaCha8Rng) -> Sample| {
+            let samples = (0..200).map(|step| draw(&chances, &mut stream(2, Stream::Importance, step)));
+            samples.filter(|sample| sample.indices.is_empty()).count()
+        };
+        assert!(count(draw) > 80);
+        assert_eq!(count(draw_to_compare), 0);
+        // Where nothing can be drawn, the sample stays empty.
+        assert!(draw_to_compare(&[0.0; 4], &mut stream(2, Stream::Importance, 1)).indices.is_empty());
+        // A sample that is not empty at once is the one that Predict would have drawn.
+        let chances = probabilities(&errors(), 0.25);
+        let at = |draw: fn(&[f64], &mut ChaCha8Rng) -> Sample| draw(&chances, &mut stream(1, Stream::Importance, 5));
+        assert_eq!(at(draw_to_compare), at(draw));
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use rand_chacha::ChaCha8Rng;
+
 use super::control::{Control, Judgement, Measured, Rules};
 use super::passes::{Errors, Passes, Seen, examples_per_unit};
 use super::state::{self, TrainerState};
-use super::{HybridConfig, HybridError, Phase, Recovery, StepReport, sampler};
+use super::{HybridConfig, HybridError, HybridEvent, Phase, Recovery, StepReport, sampler};
 use crate::data::Batch;
 use crate::device::seed::{Stream, stream};
 use crate::models::{BATCH_NORM_MOMENTUM, Network, ParamStore, Params, updated_running_stats};
@@ -48,8 +50,15 @@ pub struct HybridTrainer {
     num_steps: u64,
     num_micro_batches: usize,
     seed: u64,
+    /// What a recovery goes back to, and the step after which it was saved.
     good: TrainerState,
+    good_step: u64,
+    /// To be told with the next step.
+    untold: Option<HybridEvent>,
 }
+
+/// How a sample is drawn from the units' chances.
+type Draw = fn(&[f64], &mut ChaCha8Rng) -> sampler::Sample;
 
 /// What the passes of one step gave.
 struct Work {
@@ -63,7 +72,8 @@ struct Work {
 }
 
 impl HybridTrainer {
-    /// A trainer before its first step. The weights as given are the first rollback snapshot (a copy).
+    /// A trainer before its first step. The weights as given are the first rollback snapshot (a copy); those at the
+    /// end of Warmup are the second.
     /// Errors: [`HybridError::Config`], [`HybridError::Optim`] for settings out of range.
     pub fn new(setup: TrainerSetup) -> Result<Self, HybridError> {
         setup.hybrid.check()?;
@@ -87,6 +97,8 @@ impl HybridTrainer {
             num_micro_batches: setup.num_micro_batches.max(1),
             seed: setup.seed,
             good,
+            good_step: 0,
+            untold: None,
         })
     }
 
@@ -124,7 +136,14 @@ impl HybridTrainer {
         }
 
         let Judgement { forecast, correction, signals, divergence } = judgement;
-        let diverged = divergence.map(|(divergence, recovery)| super::HybridEvent::Diverged { divergence, recovery });
+        let diverged = divergence.map(|(divergence, recovery)| {
+            let restored_step = recovery.restores().then_some(self.good_step);
+            HybridEvent::Diverged { divergence, recovery, restored_step }
+        });
+        if self.control.step() == self.rules.warmup_steps {
+            // Until the first checkpoint, a recovery would lose all that was learned.
+            self.mark_good()?;
+        }
         Ok(StepReport {
             step: self.control.step(),
             phase,
@@ -138,7 +157,7 @@ impl HybridTrainer {
             num_backward: (work.units_backward * examples_per_unit) as u32,
             correction,
             signals,
-            events: phase_event.into_iter().chain(diverged).collect(),
+            events: self.untold.take().into_iter().chain(phase_event).chain(diverged).collect(),
             must_stop: self.control.must_stop(),
         })
     }
@@ -152,8 +171,8 @@ impl HybridTrainer {
         self.apply(&gradient, &seen, factor)
     }
 
-    /// The weights to evaluate: their running average when the schedule has one, else themselves, which
-    /// the next step moves (copy what must stay).
+    /// The weights to evaluate, with their batch-norm statistics: the running average of both when the schedule has
+    /// one (a copy), else themselves, which the next step moves (copy what must stay).
     pub fn evaluation_params(&self) -> Result<Params, HybridError> {
         match &self.average {
             Some(average) => Ok(average.params(&self.store)?),
@@ -179,12 +198,24 @@ impl HybridTrainer {
     }
 
     /// Goes back, or on, to a saved state, exactly. The rollback snapshot stays: see [`Self::set_good`].
+    ///
+    /// A run that the guard had ended goes on from its good weights in Full, at the learning rate to which the
+    /// recoveries cut it; the next step's report says so.
     /// Errors: [`HybridError::Control`] and those of missing or misshapen tensors.
     pub fn restore(&mut self, saved: &TrainerState) -> Result<(), HybridError> {
         let control = saved.control()?;
         self.restore_tensors(saved)?;
         self.control = control;
+        self.untold = self.control.take_up_again(&self.rules.config);
         Ok(())
+    }
+
+    /// The step after which the state was saved that a recovery restores: the last one that [`Self::mark_good`] or
+    /// [`Self::set_good`] accepted, or the end of Warmup, which a step marks by itself; 0 for the initial weights.
+    /// To go on exactly after a resume, save a checkpoint whenever this is the step just done.
+    #[must_use]
+    pub fn good_step(&self) -> u64 {
+        self.good_step
     }
 
     /// Makes the present state the one that a recovery restores.
@@ -195,9 +226,10 @@ impl HybridTrainer {
 
     /// Makes `saved` the state that a recovery restores, unless it was saved shortly after a divergence.
     pub fn set_good(&mut self, saved: TrainerState) -> Result<bool, HybridError> {
-        let is_calm = saved.control()?.is_calm();
+        let control = saved.control()?;
+        let is_calm = control.is_calm();
         if is_calm {
-            self.good = saved;
+            (self.good, self.good_step) = (saved, control.step());
         }
         Ok(is_calm)
     }
@@ -213,7 +245,7 @@ impl HybridTrainer {
     /// Everything forward, a sample forward and backward.
     fn predict_passes(&self, batch: &Batch) -> Result<Work, HybridError> {
         let seen = self.passes().look(batch)?;
-        let sample = self.draw_sample(&seen);
+        let sample = self.draw_sample(&seen, sampler::draw);
         let gradient = self.passes().sampled(batch, &seen.stats, &sample)?;
         Ok(Work { seen, gradient, cosine: None, units_backward: sample.indices.len() })
     }
@@ -221,20 +253,20 @@ impl HybridTrainer {
     /// Everything forward and backward, and the sample again as Predict would have done it, to compare.
     fn correct_passes(&self, batch: &Batch) -> Result<Work, HybridError> {
         let (seen, gradient) = self.passes().full(batch, Errors::Measure)?;
-        let sample = self.draw_sample(&seen);
+        let sample = self.draw_sample(&seen, sampler::draw_to_compare);
         let sampled = self.passes().sampled(batch, &seen.stats, &sample)?;
         let cosine = sampled.map(|sampled| sampled.cosine(&gradient)).transpose()?;
         let units_backward = seen.losses.len() + sample.indices.len();
         Ok(Work { seen, gradient: Some(gradient), cosine, units_backward })
     }
 
-    fn draw_sample(&self, seen: &Seen) -> sampler::Sample {
+    fn draw_sample(&self, seen: &Seen, draw: Draw) -> sampler::Sample {
         // A poisoned batch is not worth a backward pass; the guard will see its loss.
         if !seen.mean_loss().is_finite() {
             return sampler::Sample::default();
         }
         let chances = sampler::probabilities(&seen.errors, self.control.slice_fraction());
-        sampler::draw(&chances, &mut stream(self.seed, Stream::Importance, self.control.step()))
+        draw(&chances, &mut stream(self.seed, Stream::Importance, self.control.step()))
     }
 
     fn passes(&self) -> Passes<'_> {
@@ -272,15 +304,12 @@ impl HybridTrainer {
 
     /// Carries out what the ladder decided; the learning rate and the phase are the control's own.
     fn recover(&mut self, recovery: Recovery) -> Result<(), HybridError> {
-        match recovery {
-            Recovery::BackToFull | Recovery::CutLearningRate => Ok(()),
-            Recovery::Restore | Recovery::Stop => {
-                let good = self.good.clone();
-                self.restore_tensors(&good)?;
-                self.control.roll_back(&good.control()?);
-                Ok(())
-            }
+        if recovery.restores() {
+            let good = self.good.clone();
+            self.restore_tensors(&good)?;
+            self.control.roll_back(&good.control()?);
         }
+        Ok(())
     }
 
     fn restore_tensors(&mut self, saved: &TrainerState) -> Result<(), HybridError> {

@@ -129,6 +129,20 @@ fn weights(trainer: &HybridTrainer) -> Bits {
     bits(&trainer.store().detached())
 }
 
+/// A batch that gives NaN.
+fn poisoned(seed: u64, step: u64) -> Batch {
+    let batch = blobs(seed, step);
+    Batch { inputs: (batch.inputs * f64::NAN).unwrap(), targets: batch.targets }
+}
+
+/// After which step the weights were that a recovery in this step brought back.
+fn restored_step(report: &StepReport) -> Option<u64> {
+    report.events.iter().find_map(|event| match event {
+        HybridEvent::Diverged { restored_step, .. } => *restored_step,
+        HybridEvent::Phase { .. } => None,
+    })
+}
+
 /// Mean loss on blobs that were never trained on.
 fn held_out_loss(trainer: &HybridTrainer, seed: u64) -> f64 {
     let passes = Passes { network: &network(), store: trainer.store(), num_micro_batches: 1 };
@@ -269,12 +283,10 @@ fn a_poisoned_batch_moves_nothing() {
     let mut hybrid = trainer(eager(), OptimizerKind::AdamW, 7);
     train(&mut hybrid, 7, 1..=40);
     let before = weights(&hybrid);
-    let mut poison = blobs(7, 41);
-    poison.inputs = (poison.inputs * f64::NAN).unwrap();
-    let report = hybrid.step(&poison).unwrap();
+    let report = hybrid.step(&poisoned(7, 41)).unwrap();
     assert!(report.grad_norm.is_none() && !report.must_stop);
     let found = report.events.iter().find_map(|event| match event {
-        HybridEvent::Diverged { divergence, recovery } => Some((divergence.kind, *recovery)),
+        HybridEvent::Diverged { divergence, recovery, .. } => Some((divergence.kind, *recovery)),
         HybridEvent::Phase { .. } => None,
     });
     assert_eq!(found, Some((DivergenceKind::NotFinite, Recovery::BackToFull)));
@@ -314,12 +326,62 @@ fn the_last_rung_ends_the_run_with_good_weights() {
     assert!(hybrid.mark_good().unwrap());
     let good = weights(&hybrid);
     train(&mut hybrid, 9, 31..=35);
-    let poison = |step| Batch { inputs: (blobs(9, step).inputs * f64::NAN).unwrap(), ..blobs(9, step) };
-    let reports: Vec<_> = (36..=39).map(|step| hybrid.step(&poison(step)).unwrap()).collect();
+    let reports: Vec<_> = (36..=39).map(|step| hybrid.step(&poisoned(9, step)).unwrap()).collect();
     assert!(reports[3].must_stop && !reports[2].must_stop);
+    let restored: Vec<Option<u64>> = reports.iter().map(restored_step).collect();
+    assert_eq!(restored, [None, None, Some(30), Some(30)]);
     assert_eq!(weights(&hybrid), good);
     assert!(matches!(hybrid.step(&blobs(9, 40)), Err(HybridError::Stopped { step: 40 })));
     assert!(!hybrid.mark_good().unwrap(), "shortly after a divergence nothing is good");
+}
+
+#[test]
+fn a_run_that_the_guard_ended_goes_on_when_restored() {
+    let mut hybrid = trainer(eager(), OptimizerKind::AdamW, 9);
+    train(&mut hybrid, 9, 1..=30);
+    assert!(hybrid.mark_good().unwrap());
+    (31..=34).for_each(|step| drop(hybrid.step(&poisoned(9, step)).unwrap()));
+    let (ended, loss) = (hybrid.state().unwrap(), held_out_loss(&hybrid, 9));
+
+    let mut resumed = trainer(eager(), OptimizerKind::AdamW, 9);
+    resumed.restore(&ended).unwrap();
+    let reports = train(&mut resumed, 9, 35..=120);
+    assert_eq!(reports[0].phase, Phase::Full);
+    let told = |report: &StepReport| {
+        report.events.iter().any(
+            |event| matches!(event, HybridEvent::Phase { to: Phase::Full, why, .. } if why.contains("taken up again")),
+        )
+    };
+    assert_eq!(reports.iter().filter(|report| told(report)).count(), 1);
+    assert!(told(&reports[0]), "{:?}", reports[0].events);
+    assert!((reports[0].learning_rate - 0.01 / 8.0).abs() < 1e-8, "the learning rate stays cut");
+    assert!(held_out_loss(&resumed, 9) < loss);
+}
+
+#[test]
+fn a_recovery_before_the_first_checkpoint_keeps_what_warmup_learned() {
+    let long_warmup = HybridConfig { warmup_fraction: 0.1, ..eager() };
+    let mut hybrid = trainer(long_warmup, OptimizerKind::AdamW, 9);
+    assert_eq!(hybrid.good_step(), 0);
+    train(&mut hybrid, 9, 1..=20);
+    assert_eq!(hybrid.good_step(), 20);
+    let after_warmup = weights(&hybrid);
+    train(&mut hybrid, 9, 21..=25);
+    let reports: Vec<_> = (26..=28).map(|step| hybrid.step(&poisoned(9, step)).unwrap()).collect();
+    assert_eq!(restored_step(&reports[2]), Some(20));
+    assert_eq!(weights(&hybrid), after_warmup);
+}
+
+#[test]
+fn errors_are_measured_only_where_they_are_wanted() {
+    let (network, batch) = (network(), blobs(1, 1));
+    let store = store(&network, 1);
+    let passes = Passes { network: &network, store: &store, num_micro_batches: 1 };
+    // What a vanilla step does.
+    let (seen, _) = passes.full(&batch, Errors::Skip).unwrap();
+    assert!(seen.losses.len() == 64 && seen.errors.is_empty() && seen.rho().is_none());
+    let (seen, _) = passes.full(&batch, Errors::Measure).unwrap();
+    assert!(seen.errors.len() == 64 && seen.rho().is_some());
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod layers;
 mod plan;
 mod planner;
 mod remedies;
+mod scratch;
 #[cfg(test)]
 mod tests;
 

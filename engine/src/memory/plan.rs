@@ -13,6 +13,7 @@ pub enum PlanKind {
     RollbackSnapshot,
     Activations,
     Logits,
+    Evaluation,
     Dataset,
     Runtime,
 }
@@ -29,6 +30,7 @@ impl PlanKind {
             Self::RollbackSnapshot => "Rollback snapshot",
             Self::Activations => "Activations",
             Self::Logits => "Logits",
+            Self::Evaluation => "Evaluation, beyond a step",
             Self::Dataset => "Dataset",
             Self::Runtime => "Program and buffers",
         }

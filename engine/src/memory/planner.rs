@@ -1,8 +1,9 @@
 //! From a config to a plan.
 
-use super::layers::{Example, example, times};
+use super::layers::{Example, example, plus, times};
 use super::remedies::remedies;
 use super::{MemoryPlan, PlanItem, PlanKind, format_bytes};
+use crate::device::resolved_num_threads;
 use crate::models::{ModelConfig, Network, TensorKind, TensorSpec};
 use crate::optim::{OptimizerConfig, Schedule};
 
@@ -10,10 +11,6 @@ use crate::optim::{OptimizerConfig, Schedule};
 const F32: u64 = 4;
 /// Program, libraries and allocator, measured with `examples/memory_check.rs`.
 const PROGRAM_BYTES: u64 = 48 << 20;
-/// Most numbers in the parts in which fused layers sum their weight gradients (`models::ops::sequence`).
-const MAX_PART_NUMBERS: u64 = 32 << 20;
-/// Most such parts.
-const MAX_PARTS: u64 = 16;
 
 /// What decides how much memory a run takes.
 #[derive(Debug, Clone)]
@@ -28,10 +25,12 @@ pub struct PlanInput<'a> {
     pub predict: bool,
     /// Images or sequences per step.
     pub batch_size: usize,
-    /// Parts a batch is cut into.
+    /// Parts a batch is cut into. An evaluation takes no more at once than one such part.
     pub num_micro_batches: usize,
     /// Tokens per sequence; unused for images.
     pub sequence_length: usize,
+    /// Threads that the run computes with; 0 means one per core.
+    pub num_threads: usize,
     /// The dataset in memory.
     pub dataset_bytes: u64,
     /// What there is.
@@ -45,16 +44,7 @@ pub struct PlanInput<'a> {
 /// Bytes are those of the CPU operations in f32. Sums stay at `u64::MAX` when they would overflow.
 #[must_use]
 pub fn plan(input: &PlanInput<'_>) -> MemoryPlan {
-    let case = Case {
-        config: input.network.config().clone(),
-        tensors: Tensors::of(&input.network.specs(), input.optimizer),
-        schedule: *input.schedule,
-        predict: input.predict,
-        batch_size: input.batch_size.max(1),
-        num_micro_batches: input.num_micro_batches.max(1),
-        sequence_length: input.sequence_length,
-        dataset_bytes: input.dataset_bytes,
-    };
+    let case = Case::of(input);
     let mut items = case.items();
     items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
     let (budget_bytes, budget_source) = (input.budget_bytes, input.budget_source.clone());
@@ -69,7 +59,7 @@ pub fn plan(input: &PlanInput<'_>) -> MemoryPlan {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tensors {
     pub(super) num_params: u64,
-    num_buffers: u64,
+    pub(super) num_buffers: u64,
     optimizer_bytes: u64,
     /// Matrices that Muon orthogonalizes side by side.
     workspace_bytes: u64,
@@ -79,12 +69,11 @@ pub(super) struct Tensors {
 }
 
 impl Tensors {
-    pub(super) fn of(specs: &[TensorSpec], optimizer: &OptimizerConfig) -> Self {
+    pub(super) fn of(specs: &[TensorSpec], optimizer: &OptimizerConfig, num_threads: usize) -> Self {
         let count = |wants: fn(&TensorSpec) -> bool| {
             let sizes = specs.iter().filter(|spec| wants(spec)).map(|spec| times(&spec.shape));
             sizes.fold(0, u64::saturating_add)
         };
-        let num_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             num_params: count(|spec| spec.kind != TensorKind::Buffer),
             num_buffers: count(|spec| spec.kind == TensorKind::Buffer),
@@ -106,12 +95,33 @@ pub(super) struct Case {
     pub(super) batch_size: usize,
     pub(super) num_micro_batches: usize,
     pub(super) sequence_length: usize,
+    pub(super) num_threads: usize,
     pub(super) dataset_bytes: u64,
 }
 
 impl Case {
+    pub(super) fn of(input: &PlanInput<'_>) -> Self {
+        let num_threads = resolved_num_threads(input.num_threads);
+        Self {
+            config: input.network.config().clone(),
+            tensors: Tensors::of(&input.network.specs(), input.optimizer, num_threads),
+            schedule: *input.schedule,
+            predict: input.predict,
+            batch_size: input.batch_size.max(1),
+            num_micro_batches: input.num_micro_batches.max(1),
+            sequence_length: input.sequence_length,
+            num_threads,
+            dataset_bytes: input.dataset_bytes,
+        }
+    }
+
     pub(super) fn reads_text(&self) -> bool {
         self.config.max_positions().is_some()
+    }
+
+    /// True when what one image gives depends on the others that are computed with it.
+    pub(super) fn has_batch_norm(&self) -> bool {
+        self.tensors.num_buffers > 0
     }
 
     /// Examples that are in the graph together.
@@ -126,11 +136,15 @@ impl Case {
     fn items(&self) -> Vec<PlanItem> {
         let tensors = self.tensors;
         let example = example(&self.config, self.sequence_length);
-        let weights = tensors.num_params.saturating_add(tensors.num_buffers).saturating_mul(F32);
-        let average = if self.schedule.ema_decay().is_some() { tensors.num_params.saturating_mul(F32) } else { 0 };
-        let state = weights.saturating_add(tensors.optimizer_bytes).saturating_add(average);
-        let step = [self.gradients(), self.activations(example), self.logits(example)];
-        let step_bytes = step.iter().fold(0, |sum: u64, item| sum.saturating_add(item.bytes));
+        let weights = self.weights();
+        let average = if self.schedule.ema_decay().is_some() { weights } else { 0 };
+        let state = plus(&[weights, tensors.optimizer_bytes, average]);
+        let step = [self.gradients(), self.activations(&example), self.logits(&example)];
+        // Three things happen one after the other, and the peak is the largest: a step, saving, evaluating. What
+        // operations keep for their next call is there in all three.
+        let shelved = example.scratch.shelved(self.micro_batch() as u64, self.num_threads as u64).saturating_mul(F32);
+        let stepping = step.iter().fold(0, |sum: u64, item| sum.saturating_add(item.bytes));
+        let saving = plus(&[state, average, shelved]);
         let mut items = vec![
             PlanItem { kind: PlanKind::Weights, bytes: weights, how: self.weights_how() },
             PlanItem {
@@ -143,18 +157,23 @@ impl Case {
                 bytes: state,
                 how: "a copy of weights, optimizer state and average, to go back to".to_owned(),
             },
-            self.runtime(state, step_bytes),
+            runtime(saving.saturating_sub(stepping)),
+            self.evaluation(&example, plus(&[average, shelved]), stepping.max(saving)),
         ];
         items.extend(step);
         if average > 0 {
-            let how = format!("{} parameters x 4 bytes", grouped(tensors.num_params));
-            items.push(PlanItem { kind: PlanKind::WeightAverage, bytes: average, how });
+            items.push(PlanItem { kind: PlanKind::WeightAverage, bytes: average, how: self.weights_how() });
         }
         if self.dataset_bytes > 0 {
             let how = "examples of all parts, as loaded".to_owned();
             items.push(PlanItem { kind: PlanKind::Dataset, bytes: self.dataset_bytes, how });
         }
         items
+    }
+
+    /// Bytes of weights and running statistics.
+    fn weights(&self) -> u64 {
+        self.tensors.num_params.saturating_add(self.tensors.num_buffers).saturating_mul(F32)
     }
 
     fn weights_how(&self) -> String {
@@ -184,39 +203,51 @@ impl Case {
         PlanItem { kind: PlanKind::Gradients, bytes: numbers.saturating_mul(F32), how }
     }
 
-    fn activations(&self, example: Example) -> PlanItem {
+    fn activations(&self, example: &Example) -> PlanItem {
         let micro_batch = self.micro_batch() as u64;
-        let num_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
-        let num_parts = (MAX_PART_NUMBERS / example.layer_weights.max(1)).clamp(1, MAX_PARTS).min(micro_batch);
-        let per_example = example.kept.saturating_add(example.on_the_way_back);
-        let numbers = per_example
-            .saturating_mul(micro_batch)
-            .saturating_add(example.thread_scratch.saturating_mul(num_threads))
-            .saturating_add(example.layer_weights.saturating_mul(num_parts));
+        let numbers = plus(&[
+            example.input.saturating_mul(self.batch_size as u64),
+            example.kept.saturating_add(example.on_the_way_back).saturating_mul(micro_batch),
+            example.scratch.in_use(micro_batch, self.num_threads as u64),
+        ]);
         let what = if self.reads_text() {
             format!("{} sequences of {} tokens", grouped(micro_batch), grouped(self.sequence_length as u64))
         } else {
             format!("{} images", grouped(micro_batch))
         };
         let each = format_bytes(example.kept.saturating_mul(F32));
-        let how = format!("{what} x {each} kept for the backward pass, and the gradients of one layer");
+        let how = format!(
+            "{what} x {each} kept for the backward pass, the gradients of one layer, and what {} threads work with",
+            self.num_threads
+        );
         PlanItem { kind: PlanKind::Activations, bytes: numbers.saturating_mul(F32), how }
     }
 
-    fn logits(&self, example: Example) -> PlanItem {
+    fn logits(&self, example: &Example) -> PlanItem {
         let numbers = example.logits.saturating_mul(self.micro_batch() as u64);
         // Their gradient is there twice while it is handed down.
         let how = format!("{} logits x 4 bytes, and twice as much for their gradients", grouped(numbers));
         PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(3 * F32), how }
     }
 
-    /// The program; and what saving a checkpoint takes beyond the memory that a step has given back by then.
-    fn runtime(&self, state: u64, step_bytes: u64) -> PlanItem {
-        let saving = state.saturating_sub(step_bytes);
-        let program = format!("{} for program and allocator", format_bytes(PROGRAM_BYTES));
-        let how = if saving == 0 { program } else { format!("{program}, {} while saving", format_bytes(saving)) };
-        PlanItem { kind: PlanKind::Runtime, bytes: PROGRAM_BYTES.saturating_add(saving), how }
+    /// What measuring on held-out data takes beyond `given_back` bytes, which a step or a save has given back by then:
+    /// `beside` bytes, the logits of as many examples as a step takes at once, what goes into and out of one layer.
+    pub(super) fn evaluation(&self, example: &Example, beside: u64, given_back: u64) -> PlanItem {
+        let each = plus(&[example.input, example.logits, example.in_a_layer]);
+        let numbers = each.saturating_mul(self.micro_batch() as u64);
+        let bytes = numbers.saturating_mul(F32).saturating_add(beside);
+        let (needed, free) = (format_bytes(bytes), format_bytes(given_back));
+        let how =
+            format!("{needed} for {} examples at a time, of {free} given back", grouped(self.micro_batch() as u64));
+        PlanItem { kind: PlanKind::Evaluation, bytes: bytes.saturating_sub(given_back), how }
     }
+}
+
+/// The program; and what saving a checkpoint takes beyond the memory that a step has given back by then.
+fn runtime(saving: u64) -> PlanItem {
+    let program = format!("{} for program and allocator", format_bytes(PROGRAM_BYTES));
+    let how = if saving == 0 { program } else { format!("{program}, {} while saving", format_bytes(saving)) };
+    PlanItem { kind: PlanKind::Runtime, bytes: PROGRAM_BYTES.saturating_add(saving), how }
 }
 
 /// "105,866".

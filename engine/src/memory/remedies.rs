@@ -8,6 +8,13 @@ use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
 /// Shortest sequence worth proposing, tokens.
 const MIN_SEQUENCE: usize = 32;
 
+/// Fewest images over which batch norm's statistics are worth having (Wu and He 2018, arXiv 1803.08494, figure 1:
+/// the error grows quickly below).
+const MIN_NORM_IMAGES: usize = 16;
+
+/// More parts than this are tried only as single examples.
+const MAX_PARTS: usize = 4096;
+
 /// Changes that fit, mildest first; the last one is always the memory that it would take as it is.
 pub(super) fn remedies(case: &Case, input: &PlanInput<'_>) -> Vec<String> {
     let budget = input.budget_bytes;
@@ -25,13 +32,14 @@ pub(super) fn remedies(case: &Case, input: &PlanInput<'_>) -> Vec<String> {
     remedies
 }
 
-/// Parts of a batch to try: every larger number of equal-sized parts by doubling, to single examples.
+/// Parts of a batch to try: every larger number that cuts it into equal parts, to single examples. With batch norm, as
+/// long as enough images are normalized together.
 fn more_parts(case: &Case) -> impl Iterator<Item = Case> {
-    let doubled = std::iter::successors(Some(case.num_micro_batches), |parts| parts.checked_mul(2));
-    let limit = case.batch_size;
-    let parts = doubled.skip(1).take_while(move |&parts| parts < limit).chain([limit]);
-    let current = case.num_micro_batches;
-    parts.filter(move |&parts| parts > current).map(|num_micro_batches| Case { num_micro_batches, ..case.clone() })
+    let (batch_size, current) = (case.batch_size, case.num_micro_batches);
+    let few = 1..batch_size.min(MAX_PARTS + 1);
+    let larger = few.chain([batch_size]).filter(move |&parts| parts > current && batch_size.is_multiple_of(parts));
+    let cut = larger.map(|num_micro_batches| Case { num_micro_batches, ..case.clone() });
+    cut.filter(|case| !case.has_batch_norm() || case.micro_batch() >= MIN_NORM_IMAGES)
 }
 
 fn first_fit(mut cases: impl Iterator<Item = Case>, budget: u64) -> Option<(Case, String)> {
@@ -41,11 +49,13 @@ fn first_fit(mut cases: impl Iterator<Item = Case>, budget: u64) -> Option<(Case
 
 fn micro_batches(case: &Case, budget: u64) -> Option<String> {
     let (fit, bytes) = first_fit(more_parts(case), budget)?;
-    Some(format!(
-        "micro-batches of {} ({} parts): {bytes}, the same result a little slower",
-        grouped(fit.micro_batch() as u64),
-        grouped(fit.num_micro_batches as u64)
-    ))
+    let (size, parts) = (grouped(fit.micro_batch() as u64), grouped(fit.num_micro_batches as u64));
+    let price = if fit.has_batch_norm() {
+        format!("a little slower, and batch norm sees {size} images at a time, so that the result differs")
+    } else {
+        "the same result a little slower".to_owned()
+    };
+    Some(format!("micro-batches of {size} ({parts} parts): {bytes}, {price}"))
 }
 
 fn shorter_cases(case: &Case) -> impl Iterator<Item = Case> {
@@ -62,12 +72,23 @@ fn shorter(case: &Case, budget: u64) -> Option<String> {
 
 fn smaller_batch(case: &Case, budget: u64) -> Option<String> {
     let halved = std::iter::successors(Some(case.batch_size / 2), |size| Some(size / 2)).take_while(|&size| size > 0);
+    // As many of the parts as still cut it into equal ones.
     let with_size = |batch_size| {
-        let num_micro_batches = case.num_micro_batches.min(batch_size);
+        let num_micro_batches = common_divisor(batch_size, case.num_micro_batches);
         Case { batch_size, num_micro_batches, ..case.clone() }
     };
     let (fit, bytes) = first_fit(halved.map(with_size), budget)?;
-    Some(format!("batches of {}: {bytes}", grouped(fit.batch_size as u64)))
+    let parts = if fit.num_micro_batches == case.num_micro_batches {
+        String::new()
+    } else {
+        format!(" in {} parts", grouped(fit.num_micro_batches as u64))
+    };
+    Some(format!("batches of {}{parts}: {bytes}", grouped(fit.batch_size as u64)))
+}
+
+/// The largest number that divides both, neither of them 0 (Euclid).
+fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
 /// Only when neither alone is enough.
@@ -84,7 +105,8 @@ fn micro_batches_and_shorter(case: &Case, budget: u64) -> Option<String> {
 /// Muon keeps one number per matrix weight where AdamW keeps two; a cosine schedule needs no average.
 fn leaner_state(case: &Case, input: &PlanInput<'_>) -> Option<String> {
     let muon = OptimizerConfig { kind: OptimizerKind::Muon, ..input.optimizer.clone() };
-    let muon_case = Case { tensors: Tensors::of(&input.network.specs(), &muon), ..case.clone() };
+    let tensors = Tensors::of(&input.network.specs(), &muon, case.num_threads);
+    let muon_case = Case { tensors, ..case.clone() };
     let cosine = Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.0 };
     let changes = [
         ("a cosine schedule without weight average", Case { schedule: cosine, ..case.clone() }),
@@ -105,7 +127,7 @@ fn smaller_model(case: &Case, input: &PlanInput<'_>) -> Option<String> {
     let candidate = |preset: ModelPreset| {
         let config = preset.config(data).ok()?;
         let specs = Network::new(&config).ok()?.specs();
-        let tensors = Tensors::of(&specs, input.optimizer);
+        let tensors = Tensors::of(&specs, input.optimizer, case.num_threads);
         let is_smaller = tensors.num_params < case.tensors.num_params;
         is_smaller.then(|| (preset, Case { config, tensors, ..case.clone() }))
     };

@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::layers::example;
+use super::planner::Case;
 use super::{MemoryPlan, PlanInput, PlanKind, format_bytes, plan};
 use crate::models::{DataShape, ModelPreset, Network};
 use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
 
 const DIGITS: DataShape = DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 };
 const PHOTOS: DataShape = DataShape::Images { channels: 3, height: 32, width: 32, num_classes: 10 };
+const CHARACTERS: DataShape = DataShape::Text { vocab_size: 65 };
 const COSINE: Schedule = Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.0 };
+const EMA: Schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.99 };
 const GIB: u64 = 1 << 30;
 
 fn optimizer(kind: OptimizerKind) -> OptimizerConfig {
@@ -52,6 +56,7 @@ fn planned_by(
         batch_size: 64,
         num_micro_batches: 1,
         sequence_length: 256,
+        num_threads: 2,
         dataset_bytes: 0,
         budget_bytes,
         budget_source: "a test".to_owned(),
@@ -72,9 +77,13 @@ fn an_mlp_is_the_sum_by_hand() {
     assert_eq!(bytes(&plan, PlanKind::Optimizer), 8 * params);
     assert_eq!(bytes(&plan, PlanKind::Gradients), 4 * (params + 2 * 784 * 256));
     assert_eq!(bytes(&plan, PlanKind::RollbackSnapshot), 12 * params);
-    let (kept, back) = (784 + 3 * (256 + 128 + 10), 784 + 2 * 256);
-    assert_eq!(bytes(&plan, PlanKind::Activations), 4 * 64 * (kept + back));
+    let (input, kept, back) = (784 + 1, 3 * (256 + 128) + 2 * 10, 2 * 256 + 3 * 784);
+    assert_eq!(bytes(&plan, PlanKind::Activations), 4 * 64 * (input + kept + back));
     assert_eq!(bytes(&plan, PlanKind::Logits), 12 * 64 * 10);
+    assert_eq!(bytes(&plan, PlanKind::Evaluation), 0, "a step takes more");
+    // Cut into single images, the whole batch is still there.
+    let one_by_one = planned(ModelPreset::Mlp, DIGITS, GIB, |input| input.num_micro_batches = 64);
+    assert_eq!(bytes(&one_by_one, PlanKind::Activations), 4 * (64 * input + kept + back));
     assert!(plan.fits() && plan.remedies.is_empty());
     assert!(plan.items.is_sorted_by(|a, b| a.bytes >= b.bytes), "largest first");
     let weights = plan.items.iter().find(|item| item.kind == PlanKind::Weights).unwrap();
@@ -83,7 +92,6 @@ fn an_mlp_is_the_sum_by_hand() {
 
 #[test]
 fn what_is_switched_on_is_counted() {
-    const EMA: Schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.99 };
     let plain = planned(ModelPreset::MnistCnn, DIGITS, GIB, |_| {});
     let weights = bytes(&plain, PlanKind::Weights);
     let averaged = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.schedule = &EMA);
@@ -91,8 +99,19 @@ fn what_is_switched_on_is_counted() {
     assert_eq!(bytes(&averaged, PlanKind::RollbackSnapshot), bytes(&plain, PlanKind::RollbackSnapshot) + weights);
     let predicting = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.predict = true);
     assert_eq!(bytes(&predicting, PlanKind::Gradients), bytes(&plain, PlanKind::Gradients) + weights);
-    let halved = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.num_micro_batches = 2);
-    assert_eq!(2 * bytes(&halved, PlanKind::Activations), bytes(&plain, PlanKind::Activations));
+    let activations = |num_micro_batches| {
+        let plan = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.num_micro_batches = num_micro_batches);
+        bytes(&plan, PlanKind::Activations)
+    };
+    assert_eq!(activations(1) - activations(2), 2 * (activations(2) - activations(4)));
+    let with_threads = |num_threads| {
+        let plan = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.num_threads = num_threads);
+        bytes(&plan, PlanKind::Activations)
+    };
+    // Three buffers of 192K numbers for each thread.
+    assert_eq!(with_threads(3) - with_threads(1), 4 * 2 * 3 * 192 * 1024);
+    let num_cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(with_threads(0), with_threads(num_cores), "0 means all cores");
     let muon = planned_by(OptimizerKind::Muon, ModelPreset::MnistCnn, DIGITS, GIB, |_| {});
     assert!(bytes(&muon, PlanKind::RollbackSnapshot) < bytes(&plain, PlanKind::RollbackSnapshot));
     let data = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.dataset_bytes = 12345);
@@ -107,6 +126,48 @@ fn running_statistics_are_weights_without_gradients() {
     assert!(all > network.num_params());
     assert_eq!(bytes(&plan, PlanKind::Weights), 4 * all as u64);
     assert_eq!(bytes(&plan, PlanKind::Optimizer), 8 * network.num_params() as u64);
+    let averaged = planned(ModelPreset::ResNet20, PHOTOS, GIB, |input| input.schedule = &EMA);
+    assert_eq!(bytes(&averaged, PlanKind::WeightAverage), 4 * all as u64, "averaged like the weights");
+}
+
+#[test]
+fn saving_comes_on_top_of_what_operations_keep_for_later() {
+    let plan = planned(ModelPreset::Gpt2Char, CHARACTERS, GIB, |input| {
+        (input.batch_size, input.sequence_length, input.schedule) = (1, 32, &EMA);
+    });
+    let step: u64 =
+        [PlanKind::Gradients, PlanKind::Activations, PlanKind::Logits].map(|kind| bytes(&plan, kind)).iter().sum();
+    let (state, average) = (bytes(&plan, PlanKind::RollbackSnapshot), bytes(&plan, PlanKind::WeightAverage));
+    let config = ModelPreset::Gpt2Char.config(CHARACTERS).unwrap();
+    let shelved = 4 * example(&config, 32).scratch.shelved(1, 2);
+    assert!(shelved > 0 && state > step);
+    assert_eq!(bytes(&plan, PlanKind::Runtime), (48 << 20) + state + average + shelved - step);
+}
+
+#[test]
+fn an_evaluation_counts_where_it_takes_more_than_a_step() {
+    let network = Network::new(&ModelPreset::MnistCnn.config(DIGITS).unwrap()).unwrap();
+    let case = Case::of(&PlanInput {
+        network: &network,
+        optimizer: &optimizer(OptimizerKind::AdamW),
+        schedule: &COSINE,
+        predict: false,
+        batch_size: 64,
+        num_micro_batches: 2,
+        sequence_length: 0,
+        num_threads: 2,
+        dataset_bytes: 0,
+        budget_bytes: GIB,
+        budget_source: "a test".to_owned(),
+    });
+    let example = example(network.config(), 0);
+    // The second convolution: what goes in, what comes out, the pooling's codes.
+    let layer = 16 * 14 * 14 + 32 * 7 * 7 + 32 * 7 * 7 / 4;
+    let needed = 1000 + 4 * 32 * (28 * 28 + 1 + 10 + layer);
+    let item = case.evaluation(&example, 1000, 100);
+    assert_eq!((item.kind, item.bytes), (PlanKind::Evaluation, needed - 100));
+    assert!(item.how.contains(&format_bytes(needed)) && item.how.contains("32 examples"), "{}", item.how);
+    assert_eq!(case.evaluation(&example, 1000, needed).bytes, 0);
 }
 
 /// The first number of a remedy after `before`.
@@ -136,6 +197,45 @@ fn remedies_fit_when_tried() {
     assert!(planned(ModelPreset::ResNet18, PHOTOS, budget, |input| input.batch_size = batch).fits());
     assert!(plan.remedies.iter().any(|remedy| remedy.contains("resnet-20")), "{:?}", plan.remedies);
     assert!(plan.remedies.last().unwrap().contains(&format_bytes(plan.total_bytes())));
+}
+
+#[test]
+fn parts_of_a_batch_are_equal() {
+    let total = |batch_size, num_micro_batches| {
+        let plan = planned(ModelPreset::Gpt2Char, CHARACTERS, GIB, |input| {
+            (input.batch_size, input.num_micro_batches) = (batch_size, num_micro_batches);
+        });
+        plan.total_bytes()
+    };
+    // A run takes 100 sequences in 5 parts but not in 8.
+    for parts in [2, 4, 5, 10, 20, 25, 50, 100] {
+        let budget = total(100, parts);
+        let plan = planned(ModelPreset::Gpt2Char, CHARACTERS, budget, |input| input.batch_size = 100);
+        assert_eq!(number_after(&plan.remedies[0], "("), parts, "{:?}", plan.remedies);
+        assert!(plan.remedies[0].contains("the same result"), "{:?}", plan.remedies);
+    }
+    // Half of it cannot be cut into 4 parts: 2 are named.
+    let budget = total(50, 2);
+    let plan = planned(ModelPreset::Gpt2Char, CHARACTERS, budget, |input| {
+        (input.batch_size, input.num_micro_batches) = (100, 4);
+    });
+    assert!(plan.remedies.iter().any(|remedy| remedy.starts_with("batches of 50 in 2 parts")), "{:?}", plan.remedies);
+}
+
+#[test]
+fn batch_norm_is_not_starved() {
+    let with_parts = |budget: u64, num_micro_batches: usize| {
+        planned(ModelPreset::ResNet20, PHOTOS, budget, |input| {
+            (input.batch_size, input.num_micro_batches) = (64, num_micro_batches);
+        })
+    };
+    let budget = with_parts(GIB, 4).total_bytes();
+    let offered = with_parts(budget, 1).remedies;
+    assert!(offered[0].starts_with("micro-batches of 16 (4 parts)"), "{offered:?}");
+    assert!(offered[0].contains("batch norm") && !offered[0].contains("the same result"), "{offered:?}");
+    let budget = with_parts(GIB, 8).total_bytes();
+    let offered = with_parts(budget, 1).remedies;
+    assert!(!offered.iter().any(|remedy| remedy.starts_with("micro-batches")), "{offered:?}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod gpt2;
 pub mod hf_config;
+mod limits;
 mod llama;
 mod mlp;
 mod network;

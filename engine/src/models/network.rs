@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use candle_core::{DType, Device, Tensor};
 use rand::RngExt;
 
-use super::{ModelConfig, ModelError, Params, cnn, gpt2, llama, mlp, resnet};
+use super::{ModelConfig, ModelError, Params, cnn, gpt2, limits, llama, mlp, resnet};
 use crate::device::seed::{Stream, stream};
 
 /// What a tensor is to the optimizer and the quantizer.
@@ -116,8 +116,10 @@ pub struct Network {
 }
 
 impl Network {
-    /// Builds the blocks; allocates no weights. Errors: [`ModelError::Config`].
+    /// Builds the blocks; allocates no weights.
+    /// Errors: [`ModelError::Config`] for numbers that do not go together, or that no machine could hold.
     pub fn new(config: &ModelConfig) -> Result<Self, ModelError> {
+        limits::check_config(config)?;
         let blocks = match config {
             ModelConfig::Mlp(c) => mlp::blocks(c)?,
             ModelConfig::Cnn(c) => cnn::blocks(c)?,
@@ -125,7 +127,9 @@ impl Network {
             ModelConfig::Gpt2(c) => gpt2::blocks(c)?,
             ModelConfig::Llama(c) => llama::blocks(c)?,
         };
-        Ok(Self { config: config.clone(), blocks })
+        let network = Self { config: config.clone(), blocks };
+        limits::check_tensors(&network.specs())?;
+        Ok(network)
     }
 
     /// The config it was built from.

@@ -1,4 +1,4 @@
-//! Exponential moving average of the weights.
+//! Exponential moving average of the weights, and of the buffers that belong to them.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,8 @@ const COUNT: &str = "average.num_updates";
 
 /// The average of the weights over the last steps, which a constant learning rate needs to be evaluated fairly.
 ///
+/// Batch-norm statistics are averaged alike: those of the raw weights do not fit averaged ones.
+///
 /// Update `t` (from 0) uses the decay min(`decay`, (1 + t) / (10 + t)), so that the initial weights
 /// are forgotten within some tens of steps (the rule of `ExponentialMovingAverage` in TensorFlow).
 #[derive(Debug)]
@@ -20,49 +22,53 @@ pub struct WeightAverage {
     decay: f64,
     num_updates: u64,
     average: BTreeMap<String, (Vec<usize>, Buffer)>,
+    /// `None` from a state without averaged buffers until the next update: the present ones stand in.
+    buffers: BTreeMap<String, (Vec<usize>, Option<Buffer>)>,
 }
 
 impl WeightAverage {
-    /// Starts at the present weights. Errors: [`OptimError::Setting`] unless 0 <= decay < 1.
+    /// Starts at the present weights and buffers. Errors: [`OptimError::Setting`] unless 0 <= decay < 1.
     pub fn new(store: &ParamStore, decay: f64) -> Result<Self, OptimError> {
         if !(0.0..1.0).contains(&decay) {
             return Err(OptimError::Setting { key: "ema_decay", expected: "0 <= x < 1", found: decay });
         }
-        let copy = |(name, var): (&str, &candle_core::Var)| {
+        let weight = |(name, var): (&str, &candle_core::Var)| {
             Ok((name.to_owned(), (var.dims().to_vec(), Buffer::load(&var.as_detached_tensor())?)))
         };
-        Ok(Self { decay, num_updates: 0, average: store.vars().map(copy).collect::<Result<_, OptimError>>()? })
+        let buffer = |(name, buffer): (&str, &Tensor)| {
+            Ok((name.to_owned(), (buffer.dims().to_vec(), Some(Buffer::load(buffer)?))))
+        };
+        let average = store.vars().map(weight).collect::<Result<_, OptimError>>()?;
+        let buffers = store.buffers().iter().map(buffer).collect::<Result<_, OptimError>>()?;
+        Ok(Self { decay, num_updates: 0, average, buffers })
     }
 
-    /// Takes in the weights after a step. Errors: [`OptimError::MissingWeight`].
+    /// Takes in the weights and buffers after a step. Errors: [`OptimError::MissingWeight`].
     pub fn update(&mut self, store: &ParamStore) -> Result<(), OptimError> {
         let early = (1.0 + self.num_updates as f64) / (10.0 + self.num_updates as f64);
         let decay = self.decay.min(early);
+        let missing = |name: &str| OptimError::MissingWeight { name: name.to_owned() };
         let vars: BTreeMap<_, _> = store.vars().collect();
         for (name, (_, average)) in &mut self.average {
-            let Some(weight) = vars.get(name.as_str()) else {
-                return Err(OptimError::MissingWeight { name: name.clone() });
-            };
-            average.follow(weight)?;
+            let weight = vars.get(name.as_str()).ok_or_else(|| missing(name))?;
+            blend(average, weight.as_tensor(), decay)?;
+        }
+        for (name, (_, average)) in &mut self.buffers {
+            let buffer = store.buffers().find(name).ok_or_else(|| missing(name))?;
             match average {
-                Buffer::Cpu(average) => {
-                    let (keep, take) = (decay as f32, (1.0 - decay) as f32);
-                    kernels::with_f32(weight, |weight| {
-                        kernels::for_each_chunk(average, weight, |a, w| *a = keep * *a + take * w);
-                    })?;
-                }
-                Buffer::Device(average) => *average = kernels::axpby(average, weight, decay, 1.0 - decay)?,
+                Some(average) => blend(average, buffer, decay)?,
+                None => *average = Some(Buffer::load(buffer)?),
             }
         }
         self.num_updates += 1;
         Ok(())
     }
 
-    /// Averaged weights (a copy) with the present buffers of `store`.
+    /// Averaged weights and buffers (a copy).
     pub fn params(&self, store: &ParamStore) -> Result<Params, OptimError> {
         let mut params = store.buffers().clone();
-        for (name, (shape, average)) in &self.average {
-            params.insert(name.clone(), average.save(shape)?);
+        for (name, shape, average) in self.all() {
+            params.insert(name, average.save(shape)?);
         }
         Ok(params)
     }
@@ -71,22 +77,59 @@ impl WeightAverage {
     pub fn state(&self) -> Result<Params, OptimError> {
         let mut state = Params::default();
         state.insert(COUNT, Tensor::from_slice(&[self.num_updates as i64], 1, &Device::Cpu)?);
-        for (name, (shape, average)) in &self.average {
-            state.insert(format!("average.{name}"), average.save(shape)?);
+        for (name, shape, average) in self.all() {
+            state.insert(saved_name(name), average.save(shape)?);
         }
         Ok(state)
     }
 
-    /// Restores what [`Self::state`] gave, exactly; other names are ignored.
+    /// Restores what [`Self::state`] gave, exactly; other names are ignored. Buffers may be absent, as in the states
+    /// of earlier versions: then their average starts anew at the next update.
     /// Errors: [`OptimError::MissingState`], [`OptimError::Shape`]; nothing is changed then.
     pub fn load_state(&mut self, state: &Params) -> Result<(), OptimError> {
         let num_updates = super::state::count(state, COUNT)?;
+        let load = |name: &str, shape: &[usize]| super::state::buffer(state, &saved_name(name), shape);
         let mut average = BTreeMap::new();
         for (name, (shape, _)) in &self.average {
-            let buffer = super::state::buffer(state, &format!("average.{name}"), shape)?;
-            average.insert(name.clone(), (shape.clone(), buffer));
+            average.insert(name.clone(), (shape.clone(), load(name, shape)?));
         }
-        (self.average, self.num_updates) = (average, num_updates);
+        let mut buffers = BTreeMap::new();
+        for (name, (shape, _)) in &self.buffers {
+            let is_there = state.find(&saved_name(name)).is_some();
+            let buffer = if is_there { Some(load(name, shape)?) } else { None };
+            buffers.insert(name.clone(), (shape.clone(), buffer));
+        }
+        (self.average, self.buffers, self.num_updates) = (average, buffers, num_updates);
         Ok(())
     }
+
+    /// Names, shapes and averages of weights and buffers.
+    fn all(&self) -> impl Iterator<Item = (&str, &[usize], &Buffer)> {
+        let weights = self.average.iter().map(|(name, (shape, average))| (name.as_str(), shape.as_slice(), average));
+        let buffers = self.buffers.iter().filter_map(|(name, (shape, average))| {
+            let average = average.as_ref()?;
+            Some((name.as_str(), shape.as_slice(), average))
+        });
+        weights.chain(buffers)
+    }
+}
+
+/// Name of an average in a saved state.
+fn saved_name(name: &str) -> String {
+    format!("average.{name}")
+}
+
+/// average = decay · average + (1 − decay) · value
+fn blend(average: &mut Buffer, value: &Tensor, decay: f64) -> Result<(), OptimError> {
+    average.follow(value)?;
+    match average {
+        Buffer::Cpu(average) => {
+            let (keep, take) = (decay as f32, (1.0 - decay) as f32);
+            kernels::with_f32(value, |value| {
+                kernels::for_each_chunk(average, value, |a, v| *a = keep * *a + take * v);
+            })?;
+        }
+        Buffer::Device(average) => *average = kernels::axpby(average, value, decay, 1.0 - decay)?,
+    }
+    Ok(())
 }

@@ -342,6 +342,54 @@ fn the_average_forgets_the_start_and_follows() {
     assert!(found < 1.01, "the initial weights still show: {found}");
 }
 
+/// A weight and a batch norm's running mean, both `value`.
+fn with_buffer(value: f32) -> ParamStore {
+    let params = |name: &str| -> Params {
+        [(name.to_owned(), Tensor::full(value, 3, &Device::Cpu).unwrap())].into_iter().collect()
+    };
+    ParamStore::new(params("w"), params("norm.running_mean"), &Device::Cpu).unwrap()
+}
+
+#[test]
+fn buffers_are_averaged_like_the_weights_they_belong_to() {
+    let mut average = WeightAverage::new(&with_buffer(8.0), 0.98).unwrap();
+    for value in [1.0, 2.0, 3.0] {
+        average.update(&with_buffer(value)).unwrap();
+    }
+    let read =
+        |average: &WeightAverage, name: &str| values(average.params(&with_buffer(3.0)).unwrap().get(name).unwrap());
+    let averaged = read(&average, "w");
+    assert!(averaged[0] > 1.0 && averaged[0] < 3.0, "{averaged:?}");
+    assert_eq!(read(&average, "norm.running_mean"), averaged, "not those of the last step");
+
+    let state = average.state().unwrap();
+    let mut restored = WeightAverage::new(&with_buffer(0.0), 0.98).unwrap();
+    restored.load_state(&state).unwrap();
+    for average in [&mut average, &mut restored] {
+        average.update(&with_buffer(4.0)).unwrap();
+    }
+    assert_eq!(bits(&restored.state().unwrap()), bits(&average.state().unwrap()));
+}
+
+#[test]
+fn a_state_without_averaged_buffers_loads_still() {
+    let mut average = WeightAverage::new(&with_buffer(1.0), 0.98).unwrap();
+    average.update(&with_buffer(2.0)).unwrap();
+    let is_weight = |name: &str| !name.contains("running_mean");
+    let saved = average.state().unwrap();
+    let earlier: Params = saved.clone().into_iter().filter(|(name, _)| is_weight(name)).collect();
+    assert_eq!(earlier.len() + 1, saved.len());
+    average.load_state(&earlier).unwrap();
+    let mean = |average: &WeightAverage, present: f32| {
+        values(average.params(&with_buffer(present)).unwrap().get("norm.running_mean").unwrap())[0]
+    };
+    assert_eq!(mean(&average, 7.0), 7.0, "the present ones stand in");
+    average.update(&with_buffer(5.0)).unwrap();
+    assert_eq!(mean(&average, 7.0), 5.0, "the average starts there");
+    average.load_state(&saved).unwrap();
+    assert_eq!(bits(&average.state().unwrap()), bits(&saved), "and takes in a state that has them");
+}
+
 #[test]
 fn planned_state_is_what_is_kept() {
     for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {

@@ -198,6 +198,17 @@ mod tests {
     }
 
     #[test]
+    fn a_cancelled_quantization_says_that_it_was_cancelled() {
+        let (specs, weights) = pair(&[2, 2], vec![1.0; 4]);
+        let cancel = crate::device::CancelFlag::default();
+        cancel.set();
+        let ignore = |_: crate::device::Progress| {};
+        let watch = Watch::new(&cancel, &ignore);
+        let stopped = quantize_for(&specs, &weights, QuantScheme::Int8, Container::Safetensors, watch);
+        assert!(matches!(stopped, Err(QuantError::Cancelled(_))));
+    }
+
+    #[test]
     fn nan_names_its_tensor() {
         for scheme in QuantScheme::ALL {
             let (specs, weights) = pair(&[2, 2], vec![1.0, f32::NAN, 0.0, 1.0]);

@@ -17,15 +17,17 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::Savings;
 use super::run_folder::{RunFolderError, write_json};
 use crate::device::atomic_file::{self, WriteError};
-use crate::export::ModelCard;
+use crate::evaluation::Evaluation;
+use crate::export::{self, ExportError, ModelCard};
 use crate::hybrid::TrainerState;
 use crate::models::{ModelError, Params, hf_config};
+use crate::unwatched;
 
 /// Name of the marker file.
 pub const MARKER: &str = "COMPLETE";
@@ -56,6 +58,9 @@ pub enum CheckpointError {
         /// The run folder.
         path: PathBuf,
     },
+    /// A tensor file could not be read.
+    #[error(transparent)]
+    Weights(#[from] ExportError),
     /// The disk is too full to try.
     #[error(
         "saving a checkpoint: {needed} needed, {available} free. Free disk space or choose another disk; earlier checkpoints are intact. {path:?}"
@@ -77,10 +82,40 @@ pub struct SessionProgress {
     pub step: u64,
     /// Step of the rollback snapshot, itself a checkpoint; `None` before the first.
     pub good_step: Option<u64>,
-    /// Lowest validation loss so far and its step.
-    pub best: Option<(u64, f64)>,
+    /// The best checkpoint so far.
+    pub best: Option<Best>,
     /// What prediction saved so far.
     pub savings: Savings,
+}
+
+/// The best checkpoint: the latest whose validation loss lies within one standard error of the lowest.
+///
+/// A validation on a part of the data is a noisy figure, and the lowest of many is low by luck too; what is later in a
+/// run, after more steps and at a lower learning rate, is better as long as the figures do not say otherwise. Breiman et
+/// al. 1984, "Classification and Regression Trees", section 3.4.3: the one-standard-error rule.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Its step.
+    pub step: u64,
+    /// The lowest validation loss of the run, nats.
+    pub lowest_loss: f64,
+    /// The standard error of that.
+    pub lowest_error: f64,
+}
+
+impl Best {
+    /// The best after a validation at `step`; `None` when it stays what it was, as it does on NaN.
+    #[must_use]
+    pub fn after(last: Option<Self>, step: u64, measured: &Evaluation) -> Option<Self> {
+        let (loss, error) = (measured.loss, if measured.loss_error.is_finite() { measured.loss_error } else { 0.0 });
+        match last {
+            _ if !loss.is_finite() => None,
+            Some(last) if loss >= last.lowest_loss => {
+                (loss <= last.lowest_loss + last.lowest_error).then_some(Self { step, ..last })
+            }
+            Some(_) | None => Some(Self { step, lowest_loss: loss, lowest_error: error }),
+        }
+    }
 }
 
 /// What a checkpoint is made of.
@@ -121,13 +156,37 @@ pub fn save(root: &Path, content: &CheckpointContent<'_>) -> Result<PathBuf, Che
     Ok(path)
 }
 
+/// A checkpoint to go on from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Trainer state.
+    pub state: TrainerState,
+    /// Session state.
+    pub progress: SessionProgress,
+    /// What is wrong with newer checkpoints.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the newest checkpoint below `root` that can be read. Errors: [`CheckpointError::None`] without any in `run`;
+/// the newest one's error when none can be read.
+pub fn load_newest(root: &Path, run: &Path) -> Result<Loaded, CheckpointError> {
+    let mut first_error = None;
+    let mut warnings = Vec::new();
+    for (step, path) in list(root).into_iter().rev() {
+        match load(&path) {
+            Ok((state, progress)) => return Ok(Loaded { state, progress, warnings }),
+            Err(error) => {
+                warnings.push(format!("the checkpoint of step {step} cannot be read: {error}"));
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    Err(first_error.unwrap_or_else(|| CheckpointError::None { path: run.to_owned() }))
+}
+
 /// Reads what is needed to go on.
 pub fn load(path: &Path) -> Result<(TrainerState, SessionProgress), CheckpointError> {
-    let tensors_path = path.join("trainer.safetensors");
-    let tensors = candle_core::safetensors::load(&tensors_path, &Device::Cpu)
-        .map_err(|source| CheckpointError::Tensors { path: tensors_path, source })?
-        .into_iter()
-        .collect();
+    let tensors = export::read_params(&path.join("trainer.safetensors"), unwatched!())?;
     let control_path = path.join("trainer.json");
     let control =
         std::fs::read_to_string(&control_path).map_err(|source| RunFolderError::Read { path: control_path, source })?;
@@ -165,7 +224,7 @@ pub fn mark_best(root: &Path, step: u64) -> Result<(), CheckpointError> {
 pub fn rotate(root: &Path, keep_last: usize, progress: &SessionProgress) {
     let checkpoints = list(root);
     let num_old = checkpoints.len().saturating_sub(keep_last.max(1));
-    let best_step = progress.best.map(|(step, _)| step);
+    let best_step = progress.best.map(|best| best.step);
     for (step, path) in &checkpoints[..num_old] {
         if Some(*step) != best_step && Some(*step) != progress.good_step {
             // The marker goes first, so that a crash in between leaves no half checkpoint that counts.
@@ -230,5 +289,30 @@ fn check_disk_space(root: &Path, path: &Path, content: &CheckpointContent<'_>) -
         }),
         // A system that does not tell how much is free must not stop a save.
         Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The step that is best after these validations, every 100 steps, each with a standard error of 0.01.
+    fn best_of(losses: &[f64]) -> Option<u64> {
+        let mut best = None;
+        for (index, &loss) in (1..).zip(losses) {
+            let measured = Evaluation { loss, accuracy: None, num_examples: 100, loss_error: 0.01 };
+            best = Best::after(best, index * 100, &measured).or(best);
+        }
+        best.map(|best| best.step)
+    }
+
+    #[test]
+    fn the_latest_within_one_standard_error_is_the_best() {
+        assert_eq!(best_of(&[]), None);
+        assert_eq!(best_of(&[0.5, 0.4, 0.3]), Some(300));
+        assert_eq!(best_of(&[0.5, 0.300, 0.308, 0.305]), Some(400), "no worse than luck explains");
+        assert_eq!(best_of(&[0.5, 0.300, 0.308, 0.32, 0.35]), Some(300), "worse: it begins to overfit");
+        assert_eq!(best_of(&[0.300, 0.309, 0.318]), Some(200), "the bar stays at the lowest");
+        assert_eq!(best_of(&[0.3, f64::NAN]), Some(100));
     }
 }

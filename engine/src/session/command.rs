@@ -25,6 +25,16 @@ pub struct QuantizeJob {
     pub max_examples: usize,
 }
 
+/// What to do when the place for something new is taken. Nothing is ever written over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Naming {
+    /// Refuse.
+    #[default]
+    Exact,
+    /// Take the first of `name-2`, `name-3`, … that is free.
+    NextFree,
+}
+
 /// Write a package for a hardware target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExportJob {
@@ -32,8 +42,10 @@ pub struct ExportJob {
     pub input: PathBuf,
     /// Id of a target preset.
     pub target: String,
-    /// Folder to create; must not exist.
+    /// Folder to create.
     pub output: PathBuf,
+    /// What to do when it exists.
+    pub naming: Naming,
     /// Data for the metrics in the manifest; `None` takes the run's own.
     pub data: Option<DatasetSpec>,
 }

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::outlet::Outlet;
 use super::trainer_thread::{self, Control, RunRequest, TrainerJob};
-use super::worker::{self, WorkerJob};
+use super::worker::{self, Shelf, WorkerJob};
 use super::{Command, Event, JobId, RunSnapshot};
 use crate::device::CancelFlag;
 
@@ -45,14 +45,15 @@ impl Engine {
         let (event_sender, events) = bounded(EVENT_LEN);
         let snapshot = Arc::new(ArcSwapOption::empty());
         let outlet = || Outlet::new(event_sender.clone(), Arc::clone(&snapshot), Arc::clone(&wake));
+        let shelf = Shelf::new(cache);
         let trainer = {
-            let (outlet, cache) = (outlet(), cache.clone());
-            let run = move || trainer_thread::run(&run_receiver, &control_receiver, &cache, outlet);
+            let (outlet, shelf) = (outlet(), shelf.clone());
+            let run = move || trainer_thread::run(&run_receiver, &control_receiver, &shelf, outlet);
             std::thread::Builder::new().name("trainer".to_owned()).spawn(run)?
         };
         let worker = {
             let (outlet, snapshot) = (outlet(), Arc::clone(&snapshot));
-            let run = move || worker::run(&question_receiver, &snapshot, cache, outlet);
+            let run = move || worker::run(&question_receiver, &snapshot, &shelf, outlet);
             std::thread::Builder::new().name("worker".to_owned()).spawn(run)?
         };
         let threads = vec![trainer, worker];
@@ -70,8 +71,8 @@ impl Engine {
             Command::Save => queue(&self.control, Control::Save, |_| Command::Save),
             Command::Stop => {
                 self.run_flags.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(CancelFlag::set);
-                // Wakes a paused run; when the queue is full it is awake already.
-                let _ = self.control.try_send(Control::Resume);
+                // Wakes a run that waits; when the queue is full it is awake already.
+                let _ = self.control.try_send(Control::Stop);
                 Ok(())
             }
             Command::Cancel(job) => {

@@ -27,6 +27,16 @@ pub enum SessionError {
         /// What does not fit, and what would.
         what: String,
     },
+    /// The dataset is not what the run began with.
+    #[error(
+        "going on with a run: it learned from {expected}, now there is {found}. Put the old files back, or start a new run"
+    )]
+    DataChanged {
+        /// The dataset as it was.
+        expected: String,
+        /// The dataset as it is.
+        found: String,
+    },
     /// The plan is over the budget.
     #[error("this run needs {} of memory, the budget is {} ({}). {}", format_bytes(plan.total_bytes()), format_bytes(plan.budget_bytes), plan.budget_source, remedies(plan))]
     Memory {
@@ -76,7 +86,8 @@ impl SessionError {
             Self::Cancelled(_)
                 | Self::Data(DataError::Cancelled(_))
                 | Self::Evaluation(EvaluationError::Cancelled(_))
-                | Self::Export(ExportError::Cancelled(_))
+                | Self::Export(ExportError::Cancelled(_) | ExportError::Quant(QuantError::Cancelled(_)))
+                | Self::Quant(QuantError::Cancelled(_))
         )
     }
 }

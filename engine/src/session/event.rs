@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataPreview, LoadedRun};
+use super::{DataPreview, LoadedRun, SessionError};
 use crate::device::Progress;
 use crate::export::{Blocker, ModelCard, TargetPreset};
 use crate::memory::MemoryPlan;
@@ -42,7 +42,7 @@ pub struct PlanReport {
     pub num_params: u64,
     /// Bytes by kind.
     pub plan: MemoryPlan,
-    /// Time of a full step, measured just now by running a few on random data; `None` when it does not fit.
+    /// Time of a full step, measured just now by running a few of the recipe's own, the median; `None` when it does not fit.
     pub full_step_ms: Option<f64>,
     /// `full_step_ms` times the number of steps: vanilla training time, validation left out.
     pub vanilla_seconds: Option<f64>,
@@ -126,6 +126,14 @@ pub struct Answer {
     pub weight_bytes: u64,
 }
 
+impl Failure {
+    /// What a job's error says, with the memory plan of a refusal.
+    pub(super) fn of(error: &SessionError) -> Self {
+        let plan = if let SessionError::Memory { plan } = error { Some((**plan).clone()) } else { None };
+        Self { message: error.to_string(), plan }
+    }
+}
+
 /// A run on disk, in a line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
@@ -153,6 +161,9 @@ pub struct RunSummary {
     pub is_running: bool,
     /// It has steps left and a complete checkpoint to do them from.
     pub is_resumable: bool,
+    /// Why it cannot be read; the figures above are empty then.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// A hardware target, seen from one model.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::StopReason;
-use crate::hybrid::{Correction, Forecast, GuardSignals, HybridEvent, Phase};
+use crate::hybrid::{Correction, Forecast, GuardSignals, HybridEvent, Phase, nullable};
 
 /// One optimizer step. Everything is measured, except `forecast`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ pub struct StepMetrics {
     /// Phase in which it ran.
     pub phase: Phase,
     /// Mean loss of the batch before the update, nats per example or token.
-    #[serde(with = "nullable_f32")]
+    #[serde(with = "nullable")]
     pub loss: f32,
     /// Loss the forecaster expected.
     pub forecast: Option<Forecast>,
@@ -25,7 +25,7 @@ pub struct StepMetrics {
     /// Learning rate.
     pub learning_rate: f32,
     /// Gate ratio ρ.
-    #[serde(with = "nullable_f32")]
+    #[serde(with = "nullable")]
     pub rho: f32,
     /// Cosine of the last correction.
     pub confidence: Option<f32>,
@@ -47,6 +47,7 @@ pub struct ValidationPoint {
     /// After this step.
     pub step: u64,
     /// Mean loss, nats per example or token.
+    #[serde(with = "nullable")]
     pub loss: f64,
     /// Share of right answers, for images.
     pub accuracy: Option<f64>,
@@ -161,18 +162,5 @@ impl FromIterator<StepMetrics> for HistoryView {
         let mut history = History::default();
         iter.into_iter().for_each(|row| history.push(row));
         history.view()
-    }
-}
-
-/// JSON has no NaN: `null` stands for it.
-mod nullable_f32 {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(value: &f32, serializer: S) -> Result<S::Ok, S::Error> {
-        value.is_finite().then_some(*value).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
-        Ok(Option::deserialize(deserializer)?.unwrap_or(f32::NAN))
     }
 }

@@ -16,6 +16,7 @@ mod event;
 mod history;
 mod outlet;
 mod planning;
+mod preparing;
 mod presets;
 mod run_config;
 mod run_folder;
@@ -29,7 +30,7 @@ mod trial;
 mod worker;
 
 pub use checkpoint::{CheckpointError, SessionProgress};
-pub use command::{Command, ExportJob, InferInput, InferJob, JobId, QuantizeJob, ReadImageJob};
+pub use command::{Command, ExportJob, InferInput, InferJob, JobId, Naming, QuantizeJob, ReadImageJob};
 pub use engine::{Engine, Wake};
 pub use error::SessionError;
 pub use event::{

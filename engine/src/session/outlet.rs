@@ -64,7 +64,12 @@ impl Outlet {
 
     /// True when enough time has passed for a new snapshot.
     pub(super) fn is_snapshot_due(&self) -> bool {
-        self.last_published.is_none_or(|last| last.elapsed() >= SNAPSHOT_INTERVAL)
+        self.is_due_after(SNAPSHOT_INTERVAL)
+    }
+
+    /// True when the last snapshot is at least this old.
+    pub(super) fn is_due_after(&self, interval: Duration) -> bool {
+        self.last_published.is_none_or(|last| last.elapsed() >= interval)
     }
 
     /// Swaps the snapshot and wakes the window.

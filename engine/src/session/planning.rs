@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{PlanReport, RunConfig, SessionError};
 use crate::data::{BatchConfig, BatchSource, Dataset};
-use crate::device::Watch;
+use crate::device::{Watch, compute_pool};
 use crate::hybrid::{HybridTrainer, TrainerSetup};
 use crate::memory::{self, MemoryPlan, PlanInput, format_bytes};
 use crate::models::{Network, ParamStore, initial_params};
@@ -31,6 +31,7 @@ pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: 
         batch_size: config.batch_size,
         num_micro_batches: config.num_micro_batches,
         sequence_length: config.sequence_length,
+        num_threads: config.num_threads,
         dataset_bytes,
         budget_bytes,
         budget_source,
@@ -47,11 +48,14 @@ pub(super) fn plan(
 ) -> Result<PlanReport, SessionError> {
     let mut config = config.clone();
     config.model = config.model.fitted_to(dataset.shape())?;
-    super::training::check_recipe(&config, dataset)?;
+    super::preparing::check_recipe(&config, dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
     let plan = plan_memory(&config, &network, dataset.bytes());
-    let full_step_ms =
-        if plan.fits() && may_measure { measure_full_step(&config, dataset, &network, watch)? } else { None };
+    let full_step_ms = if plan.fits() && may_measure {
+        compute_pool(config.num_threads)?.install(|| measure_full_step(&config, dataset, &network, watch))?
+    } else {
+        None
+    };
     let num_train = dataset.split().num_train;
     let mut warnings = Vec::new();
     let batch_tokens = match &**dataset {
@@ -99,7 +103,7 @@ fn measure_full_step(
         },
     )?;
     let started = Instant::now();
-    let mut fastest_ms: Option<f64> = None;
+    let mut steps_ms = Vec::new();
     // The first step also builds thread pools and pages: it is not counted.
     for number in 0..8 {
         watch.step("measuring a training step", number, Some(8))?;
@@ -107,11 +111,12 @@ fn measure_full_step(
         trainer.vanilla_step(&batches.train_batch(number)?)?;
         let step_ms = step_started.elapsed().as_secs_f64() * 1e3;
         if number > 0 {
-            fastest_ms = Some(fastest_ms.map_or(step_ms, |fastest| fastest.min(step_ms)));
+            steps_ms.push(step_ms);
         }
-        if fastest_ms.is_some() && started.elapsed().as_secs_f64() * 1e3 > MEASURE_LIMIT_MS {
+        if !steps_ms.is_empty() && started.elapsed().as_secs_f64() * 1e3 > MEASURE_LIMIT_MS {
             break;
         }
     }
-    Ok(fastest_ms)
+    steps_ms.sort_by(f64::total_cmp);
+    Ok(steps_ms.get(steps_ms.len() / 2).copied())
 }

@@ -58,6 +58,9 @@ pub enum RunFolderError {
 pub struct DataRecord {
     /// Dataset name.
     pub name: String,
+    /// What it held, in a number: see [`crate::data::Dataset::fingerprint`]; absent in old runs.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
     /// How its parts came about.
     pub split: SplitRecord,
     /// Trainable numbers of the model fitted to it.
@@ -68,9 +71,9 @@ pub struct DataRecord {
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    metrics: File,
-    validations: File,
-    events: File,
+    metrics: LineFile,
+    validations: LineFile,
+    events: LineFile,
     /// Held, not read: the lock ends when the file closes.
     _lock: File,
 }
@@ -93,19 +96,15 @@ impl RunFolder {
 
     /// Opens an existing run to go on with it.
     pub fn open(path: &Path) -> Result<Self, RunFolderError> {
-        let lock = append(&path.join("run.lock"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(RunFolderError::Locked { path: path.to_owned() }),
-            Err(std::fs::TryLockError::Error(source)) => {
-                return Err(RunFolderError::Read { path: path.join("run.lock"), source });
-            }
-        }
+        let lock_path = path.join("run.lock");
+        let opened = OpenOptions::new().create(true).append(true).open(&lock_path);
+        let lock = opened.map_err(|source| WriteError::new("opening", &lock_path, source))?;
+        take_lock(&lock, path)?;
         Ok(Self {
             path: path.to_owned(),
-            metrics: append(&path.join("metrics.jsonl"))?,
-            validations: append(&path.join("validation.jsonl"))?,
-            events: append(&path.join("events.jsonl"))?,
+            metrics: LineFile::open(path.join("metrics.jsonl"))?,
+            validations: LineFile::open(path.join("validation.jsonl"))?,
+            events: LineFile::open(path.join("events.jsonl"))?,
             _lock: lock,
         })
     }
@@ -118,17 +117,17 @@ impl RunFolder {
 
     /// Appends a step.
     pub fn push_metrics(&mut self, row: &StepMetrics) -> Result<(), RunFolderError> {
-        push_line(&mut self.metrics, &self.path.join("metrics.jsonl"), row)
+        self.metrics.push(row)
     }
 
     /// Appends a validation.
     pub fn push_validation(&mut self, point: &ValidationPoint) -> Result<(), RunFolderError> {
-        push_line(&mut self.validations, &self.path.join("validation.jsonl"), point)
+        self.validations.push(point)
     }
 
     /// Appends a log entry.
     pub fn push_event(&mut self, entry: &LogEntry) -> Result<(), RunFolderError> {
-        push_line(&mut self.events, &self.path.join("events.jsonl"), entry)
+        self.events.push(entry)
     }
 
     /// Writes `data.json`.
@@ -136,16 +135,12 @@ impl RunFolder {
         write_json(&self.path.join("data.json"), record)
     }
 
-    /// Forgets everything after `step`: a resumed run writes it anew.
-    pub fn truncate_after(&mut self, step: u64) -> Result<(), RunFolderError> {
-        keep_lines(&self.path.join("metrics.jsonl"), |row: &StepMetrics| row.step <= step)?;
-        keep_lines(&self.path.join("validation.jsonl"), |point: &ValidationPoint| point.step <= step)?;
-        keep_lines(&self.path.join("events.jsonl"), |entry: &LogEntry| entry.step <= step)?;
-        // The files were replaced: append to the new ones.
-        self.metrics = append(&self.path.join("metrics.jsonl"))?;
-        self.validations = append(&self.path.join("validation.jsonl"))?;
-        self.events = append(&self.path.join("events.jsonl"))?;
-        Ok(())
+    /// Forgets everything after `step`: a resumed run writes it anew. Returns how many damaged lines went too.
+    pub fn truncate_after(&mut self, step: u64) -> Result<usize, RunFolderError> {
+        let num_damaged = self.metrics.keep(|row: &StepMetrics| row.step <= step)?
+            + self.validations.keep(|point: &ValidationPoint| point.step <= step)?
+            + self.events.keep(|entry: &LogEntry| entry.step <= step)?;
+        Ok(num_damaged)
     }
 }
 
@@ -162,31 +157,43 @@ pub fn read_data_record(folder: &Path) -> Option<DataRecord> {
     serde_json::from_slice(&std::fs::read(folder.join("data.json")).ok()?).ok()
 }
 
-/// Reads a `.jsonl` file of a run; a missing file has no lines, a torn last line is dropped.
-pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, RunFolderError> {
+/// What a `.jsonl` file of a run holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lines<T> {
+    /// The lines that could be read, in order.
+    pub rows: Vec<T>,
+    /// Lines that a kill or a full disk left damaged.
+    pub num_damaged: usize,
+}
+
+/// Reads a `.jsonl` file of a run; a missing file has no lines. Errors: [`RunFolderError::Read`];
+/// [`RunFolderError::Parse`] when there are lines and not one of them can be read.
+pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Lines<T>, RunFolderError> {
+    let mut found = Lines { rows: Vec::new(), num_damaged: 0 };
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
         Err(source) => return Err(RunFolderError::Read { path: path.to_owned(), source }),
     };
-    let lines: Vec<String> = BufReader::new(file)
-        .lines()
-        .collect::<Result<_, _>>()
-        .map_err(|source| RunFolderError::Read { path: path.to_owned(), source })?;
-    let last = lines.len().saturating_sub(1);
-    let mut rows = Vec::with_capacity(lines.len());
-    for (index, line) in lines.iter().enumerate() {
-        match serde_json::from_str(line) {
-            Ok(row) => rows.push(row),
-            // A kill can tear the line that was being written.
-            Err(_) if index == last => {}
+    let mut first_error = None;
+    for line in BufReader::new(file).split(b'\n') {
+        let line = line.map_err(|source| RunFolderError::Read { path: path.to_owned(), source })?;
+        match serde_json::from_slice(&line) {
+            Ok(row) => found.rows.push(row),
             Err(error) => {
-                let what = format!("line {}: {error}", index + 1);
-                return Err(RunFolderError::Parse { what, path: path.to_owned() });
+                found.num_damaged += 1;
+                first_error.get_or_insert(error);
             }
         }
     }
-    Ok(rows)
+    match first_error {
+        // One line may be the only one, torn by a kill.
+        Some(error) if found.rows.is_empty() && found.num_damaged > 1 => {
+            let what = format!("none of {} lines can be read: {error}", found.num_damaged);
+            Err(RunFolderError::Parse { what, path: path.to_owned() })
+        }
+        Some(_) | None => Ok(found),
+    }
 }
 
 /// True while a process trains in `folder`.
@@ -202,27 +209,71 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), RunFolderEr
     Ok(atomic_file::write_bytes(path, &bytes)?)
 }
 
-fn append(path: &Path) -> Result<File, RunFolderError> {
-    let opened = OpenOptions::new().create(true).append(true).open(path);
-    Ok(opened.map_err(|source| WriteError::new("opening", path, source))?)
-}
+/// How often a lock that is held is tried again: a look at the folder holds it for a moment.
+const LOCK_TRIES: u32 = 10;
 
-fn push_line(file: &mut File, path: &Path, row: &impl Serialize) -> Result<(), RunFolderError> {
-    let mut line = serde_json::to_vec(row)
-        .map_err(|error| RunFolderError::Parse { what: error.to_string(), path: path.to_owned() })?;
-    line.push(b'\n');
-    Ok(file.write_all(&line).map_err(|source| WriteError::new("appending to", path, source))?)
-}
-
-fn keep_lines<T: DeserializeOwned + Serialize>(path: &Path, keep: impl Fn(&T) -> bool) -> Result<(), RunFolderError> {
-    let rows: Vec<T> = read_lines(path)?;
-    Ok(atomic_file::write(path, |file| {
-        for row in rows.iter().filter(|row| keep(row)) {
-            serde_json::to_writer(&mut *file, row)?;
-            file.write_all(b"\n")?;
+/// Locks `lock` for this process. Errors: [`RunFolderError::Locked`] while another one holds it.
+fn take_lock(lock: &File, folder: &Path) -> Result<(), RunFolderError> {
+    for number in 1..=LOCK_TRIES {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(std::fs::TryLockError::WouldBlock) if number < LOCK_TRIES => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => break,
+            Err(std::fs::TryLockError::Error(source)) => {
+                return Err(RunFolderError::Read { path: folder.join("run.lock"), source });
+            }
         }
+    }
+    Err(RunFolderError::Locked { path: folder.to_owned() })
+}
+
+/// A file that grows by whole lines of JSON.
+#[derive(Debug)]
+struct LineFile {
+    path: PathBuf,
+    file: File,
+    /// Bytes of whole lines.
+    len: u64,
+}
+
+impl LineFile {
+    /// Opens the file for appending.
+    fn open(path: PathBuf) -> Result<Self, RunFolderError> {
+        let opened = OpenOptions::new().create(true).append(true).read(true).open(&path);
+        let file = opened.map_err(|source| WriteError::new("opening", &path, source))?;
+        let len = file.metadata().map_err(|source| RunFolderError::Read { path: path.clone(), source })?.len();
+        Ok(Self { path, file, len })
+    }
+
+    /// Appends `row`, whole or not at all: half a line, as a full disk leaves it, would spoil the next one too.
+    fn push(&mut self, row: &impl Serialize) -> Result<(), RunFolderError> {
+        let mut line = serde_json::to_vec(row)
+            .map_err(|error| RunFolderError::Parse { what: error.to_string(), path: self.path.clone() })?;
+        line.push(b'\n');
+        if let Err(source) = self.file.write_all(&line) {
+            let _ = self.file.set_len(self.len);
+            return Err(WriteError::new("appending to", &self.path, source).into());
+        }
+        self.len += line.len() as u64;
         Ok(())
-    })?)
+    }
+
+    /// Keeps the lines that `keep` wants; returns how many damaged ones went.
+    fn keep<T: DeserializeOwned + Serialize>(&mut self, keep: impl Fn(&T) -> bool) -> Result<usize, RunFolderError> {
+        let Lines { rows, num_damaged } = read_lines::<T>(&self.path)?;
+        atomic_file::write(&self.path, |file| {
+            for row in rows.iter().filter(|row| keep(row)) {
+                serde_json::to_writer(&mut *file, row)?;
+                file.write_all(b"\n")?;
+            }
+            Ok(())
+        })?;
+        // The file was replaced: append to the new one.
+        *self = Self::open(std::mem::take(&mut self.path))?;
+        Ok(num_damaged)
+    }
 }
 
 /// Creates `root/stem`, or `root/stem-2`, … when that exists.
@@ -246,4 +297,31 @@ fn slug(name: &str) -> String {
         name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(48).collect();
     let joined = dashed.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
     if joined.is_empty() { "run".to_owned() } else { joined }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_lines_are_passed_over_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("numbers.jsonl");
+        std::fs::write(&path, b"1\n2\n{\"torn\": 3\n4\n\xff\n5").unwrap();
+        assert_eq!(read_lines::<u32>(&path).unwrap(), Lines { rows: vec![1, 2, 4, 5], num_damaged: 2 });
+        let mut file = LineFile::open(path.clone()).unwrap();
+        assert_eq!(file.keep(|number: &u32| *number < 5).unwrap(), 2);
+        file.push(&6).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n4\n6\n");
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("numbers.jsonl");
+        std::fs::write(&path, "these\nare\nwords\n").unwrap();
+        let error = read_lines::<u32>(&path).unwrap_err().to_string();
+        assert!(error.contains("none of 3 lines"), "{error}");
+    }
 }

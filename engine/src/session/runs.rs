@@ -20,22 +20,41 @@ pub fn list_runs(root: &Path) -> Result<Vec<RunSummary>, SessionError> {
     let mut folders: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     folders.sort();
     let summaries = folders.iter().rev().filter(|folder| folder.join("config.ron").exists());
-    Ok(summaries.filter_map(|folder| summarize(folder).ok()).collect())
+    Ok(summaries.map(|folder| summarize(folder).unwrap_or_else(|error| unreadable(folder, &error))).collect())
+}
+
+/// A run that is there and cannot be read, so that the user learns of it.
+fn unreadable(folder: &Path, error: &SessionError) -> RunSummary {
+    RunSummary {
+        name: folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        folder: folder.to_owned(),
+        dataset: String::new(),
+        model: String::new(),
+        tier: String::new(),
+        step: 0,
+        num_steps: 0,
+        validation_loss: None,
+        validation_accuracy: None,
+        ended: None,
+        is_running: false,
+        is_resumable: false,
+        problem: Some(error.to_string()),
+    }
 }
 
 /// A run in a line. Errors: an unreadable config or history.
 pub fn summarize(folder: &Path) -> Result<RunSummary, SessionError> {
     let config = run_folder::read_config(folder)?;
     let record = run_folder::read_data_record(folder);
-    let validations: Vec<ValidationPoint> = read_lines(&folder.join("validation.jsonl"))?;
-    let log: Vec<LogEntry> = read_lines(&folder.join("events.jsonl"))?;
+    let validations: Vec<ValidationPoint> = read_lines(&folder.join("validation.jsonl"))?.rows;
+    let log: Vec<LogEntry> = read_lines(&folder.join("events.jsonl"))?.rows;
     let ended = match log.last().map(|entry| &entry.kind) {
         Some(LogKind::Ended(reason)) => Some(reason.clone()),
         _ => None,
     };
     let step = last_step(folder)?;
     let is_running = run_folder::is_locked(folder);
-    let is_complete = step >= config.num_steps;
+    let is_complete = validations.iter().any(|point| point.step >= config.num_steps);
     Ok(RunSummary {
         folder: folder.to_owned(),
         dataset: record.as_ref().map_or_else(String::new, |record| record.name.clone()),
@@ -49,32 +68,35 @@ pub fn summarize(folder: &Path) -> Result<RunSummary, SessionError> {
         is_running,
         is_resumable: !is_running && !is_complete && !checkpoint::list(&folder.join("checkpoints")).is_empty(),
         name: config.name,
+        problem: None,
     })
 }
 
 /// A run, whole.
 pub fn open_run(folder: &Path) -> Result<LoadedRun, SessionError> {
     let config = run_folder::read_config(folder)?;
-    let rows: Vec<StepMetrics> = read_lines(&folder.join("metrics.jsonl"))?;
+    let rows: Vec<StepMetrics> = read_lines(&folder.join("metrics.jsonl"))?.rows;
     let mut savings = Savings { num_steps: rows.len() as u64, ..Savings::default() };
     for row in &rows {
         savings.backward_examples += u64::from(row.num_backward);
         savings.vanilla_examples += u64::from(row.num_examples);
         savings.measured_ms += f64::from(row.step_ms);
     }
-    // The vanilla probe's figure is in the checkpoints.
-    savings.vanilla_step_ms = checkpoint::list(&folder.join("checkpoints"))
-        .last()
-        .and_then(|(_, path)| checkpoint::read_progress(path).ok())
-        .and_then(|progress| progress.savings.vanilla_step_ms);
+    // What vanilla would have cost is in the checkpoints.
+    let newest = checkpoint::list(&folder.join("checkpoints")).pop();
+    if let Some(saved) = newest.and_then(|(_, path)| checkpoint::read_progress(&path).ok()).map(|saved| saved.savings) {
+        savings.vanilla_step_ms = saved.vanilla_step_ms;
+        // Steps after the last checkpoint were counted by nobody.
+        savings.vanilla_ms = saved.vanilla_ms.filter(|_| saved.num_steps == savings.num_steps);
+    }
     Ok(LoadedRun {
         folder: folder.to_owned(),
         num_params: run_folder::read_data_record(folder)
             .map_or_else(|| count_params(&config.model), |record| record.num_params),
         config,
         history: rows.into_iter().collect::<HistoryView>(),
-        validations: read_lines(&folder.join("validation.jsonl"))?,
-        log: read_lines(&folder.join("events.jsonl"))?,
+        validations: read_lines(&folder.join("validation.jsonl"))?.rows,
+        log: read_lines(&folder.join("events.jsonl"))?.rows,
         savings,
     })
 }

@@ -1,33 +1,40 @@
 //! Quantization and export, with the figures that only a dataset can give.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use foretrain_edge::Package;
 
 use super::worker::Shelf;
-use super::{ExportJob, ExportReport, QuantizeJob, QuantizeReport, SessionError};
+use super::{ExportJob, ExportReport, Naming, QuantizeJob, QuantizeReport, SessionError};
 use crate::data::{BatchConfig, BatchSource, Dataset, DatasetSpec, Example, SplitPart};
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
-use crate::export::{self, Checkpoint, ExportTarget, ModelCard, Quality, TargetPreset};
+use crate::export::{self, Checkpoint, ExportError, ExportTarget, ModelCard, Preprocessing, Quality, TargetPreset};
 use crate::models::{DataShape, Network, Params};
-use crate::quant::{self, MeasuredQuality, QuantizedWeights};
+use crate::quant::{self, Container, MeasuredQuality, QuantizedWeights};
 
 /// Most validation images that an export is measured on: in full precision, quantized, and as the package runs.
 const EXPORT_IMAGES: usize = 2_000;
 /// Most validation tokens that an export is measured on.
 const EXPORT_TOKENS: usize = 16_384;
-/// Sequences or images per evaluation batch.
+/// Images per evaluation batch, and most sequences.
 const BATCH_SIZE: usize = 64;
+/// Most logits at once: 256 MiB of them.
+const MAX_LOGITS: usize = 1 << 26;
 
 /// Quantizes a checkpoint and measures before and after; writes the file when the job names one.
-pub(super) fn quantize(job: &QuantizeJob, shelf: &mut Shelf, watch: Watch<'_>) -> Result<QuantizeReport, SessionError> {
+pub(super) fn quantize(job: &QuantizeJob, shelf: &Shelf, watch: Watch<'_>) -> Result<QuantizeReport, SessionError> {
+    // The cheap checks come before the computing.
+    if let Some(output) = &job.output {
+        export::check_new_file(output)?;
+    }
     let checkpoint = read(&job.input, watch)?;
-    let dataset = fitting_dataset(&checkpoint.card, job.data.as_ref(), shelf, watch)?;
+    let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
     let network = Network::new(&checkpoint.card.model)?;
-    let quantized = quant::quantize(&network.specs(), &checkpoint.weights, job.scheme)?;
+    let quantized =
+        quant::quantize_for(&network.specs(), &checkpoint.weights, job.scheme, Container::Safetensors, watch)?;
     let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, job.max_examples, watch);
     let mut report = quality(&checkpoint.weights, &quantized, measure)?;
     if let Some(output) = &job.output {
@@ -38,10 +45,16 @@ pub(super) fn quantize(job: &QuantizeJob, shelf: &mut Shelf, watch: Watch<'_>) -
 }
 
 /// Writes a package, reads it back, and runs it through foretrain-edge.
-pub(super) fn export(job: &ExportJob, shelf: &mut Shelf, watch: Watch<'_>) -> Result<ExportReport, SessionError> {
+pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result<ExportReport, SessionError> {
+    // The cheap checks come before the computing.
+    let output = free_place(&job.output, job.naming)?;
     let target = TargetPreset::find(&job.target)?;
     let checkpoint = read(&job.input, watch)?;
-    let dataset = fitting_dataset(&checkpoint.card, job.data.as_ref(), shelf, watch)?;
+    let blockers = target.blockers(&checkpoint.card);
+    if !blockers.is_empty() {
+        return Err(ExportError::Blocked(blockers).into());
+    }
+    let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
     let network = Network::new(&checkpoint.card.model)?;
     let quantized = export::quantize_for_target(&checkpoint, &target, watch)?;
     // The same examples for all three, so that a difference is the package's own.
@@ -59,12 +72,12 @@ pub(super) fn export(job: &ExportJob, shelf: &mut Shelf, watch: Watch<'_>) -> Re
         loss_after: quality.loss_after,
         num_examples: quality.num_examples,
     };
-    let written = target.write(&checkpoint, &job.output, Some(&measured), watch)?;
-    let package = Package::open(&job.output)?;
+    let written = target.write(&checkpoint, &output, Some(&measured), watch)?;
+    let package = Package::open(&output)?;
     let edge = measure_on_edge(&package, &checkpoint.card, &dataset, max_examples, watch)?;
     Ok(ExportReport {
         target: target.id,
-        package: job.output.clone(),
+        package: output,
         files: written.files,
         quality,
         edge_metric: edge.metric,
@@ -84,8 +97,7 @@ pub fn validate(
     watch: Watch<'_>,
 ) -> Result<(ModelCard, Evaluation), SessionError> {
     let checkpoint = read(input, watch)?;
-    let mut shelf = Shelf::new(cache.to_owned());
-    let dataset = fitting_dataset(&checkpoint.card, data, &mut shelf, watch)?;
+    let dataset = fitting_dataset(&checkpoint, data, &Shelf::new(cache.to_owned()), watch)?;
     let network = Network::new(&checkpoint.card.model)?;
     let batches = batches(&checkpoint.card, &dataset)?;
     let measured = evaluate(&network, &checkpoint.weights, batches.evaluation_batches(part, usize::MAX), watch)?;
@@ -96,35 +108,81 @@ fn read(input: &Path, watch: Watch<'_>) -> Result<Checkpoint, SessionError> {
     Ok(export::read_checkpoint_watched(&export::resolve_checkpoint(input)?, watch)?)
 }
 
-/// The dataset to measure on; refused when the model cannot read it.
+/// `output`, or by `naming` the first free name after it.
+fn free_place(output: &Path, naming: Naming) -> Result<PathBuf, SessionError> {
+    // A dangling link is taken, too.
+    let is_taken = |path: &Path| path.symlink_metadata().is_ok();
+    match naming {
+        Naming::Exact if is_taken(output) => Err(ExportError::Exists { path: output.to_owned() }.into()),
+        Naming::Exact => Ok(output.to_owned()),
+        Naming::NextFree => {
+            let numbered = |number: u32| {
+                let mut name = output.file_name().unwrap_or_default().to_owned();
+                name.push(format!("-{number}"));
+                output.with_file_name(name)
+            };
+            let candidates = std::iter::once(output.to_owned()).chain((2..=u32::MAX).map(numbered));
+            candidates
+                .into_iter()
+                .find(|path| !is_taken(path))
+                .ok_or_else(|| ExportError::Exists { path: output.to_owned() }.into())
+        }
+    }
+}
+
+/// The dataset to measure on, through the model's own tokenizer or normalization; refused when the model cannot read
+/// it.
 fn fitting_dataset(
-    card: &ModelCard,
+    checkpoint: &Checkpoint,
     data: Option<&DatasetSpec>,
-    shelf: &mut Shelf,
+    shelf: &Shelf,
     watch: Watch<'_>,
 ) -> Result<Arc<Dataset>, SessionError> {
-    let dataset = shelf.dataset(data.unwrap_or(&card.data), watch)?;
-    let (wanted, found) = (card.model.data_shape(), dataset.shape());
-    if wanted == found {
-        return Ok(dataset);
-    }
-    Err(SessionError::Recipe {
+    let card = &checkpoint.card;
+    let spec = data.unwrap_or(&card.data);
+    let dataset = match &checkpoint.tokenizer_json {
+        Some(tokenizer) => shelf.dataset(&spec.with_tokenizer(tokenizer), watch)?,
+        None => shelf.dataset(spec, watch)?,
+    };
+    let misfit = |wanted: String, found: String| SessionError::Recipe {
         what: format!(
-            "the model reads {wanted:?}, {} has {found:?}; choose the dataset that it was trained on ({})",
+            "the model reads {wanted}, {} has {found}; choose the dataset that it was trained on ({})",
             dataset.name(),
             card.dataset_name
         ),
-    })
+    };
+    let (wanted, found) = (card.model.data_shape(), dataset.shape());
+    if wanted != found {
+        return Err(misfit(format!("{wanted:?}"), format!("{found:?}")));
+    }
+    match (&*dataset, &card.preprocessing) {
+        (Dataset::Images(images), Preprocessing::Images { mean, std, classes }) => {
+            if images.classes != *classes {
+                return Err(misfit(format!("the classes {classes:?}"), format!("{:?}", images.classes)));
+            }
+            if images.mean == *mean && images.std == *std {
+                return Ok(dataset);
+            }
+            Ok(Arc::new(dataset.with_normalization(mean, std)?))
+        }
+        (Dataset::Images(_) | Dataset::Text(_), _) => Ok(dataset),
+    }
 }
 
-/// Tokens per window: as many as the model was trained on; 1024 bound the memory of the logits.
+/// Tokens per window: as many as the model was trained on, at most 1024.
 fn window_len(card: &ModelCard) -> usize {
     card.sequence_length.or(card.model.max_positions()).unwrap_or(1).clamp(1, 1024)
 }
 
 fn batches(card: &ModelCard, dataset: &Arc<Dataset>) -> Result<BatchSource, SessionError> {
+    let batch_size = match card.model.data_shape() {
+        DataShape::Images { .. } => BATCH_SIZE,
+        DataShape::Text { vocab_size } => {
+            (MAX_LOGITS / window_len(card).saturating_mul(vocab_size).max(1)).clamp(1, BATCH_SIZE)
+        }
+    };
     let config = BatchConfig {
-        batch_size: BATCH_SIZE,
+        batch_size,
         sequence_length: window_len(card),
         augmentation: crate::data::Augmentation::default(),
         seed: 0,

@@ -22,6 +22,11 @@ pub enum RunStatus {
     Validating,
     /// Waiting for the user.
     Paused,
+    /// Done, but its last checkpoint could not be written: `Save` tries again, `Stop` gives up.
+    Unsaved {
+        /// Why.
+        why: String,
+    },
     /// Ended.
     Ended(StopReason),
 }
@@ -33,8 +38,12 @@ pub struct Savings {
     pub backward_examples: u64,
     /// Examples (or tokens) that vanilla would have sent through a backward pass in as many steps.
     pub vanilla_examples: u64,
-    /// Vanilla step time measured by the probe at the start of this run; `None` before it.
+    /// Vanilla step time: the mean of the newest full-backward steps, first the probe's at the start of the run, then
+    /// those of Warmup and Full, so that it follows the machine's load; `None` before the probe.
     pub vanilla_step_ms: Option<f64>,
+    /// What as many vanilla steps would have cost, each at the vanilla step time of its moment; `None` before the probe.
+    #[serde(default)]
+    pub vanilla_ms: Option<f64>,
     /// Time of the steps so far.
     pub measured_ms: f64,
     /// Steps so far.
@@ -51,7 +60,7 @@ impl Savings {
     /// Share of time saved against as many vanilla steps (negative: lost); `None` when not measured.
     #[must_use]
     pub fn time_share_saved(&self) -> Option<f64> {
-        let vanilla_ms = self.vanilla_step_ms? * self.num_steps as f64;
+        let vanilla_ms = self.vanilla_ms?;
         (vanilla_ms > 0.0).then(|| 1.0 - self.measured_ms / vanilla_ms)
     }
 }
@@ -123,8 +132,8 @@ pub struct RunSnapshot {
     pub savings: Savings,
     /// Memory planned.
     pub plan: Option<Arc<MemoryPlan>>,
-    /// Memory and load measured.
-    pub gauges: GaugeReading,
+    /// Memory and load measured; `None` while preparing.
+    pub gauges: Option<GaugeReading>,
     /// Seconds to go at the measured pace; `None` before there is one.
     pub seconds_left: Option<f64>,
 }

@@ -1,12 +1,13 @@
 //! The trainer thread: one run at a time, panics caught.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::outlet::Outlet;
+use super::worker::Shelf;
 use super::{EventKind, Failure, JobId, RunConfig, SessionError, StopReason, training};
 use crate::device::CancelFlag;
 use crate::models::ops;
@@ -34,6 +35,8 @@ pub(super) enum Control {
     Pause,
     Resume,
     Save,
+    /// The run's flag is set as well; this wakes a run that waits.
+    Stop,
 }
 
 /// Wakes of an idle thread, to deliver events that found the channel full.
@@ -47,7 +50,7 @@ pub(super) struct Inbox<'a> {
 }
 
 /// Body of the thread; returns when the engine's handle is gone.
-pub(super) fn run(runs: &Receiver<TrainerJob>, control: &Receiver<Control>, cache: &Path, mut outlet: Outlet) {
+pub(super) fn run(runs: &Receiver<TrainerJob>, control: &Receiver<Control>, shelf: &Shelf, mut outlet: Outlet) {
     loop {
         let asked = if outlet.has_waiting() {
             match runs.recv_timeout(IDLE_INTERVAL) {
@@ -68,7 +71,7 @@ pub(super) fn run(runs: &Receiver<TrainerJob>, control: &Receiver<Control>, cach
         while control.try_recv().is_ok() {}
         let TrainerJob { job, request, cancel } = asked;
         let inbox = Inbox { runs, control };
-        let result = catch_unwind(AssertUnwindSafe(|| training::run(job, request, &cancel, inbox, cache, &mut outlet)));
+        let result = catch_unwind(AssertUnwindSafe(|| training::run(job, request, &cancel, inbox, shelf, &mut outlet)));
         ops::release_scratch();
         match result {
             Ok(Ok(())) => {}
@@ -83,16 +86,12 @@ pub(super) fn run(runs: &Receiver<TrainerJob>, control: &Receiver<Control>, cach
 }
 
 fn reject(outlet: &mut Outlet, job: JobId, error: &SessionError) {
-    let plan = match error {
-        SessionError::Memory { plan } => Some((**plan).clone()),
-        _ => None,
-    };
+    if error.is_cancelled() {
+        outlet.end_run(job, &StopReason::User);
+        return outlet.send(job, EventKind::Cancelled);
+    }
     outlet.end_run(job, &StopReason::Failed(error.to_string()));
-    let kind = match error {
-        SessionError::Cancelled(_) => EventKind::Cancelled,
-        _ => EventKind::Rejected(Failure { message: error.to_string(), plan }),
-    };
-    outlet.send(job, kind);
+    outlet.send(job, EventKind::Rejected(Failure::of(error)));
 }
 
 /// The message of a caught panic.

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -35,10 +35,9 @@ pub(super) struct WorkerJob {
 pub(super) fn run(
     questions: &Receiver<WorkerJob>,
     snapshot: &ArcSwapOption<RunSnapshot>,
-    cache: PathBuf,
+    shelf: &Shelf,
     outlet: Outlet,
 ) {
-    let mut shelf = Shelf::new(cache);
     let outlet = Mutex::new(outlet);
     let send = |job, kind| {
         if let Ok(mut outlet) = outlet.lock() {
@@ -64,14 +63,11 @@ pub(super) fn run(
         let is_training = snapshot.load().as_ref().is_some_and(|run| !matches!(run.status, RunStatus::Ended(_)));
         let tell = |progress: Progress| send(job, EventKind::Progress(progress));
         let watch = Watch::new(&cancel, &tell);
-        let result = catch_unwind(AssertUnwindSafe(|| answer(command, is_training, &mut shelf, watch)));
+        let result = catch_unwind(AssertUnwindSafe(|| answer(command, is_training, shelf, watch)));
         let kind = match result {
             Ok(Ok(kind)) => kind,
             Ok(Err(error)) if error.is_cancelled() => EventKind::Cancelled,
-            Ok(Err(error)) => {
-                let plan = if let SessionError::Memory { plan } = &error { Some((**plan).clone()) } else { None };
-                EventKind::Rejected(Failure { message: error.to_string(), plan })
-            }
+            Ok(Err(error)) => EventKind::Rejected(Failure::of(&error)),
             Err(panic) => EventKind::Rejected(Failure {
                 message: format!("the engine failed on this: {}. Please report it", panic_message(panic.as_ref())),
                 plan: None,
@@ -81,37 +77,52 @@ pub(super) fn run(
     }
 }
 
-/// What the worker keeps between jobs.
+/// What the worker keeps between jobs, and the trainer clears: clones share it.
+#[derive(Debug, Clone)]
 pub(super) struct Shelf {
     pub(super) cache: PathBuf,
     /// The dataset asked for last.
-    dataset: Option<(DatasetSpec, Arc<Dataset>)>,
+    dataset: Arc<Mutex<Option<(DatasetSpec, Arc<Dataset>)>>>,
 }
 
 impl Shelf {
     /// Nothing loaded yet.
     pub(super) fn new(cache: PathBuf) -> Self {
-        Self { cache, dataset: None }
+        Self { cache, dataset: Arc::default() }
     }
 
     /// The dataset of `spec`, loaded unless it was the last one.
-    pub(super) fn dataset(&mut self, spec: &DatasetSpec, watch: Watch<'_>) -> Result<Arc<Dataset>, SessionError> {
-        if let Some((_, dataset)) = self.dataset.as_ref().filter(|(kept, _)| kept == spec) {
+    pub(super) fn dataset(&self, spec: &DatasetSpec, watch: Watch<'_>) -> Result<Arc<Dataset>, SessionError> {
+        if let Some((_, dataset)) = self.kept().as_ref().filter(|(kept, _)| kept == spec) {
             return Ok(Arc::clone(dataset));
         }
-        // The old one goes first, so that two never stand in memory.
-        self.dataset = None;
-        let dataset = Arc::new(data::load(spec, &self.cache, watch)?);
-        self.dataset = Some((spec.clone(), Arc::clone(&dataset)));
+        let dataset = self.load_anew(spec, watch)?;
+        *self.kept() = Some((spec.clone(), Arc::clone(&dataset)));
         Ok(dataset)
+    }
+
+    /// The dataset of `spec` as its files are now; the caller's alone, so that it goes when the caller does.
+    pub(super) fn load_anew(&self, spec: &DatasetSpec, watch: Watch<'_>) -> Result<Arc<Dataset>, SessionError> {
+        // The kept one goes first, so that two do not stand in memory.
+        *self.kept() = None;
+        Ok(Arc::new(data::load(spec, &self.cache, watch)?))
+    }
+
+    /// Forgets the dataset asked for last.
+    fn forget(&self) {
+        *self.kept() = None;
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<(DatasetSpec, Arc<Dataset>)>> {
+        self.dataset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn answer(command: Command, is_training: bool, shelf: &mut Shelf, watch: Watch<'_>) -> Result<EventKind, SessionError> {
+fn answer(command: Command, is_training: bool, shelf: &Shelf, watch: Watch<'_>) -> Result<EventKind, SessionError> {
     Ok(match command {
         Command::Inspect(_, spec) => {
             // Looked at anew, because files may have changed.
-            shelf.dataset = None;
+            shelf.forget();
             EventKind::Inspected(Arc::new(data::preview(&*shelf.dataset(&spec, watch)?, PREVIEW_IMAGES)))
         }
         Command::Plan(_, config) => {

@@ -158,11 +158,11 @@ pub fn character_tokenizer() -> String {
     )
 }
 
-/// GPT-2's kind: bytes in printable letters, one merge, and a token that ends documents.
-pub fn byte_level_tokenizer() -> String {
+/// GPT-2's kind: bytes in printable letters, one merge, and the token `end`, which ends documents.
+pub fn byte_level_tokenizer(end: &str) -> String {
     let mut vocab: BTreeMap<String, usize> =
         ('!'..='~').take(CHARACTERS.chars().count() - 3).enumerate().map(|(id, c)| (c.to_string(), id)).collect();
-    for text in ["Ġ", "AB", "<|endoftext|>"] {
+    for text in ["Ġ", "AB", end] {
         vocab.insert(text.to_owned(), vocab.len());
     }
     tokenizer(

@@ -103,7 +103,7 @@ fn gguf_has_the_names_types_and_vocabulary_of_llama_cpp() {
     let mut card = fixtures::card(&fixtures::llama(256, false));
     card.data = DatasetSpec::Text { path: "text".into(), tokenizer: TokenizerSpec::Gpt2 { folder: "bpe".into() } };
     write_checkpoint(&folder, &card, &fixtures::weights(&card.model));
-    std::fs::write(folder.join(TOKENIZER_FILE), fixtures::byte_level_tokenizer()).unwrap();
+    std::fs::write(folder.join(TOKENIZER_FILE), fixtures::byte_level_tokenizer("<|endoftext|>")).unwrap();
     let checkpoint = read_checkpoint(&folder).unwrap();
     let output = root.path().join("package");
     let target = TargetPreset::find("cpu-x86-64").unwrap();
@@ -125,6 +125,39 @@ fn gguf_has_the_names_types_and_vocabulary_of_llama_cpp() {
         .collect();
     let expected = [TensorType::Tq2_0, TensorType::Tq2_0, TensorType::F16, TensorType::F16, TensorType::F32];
     assert_eq!(kinds.iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), expected);
+}
+
+/// Every file of a package that names the token between documents names the one that training put there.
+#[test]
+fn the_end_of_a_document_is_the_same_everywhere() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("checkpoint");
+    let model = fixtures::gpt2(64);
+    let DataShape::Text { vocab_size } = model.data_shape() else { panic!("a language model") };
+    let last = vocab_size as u64 - 1;
+    write_checkpoint(&folder, &fixtures::card(&model), &fixtures::weights(&model));
+    for (number, end) in ["</s>", "<eos>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>"].into_iter().enumerate() {
+        std::fs::write(folder.join(TOKENIZER_FILE), fixtures::byte_level_tokenizer(end)).unwrap();
+        let output = root.path().join(number.to_string());
+        let target = TargetPreset::find("mobile").unwrap();
+        export_package(&read_checkpoint(&folder).unwrap(), &target, &output, None, unwatched!()).unwrap();
+        let read = |name: &str| -> serde_json::Value {
+            serde_json::from_slice(&std::fs::read(output.join(name)).unwrap()).unwrap()
+        };
+        for name in ["config.json", "generation_config.json"] {
+            let file = read(name);
+            assert_eq!(
+                (&file["bos_token_id"], &file["eos_token_id"]),
+                (&last.into(), &last.into()),
+                "{name} for {end}"
+            );
+        }
+        let file = read("tokenizer_config.json");
+        assert_eq!((&file["bos_token"], &file["eos_token"]), (&end.into(), &end.into()), "{end}");
+        let file = GgufFile::open(&output.join("model.gguf")).unwrap();
+        let found = file.metadata().get("tokenizer.ggml.eos_token_id").and_then(Value::as_u64);
+        assert_eq!(found, Some(last), "{end}");
+    }
 }
 
 #[test]

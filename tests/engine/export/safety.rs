@@ -1,11 +1,15 @@
 //! Nothing half written, nothing written over, nothing damaged accepted.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor};
 use foretrain_edge::Package;
-use foretrain_engine::device::{CancelFlag, Watch};
-use foretrain_engine::export::{ExportError, TargetPreset, export_package};
+use foretrain_engine::device::{CancelFlag, Progress, Watch};
+use foretrain_engine::export::{
+    ExportError, TargetPreset, check_new_file, export_package, quantize_for_target, write_quantized,
+};
+use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::unwatched;
 
 use crate::fixtures::{self, checkpoint, names};
@@ -29,7 +33,7 @@ fn a_cancelled_export_leaves_nothing() {
                 };
                 let watch = Watch::new(&cancel, &on_progress);
                 match export_package(&checkpoint, &target, &outputs.join("package"), None, watch) {
-                    Err(ExportError::Cancelled(_) | ExportError::Quant(_)) => {
+                    Err(ExportError::Cancelled(_)) => {
                         assert!(cancel.is_set());
                         assert!(!outputs.exists(), "{family} for {id} left {:?}", names(&outputs));
                         last = stop_at;
@@ -42,6 +46,63 @@ fn a_cancelled_export_leaves_nothing() {
             std::fs::remove_dir_all(&outputs).unwrap();
         }
     }
+}
+
+/// Cancelled while it writes or while it compares: a file that was not compared does not have its name.
+#[test]
+fn a_cancelled_quantization_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(&root.path().join("checkpoint"), &fixtures::cnn());
+    let weights = quantize_for_target(&checkpoint, &TargetPreset::for_scheme(QuantScheme::Int8), unwatched!()).unwrap();
+    let output = root.path().join("weights.safetensors");
+    let mut stages = Vec::new();
+    for stop_at in 0.. {
+        let (cancel, reports) = (CancelFlag::default(), Mutex::new(Vec::new()));
+        let on_progress = |progress: Progress| {
+            let mut reports = reports.lock().unwrap();
+            reports.push(progress.what);
+            if reports.len() > stop_at {
+                cancel.set();
+            }
+        };
+        let watch = Watch::new(&cancel, &on_progress);
+        match write_quantized(&weights, &checkpoint.card, &output, watch) {
+            Err(ExportError::Cancelled(_)) => assert_eq!(names(root.path()), ["checkpoint"], "stopped at {stop_at}"),
+            Err(other) => panic!("stopped at {stop_at}: {other}"),
+            Ok(()) => break,
+        }
+        stages.extend(reports.into_inner().unwrap().pop());
+    }
+    stages.dedup();
+    assert_eq!(stages, ["writing weights", "comparing weights"]);
+    assert_eq!(names(root.path()), ["checkpoint", "weights.safetensors"]);
+}
+
+#[test]
+fn quantized_weights_replace_nothing_and_create_no_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(&root.path().join("checkpoint"), &fixtures::mlp());
+    let weights = quantize_for_target(&checkpoint, &TargetPreset::for_scheme(QuantScheme::Int8), unwatched!()).unwrap();
+    std::fs::write(root.path().join("mine"), "mine").unwrap();
+    for (name, expected) in [
+        ("mine", "found an existing one"),
+        ("checkpoint", "found an existing folder"),
+        ("checkpoint/..", "found an existing folder"),
+        ("nowhere/..", "the name of a file"),
+        ("nowhere/file", "no such folder"),
+        ("mine/file", "a file in its place"),
+    ] {
+        let output = root.path().join(name);
+        let before = check_new_file(&output).unwrap_err();
+        let error = write_quantized(&weights, &checkpoint.card, &output, unwatched!()).unwrap_err();
+        assert!(matches!(before, ExportError::NewFile { .. }), "{name}: {before}");
+        assert_eq!(error.to_string(), before.to_string());
+        assert!(error.to_string().contains(expected), "{name}: {error}");
+    }
+    assert_eq!(std::fs::read_to_string(root.path().join("mine")).unwrap(), "mine");
+    assert_eq!(names(root.path()), ["checkpoint", "mine"]);
+    check_new_file(&root.path().join("new")).unwrap();
+    check_new_file("new".as_ref()).unwrap();
 }
 
 #[test]

@@ -1,22 +1,25 @@
 //! Lays out the comparison.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use egui::{Color32, Id, RichText, Sense, Stroke, Ui, WidgetInfo, vec2};
-use foretrain_engine::session::{Command, LoadedRun, RunSummary};
+use egui::{Color32, Id, Ui};
+use foretrain_engine::session::{Command, LoadedRun};
 
-use super::figures::{curves_csv, figures_csv};
+use super::list::{color_of, list_ui};
 use super::table::table_ui;
-use crate::plots::{CompareSeries, Curve, CurveStyle, PlotView, Readout, export_table, plot_card_ui};
+use super::toolbar::toolbar_ui;
+use crate::plots::{CompareSeries, Curve, CurveStyle, PlotAnswer, PlotView, Readout, Series, plot_card_ui};
 use crate::state::{CompareAxis, CompareLive, CompareSaved, Live, OpenedRun, Saved};
-use crate::theme::{Palette, font, palette, radius, space};
-use crate::views::{ViewCtx, empty_ui, job_ui, keep_runs_fresh, panes_ui, run_state};
-use crate::widgets::{Icon, Severity, card_ui, hint_ui, icon_button_ui, icon_text_button_ui, notice_ui, number};
+use crate::theme::{Palette, palette};
+use crate::views::{ViewCtx, empty_ui, job_ui, keep_runs_fresh, panes_ui};
+use crate::widgets::{card_ui, hint_ui};
 
-/// A run read back, with its color and curves.
+/// A run read back, with its color, curves and a name that is its own.
 struct Shown<'a> {
-    run: Arc<LoadedRun>,
+    run: &'a Arc<LoadedRun>,
+    name: String,
     color: Color32,
     series: &'a CompareSeries,
 }
@@ -24,7 +27,7 @@ struct Shown<'a> {
 /// Shows the screen.
 pub fn compare_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
     keep_runs_fresh(ctx, live);
-    open_chosen(ctx, saved, live);
+    open_chosen(ctx, &saved.compare, live);
     panes_ui(
         ui,
         "compare",
@@ -34,22 +37,22 @@ pub fn compare_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mu
     );
 }
 
-/// Asks for the runs chosen and not read yet, and lets go of the others.
-fn open_chosen(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live) {
+/// Asks for the runs chosen and not asked for yet, and lets go of the others.
+fn open_chosen(ctx: &ViewCtx<'_>, saved: &CompareSaved, live: &mut Live) {
     let Some(runs) = live.runs.answer() else { return };
     let opened = &mut live.compare.opened;
-    opened.retain(|folder, _| saved.compare.runs.contains(folder));
+    opened.retain(|folder, _| saved.runs.contains(folder));
     // Only runs of this folder: others may be gone.
-    for run in runs.iter().filter(|run| saved.compare.runs.contains(&run.folder)) {
+    for run in runs.iter().filter(|run| run.problem.is_none() && saved.runs.contains(&run.folder)) {
         let entry = opened.entry(run.folder.clone()).or_default();
-        let loaded = &mut entry.loaded;
-        if loaded.answer().is_none() && loaded.failure().is_none() && !loaded.is_waiting() {
-            loaded.ask(ctx, |job| Command::OpenRun(job, run.folder.clone()));
+        if !entry.is_asked {
+            entry.is_asked = true;
+            entry.loaded.ask(ctx, |job| Command::OpenRun(job, run.folder.clone()));
         }
     }
-    for OpenedRun { loaded, series } in opened.values_mut() {
+    for OpenedRun { loaded, series, .. } in opened.values_mut() {
         let Some(run) = loaded.answer() else { continue };
-        let (axis, smoothing) = (saved.compare.axis, saved.plots.smoothing);
+        let (axis, smoothing) = (saved.axis, saved.smoothing);
         let is_current = series.as_ref().is_some_and(|(a, s, _)| *a == axis && s.to_bits() == smoothing.to_bits());
         if !is_current {
             *series = Some((axis, smoothing, CompareSeries::of(&run.history, &run.validations, axis, smoothing)));
@@ -57,95 +60,9 @@ fn open_chosen(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live) {
     }
 }
 
-/// The color of a run: by its place among those chosen.
-fn color_of(p: &Palette, saved: &CompareSaved, folder: &PathBuf) -> Option<Color32> {
-    let index = saved.runs.iter().position(|chosen| chosen == folder)?;
-    p.series.get(index % p.series.len()).copied()
-}
-
-fn list_ui(ctx: &ViewCtx<'_>, saved: &mut CompareSaved, live: &mut Live, ui: &mut Ui) {
-    ui.horizontal(|ui| {
-        ui.heading("Runs");
-        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-            if icon_button_ui(ui, Icon::Refresh, "Read the runs again").clicked() {
-                live.runs_seen = None;
-                live.compare.opened.clear();
-            }
-            if !saved.runs.is_empty() && ui.button("Choose none").clicked() {
-                saved.runs.clear();
-            }
-        });
-    });
-    hint_ui(ui, &ctx.settings.runs_folder_path().display().to_string());
-    // Reading them again while they are shown need not move what is below.
-    if live.runs.answer().is_none() || live.runs.failure().is_some() {
-        job_ui(ctx, "Reading the runs", &mut live.runs, ui);
-    }
-    let runs = live.runs.answer().map_or(&[][..], Vec::as_slice);
-    if runs.is_empty() && !live.runs.is_waiting() {
-        notice_ui(
-            ui,
-            Severity::Info,
-            "No run here yet. Train one on the Run screen, or choose another folder in Settings.",
-            |_| {},
-        );
-    }
-    for run in runs {
-        let color = color_of(palette(ui), saved, &run.folder);
-        if run_row_ui(run, color, ui).clicked() && !saved.runs.remove(&run.folder) {
-            saved.runs.insert(run.folder.clone());
-        }
-    }
-}
-
-/// A run to choose: its figures in three lines, its color when chosen.
-fn run_row_ui(run: &RunSummary, color: Option<Color32>, ui: &mut Ui) -> egui::Response {
-    let p = palette(ui);
-    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 66.0), Sense::click());
-    let is_on = color.is_some();
-    response.widget_info(|| {
-        WidgetInfo::selected(egui::accesskit::Role::CheckBox, true, is_on, format!("Compare {}", run.name))
-    });
-    if !ui.is_rect_visible(rect) {
-        return response;
-    }
-    let fill = if is_on || response.hovered() { p.card } else { p.panel };
-    let border = match (response.has_focus(), color) {
-        (true, _) => p.accent,
-        (false, Some(color)) => color,
-        (false, None) => p.border,
-    };
-    let painter = ui.painter().with_clip_rect(rect);
-    painter.rect(rect, f32::from(radius::CARD), fill, Stroke::new(1.0, border), egui::StrokeKind::Inside);
-    let dot = rect.left_top() + vec2(16.0, 17.0);
-    match color {
-        Some(color) => painter.circle_filled(dot, 5.5, color),
-        None => painter.circle_stroke(dot, 5.0, Stroke::new(1.2, p.text_weak)),
-    };
-    let (state, state_color) = run_state(run, p);
-    let small = egui::FontId::proportional(font::SMALL);
-    let state =
-        painter.text(rect.right_top() + vec2(-10.0, 10.0), egui::Align2::RIGHT_TOP, state, small.clone(), state_color);
-    let mut names = painter.clone();
-    names.set_clip_rect(rect.with_max_x(state.left() - space::XS));
-    let at = |y: f32| rect.left_top() + vec2(30.0, y);
-    let body = egui::FontId::proportional(font::BODY);
-    names.text(at(8.0), egui::Align2::LEFT_TOP, &run.name, body, p.text_strong);
-    let about = format!("{} · {} · {}", run.dataset, run.model, run.tier);
-    painter.text(at(28.0), egui::Align2::LEFT_TOP, about, small.clone(), p.text_weak);
-    let mut figures = format!("step {} of {}", number::count(run.step), number::count(run.num_steps));
-    if let Some(loss) = run.validation_loss {
-        figures += &format!(" · loss {}", number::value(loss));
-    }
-    if let Some(accuracy) = run.validation_accuracy {
-        figures += &format!(" · {:.2}%", accuracy * 100.0);
-    }
-    painter.text(at(45.0), egui::Align2::LEFT_TOP, figures, small, p.text);
-    response.on_hover_text(run.folder.display().to_string())
-}
-
 fn comparison_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut CompareLive, ui: &mut Ui) {
-    let p = palette(ui);
+    let pane = ui.clip_rect();
+    reading_ui(ctx, &mut saved.compare, live, ui);
     if live.opened.is_empty() {
         empty_ui(
             ui,
@@ -154,85 +71,87 @@ fn comparison_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut CompareLive, u
         );
         return;
     }
-    for (folder, run) in &mut live.opened {
-        let name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        job_ui(ctx, &format!("Reading {name}"), &mut run.loaded, ui);
-    }
-    toolbar_ui(ctx, saved, live, ui);
-    let shown: Vec<Shown<'_>> = live
-        .opened
-        .iter()
-        .filter_map(|(folder, opened)| {
-            let color = color_of(p, &saved.compare, folder)?;
-            let series = opened.series.as_ref().map(|(_, _, series)| series)?;
-            Some(Shown { run: opened.loaded.answer()?.clone(), color, series })
-        })
-        .collect();
+    toolbar_ui(ctx, saved, live, pane, ui);
+    let shown = shown_of(&saved.compare, &live.opened, palette(ui));
     if shown.is_empty() {
         return;
     }
     card_ui(ui, "Final figures", |ui| {
-        let rows: Vec<_> = shown.iter().map(|shown| (Arc::clone(&shown.run), shown.color)).collect();
+        let rows: Vec<_> = shown.iter().map(|shown| (Arc::clone(shown.run), shown.color)).collect();
         table_ui(&rows, ui);
         hint_ui(
             ui,
             "Loss and accuracy are those of the last validation. Time saved is against the vanilla steps measured at each run's start; — was not measured.",
         );
     });
-    let axis = saved.compare.axis;
-    let x_end =
-        shown.iter().filter_map(|shown| shown.series.loss.last()).fold(1.0, |end: f64, (x, _)| end.max(x)) * 1.02;
-    let view = PlotView {
-        link: Id::unique(("compare-plots", axis == CompareAxis::Steps)),
-        x_name: if axis == CompareAxis::Steps { "steps" } else { "seconds" },
-        x_end,
-        cursor: live.cursor,
-        reset: std::mem::take(&mut live.reset_plots),
-    };
-    let is_log = saved.plots.is_log;
-    let plots = [
-        Overlay {
-            title: "Training loss",
-            unit: "nats, smoothed",
-            about: "Loss of each batch before its update, smoothed.",
-            height: 230.0,
-            is_log,
-            style: CurveStyle::Solid,
-            series: |series| &series.loss,
-        },
-        Overlay {
-            title: "Validation loss",
-            unit: "nats",
-            about: "Loss on the validation part.",
-            height: 200.0,
-            is_log,
-            style: CurveStyle::Solid,
-            series: |series| &series.validation_loss,
-        },
-        Overlay {
-            title: "Validation accuracy",
-            unit: "share",
-            about: "Share of right answers on the validation part.",
-            height: 180.0,
-            is_log: false,
-            style: CurveStyle::Solid,
-            series: |series| &series.validation_accuracy,
-        },
-        Overlay {
-            title: "Throughput",
-            unit: "examples or tokens a second, smoothed",
-            about: "Pace of the steps, batch preparation included.",
-            height: 160.0,
-            is_log: false,
-            style: CurveStyle::Solid,
-            series: |series| &series.throughput,
-        },
-    ];
-    let hovered = plots.iter().filter_map(|plot| plot.show(view, &shown, ui)).reduce(|first, _| first);
+    // A range of another axis, or one chosen for other curves, would show nothing.
+    let folders: Vec<PathBuf> = shown.iter().map(|shown| shown.run.folder.clone()).collect();
+    let now = Some((saved.compare.axis, folders));
+    let is_reset = std::mem::take(&mut live.reset_plots) || live.shown != now;
+    live.shown = now;
+    let view = PlotView { cursor: live.cursor, reset: is_reset, ..view_of(saved.compare.axis, &shown) };
+    let plots = overlays(saved.plots.is_log, saved.compare.smoothing > 0.0);
+    let answers: Vec<PlotAnswer> = plots.iter().filter_map(|plot| plot.show(view, &shown, ui)).collect();
+    live.in_view = answers.first().map(|answer| answer.range);
+    let hovered = answers.iter().find_map(|answer| answer.hovered);
     if hovered != live.cursor {
         live.cursor = hovered;
         ui.ctx().request_repaint();
     }
+}
+
+/// How reading goes. A run whose error was dismissed, or whose reading was cancelled, is no longer chosen.
+fn reading_ui(ctx: &ViewCtx<'_>, saved: &mut CompareSaved, live: &mut CompareLive, ui: &mut Ui) {
+    live.opened.retain(|folder, run| {
+        job_ui(ctx, &format!("Reading {}", name_of(folder)), &mut run.loaded, ui);
+        let loaded = &run.loaded;
+        let is_given_up = loaded.answer().is_none() && loaded.failure().is_none() && !loaded.is_waiting();
+        if is_given_up {
+            saved.runs.remove(folder);
+        }
+        !is_given_up
+    });
+}
+
+fn name_of(folder: &Path) -> String {
+    folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+/// The runs that have been read.
+fn shown_of<'a>(saved: &CompareSaved, opened: &'a BTreeMap<PathBuf, OpenedRun>, p: &Palette) -> Vec<Shown<'a>> {
+    let mut shown: Vec<Shown<'a>> = opened
+        .iter()
+        .filter_map(|(folder, opened)| {
+            let color = color_of(p, saved, folder)?;
+            let (_, _, series) = opened.series.as_ref()?;
+            let run = opened.loaded.answer()?;
+            Some(Shown { run, name: run.config.name.clone(), color, series })
+        })
+        .collect();
+    tell_apart(&mut shown, |run| run.config.tier.clone());
+    tell_apart(&mut shown, |run| name_of(&run.folder));
+    shown
+}
+
+/// Adds `more` to each name that stands for several runs.
+fn tell_apart(shown: &mut [Shown<'_>], more: impl Fn(&LoadedRun) -> String) {
+    let names: Vec<String> = shown.iter().map(|shown| shown.name.clone()).collect();
+    for shown in shown {
+        if names.iter().filter(|name| **name == shown.name).count() > 1 {
+            shown.name = format!("{} · {}", shown.name, more(shown.run));
+        }
+    }
+}
+
+/// What all plots share: one x axis, long enough for every run.
+fn view_of(axis: CompareAxis, shown: &[Shown<'_>]) -> PlotView {
+    let (link, x_name) = match axis {
+        CompareAxis::Steps => ("compare-steps", "steps"),
+        CompareAxis::Seconds => ("compare-seconds", "seconds"),
+    };
+    let ends = shown.iter().filter_map(|shown| shown.series.loss.last());
+    let x_end = ends.fold(1.0, |end: f64, (x, _)| end.max(x)) * 1.02;
+    PlotView { link: Id::unique(link), x_name, x_end, cursor: None, reset: false }
 }
 
 /// One plot with a curve per run.
@@ -242,18 +161,54 @@ struct Overlay {
     about: &'static str,
     height: f32,
     is_log: bool,
-    style: CurveStyle,
-    series: fn(&CompareSeries) -> &crate::plots::Series,
+    series: fn(&CompareSeries) -> &Series,
+}
+
+fn overlays(is_log: bool, is_smoothed: bool) -> [Overlay; 4] {
+    [
+        Overlay {
+            title: "Training loss",
+            unit: if is_smoothed { "nats, smoothed" } else { "nats" },
+            about: "Loss of each batch before its update.",
+            height: 230.0,
+            is_log,
+            series: |series| &series.loss,
+        },
+        Overlay {
+            title: "Validation loss",
+            unit: "nats",
+            about: "Loss on the validation part.",
+            height: 200.0,
+            is_log,
+            series: |series| &series.validation_loss,
+        },
+        Overlay {
+            title: "Validation accuracy",
+            unit: "share",
+            about: "Share of right answers on the validation part.",
+            height: 180.0,
+            is_log: false,
+            series: |series| &series.validation_accuracy,
+        },
+        Overlay {
+            title: "Throughput",
+            unit: if is_smoothed { "examples or tokens a second, smoothed" } else { "examples or tokens a second" },
+            about: "Pace of the steps, batch preparation included.",
+            height: 160.0,
+            is_log: false,
+            series: |series| &series.throughput,
+        },
+    ]
 }
 
 impl Overlay {
-    /// Shows it, unless no run has such values. Returns x under the pointer.
-    fn show(&self, view: PlotView, shown: &[Shown<'_>], ui: &mut Ui) -> Option<f64> {
+    /// Shows it, unless no run has such values.
+    fn show(&self, view: PlotView, shown: &[Shown<'_>], ui: &mut Ui) -> Option<PlotAnswer> {
         let curves: Vec<Curve<'_>> = shown
             .iter()
             .filter(|shown| !(self.series)(shown.series).is_empty())
             .map(|shown| {
-                let curve = Curve::new(&shown.run.config.name, shown.color, self.style, (self.series)(shown.series));
+                let curve = Curve::new(&shown.name, shown.color, CurveStyle::Solid, (self.series)(shown.series));
                 // Runs have their values at different x.
                 Curve { reach: f64::INFINITY, ..curve }
             })
@@ -262,37 +217,6 @@ impl Overlay {
             return None;
         }
         let Self { title, unit, about, height, is_log, .. } = *self;
-        plot_card_ui(ui, view, Readout { title, unit, about, limit: None, is_log, height }, &curves, |_| {}).hovered
-    }
-}
-
-fn toolbar_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut CompareLive, ui: &mut Ui) {
-    let p = palette(ui);
-    let runs: Vec<Arc<LoadedRun>> = live.opened.values().filter_map(|run| run.loaded.answer().cloned()).collect();
-    ui.horizontal(|ui| {
-        let label = ui.label(RichText::new("Over").color(p.text_weak));
-        for (axis, text) in [(CompareAxis::Steps, "Steps"), (CompareAxis::Seconds, "Seconds in steps")] {
-            ui.selectable_value(&mut saved.compare.axis, axis, text).labelled_by(label.id);
-        }
-        ui.add_space(space::SM);
-        ui.checkbox(&mut saved.plots.is_log, "Log scale").on_hover_text("Losses on a logarithmic axis");
-        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-            if icon_button_ui(ui, Icon::Reset, "Show everything again").clicked() {
-                live.reset_plots = true;
-            }
-            let folder = ctx.settings.runs_folder_path();
-            if icon_text_button_ui(ui, Icon::Table, "Curves as CSV").clicked() {
-                let runs = runs.clone();
-                live.export = Some(export_table(ui.ctx(), &folder, "comparison-curves", move || curves_csv(&runs)));
-            }
-            if icon_text_button_ui(ui, Icon::Table, "Figures as CSV").clicked() {
-                live.export = Some(export_table(ui.ctx(), &folder, "comparison", move || figures_csv(&runs)));
-            }
-        });
-    });
-    match live.export.as_ref().and_then(|slot| slot.result()) {
-        Some(Ok(path)) => notice_ui(ui, Severity::Good, &format!("Saved {}", path.display()), |_| {}),
-        Some(Err(message)) => notice_ui(ui, Severity::Error, message, |_| {}),
-        None => {}
+        Some(plot_card_ui(ui, view, Readout { title, unit, about, limit: None, is_log, height }, &curves, |_| {}))
     }
 }

@@ -1,129 +1,104 @@
 //! The plots over steps, all on one x axis.
 
-use egui::{CursorIcon, Id, RichText, ScrollArea, Sense, Slider, Ui, WidgetInfo, vec2};
+use std::sync::Arc;
+
+use egui::{CursorIcon, Id, RichText, ScrollArea, Sense, Ui, WidgetInfo, vec2};
 use foretrain_engine::session::{RunSnapshot, RunStatus, StopReason};
 
+use super::log::last_checkpoint;
+use super::starting::starting_ui;
+use super::toolbar::toolbar_ui;
 use crate::plots::{
-    PlotAnswer, PlotKind, PlotView, Readout, curves_of, export_csv, export_png, phase_strip_ui, plot_card_ui,
+    PlotAnswer, PlotKind, PlotView, Readout, StripView, curves_of, export_csv, phase_strip_room_ui, phase_strip_ui,
+    plot_card_ui,
 };
 use crate::state::{Live, RunLive, Saved};
-use crate::theme::{Palette, font, palette, phase_color, phase_label, space};
+use crate::theme::{palette, space};
 use crate::views::ViewCtx;
-use crate::widgets::{Icon, Severity, chip_ui, icon_button_ui, notice_ui, swatch_ui};
+use crate::widgets::{Icon, Severity, icon_button_ui, notice_ui};
 
-/// Two columns of small plots from this width on.
-const TWO_COLUMNS: f32 = 620.0;
+/// Two columns of small plots from this width on: a legend of three curves fits into one line of each.
+const TWO_COLUMNS: f32 = 740.0;
+/// Height of the strip of phases.
+const STRIP: f32 = 18.0;
+/// What a plot's card takes beside the plot: two lines of legend, in a narrow one three.
+const CARD_REST: f32 = 80.0;
 
-/// Shows the toolbar and the plots.
-pub fn charts_ui(ctx: &ViewCtx<'_>, run: &RunSnapshot, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
+/// Shows the toolbar, the strip of phases and the plots.
+pub fn charts_ui(ctx: &ViewCtx<'_>, run: &Arc<RunSnapshot>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
     let area = ui.max_rect();
-    toolbar_ui(run, saved, live, area, ui);
+    toolbar_ui(run, saved, &mut live.run, area, ui);
     ui.add_space(space::XS);
+    let strip = phase_strip_room_ui(ui, STRIP);
     note_ui(run, live, ui);
-    ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+    if live.start.is_waiting() && ctx.active_run().is_none() {
+        // The run that starts has nothing to show yet; below is the one before it.
+        starting_ui(ctx, live, ui);
+    }
+    let room = ui.available_height();
+    let view = ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         if live.run.series.is_empty() {
-            waiting_ui(ctx, run, ui);
+            waiting_ui(ctx, run, live, ui);
+            None
         } else {
-            plots_ui(run, saved, &mut live.run, ui);
+            plots_ui(run, saved, &mut live.run, room, ui)
         }
     });
+    live.run.in_view = view.inner.map(|strip| strip.range);
+    let whole = StripView { range: (0.0, x_end(&live.run)), pixels: None, cursor: live.run.cursor };
+    phase_strip_ui(ui, strip, &live.run.series.phases, view.inner.unwrap_or(whole));
 }
 
-fn waiting_ui(ctx: &ViewCtx<'_>, run: &RunSnapshot, ui: &mut Ui) {
-    let p = palette(ui);
+/// In place of the plots, before the first step.
+fn waiting_ui(ctx: &ViewCtx<'_>, run: &RunSnapshot, live: &mut Live, ui: &mut Ui) {
+    let text = match &run.status {
+        RunStatus::Preparing { .. } => return starting_ui(ctx, live, ui),
+        RunStatus::Training | RunStatus::Validating | RunStatus::Paused | RunStatus::Unsaved { .. } => "First steps…",
+        RunStatus::Ended(_) => "This run ended before its first step.",
+    };
     ui.add_space(space::XL);
-    ui.vertical_centered(|ui| {
-        if ctx.active_run().is_some() {
-            let what = match &run.status {
-                RunStatus::Preparing { what } => what.as_str(),
-                RunStatus::Training | RunStatus::Validating | RunStatus::Paused | RunStatus::Ended(_) => "first steps",
-            };
-            ui.label(RichText::new(what).color(p.text_weak));
-        } else {
-            ui.label(RichText::new("This run ended before its first step.").color(p.text_weak));
-        }
-    });
+    ui.vertical_centered(|ui| ui.label(RichText::new(text).color(palette(ui).text_weak)));
 }
 
-fn toolbar_ui(run: &RunSnapshot, saved: &mut Saved, live: &mut Live, area: egui::Rect, ui: &mut Ui) {
-    let p = palette(ui);
-    ui.horizontal_wrapped(|ui| {
-        ui.spacing_mut().item_spacing = vec2(space::XS, space::XS);
-        for kind in PlotKind::ALL {
-            let is_on = saved.plots.shown.contains(&kind);
-            if chip_ui(ui, kind.title(), None, is_on).on_hover_text(kind.about()).clicked() {
-                if is_on {
-                    saved.plots.shown.remove(&kind);
-                } else {
-                    saved.plots.shown.insert(kind);
-                }
-            }
-        }
-    });
-    ui.add_space(space::XS);
-    ui.horizontal(|ui| {
-        ui.spacing_mut().item_spacing.x = space::SM;
-        let label = ui.label(RichText::new("Smoothing").color(p.text_weak));
-        ui.spacing_mut().slider_width = 110.0;
-        // Squeezed towards 1, where a step of the slider should change little.
-        let mut position = smoothing_position(saved.plots.smoothing);
-        let slider = Slider::new(&mut position, 0.0..=1.0).show_value(false);
-        let slider = ui.add(slider).labelled_by(label.id);
-        let text = if saved.plots.smoothing == 0.0 {
-            "off".to_owned()
-        } else {
-            format!("over about {:.0} steps", 1.0 / (1.0 - saved.plots.smoothing))
-        };
-        if slider.on_hover_text(&text).changed() {
-            saved.plots.smoothing = smoothing_at(position);
-        }
-        ui.label(RichText::new(text).size(font::SMALL).color(p.text_weak));
-        ui.add_space(space::SM);
-        ui.checkbox(&mut saved.plots.is_log, "Log scale").on_hover_text("Loss on a logarithmic axis");
-        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-            ui.spacing_mut().item_spacing.x = 2.0;
-            if icon_button_ui(ui, Icon::Reset, "Show all steps (Ctrl+0)").clicked() {
-                live.run.reset_plots = true;
-            }
-            ui.add_enabled_ui(run.folder.is_some(), |ui| {
-                if icon_button_ui(ui, Icon::Image, "Save a picture of the plots").clicked()
-                    && let Some(folder) = &run.folder
-                {
-                    live.run.export = Some(export_png(ui.ctx(), &folder.join("plots"), area));
-                }
-            });
-            ui.add_space(space::SM);
-            phase_key_ui(p, ui);
-        });
-    });
+/// The x axis ends a little after the last step.
+fn x_end(live: &RunLive) -> f64 {
+    (live.series.last_step().max(1.0) * 1.02).ceil()
 }
 
-fn phase_key_ui(p: &Palette, ui: &mut Ui) {
-    use foretrain_engine::hybrid::Phase;
-    if ui.available_width() < 260.0 {
-        return;
-    }
-    ui.spacing_mut().item_spacing.x = 5.0;
-    for phase in [Phase::Correct, Phase::Predict, Phase::Full, Phase::Warmup] {
-        ui.label(RichText::new(phase_label(phase)).size(font::SMALL).color(p.text_weak));
-        swatch_ui(ui, phase_color(p, phase));
-        ui.add_space(3.0);
-    }
-}
-
-/// Slider position of a smoothing weight: the number of steps it reaches back, on a log scale up to 1000.
-fn smoothing_position(smoothing: f32) -> f32 {
-    ((1.0 / (1.0 - smoothing.clamp(0.0, 0.999))).log10() / 3.0).clamp(0.0, 1.0)
-}
-
-fn smoothing_at(position: f32) -> f32 {
-    if position < 0.01 { 0.0 } else { 1.0 - 10f32.powf(-3.0 * position) }
-}
-
-/// How an export went, and how the run ended when that was not the user's wish.
+/// How an export went, what keeps the run from ending, and how it ended when that was not the user's wish.
 fn note_ui(run: &RunSnapshot, live: &mut Live, ui: &mut Ui) {
+    export_note_ui(&mut live.run, ui);
+    let shown_already = live.start.failure().map(|failure| failure.message.as_str());
+    match &run.status {
+        RunStatus::Unsaved { why } => unsaved_ui(run, why, ui),
+        RunStatus::Ended(StopReason::Diverged) => note_of(
+            ui,
+            "The run diverged and was ended with its last good weights. Try a lower learning rate, or the conservative \
+             tier.",
+        ),
+        RunStatus::Ended(StopReason::Failed(message)) if shown_already != Some(message.as_str()) => {
+            note_of(ui, message);
+        }
+        RunStatus::Ended(StopReason::Crashed(message)) => note_of(
+            ui,
+            &format!("The engine crashed: {message}. The run can go on from its last checkpoint: Resume a run."),
+        ),
+        RunStatus::Ended(StopReason::Finished | StopReason::User | StopReason::Failed(_))
+        | RunStatus::Preparing { .. }
+        | RunStatus::Training
+        | RunStatus::Validating
+        | RunStatus::Paused => {}
+    }
+}
+
+fn note_of(ui: &mut Ui, message: &str) {
+    notice_ui(ui, Severity::Error, message, |_| {});
+    ui.add_space(space::SM);
+}
+
+fn export_note_ui(live: &mut RunLive, ui: &mut Ui) {
     let mut is_dismissed = false;
-    match live.run.export.as_ref().and_then(|slot| slot.result()) {
+    match live.export.as_ref().and_then(|slot| slot.result()) {
         Some(Ok(path)) => notice_ui(ui, Severity::Good, &format!("Saved {}", path.display()), |ui| {
             ui.horizontal(|ui| {
                 if ui.small_button("Copy path").clicked() {
@@ -138,51 +113,51 @@ fn note_ui(run: &RunSnapshot, live: &mut Live, ui: &mut Ui) {
         None => {}
     }
     if is_dismissed {
-        live.run.export = None;
+        live.export = None;
     }
-    let RunStatus::Ended(reason) = &run.status else { return };
-    match reason {
-        StopReason::Finished | StopReason::User => return,
-        StopReason::Diverged => notice_ui(
-            ui,
-            Severity::Error,
-            "The run diverged and was ended with its last good weights. Try a lower learning rate, or the conservative tier.",
-            |_| {},
-        ),
-        StopReason::Failed(message) => notice_ui(ui, Severity::Error, message, |_| {}),
-        StopReason::Crashed(message) => notice_ui(
-            ui,
-            Severity::Error,
-            &format!("The engine crashed: {message}. The run can go on from its last checkpoint: Resume a run."),
-            |_| {},
-        ),
-    }
-    ui.add_space(space::SM);
 }
 
-fn plots_ui(run: &RunSnapshot, saved: &mut Saved, live: &mut RunLive, ui: &mut Ui) {
-    let x_end = (live.series.last_step().max(1.0) * 1.02).ceil();
+/// The run is done, and its end is not on disk.
+fn unsaved_ui(run: &RunSnapshot, why: &str, ui: &mut Ui) {
+    let last = last_checkpoint(run);
+    let message = format!(
+        "The end of this run could not be saved: {why}. Save tries again; Stop gives up what came after the last \
+         checkpoint ({last})."
+    );
+    note_of(ui, &message);
+}
+
+/// Shows the plots; returns what the strip of phases shows with them, when there are any.
+fn plots_ui(
+    run: &Arc<RunSnapshot>,
+    saved: &mut Saved,
+    live: &mut RunLive,
+    room: f32,
+    ui: &mut Ui,
+) -> Option<StripView> {
     let view = PlotView {
         link: Id::unique("run-plots"),
         x_name: "steps",
-        x_end,
+        x_end: x_end(live),
         cursor: live.cursor,
         reset: std::mem::take(&mut live.reset_plots),
     };
+    let heights = Heights { loss: (room - CARD_REST).clamp(96.0, 260.0), small: 128.0 };
+    let mut strip: Option<StripView> = None;
     let mut hovered = None;
-    let mut show = |kind: PlotKind, saved: &mut Saved, live: &mut RunLive, ui: &mut Ui| -> PlotAnswer {
-        let answer = plot_ui(kind, run, view, saved, live, ui);
+    let mut show = |kind: PlotKind, saved: &mut Saved, live: &mut RunLive, ui: &mut Ui| {
+        let answer = plot_ui(kind, run, view, heights.of(kind, saved), saved, live, ui);
         hovered = hovered.or(answer.hovered);
-        answer
+        // Loss is as wide as the strip; the others may be half as wide, with the same steps in view.
+        let pixels = (kind == PlotKind::Loss).then_some(answer.pixels);
+        strip = strip.or(Some(StripView { range: answer.range, pixels, cursor: view.cursor }));
     };
     let shown: Vec<PlotKind> = PlotKind::ALL.into_iter().filter(|kind| saved.plots.shown.contains(kind)).collect();
     let (large, small): (Vec<_>, Vec<_>) = shown.into_iter().partition(|kind| *kind == PlotKind::Loss);
     ui.spacing_mut().item_spacing.y = 2.0;
     for kind in large {
-        let answer = show(kind, saved, live, ui);
-        ui.add_space(2.0);
-        phase_strip_ui(ui, &live.series.phases, answer.range, answer.pixels, 18.0, view.cursor);
-        grip_ui(&[kind], saved, ui);
+        show(kind, saved, live, ui);
+        grip_ui(&[kind], heights, saved, ui);
     }
     let columns = if ui.available_width() >= TWO_COLUMNS { 2 } else { 1 };
     for row in small.chunks(columns) {
@@ -191,9 +166,9 @@ fn plots_ui(run: &RunSnapshot, saved: &mut Saved, live: &mut RunLive, ui: &mut U
                 show(*kind, saved, live, cell);
             }
         });
-        grip_ui(row, saved, ui);
+        grip_ui(row, heights, saved, ui);
     }
-    if small.is_empty() && !saved.plots.shown.contains(&PlotKind::Loss) {
+    if strip.is_none() {
         ui.label("No plot is chosen. Choose some above.");
     }
     if hovered != live.cursor {
@@ -201,17 +176,30 @@ fn plots_ui(run: &RunSnapshot, saved: &mut Saved, live: &mut RunLive, ui: &mut U
         // The others show the cursor and its values in the next frame.
         ui.ctx().request_repaint();
     }
+    strip
 }
 
-fn height_of(kind: PlotKind, saved: &Saved) -> f32 {
-    let default = if kind == PlotKind::Loss { 260.0 } else { 128.0 };
-    saved.plots.heights.get(&kind).copied().unwrap_or(default)
+/// Heights of plots that the user did not change.
+#[derive(Debug, Clone, Copy)]
+struct Heights {
+    /// Of the loss: whole in view, as far as the window allows.
+    loss: f32,
+    /// Of all others.
+    small: f32,
+}
+
+impl Heights {
+    fn of(self, kind: PlotKind, saved: &Saved) -> f32 {
+        let default = if kind == PlotKind::Loss { self.loss } else { self.small };
+        saved.plots.heights.get(&kind).copied().unwrap_or(default)
+    }
 }
 
 fn plot_ui(
     kind: PlotKind,
-    run: &RunSnapshot,
+    run: &Arc<RunSnapshot>,
     view: PlotView,
+    height: f32,
     saved: &Saved,
     live: &mut RunLive,
     ui: &mut Ui,
@@ -224,7 +212,7 @@ fn plot_ui(
         about: kind.about(),
         limit: kind.limit(),
         is_log: kind == PlotKind::Loss && saved.plots.is_log,
-        height: height_of(kind, saved),
+        height,
     };
     let mut is_export_asked = false;
     let curves = curves_of(kind, &live.series, p, is_smoothed);
@@ -235,13 +223,13 @@ fn plot_ui(
         });
     });
     if is_export_asked && let Some(folder) = &run.folder {
-        live.export = Some(export_csv(ui.ctx(), &folder.join("plots"), kind, &live.series));
+        live.export = Some(export_csv(ui.ctx(), &folder.join("plots"), kind, run));
     }
     answer
 }
 
 /// A handle under a row of plots that changes their height.
-fn grip_ui(kinds: &[PlotKind], saved: &mut Saved, ui: &mut Ui) {
+fn grip_ui(kinds: &[PlotKind], heights: Heights, saved: &mut Saved, ui: &mut Ui) {
     let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 8.0), Sense::drag());
     let response = response.on_hover_and_drag_cursor(CursorIcon::ResizeVertical);
     let title = kinds.first().map_or("", |kind| kind.title());
@@ -254,21 +242,8 @@ fn grip_ui(kinds: &[PlotKind], saved: &mut Saved, ui: &mut Ui) {
     if response.dragged() {
         let by = response.drag_delta().y;
         for kind in kinds {
-            let height = (height_of(*kind, saved) + by).clamp(70.0, 900.0);
+            let height = (heights.of(*kind, saved) + by).clamp(70.0, 900.0);
             saved.plots.heights.insert(*kind, height);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slider_and_smoothing_agree() {
-        for smoothing in [0.0, 0.5, 0.9, 0.99, 0.999] {
-            let back = smoothing_at(smoothing_position(smoothing));
-            assert!((back - smoothing).abs() < 1e-3, "{smoothing} became {back}");
         }
     }
 }

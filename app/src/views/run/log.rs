@@ -1,35 +1,56 @@
 //! The event log: what happened, and why.
 
-use egui::{Color32, RichText, ScrollArea, TextEdit, Ui};
+use egui::{Align, Color32, Layout, RichText, ScrollArea, TextEdit, Ui};
 use foretrain_engine::hybrid::{DivergenceKind, HybridEvent, Recovery};
-use foretrain_engine::session::{LogEntry, LogKind, StopReason};
+use foretrain_engine::session::{LogEntry, LogKind, RunSnapshot, StopReason};
+use jiff::tz::TimeZone;
 
 use crate::state::{Live, LogFilter};
-use crate::theme::{Palette, font, palette, phase_color, phase_label, space};
+use crate::theme::{Palette, font, palette, phase_label, phase_text, space};
 use crate::views::ViewCtx;
 use crate::widgets::{Icon, chip_ui, icon_button_ui, number};
+
+/// Height of an entry.
+const ROW: f32 = font::MONO + 6.0;
+/// Filters stand beside their title from this width on.
+const ONE_LINE: f32 = 330.0;
 
 /// Shows the log.
 pub fn log_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
     let p = palette(ui);
     let entries = ctx.snapshot.as_ref().map_or(&[][..], |run| &run.log);
+    filters_ui(entries, live, ui);
+    ui.add_space(2.0);
+    let rows: Vec<&LogEntry> = shown(entries, live).collect();
+    egui::Frame::new().fill(p.inset).corner_radius(6).inner_margin(egui::Margin::symmetric(8, 4)).show(ui, |ui| {
+        ui.spacing_mut().item_spacing.y = 0.0;
+        if rows.is_empty() {
+            let text = if entries.is_empty() { "Nothing happened yet." } else { "No event matches." };
+            ui.add_space(space::XS);
+            ui.label(RichText::new(text).size(font::SMALL).color(p.text_weak));
+        }
+        ScrollArea::vertical().auto_shrink(false).stick_to_bottom(true).show_rows(ui, ROW, rows.len(), |ui, range| {
+            for entry in rows.get(range).unwrap_or_default() {
+                row_ui(ui, p, entry, &live.machine.zone);
+            }
+        });
+    });
+}
+
+/// Which entries to show, and a button to copy them.
+fn filters_ui(entries: &[LogEntry], live: &mut Live, ui: &mut Ui) {
+    let p = palette(ui);
+    let is_one_line = ui.available_width() >= ONE_LINE;
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = space::XS;
         ui.label(RichText::new("Events").strong().color(p.text_strong));
         ui.add_space(space::SM);
-        for (filter, label) in [
-            (LogFilter::All, "All"),
-            (LogFilter::Phases, "Phases"),
-            (LogFilter::Warnings, "Warnings"),
-            (LogFilter::Saves, "Saves"),
-        ] {
-            if chip_ui(ui, label, None, live.run.log_filter == filter).clicked() {
-                live.run.log_filter = filter;
-            }
+        if is_one_line {
+            kinds_ui(live, ui);
         }
-        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             if icon_button_ui(ui, Icon::Copy, "Copy the events shown").clicked() {
-                let lines: Vec<String> = shown(entries, live).map(line_of).collect();
+                let lines: Vec<String> = shown(entries, live).map(|entry| line_of(entry, &live.machine.zone)).collect();
                 ui.ctx().copy_text(lines.join("\n"));
             }
             let width = ui.available_width().min(160.0);
@@ -40,27 +61,31 @@ pub fn log_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
             }
         });
     });
-    ui.add_space(2.0);
-    let rows: Vec<&LogEntry> = shown(entries, live).collect();
-    egui::Frame::new().fill(p.inset).corner_radius(6).inner_margin(egui::Margin::symmetric(8, 4)).show(ui, |ui| {
-        let height = font::MONO + 6.0;
-        ui.spacing_mut().item_spacing.y = 0.0;
-        if rows.is_empty() {
-            let text = if entries.is_empty() { "Nothing happened yet." } else { "No event matches." };
-            ui.add_space(space::XS);
-            ui.label(RichText::new(text).size(font::SMALL).color(p.text_weak));
+    if !is_one_line {
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing.x = space::XS;
+            kinds_ui(live, ui);
+        });
+    }
+}
+
+fn kinds_ui(live: &mut Live, ui: &mut Ui) {
+    for (filter, label) in [
+        (LogFilter::All, "All"),
+        (LogFilter::Phases, "Phases"),
+        (LogFilter::Warnings, "Warnings"),
+        (LogFilter::Saves, "Saves"),
+    ] {
+        if chip_ui(ui, label, None, live.run.log_filter == filter).clicked() {
+            live.run.log_filter = filter;
         }
-        ScrollArea::vertical().auto_shrink(false).stick_to_bottom(true).show_rows(
-            ui,
-            height,
-            rows.len(),
-            |ui, range| {
-                for entry in rows.get(range).unwrap_or_default() {
-                    row_ui(ui, p, entry, height);
-                }
-            },
-        );
-    });
+    }
+}
+
+/// The newest checkpoint in words: "step 800", "none yet".
+pub(in crate::views) fn last_checkpoint(run: &RunSnapshot) -> String {
+    let saved = run.log.iter().rev().find(|entry| matches!(entry.kind, LogKind::Saved(_)));
+    saved.map_or_else(|| "none yet".to_owned(), |entry| format!("step {}", number::count(entry.step)))
 }
 
 fn shown<'a>(entries: &'a [LogEntry], live: &'a Live) -> impl Iterator<Item = &'a LogEntry> {
@@ -74,31 +99,28 @@ fn shown<'a>(entries: &'a [LogEntry], live: &'a Live) -> impl Iterator<Item = &'
             }
             LogFilter::Saves => matches!(entry.kind, LogKind::Saved(_)),
         };
-        matches_kind && (search.is_empty() || line_of(entry).to_lowercase().contains(&search))
+        let matches_text = || line_of(entry, &live.machine.zone).to_lowercase().contains(&search);
+        matches_kind && (search.is_empty() || matches_text())
     })
 }
 
-fn row_ui(ui: &mut Ui, p: &Palette, entry: &LogEntry, height: f32) {
+fn row_ui(ui: &mut Ui, p: &Palette, entry: &LogEntry, zone: &TimeZone) {
     let (tag, color) = tag_of(&entry.kind, p);
     let text = text_of(&entry.kind);
-    ui.allocate_ui_with_layout(
-        egui::vec2(ui.available_width(), height),
-        egui::Layout::left_to_right(egui::Align::Center),
-        |ui| {
-            ui.spacing_mut().item_spacing.x = space::SM;
-            let mono = |text: String, color: Color32| RichText::new(text).monospace().size(font::SMALL).color(color);
-            ui.label(mono(number::clock(entry.unix_ms), p.text_weak));
-            ui.label(mono(format!("{:>7}", number::count(entry.step)), p.text_weak));
-            ui.label(RichText::new(format!("{tag:<9}")).monospace().size(font::SMALL).color(color));
-            let label = egui::Label::new(RichText::new(&text).size(font::SMALL + 0.5).color(p.text)).truncate();
-            ui.add(label).on_hover_text(&text);
-        },
-    );
+    ui.allocate_ui_with_layout(egui::vec2(ui.available_width(), ROW), Layout::left_to_right(Align::Center), |ui| {
+        ui.spacing_mut().item_spacing.x = space::SM;
+        let mono = |text: String, color: Color32| RichText::new(text).monospace().size(font::SMALL).color(color);
+        ui.label(mono(number::clock(entry.unix_ms, zone), p.text_weak));
+        ui.label(mono(format!("{:>7}", number::count(entry.step)), p.text_weak));
+        ui.label(RichText::new(format!("{tag:<9}")).monospace().size(font::SMALL).color(color));
+        let label = egui::Label::new(RichText::new(&text).size(font::SMALL + 0.5).color(p.text)).truncate();
+        ui.add(label).on_hover_text(&text);
+    });
 }
 
 fn tag_of(kind: &LogKind, p: &Palette) -> (&'static str, Color32) {
     match kind {
-        LogKind::Hybrid(HybridEvent::Phase { to, .. }) => (phase_label(*to), phase_color(p, *to)),
+        LogKind::Hybrid(HybridEvent::Phase { to, .. }) => (phase_label(*to), phase_text(p, *to)),
         LogKind::Hybrid(HybridEvent::Diverged { .. }) => ("Diverged", p.bad),
         LogKind::Started { .. } => ("Started", p.good),
         LogKind::Saved(_) => ("Saved", p.text_weak),
@@ -118,7 +140,7 @@ fn text_of(kind: &LogKind) -> String {
         LogKind::Hybrid(HybridEvent::Phase { from, to, why }) => {
             format!("{} to {}: {why}", phase_label(*from), phase_label(*to))
         }
-        LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery }) => {
+        LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery, restored_step }) => {
             let what = match divergence.kind {
                 DivergenceKind::NotFinite => "NaN or infinity".to_owned(),
                 DivergenceKind::LossSpike => limits("loss spike", divergence.value, divergence.limit),
@@ -129,10 +151,11 @@ fn text_of(kind: &LogKind) -> String {
             let answer = match recovery {
                 Recovery::BackToFull => "back to Full",
                 Recovery::CutLearningRate => "learning rate halved",
-                Recovery::Restore => "last good weights restored",
-                Recovery::Stop => "run ended",
+                Recovery::Restore => "learning rate cut to a quarter, last good weights restored",
+                Recovery::Stop => "run ended with the last good weights",
             };
-            format!("{what}; {answer}")
+            let back = |step: &u64| format!(" (of step {})", number::count(*step));
+            format!("{what}; {answer}{}", restored_step.as_ref().map_or_else(String::new, back))
         }
         LogKind::Started { step: 0 } => "New run".to_owned(),
         LogKind::Started { step } => format!("Went on after step {}", number::count(*step)),
@@ -156,7 +179,7 @@ fn limits(what: &str, value: f32, limit: f32) -> String {
     format!("{what} ({} against a limit of {})", number::value(value.into()), number::value(limit.into()))
 }
 
-fn line_of(entry: &LogEntry) -> String {
+fn line_of(entry: &LogEntry, zone: &TimeZone) -> String {
     let tag = match &entry.kind {
         LogKind::Hybrid(HybridEvent::Phase { .. }) => "phase",
         LogKind::Hybrid(HybridEvent::Diverged { .. }) => "diverged",
@@ -167,7 +190,7 @@ fn line_of(entry: &LogEntry) -> String {
         LogKind::Warning(_) => "warning",
         LogKind::Ended(_) => "ended",
     };
-    format!("{} step {} {tag}: {}", number::clock(entry.unix_ms), entry.step, text_of(&entry.kind))
+    format!("{} step {} {tag}: {}", number::clock(entry.unix_ms, zone), entry.step, text_of(&entry.kind))
 }
 
 #[cfg(test)]
@@ -182,16 +205,19 @@ mod tests {
         let phase =
             HybridEvent::Phase { from: Phase::Full, to: Phase::Predict, why: "gate open for 20 steps".to_owned() };
         assert_eq!(
-            line_of(&entry(LogKind::Hybrid(phase))),
+            line_of(&entry(LogKind::Hybrid(phase)), &TimeZone::UTC),
             "01:02:03 step 120 phase: Full to Predict: gate open for 20 steps"
         );
-        let diverged = HybridEvent::Diverged {
-            divergence: Divergence { kind: DivergenceKind::LossSpike, value: 6.5, limit: 4.0 },
-            recovery: Recovery::BackToFull,
-        };
-        assert_eq!(
-            line_of(&entry(LogKind::Hybrid(diverged))),
-            "01:02:03 step 120 diverged: loss spike (6.500 against a limit of 4.000); back to Full"
-        );
+        let divergence = Divergence { kind: DivergenceKind::LossSpike, value: 6.5, limit: 4.0 };
+        for (recovery, restored_step, answer) in [
+            (Recovery::BackToFull, None, "back to Full"),
+            (Recovery::Restore, Some(80), "learning rate cut to a quarter, last good weights restored (of step 80)"),
+        ] {
+            let diverged = HybridEvent::Diverged { divergence, recovery, restored_step };
+            assert_eq!(
+                line_of(&entry(LogKind::Hybrid(diverged)), &TimeZone::UTC),
+                format!("01:02:03 step 120 diverged: loss spike (6.500 against a limit of 4.000); {answer}")
+            );
+        }
     }
 }

@@ -2,11 +2,23 @@
 
 use egui::{Color32, RichText, Ui};
 use foretrain_engine::memory::{MemoryPlan, PlanKind};
+use foretrain_engine::session::PlanReport;
 
-use crate::state::{Draft, Live};
+use crate::state::{Draft, Live, Planned};
 use crate::theme::{Palette, font, palette, space};
 use crate::views::ViewCtx;
 use crate::widgets::{Segment, Severity, expander_ui, hint_ui, notice_ui, number, stacked_bar_ui, swatch_ui};
+
+/// The engine's answer for the form as it stands; `None` while it is about an earlier one.
+pub fn settled<'a>(ctx: &ViewCtx<'_>, draft: &Draft, live: &'a Live) -> Option<&'a PlanReport> {
+    let config = draft.run_config(ctx.settings).ok()?;
+    let is_asked = |planned: &Planned| planned.due.is_infinite() && planned.is_about(&config);
+    let is_answered = !live.plan.is_waiting() && live.plan.failure().is_none();
+    live.plan
+        .answer()
+        .filter(|_| is_answered && live.run.planned.as_ref().is_some_and(is_asked))
+        .map(|report| &**report)
+}
 
 /// Shows the engine's answer for the recipe in the form.
 pub fn needs_ui(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live, ui: &mut Ui) {
@@ -22,32 +34,44 @@ pub fn needs_ui(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live, ui: &mut Ui) {
         });
         return;
     }
-    let Some(report) = live.plan.answer() else {
-        let text = if live.is_running() { "Asked again when the run has ended." } else { "Measuring a few steps…" };
-        hint_ui(ui, text);
+    let is_training = ctx.active_run().is_some();
+    let is_starting = live.start.is_waiting() && !is_training;
+    let is_old = settled(ctx, draft, live).is_none();
+    let Some(report) = live.plan.answer().filter(|_| !is_starting || !is_old) else {
+        hint_ui(
+            ui,
+            match (is_starting, is_training) {
+                (true, _) => "Asked for when the run has begun.",
+                (false, true) => "Planning…",
+                (false, false) => "Measuring a few steps…",
+            },
+        );
         return;
     };
-    let is_old = live.plan.is_waiting() || live.run.planned.as_ref().is_some_and(|(_, due)| due.is_finite());
     ui.scope(|ui| {
         if is_old {
             ui.multiply_opacity(0.5);
         }
-        plan_ui(&report.plan, ui);
-        ui.add_space(space::XS);
-        let p = palette(ui);
-        row_ui(
-            ui,
-            p,
-            "Vanilla training time",
-            &report
-                .vanilla_seconds
-                .map_or_else(|| "—".to_owned(), |seconds| format!("about {}", number::seconds(seconds))),
-        );
-        row_ui(ui, p, "Full step, measured", &report.full_step_ms.map_or_else(|| "—".to_owned(), number::milliseconds));
-        for warning in &report.warnings {
-            notice_ui(ui, Severity::Warning, warning, |_| {});
-        }
+        report_ui(report, ui);
     });
+    if is_old {
+        hint_ui(ui, "Of the form before its last change; asked for again in a moment.");
+    } else if is_training && report.full_step_ms.is_none() {
+        hint_ui(ui, "Times are measured when the run has ended: now it would disturb it.");
+    }
+}
+
+fn report_ui(report: &PlanReport, ui: &mut Ui) {
+    let p = palette(ui);
+    plan_ui(&report.plan, ui);
+    ui.add_space(space::XS);
+    let time = report.vanilla_seconds.map(|seconds| format!("about {}", number::seconds(seconds)));
+    row_ui(ui, p, "Vanilla training time", time.as_deref().unwrap_or("—"));
+    let step = report.full_step_ms.map(number::milliseconds);
+    row_ui(ui, p, "Full step, measured", step.as_deref().unwrap_or("—"));
+    for warning in &report.warnings {
+        notice_ui(ui, Severity::Warning, warning, |_| {});
+    }
 }
 
 fn row_ui(ui: &mut Ui, p: &Palette, name: &str, value: &str) {
@@ -116,5 +140,6 @@ fn kind_color(p: &Palette, kind: PlanKind) -> Color32 {
         PlanKind::Logits => p.series[5],
         PlanKind::Dataset => p.series[4],
         PlanKind::Runtime => p.warmup,
+        PlanKind::Evaluation => p.correct,
     }
 }

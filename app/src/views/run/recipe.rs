@@ -5,8 +5,8 @@ use foretrain_engine::models::ModelPreset;
 use foretrain_engine::optim::{OptimizerKind, Schedule};
 use foretrain_engine::session::{Command, RunConfig};
 
-use super::{needs, tier};
-use crate::state::{Draft, Live, Saved};
+use super::{control, needs, tier};
+use crate::state::{Draft, Live, Planned, RunLive, Saved};
 use crate::theme::{palette, space};
 use crate::views::{ViewCtx, data_form_ui};
 use crate::widgets::{
@@ -17,52 +17,37 @@ use crate::widgets::{
 /// Seconds without a change before the engine is asked what a recipe needs.
 const SETTLE_SECONDS: f64 = 0.6;
 
-/// Starts the run that `draft` describes; what it lacks becomes a message beside the button.
-pub fn start(ctx: &ViewCtx<'_>, live: &mut Live, draft: Option<&Draft>) {
-    if live.is_running() {
-        return;
-    }
-    let Some(draft) = draft else { return };
-    match draft.run_config(ctx.settings) {
-        Ok(config) => {
-            // Measuring a step now would disturb the run's own probe.
-            if live.plan.is_waiting() {
-                live.plan.cancel(ctx);
-                live.run.planned = None;
-            }
-            live.ended = None;
-            live.start.ask(ctx, |job| Command::Start(job, Box::new(config)));
-        }
-        Err(message) => live.start.fail(message),
-    }
-}
+/// Longest message beside the start button before it scrolls: the button stays in view.
+const FAILURE_HEIGHT: f32 = 150.0;
 
-/// Asks what the recipe needs once it has not changed for a moment, and nothing runs.
+/// Asks what the recipe needs once it has not changed for a moment. While a run goes on the engine answers without
+/// measuring a step, which would disturb the run; it is asked again afterwards.
 pub fn plan_when_settled(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &Ui) {
-    // While a run goes on, measuring a step would disturb it, and be disturbed.
-    if live.is_running() {
+    let is_training = ctx.active_run().is_some();
+    // Before a start shows itself the engine would measure, and disturb the run's own probe.
+    if live.start.is_waiting() && !is_training {
         return;
     }
     let Some(Ok(config)) = saved.draft.as_ref().map(|draft| draft.run_config(ctx.settings)) else {
         return;
     };
     let now = ui.input(|input| input.time);
-    match &live.run.planned {
-        Some((planned, _)) if planned.as_ref() == &config => {}
-        Some(_) | None => {
-            live.plan.cancel(ctx);
-            live.run.planned = Some((Box::new(config), now + SETTLE_SECONDS));
-        }
+    let is_planned = |planned: &Planned| planned.is_about(&config) && (is_training || !planned.is_unmeasured);
+    if !live.run.planned.as_ref().is_some_and(is_planned) {
+        live.plan.cancel(ctx);
+        let due = now + SETTLE_SECONDS;
+        live.run.planned = Some(Planned { config: Box::new(config), due, is_unmeasured: false });
     }
-    if let Some((planned, due)) = &mut live.run.planned
-        && due.is_finite()
+    if let Some(planned) = &mut live.run.planned
+        && planned.due.is_finite()
     {
-        if now >= *due {
-            *due = f64::INFINITY;
-            let config: Box<RunConfig> = planned.clone();
+        if now >= planned.due {
+            planned.due = f64::INFINITY;
+            planned.is_unmeasured = is_training;
+            let config: Box<RunConfig> = planned.config.clone();
             live.plan.ask(ctx, |job| Command::Plan(job, config));
         } else {
-            ui.ctx().request_repaint_after(std::time::Duration::from_secs_f64(*due - now));
+            ui.ctx().request_repaint_after(std::time::Duration::from_secs_f64(planned.due - now));
         }
     }
 }
@@ -82,9 +67,9 @@ pub fn recipe_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut
                 let is_expert = saved.settings.is_expert;
                 match &mut saved.draft {
                     Some(draft) => {
-                        card_ui(ui, "Recipe", |ui| recipe_choice_ui(ctx, draft, ui));
+                        card_ui(ui, "Recipe", |ui| recipe_choice_ui(ctx, draft, &mut live.run, ui));
                         card_ui(ui, "Data", |ui| data_ui(ctx, draft, ui));
-                        card_ui(ui, "Model", |ui| model_ui(draft, live, ui));
+                        card_ui(ui, "Model", |ui| model_ui(ctx, draft, live, ui));
                         card_ui(ui, "Tier", |ui| tier::tier_ui(ctx, draft, is_expert, ui));
                         card_ui(ui, "Training", |ui| training_ui(draft, is_expert, ui));
                         card_ui(ui, "Needs", |ui| needs::needs_ui(ctx, draft, live, ui));
@@ -102,51 +87,84 @@ pub fn recipe_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut
 }
 
 fn start_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui) {
-    if let Some(failure) = live.start.failure().cloned() {
-        notice_ui(ui, Severity::Error, &failure.message, |ui| {
-            if let Some(plan) = &failure.plan {
-                needs::remedies_ui(plan, ui);
-            }
-            if ui.small_button("Dismiss").clicked() {
-                live.start.clear();
-            }
-        });
-        ui.add_space(space::XS);
-    }
+    failure_ui(live, ui);
     let is_running = live.is_running();
     let button = primary_button_ui(ui, !is_running && saved.draft.is_some(), "Start training")
         .on_hover_text("Ctrl+Enter")
         .on_disabled_hover_text("A run is going on. Stop it first; this form is for the next one.");
     if button.clicked() {
-        start(ctx, live, saved.draft.as_ref());
+        control::start(ctx, live, saved.draft.as_ref());
     }
 }
 
-fn recipe_choice_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, ui: &mut Ui) {
+/// Why the last start or resume came to nothing.
+pub fn failure_ui(live: &mut Live, ui: &mut Ui) {
+    let Some(failure) = live.start.failure() else { return };
+    let mut is_dismissed = false;
+    let scroll = ScrollArea::vertical().id_salt("start-failure");
+    // As high as the message, whatever room its panel had in the last frame.
+    scroll.max_height(FAILURE_HEIGHT).min_scrolled_height(FAILURE_HEIGHT).show(ui, |ui| {
+        notice_ui(ui, Severity::Error, &failure.message, |ui| {
+            if let Some(plan) = &failure.plan {
+                needs::remedies_ui(plan, ui);
+            }
+            is_dismissed = ui.small_button("Dismiss").clicked();
+        });
+    });
+    ui.add_space(space::XS);
+    if is_dismissed {
+        live.start.dismiss();
+    }
+}
+
+fn recipe_choice_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, live: &mut RunLive, ui: &mut Ui) {
     let mut chosen = None;
     field_ui(ui, "Preset", |ui| {
         combo_ui(ui, "recipe", draft.recipe.as_str(), |ui| {
             for recipe in &ctx.catalog.recipes {
                 let label = ui.selectable_label(recipe.name == draft.recipe, &recipe.name);
                 if label.on_hover_text(&recipe.summary).clicked() {
-                    chosen = Some(recipe);
+                    chosen = Some(Draft::of(recipe));
                 }
             }
         });
     });
-    if let Some(recipe) = chosen {
-        *draft = Draft::of(recipe);
-    }
     if let Some(recipe) = ctx.catalog.recipe(&draft.recipe) {
         hint_ui(ui, &recipe.summary);
         let original = Draft::of(recipe);
         if *draft != original && ui.small_button("Undo changes").on_hover_text("Take the preset as it is").clicked() {
-            *draft = original;
+            chosen = Some(original);
         }
     }
+    if let Some(chosen) = chosen {
+        replace(ctx, draft, chosen, live);
+    }
+    replaced_ui(draft, live, ui);
     field_ui(ui, "Run name", |ui| {
         ui.add(TextEdit::singleline(&mut draft.config.name).desired_width(f32::INFINITY));
     });
+}
+
+/// Puts `chosen` in place of the form; what was changed there can be had back.
+fn replace(ctx: &ViewCtx<'_>, draft: &mut Draft, chosen: Draft, live: &mut RunLive) {
+    let is_changed = ctx.catalog.recipe(&draft.recipe).is_none_or(|recipe| Draft::of(recipe) != *draft);
+    let old = std::mem::replace(draft, chosen);
+    live.replaced = is_changed.then(|| Box::new(old));
+}
+
+/// Says that changes went, with the way back.
+fn replaced_ui(draft: &mut Draft, live: &mut RunLive, ui: &mut Ui) {
+    let Some(old) = &live.replaced else { return };
+    let message = format!("Your changes to {} were replaced by the preset.", old.recipe);
+    let (is_undone, is_dismissed) = notice_ui(ui, Severity::Info, &message, |ui| {
+        ui.horizontal(|ui| (ui.small_button("Undo").clicked(), ui.small_button("Dismiss").clicked())).inner
+    });
+    if is_undone || is_dismissed {
+        let old = live.replaced.take().filter(|_| is_undone);
+        if let Some(old) = old {
+            *draft = *old;
+        }
+    }
 }
 
 fn data_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, ui: &mut Ui) {
@@ -155,7 +173,7 @@ fn data_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, ui: &mut Ui) {
     draft.set_data(data);
 }
 
-fn model_ui(draft: &mut Draft, live: &Live, ui: &mut Ui) {
+fn model_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, live: &Live, ui: &mut Ui) {
     let holds_images = draft.data.kind.holds_images();
     field_ui(ui, "Model", |ui| {
         combo_ui(ui, "model", draft.model.label(), |ui| {
@@ -173,13 +191,9 @@ fn model_ui(draft: &mut Draft, live: &Live, ui: &mut Ui) {
             }
         });
     });
-    field_ui(ui, "Parameters", |ui| match live.plan.answer() {
-        Some(plan) if !live.plan.is_waiting() => {
-            ui.label(number::count(plan.num_params));
-        }
-        Some(_) | None => {
-            ui.label("…");
-        }
+    field_ui(ui, "Parameters", |ui| {
+        let plan = needs::settled(ctx, draft, live);
+        ui.label(plan.map_or_else(|| "…".to_owned(), |plan| number::count(plan.num_params)));
     });
     if !holds_images {
         field_ui(ui, "Sequence", |ui| {

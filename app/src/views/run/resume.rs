@@ -4,10 +4,21 @@ use egui::{Context, Id, Modal, RichText, ScrollArea, Ui};
 use foretrain_engine::hybrid::Phase;
 use foretrain_engine::session::{Command, RunSummary, StopReason};
 
+use super::control;
+use super::starting::starting_ui;
 use crate::state::{Live, Saved};
 use crate::theme::{font, palette, phase_color, phase_label, space};
 use crate::views::ViewCtx;
-use crate::widgets::{Severity, hint_ui, meter_ui, notice_ui, number};
+use crate::widgets::{Severity, hint_ui, notice_ui, number};
+
+/// Width of the dialog, where the window has as much.
+const DIALOG_WIDTH: f32 = 600.0;
+/// Height of its list, likewise.
+const LIST_HEIGHT: f32 = 380.0;
+/// What it holds beside the list.
+const DIALOG_REST: f32 = 190.0;
+/// The phases stand side by side from this width on.
+const FOUR_COLUMNS: f32 = 460.0;
 
 /// Shown in place of the plots while there is nothing to plot.
 pub fn welcome_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui) {
@@ -18,10 +29,9 @@ pub fn welcome_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui
     ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         ui.add_space(space::XL);
         ui.vertical_centered(|ui| {
-            ui.set_max_width(620.0);
+            ui.set_max_width(ui.available_width().min(620.0));
             if live.start.is_waiting() {
-                starting_ui(live, ui);
-                return;
+                return starting_ui(ctx, live, ui);
             }
             ui.label(RichText::new("Ready to train").size(26.0).color(p.text_strong));
             ui.add_space(space::XS);
@@ -40,45 +50,39 @@ pub fn welcome_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui
     });
 }
 
-/// What the engine does before the first step.
-fn starting_ui(live: &Live, ui: &mut Ui) {
-    let p = palette(ui);
-    ui.label(RichText::new("Starting").size(26.0).color(p.text_strong));
-    ui.add_space(space::XS);
-    let Some(progress) = live.start.progress() else { return };
-    ui.label(RichText::new(&progress.what).color(p.text_weak));
-    if let Some(total) = progress.total.filter(|total| *total > 0) {
-        ui.add_space(space::SM);
-        meter_ui(ui, "Progress of the start", progress.done as f32 / total as f32, p.accent, None);
-    }
-}
-
 /// The four phases, each with its color and what it does.
 fn phases_ui(ui: &mut Ui) {
-    let p = palette(ui);
     let phases = [
         (Phase::Warmup, "Every example gets a backward pass while the learning rate rises."),
         (Phase::Full, "Still everything; the forecaster learns and the gate watches."),
         (Phase::Predict, "Only the examples predicted to matter get a backward pass."),
         (Phase::Correct, "Both ways on one batch, to see how good the prediction is."),
     ];
-    ui.columns(phases.len(), |columns| {
-        for (column, (phase, about)) in columns.iter_mut().zip(phases) {
-            let color = phase_color(p, phase);
-            let (bar, _) = column.allocate_exact_size(egui::vec2(column.available_width(), 4.0), egui::Sense::hover());
-            column.painter().rect_filled(bar, 2.0, color);
-            column.with_layout(egui::Layout::top_down(egui::Align::Min), |ui| {
-                ui.label(RichText::new(phase_label(phase)).strong().color(p.text_strong));
-                ui.add(egui::Label::new(RichText::new(about).size(font::SMALL + 0.5).color(p.text_weak)).wrap());
-            });
-        }
+    let num_columns = if ui.available_width() < FOUR_COLUMNS { 2 } else { phases.len() };
+    for row in phases.chunks(num_columns) {
+        ui.columns(num_columns, |columns| {
+            for (column, (phase, about)) in columns.iter_mut().zip(row) {
+                phase_ui(*phase, about, column);
+            }
+        });
+        ui.add_space(space::XS);
+    }
+}
+
+fn phase_ui(phase: Phase, about: &str, ui: &mut Ui) {
+    let p = palette(ui);
+    let (bar, _) = ui.allocate_exact_size(egui::vec2(ui.available_width(), 4.0), egui::Sense::hover());
+    ui.painter().rect_filled(bar, 2.0, phase_color(p, phase));
+    ui.with_layout(egui::Layout::top_down(egui::Align::Min), |ui| {
+        ui.label(RichText::new(phase_label(phase)).strong().color(p.text_strong));
+        ui.add(egui::Label::new(RichText::new(about).size(font::SMALL + 0.5).color(p.text_weak)).wrap());
     });
 }
 
 fn resumable_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
     let p = palette(ui);
     let Some(runs) = live.runs.answer() else { return };
-    let resumable: Vec<RunSummary> = runs.iter().filter(|run| run.is_resumable).cloned().collect();
+    let resumable: Vec<RunSummary> = resumable(runs).into_iter().cloned().collect();
     if resumable.is_empty() {
         return;
     }
@@ -96,7 +100,8 @@ pub fn resume_dialog_ui(ctx: &ViewCtx<'_>, live: &mut Live, egui_ctx: &Context) 
         return;
     }
     let modal = Modal::new(Id::unique("resume")).show(egui_ctx, |ui| {
-        ui.set_width(600.0);
+        let window = ui.ctx().content_rect().size();
+        ui.set_width(DIALOG_WIDTH.min(window.x - 2.0 * space::XL));
         ui.heading("Resume a run");
         hint_ui(ui, &ctx.settings.runs_folder_path().display().to_string());
         ui.add_space(space::SM);
@@ -107,13 +112,17 @@ pub fn resume_dialog_ui(ctx: &ViewCtx<'_>, live: &mut Live, egui_ctx: &Context) 
             notice_ui(ui, Severity::Error, &failure.message, |_| {});
         }
         let runs: Vec<RunSummary> = live.runs.answer().cloned().unwrap_or_default();
-        let resumable: Vec<&RunSummary> = runs.iter().filter(|run| run.is_resumable).collect();
+        let (resumable, unreadable) = (resumable(&runs), unreadable(&runs));
         if resumable.is_empty() && !live.runs.is_waiting() && live.runs.failure().is_none() {
             notice_ui(ui, Severity::Info, "No run here has a checkpoint to go on from.", |_| {});
         }
-        ScrollArea::vertical().max_height(380.0).show(ui, |ui| {
+        ScrollArea::vertical().max_height(LIST_HEIGHT.min((window.y - DIALOG_REST).max(80.0))).show(ui, |ui| {
             for run in resumable {
                 summary_ui(ctx, live, run, ui);
+                ui.add_space(space::XS);
+            }
+            for (run, problem) in unreadable {
+                unreadable_ui(run, problem, ui);
                 ui.add_space(space::XS);
             }
         });
@@ -123,6 +132,21 @@ pub fn resume_dialog_ui(ctx: &ViewCtx<'_>, live: &mut Live, egui_ctx: &Context) 
     if modal.inner || modal.should_close() || live.start.is_waiting() {
         live.run.is_resume_open = false;
     }
+}
+
+/// Runs that can go on.
+fn resumable(runs: &[RunSummary]) -> Vec<&RunSummary> {
+    runs.iter().filter(|run| run.is_resumable && run.problem.is_none()).collect()
+}
+
+/// Runs that cannot even be read, each with the reason.
+fn unreadable(runs: &[RunSummary]) -> Vec<(&RunSummary, &str)> {
+    runs.iter().filter_map(|run| Some((run, run.problem.as_deref()?))).collect()
+}
+
+/// Says that a run is there and why it cannot go on.
+fn unreadable_ui(run: &RunSummary, problem: &str, ui: &mut Ui) {
+    notice_ui(ui, Severity::Warning, &format!("{} cannot be read: {problem}", run.name), |_| {});
 }
 
 fn summary_ui(ctx: &ViewCtx<'_>, live: &mut Live, run: &RunSummary, ui: &mut Ui) {
@@ -155,8 +179,7 @@ fn summary_ui(ctx: &ViewCtx<'_>, live: &mut Live, run: &RunSummary, ui: &mut Ui)
                         .add_enabled(!live.is_running(), egui::Button::new("Resume"))
                         .accessible_name(format!("Resume {}", run.name));
                     if resume.on_disabled_hover_text("A run is going on").clicked() {
-                        live.ended = None;
-                        live.start.ask(ctx, |job| Command::ResumeRun(job, run.folder.clone()));
+                        control::resume_run(ctx, live, &run.folder);
                     }
                 });
             });

@@ -1,7 +1,7 @@
 //! What the model does now, on inputs that stay the same.
 
-use egui::{FontId, Rect, RichText, ScrollArea, Sense, Stroke, StrokeKind, Ui, vec2};
-use foretrain_engine::session::{ImageSample, Samples};
+use egui::{FontId, Rect, RichText, ScrollArea, Sense, Stroke, StrokeKind, Ui, WidgetInfo, vec2};
+use foretrain_engine::session::{ImageSample, JobId, Samples};
 
 use crate::state::{Live, RunLive};
 use crate::theme::{Palette, font, palette, space};
@@ -11,27 +11,27 @@ use crate::widgets::{ImageStrip, number};
 /// Shows the latest samples.
 pub fn samples_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
     let p = palette(ui);
-    let samples = ctx.snapshot.as_ref().and_then(|run| run.samples.clone());
+    let shown = ctx.snapshot.as_ref().and_then(|run| Some((run.job, run.samples.clone()?)));
     ui.horizontal(|ui| {
         ui.label(RichText::new("Samples").strong().color(p.text_strong));
-        if let Some(samples) = &samples {
-            ui.label(RichText::new(caption(samples)).size(font::SMALL).color(p.text_weak));
+        if let Some((_, samples)) = &shown {
+            let caption = RichText::new(caption(samples)).size(font::SMALL).color(p.text_weak);
+            ui.add(egui::Label::new(caption).truncate());
         }
     });
     ui.add_space(2.0);
-    match samples.as_deref() {
+    match shown.as_ref().map(|(job, samples)| (*job, &**samples)) {
         None => {
             let text = "Predictions on a fixed grid of images, or generated text, appear at the first validation.";
             ui.label(RichText::new(text).size(font::SMALL).color(p.text_weak));
         }
-        Some(Samples::Images { shape, classes, images, .. }) => {
-            let address = samples.as_ref().map_or(0, |samples| std::sync::Arc::as_ptr(samples) as usize);
-            load(&mut live.run, ui, address, *shape, images);
+        Some((job, Samples::Images { step, shape, classes, images })) => {
+            load(&mut live.run, ui, (job, *step), *shape, images);
             ScrollArea::vertical().id_salt("samples").auto_shrink(false).show(ui, |ui| {
                 grid_ui(&live.run, ui, p, classes, images);
             });
         }
-        Some(Samples::Text { prompt, completion, .. }) => {
+        Some((_, Samples::Text { prompt, completion, .. })) => {
             egui::Frame::new().fill(p.inset).corner_radius(6).inner_margin(8).show(ui, |ui| {
                 ScrollArea::vertical()
                     .id_salt("samples")
@@ -52,11 +52,11 @@ fn caption(samples: &Samples) -> String {
     }
 }
 
-/// Uploads the images, once for each set of samples.
-fn load(live: &mut RunLive, ui: &Ui, address: usize, shape: (usize, usize, usize), images: &[ImageSample]) {
-    if !images.is_empty() && !live.sample_images.as_ref().is_some_and(|loaded| loaded.is_of(address)) {
+/// Uploads the images, once for each step of each run.
+fn load(live: &mut RunLive, ui: &Ui, of: (JobId, u64), shape: (usize, usize, usize), images: &[ImageSample]) {
+    if !images.is_empty() && !live.sample_images.as_ref().is_some_and(|loaded| loaded.is_of(of)) {
         let images = images.iter().map(|image| &*image.pixels);
-        live.sample_images = Some(ImageStrip::new(ui.ctx(), address, shape, images));
+        live.sample_images = Some(ImageStrip::new(ui.ctx(), of, shape, images));
     }
 }
 
@@ -67,6 +67,12 @@ fn grid_ui(live: &RunLive, ui: &mut Ui, p: &Palette, classes: &[String], images:
     ui.horizontal_wrapped(|ui| {
         for (index, image) in images.iter().enumerate() {
             let (rect, response) = ui.allocate_exact_size(vec2(side, side + 15.0), Sense::hover());
+            let name = |class: u32| classes.get(class as usize).map_or_else(|| class.to_string(), Clone::clone);
+            let (predicted, label) = (name(image.predicted), name(image.label));
+            response.widget_info(|| {
+                let about = format!("Sample of {label}, predicted {predicted}");
+                WidgetInfo::labeled(egui::accesskit::Role::Image, true, about)
+            });
             if !ui.is_rect_visible(rect) {
                 continue;
             }
@@ -75,8 +81,6 @@ fn grid_ui(live: &RunLive, ui: &mut Ui, p: &Palette, classes: &[String], images:
             let is_right = image.label == image.predicted;
             let stroke = if is_right { Stroke::new(1.0, p.border) } else { Stroke::new(2.0, p.bad) };
             ui.painter().rect_stroke(picture, 2.0, stroke, StrokeKind::Outside);
-            let name = |class: u32| classes.get(class as usize).map_or_else(|| class.to_string(), Clone::clone);
-            let (predicted, label) = (name(image.predicted), name(image.label));
             let text = if is_right { predicted.clone() } else { format!("{predicted} ({label})") };
             let color = if is_right { p.text_weak } else { p.bad };
             let clip = ui.painter().with_clip_rect(rect.expand(2.0));

@@ -1,10 +1,11 @@
 //! Gauges and the savings card.
 
 use egui::{Color32, Frame, Margin, RichText, ScrollArea, Ui};
+use foretrain_engine::device::GaugeReading;
 use foretrain_engine::session::{RunSnapshot, RunStatus, Savings};
 
 use super::needs;
-use crate::state::Live;
+use crate::state::{Live, is_active};
 use crate::theme::{Palette, font, palette, space};
 use crate::views::ViewCtx;
 use crate::widgets::{card_ui, hint_ui, meter_ui, number, stat_ui};
@@ -66,10 +67,10 @@ fn savings_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
         (Some(_), 0) => "No step yet",
         (Some(_), _) => "Not measured",
     };
-    let below = savings.vanilla_step_ms.filter(|_| savings.num_steps > 0).map_or_else(String::new, |vanilla_ms| {
-        let mean_ms = savings.measured_ms / savings.num_steps as f64;
+    let below = savings.vanilla_ms.filter(|_| savings.num_steps > 0).map_or_else(String::new, |vanilla_ms| {
+        let a_step = |ms: f64| number::milliseconds(ms / savings.num_steps as f64);
         let word = if time.is_some_and(|share| share < 0.0) { "Slower" } else { "Measured" };
-        format!("{word}: {} a step against {} vanilla", number::milliseconds(mean_ms), number::milliseconds(vanilla_ms))
+        format!("{word}: {} a step against {} vanilla", a_step(savings.measured_ms), a_step(vanilla_ms))
     });
     let name = if time.is_some_and(|share| share < 0.0) { "Time saved (negative: lost)" } else { "Time saved" };
     figure_ui(ui, name, time, reason, &below);
@@ -97,8 +98,21 @@ fn gauges_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
         hint_ui(ui, "Shown while a run goes on.");
         return;
     };
+    let Some(gauges) = &run.gauges else {
+        let p = palette(ui);
+        for name in ["This program", "Machine memory", "Processor load"] {
+            pair_ui(ui, p, name, "—");
+        }
+        return;
+    };
+    readings_ui(run, gauges, ui);
+    if !is_active(&run.status) {
+        hint_ui(ui, "As measured at the end of the run.");
+    }
+}
+
+fn readings_ui(run: &RunSnapshot, gauges: &GaugeReading, ui: &mut Ui) {
     let p = palette(ui);
-    let gauges = &run.gauges;
     for (index, gpu) in gauges.gpus.iter().enumerate() {
         hint_ui(ui, &gpu.name);
         let share = ratio(gpu.used_bytes, gpu.total_bytes);
@@ -180,6 +194,7 @@ fn facts_ui(run: &RunSnapshot, live: &Live, ui: &mut Ui) {
         RunStatus::Training => "Training".to_owned(),
         RunStatus::Validating => "Validating".to_owned(),
         RunStatus::Paused => "Paused".to_owned(),
+        RunStatus::Unsaved { .. } => "Not saved".to_owned(),
         RunStatus::Ended(_) => "Ended".to_owned(),
     };
     row("State", state);

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use egui::{DragValue, RichText, Ui};
+use egui::{DragValue, RichText, ScrollArea, Ui};
 use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{Command, ModelReport, QuantizeJob, QuantizeReport};
 
 use crate::state::{Query, ShipLive, ShipSaved};
 use crate::theme::{font, palette, space};
 use crate::views::{ViewCtx, job_ui};
-use crate::widgets::{Icon, expander_ui, field_ui, hint_ui, icon_text_button_ui, meter_ui, number};
+use crate::widgets::{
+    BarRow, Icon, bar_row_ui, expander_ui, field_ui, hint_ui, icon_text_button_ui, number, section_title_ui,
+};
+
+/// Width of the column of tensor names.
+const NAME_WIDTH: f32 = 240.0;
 
 /// Shows what int8 and ternary cost this model.
 pub(super) fn measure_ui(
@@ -23,17 +28,17 @@ pub(super) fn measure_ui(
     field_ui(ui, "On at most", |ui| {
         let what = if model.card.is_language_model() { " sequences" } else { " images" };
         ui.add(DragValue::new(&mut saved.max_examples).range(1..=1_000_000).speed(10.0).suffix(what));
-        let is_busy = live.int8.is_waiting() || live.ternary.is_waiting();
-        let button = ui.add_enabled_ui(!is_busy, |ui| icon_text_button_ui(ui, Icon::Play, "Measure int8 and ternary"));
-        if button.inner.clicked() {
-            for (query, scheme) in [(&mut live.int8, QuantScheme::Int8), (&mut live.ternary, QuantScheme::Ternary)] {
-                let (input, max_examples) = (model.folder.clone(), saved.max_examples);
-                query.ask(ctx, |job| {
-                    Command::Quantize(job, QuantizeJob { input, scheme, output: None, data: None, max_examples })
-                });
-            }
-        }
     });
+    let is_busy = live.int8.is_waiting() || live.ternary.is_waiting();
+    let button = ui.add_enabled_ui(!is_busy, |ui| icon_text_button_ui(ui, Icon::Play, "Measure int8 and ternary"));
+    if button.inner.clicked() {
+        for (query, scheme) in [(&mut live.int8, QuantScheme::Int8), (&mut live.ternary, QuantScheme::Ternary)] {
+            let (input, max_examples) = (model.folder.clone(), saved.max_examples);
+            query.ask(ctx, |job| {
+                Command::Quantize(job, QuantizeJob { input, scheme, output: None, data: None, max_examples })
+            });
+        }
+    }
     job_ui(ctx, "Measuring int8", &mut live.int8, ui);
     job_ui(ctx, "Measuring ternary", &mut live.ternary, ui);
     let reports: Vec<&QuantizeReport> = [&live.int8, &live.ternary].into_iter().filter_map(answer).collect();
@@ -41,14 +46,21 @@ pub(super) fn measure_ui(
         return;
     }
     ui.add_space(space::XS);
-    table_ui(&reports, ui);
+    ScrollArea::horizontal().id_salt("quantized").show(ui, |ui| table_ui(&reports, ui));
     for report in reports {
-        let label = report.scheme.label();
-        for note in &report.notes {
-            hint_ui(ui, &format!("{label}: {note}"));
-        }
-        expander_ui(ui, &format!("Error of each tensor, {label}"), |ui| errors_ui(report, ui));
+        notes_ui(report, ui);
     }
+}
+
+/// What there is to say about one precision.
+fn notes_ui(report: &QuantizeReport, ui: &mut Ui) {
+    let label = report.scheme.label();
+    ui.add_space(space::XS);
+    section_title_ui(ui, label);
+    for note in &report.notes {
+        hint_ui(ui, note);
+    }
+    expander_ui(ui, &format!("Error of each tensor, {label}"), |ui| errors_ui(report, ui));
 }
 
 fn answer(query: &Query<Box<QuantizeReport>>) -> Option<&QuantizeReport> {
@@ -106,16 +118,14 @@ fn errors_ui(report: &QuantizeReport, ui: &mut Ui) {
     let most = report.tensor_errors.iter().map(|(_, error)| *error).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     hint_ui(ui, "Distance between stored and trained weights, as a share of the tensor's own length (L2).");
     for (name, error) in &report.tensor_errors {
-        ui.horizontal(|ui| {
-            let cell = |ui: &mut Ui, width: f32, text: RichText| {
-                ui.add_sized([width, 16.0], egui::Label::new(text.size(font::SMALL)).truncate());
-            };
-            cell(ui, 240.0, RichText::new(name).color(p.text));
-            ui.scope(|ui| {
-                ui.set_max_width((ui.available_width() - 70.0).max(20.0));
-                meter_ui(ui, &format!("Error of {name}"), (error / most) as f32, p.series[1], None);
-            });
-            cell(ui, 60.0, RichText::new(format!("{:.2}%", error * 100.0)).color(p.text_weak));
-        });
+        let row = BarRow {
+            name,
+            name_width: NAME_WIDTH,
+            about: &format!("Error of {name}"),
+            share: (error / most) as f32,
+            color: p.series[1],
+            value: &format!("{:.2}%", error * 100.0),
+        };
+        bar_row_ui(ui, row);
     }
 }

@@ -7,11 +7,15 @@ use super::measure::metric_text;
 use crate::state::{Screen, TrySaved, TrySource};
 use crate::theme::{font, palette, space};
 use crate::views::{Action, ViewCtx};
-use crate::widgets::{Icon, Severity, hint_ui, icon_button_ui, icon_text_button_ui, notice_ui, number, stat_ui};
+use crate::widgets::{
+    Icon, Severity, hint_ui, icon_button_ui, icon_text_button_ui, notice_ui, num_columns, number, stat_ui,
+};
+
+/// Least width of a figure.
+const FIGURE_WIDTH: f32 = 150.0;
 
 /// Shows it.
 pub(super) fn report_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, report: &ExportReport, ui: &mut Ui) {
-    let p = palette(ui);
     notice_ui(ui, Severity::Good, "Written, read back, compared, and run by foretrain-edge.", |_| {});
     copied_ui(ui, "the package's folder", &report.package.display().to_string());
     if icon_text_button_ui(ui, Icon::Play, "Try this package").clicked() {
@@ -19,29 +23,44 @@ pub(super) fn report_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, report: &Export
         trial.package = report.package.display().to_string();
         ctx.act(Action::Show(Screen::Try));
     }
+    figures_ui(report, ui);
+    ui.add_space(space::XS);
+    files_ui(report, ui);
+    hint_ui(ui, "Run it with");
+    copied_ui(ui, "the command", &report.run_command);
+    for note in report.notes.iter().chain(&report.quality.notes) {
+        hint_ui(ui, note);
+    }
+}
+
+/// Quality, pace and size.
+fn figures_ui(report: &ExportReport, ui: &mut Ui) {
+    let p = palette(ui);
     let quality = &report.quality;
     let total: u64 = report.files.iter().map(|(_, bytes)| bytes).sum();
-    ui.columns(4, |cells| {
-        let unit = if quality.metric == "accuracy" { "accuracy" } else { "nats a token" };
-        let figures = [
-            ("As trained", metric_text(&quality.metric, quality.before), format!("{unit}, f32")),
-            (
-                "In this package",
-                metric_text(&quality.metric, report.edge_metric),
-                format!("{unit} by foretrain-edge, on {}", number::count(report.edge_examples)),
-            ),
-            (
-                "Pace here",
-                number::milliseconds(report.edge_ms),
-                if quality.metric == "accuracy" { "an image, on this CPU" } else { "a token, on this CPU" }.to_owned(),
-            ),
-            ("Size", number::bytes(total), format!("{} files", report.files.len())),
-        ];
-        for (cell, (name, value, below)) in cells.iter_mut().zip(&figures) {
-            stat_ui(cell, name, value, p.text_strong, below);
-        }
-    });
-    ui.add_space(space::XS);
+    let (unit, of) = if quality.metric == "accuracy" { ("accuracy", "an image") } else { ("nats a token", "a token") };
+    let figures = [
+        ("As trained", metric_text(&quality.metric, quality.before), format!("{unit}, f32")),
+        (
+            "In this package",
+            metric_text(&quality.metric, report.edge_metric),
+            format!("{unit} by foretrain-edge, on {}", number::count(report.edge_examples)),
+        ),
+        ("Pace here", number::milliseconds(report.edge_ms), format!("{of}, on this CPU")),
+        ("Size", number::bytes(total), format!("{} files", report.files.len())),
+    ];
+    let columns = num_columns(ui, FIGURE_WIDTH, figures.len());
+    for row in figures.chunks(columns) {
+        ui.columns(columns, |cells| {
+            for (cell, (name, value, below)) in cells.iter_mut().zip(row) {
+                stat_ui(cell, name, value, p.text_strong, below);
+            }
+        });
+    }
+}
+
+fn files_ui(report: &ExportReport, ui: &mut Ui) {
+    let p = palette(ui);
     egui::Grid::new("package-files").num_columns(2).spacing([space::LG, 2.0]).show(ui, |ui| {
         for (name, bytes) in &report.files {
             ui.label(RichText::new(name).monospace().size(font::SMALL).color(p.text));
@@ -49,11 +68,6 @@ pub(super) fn report_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, report: &Export
             ui.end_row();
         }
     });
-    hint_ui(ui, "Run it with");
-    copied_ui(ui, "the command", &report.run_command);
-    for note in report.notes.iter().chain(&quality.notes) {
-        hint_ui(ui, note);
-    }
 }
 
 /// A line to copy.

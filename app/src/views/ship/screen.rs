@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use egui::{TextEdit, Ui};
+use egui::{Align, TextEdit, Ui};
 use foretrain_engine::session::{ModelReport, ModelSource};
 
 use super::{measure, report, targets};
 use crate::dialogs::PickKind;
-use crate::state::{Live, Saved, Settings, ShipLive};
-use crate::views::{ViewCtx, empty_ui, job_ui, model_choice_ui, panes_ui};
+use crate::state::{HeldChange, Live, Saved, Settings, ShipLive, TrySaved};
+use crate::views::{ViewCtx, empty_ui, model_card_ui, model_choice_ui, newer_model_ui, panes_ui};
 use crate::widgets::{PathField, card_ui, field_ui, hint_ui, path_field_ui};
 
 /// Shows the screen.
@@ -21,9 +21,12 @@ pub fn ship_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut U
         &mut state,
         |(saved, live, model), ui| {
             ui.heading("Quantize and export");
-            *model = model_choice_ui(ctx, &mut saved.model_path, live, ui);
+            if let Some(found) = model_choice_ui(ctx, &mut saved.model_path, live, ui) {
+                see_model(ctx, &mut live.ship, &found);
+                *model = live.ship.model.of(&saved.model_path).cloned();
+            }
             if let Some(model) = &*model {
-                forget_others(&mut live.ship, ctx, model);
+                model_card_ui(model, ui);
             }
             card_ui(ui, "Packages", |ui| packages_ui(ctx, saved, &mut live.ship, model.as_deref(), ui));
         },
@@ -44,30 +47,45 @@ pub fn ship_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut U
 }
 
 fn right_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut ShipLive, model: &Arc<ModelReport>, ui: &mut Ui) {
+    if newer_model_ui(&live.model, ui) {
+        live.model.take_newer();
+        forget_results(ctx, live);
+    }
     card_ui(ui, "What a precision costs", |ui| measure::measure_ui(ctx, &mut saved.ship, live, model, ui));
-    if live.export.is_waiting() || live.export.failure().is_some() {
-        card_ui(ui, "Export", |ui| {
-            job_ui(ctx, &format!("Exporting for {}", live.target), &mut live.export, ui);
-        });
-    }
-    if let Some(exported) = live.export.answer() {
-        card_ui(ui, "Exported", |ui| report::report_ui(ctx, &mut saved.trial, exported, ui));
-    }
+    exported_ui(ctx, &mut saved.trial, live, ui);
     targets::targets_ui(ctx, &packages_folder(ctx.settings, &saved.ship.folder), live, model, ui);
 }
 
-/// Answers about another checkpoint do not belong beside this one.
-fn forget_others(live: &mut ShipLive, ctx: &ViewCtx<'_>, model: &ModelReport) {
-    if live.of != model.folder {
-        live.of.clone_from(&model.folder);
-        for query in [&mut live.int8, &mut live.ternary] {
-            query.cancel(ctx);
-            query.clear();
+/// The last export. It is brought into view once: the button that asked for it is further down.
+fn exported_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, live: &mut ShipLive, ui: &mut Ui) {
+    let Some(exported) = live.export.answer() else { return };
+    let card = ui.scope(|ui| card_ui(ui, "Exported", |ui| report::report_ui(ctx, trial, exported, ui))).response;
+    if live.reported != exported.package {
+        live.reported.clone_from(&exported.package);
+        card.scroll_to_me(Some(Align::Min));
+    }
+}
+
+/// Answers about another model do not belong beside this one; a newer checkpoint of the same run waits to be taken.
+fn see_model(ctx: &ViewCtx<'_>, live: &mut ShipLive, found: &Arc<ModelReport>) {
+    let has_results = live.has_results();
+    match live.model.see(found, has_results) {
+        HeldChange::Kept => {}
+        HeldChange::Replaced => {
+            forget_results(ctx, live);
+            live.name.clear();
         }
-        if !live.export.is_waiting() {
-            live.export.clear();
-        }
-        live.name.clear();
+    }
+}
+
+/// Forgets what was measured and exported; an export under way goes on.
+fn forget_results(ctx: &ViewCtx<'_>, live: &mut ShipLive) {
+    for query in [&mut live.int8, &mut live.ternary] {
+        query.cancel(ctx);
+        query.clear();
+    }
+    if !live.export.is_waiting() {
+        live.export.clear();
     }
 }
 
@@ -88,12 +106,17 @@ fn packages_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut ShipLive, model:
         };
         path_field_ui(ui, ctx.dialogs, field, &mut saved.ship.folder);
     });
+    let proposed = model.map_or_else(|| "package".to_owned(), targets::proposed_name);
     field_ui(ui, "Name", |ui| {
-        let hint = model.map_or_else(|| "package".to_owned(), targets::proposed_name);
-        ui.add(TextEdit::singleline(&mut live.name).hint_text(hint).desired_width(f32::INFINITY));
+        let field = TextEdit::singleline(&mut live.name).hint_text(proposed.clone()).desired_width(f32::INFINITY);
+        ui.add(field).accessible_name("Name of the package");
     });
+    let name = targets::package_name(&live.name, &proposed);
     hint_ui(
         ui,
-        "Each export makes a new folder here, named after the model and the target; none is ever written over.",
+        &format!(
+            "Each export makes a new folder here: {name}-, then the target; where that exists, the same with -2, -3 \
+             and so on. None is ever written over."
+        ),
     );
 }

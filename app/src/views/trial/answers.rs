@@ -5,18 +5,25 @@ use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{Answer, AnswerOutput};
 
 use crate::theme::{Palette, font, palette, space};
-use crate::widgets::{card_ui, meter_ui, number};
+use crate::widgets::{BarRow, bar_row_ui, card_ui, num_columns, number};
 
 /// Classes shown of each answer.
 const MOST_CLASSES: usize = 5;
+/// Least width of an answer.
+const CARD_WIDTH: f32 = 230.0;
+/// Width of the column of classes.
+const NAME_WIDTH: f32 = 64.0;
 
-/// Shows one card for each precision.
+/// Shows one card for each precision, side by side where they fit.
 pub(super) fn answers_ui(answers: &[Answer], ui: &mut Ui) {
-    ui.columns(answers.len().max(1), |cells| {
-        for (cell, answer) in cells.iter_mut().zip(answers) {
-            card_ui(cell, title(answer.scheme), |ui| answer_ui(answer, answers.first(), ui));
-        }
-    });
+    let columns = num_columns(ui, CARD_WIDTH, answers.len());
+    for row in answers.chunks(columns) {
+        ui.columns(columns, |cells| {
+            for (cell, answer) in cells.iter_mut().zip(row) {
+                card_ui(cell, title(answer.scheme), |ui| answer_ui(answer, answers.first(), ui));
+            }
+        });
+    }
 }
 
 fn title(scheme: QuantScheme) -> &'static str {
@@ -79,16 +86,14 @@ fn classes_ui(p: &Palette, classes: &[(String, f32)], first: Option<&Answer>, ui
         });
     }
     for (name, chance) in ranked.iter().take(MOST_CLASSES) {
-        ui.horizontal(|ui| {
-            let cell = |ui: &mut Ui, width: f32, text: RichText| {
-                ui.add_sized([width, 16.0], egui::Label::new(text.size(font::SMALL + 0.5)).truncate());
-            };
-            cell(ui, 64.0, RichText::new(name).color(p.text));
-            ui.scope(|ui| {
-                ui.set_max_width((ui.available_width() - 60.0).max(20.0));
-                meter_ui(ui, &format!("Probability of {name}"), *chance, p.measured, None);
-            });
-            cell(ui, 50.0, RichText::new(number::percent(f64::from(*chance))).color(p.text_weak));
-        });
+        let row = BarRow {
+            name,
+            name_width: NAME_WIDTH,
+            about: &format!("Probability of {name}"),
+            share: *chance,
+            color: p.measured,
+            value: &number::percent(f64::from(*chance)),
+        };
+        bar_row_ui(ui, row);
     }
 }

@@ -1,13 +1,17 @@
 //! Lays out the trial screen.
 
+use std::sync::Arc;
+
 use egui::Ui;
 use foretrain_engine::models::DataShape;
 use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{Command, InferInput, InferJob, ModelReport, ModelSource};
 
 use super::{answers, input};
-use crate::state::{Live, Saved, TrialLive, TrySaved, TrySource};
-use crate::views::{ViewCtx, empty_ui, job_ui, model_choice_ui, package_choice_ui, panes_ui};
+use crate::state::{HeldChange, Live, Saved, TrialLive, TrySaved, TrySource};
+use crate::views::{
+    ViewCtx, empty_ui, job_ui, model_card_ui, model_choice_ui, newer_model_ui, package_choice_ui, panes_ui,
+};
 use crate::widgets::{field_ui, hint_ui};
 
 /// Precisions compared.
@@ -23,12 +27,16 @@ pub fn trial_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut 
         |(saved, live, model), ui| {
             ui.heading("Try it");
             source_ui(&mut saved.trial.source, ui);
-            *model = match saved.trial.source {
+            let found = match saved.trial.source {
                 TrySource::Run => model_choice_ui(ctx, &mut saved.model_path, live, ui),
-                TrySource::Package => package_choice_ui(ctx, &mut saved.trial.package, live, ui),
+                TrySource::Package => package_choice_ui(ctx, &mut saved.trial.package, &mut live.package, ui),
             };
+            if let Some(found) = found {
+                see_model(ctx, &mut live.trial, &found);
+                *model = live.trial.model.of(path_of(saved)).cloned();
+            }
             if let Some(model) = &*model {
-                forget_others(&mut live.trial, ctx, model);
+                model_card_ui(model, ui);
                 input::options_ui(ctx, &mut saved.trial, &mut live.trial, model.card.model.data_shape(), ui);
             }
         },
@@ -51,16 +59,44 @@ fn source_ui(source: &mut TrySource, ui: &mut Ui) {
     });
 }
 
-/// Answers of another checkpoint do not belong to this one; the drawing stays.
-fn forget_others(live: &mut TrialLive, ctx: &ViewCtx<'_>, model: &ModelReport) {
-    if live.of != model.folder {
-        live.of.clone_from(&model.folder);
-        live.infer.cancel(ctx);
-        live.infer.clear();
+/// What is chosen.
+fn path_of(saved: &Saved) -> &str {
+    match saved.trial.source {
+        TrySource::Run => &saved.model_path,
+        TrySource::Package => &saved.trial.package,
     }
 }
 
+/// Answers of another model do not belong to this one; the drawing stays. A newer checkpoint of the same run waits to
+/// be taken.
+fn see_model(ctx: &ViewCtx<'_>, live: &mut TrialLive, found: &Arc<ModelReport>) {
+    let has_results = live.has_results();
+    match live.model.see(found, has_results) {
+        HeldChange::Kept => {}
+        HeldChange::Replaced => forget_answers(ctx, live),
+    }
+}
+
+fn forget_answers(ctx: &ViewCtx<'_>, live: &mut TrialLive) {
+    live.infer.cancel(ctx);
+    live.infer.clear();
+}
+
+/// Offers the newer checkpoint, which is asked what the older one was asked. True when the user takes it.
+fn newer_ui(ctx: &ViewCtx<'_>, live: &mut TrialLive, ui: &mut Ui) -> bool {
+    let is_taken = newer_model_ui(&live.model, ui);
+    if is_taken {
+        live.model.take_newer();
+        forget_answers(ctx, live);
+        live.is_stale = true;
+        ui.ctx().request_repaint();
+    }
+    is_taken
+}
+
 fn trial_of_ui(ctx: &ViewCtx<'_>, saved: &mut TrySaved, live: &mut TrialLive, model: &ModelReport, ui: &mut Ui) {
+    // This frame still has the older model.
+    let is_replaced = newer_ui(ctx, live, ui);
     let is_image = match model.card.model.data_shape() {
         DataShape::Images { channels, height, width, .. } => {
             live.canvas.set_shape((channels, height, width));
@@ -73,7 +109,7 @@ fn trial_of_ui(ctx: &ViewCtx<'_>, saved: &mut TrySaved, live: &mut TrialLive, mo
         }
     };
     // One question at a time: a stroke during an answer is asked about once that has come.
-    if live.is_stale && !live.infer.is_waiting() {
+    if live.is_stale && !live.infer.is_waiting() && !is_replaced {
         live.is_stale = false;
         ask(ctx, saved, live, model, is_image);
     }

@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &ClassifyArguments, out: &mut impl Write) -> anyhow
         let answers = answers.iter().map(|Answer { path, classes, classify_ms }| {
             let classes: Vec<_> =
                 classes.iter().map(|(name, probability)| json!({"class": name, "probability": probability})).collect();
-            json!({"image": path, "classes": classes, "classify_ms": classify_ms})
+            json!({"image": path.display().to_string(), "classes": classes, "classify_ms": classify_ms})
         });
         writeln!(out, "{}", json!({"images": answers.collect::<Vec<_>>()}))?;
         return Ok(());

@@ -47,7 +47,8 @@ impl Cnn {
     }
 }
 
-/// The largest of each 2x2 square; an odd last row or column is dropped.
+/// The largest of each 2x2 square, or NaN when it holds one, so that trouble is seen; an odd last row or column is
+/// dropped.
 fn max_pool(input: &FeatureMap) -> FeatureMap {
     let (height, width) = (input.height / 2, input.width / 2);
     let mut values = Vec::with_capacity(input.channels * height * width);
@@ -55,8 +56,13 @@ fn max_pool(input: &FeatureMap) -> FeatureMap {
         for rows in channel.chunks_exact(2 * input.width) {
             let (top, bottom) = rows.split_at(input.width);
             let squares = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
-            values.extend(squares.map(|([a, b], [c, d])| a.max(*b).max(c.max(*d))));
+            values.extend(squares.map(|([a, b], [c, d])| larger(larger(*a, *b), larger(*c, *d))));
         }
     }
     FeatureMap { channels: input.channels, height, width, values }
+}
+
+/// The larger number, or NaN when one of them is; `f32::max` would drop it.
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
 }

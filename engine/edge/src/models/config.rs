@@ -10,6 +10,9 @@ use crate::EdgeError;
 
 /// Largest image, in pixels: a config that asks for more would make us allocate what no weight justifies.
 const MAX_PIXELS: usize = 1 << 20;
+/// Most numbers in one layer's output (1 GiB): an image of any size passes through the same weights, so that no weight
+/// justifies how much memory it takes on the way.
+const MAX_ACTIVATION: usize = 1 << 28;
 /// Most color channels.
 const MAX_CHANNELS: usize = 64;
 
@@ -151,6 +154,35 @@ struct ResNetFields {
     depths: Vec<usize>,
 }
 
+impl ImageConfig {
+    /// Numbers in the largest output of a layer, the image included; `None` past what can be counted.
+    fn largest_activation(&self) -> Option<usize> {
+        let count = |channels: usize, height: usize, width: usize| channels.checked_mul(height)?.checked_mul(width);
+        let (mut height, mut width) = (self.height, self.width);
+        let mut largest = count(self.channels, height, width)?;
+        match &self.network {
+            ImageNetwork::Mlp { hidden_sizes, .. } => largest = hidden_sizes.iter().copied().fold(largest, usize::max),
+            ImageNetwork::Cnn { channels, hidden_size } => {
+                largest = largest.max(*hidden_size);
+                for &channels in channels {
+                    largest = largest.max(count(channels, height, width)?);
+                    (height, width) = (height / 2, width / 2);
+                }
+            }
+            ImageNetwork::ResNet { embedding_size, hidden_sizes, .. } => {
+                largest = largest.max(count(*embedding_size, height, width)?);
+                for (stage, &channels) in hidden_sizes.iter().enumerate() {
+                    if stage > 0 {
+                        (height, width) = (height.div_ceil(2), width.div_ceil(2));
+                    }
+                    largest = largest.max(count(channels, height, width)?);
+                }
+            }
+        }
+        Some(largest)
+    }
+}
+
 impl Gpt2Config {
     /// Width of the feed-forward part.
     pub(crate) fn inner(&self) -> usize {
@@ -251,7 +283,14 @@ fn checked_image(fields: ImageFields, network: ImageNetwork, path: &Path) -> Res
     let class_name = |class: usize| fields.id2label.get(&class.to_string()).cloned();
     let classes = (0..num_classes).map(|class| class_name(class).unwrap_or_else(|| class.to_string())).collect();
     let (mean, std) = (fields.image_mean, fields.image_std);
-    Ok(ImageConfig { channels, height, width, classes, mean, std, network })
+    let config = ImageConfig { channels, height, width, classes, mean, std, network };
+    let largest = config.largest_activation();
+    if largest.is_some_and(|largest| largest <= MAX_ACTIVATION) {
+        return Ok(config);
+    }
+    let found = largest.map_or_else(|| "more".to_owned(), |largest| largest.to_string());
+    let expected = format!("at most {MAX_ACTIVATION} numbers (1 GiB) in a layer's output at this image_size");
+    Err(EdgeError::format(path, expected, found))
 }
 
 fn checked_gpt2(config: Gpt2Config, path: &Path) -> Result<Gpt2Config, EdgeError> {

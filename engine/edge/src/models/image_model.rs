@@ -1,7 +1,10 @@
 //! Any image classifier.
 
+use std::path::PathBuf;
+
 use super::cnn::Cnn;
 use super::config::{ImageConfig, ImageNetwork};
+use super::finite::finite;
 use super::mlp::Mlp;
 use super::resnet::ResNet;
 use crate::EdgeError;
@@ -21,6 +24,8 @@ pub(super) struct FeatureMap {
 pub(crate) struct ImageModel {
     config: ImageConfig,
     network: Network,
+    /// The file, for errors.
+    weights_path: PathBuf,
 }
 
 #[derive(Debug)]
@@ -44,7 +49,7 @@ impl ImageModel {
                 Network::ResNet(ResNet::load(&config, *embedding_size, hidden_sizes, depths, weights)?)
             }
         };
-        Ok(Self { config, network })
+        Ok(Self { config, network, weights_path: weights.path().to_owned() })
     }
 
     pub(crate) fn config(&self) -> &ImageConfig {
@@ -53,7 +58,8 @@ impl ImageModel {
 
     /// Logits in class order for `pixels` (channels, height, width), 0 to 255.
     ///
-    /// Errors: [`EdgeError::Input`] for another number of pixels.
+    /// Errors: [`EdgeError::Input`] for another number of pixels; [`EdgeError::Format`] for weights that give NaN or
+    /// infinity.
     pub(crate) fn logits(&self, pixels: &[u8]) -> Result<Vec<f32>, EdgeError> {
         let ImageConfig { channels, height, width, .. } = self.config;
         let expected = channels * height * width;
@@ -67,10 +73,11 @@ impl ImageModel {
             values.extend(channel.iter().map(|&pixel| (f32::from(pixel) / 255.0 - mean) / std));
         }
         let image = FeatureMap { channels, height, width, values };
-        Ok(match &self.network {
+        let logits = match &self.network {
             Network::Mlp(mlp) => mlp.logits(&image),
             Network::Cnn(cnn) => cnn.logits(image),
             Network::ResNet(resnet) => resnet.logits(&image),
-        })
+        };
+        finite(logits, &self.weights_path)
     }
 }

@@ -1,7 +1,10 @@
 //! Any language model: tokens in, hidden states and logits out, over a cache.
 
+use std::path::PathBuf;
+
 use super::attention::LayerCache;
 use super::config::TextConfig;
+use super::finite::finite;
 use super::gpt2::Gpt2;
 use super::llama::Llama;
 use crate::EdgeError;
@@ -28,6 +31,8 @@ pub(crate) struct LanguageModel {
     vocab_size: usize,
     max_positions: usize,
     end_token: Option<u32>,
+    /// The file, for errors.
+    weights_path: PathBuf,
 }
 
 #[derive(Debug)]
@@ -39,18 +44,21 @@ enum Network {
 impl LanguageModel {
     /// Errors: [`EdgeError::MissingTensor`], [`EdgeError::Tensor`].
     pub(crate) fn load(config: &TextConfig, weights: &Weights) -> Result<Self, EdgeError> {
+        let weights_path = weights.path().to_owned();
         Ok(match config {
             TextConfig::Gpt2(config) => Self {
                 network: Network::Gpt2(Gpt2::load(config, weights)?),
                 vocab_size: config.vocab_size,
                 max_positions: config.n_positions,
                 end_token: config.eos_token_id,
+                weights_path,
             },
             TextConfig::Llama(config) => Self {
                 network: Network::Llama(Llama::load(config, weights)?),
                 vocab_size: config.vocab_size,
                 max_positions: config.max_position_embeddings,
                 end_token: config.eos_token_id,
+                weights_path,
             },
         })
     }
@@ -70,7 +78,7 @@ impl LanguageModel {
         self.end_token
     }
 
-    /// A cache without tokens.
+    /// A cache without tokens. It grows with the tokens read, not with the positions that a config claims.
     pub(crate) fn empty_cache(&self) -> Cache {
         let num_layers = match &self.network {
             Network::Gpt2(gpt2) => gpt2.num_layers(),
@@ -97,11 +105,14 @@ impl LanguageModel {
     }
 
     /// Logits (n, vocab_size) of hidden states (n, width).
-    pub(crate) fn logits(&self, hidden: &[f32]) -> Vec<f32> {
-        match &self.network {
+    ///
+    /// Errors: [`EdgeError::Format`] for weights that give NaN or infinity.
+    pub(crate) fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>, EdgeError> {
+        let logits = match &self.network {
             Network::Gpt2(gpt2) => gpt2.head().apply(hidden),
             Network::Llama(llama) => llama.head().apply(hidden),
-        }
+        };
+        finite(logits, &self.weights_path)
     }
 
     /// Width of the hidden states.

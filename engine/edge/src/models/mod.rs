@@ -6,6 +6,7 @@ mod attention;
 mod cnn;
 mod config;
 mod conv;
+mod finite;
 mod gpt2;
 mod image_model;
 mod language_model;

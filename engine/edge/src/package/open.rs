@@ -145,7 +145,8 @@ impl Package {
 
     /// The probability of each class, with its name, in class order. `pixels`: (channels, height, width), 0 to 255.
     ///
-    /// Errors: [`EdgeError::Input`] for a language model or another number of pixels.
+    /// Errors: [`EdgeError::Input`] for a language model or another number of pixels; [`EdgeError::Format`] for damaged
+    /// weights, which give NaN or infinity.
     pub fn classify(&self, pixels: &[u8]) -> Result<Vec<(String, f32)>, EdgeError> {
         let mut scores = self.logits(pixels)?;
         softmax(&mut scores);
@@ -154,7 +155,8 @@ impl Package {
 
     /// The logit of each class, in class order. `pixels`: (channels, height, width), 0 to 255.
     ///
-    /// Errors: [`EdgeError::Input`] for a language model or another number of pixels.
+    /// Errors: [`EdgeError::Input`] for a language model or another number of pixels; [`EdgeError::Format`] for damaged
+    /// weights, which give NaN or infinity.
     pub fn logits(&self, pixels: &[u8]) -> Result<Vec<f32>, EdgeError> {
         self.image_model()?.logits(pixels)
     }
@@ -171,7 +173,8 @@ impl Package {
     /// Continues `prompt`. `on_token` gets each piece of new text (empty while a character is incomplete) and returns
     /// false to stop. When the text outgrows the model's positions, its older half is forgotten.
     ///
-    /// Errors: [`EdgeError::Input`] for an image model, an empty prompt or a bad temperature; [`EdgeError::Tokenizer`].
+    /// Errors: [`EdgeError::Input`] for an image model, an empty prompt or a bad temperature; [`EdgeError::Tokenizer`];
+    /// [`EdgeError::Format`] for damaged weights, which give NaN or infinity.
     pub fn generate(
         &self,
         prompt: &str,
@@ -185,7 +188,7 @@ impl Package {
     /// -ln p of each next token, nats: n tokens give n - 1 losses.
     ///
     /// Errors: [`EdgeError::Input`] for an image model, a token outside the vocabulary, or more than
-    /// [`Package::max_positions`] + 1 tokens.
+    /// [`Package::max_positions`] + 1 tokens; [`EdgeError::Format`] for damaged weights, which give NaN or infinity.
     pub fn token_losses(&self, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
         token_losses(self.language_model()?.0, tokens)
     }

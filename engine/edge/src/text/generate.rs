@@ -80,7 +80,7 @@ pub(crate) fn generate(
             break;
         }
         if cache.num_positions() < model.max_positions() {
-            logits = model.logits(&model.forward(&[token], &mut cache)?);
+            logits = model.logits(&model.forward(&[token], &mut cache)?)?;
         } else {
             (cache, logits) = read_anew(model, &tokens)?;
         }
@@ -101,7 +101,8 @@ fn read_anew(model: &LanguageModel, tokens: &[u32]) -> Result<(Cache, Vec<f32>),
     let mut cache = model.empty_cache();
     let hidden = model.forward(&tokens[tokens.len() - kept..], &mut cache)?;
     let last = &hidden[hidden.len().saturating_sub(model.width())..];
-    Ok((cache, model.logits(last)))
+    let logits = model.logits(last)?;
+    Ok((cache, logits))
 }
 
 fn milliseconds(start: Instant) -> f64 {

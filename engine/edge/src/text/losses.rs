@@ -8,7 +8,8 @@ const CHUNK: usize = 64;
 
 /// -ln p of each next token, nats: `tokens` (n) give n - 1 losses, the first for `tokens[1]`.
 ///
-/// Errors: [`EdgeError::Input`] for a token outside the vocabulary or more tokens than positions.
+/// Errors: [`EdgeError::Input`] for a token outside the vocabulary or more tokens than positions; [`EdgeError::Format`]
+/// for weights that give NaN or infinity.
 pub(crate) fn token_losses(model: &LanguageModel, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
     let Some((_, targets)) = tokens.split_first() else { return Ok(Vec::new()) };
     let inputs = &tokens[..targets.len()];
@@ -20,7 +21,7 @@ pub(crate) fn token_losses(model: &LanguageModel, tokens: &[u32]) -> Result<Vec<
     let mut losses = Vec::with_capacity(targets.len());
     let chunks = hidden.chunks(CHUNK * model.width()).zip(targets.chunks(CHUNK));
     for (hidden, targets) in chunks {
-        let logits = model.logits(hidden);
+        let logits = model.logits(hidden)?;
         losses.extend(logits.chunks_exact(model.vocab_size()).zip(targets).map(|(row, &target)| loss(row, target)));
     }
     Ok(losses)

@@ -66,6 +66,11 @@ impl Weights {
         Ok(Self { path: path.to_owned(), tensors, is_gguf: true })
     }
 
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// True when the weights came from GGUF: everything output-major, and llama.cpp's order of query and key rows.
     pub(crate) fn is_gguf(&self) -> bool {
         self.is_gguf

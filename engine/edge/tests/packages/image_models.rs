@@ -161,6 +161,55 @@ fn resnet_computes_what_the_reference_computes() {
     });
 }
 
+/// The same weights take an image of any size, so that only the config says how much memory an answer needs.
+#[test]
+fn configs_that_ask_for_more_memory_than_their_weights_justify_are_refused() {
+    let mut config = json!({
+        "model_type": "resnet", "num_channels": 3, "image_size": [9, 7], "embedding_size": 300, "hidden_sizes": [4],
+        "depths": [1], "num_classes": 5,
+    });
+    ends(&mut config, 3, 5);
+    let mut weights = Weights::new(6);
+    conv_bn(&mut weights, "resnet.embedder.embedder", [300, 3, 3, 3], Scheme::F32);
+    let name = "resnet.encoder.stages.0.layers.0";
+    conv_bn(&mut weights, &format!("{name}.layer.0"), [4, 300, 3, 3], Scheme::F32);
+    conv_bn(&mut weights, &format!("{name}.layer.1"), [4, 4, 3, 3], Scheme::F32);
+    conv_bn(&mut weights, &format!("{name}.shortcut"), [4, 300, 1, 1], Scheme::F32);
+    weights.matrix("classifier.1.weight", &[5, 4], Scheme::F32);
+    weights.vector("classifier.1.bias", 5, 0.0);
+    let mut built = (config, weights);
+    let mut open = |key: &str, value: Value| {
+        built.0[key] = value;
+        let dir = write(&image_files(&built));
+        Package::open(dir.path()).map(|package| package.kind()).map_err(|error| error.to_string())
+    };
+    assert!(open("image_size", json!([512, 512])).is_ok());
+    for (key, value, found) in
+        [("image_size", json!([1024, 1024]), "found 314572800"), ("embedding_size", json!(u64::MAX), "found more")]
+    {
+        let error = open(key, value).unwrap_err();
+        assert!(error.contains("1 GiB") && error.contains(found) && error.contains("config.json"), "{error}");
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_classify_nothing() {
+    let check = |built: &(Value, Weights), pixels: &[u8]| {
+        let dir = write(&image_files(built));
+        let package = Package::open(dir.path()).unwrap();
+        let error = package.classify(pixels).unwrap_err().to_string();
+        assert!(error.contains("finite answers") && error.contains("model.safetensors"), "{error}");
+    };
+    let mut built = mlp(Scheme::F32);
+    built.1.spoil("layers.1.weight", &f32::NAN.to_le_bytes());
+    check(&built, &[100; 35]);
+    // Beyond the upper border, 0 times infinity is NaN; elsewhere ReLU makes 0 of minus infinity, which a pool must not
+    // prefer to it.
+    let mut built = cnn(Scheme::F32);
+    built.1.spoil("conv.0.weight", &half::f16::NEG_INFINITY.to_le_bytes());
+    check(&built, &[255; 324]);
+}
+
 #[test]
 fn a_package_says_what_it_reads() {
     let built = cnn(Scheme::Ternary);

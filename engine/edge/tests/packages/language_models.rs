@@ -1,6 +1,6 @@
 //! Language models against the reference, in every storage format and from GGUF.
 
-use foretrain_edge::gguf::TensorType;
+use foretrain_edge::gguf::{GgufFile, TensorType};
 use foretrain_edge::{GenerateOptions, Package, PackageKind};
 use serde_json::{Value, json};
 
@@ -228,6 +228,45 @@ fn gguf_packages_compute_the_same() {
         let logits = |tokens: &[u32]| reference::llama(&weights.arrays, 2, 16, 8, tokens);
         check(&package, logits, tolerance(scheme), &format!("llama {kind:?}"));
     }
+}
+
+#[test]
+fn weights_that_are_no_numbers_give_no_text() {
+    let check = |files: &Files, name: &str| {
+        let dir = write(files);
+        let package = Package::open(dir.path()).unwrap();
+        let options = GenerateOptions { max_tokens: 3, temperature: 0.0, top_k: 0, seed: 0 };
+        let generated = package.generate("ab", options, &mut |_| true).map(|generated| generated.text);
+        let losses = package.token_losses(&[0, 1, 2]);
+        for error in [generated.unwrap_err().to_string(), losses.unwrap_err().to_string()] {
+            assert!(error.contains("finite answers") && error.contains(name), "{error}");
+        }
+    };
+    let mut built = gpt2(Scheme::F32);
+    built.1.spoil("transformer.h.0.mlp.c_fc.weight", &f32::NAN.to_le_bytes());
+    check(&text_files(&built), "model.safetensors");
+
+    // A scale of a Q8_0 block, which nothing looks at when the file is opened.
+    let (config, mut weights) = llama(Scheme::F32, 32, false);
+    let mut file = weights.gguf("llama", TensorType::Q8_0, |name| name.contains("layers"), llama_name, permuted);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    std::fs::write(&path, &file).unwrap();
+    let gguf = GgufFile::open(&path).unwrap();
+    let blocks = gguf.data("blk.0.ffn_up.weight").unwrap();
+    let at = file.windows(blocks.len()).position(|window| window == blocks).unwrap();
+    file[at..at + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
+    check(&files(&config, "model.gguf", file, Some(character_tokenizer(CHARACTERS))), "model.gguf");
+}
+
+#[test]
+fn positions_take_no_memory_until_they_are_used() {
+    let mut built = llama(Scheme::F32, 32, true);
+    built.0["max_position_embeddings"] = json!(1_u64 << 40);
+    let dir = write(&text_files(&built));
+    let package = Package::open(dir.path()).unwrap();
+    let options = GenerateOptions { max_tokens: 3, temperature: 0.0, top_k: 0, seed: 0 };
+    assert_eq!(package.generate("ab", options, &mut |_| true).unwrap().num_tokens, 3);
 }
 
 #[test]

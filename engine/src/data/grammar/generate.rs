@@ -38,7 +38,7 @@ pub(in crate::data) fn load(folder: &Path, watch: Watch<'_>) -> Result<Dataset, 
         warnings: warning.into_iter().collect(),
         path: folder.to_owned(),
     };
-    text::build(raw, &TokenizerSpec::Char, watch)
+    text::build(raw, &TokenizerSpec::Char, u64::MAX, watch)
 }
 
 /// Whole documents, then line ends up to the fixed length. Errors: [`DataError::Cancelled`].

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::data::load::load_within;
 use crate::data::{DataError, Dataset, DatasetSpec, ImageDataset, TextDataset, TokenizerSpec, load};
 use crate::unwatched;
 
@@ -35,6 +36,15 @@ pub fn text(spec: &DatasetSpec) -> TextDataset {
 #[track_caller]
 pub fn error_text(spec: &DatasetSpec) -> String {
     match load_from(spec) {
+        Ok(_) => panic!("expected an error"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The error's text on a machine that allows a dataset `max_bytes`.
+#[track_caller]
+pub fn error_within(spec: &DatasetSpec, max_bytes: u64) -> String {
+    match load_within(spec, Path::new("no cache"), max_bytes, unwatched!()) {
         Ok(_) => panic!("expected an error"),
         Err(error) => error.to_string(),
     }

@@ -58,6 +58,45 @@ fn gz_lies() {
     assert!(load_from(&idx_spec(folder.path())).is_err());
 }
 
+/// The limit is named, with what to do about it.
+#[track_caller]
+fn check_too_large(spec: &DatasetSpec, max_bytes: u64, words: &[&str]) {
+    let error = error_within(spec, max_bytes);
+    for word in words.iter().chain(&["at most", "memory"]) {
+        assert!(error.contains(word), "{word:?} is missing in: {error}");
+    }
+}
+
+#[test]
+fn memory_is_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    write_all(folder.path(), &idx_files());
+    let spec = idx_spec(folder.path());
+    check_too_large(&spec, 179, &["IDX images", "179 bytes", "180 bytes", "train-images"]);
+    // What training takes is not there for testing.
+    check_too_large(&spec, 239, &["IDX images", "59 bytes", "60 bytes", "t10k-images"]);
+    assert!(load_from(&spec).is_ok());
+
+    // The text fits, and its tokens, four bytes each, do not; or only part of a folder does.
+    let texts = folder.path().join("texts");
+    write_all(&texts, &[("1.txt", vec![b'a'; 1000]), ("2.txt", vec![b'b'; 1000])]);
+    let one = text_spec(&texts.join("1.txt"), TokenizerSpec::Byte);
+    check_too_large(&one, 999, &["1000 bytes", "999 bytes"]);
+    check_too_large(&one, 3599, &["tokens", "3599 bytes"]);
+    check_too_large(&one, 3999, &["tokens", "399 bytes"]);
+    check_too_large(&text_spec(&texts, TokenizerSpec::Byte), 1999, &["2000 bytes", "1999 bytes"]);
+    let jsonl = DatasetSpec::Jsonl { path: texts.join("1.txt"), field: "a".into(), tokenizer: TokenizerSpec::Byte };
+    check_too_large(&jsonl, 999, &["1000 bytes"]);
+
+    let images = folder.path().join("images");
+    for name in ["a/1.png", "a/2.png", "b/1.png", "b/2.png"] {
+        write_all(&images, &[(name, png(false))]);
+    }
+    let spec = DatasetSpec::ImageFolder { path: images, image_size: (10, 10) };
+    check_too_large(&spec, 1199, &["1199 bytes", "1200 bytes for 4 files", "smaller image size"]);
+    assert!(load_from(&spec).is_ok());
+}
+
 #[test]
 fn missing_things_are_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@
 mod batches;
 mod built_in;
 mod difficulty;
+mod fingerprints;
 mod fixtures;
 mod hostile;
 mod image_files;

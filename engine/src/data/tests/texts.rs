@@ -1,9 +1,12 @@
 //! Text: tokens there and back, splits, warnings.
 
+use std::sync::Mutex;
+
 use proptest::prelude::*;
 
 use super::fixtures::*;
-use crate::data::{DataWarning, DatasetSpec, SplitPart, TextDataset, TokenizerSpec};
+use crate::data::{DataError, DataWarning, DatasetSpec, SplitPart, TextDataset, TokenizerSpec, load};
+use crate::device::{CancelFlag, Progress, Watch};
 
 fn from_str(content: &str, tokenizer: TokenizerSpec) -> TextDataset {
     let folder = tempfile::tempdir().unwrap();
@@ -87,6 +90,95 @@ fn json_lines_are_documents() {
     assert_eq!(dataset.document_ends(SplitPart::Train).len(), 27);
     assert!(dataset.warnings.iter().any(|w| matches!(w, DataWarning::SkippedFiles { count: 4, .. })));
     assert!(error_text(&spec("body")).contains("no field \"body\""));
+}
+
+#[test]
+fn json_texts_are_unescaped_and_broken_ones_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    let lines = [
+        r#"{"n": 1e999, "more": [[1, 2.5], {"text": "inner"}], "text": "caf\u00e9 \ud83d\ude00"}"#,
+        r#"{"text": "half a pair \ud83d"}"#,
+        r#"{"text": NaN}"#,
+        r#"{"text": -17.5}"#,
+        r#"{"text": "two\nlines\tand \"quotes\""}"#,
+    ];
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    let dataset = text(&DatasetSpec::Jsonl { path, field: "text".into(), tokenizer: TokenizerSpec::Byte });
+    // Two documents, the last tenth of each held out.
+    let train = dataset.tokenizer.decode(&dataset.train, true).unwrap();
+    assert_eq!(train, "café \ntwo\nlines\tand \"quot\n");
+    assert_eq!(dataset.tokenizer.decode(&dataset.validation, true).unwrap(), "😀\nes\"\n");
+    let is_told = |warning: &DataWarning| match warning {
+        DataWarning::SkippedFiles { count, examples } => {
+            *count == 3 && examples[0].contains("line 2: ") && examples[2].contains("line 4: \"text\" is not a string")
+        }
+        DataWarning::ClassImbalance { .. }
+        | DataWarning::SmallValidation { .. }
+        | DataWarning::UnknownCharacters { .. }
+        | DataWarning::NotCached { .. } => false,
+    };
+    assert!(dataset.warnings.iter().any(is_told), "{:?}", dataset.warnings);
+}
+
+#[test]
+fn the_mark_of_some_editors_is_no_text() {
+    let text = from_str(&format!("\u{feff}{}", "ab".repeat(10)), TokenizerSpec::Byte);
+    assert_eq!(text.train, [u32::from(b'a'), u32::from(b'b')].repeat(9));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.txt");
+    std::fs::write(&path, "\u{feff} \n").unwrap();
+    assert!(error_text(&text_spec(&path, TokenizerSpec::Byte)).contains("some text"));
+}
+
+#[test]
+fn a_vocabulary_with_holes_says_what_it_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    write_all(
+        folder.path(),
+        &[
+            ("vocab.json", br#"{"a":0,"b":1}"#.to_vec()),
+            ("merges.txt", Vec::new()),
+            ("a.txt", b"ab\nxabababab".to_vec()),
+        ],
+    );
+    let tokenizer = TokenizerSpec::Gpt2 { folder: folder.path().into() };
+    let dataset = text(&text_spec(&folder.path().join("a.txt"), tokenizer));
+    assert_eq!(dataset.split.num_train + dataset.split.num_validation, 10);
+    assert!(dataset.warnings.contains(&DataWarning::UnknownCharacters { count: 2 }), "{:?}", dataset.warnings);
+}
+
+#[test]
+fn encoding_by_a_file_is_cut_told_and_cancelled() {
+    let folder = tempfile::tempdir().unwrap();
+    // \u0120 is a space.
+    write_all(
+        folder.path(),
+        &[
+            ("gpt2/vocab.json", "{\"a\":0,\"b\":1,\"\u{120}\":2}".into()),
+            ("gpt2/merges.txt", Vec::new()),
+            ("a.txt", "ab ".repeat(2 << 20).into_bytes()),
+            ("b.txt", b"ab ab ab ab ab".to_vec()),
+        ],
+    );
+    let gpt2 = TokenizerSpec::Gpt2 { folder: folder.path().join("gpt2") };
+    let file = folder.path().join("tokenizer.json");
+    let small = text(&text_spec(&folder.path().join("b.txt"), gpt2));
+    std::fs::write(&file, small.tokenizer.to_string(false).unwrap()).unwrap();
+
+    let spec = text_spec(&folder.path().join("a.txt"), TokenizerSpec::File { path: file });
+    let cancel = CancelFlag::default();
+    let told = Mutex::new(Vec::new());
+    let on_progress = |progress: Progress| {
+        if progress.what.starts_with("encoding") && progress.done > 0 {
+            told.lock().unwrap().push((progress.done, progress.total));
+            cancel.set();
+        }
+    };
+    let result = load(&spec, folder.path(), Watch::new(&cancel, &on_progress));
+    assert!(matches!(result, Err(DataError::Cancelled(_))), "{result:?}");
+    let told = told.into_inner().unwrap();
+    assert!(matches!(told[..], [(done, Some(total))] if done < total), "{told:?}");
 }
 
 #[test]

@@ -1,0 +1,87 @@
+//! Why a subcommand did not do what it was asked, and the exit code that says so.
+
+use serde_json::{Value, json};
+
+/// Why a subcommand did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The engine refused or failed; the message says why.
+    #[error("{0}")]
+    Failed(String),
+    /// Arguments that are wrong in a way that clap cannot judge.
+    #[error("{0}")]
+    Usage(String),
+    /// The plan is over the memory budget; the table has been printed.
+    #[error("{message}")]
+    Memory {
+        /// What is needed, and what there is.
+        message: String,
+        /// The plan, for programs: an object that joins the one of `--json`.
+        figures: Value,
+    },
+    /// The divergence guard ended the run.
+    #[error("the run diverged and was stopped; its last good weights are saved")]
+    Diverged,
+    /// Ctrl-C.
+    #[error("interrupted; nothing is left half done")]
+    Interrupted,
+    /// Whoever read standard output has seen enough (`| head -1`), which is no failure.
+    #[error("standard output was closed by its reader")]
+    ClosedPipe,
+}
+
+impl CliError {
+    /// The process's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::ClosedPipe => 0,
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Memory { .. } => 3,
+            Self::Diverged => 4,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// Any error, in words with its causes.
+    pub(super) fn from_display(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+
+    /// An error of writing to standard output.
+    pub(super) fn from_output(error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            Self::ClosedPipe
+        } else {
+            Self::Failed(format!("writing to standard output: {error}"))
+        }
+    }
+
+    /// What `--json` prints instead of an answer.
+    pub(super) fn to_json(&self) -> Value {
+        let mut json = json!({ "error": self.to_string(), "exit_code": self.exit_code() });
+        if let (Self::Memory { figures: Value::Object(figures), .. }, Some(object)) = (self, json.as_object_mut()) {
+            object.extend(figures.clone());
+        }
+        json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_of_a_memory_error_has_the_plan() {
+        let error = CliError::Memory { message: "too much".to_owned(), figures: json!({ "plan": 1 }) };
+        assert_eq!(error.to_json(), json!({ "error": "too much", "exit_code": 3, "plan": 1 }));
+        assert_eq!(CliError::Diverged.to_json()["exit_code"], 4);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_a_success() {
+        let error = |kind| CliError::from_output(&std::io::Error::from(kind)).exit_code();
+        assert_eq!((error(std::io::ErrorKind::BrokenPipe), error(std::io::ErrorKind::StorageFull)), (0, 1));
+    }
+}

@@ -1,0 +1,28 @@
+//! What is read of the machine once, at the program's start, because a frame asks the system nothing.
+
+use jiff::tz::TimeZone;
+
+/// The machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Threads that its processor runs at once.
+    pub num_threads: usize,
+    /// The zone in which times of day are shown.
+    pub zone: TimeZone,
+}
+
+impl Default for Machine {
+    /// The same everywhere, for tests: one thread, UTC.
+    fn default() -> Self {
+        Self { num_threads: 1, zone: TimeZone::UTC }
+    }
+}
+
+impl Machine {
+    /// Asks the system, which may read files.
+    #[must_use]
+    pub fn read() -> Self {
+        let num_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { num_threads, zone: TimeZone::system() }
+    }
+}

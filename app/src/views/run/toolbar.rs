@@ -1,0 +1,109 @@
+//! What is plotted, and how: above the plots.
+
+use egui::{Align, FontId, Layout, Rect, Sense, Ui, Vec2, pos2, vec2};
+use foretrain_engine::hybrid::Phase;
+use foretrain_engine::session::RunSnapshot;
+
+use crate::plots::{PlotKind, export_png};
+use crate::state::{PlotsSaved, RunLive, Saved};
+use crate::theme::{font, palette, phase_color, phase_label, space};
+use crate::widgets::{Icon, chip_ui, icon_button_ui, smoothing_ui};
+
+/// Where everything but the plots' names fits into one line, the buttons stand at its right end.
+const ONE_LINE: f32 = 690.0;
+/// Height of a chip.
+const CHIP: f32 = 22.0;
+/// Side of the square with a phase's color.
+const SWATCH: f32 = 10.0;
+
+/// Shows it; `area` is what a picture shows.
+pub(super) fn toolbar_ui(run: &RunSnapshot, saved: &mut Saved, live: &mut RunLive, area: Rect, ui: &mut Ui) {
+    plots_ui(&mut saved.plots, ui);
+    ui.add_space(space::XS);
+    if ui.available_width() >= ONE_LINE {
+        ui.horizontal(|ui| {
+            ui.spacing_mut().item_spacing.x = space::SM;
+            curves_ui(&mut saved.plots, ui);
+            ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                buttons_ui(run, live, area, ui);
+                phase_key_ui(ui);
+            });
+        });
+    } else {
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing = vec2(space::SM, space::XS);
+            // Lines break between controls, not inside their texts.
+            ui.style_mut().wrap_mode = Some(egui::TextWrapMode::Extend);
+            curves_ui(&mut saved.plots, ui);
+            buttons_ui(run, live, area, ui);
+            phase_key_ui(ui);
+        });
+    }
+}
+
+/// Which plots to show.
+fn plots_ui(saved: &mut PlotsSaved, ui: &mut Ui) {
+    ui.scope(|ui| {
+        ui.spacing_mut().item_spacing = vec2(space::XS, space::XS);
+        // Lines as high as what stands in them.
+        ui.spacing_mut().interact_size.y = CHIP;
+        ui.horizontal_wrapped(|ui| {
+            for kind in PlotKind::ALL {
+                plot_chip_ui(kind, saved, ui);
+            }
+        });
+    });
+}
+
+fn plot_chip_ui(kind: PlotKind, saved: &mut PlotsSaved, ui: &mut Ui) {
+    let is_on = saved.shown.contains(&kind);
+    if chip_ui(ui, kind.title(), None, is_on).on_hover_text(kind.about()).clicked() {
+        if is_on {
+            saved.shown.remove(&kind);
+        } else {
+            saved.shown.insert(kind);
+        }
+    }
+}
+
+fn curves_ui(saved: &mut PlotsSaved, ui: &mut Ui) {
+    smoothing_ui(ui, &mut saved.smoothing);
+    ui.checkbox(&mut saved.is_log, "Log scale").on_hover_text("Loss on a logarithmic axis");
+}
+
+fn buttons_ui(run: &RunSnapshot, live: &mut RunLive, area: Rect, ui: &mut Ui) {
+    if icon_button_ui(ui, Icon::Reset, "Show all steps (Ctrl+0)").clicked() {
+        live.reset_plots = true;
+    }
+    // Before it has a folder there is nothing to take a picture of.
+    if let Some(folder) = &run.folder
+        && icon_button_ui(ui, Icon::Image, "Save a picture of what is in view").clicked()
+    {
+        live.export = Some(export_png(ui.ctx(), &folder.join("plots"), area));
+    }
+}
+
+/// Which color is which phase, from the first to the last, whatever way the line runs.
+fn phase_key_ui(ui: &mut Ui) {
+    let mut phases = [Phase::Warmup, Phase::Full, Phase::Predict, Phase::Correct];
+    if ui.layout().prefer_right_to_left() {
+        phases.reverse();
+    }
+    for phase in phases {
+        phase_entry_ui(phase, ui);
+    }
+}
+
+/// A swatch and its name in one piece, which no line break can part.
+fn phase_entry_ui(phase: Phase, ui: &mut Ui) {
+    let p = palette(ui);
+    let name = phase_label(phase);
+    let galley = ui.painter().layout_no_wrap(name.to_owned(), FontId::proportional(font::SMALL), p.text_weak);
+    let size = vec2(SWATCH + space::XS + galley.size().x, galley.size().y.max(SWATCH));
+    let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::accesskit::Role::Label, true, name));
+    let swatch = Rect::from_center_size(pos2(rect.left() + SWATCH / 2.0, rect.center().y), Vec2::splat(SWATCH));
+    ui.painter().rect_filled(swatch, 2.0, phase_color(p, phase));
+    let corner = pos2(swatch.right() + space::XS, rect.center().y - galley.size().y / 2.0);
+    ui.painter().galley(corner, galley, p.text_weak);
+}

@@ -1,0 +1,162 @@
+//! What operations work with beside their inputs and results: buffers of threads, partial sums of weight gradients.
+
+use super::layers::{plus, times};
+
+/// Most numbers in the parts in which fused layers sum their weight gradients, and most such parts
+/// (`models::ops::sequence`).
+const MAX_PART_NUMBERS: u64 = 32 << 20;
+const MAX_PARTS: u64 = 16;
+
+/// Numbers in the buffers of images that are convolved together (`models::ops::conv2d::plan`).
+const GROUP_NUMBERS: u64 = 192 * 1024;
+/// A backward pass holds about three such buffers: of the input, of the gradients of output and input.
+const GROUP_BUFFERS: u64 = 3;
+/// Numbers in all partial weight gradients of a convolution, and how many there are (`models::ops::conv2d::gradients`).
+const PARTIAL_NUMBERS: u64 = 4 << 20;
+const PARTIALS: std::ops::RangeInclusive<u64> = 2..=16;
+
+/// By what a network is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Scratch {
+    /// Operations that need none.
+    #[default]
+    None,
+    /// Layers over sequences.
+    Sequences(Sequences),
+    /// Convolutions.
+    Convolutions(Convolutions),
+}
+
+impl Scratch {
+    /// Numbers in use at once, with `num_examples` in the graph together.
+    pub(super) fn in_use(self, num_examples: u64, num_threads: u64) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Sequences(sequences) => sequences.in_use(num_examples, num_threads),
+            Self::Convolutions(convolutions) => convolutions.in_use(num_threads),
+        }
+    }
+
+    /// Numbers that wait for the next step in buffers that operations give back for later.
+    pub(super) fn shelved(self, num_examples: u64, num_threads: u64) -> u64 {
+        match self {
+            Self::None | Self::Convolutions(_) => 0,
+            Self::Sequences(sequences) => {
+                let sum_of_parts = sequences.weights;
+                let scratch = sequences.in_use(num_examples, num_threads).saturating_sub(sum_of_parts);
+                sequences.saved.saturating_mul(num_examples).saturating_add(scratch)
+            }
+        }
+    }
+}
+
+/// Layers over sequences, one sequence per task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sequences {
+    /// What all layers save of one sequence. It is kept for the backward pass, in buffers that are used again.
+    pub(super) saved: u64,
+    /// What a thread works with on the way forward.
+    pub(super) forward: u64,
+    /// And on the way back.
+    pub(super) backward: u64,
+    /// Weights of one layer.
+    pub(super) weights: u64,
+}
+
+impl Sequences {
+    fn in_use(self, num_examples: u64, num_threads: u64) -> u64 {
+        let num_parts = (MAX_PART_NUMBERS / self.weights.max(1)).clamp(1, MAX_PARTS).min(num_examples);
+        let forward = num_threads.min(num_examples).saturating_mul(self.forward);
+        let backward = num_threads.min(num_parts).saturating_mul(self.backward);
+        // The parts, and their sum.
+        let gradients = num_parts.saturating_add(1).saturating_mul(self.weights);
+        forward.max(backward).saturating_add(gradients)
+    }
+}
+
+/// The largest of a network's convolutions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Convolutions {
+    /// Numbers in the buffers of one image.
+    image: u64,
+    /// Partial weight gradients.
+    partials: u64,
+}
+
+impl Convolutions {
+    pub(super) fn add(&mut self, convolution: &Convolution) {
+        self.image = self.image.max(convolution.image());
+        self.partials = self.partials.max(convolution.partials());
+    }
+
+    fn in_use(self, num_threads: u64) -> u64 {
+        let group = GROUP_NUMBERS.max(self.image).saturating_mul(GROUP_BUFFERS);
+        num_threads.saturating_mul(group).saturating_add(self.partials)
+    }
+}
+
+/// A convolution of one image, both ends as (channels, height, width), padded to keep the size at stride 1.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Convolution {
+    pub(super) input: [usize; 3],
+    pub(super) output: [usize; 3],
+    /// Its height and width.
+    pub(super) kernel: usize,
+}
+
+impl Convolution {
+    fn num_weights(&self) -> u64 {
+        times(&[self.input[0], self.output[0], self.kernel, self.kernel])
+    }
+
+    pub(super) fn flops(&self) -> u64 {
+        let pixels = times(&[2, self.output[1], self.output[2]]);
+        pixels.saturating_mul(self.num_weights())
+    }
+
+    /// Padded input and output.
+    fn image(&self) -> u64 {
+        let [channels, height, width] = self.input;
+        let padding = self.kernel / 2;
+        let padded = [channels, height.saturating_add(padding), width.saturating_add(padding)];
+        plus(&[times(&padded), times(&self.output)])
+    }
+
+    /// Partial weight gradients, and two more: the weights rearranged, and the sum.
+    fn partials(&self) -> u64 {
+        let num_weights = self.num_weights();
+        let num_partials = (PARTIAL_NUMBERS / num_weights.max(1)).clamp(*PARTIALS.start(), *PARTIALS.end());
+        num_partials.saturating_add(2).saturating_mul(num_weights)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_are_limited_by_parts_and_threads() {
+        // 12M weights: two parts fit 32M numbers.
+        let sequences = Sequences { saved: 7, forward: 100, backward: 1000, weights: 12 << 20 };
+        let scratch = Scratch::Sequences(sequences);
+        assert_eq!(scratch.in_use(8, 4), 2 * 1000 + 3 * (12 << 20));
+        assert_eq!(scratch.in_use(1, 4), 1000 + 2 * (12 << 20), "no more parts than sequences");
+        assert_eq!(scratch.shelved(8, 4), 8 * 7 + 2 * 1000 + 2 * (12 << 20), "the sum is not shelved");
+        let wide = Scratch::Sequences(Sequences { forward: 900, ..sequences });
+        assert_eq!(wide.in_use(8, 4), 4 * 900 + 3 * (12 << 20), "more threads on the way forward");
+    }
+
+    #[test]
+    fn convolutions_are_groups_by_threads_and_partial_sums() {
+        let mut convolutions = Convolutions::default();
+        convolutions.add(&Convolution { input: [3, 32, 32], output: [16, 32, 32], kernel: 3 });
+        let first = 3 * 16 * 9;
+        let scratch = Scratch::Convolutions(convolutions);
+        assert_eq!(scratch.in_use(64, 2), 2 * 3 * 192 * 1024 + (16 + 2) * first);
+        // Wider than a group, heavier than the partial sums allow.
+        convolutions.add(&Convolution { input: [512, 32, 32], output: [512, 32, 32], kernel: 3 });
+        let (image, weights) = (512 * 33 * 33 + 512 * 32 * 32, 512 * 512 * 9);
+        assert_eq!(Scratch::Convolutions(convolutions).in_use(1, 2), 2 * 3 * image + (2 + 2) * weights);
+        assert_eq!(scratch.shelved(64, 2), 0);
+    }
+}

@@ -1,0 +1,134 @@
+//! What a run needs before its first step: data, a network fitted to it, a memory plan, a trainer.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use super::outlet::Outlet;
+use super::worker::Shelf;
+use super::{EventKind, JobId, RunConfig, RunSnapshot, RunStatus, Savings, SessionError, planning};
+use crate::data::{BatchConfig, BatchSource, Dataset};
+use crate::device::{CancelFlag, Progress, Watch};
+use crate::hybrid::{HybridTrainer, Phase, TrainerSetup};
+use crate::memory::MemoryPlan;
+use crate::models::{Network, ParamStore, initial_params};
+use crate::optim::Schedule;
+
+/// What both kinds of run need before they can train.
+pub(super) struct Prepared {
+    pub(super) config: RunConfig,
+    pub(super) dataset: Arc<Dataset>,
+    pub(super) batches: BatchSource,
+    pub(super) network: Arc<Network>,
+    pub(super) trainer: HybridTrainer,
+    pub(super) plan: MemoryPlan,
+}
+
+/// Loads the data, fits the model to it, plans, allocates.
+pub(super) fn prepare(
+    job: JobId,
+    mut config: RunConfig,
+    cancel: &CancelFlag,
+    shelf: &Shelf,
+    outlet: &mut Outlet,
+) -> Result<Prepared, SessionError> {
+    publish_preparing(job, &config, "loading the dataset", outlet);
+    let dataset = {
+        let outlet = Mutex::new(&mut *outlet);
+        let tell = |progress: Progress| {
+            if let Ok(mut outlet) = outlet.lock() {
+                outlet.send(job, EventKind::Progress(progress));
+            }
+        };
+        shelf.load_anew(&config.data, Watch::new(cancel, &tell))?
+    };
+    config.model = config.model.fitted_to(dataset.shape())?;
+    check_recipe(&config, &dataset)?;
+    let network = Arc::new(Network::new(&config.model)?);
+    let plan = planning::plan_memory(&config, &network, dataset.bytes());
+    if !plan.fits() {
+        return Err(SessionError::Memory { plan: Box::new(plan) });
+    }
+    let device = config.device.open()?;
+    let (weights, buffers) = initial_params(&network, config.seed, &device)?;
+    let trainer = HybridTrainer::new(TrainerSetup {
+        network: Arc::clone(&network),
+        store: ParamStore::new(weights, buffers, &device)?,
+        hybrid: config.hybrid.clone(),
+        optimizer: config.optimizer.clone(),
+        schedule: config.schedule,
+        num_steps: config.num_steps,
+        num_micro_batches: config.num_micro_batches,
+        seed: config.seed,
+    })?;
+    let batches = BatchSource::new(
+        Arc::clone(&dataset),
+        BatchConfig {
+            batch_size: config.batch_size,
+            sequence_length: config.sequence_length,
+            augmentation: config.augmentation,
+            seed: config.seed,
+            device,
+        },
+    )?;
+    Ok(Prepared { config, dataset, batches, network, trainer, plan })
+}
+
+/// Refuses numbers that cannot work, naming what would.
+pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), SessionError> {
+    let refuse = |what: String| Err(SessionError::Recipe { what });
+    if config.num_steps == 0 || config.batch_size == 0 {
+        return refuse("steps and batch size must be at least 1".to_owned());
+    }
+    if config.validation_interval == 0 || config.checkpoint_interval == 0 || config.max_validation_examples == 0 {
+        let what = "steps between validations, steps between checkpoints and validation examples must be at least 1";
+        return refuse(what.to_owned());
+    }
+    if config.num_micro_batches == 0 || !config.batch_size.is_multiple_of(config.num_micro_batches) {
+        return refuse(format!(
+            "a batch of {} cannot be cut into {} equal parts; choose a divisor",
+            config.batch_size, config.num_micro_batches
+        ));
+    }
+    if let (Some(max), Dataset::Text(_)) = (config.model.max_positions(), dataset)
+        && (config.sequence_length == 0 || config.sequence_length > max)
+    {
+        return refuse(format!("sequence length must be 1 to {max} for this model, found {}", config.sequence_length));
+    }
+    if !(config.optimizer.learning_rate.is_finite() && config.optimizer.learning_rate > 0.0) {
+        return refuse(format!("learning rate must be above 0, found {}", config.optimizer.learning_rate));
+    }
+    let fractions = match config.schedule {
+        Schedule::Cosine { warmup_fraction, final_fraction } => {
+            [("the warmup fraction", warmup_fraction), ("the final fraction", final_fraction)]
+        }
+        Schedule::ConstantEma { warmup_fraction, ema_decay } => {
+            [("the warmup fraction", warmup_fraction), ("the decay of the average", ema_decay)]
+        }
+    };
+    for (name, fraction) in fractions {
+        if !(0.0..=1.0).contains(&fraction) {
+            return refuse(format!("{name} must be 0 to 1, found {fraction}"));
+        }
+    }
+    Ok(())
+}
+
+fn publish_preparing(job: JobId, config: &RunConfig, what: &str, outlet: &mut Outlet) {
+    outlet.publish(RunSnapshot {
+        job,
+        folder: None::<PathBuf>,
+        config: Arc::new(config.clone()),
+        num_params: Network::new(&config.model).map_or(0, |network| network.num_params() as u64),
+        status: RunStatus::Preparing { what: what.to_owned() },
+        phase: Phase::Warmup,
+        step: 0,
+        history: super::HistoryView::default(),
+        validations: Arc::from([]),
+        log: Arc::from([]),
+        samples: None,
+        savings: Savings::default(),
+        plan: None,
+        gauges: None,
+        seconds_left: None,
+    });
+}

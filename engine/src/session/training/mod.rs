@@ -1,0 +1,378 @@
+//! One training run, from recipe to last checkpoint.
+
+mod beginning;
+mod saving;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{RecvTimeoutError, TryRecvError};
+
+use super::checkpoint::{Best, SessionProgress};
+use super::error::SessionError;
+use super::outlet::Outlet;
+use super::run_folder::{self, RunFolder};
+use super::samples::Sampler;
+use super::trainer_thread::{Control, Inbox, RunRequest, TrainerJob};
+use super::worker::Shelf;
+use super::{
+    EventKind, Failure, History, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, Samples, StepMetrics,
+    StopReason, ValidationPoint,
+};
+use crate::data::{BatchSource, Dataset, SplitPart};
+use crate::device::{CancelFlag, GaugeReading, Gauges, Watch, compute_pool};
+use crate::evaluation::{EvaluationError, evaluate};
+use crate::hybrid::{HybridTrainer, Phase, StepReport};
+use crate::memory::MemoryPlan;
+use crate::models::Network;
+
+/// The vanilla step time is the mean of this many of the newest full-backward steps: a mean, because it is summed
+/// and compared with a sum.
+const FULL_STEP_WINDOW: usize = 100;
+
+/// Gauges are read this often, and a run that waits is published this often.
+const GAUGE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often a run that waits looks at what it is told.
+const WAIT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Does a run. An error means that it never began to train; what ends it later becomes `Ended`.
+pub(super) fn run(
+    job: JobId,
+    request: RunRequest,
+    cancel: &CancelFlag,
+    inbox: Inbox<'_>,
+    shelf: &Shelf,
+    outlet: &mut Outlet,
+) -> Result<(), SessionError> {
+    let num_threads = match &request {
+        RunRequest::New(config) => config.num_threads,
+        RunRequest::Existing(folder) => run_folder::read_config(folder)?.num_threads,
+    };
+    // A pool of its own, so that each run has the threads that its recipe names.
+    compute_pool(num_threads)?.install(|| {
+        let mut run = match request {
+            RunRequest::New(config) => Run::new(job, *config, cancel, shelf, outlet)?,
+            RunRequest::Existing(folder) => Run::resume(job, &folder, cancel, shelf, outlet)?,
+        };
+        outlet.send(job, EventKind::Started { folder: Some(run.folder.path().to_owned()) });
+        let reason = match run.train(cancel, inbox, outlet) {
+            Ok(reason) => reason,
+            Err(error) => {
+                // What was learned up to here is worth a checkpoint, unless saving is what failed.
+                run.save_or_warn(outlet);
+                StopReason::Failed(error.to_string())
+            }
+        };
+        run.log(LogKind::Ended(reason.clone()));
+        run.publish(RunStatus::Ended(reason.clone()), outlet);
+        outlet.send(job, EventKind::Ended(reason));
+        Ok(())
+    })
+}
+
+/// A run in progress.
+struct Run {
+    job: JobId,
+    config: Arc<RunConfig>,
+    folder: RunFolder,
+    dataset: Arc<Dataset>,
+    batches: BatchSource,
+    /// The same dataset in batches for measuring.
+    evaluation: BatchSource,
+    network: Arc<Network>,
+    trainer: HybridTrainer,
+    sampler: Sampler,
+    tokenizer_json: Option<String>,
+    plan: Arc<MemoryPlan>,
+    progress: SessionProgress,
+    history: History,
+    validations: Vec<ValidationPoint>,
+    log: Vec<LogEntry>,
+    /// `log` as it was published last.
+    published_log: Arc<[LogEntry]>,
+    samples: Option<Arc<Samples>>,
+    phase: Phase,
+    gauges: Gauges,
+    reading: GaugeReading,
+    gauges_read: Instant,
+    /// When and at which step the pace began to be measured, for the time left.
+    began: (Instant, u64),
+    /// Seconds left when the run was paused.
+    paused_seconds_left: Option<f64>,
+    has_warned_of_files: bool,
+    /// Times of the newest full-backward steps.
+    full_steps_ms: VecDeque<f64>,
+    /// Step of the newest checkpoint that this process wrote.
+    saved_step: Option<u64>,
+}
+
+impl Run {
+    /// Takes a full-backward step into the vanilla step time: the probe's, then those of Warmup and Full, which do
+    /// what vanilla does, so that the figure follows the machine's load through the run.
+    fn see_full_step(&mut self, step_ms: f64) {
+        self.full_steps_ms.push_back(step_ms);
+        if self.full_steps_ms.len() > FULL_STEP_WINDOW {
+            self.full_steps_ms.pop_front();
+        }
+        let mean_ms = self.full_steps_ms.iter().sum::<f64>() / self.full_steps_ms.len() as f64;
+        self.progress.savings.vanilla_step_ms = Some(mean_ms);
+    }
+
+    fn train(
+        &mut self,
+        cancel: &CancelFlag,
+        inbox: Inbox<'_>,
+        outlet: &mut Outlet,
+    ) -> Result<StopReason, SessionError> {
+        self.publish(RunStatus::Training, outlet);
+        let num_steps = self.config.num_steps;
+        if self.progress.step == num_steps && !self.validations.iter().any(|point| point.step == num_steps) {
+            // It was stopped while it measured its end.
+            self.validate(true, cancel, outlet)?;
+        }
+        while self.progress.step < num_steps {
+            let must_save = self.obey(cancel, inbox, outlet);
+            if cancel.is_set() {
+                return self.end(StopReason::User, inbox, outlet);
+            }
+            let started = Instant::now();
+            let batch = self.batches.train_batch(self.progress.step)?;
+            let report = self.trainer.step(&batch)?;
+            let must_stop = report.must_stop;
+            self.record(report, started);
+            let step = self.progress.step;
+            let is_last = step == num_steps;
+            let is_periodic = step.is_multiple_of(self.config.checkpoint_interval.max(1)) && !must_stop;
+            // Before anything is saved at this step, so that every checkpoint of it names the same rollback step.
+            let last_good = self.progress.good_step;
+            if is_periodic {
+                self.trainer.mark_good()?;
+            }
+            // The trainer marks the end of Warmup by itself; a resumed run must find it on disk.
+            let is_good = self.trainer.good_step() == step;
+            if is_good {
+                self.progress.good_step = Some(step);
+            }
+            if is_last || step.is_multiple_of(self.config.validation_interval.max(1)) {
+                self.validate(is_last, cancel, outlet)?;
+            }
+            if is_periodic || is_good || must_save {
+                self.save_or_warn(outlet);
+            }
+            if self.saved_step != Some(step) {
+                // A later checkpoint must not name one that could not be written.
+                self.progress.good_step = last_good;
+            }
+            if must_stop {
+                return self.end(StopReason::Diverged, inbox, outlet);
+            }
+            if outlet.is_snapshot_due() {
+                self.publish(RunStatus::Training, outlet);
+            }
+        }
+        let is_measured = self.validations.last().is_some_and(|point| point.step == num_steps);
+        self.end(if is_measured { StopReason::Finished } else { StopReason::User }, inbox, outlet)
+    }
+
+    /// Does what the user asked for since the last step; returns true when that was a checkpoint.
+    fn obey(&mut self, cancel: &CancelFlag, inbox: Inbox<'_>, outlet: &mut Outlet) -> bool {
+        let mut must_save = false;
+        let mut is_paused = false;
+        loop {
+            while let Ok(TrainerJob { job, .. }) = inbox.runs.try_recv() {
+                let message = SessionError::Busy.to_string();
+                outlet.send(job, EventKind::Rejected(Failure { message, plan: None }));
+            }
+            let control = if is_paused {
+                match inbox.control.recv_timeout(WAIT_INTERVAL) {
+                    Ok(control) => Some(control),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    // Nobody is left to resume the run: save and end.
+                    Err(RecvTimeoutError::Disconnected) => {
+                        cancel.set();
+                        None
+                    }
+                }
+            } else {
+                match inbox.control.try_recv() {
+                    Ok(control) => Some(control),
+                    Err(TryRecvError::Empty) => None,
+                    // Nobody is left to see it end: save and end now.
+                    Err(TryRecvError::Disconnected) => {
+                        cancel.set();
+                        None
+                    }
+                }
+            };
+            match control {
+                Some(Control::Save) if is_paused => self.save_or_warn(outlet),
+                Some(Control::Save) => must_save = true,
+                Some(Control::Pause) if !is_paused => {
+                    is_paused = true;
+                    self.paused_seconds_left = self.seconds_left();
+                    self.log(LogKind::Paused);
+                    self.publish(RunStatus::Paused, outlet);
+                }
+                Some(Control::Resume) if is_paused => {
+                    is_paused = false;
+                    self.log(LogKind::Resumed);
+                    self.began = (Instant::now(), self.progress.step);
+                }
+                // Its flag says so too.
+                Some(Control::Stop) => {}
+                Some(Control::Pause | Control::Resume) => {}
+                None if !is_paused => return must_save,
+                None => {}
+            }
+            if cancel.is_set() {
+                return must_save;
+            }
+            if is_paused && outlet.is_due_after(GAUGE_INTERVAL) {
+                self.publish(RunStatus::Paused, outlet);
+            }
+        }
+    }
+
+    fn record(&mut self, report: StepReport, started: Instant) {
+        let step_ms = started.elapsed().as_secs_f64() * 1e3;
+        self.progress.step = report.step;
+        self.phase = report.phase;
+        if self.config.hybrid.predict && matches!(report.phase, Phase::Warmup | Phase::Full) {
+            self.see_full_step(step_ms);
+        }
+        let savings = &mut self.progress.savings;
+        savings.backward_examples += u64::from(report.num_backward);
+        savings.vanilla_examples += u64::from(report.num_examples);
+        savings.measured_ms += step_ms;
+        if let Some(vanilla_ms) = savings.vanilla_step_ms {
+            savings.vanilla_ms = Some(savings.vanilla_ms.unwrap_or(0.0) + vanilla_ms);
+        }
+        savings.num_steps += 1;
+        let row = StepMetrics {
+            step: report.step,
+            phase: report.phase,
+            loss: report.loss,
+            forecast: report.forecast,
+            grad_norm: report.grad_norm,
+            learning_rate: report.learning_rate,
+            rho: report.rho,
+            confidence: report.confidence,
+            num_examples: report.num_examples,
+            num_backward: report.num_backward,
+            correction: report.correction,
+            signals: report.signals,
+            step_ms: step_ms as f32,
+        };
+        self.history.push(row);
+        if let Err(error) = self.folder.push_metrics(&row) {
+            self.warn_of_files(&error.to_string());
+        }
+        for event in report.events {
+            self.log(LogKind::Hybrid(event));
+        }
+    }
+
+    fn validate(&mut self, is_last: bool, cancel: &CancelFlag, outlet: &mut Outlet) -> Result<(), SessionError> {
+        self.publish(RunStatus::Validating, outlet);
+        let started = Instant::now();
+        let params = self.trainer.evaluation_params()?;
+        let measure = |limit| {
+            let batches = self.evaluation.evaluation_batches(SplitPart::Validation, limit);
+            evaluate(&self.network, &params, batches, Watch::new(cancel, &|_| {}))
+        };
+        // Which step is best is decided on the same examples each time; the last point is measured on all.
+        let compared = measure(self.config.max_validation_examples);
+        let measured = if is_last { compared.as_ref().ok().map(|_| measure(usize::MAX)) } else { None };
+        let (compared, measured) = match (compared, measured) {
+            (Ok(compared), None) => (compared, compared),
+            (Ok(compared), Some(Ok(measured))) => (compared, measured),
+            // Stopped while measuring: the run ends without this point.
+            (Err(EvaluationError::Cancelled(_)), _) | (_, Some(Err(EvaluationError::Cancelled(_)))) => return Ok(()),
+            (Err(error), _) | (_, Some(Err(error))) => return Err(error.into()),
+        };
+        let step = self.progress.step;
+        let point = ValidationPoint {
+            step,
+            loss: measured.loss,
+            accuracy: measured.accuracy,
+            num_examples: measured.num_examples,
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        self.validations.push(point);
+        if let Err(error) = self.folder.push_validation(&point) {
+            self.warn_of_files(&error.to_string());
+        }
+        self.samples = self.sampler.take(step, &self.network, &params)?.map(Arc::new);
+        // A copy of an average, perhaps: the save below makes its own.
+        drop(params);
+        if let Some(samples) = &self.samples {
+            let path = self.folder.path().join("samples").join(format!("step-{step:08}.json"));
+            if let Err(error) = run_folder::write_json(&path, &samples.record()) {
+                self.warn_of_files(&error.to_string());
+            }
+        }
+        if let Some(best) = Best::after(self.progress.best, step, &compared) {
+            let last_best = self.progress.best.replace(best);
+            self.save_or_warn(outlet);
+            if self.saved_step != Some(step) {
+                // What is not on disk is nothing to ship.
+                self.progress.best = last_best;
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, kind: LogKind) {
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let entry = LogEntry { step: self.progress.step, unix_ms, kind };
+        let written = self.folder.push_event(&entry);
+        self.log.push(entry);
+        if let Err(error) = written {
+            self.warn_of_files(&error.to_string());
+        }
+    }
+
+    /// Says once that the run's own files cannot be written.
+    fn warn_of_files(&mut self, message: &str) {
+        if !std::mem::replace(&mut self.has_warned_of_files, true) {
+            self.log(LogKind::Warning(format!("{message}. Training goes on; this run's record has gaps")));
+        }
+    }
+
+    fn publish(&mut self, status: RunStatus, outlet: &mut Outlet) {
+        if self.gauges_read.elapsed() > GAUGE_INTERVAL {
+            self.reading = self.gauges.read();
+            self.gauges_read = Instant::now();
+        }
+        if self.published_log.len() != self.log.len() {
+            self.published_log = Arc::from(self.log.as_slice());
+        }
+        let seconds_left = if status == RunStatus::Paused { self.paused_seconds_left } else { self.seconds_left() };
+        outlet.publish(RunSnapshot {
+            job: self.job,
+            folder: Some(self.folder.path().to_owned()),
+            config: Arc::clone(&self.config),
+            num_params: self.network.num_params() as u64,
+            status,
+            phase: self.phase,
+            step: self.progress.step,
+            history: self.history.view(),
+            validations: Arc::from(self.validations.as_slice()),
+            log: Arc::clone(&self.published_log),
+            samples: self.samples.clone(),
+            savings: self.progress.savings,
+            plan: Some(Arc::clone(&self.plan)),
+            gauges: Some(self.reading.clone()),
+            seconds_left,
+        });
+    }
+
+    fn seconds_left(&self) -> Option<f64> {
+        let (began, first_step) = self.began;
+        let num_done = self.progress.step.saturating_sub(first_step);
+        let num_left = self.config.num_steps.saturating_sub(self.progress.step);
+        (num_done > 0).then(|| began.elapsed().as_secs_f64() / num_done as f64 * num_left as f64)
+    }
+}

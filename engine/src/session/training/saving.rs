@@ -1,0 +1,92 @@
+//! How a run is saved: as it goes, and at its end.
+
+use crossbeam_channel::RecvTimeoutError;
+
+use super::{GAUGE_INTERVAL, Run, WAIT_INTERVAL};
+use crate::data::Dataset;
+use crate::export::{ModelCard, Preprocessing};
+use crate::session::checkpoint::{self, Best, CheckpointContent};
+use crate::session::outlet::Outlet;
+use crate::session::trainer_thread::{Control, Inbox};
+use crate::session::{EventKind, LogKind, RunStatus, SessionError, StopReason};
+
+impl Run {
+    /// Saves the end of a run. When that fails the run waits, so that nothing is lost while the user makes room:
+    /// Save or Resume tries again, Stop gives up with the error.
+    pub(super) fn end(
+        &mut self,
+        reason: StopReason,
+        inbox: Inbox<'_>,
+        outlet: &mut Outlet,
+    ) -> Result<StopReason, SessionError> {
+        // What was said before concerned the training.
+        while inbox.control.try_recv().is_ok() {}
+        loop {
+            let Err(error) = self.save(outlet) else { return Ok(reason) };
+            self.log(LogKind::Warning(error.to_string()));
+            loop {
+                if outlet.is_due_after(GAUGE_INTERVAL) {
+                    self.publish(RunStatus::Unsaved { why: error.to_string() }, outlet);
+                }
+                match inbox.control.recv_timeout(WAIT_INTERVAL) {
+                    Ok(Control::Save | Control::Resume) => break,
+                    Ok(Control::Pause) | Err(RecvTimeoutError::Timeout) => {}
+                    Ok(Control::Stop) | Err(RecvTimeoutError::Disconnected) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Saves; a failure is a warning, because the run and older checkpoints are intact.
+    pub(super) fn save_or_warn(&mut self, outlet: &mut Outlet) {
+        if let Err(error) = self.save(outlet) {
+            self.log(LogKind::Warning(error.to_string()));
+        }
+    }
+
+    fn save(&mut self, outlet: &mut Outlet) -> Result<(), SessionError> {
+        if self.saved_step == Some(self.progress.step) {
+            return Ok(());
+        }
+        let root = self.folder.path().join("checkpoints");
+        let content = CheckpointContent {
+            trainer: &self.trainer.state()?,
+            model: &self.trainer.evaluation_params()?,
+            progress: &self.progress,
+            card: &self.card(),
+            tokenizer_json: self.tokenizer_json.as_deref(),
+        };
+        let path = checkpoint::save(&root, &content)?;
+        if let Some(Best { step, .. }) = self.progress.best.filter(|best| best.step == self.progress.step) {
+            checkpoint::mark_best(&root, step)?;
+        }
+        checkpoint::rotate(&root, self.config.keep_last, &self.progress);
+        self.saved_step = Some(self.progress.step);
+        self.log(LogKind::Saved(path.clone()));
+        outlet.send(self.job, EventKind::Saved(path));
+        Ok(())
+    }
+
+    fn card(&self) -> ModelCard {
+        let measured = self.validations.last().filter(|point| point.step == self.progress.step);
+        ModelCard {
+            name: self.config.name.clone(),
+            model: self.config.model.clone(),
+            num_params: self.network.num_params() as u64,
+            data: self.config.data.clone(),
+            dataset_name: self.dataset.name().to_owned(),
+            preprocessing: Preprocessing::of(&self.dataset),
+            split: self.dataset.split().clone(),
+            sequence_length: match &*self.dataset {
+                Dataset::Images(_) => None,
+                Dataset::Text(_) => Some(self.config.sequence_length),
+            },
+            tier: self.config.tier.clone(),
+            step: self.progress.step,
+            num_steps: self.config.num_steps,
+            validation_loss: measured.map(|point| point.loss),
+            validation_accuracy: measured.and_then(|point| point.accuracy),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The command line as a script sees it: exit codes, the JSON line, closed pipes, odd paths.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use foretrain_engine::data::DatasetSpec;
+use foretrain_engine::session::RunConfig;
+use foretrain_tests::write_idx;
+use serde_json::{Value, json};
+
+/// Two steps without a probe: well below a second.
+const TRAIN: [&str; 15] = [
+    "train",
+    "--preset",
+    "glyphs-mlp",
+    "--tier",
+    "vanilla",
+    "--data",
+    "data",
+    "--runs",
+    "runs",
+    "--steps",
+    "2",
+    "--batch-size",
+    "64",
+    "--threads",
+    "1",
+];
+
+/// A folder to work in, with a small IDX dataset in `data`.
+fn workshop() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    write_idx(&data, 500, 100);
+    folder
+}
+
+/// The program in `folder`, with a home of its own.
+fn foretrain(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foretrain-under-test"));
+    command.current_dir(folder).args(args).stdin(Stdio::null()).env("HOME", folder);
+    for variable in ["FORETRAIN_RUNS", "XDG_CACHE_HOME", "XDG_DATA_HOME", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+#[track_caller]
+fn check_code(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+}
+
+/// Runs the program, which must end with `code`; returns what it printed on standard error.
+#[track_caller]
+fn stderr_of(folder: &Path, args: &[&str], code: i32) -> String {
+    let output = foretrain(folder, args).output().unwrap();
+    check_code(&output, code);
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// The object on the last line of standard output.
+#[track_caller]
+fn last_json(output: &Output) -> Value {
+    let text = std::str::from_utf8(&output.stdout).unwrap();
+    let value: Value = serde_json::from_str(text.lines().last().unwrap_or_default()).expect(text);
+    assert!(value.is_object(), "{value}");
+    value
+}
+
+/// Runs the program, which must end with `code`; returns the object on its last line.
+#[track_caller]
+fn json_of(folder: &Path, args: &[&str], code: i32) -> Value {
+    let output = foretrain(folder, args).output().unwrap();
+    check_code(&output, code);
+    last_json(&output)
+}
+
+/// Trains for two steps; returns the run's folder, seen from `folder`.
+#[track_caller]
+fn train(folder: &Path) -> String {
+    let mut args = TRAIN.to_vec();
+    args.push("--json");
+    json_of(folder, &args, 0)["run"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn runs_are_listed_and_shown_as_objects() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    assert_eq!(json_of(folder, &["runs", "list", "--runs", "runs", "--json"], 0), json!({ "runs": [] }));
+    let run = train(folder);
+    for args in [["runs", "list", "--json", "--runs", "runs"], ["runs", "--json", "--runs", "runs", "list"]] {
+        let listed = json_of(folder, &args, 0);
+        assert_eq!(listed["runs"].as_array().unwrap().len(), 1, "{listed}");
+        assert_eq!(listed["runs"][0]["folder"], run.as_str());
+    }
+    let shown = json_of(folder, &["runs", "show", &run, "--json"], 0);
+    assert_eq!((shown["folder"].as_str(), shown["step"].as_u64()), (Some(run.as_str()), Some(2)));
+}
+
+#[test]
+fn presets_and_targets_are_listed_as_objects() {
+    let folder = tempfile::tempdir().unwrap();
+    let presets = json_of(folder.path(), &["train", "--preset", "list", "--json"], 0);
+    assert!(presets["presets"].as_array().unwrap().iter().any(|preset| preset["name"] == "glyphs-cnn"), "{presets}");
+    let targets = json_of(folder.path(), &["export", "--target", "list", "--json"], 0);
+    assert!(targets["targets"].as_array().unwrap().iter().any(|target| target["id"] == "cpu-x86-64"), "{targets}");
+}
+
+#[test]
+fn errors_are_objects_too() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    for args in [
+        ["validate", "--checkpoint", "nowhere", "--json"],
+        ["quantize", "--input=nowhere", "--scheme=int8", "--json"],
+        ["infer", "--package=nowhere", "--prompt=Once", "--json"],
+        ["runs", "show", "nowhere", "--json"],
+        ["train", "--data", "nowhere", "--json"],
+        ["train", "--resume", "nowhere", "--json"],
+    ] {
+        let output = foretrain(folder, &args).output().unwrap();
+        check_code(&output, 1);
+        let json = last_json(&output);
+        assert_eq!(json["exit_code"], 1, "{args:?}");
+        let message = json["error"].as_str().unwrap();
+        assert!(message.contains("nowhere"), "{args:?}: {message}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains(message), "{args:?}");
+    }
+    let usage = json_of(folder, &["export", "--target", "toaster", "--json"], 2);
+    assert_eq!(usage["exit_code"], 2);
+    assert!(usage["error"].as_str().unwrap().contains("edge-board"), "{usage}");
+}
+
+#[test]
+fn a_refusal_for_memory_has_the_plan() {
+    let workshop = workshop();
+    for plan in [None, Some("--plan")] {
+        let mut args = TRAIN.to_vec();
+        args.extend(["--memory-budget", "0.000001", "--json"]);
+        args.extend(plan);
+        let json = json_of(workshop.path(), &args, 3);
+        assert_eq!(json["exit_code"], 3);
+        assert!(json["plan"]["items"].is_array(), "{json}");
+    }
+}
+
+#[test]
+fn a_memory_budget_is_a_number_above_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    for budget in ["0", "-1", "NaN", "inf", "1e999", "much"] {
+        let message = stderr_of(folder.path(), &["train", "--plan", "--memory-budget", budget], 2);
+        assert!(message.contains("above 0"), "{budget}: {message}");
+    }
+}
+
+#[test]
+fn resume_refuses_options_that_it_would_not_heed() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["train", "--resume", "nowhere", "--seed", "3", "--tier", "vanilla", "--threads", "1", "--name", "new"];
+    let message = stderr_of(folder.path(), &args, 2);
+    for option in ["--seed", "--tier", "--threads", "--name"] {
+        assert!(message.contains(option), "{option}: {message}");
+    }
+    for option in [["--preset", "glyphs-mlp"], ["--memory-budget", "2"], ["--optimizer", "muon"], ["--data", "glyphs"]]
+    {
+        let message = stderr_of(folder.path(), &["train", "--resume", "nowhere", option[0], option[1]], 2);
+        assert!(message.contains(option[0]), "{option:?}: {message}");
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_a_quiet_success() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    train(folder);
+    for args in [
+        vec!["runs", "list", "--runs", "runs"],
+        vec!["runs", "list", "--runs", "runs", "--json"],
+        vec!["train", "--preset", "list"],
+        vec!["export", "--target", "list"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = foretrain(folder, &args).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        check_code(&output, 0);
+        assert!(output.stderr.is_empty(), "{args:?}: {output:?}");
+    }
+}
+
+#[test]
+fn an_export_takes_a_free_name_and_its_package_runs() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let run = train(folder);
+    let export = ["export", "--input", &run, "--target", "gpu-low", "--json"];
+    assert_eq!(json_of(folder, &export, 0)["package"], "package-gpu-low");
+    assert_eq!(json_of(folder, &export, 0)["package"], "package-gpu-low-2");
+    let mut named = export.to_vec();
+    named.extend(["--output", "package-gpu-low"]);
+    let refusal = json_of(folder, &named, 1);
+    assert!(refusal["error"].as_str().unwrap().contains("existing"), "{refusal}");
+
+    let image = folder.join(odd_name());
+    image::GrayImage::new(8, 8).save_with_format(&image, image::ImageFormat::Png).unwrap();
+    let mut infer = foretrain(folder, &["infer", "--package", "package-gpu-low", "--json", "--image"]);
+    let output = infer.arg(&image).output().unwrap();
+    check_code(&output, 0);
+    let json = last_json(&output);
+    assert_eq!(json["images"][0]["image"], image.display().to_string());
+    assert!(json["images"][0]["class"].is_string(), "{json}");
+}
+
+/// A file's name that is not UTF-8, where the file system takes one.
+#[cfg(target_os = "linux")]
+fn odd_name() -> std::ffi::OsString {
+    std::os::unix::ffi::OsStringExt::from_vec(b"seven-\xff.png".to_vec())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn odd_name() -> std::ffi::OsString {
+    "seven.png".into()
+}
+
+#[test]
+fn a_relative_path_of_data_is_kept_whole() {
+    let workshop = workshop();
+    let run = train(workshop.path());
+    let text = std::fs::read_to_string(workshop.path().join(run).join("config.ron")).unwrap();
+    match ron::from_str::<RunConfig>(&text).unwrap().data {
+        DatasetSpec::Idx { path } => assert!(path.is_absolute() && path.ends_with("data"), "{path:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn data_is_recognized_by_what_it_is() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let plan = ["train", "--preset", "glyphs-mlp", "--batch-size", "8", "--image-size", "8", "--plan", "--json"];
+    let plan_for = |place: &Path, data: &[&str]| {
+        let args: Vec<&str> = plan.iter().chain(data).copied().collect();
+        json_of(place, &args, 0)["num_params"].as_u64().unwrap()
+    };
+    // One of the files, by its bare name.
+    assert!(plan_for(&folder.join("data"), &["--data", "train-images-idx3-ubyte"]) > 0);
+    // Class folders with a text file beside them.
+    for class in ["cat", "dog"] {
+        let class = folder.join("animals").join(class);
+        std::fs::create_dir_all(&class).unwrap();
+        for number in 0..20_u32 {
+            let pixels = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([(x * 30 + y + number) as u8]));
+            pixels.save(class.join(format!("{number}.png"))).unwrap();
+        }
+    }
+    std::fs::write(folder.join("animals/labels.txt"), "cat\ndog\n").unwrap();
+    assert!(plan_for(folder, &["--data", "animals"]) > 0);
+    // The kind overrules, and what it cannot be is refused.
+    let message = stderr_of(folder, &["train", "--plan", "--data", "animals", "--kind", "jsonl"], 1);
+    assert!(message.contains("one .jsonl file"), "{message}");
+    std::fs::write(folder.join("program"), [0x7f, b'E', b'L', b'F', 0, 0]).unwrap();
+    let message = stderr_of(folder, &["train", "--plan", "--data", "program"], 1);
+    assert!(message.contains("--kind"), "{message}");
+    // A preset that needs data says so.
+    let message = stderr_of(folder, &["train", "--preset", "mnist-cnn", "--plan"], 2);
+    assert!(message.contains("--data"), "{message}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_is_an_error() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let run = train(folder);
+    assert!(json_of(folder, &["validate", "--checkpoint", &run, "--json"], 0)["measured"]["loss"].is_number());
+    let checkpoint = PathBuf::from(run).join("checkpoints/step-00000002");
+    fill_with_nan(&folder.join(&checkpoint).join("model.safetensors"));
+    let checkpoint = checkpoint.to_str().unwrap();
+    let json = json_of(folder, &["validate", "--checkpoint", checkpoint, "--json"], 1);
+    let message = json["error"].as_str().unwrap();
+    assert!(message.contains("finite") && message.contains(checkpoint), "{message}");
+}
+
+/// Makes every number of an f32 safetensors file NaN: 8 bytes of length, a header, the numbers.
+fn fill_with_nan(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let header_len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[8 + header_len..].chunks_exact_mut(4).for_each(|number| number.copy_from_slice(&f32::NAN.to_le_bytes()));
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_second_demo_in_one_folder_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("out/packages/demo-grammar-gpu-low")).unwrap();
+    let json = json_of(folder.path(), &["demo", "--output", "out", "--json"], 1);
+    assert!(json["error"].as_str().unwrap().contains("earlier demo"), "{json}");
+    assert!(!folder.path().join("out/runs").exists());
+}
+
+/// Ctrl-C during the steps: saved, said so, 130.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_is_saved() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let mut args = TRAIN.to_vec();
+    let steps = args.iter().position(|arg| *arg == "2").unwrap();
+    args[steps] = "1000000";
+    args.push("--json");
+    let child = foretrain(folder, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = std::time::Instant::now();
+    let has_steps = || {
+        let runs = std::fs::read_dir(folder.join("runs")).into_iter().flatten().flatten();
+        runs.filter_map(|run| run.path().join("metrics.jsonl").metadata().ok()).any(|metrics| metrics.len() > 0)
+    };
+    while !has_steps() {
+        assert!(started.elapsed() < foretrain_tests::DEADLINE, "the run does not get anywhere");
+        std::thread::yield_now();
+    }
+    let interrupt = format!("kill -INT {}", child.id());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    check_code(&output, 130);
+    assert_eq!(last_json(&output)["exit_code"], 130);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--resume"));
+    let listed = json_of(folder, &["runs", "list", "--runs", "runs", "--json"], 0);
+    assert_eq!(listed["runs"][0]["is_resumable"], true, "{listed}");
+}
