@@ -230,7 +230,7 @@ impl eframe::App for App {
     fn ui(&mut self, ui: &mut egui::Ui, frame: &mut eframe::Frame) {
         let took = frame.info().cpu_usage.map(Duration::from_secs_f32);
         if let Some(rate) = self.live.frames.count(ui.input(|input| input.time), took) {
-            tracing::debug!("{:.0} frames a second, the longest took {:.1} ms", rate.per_second, rate.longest_ms);
+            tracing::debug!("{rate}");
         }
         self.window_ui(ui);
     }

@@ -10,8 +10,15 @@ const WINDOW_SECONDS: f64 = 1.0;
 pub struct FrameRate {
     /// Frames drawn per second. The window draws when something changed, so a quiet one draws few.
     pub per_second: f64,
-    /// The longest time that the processor took for one, milliseconds.
-    pub longest_ms: f64,
+    /// The longest time that the processor took for one, milliseconds, where the system told.
+    pub longest_ms: Option<f64>,
+}
+
+impl std::fmt::Display for FrameRate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.0} frames a second", self.per_second)?;
+        self.longest_ms.map_or(Ok(()), |longest_ms| write!(f, ", the longest took {longest_ms:.1} ms"))
+    }
 }
 
 /// Counts frames.
@@ -20,7 +27,7 @@ pub struct FramePace {
     /// When counting began, seconds of egui's clock.
     since: f64,
     num_frames: u32,
-    longest_ms: f64,
+    longest_ms: Option<f64>,
     latest: Option<FrameRate>,
 }
 
@@ -29,13 +36,15 @@ impl FramePace {
     /// Returns the rate when another second is full.
     pub fn count(&mut self, now: f64, took: Option<Duration>) -> Option<FrameRate> {
         self.num_frames += 1;
-        self.longest_ms = took.map_or(0.0, |took| took.as_secs_f64() * 1e3).max(self.longest_ms);
+        let took_ms = took.map(|took| took.as_secs_f64() * 1e3);
+        // `None` is less than any time.
+        self.longest_ms = if took_ms > self.longest_ms { took_ms } else { self.longest_ms };
         let seconds = now - self.since;
         if seconds < WINDOW_SECONDS {
             return None;
         }
         let rate = FrameRate { per_second: f64::from(self.num_frames) / seconds, longest_ms: self.longest_ms };
-        *self = Self { since: now, num_frames: 0, longest_ms: 0.0, latest: Some(rate) };
+        *self = Self { since: now, num_frames: 0, longest_ms: None, latest: Some(rate) };
         self.latest
     }
 
@@ -53,11 +62,11 @@ mod tests {
     #[test]
     fn frames_are_counted_by_the_second() {
         let mut pace = FramePace::default();
-        for frame in 1..50 {
+        for frame in 1_u32..50 {
             assert_eq!(pace.count(f64::from(frame) / 50.0, Some(Duration::from_millis(frame.into()))), None);
         }
         let rate = pace.count(1.0, None).unwrap_or_default();
-        assert!((rate.per_second - 50.0).abs() < 1e-9 && (rate.longest_ms - 49.0).abs() < 1e-9, "{rate:?}");
+        assert_eq!(rate.to_string(), "50 frames a second, the longest took 49.0 ms");
         assert_eq!(pace.latest(), Some(rate));
     }
 }

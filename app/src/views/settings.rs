@@ -109,10 +109,7 @@ fn diagnostics(ctx: &ViewCtx<'_>, saved: &Saved, live: &Live) -> String {
     ];
     lines.extend(ctx.catalog.problems.iter().map(|problem| format!("problem: {problem}")));
     if let Some(rate) = live.frames.latest() {
-        lines.push(format!(
-            "window: {:.0} frames a second, the longest took {:.1} ms",
-            rate.per_second, rate.longest_ms
-        ));
+        lines.push(format!("window: {rate}"));
     }
     if let Some(gauges) = live.snapshot.as_ref().and_then(|run| run.gauges.as_ref()) {
         lines.push(format!(

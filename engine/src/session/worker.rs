@@ -82,8 +82,11 @@ pub(super) fn run(
 pub(super) struct Shelf {
     pub(super) cache: PathBuf,
     /// The dataset asked for last.
-    dataset: Arc<Mutex<Option<(DatasetSpec, Arc<Dataset>)>>>,
+    dataset: Arc<Mutex<Kept>>,
 }
+
+/// A dataset with what was asked for.
+type Kept = Option<(DatasetSpec, Arc<Dataset>)>;
 
 impl Shelf {
     /// Nothing loaded yet.
@@ -113,7 +116,7 @@ impl Shelf {
         *self.kept() = None;
     }
 
-    fn kept(&self) -> MutexGuard<'_, Option<(DatasetSpec, Arc<Dataset>)>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.dataset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
