@@ -81,7 +81,7 @@ fn comparison_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut CompareLive, u
         table_ui(&rows, ui);
         hint_ui(
             ui,
-            "Loss and accuracy are those of the last validation. Time saved is against the vanilla steps measured at each run's start; — was not measured.",
+            "Loss and accuracy are those of the last validation. Time saved is against vanilla steps as each run measured them; — was not measured.",
         );
     });
     // A range of another axis, or one chosen for other curves, would show nothing.

@@ -221,7 +221,7 @@ fn names_need_not_be_unicode() {
     use std::os::unix::ffi::OsStrExt;
     let folder = tempfile::tempdir().unwrap();
     // As an old archive unpacks: in Latin-1.
-    let class = folder.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    let class = folder.path().join(std::ffi::OsStr::from_bytes(b"\xe9t\xe9"));
     if std::fs::create_dir(&class).is_err() {
         eprintln!("SKIPPED: this file system takes Unicode only");
         return;
@@ -231,7 +231,7 @@ fn names_need_not_be_unicode() {
         std::fs::write(class.join(name), png(3, 3, [9; 3], true)).unwrap();
     }
     let dataset = images(&folder_spec(folder.path()));
-    assert_eq!(dataset.classes, ["a", "b", "caf\u{fffd}"]);
+    assert_eq!(dataset.classes, ["a", "b", "\u{fffd}t\u{fffd}"]);
     assert_eq!(dataset.class_counts(), [1, 1, 1]);
     assert_eq!(dataset.validation.labels, [0, 1, 2]);
     assert!(dataset.train.pixels.ends_with(&[9; 9]));
