@@ -28,7 +28,7 @@ pub(super) fn report_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, report: &Export
     files_ui(report, ui);
     hint_ui(ui, "Run it with");
     copied_ui(ui, "the command", &report.run_command);
-    for note in report.notes.iter().chain(&report.quality.notes) {
+    for note in report.notes.iter().chain(report.quality.notes.iter().filter(|note| !report.notes.contains(note))) {
         hint_ui(ui, note);
     }
 }
