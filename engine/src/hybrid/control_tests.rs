@@ -1,0 +1,249 @@
+//! Measurements in, decisions out.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::super::synthetic::LossCurve;
+use super::*;
+
+fn conservative() -> HybridConfig {
+    HybridConfig {
+        predict: true,
+        max_predict_steps: 50,
+        confidence_threshold: 0.6,
+        correction_interval: 15,
+        divergence_sigma: 2.2,
+        check_interval: 3,
+        slice_fraction: 0.125,
+        min_slice_fraction: 0.0625,
+        gate_cost: 0.9,
+        gate_hold_steps: 20,
+        warmup_fraction: 0.05,
+    }
+}
+
+/// What a calm run measures: sampling pays, gradients agree.
+fn calm(loss: f64) -> Measured {
+    Measured { loss, rho: Some(0.1), grad_norm: Some(1.0), cosine: Some(0.95) }
+}
+
+/// Runs `num_steps` of `measure(step, phase)`: the phases in runs ("W5 F20 P15"), and the divergences.
+fn replay(
+    config: HybridConfig,
+    num_steps: u64,
+    measure: impl Fn(u64, Phase) -> Measured,
+) -> (String, Vec<(u64, Divergence, Recovery)>) {
+    let rules = Rules { config, warmup_steps: 5 };
+    let mut control = Control::new(&rules.config);
+    let mut runs: Vec<(Phase, usize)> = Vec::new();
+    let mut divergences = Vec::new();
+    for step in 1..=num_steps {
+        control.begin_step(&rules);
+        let phase = control.phase();
+        match runs.last_mut() {
+            Some((last, count)) if *last == phase => *count += 1,
+            Some(_) | None => runs.push((phase, 1)),
+        }
+        let judgement = control.judge(&rules, &measure(step, phase));
+        divergences.extend(judgement.divergence.map(|(found, recovery)| (step, found, recovery)));
+    }
+    let letter = |phase| match phase {
+        Phase::Warmup => 'W',
+        Phase::Full => 'F',
+        Phase::Predict => 'P',
+        Phase::Correct => 'C',
+    };
+    let text: Vec<String> = runs.iter().map(|&(phase, count)| format!("{}{count}", letter(phase))).collect();
+    (text.join(" "), divergences)
+}
+
+#[track_caller]
+fn check(config: HybridConfig, num_steps: u64, measure: impl Fn(u64, Phase) -> Measured, phases: &str) {
+    let (found, divergences) = replay(config, num_steps, measure);
+    assert_eq!(found, phases, "{divergences:?}");
+}
+
+fn falling(step: u64) -> f64 {
+    LossCurve::falling(1, 0.05).measured(step)
+}
+
+#[test]
+fn an_open_gate_makes_most_steps_predict() {
+    check(
+        conservative(),
+        140,
+        |step, _| calm(falling(step)),
+        "W5 F20 P15 C1 P15 C1 P15 C1 P5 F5 P15 C1 P15 C1 P15 C1 P5 F4",
+    );
+}
+
+#[test]
+fn vanilla_never_predicts() {
+    let vanilla = HybridConfig { predict: false, ..conservative() };
+    check(vanilla, 140, |step, _| Measured { rho: None, ..calm(falling(step)) }, "W5 F135");
+}
+
+#[test]
+fn a_shut_gate_stays_in_full() {
+    check(conservative(), 140, |step, _| Measured { rho: Some(0.9), ..calm(falling(step)) }, "W5 F135");
+}
+
+#[test]
+fn a_gate_that_shuts_ends_prediction() {
+    let rho = |step| if step < 40 { 0.1 } else { 0.9 };
+    check(
+        conservative(),
+        80,
+        |step, _| Measured { rho: Some(rho(step)), ..calm(falling(step)) },
+        "W5 F20 P15 C1 P1 F38",
+    );
+}
+
+#[test]
+fn disagreeing_gradients_end_prediction() {
+    let doubtful = |step: u64, _| Measured { cosine: Some(0.4), ..calm(falling(step)) };
+    check(conservative(), 62, doubtful, "W5 F20 P15 C1 F20 P1");
+}
+
+#[test]
+fn an_unforeseen_loss_delays_prediction() {
+    let patient = HybridConfig { gate_hold_steps: 60, confidence_threshold: 0.85, ..conservative() };
+    check(patient.clone(), 70, |step, _| calm(falling(step)), "W5 F60 P5");
+    // Shortly before Predict would begin, the loss drops to a fifth: good news, but not what was forecast.
+    let dropping = |step| if step < 57 { falling(step) } else { 0.2 * falling(step) };
+    let (phases, divergences) = replay(patient, 120, |step, _| calm(dropping(step)));
+    let full_steps: u32 = phases.split(' ').nth(1).and_then(|run| run.strip_prefix('F')?.parse().ok()).unwrap();
+    assert!((61..110).contains(&full_steps) && divergences.is_empty(), "{phases} {divergences:?}");
+}
+
+#[test]
+fn a_spike_that_stays_ends_prediction() {
+    let loss = |step| if step < 50 { falling(step) } else { 9.0 };
+    let (phases, divergences) = replay(conservative(), 60, |step, _| calm(loss(step)));
+    assert_eq!(phases, "W5 F20 P15 C1 P13 F6");
+    let (step, found, recovery) = divergences[0];
+    assert_eq!((step, recovery), (54, Recovery::BackToFull));
+    assert!(found.value > found.limit);
+}
+
+#[test]
+fn the_step_that_diverged_shows_the_signal_that_told() {
+    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let mut control = Control::new(&rules.config);
+    let diverged = (1..=60).find_map(|step| {
+        control.begin_step(&rules);
+        let loss = if step < 50 { falling(step) } else { 9.0 };
+        let judgement = control.judge(&rules, &calm(loss));
+        judgement.divergence.map(|(found, _)| (found, judgement.signals))
+    });
+    let (found, signals) = diverged.unwrap();
+    assert_eq!(signals.loss_z, Some(found.value));
+    control.begin_step(&rules);
+    let after = control.judge(&rules, &calm(9.0)).signals;
+    assert_eq!(after.loss_z, None, "the answer to it gets time to work");
+}
+
+#[test]
+fn a_correct_that_compared_nothing_decides_nothing() {
+    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let mut control = Control::new(&rules.config);
+    let mut corrections = Vec::new();
+    for step in 1..=73 {
+        control.begin_step(&rules);
+        // The first Correct finds good agreement, the second an empty sample.
+        let cosine = (step < 50).then_some(0.95);
+        let judgement = control.judge(&rules, &Measured { cosine, ..calm(falling(step)) });
+        if control.phase() == Phase::Correct {
+            corrections.push((judgement.correction.map(|correction| correction.cosine), control.confidence()));
+        }
+    }
+    assert_eq!(corrections[..2], [(Some(0.95), Some(0.95)), (None, None)]);
+    assert_eq!(control.phase(), Phase::Correct, "prediction went on");
+}
+
+#[test]
+fn a_run_that_the_guard_ended_can_be_taken_up_again() {
+    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let mut control = Control::new(&rules.config);
+    assert_eq!(control.take_up_again(&rules.config), None, "nothing ended it");
+    let mut step = 0;
+    while !control.must_stop() {
+        step += 1;
+        control.begin_step(&rules);
+        control.judge(&rules, &calm(if step < 50 { falling(step) } else { 9.0 }));
+    }
+    let event = control.take_up_again(&rules.config);
+    assert!(matches!(event, Some(HybridEvent::Phase { to: Phase::Full, .. })), "{event:?}");
+    assert!(!control.must_stop() && control.is_calm());
+    assert_eq!(control.learning_rate_cut(), CUT * CUT_AT_RESTORE, "the learning rate stays cut");
+    control.begin_step(&rules);
+    assert_eq!(control.phase(), Phase::Full);
+    let again = control.judge(&rules, &calm(f64::NAN)).divergence;
+    assert!(matches!(again, Some((_, Recovery::BackToFull))), "the ladder starts at its first rung");
+}
+
+#[test]
+fn a_lasting_divergence_climbs_the_ladder() {
+    let loss = |step| if step < 50 { falling(step) } else { 9.0 };
+    let (_, divergences) = replay(conservative(), 100, |step, _| calm(loss(step)));
+    let recoveries: Vec<Recovery> = divergences.iter().map(|&(_, _, recovery)| recovery).collect();
+    let ladder = [Recovery::BackToFull, Recovery::CutLearningRate, Recovery::Restore, Recovery::Stop];
+    assert_eq!(recoveries[..4], ladder);
+}
+
+#[test]
+fn nan_is_answered_at_once() {
+    let measure = |step, _| calm(if step == 30 { f64::NAN } else { falling(step) });
+    let (phases, divergences) = replay(conservative(), 60, measure);
+    assert_eq!(divergences.len(), 1);
+    assert!(matches!(divergences[0], (30, _, Recovery::BackToFull)));
+    assert_eq!(phases, "W5 F20 P5 F20 P10");
+}
+
+#[test]
+fn healthy_runs_of_any_noise_trigger_nothing() {
+    for noise in [0.005, 0.05, 0.2, 0.5, 0.9] {
+        for seed in 0..20 {
+            let curve = LossCurve::falling(seed, noise);
+            let norms = LossCurve::falling(seed + 1000, 1.5 * noise);
+            let measure = |step, phase| {
+                let sampled = if phase == Phase::Predict { 1.7 } else { 1.0 };
+                Measured { grad_norm: Some(sampled * norms.measured(step)), ..calm(curve.measured(step)) }
+            };
+            let (phases, divergences) = replay(conservative(), 1000, measure);
+            assert!(divergences.is_empty(), "noise {noise}, seed {seed}: {divergences:?}");
+            assert!(phases.contains('P'), "noise {noise}, seed {seed}: a foreseeable run predicts: {phases}");
+        }
+    }
+}
+
+#[test]
+fn the_slice_follows_the_agreement() {
+    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let mut control = Control::new(&rules.config);
+    control.gate.observe(0.1, 0.125, 0.9);
+    assert!((control.next_slice(&rules.config, 0.99) - 0.1125).abs() < 1e-12);
+    assert!((control.next_slice(&rules.config, 0.95) - 0.125).abs() < 1e-12);
+    assert!((control.next_slice(&rules.config, 0.8) - 0.1875).abs() < 1e-12);
+    control.slice_fraction = 0.11;
+    assert!((control.next_slice(&rules.config, 0.99) - 0.1).abs() < 1e-12, "not below rho");
+    control.slice_fraction = 0.4;
+    assert!((control.next_slice(&rules.config, 0.1) - 0.5).abs() < 1e-12, "not above half");
+}
+
+#[test]
+fn a_saved_control_decides_like_the_original() {
+    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let mut control = Control::new(&rules.config);
+    let go = |control: &mut Control, steps: std::ops::Range<u64>| {
+        for step in steps {
+            control.begin_step(&rules);
+            control.judge(&rules, &calm(falling(step)));
+        }
+    };
+    go(&mut control, 1..45);
+    let text = serde_json::to_string(&control).unwrap();
+    let mut twin: Control = serde_json::from_str(&text).unwrap();
+    assert_eq!(twin, control);
+    go(&mut control, 45..150);
+    go(&mut twin, 45..150);
+    assert_eq!(twin, control);
+}
