@@ -1,4 +1,4 @@
-//! The window, driven by its accessible names, without an engine behind it.
+//! The window, driven by its accessible names; without an engine behind it, except in `whole`.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its expectation fails")]
 
@@ -9,3 +9,4 @@ mod plots;
 mod scene;
 mod screens;
 mod shell;
+mod whole;
