@@ -53,6 +53,12 @@ fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), Cli
         seed: args.seed,
         ..GenerateOptions::default()
     };
+    if package.tokenizer().is_none() {
+        let found = "an image model; give it --image".to_owned();
+        return Err(CliError::from_display(format_args!(
+            "continuing a prompt: expected a language model, found {found}"
+        )));
+    }
     output::piece(prompt)?;
     let mut printed = Ok(());
     let mut show = |piece: &str| {

@@ -42,7 +42,10 @@ pub fn model_choice_ui(ctx: &ViewCtx<'_>, path: &mut String, live: &mut Live, ui
                 *path = newest.folder.display().to_string();
             }
         }
-        hint_ui(ui, "Of a run, its best checkpoint is taken.");
+        hint_ui(
+            ui,
+            "Of a run, its best checkpoint is taken: the latest within one standard error of the lowest validation loss.",
+        );
         ask_when_settled(ctx, path.trim(), live.num_run_changes, &mut live.model, ui);
     });
     report_on(path, &live.model)

@@ -24,6 +24,16 @@ pub enum ComputeError {
         /// The cause.
         source: candle_core::Error,
     },
+    /// More threads than could be of use.
+    #[error(
+        "starting {num_threads} compute threads: this machine takes at most {most}. Choose fewer, or 0 for one per core"
+    )]
+    TooManyThreads {
+        /// Threads asked for.
+        num_threads: usize,
+        /// Most that are taken.
+        most: usize,
+    },
     /// The system gives no such threads.
     #[error("starting {num_threads} compute threads: {source}. Choose fewer")]
     Threads {
@@ -44,10 +54,17 @@ impl ComputeDevice {
     }
 }
 
+/// As many threads a run may name on any machine, so that one from a larger machine can be resumed.
+const MOST_THREADS: usize = 64;
+
 /// Threads that compute, for one run or measurement: `pool.install(work)` keeps all of `work` on them.
-/// 0 means one per core. Errors: [`ComputeError::Threads`] when the system gives none.
+/// 0 means one per core. Errors: [`ComputeError::TooManyThreads`]; [`ComputeError::Threads`] when the system gives none.
 pub fn compute_pool(num_threads: usize) -> Result<rayon::ThreadPool, ComputeError> {
     let num_threads = resolved_num_threads(num_threads);
+    let most = resolved_num_threads(0).saturating_mul(4).max(MOST_THREADS);
+    if num_threads > most {
+        return Err(ComputeError::TooManyThreads { num_threads, most });
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads).thread_name(|index| format!("compute-{index}"));
     pool.build().map_err(|source| ComputeError::Threads { num_threads, source })
 }
@@ -68,5 +85,6 @@ mod tests {
         let sizes = [1, 3].map(|wanted| compute_pool(wanted).unwrap().install(rayon::current_num_threads));
         assert_eq!(sizes, [1, 3]);
         assert!(resolved_num_threads(0) >= 1);
+        assert!(matches!(compute_pool(1_000_000), Err(ComputeError::TooManyThreads { .. })));
     }
 }

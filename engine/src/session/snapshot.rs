@@ -57,9 +57,13 @@ impl Savings {
         (self.vanilla_examples > 0).then(|| 1.0 - self.backward_examples as f64 / self.vanilla_examples as f64)
     }
 
-    /// Share of time saved against as many vanilla steps (negative: lost); `None` when not measured.
+    /// Share of time saved against as many vanilla steps (negative: lost); `None` when not measured, and while every
+    /// step was a full one: then each would only be compared with itself.
     #[must_use]
     pub fn time_share_saved(&self) -> Option<f64> {
+        if self.backward_examples >= self.vanilla_examples {
+            return None;
+        }
         let vanilla_ms = self.vanilla_ms?;
         (vanilla_ms > 0.0).then(|| 1.0 - self.measured_ms / vanilla_ms)
     }

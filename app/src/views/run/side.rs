@@ -65,9 +65,9 @@ fn savings_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
     let reason = match (savings.vanilla_step_ms, savings.num_steps) {
         (None, _) => "Not measured: no vanilla probe at this run's start",
         (Some(_), 0) => "No step yet",
-        (Some(_), _) => "Not measured",
+        (Some(_), _) => "Nothing was predicted yet",
     };
-    let below = savings.vanilla_ms.filter(|_| savings.num_steps > 0).map_or_else(String::new, |vanilla_ms| {
+    let below = savings.vanilla_ms.filter(|_| time.is_some()).map_or_else(String::new, |vanilla_ms| {
         let a_step = |ms: f64| number::milliseconds(ms / savings.num_steps as f64);
         let word = if time.is_some_and(|share| share < 0.0) { "Slower" } else { "Measured" };
         format!("{word}: {} a step against {} vanilla", a_step(savings.measured_ms), a_step(vanilla_ms))
@@ -84,7 +84,7 @@ fn validation_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
         return;
     };
     let best = points.iter().map(|point| point.loss).filter(|loss| loss.is_finite()).fold(f64::INFINITY, f64::min);
-    let below = format!("nats, at step {}; best {}", number::count(last.step), number::value(best));
+    let below = format!("nats, at step {}; lowest {}", number::count(last.step), number::value(best));
     stat_ui(ui, "Validation loss", &number::value(last.loss), p.text_strong, &below);
     if let Some(accuracy) = last.accuracy {
         ui.add_space(space::XS);
