@@ -1,12 +1,13 @@
 //! The engine through its public face: runs, pauses, stops, refusals, history on disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::hybrid::Phase;
 use foretrain_engine::models::ModelPreset;
-use foretrain_engine::session::{Command, EventKind, LogKind, RunStatus, StopReason, list_runs, open_run};
+use foretrain_engine::session::{Command, EventKind, JobId, LogKind, RunStatus, StopReason, list_runs, open_run};
 use foretrain_tests::{DEADLINE, TestEngine, small_config, write_idx};
 
 #[test]
@@ -112,9 +113,8 @@ fn wait_for_status(test: &TestEngine, pick: impl Fn(&RunStatus) -> bool) {
     }
 }
 
-#[test]
-fn a_run_whose_end_cannot_be_saved_waits_for_room() {
-    let mut test = TestEngine::default();
+/// Starts a run that goes on and saves nothing by itself for a long time; returns its job and its folder.
+fn start_unsaved_run(test: &mut TestEngine) -> (JobId, PathBuf) {
     let (data, runs) = (test.sub("data"), test.sub("runs"));
     write_idx(&data, 500, 100);
     let mut config = small_config(&data, &runs);
@@ -123,6 +123,13 @@ fn a_run_whose_end_cannot_be_saved_waits_for_room() {
     config.validation_interval = 100_000;
     let job = test.send(|job| Command::Start(job, Box::new(config)));
     let folder = test.wait(job, |kind| if let EventKind::Started { folder } = kind { folder } else { None });
+    (job, folder)
+}
+
+#[test]
+fn a_run_whose_end_cannot_be_saved_waits_for_room() {
+    let mut test = TestEngine::default();
+    let (job, folder) = start_unsaved_run(&mut test);
     // A file where the folder should be fails every save, whoever asks.
     let (checkpoints, aside) = (folder.join("checkpoints"), folder.join("aside"));
     std::fs::rename(&checkpoints, &aside).unwrap();
@@ -134,21 +141,14 @@ fn a_run_whose_end_cannot_be_saved_waits_for_room() {
     test.send(|_| Command::Save);
     let reason = test.wait(job, |kind| if let EventKind::Ended(reason) = kind { Some(reason) } else { None });
     assert_eq!(reason, StopReason::User);
-    let summary = list_runs(&runs).unwrap().pop().unwrap();
+    let summary = list_runs(&test.sub("runs")).unwrap().pop().unwrap();
     assert!(summary.is_resumable, "{summary:?}");
 }
 
 #[test]
 fn giving_up_on_a_save_ends_the_run_with_its_error() {
     let mut test = TestEngine::default();
-    let (data, runs) = (test.sub("data"), test.sub("runs"));
-    write_idx(&data, 500, 100);
-    let mut config = small_config(&data, &runs);
-    config.num_steps = 100_000;
-    config.checkpoint_interval = 100_000;
-    config.validation_interval = 100_000;
-    let job = test.send(|job| Command::Start(job, Box::new(config)));
-    let folder = test.wait(job, |kind| if let EventKind::Started { folder } = kind { folder } else { None });
+    let (job, folder) = start_unsaved_run(&mut test);
     std::fs::remove_dir_all(folder.join("checkpoints")).unwrap();
     std::fs::write(folder.join("checkpoints"), "").unwrap();
     test.send(|_| Command::Stop);

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::preparing::{check_recipe, trainer_and_batches};
 use super::{PlanReport, RunConfig, SessionError};
-use crate::data::{BatchConfig, BatchSource, Dataset};
+use crate::data::Dataset;
 use crate::device::{Watch, compute_pool};
-use crate::hybrid::{HybridTrainer, TrainerSetup};
 use crate::memory::{self, MemoryPlan, PlanInput, format_bytes};
-use crate::models::{Network, ParamStore, initial_params};
+use crate::models::Network;
 
 /// Steps are measured until this long has passed, at least one after the first.
 const MEASURE_LIMIT_MS: f64 = 1_500.0;
@@ -48,7 +48,7 @@ pub(super) fn plan(
 ) -> Result<PlanReport, SessionError> {
     let mut config = config.clone();
     config.model = config.model.fitted_to(dataset.shape())?;
-    super::preparing::check_recipe(&config, dataset)?;
+    check_recipe(&config, dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
     let plan = plan_memory(&config, &network, dataset.bytes());
     let full_step_ms = if plan.fits() && may_measure {
@@ -80,28 +80,7 @@ fn measure_full_step(
     network: &Arc<Network>,
     watch: Watch<'_>,
 ) -> Result<Option<f64>, SessionError> {
-    let device = config.device.open()?;
-    let (weights, buffers) = initial_params(network, config.seed, &device)?;
-    let mut trainer = HybridTrainer::new(TrainerSetup {
-        network: Arc::clone(network),
-        store: ParamStore::new(weights, buffers, &device)?,
-        hybrid: config.hybrid.clone(),
-        optimizer: config.optimizer.clone(),
-        schedule: config.schedule,
-        num_steps: config.num_steps,
-        num_micro_batches: config.num_micro_batches,
-        seed: config.seed,
-    })?;
-    let batches = BatchSource::new(
-        Arc::clone(dataset),
-        BatchConfig {
-            batch_size: config.batch_size,
-            sequence_length: config.sequence_length,
-            augmentation: config.augmentation,
-            seed: config.seed,
-            device,
-        },
-    )?;
+    let (mut trainer, batches) = trainer_and_batches(config, network, dataset)?;
     let started = Instant::now();
     let mut steps_ms = Vec::new();
     // The first step also builds thread pools and pages: it is not counted.

@@ -48,10 +48,20 @@ pub(super) fn prepare(
     if !plan.fits() {
         return Err(SessionError::Memory { plan: Box::new(plan) });
     }
+    let (trainer, batches) = trainer_and_batches(&config, &network, &dataset)?;
+    Ok(Prepared { config, dataset, batches, network, trainer, plan })
+}
+
+/// A trainer before its first step, and the batches it learns from, as `config` asks for them.
+pub(super) fn trainer_and_batches(
+    config: &RunConfig,
+    network: &Arc<Network>,
+    dataset: &Arc<Dataset>,
+) -> Result<(HybridTrainer, BatchSource), SessionError> {
     let device = config.device.open()?;
-    let (weights, buffers) = initial_params(&network, config.seed, &device)?;
+    let (weights, buffers) = initial_params(network, config.seed, &device)?;
     let trainer = HybridTrainer::new(TrainerSetup {
-        network: Arc::clone(&network),
+        network: Arc::clone(network),
         store: ParamStore::new(weights, buffers, &device)?,
         hybrid: config.hybrid.clone(),
         optimizer: config.optimizer.clone(),
@@ -61,7 +71,7 @@ pub(super) fn prepare(
         seed: config.seed,
     })?;
     let batches = BatchSource::new(
-        Arc::clone(&dataset),
+        Arc::clone(dataset),
         BatchConfig {
             batch_size: config.batch_size,
             sequence_length: config.sequence_length,
@@ -70,7 +80,7 @@ pub(super) fn prepare(
             device,
         },
     )?;
-    Ok(Prepared { config, dataset, batches, network, trainer, plan })
+    Ok((trainer, batches))
 }
 
 /// Refuses numbers that cannot work, naming what would.

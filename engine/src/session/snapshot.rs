@@ -160,3 +160,24 @@ pub struct LoadedRun {
     /// What prediction saved.
     pub savings: Savings,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_saved_is_blank_until_something_was_predicted() {
+        let full = Savings {
+            backward_examples: 640,
+            vanilla_examples: 640,
+            vanilla_step_ms: Some(10.0),
+            vanilla_ms: Some(100.0),
+            measured_ms: 80.0,
+            num_steps: 10,
+        };
+        assert_eq!(full.time_share_saved(), None, "full steps compared with themselves say nothing");
+        let predicted = Savings { backward_examples: 320, ..full };
+        assert!(predicted.time_share_saved().is_some_and(|share| (share - 0.2).abs() < 1e-12));
+        assert_eq!(Savings { vanilla_ms: None, ..predicted }.time_share_saved(), None);
+    }
+}
