@@ -12,6 +12,7 @@ pub mod plots;
 pub mod shortcuts;
 pub mod state;
 pub mod theme;
+mod threads;
 pub mod views;
 pub mod widgets;
 pub mod window;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 /// The program: log, arguments, then a subcommand or the window.
 #[must_use]
 pub fn main() -> ExitCode {
+    threads::leave_cores_to_compute_pools();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,wgpu=error,naga=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
