@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         network: &network,
         optimizer: &optimizer,
         schedule: &schedule,
-        predict: tier.predict,
+        predict: tier.strategy.value.predicts(),
         batch_size,
         num_micro_batches,
         sequence_length,

@@ -1,12 +1,13 @@
 //! Foretrain's engine: data, models, the hybrid predictive trainer, quantization and export.
 //!
 //! Rooms, from the public face down (a room uses only rooms below it):
-//! `session -> hybrid, export, evaluation -> models, data, optim, memory -> quant -> device -> edge, ternary`.
+//! `session -> experiment, export -> hybrid, evaluation -> models, data, optim, memory -> quant -> device -> edge, ternary`.
 //! No room names the window; only `session` starts threads.
 
 pub mod data;
 pub mod device;
 pub mod evaluation;
+pub mod experiment;
 pub mod export;
 pub mod hybrid;
 pub mod memory;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use foretrain_engine::data::{Augmentation, DatasetSpec};
 use foretrain_engine::device::ComputeDevice;
-use foretrain_engine::hybrid::HybridConfig;
+use foretrain_engine::hybrid::{GateRule, HybridConfig, Strategy};
 use foretrain_engine::models::{Activation, MlpConfig, ModelConfig};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
 use foretrain_engine::session::{Command, Engine, Event, EventKind, JobId, RunConfig, StopReason};
@@ -64,7 +64,8 @@ pub fn small_config(data: &Path, runs: &Path) -> RunConfig {
         }),
         tier: "conservative".to_owned(),
         hybrid: HybridConfig {
-            predict: true,
+            strategy: Strategy::Importance,
+            gate: GateRule::ByCost,
             max_predict_steps: 20,
             confidence_threshold: 0.2,
             correction_interval: 5,

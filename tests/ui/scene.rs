@@ -32,12 +32,13 @@ fn explained<T>(value: T, why: &str) -> Explained<T> {
 }
 
 /// A tier like the balanced one.
-pub fn tier(name: &str, predict: bool) -> TierPreset {
+pub fn tier(name: &str, strategy: Strategy) -> TierPreset {
     TierPreset {
         name: name.to_owned(),
         summary: "Predicts which examples are worth a backward pass, and checks itself often.".to_owned(),
         caution: String::new(),
-        predict,
+        strategy: explained(strategy, "Saves where few examples matter."),
+        gate: explained(GateRule::ByCost, "Waits until few examples carry most of the gradient."),
         max_predict_steps: explained(50, "Long enough to pay for the check at its end."),
         confidence_threshold: explained(0.9, "Below this cosine the sampled gradient points elsewhere too often."),
         correction_interval: explained(15, "A Correct step costs a full one more; one in 15 costs 7%."),
@@ -59,7 +60,7 @@ pub fn config() -> RunConfig {
         data: DatasetSpec::Glyphs,
         model: ModelPreset::MnistCnn.config(shape).unwrap(),
         tier: "balanced".to_owned(),
-        hybrid: tier("balanced", true).config(),
+        hybrid: tier("balanced", Strategy::Importance).config(),
         optimizer: OptimizerConfig {
             kind: OptimizerKind::AdamW,
             learning_rate: 4e-3,
@@ -99,7 +100,7 @@ pub fn catalog() -> Catalog {
             model: ModelPreset::MnistCnn,
             config: config(),
         }],
-        tiers: vec![tier("balanced", true), tier("vanilla", false)],
+        tiers: vec![tier("balanced", Strategy::Importance), tier("vanilla", false)],
         targets: Vec::new(),
         problems: Vec::new(),
     }

@@ -313,6 +313,7 @@ fn log_line(kind: &LogKind) -> Option<String> {
     use foretrain_engine::hybrid::{Divergence, DivergenceKind, HybridEvent};
     match kind {
         LogKind::Hybrid(HybridEvent::Phase { from, to, why }) => Some(format!("{from:?} -> {to:?}: {why}")),
+        LogKind::Hybrid(HybridEvent::Note(what)) => Some(what.clone()),
         LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery, restored_step }) => {
             let Divergence { kind, value, limit } = divergence;
             let back = restored_step.map_or_else(String::new, |step| format!(", back to the weights of step {step}"));
@@ -321,7 +322,8 @@ fn log_line(kind: &LogKind) -> Option<String> {
                 DivergenceKind::LossSpike
                 | DivergenceKind::GradientExplosion
                 | DivergenceKind::GradientVanishing
-                | DivergenceKind::Oscillation => format!("{kind:?} at {value:.3} (limit {limit:.3})"),
+                | DivergenceKind::Oscillation
+                | DivergenceKind::Regression => format!("{kind:?} at {value:.3} (limit {limit:.3})"),
             };
             Some(format!("divergence: {what}, answered with {recovery:?}{back}"))
         }

@@ -88,7 +88,7 @@ mod tests {
     fn the_preset_files_are_offered() {
         let catalog = Catalog::load();
         assert!(catalog.problems.is_empty(), "{:?}", catalog.problems);
-        assert!(catalog.tier("vanilla").is_some_and(|tier| !tier.predict));
+        assert!(catalog.tier("vanilla").is_some_and(|tier| !tier.strategy.value.predicts()));
         let first = catalog.recipes.first().map(|recipe| recipe.config.data.clone());
         assert_eq!(first, Some(foretrain_engine::data::DatasetSpec::Glyphs), "one click must train without any file");
         assert!(!catalog.targets.is_empty());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::HybridError;
+use super::{HybridError, Strategy};
 
 /// A number with the reason for it, as preset files give it and the window shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,12 +14,24 @@ pub struct Explained<T> {
     pub why: String,
 }
 
+/// When Predict may begin, apart from the confidence that it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GateRule {
+    /// While few examples carry most of the gradient, so that a sample of them is worth its cost.
+    ByCost,
+    /// Whenever the forecast is trusted. For strategies that sample nothing, and to see what sampling costs where it
+    /// does not pay.
+    Open,
+}
+
 /// Settings of the hybrid trainer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HybridConfig {
-    /// False: vanilla, every step a full backward; of the rest only the guard's numbers count.
-    pub predict: bool,
+    /// What Predict does. Vanilla never gets there; of the rest only the guard's numbers count for it.
+    pub strategy: Strategy,
+    /// When Predict may begin.
+    pub gate: GateRule,
     /// Longest Predict phase, in steps (the horizon H).
     pub max_predict_steps: u32,
     /// Least confidence to enter Predict and to stay in it.
@@ -87,7 +99,8 @@ pub struct TierPreset {
     pub summary: String,
     /// What to know before choosing it; empty when there is nothing.
     pub caution: String,
-    pub predict: bool,
+    pub strategy: Explained<Strategy>,
+    pub gate: Explained<GateRule>,
     pub max_predict_steps: Explained<u32>,
     pub confidence_threshold: Explained<f64>,
     pub correction_interval: Explained<u32>,
@@ -105,7 +118,8 @@ impl TierPreset {
     #[must_use]
     pub fn config(&self) -> HybridConfig {
         HybridConfig {
-            predict: self.predict,
+            strategy: self.strategy.value,
+            gate: self.gate.value,
             max_predict_steps: self.max_predict_steps.value,
             confidence_threshold: self.confidence_threshold.value,
             correction_interval: self.correction_interval.value,

@@ -6,18 +6,23 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::HybridConfig;
 use super::exact;
 use super::forecaster::Forecaster;
-use super::gate::Gate;
+use super::gate::{Gate, Source, StepCosts};
 use super::guard::{Guard, Limits, Observation};
 use super::ladder::Ladder;
 use super::phases::{PhaseMachine, Situation};
 use super::report::{Correction, Divergence, Forecast, GuardSignals, HybridEvent, Phase, Recovery};
+use super::{GateRule, HybridConfig, Strategy};
 
 /// Agreement of sampled and full gradient below which the slice grows, and above which it shrinks.
 const GROW_BELOW: f64 = 0.9;
 const SHRINK_ABOVE: f64 = 0.98;
+
+/// Slice in units of ρ, at first: sampling then adds about as much noise (ρ/f times the batch's own) as the batch has,
+/// which on digits cost nothing that could be measured. Agreement of gradients makes it larger, up to the second.
+const SLICE_PER_RHO: f64 = 1.0;
+const MOST_SLICE_PER_RHO: f64 = 6.0;
 
 /// Largest slice: beyond half a batch a full backward is the better deal.
 const MAX_SLICE: f64 = 0.5;
@@ -67,8 +72,11 @@ pub(super) struct Control {
     forecaster: Forecaster,
     guard: Guard,
     ladder: Ladder,
+    /// Share of a batch to sample, in units of ρ; what agreement asks for.
     #[serde(with = "exact")]
-    slice_fraction: f64,
+    slice_per_rho: f64,
+    /// What a Predict step costs, once it was measured in this run.
+    costs: Option<StepCosts>,
     #[serde(with = "exact")]
     learning_rate_cut: f64,
     #[serde(with = "exact")]
@@ -85,7 +93,8 @@ impl Control {
             forecaster: Forecaster::default(),
             guard: Guard::default(),
             ladder: Ladder::default(),
-            slice_fraction: config.slice_fraction,
+            slice_per_rho: SLICE_PER_RHO,
+            costs: None,
             learning_rate_cut: 1.0,
             confidence: None,
         }
@@ -95,11 +104,14 @@ impl Control {
     pub(super) fn begin_step(&mut self, rules: &Rules) -> Option<HybridEvent> {
         self.step += 1;
         let before = self.phases.phase();
+        let (costs, source) = self.costs_for(&rules.config);
         let situation = Situation {
             step: self.step,
             warmup_steps: rules.warmup_steps,
             gate: &self.gate,
-            slice_fraction: self.slice_fraction,
+            slice_fraction: self.slice_fraction(&rules.config),
+            costs,
+            source,
             forecast_confidence: self.forecaster.confidence(),
             cosine: self.confidence.filter(|_| before == Phase::Correct),
         };
@@ -133,9 +145,7 @@ impl Control {
         if loss.is_finite() && (is_trusted || !is_high) {
             self.forecaster.observe(self.step, loss, outlook.as_ref());
         }
-        if let Some(rho) = measured.rho.filter(|rho| rho.is_finite()) {
-            self.gate.observe(rho, self.slice_fraction, rules.config.gate_cost);
-        }
+        self.watch_gate(&rules.config, measured.rho.filter(|rho| rho.is_finite()));
         let correction = (phase == Phase::Correct && divergence.is_none())
             .then(|| self.correct(rules, measured, forecast))
             .flatten();
@@ -179,9 +189,18 @@ impl Control {
         self.phases.phase()
     }
 
-    /// Share of a batch that gets a backward pass in Predict.
-    pub(super) fn slice_fraction(&self) -> f64 {
-        self.slice_fraction
+    /// Share of a batch that gets a backward pass in Predict: in proportion to ρ, within the tier's bounds. A tier's
+    /// upper bound yields, up to half a batch, where sampled and full gradient disagree.
+    pub(super) fn slice_fraction(&self, config: &HybridConfig) -> f64 {
+        let wanted = self.slice_per_rho * self.gate.rho().unwrap_or(1.0);
+        let slack = (self.slice_per_rho / SLICE_PER_RHO).max(1.0);
+        let most = (slack * config.slice_fraction).min(MAX_SLICE.max(config.slice_fraction));
+        wanted.clamp(config.min_slice_fraction, most)
+    }
+
+    /// What a Predict step costs on this machine, which [`Strategy::Auto`] decides by.
+    pub(super) fn set_costs(&mut self, costs: StepCosts) {
+        self.costs = Some(costs);
     }
 
     /// Factor on the learning rate that divergences left.
@@ -210,6 +229,11 @@ impl Control {
         self.ladder.is_calm(self.step)
     }
 
+    /// The strategy has nothing more to give: the next step leaves Predict.
+    pub(super) fn end_prediction(&mut self, why: String) {
+        self.phases.force_full(why);
+    }
+
     /// True once the ladder's last rung was reached.
     pub(super) fn must_stop(&self) -> bool {
         self.ladder.must_stop()
@@ -219,7 +243,7 @@ impl Control {
         // Without one the next step must not decide by that of an earlier Correct.
         self.confidence = measured.cosine;
         if let Some(cosine) = measured.cosine {
-            self.slice_fraction = self.next_slice(&rules.config, cosine);
+            self.slice_per_rho = next_slice_per_rho(self.slice_per_rho, cosine);
         }
         let corrected = self.forecaster.correct(self.step);
         Some(Correction {
@@ -227,21 +251,27 @@ impl Control {
             predicted_loss: forecast?.mean,
             corrected_loss: corrected?.mean,
             actual_loss: measured.loss as f32,
-            slice_fraction: self.slice_fraction as f32,
+            slice_fraction: self.slice_fraction(&rules.config) as f32,
         })
     }
 
-    /// The slice that suits this agreement of gradients. It does not shrink below ρ, where it would begin to
-    /// cost more than it saves and shut the gate by itself.
-    fn next_slice(&self, config: &HybridConfig, cosine: f64) -> f64 {
-        let now = self.slice_fraction;
-        if cosine < GROW_BELOW {
-            (1.5 * now).min(MAX_SLICE.max(config.slice_fraction))
-        } else if cosine > SHRINK_ABOVE {
-            let least = config.min_slice_fraction.max(self.gate.rho().unwrap_or(1.0));
-            (0.9 * now).max(least).min(now)
-        } else {
-            now
+    /// What the gate counts with, and how it is known.
+    fn costs_for(&self, config: &HybridConfig) -> (StepCosts, Source) {
+        match self.costs.filter(|_| config.strategy == Strategy::Auto) {
+            Some(costs) => (costs, Source::Measured),
+            None => (StepCosts::IDEAL, Source::Counted),
+        }
+    }
+
+    fn watch_gate(&mut self, config: &HybridConfig, rho: Option<f64>) {
+        let smooth = rho.map(|rho| self.gate.smooth(rho));
+        match (config.gate, smooth) {
+            (GateRule::Open, _) => self.gate.observe(0.0, config.gate_cost),
+            (GateRule::ByCost, Some(rho)) => {
+                let (costs, _) = self.costs_for(config);
+                self.gate.observe(costs.per_progress(self.slice_fraction(config), rho), config.gate_cost);
+            }
+            (GateRule::ByCost, None) => {}
         }
     }
 
@@ -256,6 +286,17 @@ impl Control {
         let Divergence { kind, value, limit } = divergence;
         self.phases.force_full(format!("divergence: {kind:?}, {value:.3} against a limit of {limit:.3}"));
         recovery
+    }
+}
+
+/// The slice that suits this agreement of gradients, in units of ρ.
+fn next_slice_per_rho(now: f64, cosine: f64) -> f64 {
+    if cosine < GROW_BELOW {
+        (1.5 * now).min(MOST_SLICE_PER_RHO)
+    } else if cosine > SHRINK_ABOVE {
+        (0.9 * now).max(SLICE_PER_RHO)
+    } else {
+        now
     }
 }
 

@@ -6,7 +6,8 @@ use super::*;
 
 fn conservative() -> HybridConfig {
     HybridConfig {
-        predict: true,
+        strategy: Strategy::Importance,
+        gate: GateRule::ByCost,
         max_predict_steps: 50,
         confidence_threshold: 0.6,
         correction_interval: 15,
@@ -71,13 +72,13 @@ fn an_open_gate_makes_most_steps_predict() {
         conservative(),
         140,
         |step, _| calm(falling(step)),
-        "W5 F20 P15 C1 P15 C1 P15 C1 P5 F5 P15 C1 P15 C1 P15 C1 P5 F4",
+        "W5 F15 P15 C1 P10 F1 P15 C1 P15 C1 P8 F1 P15 C1 P15 C1 P15 C1 P4",
     );
 }
 
 #[test]
 fn vanilla_never_predicts() {
-    let vanilla = HybridConfig { predict: false, ..conservative() };
+    let vanilla = HybridConfig { strategy: Strategy::None, ..conservative() };
     check(vanilla, 140, |step, _| Measured { rho: None, ..calm(falling(step)) }, "W5 F135");
 }
 
@@ -93,20 +94,20 @@ fn a_gate_that_shuts_ends_prediction() {
         conservative(),
         80,
         |step, _| Measured { rho: Some(rho(step)), ..calm(falling(step)) },
-        "W5 F20 P15 C1 P1 F38",
+        "W5 F15 P15 C1 P6 F38",
     );
 }
 
 #[test]
 fn disagreeing_gradients_end_prediction() {
     let doubtful = |step: u64, _| Measured { cosine: Some(0.4), ..calm(falling(step)) };
-    check(conservative(), 62, doubtful, "W5 F20 P15 C1 F20 P1");
+    check(conservative(), 62, doubtful, "W5 F15 P15 C1 F20 P6");
 }
 
 #[test]
 fn an_unforeseen_loss_delays_prediction() {
     let patient = HybridConfig { gate_hold_steps: 60, confidence_threshold: 0.85, ..conservative() };
-    check(patient.clone(), 70, |step, _| calm(falling(step)), "W5 F60 P5");
+    check(patient.clone(), 70, |step, _| calm(falling(step)), "W5 F55 P10");
     // Shortly before Predict would begin, the loss drops to a fifth: good news, but not what was forecast.
     let dropping = |step| if step < 57 { falling(step) } else { 0.2 * falling(step) };
     let (phases, divergences) = replay(patient, 120, |step, _| calm(dropping(step)));
@@ -118,7 +119,7 @@ fn an_unforeseen_loss_delays_prediction() {
 fn a_spike_that_stays_ends_prediction() {
     let loss = |step| if step < 50 { falling(step) } else { 9.0 };
     let (phases, divergences) = replay(conservative(), 60, |step, _| calm(loss(step)));
-    assert_eq!(phases, "W5 F20 P15 C1 P13 F6");
+    assert_eq!(phases, "W5 F15 P15 C1 P10 F1 P7 F6");
     let (step, found, recovery) = divergences[0];
     assert_eq!((step, recovery), (54, Recovery::BackToFull));
     assert!(found.value > found.limit);
@@ -146,17 +147,17 @@ fn a_correct_that_compared_nothing_decides_nothing() {
     let rules = Rules { config: conservative(), warmup_steps: 5 };
     let mut control = Control::new(&rules.config);
     let mut corrections = Vec::new();
-    for step in 1..=73 {
+    for step in 1..=64 {
         control.begin_step(&rules);
         // The first Correct finds good agreement, the second an empty sample.
-        let cosine = (step < 50).then_some(0.95);
+        let cosine = (step < 40).then_some(0.95);
         let judgement = control.judge(&rules, &Measured { cosine, ..calm(falling(step)) });
         if control.phase() == Phase::Correct {
             corrections.push((judgement.correction.map(|correction| correction.cosine), control.confidence()));
         }
     }
     assert_eq!(corrections[..2], [(Some(0.95), Some(0.95)), (None, None)]);
-    assert_eq!(control.phase(), Phase::Correct, "prediction went on");
+    assert_eq!(control.phase(), Phase::Predict, "prediction went on");
 }
 
 #[test]
@@ -195,7 +196,7 @@ fn nan_is_answered_at_once() {
     let (phases, divergences) = replay(conservative(), 60, measure);
     assert_eq!(divergences.len(), 1);
     assert!(matches!(divergences[0], (30, _, Recovery::BackToFull)));
-    assert_eq!(phases, "W5 F20 P5 F20 P10");
+    assert_eq!(phases, "W5 F15 P10 F20 P10");
 }
 
 #[test]
@@ -216,17 +217,38 @@ fn healthy_runs_of_any_noise_trigger_nothing() {
 }
 
 #[test]
-fn the_slice_follows_the_agreement() {
-    let rules = Rules { config: conservative(), warmup_steps: 5 };
-    let mut control = Control::new(&rules.config);
-    control.gate.observe(0.1, 0.125, 0.9);
-    assert!((control.next_slice(&rules.config, 0.99) - 0.1125).abs() < 1e-12);
-    assert!((control.next_slice(&rules.config, 0.95) - 0.125).abs() < 1e-12);
-    assert!((control.next_slice(&rules.config, 0.8) - 0.1875).abs() < 1e-12);
-    control.slice_fraction = 0.11;
-    assert!((control.next_slice(&rules.config, 0.99) - 0.1).abs() < 1e-12, "not below rho");
-    control.slice_fraction = 0.4;
-    assert!((control.next_slice(&rules.config, 0.1) - 0.5).abs() < 1e-12, "not above half");
+fn the_slice_follows_rho_and_the_agreement() {
+    let config = HybridConfig { slice_fraction: 0.25, min_slice_fraction: 0.0625, ..conservative() };
+    let slice = |rho: f64, slice_per_rho: f64| {
+        let mut control = Control::new(&config);
+        control.gate.smooth(rho);
+        control.slice_per_rho = slice_per_rho;
+        control.slice_fraction(&config)
+    };
+    assert_eq!(slice(0.1, 1.0), 0.1);
+    assert_eq!(slice(0.02, 1.0), 0.0625, "not below the tier's least");
+    assert_eq!(slice(0.4, 1.0), 0.25, "not above the tier's most while gradients agree");
+    assert_eq!(slice(0.4, 1.5), 0.375, "where they disagree, more");
+    assert_eq!(slice(0.4, 6.0), 0.5, "but not above half");
+    assert_eq!(next_slice_per_rho(1.0, 0.8), 1.5);
+    assert_eq!(next_slice_per_rho(1.5, 0.95), 1.5);
+    assert!((next_slice_per_rho(1.5, 0.99) - 1.35).abs() < 1e-12);
+    assert_eq!(next_slice_per_rho(1.0, 0.99), 1.0);
+}
+
+#[test]
+fn horizon_and_corrections_adapt_within_the_tier() {
+    // Good agreement: the horizon begins at half and grows to the tier's; corrections stay as far apart as it allows.
+    let well = |step: u64, _| calm(falling(step));
+    check(
+        conservative(),
+        200,
+        well,
+        "W5 F15 P15 C1 P10 F1 P15 C1 P15 C1 P8 F1 P15 C1 P15 C1 P15 C1 P5 F1 P15 C1 P15 C1 P15 C1 P5 F1 P4",
+    );
+    // Poor but sufficient agreement: corrections come every 7, then every 3 steps.
+    let poor = |step: u64, _| Measured { cosine: Some(0.7), ..calm(falling(step)) };
+    check(conservative(), 60, poor, "W5 F15 P15 C1 P7 C1 P3 C1 F1 P3 C1 P3 C1 P3");
 }
 
 #[test]

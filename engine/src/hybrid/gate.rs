@@ -10,12 +10,58 @@ use super::exact;
 /// Weight of the past in the running average of ρ.
 const RHO_DECAY: f64 = 0.9;
 
-/// Share of a full step's cost at which a sampled step makes the same progress.
-///
-/// A full step costs a forward and a backward, 1 + 2. A sampled one costs a forward of everything and
-/// both of the slice, 1 + 3f, and needs max(1, ρ/f) times as many steps for the noise it adds.
-pub(super) fn expected_cost(slice_fraction: f64, rho: f64) -> f64 {
-    (1.0 + 3.0 * slice_fraction) * (rho / slice_fraction).max(1.0) / 3.0
+/// How costs are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// By counting passes.
+    Counted,
+    /// By timing steps of this run.
+    Measured,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Counted => "by counting passes",
+            Self::Measured => "as measured in this run",
+        })
+    }
+}
+
+/// What the parts of a Predict step cost, in full steps.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StepCosts {
+    /// A forward pass over the whole batch, without a graph, and all that is not in proportion to the sample.
+    #[serde(with = "exact")]
+    pub forward: f64,
+    /// Forward and backward of a sample, per share of the batch in it.
+    #[serde(with = "exact")]
+    pub slice: f64,
+}
+
+impl StepCosts {
+    /// By counting: a forward pass is 1, a backward pass 2, so a full step is 3.
+    pub const IDEAL: Self = Self { forward: 1.0 / 3.0, slice: 1.0 };
+
+    /// From measured times of a full step, of a forward pass without a graph, and of a Predict step that sampled
+    /// `slice_fraction` of its batch, all in the same unit. `None` when they make no sense.
+    #[must_use]
+    pub fn from_times(full: f64, forward: f64, predict: f64, slice_fraction: f64) -> Option<Self> {
+        let costs = Self { forward: forward / full, slice: ((predict - forward) / full).max(0.0) / slice_fraction };
+        (costs.forward.is_finite() && costs.slice.is_finite() && costs.forward > 0.0).then_some(costs)
+    }
+
+    /// Cost of a step that samples `slice_fraction` of its batch.
+    #[must_use]
+    pub fn of_slice(self, slice_fraction: f64) -> f64 {
+        self.forward + self.slice * slice_fraction
+    }
+
+    /// Share of a full step's cost at which a sampled step makes the same progress: it needs max(1, ρ/f) times as many
+    /// steps for the noise it adds.
+    pub(super) fn per_progress(self, slice_fraction: f64, rho: f64) -> f64 {
+        self.of_slice(slice_fraction) * (rho / slice_fraction).max(1.0)
+    }
 }
 
 /// ρ of one batch, from predicted gradient norms; `None` when there is no error left to compare.
@@ -37,15 +83,20 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Takes in a batch's ρ and decides again.
+    /// Takes in a batch's ρ; returns the smoothed one.
+    pub(super) fn smooth(&mut self, rho: f64) -> f64 {
+        let rho = self.rho.map_or(rho, |old| RHO_DECAY * old + (1.0 - RHO_DECAY) * rho);
+        self.rho = Some(rho);
+        rho
+    }
+
+    /// Takes in what a Predict step would cost for a full step's progress, and decides again.
     ///
     /// The gate opens below `gate_cost` and closes only halfway from there to 1, where sampling
     /// stops paying, so that noise in ρ does not make it flap.
-    pub(super) fn observe(&mut self, rho: f64, slice_fraction: f64, gate_cost: f64) {
-        let rho = self.rho.map_or(rho, |old| RHO_DECAY * old + (1.0 - RHO_DECAY) * rho);
-        self.rho = Some(rho);
+    pub(super) fn observe(&mut self, cost: f64, gate_cost: f64) {
         let limit = if self.is_open { gate_cost.midpoint(1.0).max(gate_cost) } else { gate_cost };
-        self.is_open = expected_cost(slice_fraction, rho) < limit;
+        self.is_open = cost < limit;
         self.open_steps = if self.is_open { self.open_steps.saturating_add(1) } else { 0 };
     }
 
@@ -71,9 +122,18 @@ mod tests {
 
     #[test]
     fn cost_is_least_where_the_slice_equals_rho() {
-        assert!((expected_cost(0.125, 0.1) - 1.375 / 3.0).abs() < 1e-12);
-        let at = |f: f64| expected_cost(f, 0.2);
+        assert!((StepCosts::IDEAL.per_progress(0.125, 0.1) - 1.375 / 3.0).abs() < 1e-12);
+        let at = |f: f64| StepCosts::IDEAL.per_progress(f, 0.2);
         assert!(at(0.2) < at(0.1) && at(0.2) < at(0.3));
+    }
+
+    #[test]
+    fn measured_times_take_the_place_of_counting() {
+        // A forward pass that takes half a step leaves less to save.
+        let costs = StepCosts::from_times(60.0, 30.0, 45.0, 0.25).expect("sensible times");
+        assert_eq!(costs, StepCosts { forward: 0.5, slice: 1.0 });
+        assert!((costs.of_slice(0.125) - 0.625).abs() < 1e-12);
+        assert_eq!(StepCosts::from_times(0.0, 30.0, 45.0, 0.25), None);
     }
 
     #[test]
@@ -84,13 +144,18 @@ mod tests {
         assert_eq!(rho_of(&[]), None);
     }
 
+    fn observe(gate: &mut Gate, rho: f64, slice_fraction: f64) {
+        let rho = gate.smooth(rho);
+        gate.observe(StepCosts::IDEAL.per_progress(slice_fraction, rho), 0.9);
+    }
+
     /// How often the gate changes its mind on ρ that swings around the opening threshold by `swing`.
     fn changes(swing: f64) -> usize {
         let at_threshold = 0.9 * 3.0 * 0.125 / 1.375;
         let mut gate = Gate::default();
         let states: Vec<bool> = (0..400)
             .map(|step| {
-                gate.observe(at_threshold + swing * f64::sin(f64::from(step) * 0.4), 0.125, 0.9);
+                observe(&mut gate, at_threshold + swing * f64::sin(f64::from(step) * 0.4), 0.125);
                 gate.is_open()
             })
             .collect();
@@ -106,7 +171,7 @@ mod tests {
     #[test]
     fn stays_shut_for_language_models() {
         let mut gate = Gate::default();
-        (0..100).for_each(|_| gate.observe(0.9, 0.25, 0.9));
+        (0..100).for_each(|_| observe(&mut gate, 0.9, 0.25));
         assert!(!gate.is_open());
         assert_eq!(gate.open_steps(), 0);
     }

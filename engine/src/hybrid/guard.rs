@@ -42,6 +42,13 @@ const SWING_RATIO: f64 = 4.0;
 /// Noise alone stays below a quarter of this, swings of any size below 1.
 const OSCILLATION_LIMIT: f64 = 0.6;
 
+/// Losses whose median is a level, and progress (in ln) from which it makes sense to ask how much was lost again.
+const LEVEL_STEPS: usize = 16;
+const MIN_PROGRESS: f64 = 0.4;
+
+/// Share of its progress that a run may give back: beyond it, what was learned is being lost, however slowly.
+const GIVEN_BACK_LIMIT: f64 = 0.5;
+
 /// What a step shows the guard.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Observation {
@@ -78,8 +85,46 @@ pub(super) struct Guard {
     norm_ratios: VecDeque<f64>,
     #[serde(with = "exact")]
     losses: VecDeque<f64>,
+    #[serde(default)]
+    progress: Option<Progress>,
     steps_unchecked: u32,
     signals: GuardSignals,
+}
+
+/// How far the loss has come; all in ln(nats).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Progress {
+    /// Level of the first steps.
+    #[serde(with = "exact")]
+    first: f64,
+    /// Lowest level since.
+    #[serde(with = "exact")]
+    lowest: f64,
+    /// Scatter of single losses around it.
+    #[serde(with = "exact")]
+    scatter: f64,
+}
+
+impl Progress {
+    /// Takes in the last losses (ln).
+    fn after(now: Option<Self>, recent: &[f64]) -> Option<Self> {
+        let level = median(recent.iter().copied()).filter(|_| recent.len() >= LEVEL_STEPS);
+        let Some(level) = level else { return now };
+        let scatter = 1.4826 * median(recent.iter().map(|ln_loss| (ln_loss - level).abs())).unwrap_or(0.0);
+        match now {
+            None => Some(Self { first: level, lowest: level, scatter }),
+            Some(now) if level < now.lowest => Some(Self { lowest: level, scatter, ..now }),
+            Some(now) => Some(now),
+        }
+    }
+
+    /// Share of the progress that the last losses (ln) have given back, and its limit, wide enough for the scatter that
+    /// was usual; `None` while there is little progress.
+    fn given_back(&self, recent: &[f64], sigma: f64) -> Option<(f64, f64)> {
+        let progress = self.first - self.lowest;
+        let now = median(recent.iter().copied()).filter(|_| recent.len() >= LOSS_STEPS && progress >= MIN_PROGRESS)?;
+        Some(((now - self.lowest) / progress, GIVEN_BACK_LIMIT.max(1.5 * sigma * self.scatter / progress)))
+    }
 }
 
 impl Guard {
@@ -140,7 +185,10 @@ impl Guard {
         let grad_ratio = full_median(&self.norm_ratios, GRAD_STEPS).map(f64::exp);
         // As a loss falls, its swings shrink in nats but often grow in proportion; a rare hard batch is the other
         // way round. Only what swings wider than usual in both is out of control.
-        let ln_losses = self.losses.iter().map(|loss| loss.max(1e-8).ln()).collect();
+        let ln_losses: VecDeque<f64> = self.losses.iter().map(|loss| loss.max(1e-8).ln()).collect();
+        let last = |count: usize| -> Vec<f64> { ln_losses.iter().rev().take(count).copied().collect() };
+        let given_back = self.progress.and_then(|progress| progress.given_back(&last(LOSS_STEPS), divergence_sigma));
+        self.progress = Progress::after(self.progress, &last(LEVEL_STEPS));
         let oscillation = oscillation(&self.losses).zip(oscillation(&ln_losses)).map(|(a, b)| a.min(b));
         self.signals = GuardSignals {
             loss_z: loss_z.map(|z| z as f32),
@@ -149,6 +197,8 @@ impl Guard {
             grad_ratio_limit: explosion_limit as f32,
             oscillation: oscillation.map(|share| share as f32),
             oscillation_limit: OSCILLATION_LIMIT as f32,
+            given_back: given_back.map(|(share, _)| share as f32),
+            given_back_limit: given_back.map_or(GIVEN_BACK_LIMIT, |(_, limit)| limit) as f32,
         };
         let found = |kind, value: f64, limit: f64| Divergence { kind, value: value as f32, limit: limit as f32 };
         let above = |kind, value: Option<f64>, limit: f64| {
@@ -161,6 +211,7 @@ impl Guard {
                 vanished.map(|ratio| found(DivergenceKind::GradientVanishing, ratio, VANISHING_RATIO))
             })
             .or_else(|| above(DivergenceKind::Oscillation, oscillation, OSCILLATION_LIMIT))
+            .or_else(|| given_back.and_then(|(share, limit)| above(DivergenceKind::Regression, Some(share), limit)))
     }
 
     /// True when the last losses lie below their forecast: a gradient that vanishes with them means a task
@@ -278,6 +329,23 @@ mod tests {
         };
         let found = verdict(swing, 30);
         assert!(matches!(found, Some((DivergenceKind::Oscillation, 6..=12))), "{found:?}");
+    }
+
+    #[test]
+    fn what_was_learned_must_not_be_lost_slowly_either() {
+        let mut guard = Guard::default();
+        // Falls from 2.3 to 0.1, then climbs so slowly that every loss is foreseen.
+        let loss = |step: u32| {
+            if step < 200 { 2.3 * (-0.0157 * f64::from(step)).exp() } else { 0.1 * 1.01_f64.powi(step as i32 - 200) }
+        };
+        let found = (0..600).find_map(|step| {
+            let wave = 1.0 + 0.2 * f64::sin(f64::from(step) * 1.7);
+            let seen = Observation { loss: loss(step) * wave, ..calm(step) };
+            guard.judge(&seen, &LIMITS).map(|found| (step, found))
+        });
+        let (step, found) = found.expect("a climb to 5 nats is seen");
+        assert_eq!(found.kind, DivergenceKind::Regression);
+        assert!((0.3..0.8).contains(&loss(step)), "step {step}: {}", loss(step));
     }
 
     #[test]

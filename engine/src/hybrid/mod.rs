@@ -17,6 +17,8 @@ mod phases;
 mod report;
 mod sampler;
 mod state;
+mod step_costs;
+mod strategy;
 #[cfg(test)]
 mod synthetic;
 mod tiers;
@@ -25,10 +27,13 @@ mod trainer;
 mod trainer_tests;
 mod trend;
 
-pub use config::{Explained, HybridConfig, TierPreset};
+pub use config::{Explained, GateRule, HybridConfig, TierPreset};
 pub use error::HybridError;
+pub use gate::StepCosts;
 pub use report::{
     Correction, Divergence, DivergenceKind, Forecast, GuardSignals, HybridEvent, Phase, Recovery, StepReport,
 };
 pub use state::TrainerState;
+pub use step_costs::measure_step_costs;
+pub use strategy::{Strategy, Trajectory};
 pub use trainer::{HybridTrainer, TrainerSetup};

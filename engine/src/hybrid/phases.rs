@@ -5,19 +5,27 @@
 //!            ^---------'-----------'
 //! ```
 //!
-//! Predict lasts at most `max_predict_steps` (its Correct steps not counted), then Full takes a quarter of
-//! `gate_hold_steps`, at least 3, to refit the forecast: with the conservative tier 50 Predict, 3 Correct
-//! and 5 Full steps while the gate stays open. When trouble ended Predict (shut gate, low confidence,
-//! divergence), Full lasts `gate_hold_steps` at least.
+//! Predict lasts for its horizon (its Correct steps not counted), then one Full step makes the forecast anew. The
+//! horizon begins at half of `max_predict_steps`; each phase that reaches it makes it longer by half, up to that
+//! maximum, and trouble (shut gate, low confidence, divergence) halves it. Then Full lasts `gate_hold_steps` at least.
+//! In the same way `correction_interval` is the longest distance between two Correct steps: where sampled and full
+//! gradient agree less than well, it is halved, and comes back as they agree.
 
 use serde::{Deserialize, Serialize};
 
-use super::HybridConfig;
-use super::gate::{Gate, expected_cost};
+use super::gate::{Gate, Source, StepCosts};
 use super::report::{HybridEvent, Phase};
+use super::{GateRule, HybridConfig};
 
-/// Fewest Full steps between two Predict phases.
-const MIN_REFIT_STEPS: u32 = 3;
+/// Full steps between two Predict phases that nothing disturbed. One is enough, since losses are measured in Predict too.
+const REFIT_STEPS: u32 = 1;
+
+/// Shortest horizon, and shortest distance between corrections, unless the tier's own are shorter.
+const MIN_HORIZON: u32 = 5;
+const MIN_INTERVAL: u32 = 3;
+
+/// Agreement of sampled and full gradient below which corrections come closer together.
+const AGREEMENT: f64 = 0.9;
 
 /// What the machine looks at before a step.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +38,10 @@ pub(super) struct Situation<'a> {
     pub gate: &'a Gate,
     /// Share of a batch that Predict would use.
     pub slice_fraction: f64,
+    /// What a Predict step costs.
+    pub costs: StepCosts,
+    /// How that is known.
+    pub source: Source,
     /// Share of the last losses that were foreseen.
     pub forecast_confidence: Option<f64>,
     /// Cosine of the last Correct, when the last step was one.
@@ -44,10 +56,18 @@ pub(super) struct PhaseMachine {
     full_steps: u32,
     /// Full steps that this Full phase must have.
     full_steps_needed: u32,
+    /// Steps for which the gate must have been open; the first time more than there are Full ones.
+    gate_steps_needed: u32,
+    /// The user was told that the gate keeps this Full phase going.
+    has_told_why_full: bool,
     /// Predict steps since Full.
     predict_steps: u32,
     /// Predict steps since Full or Correct.
     uncorrected_steps: u32,
+    /// Predict steps of the present or next Predict phase.
+    horizon: u32,
+    /// Predict steps until the next Correct.
+    interval: u32,
     /// Set by a divergence: why Predict must end.
     forced: Option<String>,
 }
@@ -59,8 +79,12 @@ impl PhaseMachine {
             phase: Phase::Warmup,
             full_steps: 0,
             full_steps_needed: config.gate_hold_steps,
+            gate_steps_needed: config.gate_hold_steps,
+            has_told_why_full: false,
             predict_steps: 0,
             uncorrected_steps: 0,
+            horizon: (config.max_predict_steps / 2).max(MIN_HORIZON).min(config.max_predict_steps),
+            interval: config.correction_interval,
             forced: None,
         }
     }
@@ -90,7 +114,10 @@ impl PhaseMachine {
         match to {
             Phase::Warmup => {}
             Phase::Full => self.full_steps = if from == Phase::Full { self.full_steps + 1 } else { 1 },
-            Phase::Predict if from == Phase::Full => (self.predict_steps, self.uncorrected_steps) = (1, 1),
+            Phase::Predict if from == Phase::Full => {
+                (self.predict_steps, self.uncorrected_steps) = (1, 1);
+                self.has_told_why_full = false;
+            }
             Phase::Predict => {
                 self.predict_steps += 1;
                 self.uncorrected_steps += 1;
@@ -98,8 +125,18 @@ impl PhaseMachine {
             Phase::Correct => self.uncorrected_steps = 0,
         }
         self.phase = to;
+        if self.must_tell_why_full(config, now) {
+            self.has_told_why_full = true;
+            return Some(HybridEvent::Note(format!("staying in Full: {}", now.cost_in_words())));
+        }
         let is_routine = matches!((from, to), (Phase::Predict | Phase::Correct, Phase::Predict | Phase::Correct));
         (from != to && !is_routine).then_some(HybridEvent::Phase { from, to, why })
+    }
+
+    /// True once in a Full phase that would have ended if the gate were open.
+    fn must_tell_why_full(&self, config: &HybridConfig, now: &Situation<'_>) -> bool {
+        let is_late = self.phase == Phase::Full && self.full_steps > config.gate_hold_steps;
+        config.strategy.predicts() && is_late && !now.gate.is_open() && !self.has_told_why_full
     }
 
     fn decide(&mut self, config: &HybridConfig, now: &Situation<'_>) -> (Phase, String) {
@@ -107,54 +144,79 @@ impl PhaseMachine {
         match self.phase {
             Phase::Warmup if now.step <= now.warmup_steps => (Phase::Warmup, String::new()),
             Phase::Warmup => {
-                self.full_steps_needed = config.gate_hold_steps;
+                // The gate has watched Warmup too, so what it must hold may lie behind already.
+                self.full_steps_needed = 1;
                 (Phase::Full, format!("warmup of {} steps is over", now.warmup_steps))
             }
             Phase::Full => match forced {
                 Some(why) => self.back_to_full(config.gate_hold_steps, why),
                 None => self.decide_in_full(config, now),
             },
-            Phase::Predict | Phase::Correct => match forced.or_else(|| trouble(config, now)) {
-                Some(why) => self.back_to_full(config.gate_hold_steps, why),
-                None => self.decide_in_predict(config),
-            },
+            Phase::Predict | Phase::Correct => {
+                if let Some(cosine) = now.cosine {
+                    self.interval = next_interval(self.interval, config.correction_interval, cosine);
+                }
+                match forced.or_else(|| trouble(config, now)) {
+                    Some(why) => {
+                        self.horizon = (self.horizon / 2).max(MIN_HORIZON).min(config.max_predict_steps);
+                        self.back_to_full(config.gate_hold_steps, why)
+                    }
+                    None => self.decide_in_predict(config),
+                }
+            }
         }
     }
 
     fn decide_in_full(&self, config: &HybridConfig, now: &Situation<'_>) -> (Phase, String) {
-        let has_held = self.full_steps >= self.full_steps_needed && now.gate.open_steps() >= self.full_steps_needed;
+        let has_held = self.full_steps >= self.full_steps_needed && now.gate.open_steps() >= self.gate_steps_needed;
         let confidence = now.forecast_confidence.unwrap_or(0.0);
-        if !(config.predict && has_held && confidence >= config.confidence_threshold) {
+        if !(config.strategy.predicts() && has_held && confidence >= config.confidence_threshold) {
             return (Phase::Full, String::new());
         }
-        let rho = now.gate.rho().unwrap_or(1.0);
-        let why = format!(
-            "gate open for {} steps: a slice of {:.1}% costs {:.0}% of a full step (rho {rho:.2}); {:.0}% of the last losses were foreseen",
-            now.gate.open_steps(),
-            100.0 * now.slice_fraction,
-            100.0 * expected_cost(now.slice_fraction, rho),
-            100.0 * confidence,
-        );
+        let foreseen = format!("{:.0}% of the last losses were foreseen", 100.0 * confidence);
+        let why = match (config.gate, config.strategy.samples()) {
+            (GateRule::Open, _) | (_, false) => foreseen,
+            (GateRule::ByCost, true) => {
+                format!("gate open for {} steps: {}; {foreseen}", now.gate.open_steps(), now.cost_in_words())
+            }
+        };
         (Phase::Predict, why)
     }
 
     fn decide_in_predict(&mut self, config: &HybridConfig) -> (Phase, String) {
-        if self.phase == Phase::Predict && self.uncorrected_steps >= config.correction_interval {
+        if self.phase == Phase::Predict && self.uncorrected_steps >= self.interval {
             return (Phase::Correct, String::new());
         }
-        if self.predict_steps >= config.max_predict_steps {
-            let refit_steps = MIN_REFIT_STEPS.max(config.gate_hold_steps / 4);
-            let why =
-                format!("horizon of {} predicted steps reached: refitting the forecast", config.max_predict_steps);
-            return self.back_to_full(refit_steps, why);
+        if self.predict_steps >= self.horizon {
+            let why = format!("horizon of {} predicted steps reached: making the forecast anew", self.horizon);
+            self.horizon = (self.horizon + self.horizon.div_ceil(2)).min(config.max_predict_steps);
+            return self.back_to_full(REFIT_STEPS, why);
         }
         (Phase::Predict, String::new())
     }
 
     fn back_to_full(&mut self, steps_needed: u32, why: String) -> (Phase, String) {
         self.full_steps = 0;
-        self.full_steps_needed = steps_needed;
+        (self.full_steps_needed, self.gate_steps_needed) = (steps_needed, steps_needed);
         (Phase::Full, why)
+    }
+}
+
+/// Corrections come closer together where gradients agree less than well.
+fn next_interval(now: u32, longest: u32, cosine: f64) -> u32 {
+    if cosine < AGREEMENT { (now / 2).max(MIN_INTERVAL).min(longest) } else { (now + now.div_ceil(2)).min(longest) }
+}
+
+impl Situation<'_> {
+    /// What the gate compares: "a slice of 9.0% costs 41% of a full step for the same progress (rho 0.06, by counting passes)".
+    fn cost_in_words(&self) -> String {
+        let rho = self.gate.rho().unwrap_or(1.0);
+        let cost = 100.0 * self.costs.per_progress(self.slice_fraction, rho);
+        let slice = 100.0 * self.slice_fraction;
+        format!(
+            "a slice of {slice:.1}% costs {cost:.0}% of a full step for the same progress (rho {rho:.2}, {})",
+            self.source
+        )
     }
 }
 
@@ -165,9 +227,7 @@ fn trouble(config: &HybridConfig, now: &Situation<'_>) -> Option<String> {
         return Some(format!("sampled and full gradient disagree: cosine {cosine:.2}, at least {limit:.2} wanted"));
     }
     if !now.gate.is_open() {
-        let rho = now.gate.rho().unwrap_or(1.0);
-        let cost = 100.0 * expected_cost(now.slice_fraction, rho);
-        return Some(format!("sampling no longer pays: {cost:.0}% of a full step (rho {rho:.2})"));
+        return Some(format!("sampling no longer pays: {}", now.cost_in_words()));
     }
     None
 }

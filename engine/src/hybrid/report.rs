@@ -82,6 +82,12 @@ pub struct GuardSignals {
     /// At which it is an oscillation.
     #[serde(with = "nullable")]
     pub oscillation_limit: f32,
+    /// Share of the run's progress (in ln loss, from its first level to its lowest) that the last steps gave back.
+    #[serde(default)]
+    pub given_back: Option<f32>,
+    /// At which what was learned is being lost.
+    #[serde(default, with = "nullable")]
+    pub given_back_limit: f32,
 }
 
 /// What kind of divergence.
@@ -97,6 +103,8 @@ pub enum DivergenceKind {
     GradientVanishing,
     /// Loss swings without falling.
     Oscillation,
+    /// Loss has climbed back by much of what it had fallen, however slowly.
+    Regression,
 }
 
 /// A divergence, as it was seen.
@@ -149,6 +157,8 @@ pub enum HybridEvent {
         /// Why, in words with the numbers that decided.
         why: String,
     },
+    /// A decision worth knowing that changed no phase, in words with the numbers that decided.
+    Note(String),
     /// A divergence was seen and answered.
     Diverged {
         /// What was seen.
@@ -183,6 +193,8 @@ pub struct StepReport {
     pub confidence: Option<f32>,
     /// Examples (images, or tokens for text) in the batch.
     pub num_examples: u32,
+    /// How many went through a forward pass; one that went twice counts twice.
+    pub num_forward: u32,
     /// How many got a backward pass. In a Correct step every example gets one, and the sample a second.
     pub num_backward: u32,
     /// What a Correct step found.

@@ -7,7 +7,8 @@
 use rand::{Rng, RngExt};
 
 /// Share of the mean error added to every unit's: a unit that looks learned keeps a chance, which bounds its weight.
-const FLOOR: f64 = 0.1;
+/// On digits 0.3 ended at lower validation losses than 0.1.
+const FLOOR: f64 = 0.3;
 
 /// How often the probability that units cannot use (it ends at 1) is handed to the others.
 const REDISTRIBUTIONS: usize = 3;

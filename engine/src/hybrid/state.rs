@@ -2,16 +2,19 @@
 
 use super::HybridError;
 use super::control::Control;
+use super::strategy::PredictStep;
 use crate::models::{ParamStore, Params};
 use crate::optim::{Optimizer, WeightAverage};
 
 const WEIGHTS: &str = "weights.";
 const OPTIMIZER: &str = "optimizer.";
+const STRATEGY: &str = "strategy.";
 
 /// Everything that decides the steps to come.
 #[derive(Debug, Clone)]
 pub struct TrainerState {
-    /// `weights.NAME` (buffers included), `optimizer.NAME`, and the weight average's own `average.NAME`.
+    /// `weights.NAME` (buffers included), `optimizer.NAME`, `strategy.NAME`, and the weight average's own
+    /// `average.NAME`.
     pub tensors: Params,
     /// JSON of phases, gate, forecaster, guard, ladder and counters; its numbers are exact.
     pub control: String,
@@ -35,6 +38,7 @@ pub(super) fn save(
     store: &ParamStore,
     optimizer: &Optimizer,
     average: Option<&WeightAverage>,
+    strategy: &dyn PredictStep,
     control: &Control,
 ) -> Result<TrainerState, HybridError> {
     let mut tensors = Params::default();
@@ -43,6 +47,9 @@ pub(super) fn save(
     }
     for (name, tensor) in optimizer.state()? {
         tensors.insert(format!("{OPTIMIZER}{name}"), tensor);
+    }
+    for (name, tensor) in strategy.state()? {
+        tensors.insert(format!("{STRATEGY}{name}"), tensor);
     }
     if let Some(average) = average {
         for (name, tensor) in average.state()? {
@@ -53,19 +60,22 @@ pub(super) fn save(
     Ok(TrainerState { tensors, control })
 }
 
+/// What a saved state is loaded into.
+pub(super) struct Parts<'a> {
+    pub store: &'a mut ParamStore,
+    pub optimizer: &'a mut Optimizer,
+    pub average: Option<&'a mut WeightAverage>,
+    pub strategy: &'a mut dyn PredictStep,
+}
+
 /// The reverse of [`save`], for the tensors.
-pub(super) fn load(
-    saved: &TrainerState,
-    store: &mut ParamStore,
-    optimizer: &mut Optimizer,
-    average: Option<&mut WeightAverage>,
-) -> Result<(), HybridError> {
-    store.restore(&saved.weights())?;
-    optimizer.load_state(&under(&saved.tensors, OPTIMIZER))?;
-    if let Some(average) = average {
+pub(super) fn load(saved: &TrainerState, parts: Parts<'_>) -> Result<(), HybridError> {
+    parts.store.restore(&saved.weights())?;
+    parts.optimizer.load_state(&under(&saved.tensors, OPTIMIZER))?;
+    if let Some(average) = parts.average {
         average.load_state(&saved.tensors)?;
     }
-    Ok(())
+    parts.strategy.load_state(&under(&saved.tensors, STRATEGY))
 }
 
 /// Tensors whose names begin with `prefix`, without it.

@@ -48,6 +48,8 @@ mod tests {
             assert_eq!(tier.name, name);
             assert!(!tier.summary.is_empty());
             let reasons = [
+                &tier.strategy.why,
+                &tier.gate.why,
                 &tier.max_predict_steps.why,
                 &tier.confidence_threshold.why,
                 &tier.correction_interval.why,
@@ -75,7 +77,7 @@ mod tests {
         assert_eq!(numbers("conservative"), (50, 0.60, 15, 2.2));
         assert_eq!(numbers("balanced"), (75, 0.60, 10, 2.5));
         assert_eq!(numbers("aggressive"), (75, 0.55, 10, 2.2));
-        assert!(!TierPreset::named("vanilla").unwrap().predict);
+        assert!(!TierPreset::named("vanilla").unwrap().strategy.value.predicts());
     }
 
     #[test]

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use rand_chacha::ChaCha8Rng;
-
 use super::control::{Control, Judgement, Measured, Rules};
+use super::gate::StepCosts;
 use super::passes::{Errors, Passes, Seen, examples_per_unit};
-use super::state::{self, TrainerState};
-use super::{HybridConfig, HybridError, HybridEvent, Phase, Recovery, StepReport, sampler};
+use super::state::{self, Parts, TrainerState};
+use super::strategy::{PredictStep, Scene, Update, Work};
+use super::{HybridConfig, HybridError, HybridEvent, Phase, Recovery, StepReport};
 use crate::data::Batch;
-use crate::device::seed::{Stream, stream};
 use crate::models::{BATCH_NORM_MOMENTUM, Network, ParamStore, Params, updated_running_stats};
 use crate::optim::{Gradients, Optimizer, OptimizerConfig, Schedule, WeightAverage};
 
@@ -45,6 +44,7 @@ pub struct HybridTrainer {
     pub(super) optimizer: Optimizer,
     pub(super) average: Option<WeightAverage>,
     pub(super) control: Control,
+    strategy: Box<dyn PredictStep>,
     rules: Rules,
     schedule: Schedule,
     num_steps: u64,
@@ -55,20 +55,6 @@ pub struct HybridTrainer {
     good_step: u64,
     /// To be told with the next step.
     untold: Option<HybridEvent>,
-}
-
-/// How a sample is drawn from the units' chances.
-type Draw = fn(&[f64], &mut ChaCha8Rng) -> sampler::Sample;
-
-/// What the passes of one step gave.
-struct Work {
-    seen: Seen,
-    /// The gradient to step with; `None` when the sample was empty.
-    gradient: Option<Gradients>,
-    /// Cosine between sampled and full gradient, when both are known.
-    cosine: Option<f64>,
-    /// Units that went through a backward pass; one that went twice counts twice.
-    units_backward: usize,
 }
 
 impl HybridTrainer {
@@ -84,13 +70,15 @@ impl HybridTrainer {
         };
         let warmup_steps = (setup.hybrid.warmup_fraction * setup.num_steps as f64).ceil() as u64;
         let control = Control::new(&setup.hybrid);
-        let good = state::save(&setup.store, &optimizer, average.as_ref(), &control)?;
+        let strategy = setup.hybrid.strategy.start();
+        let good = state::save(&setup.store, &optimizer, average.as_ref(), &*strategy, &control)?;
         Ok(Self {
             network: setup.network,
             store: setup.store,
             optimizer,
             average,
             control,
+            strategy,
             rules: Rules { config: setup.hybrid, warmup_steps },
             schedule: setup.schedule,
             num_steps: setup.num_steps,
@@ -114,25 +102,29 @@ impl HybridTrainer {
         let examples_per_unit = examples_per_unit(batch)?;
         let phase_event = self.control.begin_step(&self.rules);
         let phase = self.control.phase();
-        let mut work = match phase {
-            Phase::Warmup | Phase::Full => self.full_passes(batch)?,
-            Phase::Predict => self.predict_passes(batch)?,
-            Phase::Correct => self.correct_passes(batch)?,
+        let (mut work, rolled_back) = match phase {
+            Phase::Warmup | Phase::Full => (self.full_passes(batch)?, None),
+            Phase::Predict => (self.in_scene(|strategy, scene| strategy.predict(scene, batch))?, None),
+            Phase::Correct => {
+                let rolled_back = self.roll_back_prediction(batch)?;
+                (self.in_scene(|strategy, scene| strategy.correct(scene, batch))?, rolled_back)
+            }
         };
-        let measured = Measured {
-            loss: work.seen.mean_loss(),
-            rho: work.seen.rho(),
-            grad_norm: work.gradient.as_mut().map(|gradient| self.norm_and_clip(gradient)).transpose()?,
-            cosine: work.cosine,
+        let grad_norm = match &mut work.update {
+            Update::Gradient(gradient) => Some(self.norm_and_clip(gradient)?),
+            Update::Weights(_) | Update::Statistics | Update::Nothing => None,
         };
+        let (loss, rho) = (work.seen.mean_loss(), work.seen.rho());
+        let measured = Measured { loss, rho, grad_norm, cosine: work.cosine };
         let learning_rate_factor = self.learning_rate_factor();
         let judgement = self.control.judge(&self.rules, &measured);
-        let is_applied = judgement.divergence.is_none() && work.gradient.is_some();
-        match (&judgement.divergence, &work.gradient) {
-            (Some((_, recovery)), _) => self.recover(*recovery)?,
-            (None, Some(gradient)) => self.apply(gradient, &work.seen, learning_rate_factor)?,
-            // An empty sample: the batch norm statistics are all there is to learn.
-            (None, None) => self.update_buffers(&work.seen)?,
+        let is_applied = judgement.divergence.is_none() && grad_norm.is_some();
+        match &judgement.divergence {
+            Some((_, recovery)) => self.recover(phase, *recovery)?,
+            None => self.apply(phase, work.update, &work.seen, learning_rate_factor)?,
+        }
+        if let Some(why) = work.exhausted.filter(|_| judgement.divergence.is_none()) {
+            self.control.end_prediction(why);
         }
 
         let Judgement { forecast, correction, signals, divergence } = judgement;
@@ -154,10 +146,11 @@ impl HybridTrainer {
             rho: self.control.rho().map_or(f32::NAN, |rho| rho as f32),
             confidence: self.control.confidence().map(|cosine| cosine as f32),
             num_examples: (work.seen.losses.len() * examples_per_unit) as u32,
+            num_forward: (work.units_forward * examples_per_unit) as u32,
             num_backward: (work.units_backward * examples_per_unit) as u32,
             correction,
             signals,
-            events: self.untold.take().into_iter().chain(phase_event).chain(diverged).collect(),
+            events: [self.untold.take(), phase_event, rolled_back, diverged].into_iter().flatten().collect(),
             must_stop: self.control.must_stop(),
         })
     }
@@ -168,7 +161,24 @@ impl HybridTrainer {
         let (seen, mut gradient) = self.passes().full(batch, Errors::Skip)?;
         self.norm_and_clip(&mut gradient)?;
         let factor = self.schedule.factor(self.control.step().max(1), self.num_steps);
-        self.apply(&gradient, &seen, factor)
+        self.move_by(&gradient, &seen, factor)
+    }
+
+    /// A Predict step's passes, forward passes alone if `with_sample` is false, that move nothing: to time them.
+    /// The share of the batch that was sampled; 0 for a strategy that samples nothing.
+    pub fn rehearse(&mut self, batch: &Batch, with_sample: bool) -> Result<f64, HybridError> {
+        if !with_sample {
+            self.passes().look(batch)?;
+            return Ok(0.0);
+        }
+        let work = self.in_scene(|strategy, scene| strategy.predict(scene, batch))?;
+        Ok(work.units_backward as f64 / work.seen.losses.len() as f64)
+    }
+
+    /// What a Predict step was measured to cost on this machine; [`super::Strategy::Auto`] decides by it from here on.
+    /// Part of the state: a resumed run decides by the same costs.
+    pub fn set_step_costs(&mut self, costs: StepCosts) {
+        self.control.set_costs(costs);
     }
 
     /// The weights to evaluate, with their batch-norm statistics: the running average of both when the schedule has
@@ -194,7 +204,7 @@ impl HybridTrainer {
 
     /// Everything that decides later steps: a deep copy.
     pub fn state(&self) -> Result<TrainerState, HybridError> {
-        state::save(&self.store, &self.optimizer, self.average.as_ref(), &self.control)
+        state::save(&self.store, &self.optimizer, self.average.as_ref(), &*self.strategy, &self.control)
     }
 
     /// Goes back, or on, to a saved state, exactly. The rollback snapshot stays: see [`Self::set_good`].
@@ -235,38 +245,32 @@ impl HybridTrainer {
     }
 
     /// Everything forward and backward; errors only where the gate needs them.
-    fn full_passes(&self, batch: &Batch) -> Result<Work, HybridError> {
-        let errors = if self.rules.config.predict { Errors::Measure } else { Errors::Skip };
-        let (seen, gradient) = self.passes().full(batch, errors)?;
-        let units_backward = seen.losses.len();
-        Ok(Work { seen, gradient: Some(gradient), cosine: None, units_backward })
+    fn full_passes(&mut self, batch: &Batch) -> Result<Work, HybridError> {
+        let errors = if self.rules.config.strategy.predicts() { Errors::Measure } else { Errors::Skip };
+        self.in_scene(|_, scene| Work::full(scene, batch, errors))
     }
 
-    /// Everything forward, a sample forward and backward.
-    fn predict_passes(&self, batch: &Batch) -> Result<Work, HybridError> {
-        let seen = self.passes().look(batch)?;
-        let sample = self.draw_sample(&seen, sampler::draw);
-        let gradient = self.passes().sampled(batch, &seen.stats, &sample)?;
-        Ok(Work { seen, gradient, cosine: None, units_backward: sample.indices.len() })
+    /// Lets the strategy work on what there is now.
+    fn in_scene<T>(
+        &mut self,
+        work: impl FnOnce(&mut dyn PredictStep, &Scene<'_>) -> Result<T, HybridError>,
+    ) -> Result<T, HybridError> {
+        let scene = Scene {
+            passes: Passes { network: &self.network, store: &self.store, num_micro_batches: self.num_micro_batches },
+            slice_fraction: self.control.slice_fraction(&self.rules.config),
+            seed: self.seed,
+            step: self.control.step(),
+        };
+        work(&mut *self.strategy, &scene)
     }
 
-    /// Everything forward and backward, and the sample again as Predict would have done it, to compare.
-    fn correct_passes(&self, batch: &Batch) -> Result<Work, HybridError> {
-        let (seen, gradient) = self.passes().full(batch, Errors::Measure)?;
-        let sample = self.draw_sample(&seen, sampler::draw_to_compare);
-        let sampled = self.passes().sampled(batch, &seen.stats, &sample)?;
-        let cosine = sampled.map(|sampled| sampled.cosine(&gradient)).transpose()?;
-        let units_backward = seen.losses.len() + sample.indices.len();
-        Ok(Work { seen, gradient: Some(gradient), cosine, units_backward })
-    }
-
-    fn draw_sample(&self, seen: &Seen, draw: Draw) -> sampler::Sample {
-        // A poisoned batch is not worth a backward pass; the guard will see its loss.
-        if !seen.mean_loss().is_finite() {
-            return sampler::Sample::default();
-        }
-        let chances = sampler::probabilities(&seen.errors, self.control.slice_fraction());
-        draw(&chances, &mut stream(self.seed, Stream::Importance, self.control.step()))
+    /// Before a Correct step: undoes predicted moves that turn out to have made things worse.
+    fn roll_back_prediction(&mut self, batch: &Batch) -> Result<Option<HybridEvent>, HybridError> {
+        let Some((weights, what)) = self.in_scene(|strategy, scene| strategy.roll_back(scene, batch))? else {
+            return Ok(None);
+        };
+        self.store.set_weights(&weights)?;
+        Ok(Some(HybridEvent::Note(what)))
     }
 
     fn passes(&self) -> Passes<'_> {
@@ -285,8 +289,37 @@ impl HybridTrainer {
         self.schedule.factor(self.control.step(), self.num_steps) * self.control.learning_rate_cut()
     }
 
-    fn apply(&mut self, gradient: &Gradients, seen: &Seen, learning_rate_factor: f64) -> Result<(), HybridError> {
+    fn apply(
+        &mut self,
+        phase: Phase,
+        update: Update,
+        seen: &Seen,
+        learning_rate_factor: f64,
+    ) -> Result<(), HybridError> {
+        match update {
+            Update::Gradient(gradient) => {
+                self.move_by(&gradient, seen, learning_rate_factor)?;
+                if phase != Phase::Predict {
+                    self.strategy.moved(&self.store)?;
+                }
+                Ok(())
+            }
+            Update::Weights(weights) => {
+                self.store.set_weights(&weights)?;
+                self.settle(seen)
+            }
+            Update::Statistics => self.update_buffers(seen),
+            Update::Nothing => Ok(()),
+        }
+    }
+
+    fn move_by(&mut self, gradient: &Gradients, seen: &Seen, learning_rate_factor: f64) -> Result<(), HybridError> {
         self.optimizer.step(&self.store, gradient, learning_rate_factor)?;
+        self.settle(seen)
+    }
+
+    /// After the weights moved: what follows them.
+    fn settle(&mut self, seen: &Seen) -> Result<(), HybridError> {
         self.update_buffers(seen)?;
         if let Some(average) = &mut self.average {
             average.update(&self.store)?;
@@ -303,16 +336,20 @@ impl HybridTrainer {
     }
 
     /// Carries out what the ladder decided; the learning rate and the phase are the control's own.
-    fn recover(&mut self, recovery: Recovery) -> Result<(), HybridError> {
+    fn recover(&mut self, phase: Phase, recovery: Recovery) -> Result<(), HybridError> {
         if recovery.restores() {
             let good = self.good.clone();
             self.restore_tensors(&good)?;
             self.control.roll_back(&good.control()?);
+        } else if let Some(weights) = self.strategy.retreat().filter(|_| phase.predicts()) {
+            self.store.set_weights(&weights)?;
         }
         Ok(())
     }
 
     fn restore_tensors(&mut self, saved: &TrainerState) -> Result<(), HybridError> {
-        state::load(saved, &mut self.store, &mut self.optimizer, self.average.as_mut())
+        let average = self.average.as_mut();
+        let strategy = &mut *self.strategy;
+        state::load(saved, Parts { store: &mut self.store, optimizer: &mut self.optimizer, average, strategy })
     }
 }

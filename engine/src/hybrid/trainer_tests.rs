@@ -76,7 +76,8 @@ const SCHEDULE: Schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_de
 /// Short phases, so that a short test sees them all.
 fn eager() -> HybridConfig {
     HybridConfig {
-        predict: true,
+        strategy: Strategy::Importance,
+        gate: GateRule::ByCost,
         max_predict_steps: 12,
         confidence_threshold: 0.3,
         correction_interval: 4,
@@ -139,7 +140,7 @@ fn poisoned(seed: u64, step: u64) -> Batch {
 fn restored_step(report: &StepReport) -> Option<u64> {
     report.events.iter().find_map(|event| match event {
         HybridEvent::Diverged { restored_step, .. } => *restored_step,
-        HybridEvent::Phase { .. } => None,
+        HybridEvent::Phase { .. } | HybridEvent::Note(_) => None,
     })
 }
 
@@ -244,6 +245,155 @@ fn sampled_gradients_average_to_the_full_one() {
 }
 
 #[test]
+fn a_sample_of_everything_is_the_full_step() {
+    // With f = 1 every unit is certain, so Predict does what Full does, to the last bit.
+    let all = HybridConfig { slice_fraction: 1.0, min_slice_fraction: 1.0, gate: GateRule::Open, ..eager() };
+    let mut predicting = trainer(all, OptimizerKind::AdamW, 3);
+    let mut full = trainer(HybridConfig { strategy: Strategy::None, ..eager() }, OptimizerKind::AdamW, 3);
+    let reports = train(&mut predicting, 3, 1..=60);
+    train(&mut full, 3, 1..=60);
+    assert!(reports.iter().any(|report| report.phase == Phase::Predict && report.num_backward == 64));
+    assert_eq!(weights(&predicting), weights(&full));
+}
+
+#[test]
+fn a_frozen_control_moves_nothing_in_predict() {
+    let mut frozen = trainer(HybridConfig { strategy: Strategy::Frozen, ..eager() }, OptimizerKind::AdamW, 2);
+    let mut num_predicted = 0;
+    for step in 1..=80 {
+        let before = (weights(&frozen), bits(&frozen.evaluation_params().unwrap()));
+        let report = frozen.step(&blobs(2, step)).unwrap();
+        let after = (weights(&frozen), bits(&frozen.evaluation_params().unwrap()));
+        let is_predict = report.phase == Phase::Predict;
+        assert_eq!(before == after, is_predict, "step {step}, {:?}", report.phase);
+        assert_eq!(report.num_backward, if is_predict { 0 } else { 64 });
+        num_predicted += u32::from(is_predict);
+    }
+    assert!(num_predicted > 30, "{num_predicted}");
+}
+
+/// Settings under which weights are extrapolated often.
+fn extrapolating(trajectory: Trajectory) -> HybridConfig {
+    HybridConfig { strategy: Strategy::Extrapolate(trajectory), gate: GateRule::Open, ..eager() }
+}
+
+#[test]
+fn extrapolation_moves_weights_without_a_backward_pass() {
+    for trajectory in [Trajectory::Momentum, Trajectory::Fitted] {
+        let mut hybrid = trainer(extrapolating(trajectory), OptimizerKind::AdamW, 2);
+        let (mut num_moved, mut num_searched, mut num_notes) = (0, 0, 0);
+        for step in 1..=200 {
+            let before = weights(&hybrid);
+            let report = hybrid.step(&blobs(2, step)).unwrap();
+            if report.phase == Phase::Predict {
+                assert_eq!(report.num_backward, 0);
+                num_moved += u32::from(weights(&hybrid) != before);
+                // A line search: one pass to measure, four lengths.
+                num_searched += u32::from(report.num_forward == 5 * 64);
+            }
+            num_notes += report.events.iter().filter(|event| matches!(event, HybridEvent::Note(_))).count();
+        }
+        assert!(num_moved > 10 && num_searched > 3, "{trajectory:?}: {num_moved} moves, {num_searched} searches");
+        // Not every prediction helps: some must be taken back, and told.
+        assert!(num_notes > 0, "{trajectory:?}");
+    }
+}
+
+#[test]
+fn a_divergence_takes_predicted_moves_back() {
+    let mut hybrid = trainer(extrapolating(Trajectory::Momentum), OptimizerKind::AdamW, 2);
+    let mut anchor = None;
+    for step in 1..=200 {
+        let before = weights(&hybrid);
+        // Two moves into a Predict phase the batch is poisoned.
+        let is_second = anchor.as_ref().is_some_and(|anchor| *anchor != before);
+        // Infinite rather than NaN: a ReLU swallows NaN, and without a backward pass only the loss could show it.
+        let scale = if is_second { f64::INFINITY } else { 1.0 };
+        let Batch { inputs, targets } = blobs(2, step);
+        let batch = Batch { inputs: (inputs * scale).unwrap(), targets };
+        let report = hybrid.step(&batch).unwrap();
+        if is_second && report.phase == Phase::Predict {
+            assert!(Some(weights(&hybrid)) == anchor, "back where Predict began: {:?}", report.events);
+            return;
+        }
+        let has_begun = report.phase == Phase::Predict && anchor.is_none() && weights(&hybrid) != before;
+        anchor = if has_begun { Some(before) } else { anchor.filter(|_| report.phase == Phase::Predict) };
+    }
+    panic!("no two predicted moves in a row");
+}
+
+#[test]
+fn auto_predicts_only_where_the_measured_costs_say_so() {
+    let auto = HybridConfig { strategy: Strategy::Auto, gate_cost: 0.9, ..eager() };
+    let num_predicted = |costs: Option<StepCosts>| {
+        let mut hybrid = trainer(auto.clone(), OptimizerKind::AdamW, 2);
+        if let Some(costs) = costs {
+            hybrid.set_step_costs(costs);
+        }
+        let reports = train(&mut hybrid, 2, 1..=120);
+        let notes = reports.iter().flat_map(|report| &report.events).filter_map(|event| match event {
+            HybridEvent::Note(what) => Some(what.clone()),
+            HybridEvent::Phase { .. } | HybridEvent::Diverged { .. } => None,
+        });
+        let notes: Vec<String> = notes.collect();
+        (reports.iter().filter(|report| report.phase == Phase::Predict).count(), notes)
+    };
+    let (by_counting, _) = num_predicted(None);
+    let (cheap, _) = num_predicted(Some(StepCosts { forward: 0.2, slice: 1.0 }));
+    let (dear, notes) = num_predicted(Some(StepCosts { forward: 0.9, slice: 1.5 }));
+    assert!(by_counting > 20 && cheap >= by_counting, "{by_counting} by counting, {cheap} where it is cheap");
+    assert_eq!(dear, 0);
+    assert!(notes.iter().any(|note| note.contains("staying in Full") && note.contains("measured")), "{notes:?}");
+}
+
+#[test]
+fn a_restored_trainer_goes_on_bit_for_bit_with_every_strategy() {
+    for strategy in Strategy::ALL {
+        let config = HybridConfig { strategy, gate: GateRule::Open, ..eager() };
+        let mut unbroken = trainer(config.clone(), OptimizerKind::AdamW, 4);
+        let phases: Vec<Phase> = train(&mut unbroken, 4, 1..=60).iter().map(|report| report.phase).collect();
+        let cuts: Vec<u64> = [Phase::Warmup, Phase::Full, Phase::Predict, Phase::Correct]
+            .into_iter()
+            .filter_map(|wanted| phases.iter().position(|&phase| phase == wanted))
+            .flat_map(|first| [first as u64 + 1, first as u64 + 2])
+            .collect();
+        assert!(cuts.len() >= if strategy.predicts() { 6 } else { 4 }, "{strategy:?}: {phases:?}");
+        for cut in cuts {
+            let mut first_half = trainer(config.clone(), OptimizerKind::AdamW, 4);
+            train(&mut first_half, 4, 1..=cut);
+            let saved = first_half.state().unwrap();
+            train(&mut first_half, 99, 1..=3);
+            let mut second_half = trainer_from(config.clone(), OptimizerKind::AdamW, 4, 5);
+            second_half.restore(&saved).unwrap();
+            train(&mut second_half, 4, cut + 1..=60);
+            assert_eq!(weights(&second_half), weights(&unbroken), "{strategy:?} cut after step {cut}");
+        }
+    }
+}
+
+#[test]
+fn measured_costs_leave_no_other_trace() {
+    let mut measured = trainer(eager(), OptimizerKind::Muon, 6);
+    let ticks = std::cell::Cell::new(0.0);
+    // A clock on which a full step takes 4, a forward pass 1, a Predict step 2.
+    let durations = [4.0, 1.0, 2.0, 0.0];
+    let readings = std::cell::Cell::new(0);
+    let clock = || {
+        let reading = readings.replace(readings.get() + 1);
+        if reading > 0 {
+            ticks.set(ticks.get() + durations[(reading - 1) % 4]);
+        }
+        ticks.get()
+    };
+    let costs = measure_step_costs(&mut measured, &blobs(6, 1), &clock).unwrap().unwrap();
+    assert!((costs.forward - 0.25).abs() < 1e-12 && costs.slice > 0.25, "{costs:?}");
+    train(&mut measured, 6, 1..=40);
+    let mut untouched = trainer(eager(), OptimizerKind::Muon, 6);
+    train(&mut untouched, 6, 1..=40);
+    assert_eq!(weights(&measured), weights(&untouched));
+}
+
+#[test]
 fn a_restored_trainer_goes_on_bit_for_bit() {
     for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
         let mut unbroken = trainer(eager(), kind, 4);
@@ -287,7 +437,7 @@ fn a_poisoned_batch_moves_nothing() {
     assert!(report.grad_norm.is_none() && !report.must_stop);
     let found = report.events.iter().find_map(|event| match event {
         HybridEvent::Diverged { divergence, recovery, .. } => Some((divergence.kind, *recovery)),
-        HybridEvent::Phase { .. } => None,
+        HybridEvent::Phase { .. } | HybridEvent::Note(_) => None,
     });
     assert_eq!(found, Some((DivergenceKind::NotFinite, Recovery::BackToFull)));
     assert_eq!(weights(&hybrid), before);
@@ -311,7 +461,7 @@ fn a_learning_rate_blow_up_is_survived() {
         let Ok(report) = hybrid.step(&blobs(8, step)) else { break };
         recoveries.extend(report.events.iter().filter_map(|event| match event {
             HybridEvent::Diverged { recovery, .. } => Some(*recovery),
-            HybridEvent::Phase { .. } => None,
+            HybridEvent::Phase { .. } | HybridEvent::Note(_) => None,
         }));
     }
     let loss = held_out_loss(&hybrid, 8);

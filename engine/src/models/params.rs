@@ -122,11 +122,11 @@ impl ParamStore {
         self.detached().map(|_, tensor| Ok(tensor.copy()?))
     }
 
-    /// Sets every weight and buffer from `saved`, by name.
+    /// Sets every weight from `weights`, by name; buffers stay.
     /// Errors: [`ModelError::MissingTensor`], [`ModelError::Shape`].
-    pub fn restore(&mut self, saved: &Params) -> Result<(), ModelError> {
+    pub fn set_weights(&mut self, weights: &Params) -> Result<(), ModelError> {
         for (name, var) in &self.vars {
-            let tensor = saved.get(name)?;
+            let tensor = weights.get(name)?;
             if tensor.dims() != var.dims() {
                 return Err(ModelError::Shape {
                     name: name.clone(),
@@ -136,6 +136,13 @@ impl ParamStore {
             }
             var.set(&tensor.to_device(var.device())?)?;
         }
+        Ok(())
+    }
+
+    /// Sets every weight and buffer from `saved`, by name.
+    /// Errors: [`ModelError::MissingTensor`], [`ModelError::Shape`].
+    pub fn restore(&mut self, saved: &Params) -> Result<(), ModelError> {
+        self.set_weights(saved)?;
         let names: Vec<String> = self.buffers.iter().map(|(name, _)| name.to_owned()).collect();
         for name in names {
             let tensor = saved.get(&name)?.copy()?;

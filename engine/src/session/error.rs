@@ -4,6 +4,7 @@ use crate::data::DataError;
 use crate::device::atomic_file::WriteError;
 use crate::device::{Cancelled, ComputeError};
 use crate::evaluation::EvaluationError;
+use crate::experiment::ExperimentError;
 use crate::export::ExportError;
 use crate::hybrid::HybridError;
 use crate::memory::{MemoryPlan, format_bytes};
@@ -54,6 +55,8 @@ pub enum SessionError {
     #[error(transparent)]
     Hybrid(#[from] HybridError),
     #[error(transparent)]
+    Experiment(#[from] ExperimentError),
+    #[error(transparent)]
     Evaluation(#[from] EvaluationError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -86,6 +89,7 @@ impl SessionError {
             Self::Cancelled(_)
                 | Self::Data(DataError::Cancelled(_))
                 | Self::Evaluation(EvaluationError::Cancelled(_))
+                | Self::Experiment(ExperimentError::Cancelled(_))
                 | Self::Export(ExportError::Cancelled(_) | ExportError::Quant(QuantError::Cancelled(_)))
                 | Self::Quant(QuantError::Cancelled(_))
         )

@@ -27,7 +27,7 @@ pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: 
         network,
         optimizer: &config.optimizer,
         schedule: &config.schedule,
-        predict: config.hybrid.predict,
+        predict: config.hybrid.strategy.predicts(),
         batch_size: config.batch_size,
         num_micro_batches: config.num_micro_batches,
         sequence_length: config.sequence_length,

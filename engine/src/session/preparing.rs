@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use super::outlet::Outlet;
 use super::worker::Shelf;
 use super::{EventKind, JobId, RunConfig, RunSnapshot, RunStatus, Savings, SessionError, planning};
-use crate::data::{BatchConfig, BatchSource, Dataset};
+use crate::data::{BatchSource, Dataset};
 use crate::device::{CancelFlag, Progress, Watch};
-use crate::hybrid::{HybridTrainer, Phase, TrainerSetup};
+use crate::experiment::TrialRecipe;
+use crate::hybrid::{HybridTrainer, Phase};
 use crate::memory::MemoryPlan;
-use crate::models::{Network, ParamStore, initial_params};
+use crate::models::Network;
 use crate::optim::Schedule;
 
 /// What both kinds of run need before they can train.
@@ -59,28 +60,21 @@ pub(super) fn trainer_and_batches(
     dataset: &Arc<Dataset>,
 ) -> Result<(HybridTrainer, BatchSource), SessionError> {
     let device = config.device.open()?;
-    let (weights, buffers) = initial_params(network, config.seed, &device)?;
-    let trainer = HybridTrainer::new(TrainerSetup {
-        network: Arc::clone(network),
-        store: ParamStore::new(weights, buffers, &device)?,
+    Ok(trial_recipe(config).begin(network, dataset, config.seed, device)?)
+}
+
+/// What of a run's recipe an experiment varies.
+pub(super) fn trial_recipe(config: &RunConfig) -> TrialRecipe {
+    TrialRecipe {
         hybrid: config.hybrid.clone(),
         optimizer: config.optimizer.clone(),
         schedule: config.schedule,
         num_steps: config.num_steps,
+        batch_size: config.batch_size,
         num_micro_batches: config.num_micro_batches,
-        seed: config.seed,
-    })?;
-    let batches = BatchSource::new(
-        Arc::clone(dataset),
-        BatchConfig {
-            batch_size: config.batch_size,
-            sequence_length: config.sequence_length,
-            augmentation: config.augmentation,
-            seed: config.seed,
-            device,
-        },
-    )?;
-    Ok((trainer, batches))
+        sequence_length: config.sequence_length,
+        augmentation: config.augmentation,
+    }
 }
 
 /// Refuses numbers that cannot work, naming what would.

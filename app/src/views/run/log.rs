@@ -121,6 +121,7 @@ fn row_ui(ui: &mut Ui, p: &Palette, entry: &LogEntry, zone: &TimeZone) {
 fn tag_of(kind: &LogKind, p: &Palette) -> (&'static str, Color32) {
     match kind {
         LogKind::Hybrid(HybridEvent::Phase { to, .. }) => (phase_label(*to), phase_text(p, *to)),
+        LogKind::Hybrid(HybridEvent::Note(_)) => ("Note", p.text_weak),
         LogKind::Hybrid(HybridEvent::Diverged { .. }) => ("Diverged", p.bad),
         LogKind::Started { .. } => ("Started", p.good),
         LogKind::Saved(_) => ("Saved", p.text_weak),
@@ -140,6 +141,7 @@ fn text_of(kind: &LogKind) -> String {
         LogKind::Hybrid(HybridEvent::Phase { from, to, why }) => {
             format!("{} to {}: {why}", phase_label(*from), phase_label(*to))
         }
+        LogKind::Hybrid(HybridEvent::Note(what)) => what.clone(),
         LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery, restored_step }) => {
             let what = match divergence.kind {
                 DivergenceKind::NotFinite => "NaN or infinity".to_owned(),
@@ -147,6 +149,7 @@ fn text_of(kind: &LogKind) -> String {
                 DivergenceKind::GradientExplosion => limits("gradient explosion", divergence.value, divergence.limit),
                 DivergenceKind::GradientVanishing => limits("gradient vanishing", divergence.value, divergence.limit),
                 DivergenceKind::Oscillation => limits("oscillation", divergence.value, divergence.limit),
+                DivergenceKind::Regression => limits("progress lost", divergence.value, divergence.limit),
             };
             let answer = match recovery {
                 Recovery::BackToFull => "back to Full",
@@ -182,6 +185,7 @@ fn limits(what: &str, value: f32, limit: f32) -> String {
 fn line_of(entry: &LogEntry, zone: &TimeZone) -> String {
     let tag = match &entry.kind {
         LogKind::Hybrid(HybridEvent::Phase { .. }) => "phase",
+        LogKind::Hybrid(HybridEvent::Note(_)) => "note",
         LogKind::Hybrid(HybridEvent::Diverged { .. }) => "diverged",
         LogKind::Started { .. } => "started",
         LogKind::Saved(_) => "saved",

@@ -1,7 +1,7 @@
 //! The tier: how far training may be predicted, each number with its reason.
 
 use egui::{DragValue, RichText, Ui};
-use foretrain_engine::hybrid::{Explained, TierPreset};
+use foretrain_engine::hybrid::{Explained, GateRule, Strategy, TierPreset};
 
 use crate::state::Draft;
 use crate::theme::{font, palette};
@@ -29,7 +29,7 @@ pub fn tier_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, is_expert: bool, ui: &mut U
     if !tier.caution.is_empty() {
         notice_ui(ui, Severity::Warning, &tier.caution, |_| {});
     }
-    if !tier.predict {
+    if !tier.strategy.value.predicts() {
         return;
     }
     expander_ui(ui, "Its numbers, and why", |ui| {
@@ -44,6 +44,7 @@ pub fn tier_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, is_expert: bool, ui: &mut U
 /// Each number with its reason under it.
 fn rows_ui(tier: &TierPreset, ui: &mut Ui) {
     let row = |ui: &mut Ui, name: &str, value: String, why: &str| number_ui(ui, name, &value, why);
+    row(ui, "Strategy", tier.strategy.value.label().to_owned(), &tier.strategy.why);
     row(ui, "Longest Predict phase", steps(&tier.max_predict_steps), &tier.max_predict_steps.why);
     row(ui, "Correct every", steps(&tier.correction_interval), &tier.correction_interval.why);
     row(ui, "Confidence at least", share(&tier.confidence_threshold), &tier.confidence_threshold.why);
@@ -80,6 +81,20 @@ fn number_ui(ui: &mut Ui, name: &str, value: &str, why: &str) {
 /// The numbers to change, for experts; the reason is in the tooltip.
 fn edit_ui(draft: &mut Draft, tier: &TierPreset, ui: &mut Ui) {
     let hybrid = &mut draft.config.hybrid;
+    field_ui(ui, "Strategy", |ui| {
+        combo_ui(ui, "strategy", hybrid.strategy.label(), |ui| {
+            for strategy in Strategy::ALL {
+                ui.selectable_value(&mut hybrid.strategy, strategy, strategy.label()).on_hover_text(strategy.summary());
+            }
+        });
+    });
+    field_ui(ui, "Predict without gate", |ui| {
+        let mut is_open = hybrid.gate == GateRule::Open;
+        let explained = "Predict whenever the forecast is trusted, also where sampling costs more than it saves: to see what that does.";
+        if ui.checkbox(&mut is_open, "").on_hover_text(explained).changed() {
+            hybrid.gate = if is_open { GateRule::Open } else { GateRule::ByCost };
+        }
+    });
     let whole = |ui: &mut Ui, name: &str, value: &mut u32, range, why: &str| {
         field_ui(ui, name, |ui| ui.add(DragValue::new(value).range(range).suffix(" steps")).on_hover_text(why));
     };

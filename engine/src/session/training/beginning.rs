@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::Run;
 use crate::data::{BatchConfig, BatchSource, Dataset};
 use crate::device::{CancelFlag, Gauges, resolved_num_threads};
-use crate::hybrid::Phase;
+use crate::hybrid::{HybridEvent, Phase, Strategy, measure_step_costs};
 use crate::session::checkpoint::{self, SessionProgress};
 use crate::session::outlet::Outlet;
 use crate::session::preparing::{Prepared, prepare};
@@ -46,6 +46,7 @@ impl Run {
         })?;
         run.log(LogKind::Started { step: 0 });
         run.probe(cancel, outlet)?;
+        run.measure_costs(cancel, outlet)?;
         Ok(run)
     }
 
@@ -87,7 +88,7 @@ impl Run {
         let mut run = Self::assemble(job, prepared, folder, newest.progress)?;
         for row in run_folder::read_lines::<StepMetrics>(&path.join("metrics.jsonl"))?.rows {
             run.phase = row.phase;
-            if run.config.hybrid.predict && matches!(row.phase, Phase::Warmup | Phase::Full) {
+            if run.config.hybrid.strategy.predicts() && matches!(row.phase, Phase::Warmup | Phase::Full) {
                 run.see_full_step(f64::from(row.step_ms));
             }
             run.history.push(row);
@@ -154,7 +155,7 @@ impl Run {
 
     /// Measures the vanilla step on this machine, then puts everything back as it was.
     pub(super) fn probe(&mut self, cancel: &CancelFlag, outlet: &mut Outlet) -> Result<(), SessionError> {
-        if !self.config.hybrid.predict {
+        if !self.config.hybrid.strategy.predicts() {
             // A vanilla run has nothing to compare itself with.
             return Ok(());
         }
@@ -176,6 +177,27 @@ impl Run {
             }
         }
         self.trainer.restore(&before)?;
+        self.began = (Instant::now(), self.progress.step);
+        Ok(())
+    }
+}
+
+impl Run {
+    /// Measures what a Predict step costs here, for a strategy that decides by it.
+    fn measure_costs(&mut self, cancel: &CancelFlag, outlet: &mut Outlet) -> Result<(), SessionError> {
+        if self.config.hybrid.strategy != Strategy::Auto || cancel.is_set() {
+            return Ok(());
+        }
+        self.publish(RunStatus::Preparing { what: "measuring what prediction costs here".to_owned() }, outlet);
+        let start = Instant::now();
+        let batch = self.batches.train_batch(0)?;
+        if let Some(costs) = measure_step_costs(&mut self.trainer, &batch, &|| start.elapsed().as_secs_f64())? {
+            self.log(LogKind::Hybrid(HybridEvent::Note(format!(
+                "measured here: a forward pass takes {:.0}% of a full step, a quarter of a batch both ways {:.0}%",
+                100.0 * costs.forward,
+                25.0 * costs.slice,
+            ))));
+        }
         self.began = (Instant::now(), self.progress.step);
         Ok(())
     }

@@ -239,7 +239,7 @@ impl Run {
         let step_ms = started.elapsed().as_secs_f64() * 1e3;
         self.progress.step = report.step;
         self.phase = report.phase;
-        if self.config.hybrid.predict && matches!(report.phase, Phase::Warmup | Phase::Full) {
+        if self.config.hybrid.strategy.predicts() && matches!(report.phase, Phase::Warmup | Phase::Full) {
             self.see_full_step(step_ms);
         }
         let savings = &mut self.progress.savings;

@@ -1,0 +1,73 @@
+//! What one contender trains with: everything but data, seed and place.
+
+use std::sync::Arc;
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use super::ExperimentError;
+use crate::data::{Augmentation, BatchConfig, BatchSource, Dataset};
+use crate::hybrid::{HybridConfig, HybridTrainer, TrainerSetup};
+use crate::models::{Network, ParamStore, initial_params};
+use crate::optim::{OptimizerConfig, Schedule};
+
+/// How a contender trains.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrialRecipe {
+    /// How it predicts.
+    pub hybrid: HybridConfig,
+    /// How weights move.
+    pub optimizer: OptimizerConfig,
+    /// Learning rate over the run.
+    pub schedule: Schedule,
+    /// Optimizer steps.
+    pub num_steps: u64,
+    /// Images or sequences per step.
+    pub batch_size: usize,
+    /// Parts that a batch is cut into; 1 computes it whole.
+    pub num_micro_batches: usize,
+    /// Tokens per sequence; unused for images.
+    pub sequence_length: usize,
+    /// Changes to training images; unused for text.
+    pub augmentation: Augmentation,
+}
+
+impl TrialRecipe {
+    /// The same with all learning rates times `factor`.
+    #[must_use]
+    pub fn with_rate(mut self, factor: f64) -> Self {
+        self.optimizer.learning_rate *= factor;
+        self.optimizer.adam_learning_rate *= factor;
+        self
+    }
+
+    /// A trainer before its first step, and the batches it learns from.
+    /// Errors: settings out of range, a dataset too small, a device without room.
+    pub fn begin(
+        &self,
+        network: &Arc<Network>,
+        dataset: &Arc<Dataset>,
+        seed: u64,
+        device: Device,
+    ) -> Result<(HybridTrainer, BatchSource), ExperimentError> {
+        let (weights, buffers) = initial_params(network, seed, &device)?;
+        let trainer = HybridTrainer::new(TrainerSetup {
+            network: Arc::clone(network),
+            store: ParamStore::new(weights, buffers, &device)?,
+            hybrid: self.hybrid.clone(),
+            optimizer: self.optimizer.clone(),
+            schedule: self.schedule,
+            num_steps: self.num_steps,
+            num_micro_batches: self.num_micro_batches,
+            seed,
+        })?;
+        let config = BatchConfig {
+            batch_size: self.batch_size,
+            sequence_length: self.sequence_length,
+            augmentation: self.augmentation,
+            seed,
+            device,
+        };
+        Ok((trainer, BatchSource::new(Arc::clone(dataset), config)?))
+    }
+}

@@ -1,0 +1,235 @@
+//! One training of one contender, timed step by step, without a window or a file.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use super::{ExperimentError, TrialRecipe};
+use crate::data::{BatchSource, Dataset, SplitPart};
+use crate::device::Watch;
+use crate::evaluation::{Evaluation, evaluate};
+use crate::hybrid::{
+    Correction, HybridEvent, HybridTrainer, Phase, Recovery, StepCosts, StepReport, measure_step_costs,
+};
+use crate::models::Network;
+
+/// Steps averaged into one point of a curve.
+const CURVE_POINTS: u64 = 100;
+
+/// One point of a training curve: the mean over the steps since the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Steps done.
+    pub step: u64,
+    /// Seconds of training so far, validation left out.
+    pub seconds: f64,
+    /// Cost so far, in full steps of the recipe's batch: forward 1/3, backward 2/3 of each example.
+    pub cost: f64,
+    /// Mean training loss, nats; every step's is measured over its whole batch.
+    pub loss: f64,
+}
+
+/// Where the steps went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseShare {
+    /// Steps in this phase.
+    pub num_steps: u64,
+    /// Seconds in it.
+    pub seconds: f64,
+}
+
+/// What a finished trial measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrialResult {
+    /// Seed of weights, order and samples.
+    pub seed: u64,
+    /// Steps done; fewer than asked when it diverged.
+    pub num_steps: u64,
+    /// Seconds of training, validation left out.
+    pub seconds: f64,
+    /// Cost, in examples: a forward pass counts 1/3, a backward pass 2/3.
+    pub example_cost: f64,
+    /// Examples that went through a backward pass.
+    pub example_backwards: u64,
+    /// Held-out loss and accuracy at the end, on the whole validation part.
+    pub validation: Evaluation,
+    /// The same on the test part, measured once; `None` in tuning, and for a dataset without one.
+    pub test: Option<Evaluation>,
+    /// Training curve.
+    pub curve: Vec<CurvePoint>,
+    /// Steps and seconds in Warmup, Full, Predict and Correct.
+    pub phases: [PhaseShare; 4],
+    /// What each Correct step found, with its step.
+    pub corrections: Vec<(u64, Correction)>,
+    /// Divergences, with the answer to each.
+    pub divergences: Vec<(u64, Recovery)>,
+    /// Why phases changed, in words, with the step.
+    pub events: Vec<(u64, String)>,
+    /// What a Predict step was measured to cost before the start.
+    pub costs: Option<StepCosts>,
+    /// The guard ended it.
+    pub has_diverged: bool,
+}
+
+impl TrialResult {
+    /// The test part's figures, or the validation part's where there is no test part.
+    #[must_use]
+    pub fn held_out(&self) -> &Evaluation {
+        self.test.as_ref().unwrap_or(&self.validation)
+    }
+}
+
+/// A training in progress.
+#[derive(Debug)]
+pub struct Trial {
+    recipe: TrialRecipe,
+    network: Arc<Network>,
+    trainer: HybridTrainer,
+    batches: BatchSource,
+    result: TrialResult,
+    /// Loss sum and steps since the last point of the curve.
+    unplotted: (f64, u64),
+}
+
+impl Trial {
+    /// A trial before its first step; for a strategy that samples, its step costs are measured first.
+    pub fn begin(
+        recipe: &TrialRecipe,
+        network: &Arc<Network>,
+        dataset: &Arc<Dataset>,
+        seed: u64,
+        device: Device,
+    ) -> Result<Self, ExperimentError> {
+        let (mut trainer, batches) = recipe.begin(network, dataset, seed, device)?;
+        let costs = if recipe.hybrid.strategy.samples() {
+            let start = Instant::now();
+            let clock = || start.elapsed().as_secs_f64();
+            measure_step_costs(&mut trainer, &batches.train_batch(0)?, &clock)?
+        } else {
+            None
+        };
+        let nothing = Evaluation { loss: f64::NAN, accuracy: None, num_examples: 0, loss_error: f64::NAN };
+        Ok(Self {
+            recipe: recipe.clone(),
+            network: Arc::clone(network),
+            trainer,
+            batches,
+            result: TrialResult {
+                seed,
+                num_steps: 0,
+                seconds: 0.0,
+                example_cost: 0.0,
+                example_backwards: 0,
+                validation: nothing,
+                test: None,
+                curve: Vec::new(),
+                phases: Default::default(),
+                corrections: Vec::new(),
+                divergences: Vec::new(),
+                events: Vec::new(),
+                costs,
+                has_diverged: false,
+            },
+            unplotted: (0.0, 0),
+        })
+    }
+
+    /// True when no step is left.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.result.has_diverged || self.result.num_steps >= self.recipe.num_steps
+    }
+
+    /// Steps done.
+    #[must_use]
+    pub fn num_steps(&self) -> u64 {
+        self.result.num_steps
+    }
+
+    /// The curve so far.
+    #[must_use]
+    pub fn curve(&self) -> &[CurvePoint] {
+        &self.result.curve
+    }
+
+    /// Trains for up to `num_steps` steps; only the steps and their batches count as training time.
+    pub fn advance(&mut self, num_steps: u64, watch: Watch<'_>) -> Result<(), ExperimentError> {
+        for _ in 0..num_steps {
+            if self.is_done() {
+                break;
+            }
+            watch.check()?;
+            let started = Instant::now();
+            let batch = self.batches.train_batch(self.result.num_steps)?;
+            let report = self.trainer.step(&batch)?;
+            self.record(report, started.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// Measures the end: the validation part, and the test part when asked for (once, at the very end).
+    pub fn finish(mut self, with_test: bool, watch: Watch<'_>) -> Result<TrialResult, ExperimentError> {
+        if !self.result.has_diverged {
+            self.result.validation = self.measure(SplitPart::Validation, watch)?;
+            if with_test && self.batches.num_examples(SplitPart::Test) > 0 {
+                self.result.test = Some(self.measure(SplitPart::Test, watch)?);
+            }
+        }
+        Ok(self.result)
+    }
+
+    fn measure(&self, part: SplitPart, watch: Watch<'_>) -> Result<Evaluation, ExperimentError> {
+        let params = self.trainer.evaluation_params()?;
+        // Progress of the experiment as a whole is told by its steps.
+        let quiet = Watch::new(watch.cancel_flag(), &|_| {});
+        Ok(evaluate(&self.network, &params, self.batches.evaluation_batches(part, usize::MAX), quiet)?)
+    }
+
+    fn record(&mut self, report: StepReport, seconds: f64) {
+        let result = &mut self.result;
+        result.num_steps = report.step;
+        result.seconds += seconds;
+        result.example_backwards += u64::from(report.num_backward);
+        result.example_cost += example_cost(&report);
+        let phase = &mut result.phases[phase_index(report.phase)];
+        phase.num_steps += 1;
+        phase.seconds += seconds;
+        result.corrections.extend(report.correction.map(|correction| (report.step, correction)));
+        for event in &report.events {
+            match event {
+                HybridEvent::Diverged { recovery, .. } => result.divergences.push((report.step, *recovery)),
+                HybridEvent::Phase { why, .. } | HybridEvent::Note(why) => {
+                    result.events.push((report.step, why.clone()));
+                }
+            }
+        }
+        result.has_diverged |= report.must_stop;
+        self.unplotted.0 += f64::from(report.loss);
+        self.unplotted.1 += 1;
+        let (loss, count) = self.unplotted;
+        if count >= self.recipe.num_steps.div_ceil(CURVE_POINTS) || self.is_done() {
+            let cost = self.result.example_cost / self.recipe.batch_size as f64;
+            let (step, seconds) = (report.step, self.result.seconds);
+            self.result.curve.push(CurvePoint { step, seconds, cost, loss: loss / count as f64 });
+            self.unplotted = (0.0, 0);
+        }
+    }
+}
+
+/// Examples' worth of a step: a forward pass counts 1/3, a backward pass 2/3.
+fn example_cost(report: &StepReport) -> f64 {
+    (f64::from(report.num_forward) + 2.0 * f64::from(report.num_backward)) / 3.0
+}
+
+/// Place of a phase in [`TrialResult::phases`].
+#[must_use]
+pub fn phase_index(phase: Phase) -> usize {
+    match phase {
+        Phase::Warmup => 0,
+        Phase::Full => 1,
+        Phase::Predict => 2,
+        Phase::Correct => 3,
+    }
+}
