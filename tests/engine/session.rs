@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::hybrid::Phase;
 use foretrain_engine::models::ModelPreset;
-use foretrain_engine::session::{Command, EventKind, JobId, LogKind, RunStatus, StopReason, list_runs, open_run};
+use foretrain_engine::session::{
+    Command, EventKind, JobId, LogKind, RunStatus, StepMetrics, StopReason, list_runs, open_run,
+};
 use foretrain_tests::{DEADLINE, TestEngine, small_config, write_idx};
 
 #[test]

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::data::{BatchSource, Dataset, SplitPart};
 use crate::device::{CancelFlag, GaugeReading, Gauges, Watch, compute_pool};
-use crate::evaluation::{EvaluationError, evaluate};
+use crate::evaluation::{Evaluation, EvaluationError, evaluate};
 use crate::hybrid::{HybridTrainer, Phase, StepReport};
 use crate::memory::MemoryPlan;
 use crate::models::Network;
@@ -183,7 +183,7 @@ impl Run {
         loop {
             while let Ok(TrainerJob { job, .. }) = inbox.runs.try_recv() {
                 let message = SessionError::Busy.to_string();
-                outlet.send(job, EventKind::Rejected(Failure { message, plan: None }));
+                outlet.send(job, EventKind::Rejected(Failure { message, plan: None, blame: Blame::Work }));
             }
             let control = if is_paused {
                 match inbox.control.recv_timeout(WAIT_INTERVAL) {
@@ -289,8 +289,8 @@ impl Run {
             (Ok(compared), None) => (compared, compared),
             (Ok(compared), Some(Ok(measured))) => (compared, measured),
             // Stopped while measuring: the run ends without this point.
-            (Err(EvaluationError::Cancelled(_)), _) | (_, Some(Err(EvaluationError::Cancelled(_)))) => return Ok(()),
-            (Err(error), _) | (_, Some(Err(error))) => return Err(error.into()),
+            Err(EvaluationError::Cancelled(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
         };
         let step = self.progress.step;
         let point = ValidationPoint {
