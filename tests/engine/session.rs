@@ -28,6 +28,7 @@ fn a_run_learns_saves_and_reports() {
     let saved = run.savings.backward_share_saved().unwrap();
     assert!(saved > 0.0, "{saved} of the example-backwards saved");
     assert!(run.savings.vanilla_step_ms.unwrap() > 0.0);
+    assert!(run.history.iter().all(|row| row.gate_ms.is_some() != row.phase.predicts()));
     assert!(run.samples.is_some());
 
     let loaded = open_run(&folder).unwrap();

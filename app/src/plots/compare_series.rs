@@ -94,6 +94,7 @@ mod tests {
             correction: None,
             signals: GuardSignals::default(),
             step_ms: 500.0,
+            gate_ms: None,
         }
     }
 

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use super::control::{Control, Judgement, Measured, Rules};
 use super::passes::{Errors, Passes, Seen, examples_per_unit};
 use super::state::{self, TrainerState};
-use super::{HybridConfig, HybridError, HybridEvent, Phase, Recovery, StepReport, sampler};
+use super::{ExtraWork, HybridConfig, HybridError, HybridEvent, Phase, Recovery, StepReport, sampler};
 use crate::data::Batch;
 use crate::device::seed::{Stream, stream};
 use crate::models::{BATCH_NORM_MOMENTUM, Network, ParamStore, Params, updated_running_stats};
@@ -108,6 +108,12 @@ impl HybridTrainer {
     /// Errors: [`HybridError::Batch`]; [`HybridError::Stopped`] after the guard ended the run;
     /// what the network or the optimizer fails with.
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, HybridError> {
+        self.step_marked(batch, &|_| {})
+    }
+
+    /// [`Self::step`], telling `mark` when it does what vanilla training would not: for a clock, which this room does not
+    /// read. What is left of a Warmup or Full step's time is what a step of the vanilla tier costs.
+    pub fn step_marked(&mut self, batch: &Batch, mark: &dyn Fn(ExtraWork)) -> Result<StepReport, HybridError> {
         if self.control.must_stop() {
             return Err(HybridError::Stopped { step: self.control.step() + 1 });
         }
@@ -115,7 +121,7 @@ impl HybridTrainer {
         let phase_event = self.control.begin_step(&self.rules);
         let phase = self.control.phase();
         let mut work = match phase {
-            Phase::Warmup | Phase::Full => self.full_passes(batch)?,
+            Phase::Warmup | Phase::Full => self.full_passes(batch, mark)?,
             Phase::Predict => self.predict_passes(batch)?,
             Phase::Correct => self.correct_passes(batch)?,
         };
@@ -235,8 +241,8 @@ impl HybridTrainer {
     }
 
     /// Everything forward and backward; errors only where the gate needs them.
-    fn full_passes(&self, batch: &Batch) -> Result<Work, HybridError> {
-        let errors = if self.rules.config.predict { Errors::Measure } else { Errors::Skip };
+    fn full_passes(&self, batch: &Batch, mark: &dyn Fn(ExtraWork)) -> Result<Work, HybridError> {
+        let errors = if self.rules.config.predict { Errors::MeasureMarked(mark) } else { Errors::Skip };
         let (seen, gradient) = self.passes().full(batch, errors)?;
         let units_backward = seen.losses.len();
         Ok(Work { seen, gradient: Some(gradient), cosine: None, units_backward })

@@ -39,6 +39,22 @@ pub struct StepMetrics {
     pub signals: GuardSignals,
     /// Wall time of the step, batch preparation included.
     pub step_ms: f32,
+    /// Of it, the time of measuring error norms for the gate, which vanilla training would not do; `None` in Predict and
+    /// Correct, in runs that do not predict, and in old runs.
+    #[serde(default)]
+    pub gate_ms: Option<f32>,
+}
+
+impl StepMetrics {
+    /// What this step would have cost in vanilla training: its wall time without the gate's part. `None` where the step
+    /// was not a vanilla one but for that, or the gate's part was not measured.
+    #[must_use]
+    pub fn vanilla_ms(&self) -> Option<f64> {
+        match self.phase {
+            Phase::Warmup | Phase::Full => Some(f64::from(self.step_ms) - f64::from(self.gate_ms?)),
+            Phase::Predict | Phase::Correct => None,
+        }
+    }
 }
 
 /// A measurement on the validation part.
@@ -162,5 +178,26 @@ impl FromIterator<StepMetrics> for HistoryView {
         let mut history = History::default();
         iter.into_iter().for_each(|row| history.push(row));
         history.view()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gates_time_is_taken_out_of_full_steps_where_it_was_measured() {
+        // A line of a run from before that was measured.
+        let old = r#"{"step":1,"phase":"Full","loss":1.0,"forecast":null,"grad_norm":1.0,"learning_rate":0.1,"rho":0.5,
+            "confidence":null,"num_examples":8,"num_backward":8,"correction":null,"signals":{"loss_z":null,
+            "loss_z_limit":2.0,"grad_ratio":null,"grad_ratio_limit":10.0,"oscillation":null,"oscillation_limit":0.6},
+            "step_ms":10.0}"#;
+        let old: StepMetrics = serde_json::from_str(old).unwrap();
+        assert_eq!((old.gate_ms, old.vanilla_ms()), (None, None));
+        let full = StepMetrics { gate_ms: Some(1.5), ..old };
+        assert_eq!(full.vanilla_ms(), Some(8.5));
+        assert_eq!(StepMetrics { phase: Phase::Warmup, ..full }.vanilla_ms(), Some(8.5));
+        assert_eq!(StepMetrics { phase: Phase::Predict, ..full }.vanilla_ms(), None);
     }
 }
