@@ -126,6 +126,7 @@ fn stopped_runs_can_go_on() {
         num_steps: 1200,
         validation_loss: Some(0.2),
         validation_accuracy: None,
+        last_validation: None,
         ended: if is_resumable { None } else { Some(StopReason::Finished) },
         is_running: false,
         is_resumable,

@@ -243,7 +243,14 @@ pub fn snapshot(last: u64, status: RunStatus) -> RunSnapshot {
         .map(|index| {
             let step = index * 100;
             let loss = f64::from(0.14 + 2.2 * (-(step as f32) / 125.0).exp());
-            ValidationPoint { step, loss, accuracy: Some(1.0 - loss / 8.0), num_examples: 1000, seconds: 0.4 }
+            ValidationPoint {
+                step,
+                loss,
+                accuracy: Some(1.0 - loss / 8.0),
+                num_examples: 1000,
+                seconds: 0.4,
+                whole: None,
+            }
         })
         .collect();
     RunSnapshot {

@@ -137,6 +137,7 @@ fn summary(name: &str) -> RunSummary {
         num_steps: 1200,
         validation_loss: Some(0.2),
         validation_accuracy: Some(0.95),
+        last_validation: None,
         ended: Some(StopReason::Finished),
         is_running: false,
         is_resumable: false,

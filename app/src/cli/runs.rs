@@ -71,6 +71,9 @@ fn list(args: &RunsArgs) -> Result<(), CliError> {
 fn show(folder: &Path, is_json: bool) -> Result<(), CliError> {
     let run = summarize(folder).map_err(CliError::from_display)?;
     output::line(table(std::slice::from_ref(&run)))?;
+    for (name, value) in run.last_validation.iter().flat_map(output::validation_rows) {
+        output::line(format_args!("{name}: {value}"))?;
+    }
     if is_json { output::print_json(&for_json(run)) } else { Ok(()) }
 }
 

@@ -324,17 +324,15 @@ pub(super) struct Figures {
 /// Everything measured in `run`; what was not measured is absent.
 pub(super) fn figures(run: &RunSnapshot) -> Figures {
     let savings = &run.savings;
-    let validation = run.validations.last();
+    let last = run.validations.last();
+    let validation = last.map(ValidationPoint::figures);
     let mut rows = vec![
         ("model", format!("{} parameters", run.num_params)),
         ("steps", run.step.to_string()),
         ("training time", output::duration(savings.measured_ms / 1e3)),
     ];
-    if let Some(point) = validation {
-        rows.push(("validation loss", format!("{:.4} nats", point.loss)));
-        if let Some(accuracy) = point.accuracy {
-            rows.push(("validation accuracy", format!("{:.2} %", accuracy * 100.0)));
-        }
+    if let Some(point) = last {
+        rows.extend(output::validation_rows(point));
     }
     if let Some(share) = savings.backward_share_saved() {
         rows.push(("example-backwards saved", format!("{:.1} %", share * 100.0)));
@@ -351,8 +349,10 @@ pub(super) fn figures(run: &RunSnapshot) -> Figures {
         "num_params": run.num_params,
         "steps": run.step,
         "seconds": savings.measured_ms / 1e3,
-        "validation_loss": validation.map(|point| point.loss),
-        "validation_accuracy": validation.and_then(|point| point.accuracy),
+        "validation_loss": validation.map(|figures| figures.loss),
+        "validation_accuracy": validation.and_then(|figures| figures.accuracy),
+        "validation_examples": validation.map(|figures| figures.num_examples),
+        "last_validation": last,
         "example_backwards_saved": savings.backward_share_saved(),
         "time_saved_against_vanilla_steps": savings.time_share_saved(),
         "vanilla_step_ms": savings.vanilla_step_ms,

@@ -168,6 +168,9 @@ pub struct RunSummary {
     pub validation_loss: Option<f64>,
     /// Last validation accuracy, on the same.
     pub validation_accuracy: Option<f64>,
+    /// The last validation: the curve's last point and, at a run's end, the whole part.
+    #[serde(default)]
+    pub last_validation: Option<ValidationPoint>,
     /// How it ended; `None` when it never did (killed).
     pub ended: Option<StopReason>,
     /// A process is training it now.

@@ -57,7 +57,20 @@ impl StepMetrics {
     }
 }
 
-/// A measurement on the validation part.
+/// Loss and accuracy, with how many examples they stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ValidationFigures {
+    /// Mean loss, nats per example or token.
+    #[serde(with = "nullable")]
+    pub loss: f64,
+    /// Share of right answers, for images.
+    pub accuracy: Option<f64>,
+    /// Examples or tokens measured.
+    pub num_examples: u64,
+}
+
+/// A measurement on the validation part: a point of the validation curve, all of whose points are measured on the same
+/// examples. (The last point of runs from before `whole` was kept was measured on all examples.)
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ValidationPoint {
     /// After this step.
@@ -69,8 +82,20 @@ pub struct ValidationPoint {
     pub accuracy: Option<f64>,
     /// Examples or tokens measured.
     pub num_examples: u64,
-    /// Wall time of the measurement.
+    /// Wall time of the measurement, that of `whole` included.
     pub seconds: f64,
+    /// The same weights on the whole validation part: at the end of a run whose curve uses less of it, else `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<ValidationFigures>,
+}
+
+impl ValidationPoint {
+    /// What these weights are worth, as measured on the most examples: those of `whole`, else the curve's.
+    #[must_use]
+    pub fn figures(&self) -> ValidationFigures {
+        let Self { loss, accuracy, num_examples, .. } = *self;
+        self.whole.unwrap_or(ValidationFigures { loss, accuracy, num_examples })
+    }
 }
 
 /// What the event log says.

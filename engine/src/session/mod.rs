@@ -37,7 +37,7 @@ pub use event::{
     Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, ModelReport, ModelSource, PlanReport,
     QuantizeReport, RunSummary, StopReason, TargetFit,
 };
-pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationPoint};
+pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationFigures, ValidationPoint};
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
 pub use run_config::RunConfig;
 pub use run_folder::{DataRecord, RunFolderError};

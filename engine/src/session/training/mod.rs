@@ -19,8 +19,8 @@ use super::samples::Sampler;
 use super::trainer_thread::{Control, Inbox, RunRequest, TrainerJob};
 use super::worker::Shelf;
 use super::{
-    EventKind, Failure, History, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, Samples, StepMetrics,
-    StopReason, ValidationPoint,
+    Blame, EventKind, Failure, History, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, Samples,
+    StepMetrics, StopReason, ValidationFigures, ValidationPoint,
 };
 use crate::data::{BatchSource, Dataset, SplitPart};
 use crate::device::{CancelFlag, GaugeReading, Gauges, Watch, compute_pool};
@@ -286,12 +286,15 @@ impl Run {
             let batches = self.evaluation.evaluation_batches(SplitPart::Validation, limit);
             evaluate(&self.network, &params, batches, Watch::new(cancel, &|_| {}))
         };
-        // Which step is best is decided on the same examples each time; the last point is measured on all.
-        let compared = measure(self.config.max_validation_examples);
-        let measured = if is_last { compared.as_ref().ok().map(|_| measure(usize::MAX)) } else { None };
-        let (compared, measured) = match (compared, measured) {
-            (Ok(compared), None) => (compared, compared),
-            (Ok(compared), Some(Ok(measured))) => (compared, measured),
+        // The curve, and which step is best, are of the same examples each time; the end is measured on all, too.
+        let limit = self.config.max_validation_examples;
+        let has_more = self.evaluation.num_examples(SplitPart::Validation) > limit;
+        let measured = measure(limit).and_then(|compared| {
+            let whole = (is_last && has_more).then(|| measure(usize::MAX)).transpose()?;
+            Ok((compared, whole))
+        });
+        let (compared, whole) = match measured {
+            Ok(measured) => measured,
             // Stopped while measuring: the run ends without this point.
             Err(EvaluationError::Cancelled(_)) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -299,10 +302,15 @@ impl Run {
         let step = self.progress.step;
         let point = ValidationPoint {
             step,
-            loss: measured.loss,
-            accuracy: measured.accuracy,
-            num_examples: measured.num_examples,
+            loss: compared.loss,
+            accuracy: compared.accuracy,
+            num_examples: compared.num_examples,
             seconds: started.elapsed().as_secs_f64(),
+            whole: whole.map(|Evaluation { loss, accuracy, num_examples, .. }| ValidationFigures {
+                loss,
+                accuracy,
+                num_examples,
+            }),
         };
         self.validations.push(point);
         if let Err(error) = self.folder.push_validation(&point) {
