@@ -21,7 +21,8 @@ const TARGETS: [&str; 2] = ["gpu-low", "cpu-x86-64"];
 /// The whole way in one go, without a display: train, quantize, export, read back, run.
 ///
 /// Trains a digit classifier and a small language model on the built-in datasets, exports each with int8 and with
-/// ternary weights, reads the packages back and runs them with foretrain-edge.
+/// ternary weights, reads the packages back and runs them with foretrain-edge, the runtime for devices, which is built in
+/// here (alone: cargo build --release -p foretrain-edge).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   foretrain demo
