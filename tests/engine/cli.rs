@@ -101,6 +101,37 @@ fn runs_are_listed_and_shown_as_objects() {
 }
 
 #[test]
+fn a_run_is_shown_by_path_folder_name_or_name() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let train_as = |name: &str| {
+        let mut args = TRAIN.to_vec();
+        args.extend(["--json", "--name", name]);
+        PathBuf::from(json_of(folder, &args, 0)["run"].as_str().unwrap())
+    };
+    let (digits, twin) = (train_as("digits"), [train_as("twin"), train_as("twin")]);
+    let name_of = |run: &Path| run.file_name().unwrap().to_str().unwrap().to_owned();
+    let show = |asked: &str, code| json_of(folder, &["runs", "show", asked, "--runs", "runs", "--json"], code);
+    for asked in [digits.to_str().unwrap(), &name_of(&digits), "digits", "Digits"] {
+        assert_eq!(show(asked, 0)["folder"], digits.to_str().unwrap(), "{asked}");
+    }
+    assert_eq!(show(&name_of(&twin[1]), 0)["folder"], twin[1].to_str().unwrap());
+    let message = show("twin", 2)["error"].as_str().unwrap().to_owned();
+    assert!(twin.iter().all(|run| message.contains(&name_of(run))), "{message}");
+    let message = show("digts", 2)["error"].as_str().unwrap().to_owned();
+    assert!(message.contains(&name_of(&digits)) && !message.contains("twin"), "{message}");
+    let message = show("something else", 2)["error"].as_str().unwrap().to_owned();
+    assert!(message.contains("runs list"), "{message}");
+    // The folder above the runs, and a place that is not there.
+    let message = show("runs", 2)["error"].as_str().unwrap().to_owned();
+    assert!(message.contains("config.ron"), "{message}");
+    let message = show("runs/nowhere", 2)["error"].as_str().unwrap().to_owned();
+    assert!(message.contains("found nothing"), "{message}");
+    // A run goes on by its name, too.
+    assert_eq!(json_of(folder, &["train", "--resume", "digits", "--runs", "runs", "--json"], 0)["steps"], 2);
+}
+
+#[test]
 fn presets_and_targets_are_listed_as_objects() {
     let folder = tempfile::tempdir().unwrap();
     let presets = json_of(folder.path(), &["train", "--preset", "list", "--json"], 0);
@@ -122,9 +153,9 @@ fn errors_are_objects_too() {
         ["train", "--resume", "nowhere", "--json"],
     ] {
         let output = foretrain(folder, &args).output().unwrap();
-        check_code(&output, 1);
+        check_code(&output, 2);
         let json = last_json(&output);
-        assert_eq!(json["exit_code"], 1, "{args:?}");
+        assert_eq!(json["exit_code"], 2, "{args:?}");
         let message = json["error"].as_str().unwrap();
         assert!(message.contains("nowhere"), "{args:?}: {message}");
         assert!(String::from_utf8(output.stderr).unwrap().contains(message), "{args:?}");
@@ -132,6 +163,80 @@ fn errors_are_objects_too() {
     let usage = json_of(folder, &["export", "--target", "toaster", "--json"], 2);
     assert_eq!(usage["exit_code"], 2);
     assert!(usage["error"].as_str().unwrap().contains("edge-board"), "{usage}");
+}
+
+/// 2 where another command line would do, whoever finds out; 1 where the command line was right.
+#[test]
+fn wrong_arguments_exit_with_2_and_failures_with_1() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let run = train(folder);
+    let export = ["export", "--input", &run, "--target", "gpu-low", "--output", "package"];
+    stderr_of(folder, &export, 0);
+    std::fs::write(folder.join("file"), "text").unwrap();
+    std::fs::write(folder.join("story.txt"), "Once upon a time. ".repeat(1000)).unwrap();
+    let damaged = train(folder);
+    let with = |args: &[&str], code: i32| {
+        let line: Vec<&str> = TRAIN.iter().chain(args).copied().collect();
+        (line.into_iter().map(str::to_owned).collect::<Vec<_>>(), code)
+    };
+    let line = |args: &[&str], code: i32| (args.iter().map(|&arg| arg.to_owned()).collect::<Vec<_>>(), code);
+    let image = ["infer", "--package", "package", "--image"];
+    let resume = ["train", "--resume", &damaged];
+    let cases = [
+        // Found by clap.
+        line(&["train", "--steps", "0"], 2),
+        line(&["train", "--batch-size", "0"], 2),
+        line(&["train", "--micro-batches", "0"], 2),
+        line(&["train", "--learning-rate", "NaN"], 2),
+        line(&["train", "--learning-rate", "0"], 2),
+        line(&["train", "--validation-interval", "0"], 2),
+        line(&["train", "--checkpoint-interval", "0"], 2),
+        line(&["train", "--sequence-length", "0"], 2),
+        line(&["quantize", "--input", &run, "--scheme", "int8", "--samples", "0"], 2),
+        line(&["infer", "--package", "package", "--prompt", "a", "--temperature", "NaN"], 2),
+        line(&["train", "--data", "data", "--image-size", "0"], 2),
+        // Found by the command line after parsing.
+        line(&["train", "--preset", "nowhere"], 2),
+        line(&["train", "--tier", "nowhere"], 2),
+        line(&["train", "--model", "nowhere"], 2),
+        line(&["train", "--preset", "shakespeare-gpt2-char", "--data", "file", "--tokenizer", "nowhere"], 2),
+        line(&["train", "--preset", "grammar-gpt2-char", "--model", "mlp"], 2),
+        line(&["train", "--runs", "file"], 2),
+        line(&["runs", "list", "--runs", "file"], 2),
+        line(&["demo", "--output", "file"], 2),
+        line(&["export", "--target", "gpu-low"], 2),
+        line(&["infer", "--package", "package", "--prompt", "Once"], 2),
+        line(&["infer", "--package", "data", "--image", "file"], 2),
+        line(&[&image[..], &["nowhere.png"]].concat(), 2),
+        // Found by the engine.
+        with(&["--micro-batches", "3"], 2),
+        with(&["--micro-batches", "3", "--plan"], 2),
+        line(&["train", "--preset", "grammar-gpt2-char", "--data", "data", "--runs", "runs"], 2),
+        line(&["validate", "--checkpoint", "data"], 2),
+        line(&["validate", "--checkpoint", &run, "--data", "story.txt"], 2),
+        line(&["quantize", "--input", &run, "--scheme", "int8", "--output", "file"], 2),
+        line(&["quantize", "--input", &run, "--scheme", "int8", "--output", "nowhere/file"], 2),
+        line(&export, 2),
+        // The command line is right, and what it names is damaged or taken by another process.
+        line(&[&image[..], &["file"]].concat(), 1),
+        line(&resume, 1),
+        line(&["validate", "--checkpoint", &damaged], 1),
+    ];
+    // What a kill in the middle of a write never leaves, and a bad disk does.
+    for entry in std::fs::read_dir(folder.join(&damaged).join("checkpoints")).unwrap() {
+        let entry = entry.unwrap().path();
+        for name in ["trainer.safetensors", "model.safetensors"] {
+            if entry.join(name).exists() {
+                std::fs::write(entry.join(name), "damaged").unwrap();
+            }
+        }
+    }
+    for (args, code) in cases {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let output = foretrain(folder, &args).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+    }
 }
 
 #[test]
@@ -171,6 +276,25 @@ fn resume_refuses_options_that_it_would_not_heed() {
     }
 }
 
+/// A run that ends, is given more steps in its recipe, and goes on: the terminal tells of the new ones only.
+#[test]
+fn a_resumed_run_does_not_tell_its_past_again() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let mut args = TRAIN.to_vec();
+    (args[4], args[10]) = ("conservative", "40");
+    args.extend(["--name", "tale"]);
+    let told = stderr_of(folder, &args, 0);
+    assert!(told.contains("Warmup -> Full"), "{told}");
+    let run = std::fs::read_dir(folder.join("runs")).unwrap().next().unwrap().unwrap().path();
+    let recipe = std::fs::read_to_string(run.join("config.ron")).unwrap();
+    assert!(recipe.contains("num_steps: 40,"), "{recipe}");
+    std::fs::write(run.join("config.ron"), recipe.replace("num_steps: 40,", "num_steps: 44,")).unwrap();
+    let told = stderr_of(folder, &["train", "--resume", run.to_str().unwrap()], 0);
+    assert_eq!(told.matches("going on after step 40").count(), 1, "{told}");
+    assert!(!told.contains("Warmup -> Full"), "{told}");
+}
+
 #[test]
 fn a_closed_pipe_is_a_quiet_success() {
     let workshop = workshop();
@@ -201,7 +325,7 @@ fn an_export_takes_a_free_name_and_its_package_runs() {
     assert_eq!(json_of(folder, &export, 0)["package"], "package-gpu-low-2");
     let mut named = export.to_vec();
     named.extend(["--output", "package-gpu-low"]);
-    let refusal = json_of(folder, &named, 1);
+    let refusal = json_of(folder, &named, 2);
     assert!(refusal["error"].as_str().unwrap().contains("existing"), "{refusal}");
 
     let image = folder.join(odd_name());
@@ -259,10 +383,10 @@ fn data_is_recognized_by_what_it_is() {
     std::fs::write(folder.join("animals/labels.txt"), "cat\ndog\n").unwrap();
     assert!(plan_for(folder, &["--data", "animals"]) > 0);
     // The kind overrules, and what it cannot be is refused.
-    let message = stderr_of(folder, &["train", "--plan", "--data", "animals", "--kind", "jsonl"], 1);
+    let message = stderr_of(folder, &["train", "--plan", "--data", "animals", "--kind", "jsonl"], 2);
     assert!(message.contains("one .jsonl file"), "{message}");
     std::fs::write(folder.join("program"), [0x7f, b'E', b'L', b'F', 0, 0]).unwrap();
-    let message = stderr_of(folder, &["train", "--plan", "--data", "program"], 1);
+    let message = stderr_of(folder, &["train", "--plan", "--data", "program"], 2);
     assert!(message.contains("--kind"), "{message}");
     // A preset that needs data says so.
     let message = stderr_of(folder, &["train", "--preset", "mnist-cnn", "--plan"], 2);
@@ -295,7 +419,7 @@ fn fill_with_nan(path: &Path) {
 fn a_second_demo_in_one_folder_is_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("out/packages/demo-grammar-gpu-low")).unwrap();
-    let json = json_of(folder.path(), &["demo", "--output", "out", "--json"], 1);
+    let json = json_of(folder.path(), &["demo", "--output", "out", "--json"], 2);
     assert!(json["error"].as_str().unwrap().contains("earlier demo"), "{json}");
     assert!(!folder.path().join("out/runs").exists());
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::hybrid::Phase;
 use foretrain_engine::models::ModelPreset;
-use foretrain_engine::session::{Command, EventKind, JobId, LogKind, RunStatus, StopReason, list_runs, open_run};
+use foretrain_engine::session::{
+    Command, EventKind, JobId, LogKind, RunStatus, StepMetrics, StopReason, list_runs, open_run,
+};
 use foretrain_tests::{DEADLINE, TestEngine, small_config, write_idx};
 
 #[test]
@@ -26,6 +28,7 @@ fn a_run_learns_saves_and_reports() {
     let saved = run.savings.backward_share_saved().unwrap();
     assert!(saved > 0.0, "{saved} of the example-backwards saved");
     assert!(run.savings.vanilla_step_ms.unwrap() > 0.0);
+    assert!(run.history.iter().all(|row| row.gate_ms.is_some() != row.phase.predicts()));
     assert!(run.samples.is_some());
 
     let loaded = open_run(&folder).unwrap();
@@ -35,6 +38,73 @@ fn a_run_learns_saves_and_reports() {
     let summary = list_runs(&runs).unwrap().pop().unwrap();
     assert_eq!(summary.ended, Some(StopReason::Finished));
     assert!(!summary.is_resumable);
+}
+
+/// A run that is all Warmup, whose steps vanilla training would do, but for measuring error norms.
+#[test]
+fn what_only_the_gate_needs_is_not_counted_as_vanillas() {
+    let mut test = TestEngine::default();
+    let (data, runs) = (test.sub("data"), test.sub("runs"));
+    write_idx(&data, 500, 100);
+    let mut config = small_config(&data, &runs);
+    config.hybrid.warmup_fraction = 1.0;
+    let vanilla = {
+        let mut config = config.clone();
+        config.hybrid.predict = false;
+        config
+    };
+    test.train(config);
+    let run = test.engine.snapshot().unwrap();
+    assert!(run.history.iter().all(|row| row.phase == Phase::Warmup));
+    // The newest 100 steps: the probe's are older.
+    let newest: Vec<_> = run.history.iter().rev().take(100).collect();
+    let mean = |time: fn(&StepMetrics) -> f64| newest.iter().map(|row| time(row)).sum::<f64>() / 100.0;
+    let gate_ms = mean(|row| row.gate_ms.unwrap().into());
+    let expected = mean(|row| row.step_ms.into()) - gate_ms;
+    let found = run.savings.vanilla_step_ms.unwrap();
+    assert!(gate_ms > 0.0 && (found - expected).abs() < 1e-4 * expected, "{found} {expected} {gate_ms}");
+    test.train(vanilla);
+    let run = test.engine.snapshot().unwrap();
+    assert!(run.history.iter().all(|row| row.gate_ms.is_none()));
+}
+
+#[test]
+fn the_validation_curve_is_of_the_same_examples_to_its_end() {
+    let mut test = TestEngine::default();
+    let (data, runs) = (test.sub("data"), test.sub("runs"));
+    write_idx(&data, 2_000, 200);
+    let mut config = small_config(&data, &runs);
+    config.max_validation_examples = 40;
+    let folder = test.train(config.clone());
+    let points = test.engine.snapshot().unwrap().validations.clone();
+    assert_eq!(points.iter().map(|point| point.num_examples).collect::<Vec<_>>(), [40; 4]);
+    let (last, before) = points.split_last().unwrap();
+    assert!(before.iter().all(|point| point.whole.is_none()));
+    let whole = last.whole.unwrap();
+    assert!(whole.num_examples > 40 && whole.loss.to_bits() != last.loss.to_bits(), "{last:?}");
+    // What a run is worth is the figure on all, with its count.
+    assert_eq!(last.figures(), whole);
+    let summary = list_runs(&runs).unwrap().pop().unwrap();
+    assert_eq!((summary.validation_loss, summary.last_validation), (Some(whole.loss), Some(*last)));
+    let card = std::fs::read_to_string(folder.join("checkpoints/step-00000120/card.json")).unwrap();
+    let card: serde_json::Value = serde_json::from_str(&card).unwrap();
+    assert_eq!(card["validation_loss"], whole.loss);
+
+    // A run of an older version: its last point is measured on all, and says nothing more.
+    let text = std::fs::read_to_string(folder.join("validation.jsonl")).unwrap();
+    let start = text.find(r#","whole":"#).unwrap();
+    std::fs::write(folder.join("validation.jsonl"), format!("{}}}\n", &text[..start])).unwrap();
+    let loaded = open_run(&folder).unwrap();
+    let old = loaded.validations.last().unwrap();
+    assert_eq!((loaded.validations.len(), old.whole), (4, None));
+    assert_eq!(old.figures().num_examples, 40);
+    assert_eq!(list_runs(&runs).unwrap().pop().unwrap().validation_loss, Some(old.loss));
+
+    // Where the curve is on all, there is nothing to measure twice.
+    config.max_validation_examples = 1_000_000;
+    test.train(config);
+    let points = test.engine.snapshot().unwrap().validations.clone();
+    assert!(points.iter().all(|point| point.whole.is_none() && point.num_examples == whole.num_examples));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable;
 use foretrain::theme::ThemeChoice;
 use foretrain_engine::session::{
-    Command, Event, EventKind, Failure, JobId, PlanReport, RunStatus, RunSummary, StopReason,
+    Blame, Command, Event, EventKind, Failure, JobId, PlanReport, RunStatus, RunSummary, StopReason,
 };
 
 use crate::scene::{self, commands};
@@ -73,7 +73,8 @@ fn a_refusal_appears_beside_the_button() {
     harness.get_by_label("Start training").click();
     harness.run_steps(2);
     let Some(Command::Start(job, _)) = commands(&mut harness).pop() else { panic!("no Start") };
-    let failure = Failure { message: "The run needs 40 GiB, the budget is 18 GiB".to_owned(), plan: None };
+    let failure =
+        Failure { message: "The run needs 40 GiB, the budget is 18 GiB".to_owned(), plan: None, blame: Blame::Work };
     harness.state_mut().apply_event(&Event { job: JobId(job.0 + 99), kind: EventKind::Rejected(failure.clone()) });
     harness.run_steps(2);
     assert!(harness.query_by_label_contains("40 GiB").is_none(), "an answer to another question is ignored");
@@ -125,6 +126,7 @@ fn stopped_runs_can_go_on() {
         num_steps: 1200,
         validation_loss: Some(0.2),
         validation_accuracy: None,
+        last_validation: None,
         ended: if is_resumable { None } else { Some(StopReason::Finished) },
         is_running: false,
         is_resumable,

@@ -154,6 +154,7 @@ pub fn row(step: u64) -> StepMetrics {
             oscillation_limit: 0.8,
         },
         step_ms: if phase == Phase::Predict { 21.0 } else { 44.0 } + 3.0 * noise(step + 23),
+        gate_ms: (!matches!(phase, Phase::Predict | Phase::Correct)).then_some(0.5),
     }
 }
 
@@ -243,7 +244,14 @@ pub fn snapshot(last: u64, status: RunStatus) -> RunSnapshot {
         .map(|index| {
             let step = index * 100;
             let loss = f64::from(0.14 + 2.2 * (-(step as f32) / 125.0).exp());
-            ValidationPoint { step, loss, accuracy: Some(1.0 - loss / 8.0), num_examples: 1000, seconds: 0.4 }
+            ValidationPoint {
+                step,
+                loss,
+                accuracy: Some(1.0 - loss / 8.0),
+                num_examples: 1000,
+                seconds: 0.4,
+                whole: None,
+            }
         })
         .collect();
     RunSnapshot {

@@ -15,9 +15,9 @@ use foretrain_engine::export::{Blocker, ModelCard, PackageFormat, Preprocessing,
 use foretrain_engine::models::{DataShape, ModelPreset};
 use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{
-    Answer, AnswerOutput, Command, DataPreview, Event, EventKind, ExportReport, Failure, ImagePreview, InferInput,
-    JobId, LoadedRun, ModelReport, ModelSource, Naming, PreviewExamples, QuantizeReport, RunStatus, RunSummary,
-    StopReason, TargetFit, TokenPreview,
+    Answer, AnswerOutput, Blame, Command, DataPreview, Event, EventKind, ExportReport, Failure, ImagePreview,
+    InferInput, JobId, LoadedRun, ModelReport, ModelSource, Naming, PreviewExamples, QuantizeReport, RunStatus,
+    RunSummary, StopReason, TargetFit, TokenPreview,
 };
 
 use crate::scene;
@@ -137,6 +137,7 @@ fn summary(name: &str) -> RunSummary {
         num_steps: 1200,
         validation_loss: Some(0.2),
         validation_accuracy: Some(0.95),
+        last_validation: None,
         ended: Some(StopReason::Finished),
         is_running: false,
         is_resumable: false,
@@ -235,7 +236,8 @@ fn a_dismissed_error_stays_away() {
     click(&mut harness, "Compare first");
     let sent = commands(&mut harness);
     let [Command::OpenRun(job, _)] = sent.as_slice() else { panic!("expected OpenRun, found {sent:?}") };
-    let failure = Failure { message: "reading metrics.jsonl: it is cut off".to_owned(), plan: None };
+    let failure =
+        Failure { message: "reading metrics.jsonl: it is cut off".to_owned(), plan: None, blame: Blame::Work };
     tell(&mut harness, *job, EventKind::Rejected(failure));
     harness.get_by_label_contains("it is cut off");
     click(&mut harness, "Dismiss");
@@ -343,7 +345,7 @@ fn both_precisions_are_measured_and_shown() {
     assert_eq!((int8.scheme, ternary.scheme), (QuantScheme::Int8, QuantScheme::Ternary));
     assert_eq!((int8.max_examples, &int8.output), (1000, &None));
     tell(&mut harness, *first, EventKind::Quantized(Box::new(quantized(QuantScheme::Int8))));
-    let failure = Failure { message: "quantizing: the weights hold NaN".to_owned(), plan: None };
+    let failure = Failure { message: "quantizing: the weights hold NaN".to_owned(), plan: None, blame: Blame::Work };
     tell(&mut harness, *second, EventKind::Rejected(failure));
     harness.get_by_label("93.12%");
     assert!(harness.query_all_by_label("95.00%").count() >= 1);
@@ -391,7 +393,7 @@ fn an_export_is_followed_in_the_card_of_its_target() {
     let button = harness.get_by_label("Export for CPU").rect();
     let progress = harness.get_by_label("Exporting for CPU").rect();
     assert!(progress.top() >= button.bottom() && (progress.left() - button.left()).abs() < 1.0);
-    let failure = Failure { message: "writing the package: no space left".to_owned(), plan: None };
+    let failure = Failure { message: "writing the package: no space left".to_owned(), plan: None, blame: Blame::Work };
     tell(&mut harness, job, EventKind::Rejected(failure));
     harness.get_by_label_contains("no space left");
     click(&mut harness, "Dismiss");

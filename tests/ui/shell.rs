@@ -8,7 +8,7 @@ use foretrain::state::Screen;
 use foretrain::theme::ThemeChoice;
 use foretrain_engine::device::Progress;
 use foretrain_engine::session::{
-    Command, EventKind, Failure, JobId, PlanReport, RunConfig, RunSnapshot, RunStatus, StopReason,
+    Blame, Command, EventKind, Failure, JobId, PlanReport, RunConfig, RunSnapshot, RunStatus, StopReason,
 };
 
 use crate::scene::{self, Window, click, commands, show, tell, training, unsaved};
@@ -171,7 +171,8 @@ fn a_start_that_fails_is_told_with_the_recipe_folded() {
         harness.run();
         click(&mut harness, "Start training");
         let Some(Command::Start(job, _)) = commands(&mut harness).pop() else { panic!("no Start") };
-        let failure = Failure { message: "reading the dataset: no such file".to_owned(), plan: None };
+        let failure =
+            Failure { message: "reading the dataset: no such file".to_owned(), plan: None, blame: Blame::Work };
         tell(&mut harness, job, EventKind::Rejected(failure));
         harness.run();
         let message = harness.get_by_label("reading the dataset: no such file");

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
 
-use super::CliError;
 use super::data_kind::{self, DataKind};
+use super::{CliError, number_arg, path_arg};
 
 /// Options that name a dataset.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,7 +24,7 @@ pub struct DataArgs {
     #[arg(long, value_name = "NAME", default_value = "text", requires = "data")]
     pub field: String,
     /// Height and width to which an image folder's images are scaled.
-    #[arg(long, value_name = "PIXELS", default_value_t = 32, requires = "data")]
+    #[arg(long, value_name = "PIXELS", default_value_t = 32, requires = "data", value_parser = number_arg::at_least_one())]
     pub image_size: usize,
 }
 
@@ -41,10 +41,8 @@ impl DataArgs {
     }
 
     fn spec_of_path(&self, path: &Path, kind: Option<DataKind>) -> Result<DatasetSpec, CliError> {
-        std::fs::metadata(path).map_err(|error| {
-            let expected = "expected glyphs, grammar or a path";
-            CliError::Failed(format!("--data: {expected}, found nothing to read: {error}. {}", path.display()))
-        })?;
+        // What is there and cannot be read, the engine says best.
+        path_arg::check_there("--data", "glyphs, grammar or a path", path)?;
         let kind = kind.map_or_else(|| data_kind::recognize(path), Ok)?;
         let path = absolute("--data", path)?;
         Ok(match kind {
@@ -66,7 +64,7 @@ impl DataArgs {
             Some("char") => Ok(TokenizerSpec::Char),
             _ if path.is_dir() => Ok(TokenizerSpec::Gpt2 { folder: absolute("--tokenizer", path)? }),
             _ if path.is_file() => Ok(TokenizerSpec::File { path: absolute("--tokenizer", path)? }),
-            _ => Err(CliError::Failed(format!(
+            _ => Err(CliError::Usage(format!(
                 "--tokenizer: expected byte, char, a tokenizer.json or a folder with BPE files, found nothing at {}",
                 path.display()
             ))),
@@ -94,7 +92,7 @@ fn cifar_place(path: PathBuf) -> PathBuf {
 }
 
 fn not_a_folder(path: &Path) -> CliError {
-    CliError::Failed(format!(
+    CliError::Usage(format!(
         "--data: expected one .jsonl file, found a folder. Name a file in it, or join its files into one. {}",
         path.display()
     ))

@@ -144,7 +144,7 @@ fn unreadable(error: &std::io::Error, path: &Path) -> CliError {
 }
 
 fn unknown(found: &str, hint: &str, path: &Path) -> CliError {
-    CliError::Failed(format!(
+    CliError::Usage(format!(
         "--data: expected IDX files, CIFAR-10 binaries, class folders with images, text or a .jsonl file, \
          found {found}. {hint}. {}",
         path.display()

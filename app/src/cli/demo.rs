@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::driver::Driver;
 use super::train::{self, Figures};
-use super::{CliError, export, output};
+use super::{CliError, export, output, path_arg};
 
 /// The recipes of the demo, small enough for a minute each on two cores.
 const RECIPES: [&str; 2] = ["demo-glyphs", "demo-grammar"];
@@ -21,7 +21,8 @@ const TARGETS: [&str; 2] = ["gpu-low", "cpu-x86-64"];
 /// The whole way in one go, without a display: train, quantize, export, read back, run.
 ///
 /// Trains a digit classifier and a small language model on the built-in datasets, exports each with int8 and with
-/// ternary weights, reads the packages back and runs them with foretrain-edge.
+/// ternary weights, reads the packages back and runs them with foretrain-edge, the runtime for devices, which is built in
+/// here (alone: cargo build --release -p foretrain-edge).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   foretrain demo
@@ -68,9 +69,10 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), CliError> {
 /// Errors: a package of an earlier demo is there, which would be found out only after training.
 fn prepare_folder(asked: Option<&Path>) -> Result<PathBuf, CliError> {
     let folder = asked.map_or_else(temporary_folder, Path::to_owned);
+    path_arg::check_folder("--output", &folder)?;
     let places_of = |name| TARGETS.map(|target| package_place(&folder, name, target));
     if let Some(taken) = RECIPES.into_iter().flat_map(places_of).find(|place| is_taken(place)) {
-        return Err(CliError::Failed(format!(
+        return Err(CliError::Usage(format!(
             "--output: expected a folder without packages, found those of an earlier demo. \
              Choose another folder, or delete that one. {}",
             taken.display()

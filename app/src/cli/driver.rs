@@ -49,11 +49,11 @@ impl Driver {
     }
 
     /// Sends the command made for a new job and waits for what `pick` takes from its events.
-    /// `on_tick` is called with each other event, and with `None` while there is none. Ctrl-C cancels the job.
+    /// `on_tick` is called with the job and each other event, and with `None` while there is none. Ctrl-C cancels the job.
     pub(super) fn ask<T>(
         &mut self,
         make: impl FnOnce(JobId) -> Command,
-        mut on_tick: impl FnMut(&Engine, Option<&EventKind>),
+        mut on_tick: impl FnMut(&Engine, JobId, Option<&EventKind>),
         mut pick: impl FnMut(EventKind) -> Result<T, EventKind>,
     ) -> Result<T, CliError> {
         self.next_job += 1;
@@ -68,7 +68,7 @@ impl Driver {
                 has_told = self.engine.try_send(stop).is_ok();
             }
             let Some(Event { job: from, kind }) = self.engine.wait_event(POLL) else {
-                on_tick(&self.engine, None);
+                on_tick(&self.engine, job, None);
                 continue;
             };
             if from != job {
@@ -82,7 +82,7 @@ impl Driver {
                 }
                 kind => match pick(kind) {
                     Ok(answer) => return Ok(answer),
-                    Err(kind) => on_tick(&self.engine, Some(&kind)),
+                    Err(kind) => on_tick(&self.engine, job, Some(&kind)),
                 },
             }
         }
@@ -95,7 +95,7 @@ impl Driver {
         pick: impl FnMut(EventKind) -> Result<T, EventKind>,
     ) -> Result<T, CliError> {
         let bar = spinner();
-        let answer = self.ask(make, |_, kind| show_progress(&bar, kind), pick);
+        let answer = self.ask(make, |_, _, kind| show_progress(&bar, kind), pick);
         bar.finish_and_clear();
         answer
     }
@@ -113,7 +113,7 @@ fn refusal(failure: Failure) -> CliError {
             output::note(output::plan_table(&plan));
             CliError::Memory { message: failure.message, figures: json!({ "plan": plan }) }
         }
-        None => CliError::Failed(failure.message),
+        None => CliError::blaming(failure.blame, failure.message),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Why a subcommand did not do what it was asked, and the exit code that says so.
 
+use foretrain_edge::EdgeError;
+use foretrain_engine::session::{Blame, SessionError};
 use serde_json::{Value, json};
 
 /// Why a subcommand did not do what it was asked.
@@ -8,7 +10,8 @@ pub enum CliError {
     /// The engine refused or failed; the message says why.
     #[error("{0}")]
     Failed(String),
-    /// Arguments that are wrong in a way that clap cannot judge.
+    /// Arguments that are wrong in a way that clap cannot judge: values that do not go together, a path that is not there
+    /// or that is taken.
     #[error("{0}")]
     Usage(String),
     /// The plan is over the memory budget; the table has been printed.
@@ -47,6 +50,25 @@ impl CliError {
     /// Any error, in words with its causes.
     pub(super) fn from_display(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
+    }
+
+    /// An error of the engine: usage, where another request would help.
+    pub(super) fn from_session(error: &SessionError) -> Self {
+        if error.is_cancelled() { Self::Interrupted } else { Self::blaming(error.blame(), error.to_string()) }
+    }
+
+    /// An error of foretrain-edge: usage, where it was given what it cannot take.
+    pub(super) fn from_edge(error: &EdgeError) -> Self {
+        let is_input = matches!(error, EdgeError::Input { .. });
+        Self::blaming(if is_input { Blame::Request } else { Blame::Work }, error.to_string())
+    }
+
+    /// What went wrong, by what it lies in.
+    pub(super) fn blaming(blame: Blame, message: String) -> Self {
+        match blame {
+            Blame::Request => Self::Usage(message),
+            Blame::Work => Self::Failed(message),
+        }
     }
 
     /// An error of writing to standard output.

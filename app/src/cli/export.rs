@@ -65,6 +65,9 @@ pub(super) fn run(args: ExportArgs) -> Result<(), CliError> {
         report.edge_ms
     ))?;
     output::line(format_args!("package: {}\nrun it: {}", report.package.display(), report.run_command))?;
+    for note in report.notes.iter().filter(|note| !report.quality.notes.contains(note)) {
+        output::line(format_args!("- {note}"))?;
+    }
     if args.common.json { output::print_json(&for_json(report)) } else { Ok(()) }
 }
 

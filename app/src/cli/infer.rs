@@ -6,7 +6,7 @@ use std::time::Instant;
 use foretrain_edge::{GenerateOptions, Package};
 use serde_json::json;
 
-use super::{CliError, output};
+use super::{CliError, number_arg, output, path_arg};
 
 /// Run a package: continue a prompt or classify images.
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub struct InferArgs {
     #[arg(long, default_value_t = 128)]
     pub max_tokens: usize,
     /// 0 picks the likeliest token; higher is more surprising.
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.8, value_parser = number_arg::parse_temperature)]
     pub temperature: f32,
     /// Seed of the sampling.
     #[arg(long, default_value_t = 0)]
@@ -39,7 +39,12 @@ pub struct InferArgs {
 
 /// Runs the subcommand.
 pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
-    let package = Package::open(&args.package).map_err(CliError::from_display)?;
+    path_arg::check_there("--package", "a package folder", &args.package)?;
+    path_arg::check_there("--package", "a package folder, with a manifest.json", &args.package.join("manifest.json"))?;
+    for image in &args.image {
+        path_arg::check_there("--image", "a PNG or JPEG file", image)?;
+    }
+    let package = Package::open(&args.package).map_err(|error| CliError::from_edge(&error))?;
     match &args.prompt {
         Some(prompt) => generate(&package, prompt, args),
         None => classify(&package, args),
@@ -54,10 +59,8 @@ fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), Cli
         ..GenerateOptions::default()
     };
     if package.tokenizer().is_none() {
-        let found = "an image model; give it --image".to_owned();
-        return Err(CliError::from_display(format_args!(
-            "continuing a prompt: expected a language model, found {found}"
-        )));
+        let found = "an image model; give it --image";
+        return Err(CliError::Usage(format!("--prompt: expected a language model, found {found}")));
     }
     output::piece(prompt)?;
     let mut printed = Ok(());
@@ -66,7 +69,7 @@ fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), Cli
         // A closed pipe ends the generation.
         printed.is_ok()
     };
-    let generated = package.generate(prompt, options, &mut show).map_err(CliError::from_display)?;
+    let generated = package.generate(prompt, options, &mut show).map_err(|error| CliError::from_edge(&error))?;
     printed?;
     output::line("")?;
     let per_token_ms = generated.decode_ms / generated.num_tokens.max(1) as f64;
@@ -84,12 +87,16 @@ fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), Cli
 }
 
 fn classify(package: &Package, args: &InferArgs) -> Result<(), CliError> {
+    if package.tokenizer().is_some() {
+        let found = "a language model; give it --prompt";
+        return Err(CliError::Usage(format!("--image: expected an image model, found {found}")));
+    }
     let mut table = output::table(&["image", "class", "probability", "ms"]);
     let mut answers = Vec::new();
     for path in &args.image {
-        let pixels = package.read_image(path).map_err(CliError::from_display)?;
+        let pixels = package.read_image(path).map_err(|error| CliError::from_edge(&error))?;
         let started = Instant::now();
-        let classes = package.classify(&pixels).map_err(CliError::from_display)?;
+        let classes = package.classify(&pixels).map_err(|error| CliError::from_edge(&error))?;
         let latency_ms = started.elapsed().as_secs_f64() * 1e3;
         let best = classes.iter().max_by(|a, b| a.1.total_cmp(&b.1)).cloned().unwrap_or_default();
         table.add_row(vec![

@@ -1,7 +1,7 @@
 //! The command line: the same engine, the same files, the same presets as the window.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused for memory, 4 diverged, 130 interrupted (a run's steps so far
-//! are saved). With `--json`, the last line of standard output is one object: the answer, or
+//! Exit codes: 0 done, 1 failed while doing it, 2 wrong usage (a path that is not there or is taken counts as such), 3
+//! refused for memory, 4 diverged, 130 interrupted (a run's steps so far are saved). With `--json`, the last line of standard output is one object: the answer, or
 //! `{"error": …, "exit_code": …}`.
 //!
 //! Invariant: only `output` prints, so that a reader that goes away never makes a panic.
@@ -13,13 +13,17 @@ mod driver;
 mod error;
 mod export;
 mod infer;
+mod log;
+mod number_arg;
 mod output;
+mod path_arg;
 mod quantize;
+mod run_arg;
 mod runs;
 mod train;
 mod validate;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -86,6 +90,14 @@ pub struct CommonArgs {
     #[arg(long, global = true, value_name = "FOLDER", env = "FORETRAIN_RUNS")]
     #[arg(default_value_os_t = crate::folders::default_runs())]
     pub runs: PathBuf,
+}
+
+impl CommonArgs {
+    /// The folder of all runs, there or not yet. Errors: usage when it is something else.
+    fn runs_folder(&self) -> Result<&Path, CliError> {
+        path_arg::check_folder("--runs", &self.runs)?;
+        Ok(&self.runs)
+    }
 }
 
 /// Reads the process's arguments; ends the process on wrong usage (2), `--help` and `--version` (0).

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use foretrain_engine::memory::{MemoryPlan, format_bytes};
+use foretrain_engine::session::{ValidationFigures, ValidationPoint};
 
 use super::CliError;
 
@@ -68,6 +69,25 @@ pub(super) fn plan_table(plan: &MemoryPlan) -> String {
 /// A metric as people read it: accuracy in percent, loss in nats.
 pub(super) fn metric(name: &str, value: f64) -> String {
     if name == "accuracy" { format!("{:.2} %", value * 100.0) } else { format!("{value:.4} nats") }
+}
+
+/// Name and value of each figure of a validation, with how many examples each is of: the whole part first, where it was
+/// measured, then the curve's.
+pub(super) fn validation_rows(point: &ValidationPoint) -> Vec<(&'static str, String)> {
+    let value = |name, value, count: u64| format!("{} on {count} examples", metric(name, value));
+    let mut rows = Vec::new();
+    let mut push = |names: [&'static str; 2], figures: ValidationFigures| {
+        rows.push((names[0], value("loss", figures.loss, figures.num_examples)));
+        if let Some(accuracy) = figures.accuracy {
+            rows.push((names[1], value("accuracy", accuracy, figures.num_examples)));
+        }
+    };
+    push(["validation loss", "validation accuracy"], point.figures());
+    if point.whole.is_some() {
+        let curve = ValidationPoint { whole: None, ..*point };
+        push(["loss as on the curve", "accuracy as on the curve"], curve.figures());
+    }
+    rows
 }
 
 /// Seconds as "1 h 2 min", "3 min 4 s" or "5.6 s".

@@ -8,7 +8,7 @@ use foretrain_engine::session::{Command, EventKind, QuantizeJob, QuantizeReport}
 
 use super::data_arg::DataArgs;
 use super::driver::Driver;
-use super::{CliError, CommonArgs, output};
+use super::{CliError, CommonArgs, number_arg, output};
 
 /// Quantize a checkpoint and measure what that costs.
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ pub struct QuantizeArgs {
     #[command(flatten)]
     pub data: DataArgs,
     /// Most validation images or sequences to measure on.
-    #[arg(long, default_value_t = 4000)]
+    #[arg(long, default_value_t = 4000, value_parser = number_arg::at_least_one())]
     pub samples: usize,
     /// Common options.
     #[command(flatten)]

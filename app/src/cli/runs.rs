@@ -6,14 +6,14 @@ use comfy_table::Table;
 use foretrain_engine::session::{RunSummary, StopReason, list_runs, summarize};
 use serde_json::json;
 
-use super::{CliError, CommonArgs, output};
+use super::{CliError, CommonArgs, output, run_arg};
 
 /// List past runs, or show one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   foretrain runs list
   foretrain runs list --runs path/to/runs --json
-  foretrain runs show path/to/run --json")]
+  foretrain runs show digits --json")]
 pub struct RunsArgs {
     /// What to do.
     #[command(subcommand)]
@@ -34,9 +34,11 @@ pub enum RunsCommand {
     /// Figures of one.
     #[command(after_help = "Examples:
   foretrain runs show path/to/run
-  foretrain runs show path/to/run --json")]
+  foretrain runs show 20261123-064400-digits
+  foretrain runs show digits --json")]
     Show {
-        /// Run folder.
+        /// Its folder, the folder's name, or the run's name where only one has it.
+        #[arg(value_name = "NAME|FOLDER")]
         run: PathBuf,
     },
 }
@@ -45,12 +47,14 @@ pub enum RunsCommand {
 pub(super) fn run(args: &RunsArgs) -> Result<(), CliError> {
     match &args.command {
         RunsCommand::List => list(args),
-        RunsCommand::Show { run } => show(run, args.common.json),
+        RunsCommand::Show { run } => {
+            show(&run_arg::find("runs show", run, args.common.runs_folder()?)?, args.common.json)
+        }
     }
 }
 
 fn list(args: &RunsArgs) -> Result<(), CliError> {
-    let runs = list_runs(&args.common.runs).map_err(CliError::from_display)?;
+    let runs = list_runs(args.common.runs_folder()?).map_err(CliError::from_display)?;
     if runs.is_empty() {
         let folder = args.common.runs.display();
         output::line(format_args!("no runs in {folder}; make one with: foretrain train"))?;
@@ -67,6 +71,9 @@ fn list(args: &RunsArgs) -> Result<(), CliError> {
 fn show(folder: &Path, is_json: bool) -> Result<(), CliError> {
     let run = summarize(folder).map_err(CliError::from_display)?;
     output::line(table(std::slice::from_ref(&run)))?;
+    for (name, value) in run.last_validation.iter().flat_map(output::validation_rows) {
+        output::line(format_args!("{name}: {value}"))?;
+    }
     if is_json { output::print_json(&for_json(run)) } else { Ok(()) }
 }
 

@@ -6,15 +6,16 @@ use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::models::ModelPreset;
 use foretrain_engine::optim::OptimizerKind;
 use foretrain_engine::session::{
-    Command, Engine, EventKind, JobId, LogKind, Recipe, RunConfig, RunSnapshot, RunStatus, StopReason, recipe, recipes,
-    tier,
+    Command, Engine, EventKind, JobId, Recipe, RunConfig, RunSnapshot, RunStatus, StopReason, ValidationPoint, recipe,
+    recipes, tier,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::data_arg::DataArgs;
 use super::driver::{self, Driver};
-use super::{CliError, CommonArgs, output};
+use super::log::LogPrinter;
+use super::{CliError, CommonArgs, number_arg, output, run_arg};
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
@@ -70,25 +71,25 @@ pub struct TrainArgs {
     #[arg(long, value_parser = parse_optimizer)]
     pub optimizer: Option<OptimizerKind>,
     /// Optimizer steps.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub steps: Option<u64>,
     /// Images or sequences per step.
-    #[arg(long)]
+    #[arg(long, value_parser = number_arg::at_least_one())]
     pub batch_size: Option<usize>,
     /// Parts that a batch is cut into, to save memory.
-    #[arg(long)]
+    #[arg(long, value_parser = number_arg::at_least_one())]
     pub micro_batches: Option<usize>,
     /// Tokens per sequence.
-    #[arg(long)]
+    #[arg(long, value_parser = number_arg::at_least_one())]
     pub sequence_length: Option<usize>,
     /// Peak learning rate.
-    #[arg(long)]
+    #[arg(long, value_parser = number_arg::parse_above_zero)]
     pub learning_rate: Option<f64>,
     /// Steps between two validations.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub validation_interval: Option<u64>,
     /// Steps between two checkpoints.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_interval: Option<u64>,
     /// Seed of everything random.
     #[arg(long, default_value_t = 0)]
@@ -97,7 +98,7 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
     /// Most memory the run may use, in GiB; 80% of the machine's when left out.
-    #[arg(long = "memory-budget", value_name = "GIB", value_parser = parse_gib, allow_negative_numbers = true)]
+    #[arg(long = "memory-budget", value_name = "GIB", value_parser = number_arg::parse_gib, allow_negative_numbers = true)]
     pub memory_budget_bytes: Option<u64>,
     /// Name of the run.
     #[arg(long)]
@@ -105,8 +106,9 @@ pub struct TrainArgs {
     /// Only show what the run would need.
     #[arg(long)]
     pub plan: bool,
-    /// Go on with the run in this folder as its own recipe says; options that say what to train are refused.
-    #[arg(long, value_name = "RUN", conflicts_with_all = RECIPE_OPTIONS)]
+    /// Go on with this run (its folder, the folder's name, or its name where only one has it) as its own recipe says;
+    /// options that say what to train are refused.
+    #[arg(long, value_name = "NAME|FOLDER", conflicts_with_all = RECIPE_OPTIONS)]
     pub resume: Option<PathBuf>,
     /// Common options.
     #[command(flatten)]
@@ -121,8 +123,11 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
     if args.plan {
         return plan(args);
     }
-    let make: Box<dyn FnOnce(JobId) -> Command> = match args.resume.clone() {
-        Some(folder) => Box::new(move |job| Command::ResumeRun(job, folder)),
+    let make: Box<dyn FnOnce(JobId) -> Command> = match &args.resume {
+        Some(asked) => {
+            let folder = run_arg::find("--resume", asked, args.common.runs_folder()?)?;
+            Box::new(move |job| Command::ResumeRun(job, folder))
+        }
         None => {
             let config = Box::new(config(args)?);
             Box::new(move |job| Command::Start(job, config))
@@ -140,11 +145,12 @@ pub(super) fn train(
     make: impl FnOnce(JobId) -> Command,
 ) -> Result<std::sync::Arc<RunSnapshot>, CliError> {
     let bar = driver::spinner();
-    let mut num_logged = 0;
-    let on_tick = |engine: &Engine, kind: Option<&EventKind>| {
+    let mut printed = LogPrinter::default();
+    let on_tick = |engine: &Engine, job: JobId, kind: Option<&EventKind>| {
         driver::show_progress(&bar, kind);
-        if let Some(run) = engine.snapshot() {
-            show_run(&bar, &run, &mut num_logged);
+        // Until this run is published, the snapshot is an earlier one's.
+        if let Some(run) = engine.snapshot().filter(|run| run.job == job) {
+            show_run(&bar, &run, &mut printed);
             if matches!(run.status, RunStatus::Unsaved { .. }) {
                 // A script has nobody who makes room: end with the error. A full queue is tried again at the next tick.
                 let _ = engine.try_send(Command::Stop);
@@ -179,13 +185,14 @@ fn config(args: &TrainArgs) -> Result<RunConfig, CliError> {
         Some(data) => data,
         None => own_data(&recipe)?,
     };
-    let mut config = recipe.run_config(&tier, data).map_err(CliError::from_display)?;
+    let mut config = recipe.run_config(&tier, data).map_err(|error| CliError::from_session(&error.into()))?;
     if let Some(label) = &args.model {
         let preset = ModelPreset::from_label(label).ok_or_else(|| {
             let known: Vec<&str> = ModelPreset::ALL.into_iter().map(ModelPreset::label).collect();
             CliError::Usage(format!("--model: expected one of {}, found {label:?}", known.join(", ")))
         })?;
-        config.model = preset.config(config.model.data_shape()).map_err(CliError::from_display)?;
+        let fitted = preset.config(config.model.data_shape());
+        config.model = fitted.map_err(|error| CliError::from_session(&error.into()))?;
     }
     config.optimizer.kind = args.optimizer.unwrap_or(config.optimizer.kind);
     config.num_steps = args.steps.unwrap_or(config.num_steps);
@@ -200,7 +207,7 @@ fn config(args: &TrainArgs) -> Result<RunConfig, CliError> {
     // 0 stands for the default.
     config.memory_budget_bytes = args.memory_budget_bytes.unwrap_or(0);
     config.name = args.name.clone().unwrap_or(config.name);
-    config.runs_folder.clone_from(&args.common.runs);
+    args.common.runs_folder()?.clone_into(&mut config.runs_folder);
     Ok(config)
 }
 
@@ -226,14 +233,6 @@ fn parse_optimizer(name: &str) -> Result<OptimizerKind, String> {
         "adamw" => Ok(OptimizerKind::AdamW),
         "muon" => Ok(OptimizerKind::Muon),
         _ => Err("expected adamw or muon".to_owned()),
-    }
-}
-
-/// Bytes from GiB; at least one, since none means the default.
-fn parse_gib(text: &str) -> Result<u64, String> {
-    match text.parse::<f64>() {
-        Ok(gib) if gib.is_finite() && gib > 0.0 => Ok(((gib * f64::from(1 << 30)) as u64).max(1)),
-        _ => Err("expected a number of GiB above 0, such as 2.5".to_owned()),
     }
 }
 
@@ -284,13 +283,10 @@ fn list_presets(is_json: bool) -> Result<(), CliError> {
 }
 
 /// Keeps the bar at the run's step and prints new log entries above it.
-fn show_run(bar: &ProgressBar, run: &RunSnapshot, num_logged: &mut usize) {
-    for entry in run.log.iter().skip(*num_logged) {
-        if let Some(line) = log_line(&entry.kind) {
-            bar.suspend(|| output::note(format_args!("step {:>6}  {line}", entry.step)));
-        }
+fn show_run(bar: &ProgressBar, run: &RunSnapshot, printed: &mut LogPrinter) {
+    for line in printed.new_lines(&run.log) {
+        bar.suspend(|| output::note(line));
     }
-    *num_logged = run.log.len();
     match &run.status {
         RunStatus::Preparing { what } => bar.set_message(what.clone()),
         RunStatus::Unsaved { why } => bar.set_message(why.clone()),
@@ -305,31 +301,6 @@ fn show_run(bar: &ProgressBar, run: &RunSnapshot, num_logged: &mut usize) {
             bar.set_message(format!("{:?} {loss}{left}", run.phase));
         }
         RunStatus::Ended(_) => {}
-    }
-}
-
-/// A log entry for a terminal; `None` for those that the bar shows already.
-fn log_line(kind: &LogKind) -> Option<String> {
-    use foretrain_engine::hybrid::{Divergence, DivergenceKind, HybridEvent};
-    match kind {
-        LogKind::Hybrid(HybridEvent::Phase { from, to, why }) => Some(format!("{from:?} -> {to:?}: {why}")),
-        LogKind::Hybrid(HybridEvent::Note(what)) => Some(what.clone()),
-        LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery, restored_step }) => {
-            let Divergence { kind, value, limit } = divergence;
-            let back = restored_step.map_or_else(String::new, |step| format!(", back to the weights of step {step}"));
-            let what = match kind {
-                DivergenceKind::NotFinite => "NaN or infinity".to_owned(),
-                DivergenceKind::LossSpike
-                | DivergenceKind::GradientExplosion
-                | DivergenceKind::GradientVanishing
-                | DivergenceKind::Oscillation
-                | DivergenceKind::Regression => format!("{kind:?} at {value:.3} (limit {limit:.3})"),
-            };
-            Some(format!("divergence: {what}, answered with {recovery:?}{back}"))
-        }
-        LogKind::Warning(text) => Some(format!("warning: {text}")),
-        LogKind::Started { step } if *step > 0 => Some(format!("going on after step {step}")),
-        LogKind::Started { .. } | LogKind::Saved(_) | LogKind::Paused | LogKind::Resumed | LogKind::Ended(_) => None,
     }
 }
 
@@ -353,17 +324,15 @@ pub(super) struct Figures {
 /// Everything measured in `run`; what was not measured is absent.
 pub(super) fn figures(run: &RunSnapshot) -> Figures {
     let savings = &run.savings;
-    let validation = run.validations.last();
+    let last = run.validations.last();
+    let validation = last.map(ValidationPoint::figures);
     let mut rows = vec![
         ("model", format!("{} parameters", run.num_params)),
         ("steps", run.step.to_string()),
         ("training time", output::duration(savings.measured_ms / 1e3)),
     ];
-    if let Some(point) = validation {
-        rows.push(("validation loss", format!("{:.4} nats", point.loss)));
-        if let Some(accuracy) = point.accuracy {
-            rows.push(("validation accuracy", format!("{:.2} %", accuracy * 100.0)));
-        }
+    if let Some(point) = last {
+        rows.extend(output::validation_rows(point));
     }
     if let Some(share) = savings.backward_share_saved() {
         rows.push(("example-backwards saved", format!("{:.1} %", share * 100.0)));
@@ -380,8 +349,10 @@ pub(super) fn figures(run: &RunSnapshot) -> Figures {
         "num_params": run.num_params,
         "steps": run.step,
         "seconds": savings.measured_ms / 1e3,
-        "validation_loss": validation.map(|point| point.loss),
-        "validation_accuracy": validation.and_then(|point| point.accuracy),
+        "validation_loss": validation.map(|figures| figures.loss),
+        "validation_accuracy": validation.and_then(|figures| figures.accuracy),
+        "validation_examples": validation.map(|figures| figures.num_examples),
+        "last_validation": last,
         "example_backwards_saved": savings.backward_share_saved(),
         "time_saved_against_vanilla_steps": savings.time_share_saved(),
         "vanilla_step_ms": savings.vanilla_step_ms,

@@ -59,8 +59,7 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
     let measured =
         session::validate(&args.checkpoint, data.as_ref(), part, &folders::cache(), Watch::new(&cancel, &tell));
     bar.finish_and_clear();
-    let (card, measured) = measured
-        .map_err(|error| if error.is_cancelled() { CliError::Interrupted } else { CliError::from_display(error) })?;
+    let (card, measured) = measured.map_err(|error| CliError::from_session(&error))?;
     if !measured.loss.is_finite() {
         return Err(CliError::Failed(format!(
             "measuring a checkpoint: expected a finite loss, found {} after step {}. Did its run diverge? \

@@ -1,7 +1,7 @@
 //! A question to the engine and the last answer to it.
 
 use foretrain_engine::device::Progress;
-use foretrain_engine::session::{Command, Event, EventKind, Failure, JobId};
+use foretrain_engine::session::{Blame, Command, Event, EventKind, Failure, JobId};
 
 use crate::views::ViewCtx;
 
@@ -123,7 +123,7 @@ impl<T> Query<T> {
     /// Notes a failure that needs no engine: an incomplete form.
     pub fn fail(&mut self, message: String) {
         self.waiting = None;
-        self.failure = Some(Failure { message, plan: None });
+        self.failure = Some(Failure { message, plan: None, blame: Blame::Request });
     }
 
     fn finish(&mut self) {
@@ -174,7 +174,7 @@ mod tests {
         let ctx = ViewCtx::new(&catalog, &settings, &dialogs, &jobs);
         let mut query: Query<usize> = Query { answer: Some(3), ..Query::default() };
         let job = query.ask(&ctx, |job| Command::ListRuns(job, "a".into()));
-        let failure = Failure { message: "no".to_owned(), plan: None };
+        let failure = Failure { message: "no".to_owned(), plan: None, blame: Blame::Work };
         assert!(query.take(&answer(job.0, EventKind::Rejected(failure.clone())), pick));
         assert_eq!((query.answer(), query.failure()), (Some(&3), Some(&failure)));
     }

@@ -24,3 +24,4 @@ mod weights;
 pub use error::EdgeError;
 pub use package::{FORMAT_VERSION, Manifest, Package, PackageKind, PackagedFile, read_pixels};
 pub use text::{GenerateOptions, Generated};
+pub use weights::Activations;

@@ -38,7 +38,7 @@ pub use checkpoint::{
 pub use error::ExportError;
 pub use package::{ExportTarget, Quality, Written, blockers, export_package, predicted_bytes, quantize_for_target};
 pub use partial_file::check_new_file;
-pub use read_back::ReadBack;
+pub use read_back::{IntegerReadBack, ReadBack};
 pub use safetensors_format::write_quantized;
 pub use target::{PackageFormat, TargetPreset};
 pub use weights_file::{WeightsReader, read_params, write_params};

@@ -10,7 +10,7 @@ use super::config_json::{config_json, generation_config_json, tokenizer_config_j
 use super::format::{FormatInput, WeightsFormat, weights_format};
 use super::partial_folder::PartialFolder;
 use super::read_back::{ReadBack, read_back};
-use super::readme::{Readme, run_command};
+use super::readme::{Readme, run_command, runtime_note};
 use super::{Blocker, Checkpoint, ExportError, ModelCard, TOKENIZER_FILE, TargetPreset};
 use crate::device::{Watch, atomic_file};
 use crate::models::Network;
@@ -165,7 +165,7 @@ impl ExportTarget for TargetPreset {
             weight_bytes: weights.bytes(),
             bits_per_weight: weights.bits_per_weight(),
             tensor_errors: weights.tensor_errors(),
-            notes: notes.into_iter().chain([read_back.note()]).collect(),
+            notes: notes.into_iter().chain([read_back.note(), runtime_note()]).collect(),
             read_back,
         })
     }

@@ -6,6 +6,17 @@ use std::path::Path;
 use super::{ModelCard, Preprocessing, Quality, TargetPreset};
 use crate::quant::{QuantScheme, QuantizedWeights};
 
+/// Builds the runtime alone, which building the studio does not.
+const EDGE_BUILD: &str = "cargo build --release -p foretrain-edge";
+
+/// How to run a package without the studio, in a sentence.
+pub(super) fn runtime_note() -> String {
+    format!(
+        "`foretrain infer` has foretrain-edge built in; alone, for a device that only runs packages, it is built with \
+         `{EDGE_BUILD}`"
+    )
+}
+
 /// The command that tries a package in `folder`.
 pub(super) fn run_command(card: &ModelCard, folder: &Path) -> String {
     format!("foretrain infer --package {} {}", quoted(&folder.to_string_lossy()), example_input(card))
@@ -48,8 +59,11 @@ impl Readme<'_> {
         )?;
         writeln!(out, "## Run it\n\nIn this folder:\n\n```sh")?;
         let verb = if card.is_language_model() { "run" } else { "classify" };
-        writeln!(out, "foretrain-edge {verb} --package . {}", example_input(card))?;
         writeln!(out, "foretrain infer --package . {}", example_input(card))?;
+        writeln!(out, "```\n")?;
+        writeln!(out, "Or, on a device that only runs packages, with the runtime alone:\n\n```sh")?;
+        writeln!(out, "{EDGE_BUILD}  # in Foretrain's source folder; gives target/release/foretrain-edge")?;
+        writeln!(out, "foretrain-edge {verb} --package . {}", example_input(card))?;
         writeln!(out, "```\n")?;
         write_other_runtimes(out, card, weights.scheme(), self.weights_file, notes)?;
         write_quality(out, card, weights, self.quality)?;

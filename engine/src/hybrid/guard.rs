@@ -42,8 +42,10 @@ const SWING_RATIO: f64 = 4.0;
 /// Noise alone stays below a quarter of this, swings of any size below 1.
 const OSCILLATION_LIMIT: f64 = 0.6;
 
-/// Losses whose median is a level, and progress (in ln) from which it makes sense to ask how much was lost again.
-const LEVEL_STEPS: usize = 16;
+/// Losses whose median is a level, those whose median is the present one, and progress (in ln) from which it makes sense
+/// to ask how much was lost again.
+const LEVEL_STEPS: usize = 32;
+const PRESENT_STEPS: usize = 15;
 const MIN_PROGRESS: f64 = 0.4;
 
 /// Share of its progress that a run may give back: beyond it, what was learned is being lost, however slowly.
@@ -122,7 +124,7 @@ impl Progress {
     /// was usual; `None` while there is little progress.
     fn given_back(&self, recent: &[f64], sigma: f64) -> Option<(f64, f64)> {
         let progress = self.first - self.lowest;
-        let now = median(recent.iter().copied()).filter(|_| recent.len() >= LOSS_STEPS && progress >= MIN_PROGRESS)?;
+        let now = median(recent.iter().copied()).filter(|_| recent.len() >= PRESENT_STEPS && progress >= MIN_PROGRESS)?;
         Some(((now - self.lowest) / progress, GIVEN_BACK_LIMIT.max(1.5 * sigma * self.scatter / progress)))
     }
 }
@@ -187,7 +189,7 @@ impl Guard {
         // way round. Only what swings wider than usual in both is out of control.
         let ln_losses: VecDeque<f64> = self.losses.iter().map(|loss| loss.max(1e-8).ln()).collect();
         let last = |count: usize| -> Vec<f64> { ln_losses.iter().rev().take(count).copied().collect() };
-        let given_back = self.progress.and_then(|progress| progress.given_back(&last(LOSS_STEPS), divergence_sigma));
+        let given_back = self.progress.and_then(|progress| progress.given_back(&last(PRESENT_STEPS), divergence_sigma));
         self.progress = Progress::after(self.progress, &last(LEVEL_STEPS));
         let oscillation = oscillation(&self.losses).zip(oscillation(&ln_losses)).map(|(a, b)| a.min(b));
         self.signals = GuardSignals {

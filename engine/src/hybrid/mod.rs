@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod error;
 mod exact;
+mod extra_work;
 mod forecaster;
 mod gate;
 mod guard;
@@ -29,6 +30,7 @@ mod trend;
 
 pub use config::{Explained, GateRule, HybridConfig, TierPreset};
 pub use error::HybridError;
+pub use extra_work::ExtraWork;
 pub use gate::StepCosts;
 pub use report::{
     Correction, Divergence, DivergenceKind, Forecast, GuardSignals, HybridEvent, Phase, Recovery, StepReport,

@@ -5,18 +5,20 @@
 
 use candle_core::Tensor;
 
-use super::HybridError;
 use super::gate::rho_of;
 use super::sampler::Sample;
+use super::{ExtraWork, HybridError};
 use crate::data::Batch;
 use crate::models::ops::{cross_entropy, error_norms};
 use crate::models::{BatchStats, Forward, Mode, Network, ParamStore, Params};
 use crate::optim::Gradients;
 
 /// Are predicted gradient norms wanted of a pass?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Errors {
+#[derive(Clone, Copy)]
+pub(super) enum Errors<'a> {
     Measure,
+    /// As `Measure`, which is the one thing here that vanilla would not do: it is told when that begins and ends.
+    MeasureMarked(&'a dyn Fn(ExtraWork)),
     Skip,
 }
 
@@ -53,7 +55,7 @@ pub(super) struct Passes<'a> {
 
 impl Passes<'_> {
     /// Forward and backward of everything: the gradient of the batch's mean loss.
-    pub(super) fn full(&self, batch: &Batch, errors: Errors) -> Result<(Seen, Gradients), HybridError> {
+    pub(super) fn full(&self, batch: &Batch, errors: Errors<'_>) -> Result<(Seen, Gradients), HybridError> {
         let params = self.store.tracked();
         let num_units = num_units(batch)?;
         let mut seen = Seen::default();
@@ -118,13 +120,26 @@ impl Passes<'_> {
     }
 
     /// Forward of one part in training mode; adds what it measured to `seen`, returns the losses of its units.
-    fn forward(&self, params: &Params, part: &Batch, errors: Errors, seen: &mut Seen) -> Result<Tensor, HybridError> {
+    fn forward(
+        &self,
+        params: &Params,
+        part: &Batch,
+        errors: Errors<'_>,
+        seen: &mut Seen,
+    ) -> Result<Tensor, HybridError> {
         let pass = Forward::new(params, Mode::Train);
         let logits = self.network.forward(&pass, &part.inputs)?;
         let losses = unit_losses(&logits, part)?;
         seen.losses.extend(losses.to_vec1::<f32>()?);
-        if errors == Errors::Measure {
-            seen.errors.extend(unit_errors(&logits, part)?);
+        match errors {
+            Errors::Measure => seen.errors.extend(unit_errors(&logits, part)?),
+            Errors::MeasureMarked(mark) => {
+                // The losses were read above, so no device still owes a part of the forward pass to this time.
+                mark(ExtraWork::Begins);
+                seen.errors.extend(unit_errors(&logits, part)?);
+                mark(ExtraWork::Ends);
+            }
+            Errors::Skip => {}
         }
         seen.stats.push(pass.into_stats());
         Ok(losses)

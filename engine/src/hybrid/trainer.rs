@@ -7,7 +7,7 @@ use super::gate::StepCosts;
 use super::passes::{Errors, Passes, Seen, examples_per_unit};
 use super::state::{self, Parts, TrainerState};
 use super::strategy::{PredictStep, Scene, Update, Work};
-use super::{HybridConfig, HybridError, HybridEvent, Phase, Recovery, StepReport};
+use super::{ExtraWork, HybridConfig, HybridError, HybridEvent, Phase, Recovery, StepReport};
 use crate::data::Batch;
 use crate::models::{BATCH_NORM_MOMENTUM, Network, ParamStore, Params, updated_running_stats};
 use crate::optim::{Gradients, Optimizer, OptimizerConfig, Schedule, WeightAverage};
@@ -96,6 +96,12 @@ impl HybridTrainer {
     /// Errors: [`HybridError::Batch`]; [`HybridError::Stopped`] after the guard ended the run;
     /// what the network or the optimizer fails with.
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, HybridError> {
+        self.step_marked(batch, &|_| {})
+    }
+
+    /// [`Self::step`], telling `mark` when it does what vanilla training would not: for a clock, which this room does not
+    /// read. What is left of a Warmup or Full step's time is what a step of the vanilla tier costs.
+    pub fn step_marked(&mut self, batch: &Batch, mark: &dyn Fn(ExtraWork)) -> Result<StepReport, HybridError> {
         if self.control.must_stop() {
             return Err(HybridError::Stopped { step: self.control.step() + 1 });
         }
@@ -103,7 +109,7 @@ impl HybridTrainer {
         let phase_event = self.control.begin_step(&self.rules);
         let phase = self.control.phase();
         let (mut work, rolled_back) = match phase {
-            Phase::Warmup | Phase::Full => (self.full_passes(batch)?, None),
+            Phase::Warmup | Phase::Full => (self.full_passes(batch, mark)?, None),
             Phase::Predict => (self.in_scene(|strategy, scene| strategy.predict(scene, batch))?, None),
             Phase::Correct => {
                 let rolled_back = self.roll_back_prediction(batch)?;
@@ -245,8 +251,9 @@ impl HybridTrainer {
     }
 
     /// Everything forward and backward; errors only where the gate needs them.
-    fn full_passes(&mut self, batch: &Batch) -> Result<Work, HybridError> {
-        let errors = if self.rules.config.strategy.predicts() { Errors::Measure } else { Errors::Skip };
+    fn full_passes(&mut self, batch: &Batch, mark: &dyn Fn(ExtraWork)) -> Result<Work, HybridError> {
+        let is_watched = self.rules.config.strategy.predicts();
+        let errors = if is_watched { Errors::MeasureMarked(mark) } else { Errors::Skip };
         self.in_scene(|_, scene| Work::full(scene, batch, errors))
     }
 

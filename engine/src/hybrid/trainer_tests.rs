@@ -621,3 +621,25 @@ fn a_batch_that_does_not_fit_together_is_refused() {
         Batch { inputs: batch.inputs.narrow(0, 0, 0).unwrap(), targets: batch.targets.narrow(0, 0, 0).unwrap() };
     assert!(matches!(hybrid.step(&empty), Err(HybridError::Batch { .. })));
 }
+
+/// What the marks said of each of 60 steps, by phase: 1 for a pair, 0 for none.
+fn marked_pairs(hybrid: HybridConfig) -> BTreeSet<(String, usize)> {
+    let mut trainer = trainer(hybrid, OptimizerKind::AdamW, 1);
+    let marked_step = |step| {
+        let marks = std::cell::RefCell::new(Vec::new());
+        let report = trainer.step_marked(&blobs(1, step), &|mark| marks.borrow_mut().push(mark)).unwrap();
+        let marks = marks.into_inner();
+        assert!(marks.chunks(2).all(|pair| pair == [ExtraWork::Begins, ExtraWork::Ends]), "{marks:?}");
+        (format!("{:?}", report.phase), marks.len() / 2)
+    };
+    (1..=60).map(marked_step).collect()
+}
+
+#[test]
+fn what_vanilla_would_not_do_is_marked_where_the_rest_is_vanilla() {
+    let pairs = marked_pairs(eager());
+    let expected = [("Warmup", 1), ("Full", 1), ("Predict", 0), ("Correct", 0)];
+    assert_eq!(pairs, expected.map(|(phase, count)| (phase.to_owned(), count)).into());
+    let vanilla = marked_pairs(HybridConfig { strategy: Strategy::None, ..eager() });
+    assert!(vanilla.iter().all(|(_, count)| *count == 0), "{vanilla:?}");
+}

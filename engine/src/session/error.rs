@@ -9,8 +9,10 @@ use crate::export::ExportError;
 use crate::hybrid::HybridError;
 use crate::memory::{MemoryPlan, format_bytes};
 use crate::models::ModelError;
+use crate::optim::OptimError;
 use crate::quant::QuantError;
 
+use super::Blame;
 use super::checkpoint::CheckpointError;
 use super::presets::PresetError;
 use super::run_folder::RunFolderError;
@@ -54,8 +56,9 @@ pub enum SessionError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Hybrid(#[from] HybridError),
+    /// A plan that cannot be, or that came to nothing; its other errors are those of their own rooms here.
     #[error(transparent)]
-    Experiment(#[from] ExperimentError),
+    Experiment(ExperimentError),
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
     #[error(transparent)]
@@ -80,7 +83,53 @@ impl From<candle_core::Error> for SessionError {
     }
 }
 
+impl From<ExperimentError> for SessionError {
+    fn from(error: ExperimentError) -> Self {
+        match error {
+            ExperimentError::Cancelled(error) => Self::Cancelled(error),
+            ExperimentError::Data(error) => Self::Data(error),
+            ExperimentError::Compute(error) => Self::Compute(error),
+            ExperimentError::Model(error) => Self::Model(error),
+            ExperimentError::Hybrid(error) => Self::Hybrid(error),
+            ExperimentError::Evaluation(error) => Self::Evaluation(error),
+            ExperimentError::AllDiverged { .. } | ExperimentError::Plan { .. } => Self::Experiment(error),
+        }
+    }
+}
+
 impl SessionError {
+    /// Whether another request would help.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        let is_wrong_request = match self {
+            Self::Recipe { .. } | Self::Memory { .. } => true,
+            Self::Data(error) | Self::Evaluation(EvaluationError::Data(error)) => {
+                matches!(error, DataError::Batch { .. })
+            }
+            Self::Compute(error) => matches!(error, ComputeError::TooManyThreads { .. }),
+            Self::Model(error) | Self::Evaluation(EvaluationError::Model(error)) => {
+                matches!(error, ModelError::Config { .. })
+            }
+            Self::Hybrid(error) => {
+                matches!(error, HybridError::Config { .. } | HybridError::Optim(OptimError::Setting { .. }))
+            }
+            Self::Evaluation(EvaluationError::Empty) => true,
+            Self::Experiment(error) => matches!(error, ExperimentError::Plan { .. }),
+            Self::Export(error) => is_wrong_export(error),
+            Self::Preset(error) => is_wrong_preset(error),
+            Self::Busy
+            | Self::DataChanged { .. }
+            | Self::Cancelled(_)
+            | Self::Evaluation(EvaluationError::Cancelled(_))
+            | Self::Checkpoint(_)
+            | Self::RunFolder(_)
+            | Self::Quant(_)
+            | Self::Edge(_)
+            | Self::Write(_) => false,
+        };
+        if is_wrong_request { Blame::Request } else { Blame::Work }
+    }
+
     /// True when the user asked for the end.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
@@ -89,10 +138,28 @@ impl SessionError {
             Self::Cancelled(_)
                 | Self::Data(DataError::Cancelled(_))
                 | Self::Evaluation(EvaluationError::Cancelled(_))
-                | Self::Experiment(ExperimentError::Cancelled(_))
                 | Self::Export(ExportError::Cancelled(_) | ExportError::Quant(QuantError::Cancelled(_)))
                 | Self::Quant(QuantError::Cancelled(_))
         )
+    }
+}
+
+fn is_wrong_export(error: &ExportError) -> bool {
+    matches!(
+        error,
+        ExportError::NotACheckpoint { .. }
+            | ExportError::UnknownTarget { .. }
+            | ExportError::Blocked(_)
+            | ExportError::Exists { .. }
+            | ExportError::NewFile { .. }
+    )
+}
+
+fn is_wrong_preset(error: &PresetError) -> bool {
+    match error {
+        PresetError::Unknown { .. } | PresetError::Model(_) => true,
+        PresetError::Target(error) => is_wrong_export(error),
+        PresetError::Recipe { .. } | PresetError::Tier(_) => false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataPreview, LoadedRun, SessionError};
+use super::{DataPreview, LoadedRun, SessionError, ValidationPoint};
 use crate::device::Progress;
 use crate::export::{Blocker, ModelCard, TargetPreset};
 use crate::memory::MemoryPlan;
@@ -26,6 +26,17 @@ pub enum StopReason {
     Crashed(String),
 }
 
+/// What a failure lies in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Blame {
+    /// In what was asked for: numbers that do not go together, a place that is taken, a folder that holds no model.
+    /// The same request cannot succeed; another one can.
+    Request,
+    /// In doing it: a damaged file, a full disk, an engine that is busy.
+    #[default]
+    Work,
+}
+
 /// Why a job could not be done: what was tried, expected and found, then what to do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
@@ -33,6 +44,8 @@ pub struct Failure {
     pub message: String,
     /// The plan, when memory was the reason.
     pub plan: Option<MemoryPlan>,
+    /// Whether another request would help.
+    pub blame: Blame,
 }
 
 /// What a recipe would need.
@@ -130,7 +143,7 @@ impl Failure {
     /// What a job's error says, with the memory plan of a refusal.
     pub(super) fn of(error: &SessionError) -> Self {
         let plan = if let SessionError::Memory { plan } = error { Some((**plan).clone()) } else { None };
-        Self { message: error.to_string(), plan }
+        Self { message: error.to_string(), plan, blame: error.blame() }
     }
 }
 
@@ -151,10 +164,13 @@ pub struct RunSummary {
     pub step: u64,
     /// Steps wanted.
     pub num_steps: u64,
-    /// Last validation loss, nats.
+    /// Last validation loss, nats, on as many examples as were measured.
     pub validation_loss: Option<f64>,
-    /// Last validation accuracy.
+    /// Last validation accuracy, on the same.
     pub validation_accuracy: Option<f64>,
+    /// The last validation: the curve's last point and, at a run's end, the whole part.
+    #[serde(default)]
+    pub last_validation: Option<ValidationPoint>,
     /// How it ended; `None` when it never did (killed).
     pub ended: Option<StopReason>,
     /// A process is training it now.

@@ -39,9 +39,38 @@ pub struct StepMetrics {
     pub signals: GuardSignals,
     /// Wall time of the step, batch preparation included.
     pub step_ms: f32,
+    /// Of it, the time of measuring error norms for the gate, which vanilla training would not do; `None` in Predict and
+    /// Correct, in runs that do not predict, and in old runs.
+    #[serde(default)]
+    pub gate_ms: Option<f32>,
 }
 
-/// A measurement on the validation part.
+impl StepMetrics {
+    /// What this step would have cost in vanilla training: its wall time without the gate's part. `None` where the step
+    /// was not a vanilla one but for that, or the gate's part was not measured.
+    #[must_use]
+    pub fn vanilla_ms(&self) -> Option<f64> {
+        match self.phase {
+            Phase::Warmup | Phase::Full => Some(f64::from(self.step_ms) - f64::from(self.gate_ms?)),
+            Phase::Predict | Phase::Correct => None,
+        }
+    }
+}
+
+/// Loss and accuracy, with how many examples they stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ValidationFigures {
+    /// Mean loss, nats per example or token.
+    #[serde(with = "nullable")]
+    pub loss: f64,
+    /// Share of right answers, for images.
+    pub accuracy: Option<f64>,
+    /// Examples or tokens measured.
+    pub num_examples: u64,
+}
+
+/// A measurement on the validation part: a point of the validation curve, all of whose points are measured on the same
+/// examples. (The last point of runs from before `whole` was kept was measured on all examples.)
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ValidationPoint {
     /// After this step.
@@ -53,8 +82,20 @@ pub struct ValidationPoint {
     pub accuracy: Option<f64>,
     /// Examples or tokens measured.
     pub num_examples: u64,
-    /// Wall time of the measurement.
+    /// Wall time of the measurement, that of `whole` included.
     pub seconds: f64,
+    /// The same weights on the whole validation part: at the end of a run whose curve uses less of it, else `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<ValidationFigures>,
+}
+
+impl ValidationPoint {
+    /// What these weights are worth, as measured on the most examples: those of `whole`, else the curve's.
+    #[must_use]
+    pub fn figures(&self) -> ValidationFigures {
+        let Self { loss, accuracy, num_examples, .. } = *self;
+        self.whole.unwrap_or(ValidationFigures { loss, accuracy, num_examples })
+    }
 }
 
 /// What the event log says.
@@ -162,5 +203,26 @@ impl FromIterator<StepMetrics> for HistoryView {
         let mut history = History::default();
         iter.into_iter().for_each(|row| history.push(row));
         history.view()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gates_time_is_taken_out_of_full_steps_where_it_was_measured() {
+        // A line of a run from before that was measured.
+        let old = r#"{"step":1,"phase":"Full","loss":1.0,"forecast":null,"grad_norm":1.0,"learning_rate":0.1,"rho":0.5,
+            "confidence":null,"num_examples":8,"num_backward":8,"correction":null,"signals":{"loss_z":null,
+            "loss_z_limit":2.0,"grad_ratio":null,"grad_ratio_limit":10.0,"oscillation":null,"oscillation_limit":0.6},
+            "step_ms":10.0}"#;
+        let old: StepMetrics = serde_json::from_str(old).unwrap();
+        assert_eq!((old.gate_ms, old.vanilla_ms()), (None, None));
+        let full = StepMetrics { gate_ms: Some(1.5), ..old };
+        assert_eq!(full.vanilla_ms(), Some(8.5));
+        assert_eq!(StepMetrics { phase: Phase::Warmup, ..full }.vanilla_ms(), Some(8.5));
+        assert_eq!(StepMetrics { phase: Phase::Predict, ..full }.vanilla_ms(), None);
     }
 }

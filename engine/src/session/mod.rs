@@ -34,10 +34,10 @@ pub use command::{Command, ExportJob, InferInput, InferJob, JobId, Naming, Quant
 pub use engine::{Engine, Wake};
 pub use error::SessionError;
 pub use event::{
-    Answer, AnswerOutput, Event, EventKind, ExportReport, Failure, ModelReport, ModelSource, PlanReport,
+    Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, ModelReport, ModelSource, PlanReport,
     QuantizeReport, RunSummary, StopReason, TargetFit,
 };
-pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationPoint};
+pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationFigures, ValidationPoint};
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
 pub use run_config::RunConfig;
 pub use run_folder::{DataRecord, RunFolderError};

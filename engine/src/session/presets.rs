@@ -70,7 +70,7 @@ pub struct Recipe {
     pub augmentation: Augmentation,
     /// Steps between two validations.
     pub validation_interval: u64,
-    /// Most images or sequences per validation.
+    /// Most images or sequences per validation; the last one also measures all.
     pub max_validation_examples: usize,
     /// Steps between two checkpoints.
     pub checkpoint_interval: u64,

@@ -40,7 +40,7 @@ pub struct RunConfig {
     pub seed: u64,
     /// Steps between two validations.
     pub validation_interval: u64,
-    /// Most validation images, or sequences, per validation; the last one uses all.
+    /// Most validation images, or sequences, per validation, the same each time; the last one also measures all.
     pub max_validation_examples: usize,
     /// Steps between two checkpoints.
     pub checkpoint_interval: u64,

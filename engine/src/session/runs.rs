@@ -35,6 +35,7 @@ fn unreadable(folder: &Path, error: &SessionError) -> RunSummary {
         num_steps: 0,
         validation_loss: None,
         validation_accuracy: None,
+        last_validation: None,
         ended: None,
         is_running: false,
         is_resumable: false,
@@ -54,6 +55,7 @@ pub fn summarize(folder: &Path) -> Result<RunSummary, SessionError> {
     };
     let step = last_step(folder)?;
     let is_running = run_folder::is_locked(folder);
+    let figures = validations.last().map(ValidationPoint::figures);
     let is_complete = validations.iter().any(|point| point.step >= config.num_steps);
     Ok(RunSummary {
         folder: folder.to_owned(),
@@ -62,8 +64,9 @@ pub fn summarize(folder: &Path) -> Result<RunSummary, SessionError> {
         tier: config.tier.clone(),
         step,
         num_steps: config.num_steps,
-        validation_loss: validations.last().map(|point| point.loss),
-        validation_accuracy: validations.last().and_then(|point| point.accuracy),
+        validation_loss: figures.map(|figures| figures.loss),
+        validation_accuracy: figures.and_then(|figures| figures.accuracy),
+        last_validation: validations.last().copied(),
         ended,
         is_running,
         is_resumable: !is_running && !is_complete && !checkpoint::list(&folder.join("checkpoints")).is_empty(),

@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::outlet::Outlet;
 use super::trainer_thread::panic_message;
 use super::{
-    Command, EventKind, Failure, JobId, ReadImageJob, RunSnapshot, RunStatus, SessionError, describe, planning, runs,
-    shipping, trial,
+    Blame, Command, EventKind, Failure, JobId, ReadImageJob, RunSnapshot, RunStatus, SessionError, describe, planning,
+    runs, shipping, trial,
 };
 use crate::data::{self, Dataset, DatasetSpec};
 use crate::device::{CancelFlag, Progress, Watch};
@@ -71,6 +71,7 @@ pub(super) fn run(
             Err(panic) => EventKind::Rejected(Failure {
                 message: format!("the engine failed on this: {}. Please report it", panic_message(panic.as_ref())),
                 plan: None,
+                blame: Blame::Work,
             }),
         };
         send(job, kind);

@@ -172,6 +172,9 @@ fn notes_tell_fallbacks_and_missing_vocabularies() {
     assert!(notes.contains("are Q8_0, not ternary") && notes.contains("holds no vocabulary"), "{notes}");
     let readme = std::fs::read_to_string(output.join("README.md")).unwrap();
     assert!(readme.contains("foretrain-edge run --package . --prompt"), "{readme}");
+    // Building the studio does not build it.
+    let build = "cargo build --release -p foretrain-edge";
+    assert!(readme.contains(build) && notes.contains(build), "{readme} {notes}");
     assert!(readme.contains("trained on 12 tokens at a time"), "{readme}");
     assert!(readme.contains("Not measured for this package") && !readme.contains("llama-cli"), "{readme}");
     // What the caller measures is what the package stores.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use foretrain_engine::session::LoadedRun;
+use foretrain_engine::session::{LoadedRun, ValidationPoint};
 
 /// What a run came to; `None` where it was not measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,17 +23,17 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// The figures of `run`: those of its last validation.
+    /// The figures of `run`: those of its last validation, on the whole part where that was measured.
     pub(super) fn of(run: &LoadedRun) -> Self {
-        let last = run.validations.last();
+        let last = run.validations.last().map(ValidationPoint::figures);
         Self {
             name: run.config.name.clone(),
             tier: run.config.tier.clone(),
             num_params: run.num_params,
             num_steps: run.savings.num_steps,
             seconds: run.savings.measured_ms / 1e3,
-            validation_loss: last.map(|point| point.loss),
-            validation_accuracy: last.and_then(|point| point.accuracy),
+            validation_loss: last.map(|figures| figures.loss),
+            validation_accuracy: last.and_then(|figures| figures.accuracy),
             backward_saved: run.savings.backward_share_saved(),
             time_saved: run.savings.time_share_saved(),
         }

@@ -91,6 +91,12 @@ fn validation_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
         let below = format!("of {} images", number::count(last.num_examples));
         stat_ui(ui, "Accuracy", &format!("{:.2}%", accuracy * 100.0), p.text_strong, &below);
     }
+    if let Some(whole) = &last.whole {
+        ui.add_space(space::XS);
+        let accuracy = whole.accuracy.map_or_else(String::new, |share| format!(", {:.2}%", share * 100.0));
+        let name = format!("On all {}", number::count(whole.num_examples));
+        stat_ui(ui, &name, &format!("{}{accuracy}", number::value(whole.loss)), p.text_strong, "measured at the end");
+    }
 }
 
 fn gauges_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {

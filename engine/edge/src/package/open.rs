@@ -10,7 +10,7 @@ use super::manifest::Manifest;
 use crate::EdgeError;
 use crate::models::{Config, ImageModel, LanguageModel, TextConfig, softmax};
 use crate::text::{GenerateOptions, Generated, generate, guarded, token_losses};
-use crate::weights::Weights;
+use crate::weights::{Activations, Weights};
 
 /// Largest manifest or config, in bytes.
 const MAX_JSON_BYTES: u64 = 16 << 20;
@@ -58,6 +58,11 @@ impl Package {
     ///
     /// Errors: any [`EdgeError`] but [`EdgeError::Input`]; no file content can cause a panic.
     pub fn open(dir: &Path) -> Result<Self, EdgeError> {
+        Self::open_with(dir, Activations::default())
+    }
+
+    /// [`Package::open`] to check it: how integer weights are multiplied is chosen. Errors: as there.
+    pub fn open_with(dir: &Path, activations: Activations) -> Result<Self, EdgeError> {
         let manifest_path = dir.join("manifest.json");
         let manifest = Manifest::parse(&read_small(&manifest_path, MAX_JSON_BYTES)?, &manifest_path)?;
         for file in &manifest.files {
@@ -82,6 +87,7 @@ impl Package {
             (Some(_), Config::Text(TextConfig::Llama(_))) => Weights::open_gguf(&dir.join("model.gguf"), "llama")?,
             (Some(_), Config::Image(_)) | (None, _) => Weights::open_safetensors(&listed("model.safetensors")?)?,
         };
+        let weights = weights.with_activations(activations);
         let model = match config {
             Config::Image(config) => Model::Image(ImageModel::load(config, &weights)?),
             Config::Text(config) => {

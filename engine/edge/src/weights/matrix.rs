@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::activations::Activations;
 use super::float_rows::FloatRows;
 use super::integer_rows::IntegerRows;
 use super::tensor::{Format, Tensor};
@@ -19,6 +20,7 @@ pub(crate) struct Matrix {
     rows: usize,
     cols: usize,
     storage: Storage,
+    activations: Activations,
 }
 
 #[derive(Debug)]
@@ -30,7 +32,12 @@ enum Storage {
 
 impl Matrix {
     /// Errors: (expected, found) for bytes that do not hold `rows` × `cols` usable numbers.
-    pub(super) fn from_tensor(tensor: &Tensor, rows: usize, cols: usize) -> Result<Self, (String, String)> {
+    pub(super) fn from_tensor(
+        tensor: &Tensor,
+        rows: usize,
+        cols: usize,
+        activations: Activations,
+    ) -> Result<Self, (String, String)> {
         let Some(len) = rows.checked_mul(cols).filter(|&len| len > 0) else {
             return Err(("at least one weight".to_owned(), format!("shape [{rows}, {cols}]")));
         };
@@ -50,7 +57,7 @@ impl Matrix {
             Some(floats) => Storage::Floats(floats),
             None => Storage::Integers(IntegerRows::new(tensor, rows, cols)?),
         };
-        Ok(Self { rows, cols, storage })
+        Ok(Self { rows, cols, storage, activations })
     }
 
     /// Outputs.
@@ -96,11 +103,29 @@ impl Matrix {
                 let inputs: Vec<&[f32]> = inputs.collect();
                 self.products(&inputs, |row, x| floats.product(row, x))
             }
-            Storage::Integers(integers) => {
-                let inputs: Vec<Quantized> = inputs.map(quantize).collect();
-                self.products(&inputs, |row, x| integers.product(row, x))
-            }
+            Storage::Integers(integers) => match self.activations {
+                Activations::Bytes => {
+                    let inputs: Vec<Quantized> = inputs.map(quantize).collect();
+                    self.products(&inputs, |row, x| integers.product(row, x))
+                }
+                Activations::RoundedFloats | Activations::Floats => {
+                    let inputs: Vec<Vec<f32>> = inputs.map(|x| self.activations.floats(x)).collect();
+                    self.decoded_products(&inputs, integers)
+                }
+            },
         }
+    }
+
+    /// (rows, n) products of decoded rows, without the integer kernels.
+    fn decoded_products(&self, inputs: &[Vec<f32>], integers: &IntegerRows) -> Vec<f32> {
+        let mut outputs = vec![0.0; self.rows * inputs.len()];
+        outputs.par_chunks_mut(inputs.len().max(1)).enumerate().for_each(|(number, outputs)| {
+            let row = integers.row(number);
+            for (output, input) in outputs.iter_mut().zip(inputs) {
+                *output = dot(&row, input);
+            }
+        });
+        outputs
     }
 
     /// (rows, n) products; shared among threads when there is enough to do.
@@ -130,4 +155,18 @@ impl Matrix {
         }
         outputs
     }
+}
+
+/// Σ wᵢxᵢ.
+fn dot(w: &[f32], x: &[f32]) -> f32 {
+    /// Partial sums, so that the compiler may use vector registers.
+    const LANES: usize = 8;
+    let mut sums = [0.0_f32; LANES];
+    let (w, x) = (w.as_chunks::<LANES>(), x.as_chunks::<LANES>());
+    for (w, x) in w.0.iter().zip(x.0) {
+        for ((sum, w), x) in sums.iter_mut().zip(w).zip(x) {
+            *sum += w * x;
+        }
+    }
+    sums.iter().sum::<f32>() + w.1.iter().zip(x.1).map(|(w, x)| w * x).sum::<f32>()
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: whatever a file claims is checked here; a [`Matrix`] and a vector have the sizes that were asked for.
 
+mod activations;
 mod float_rows;
 mod gguf_names;
 mod integer_rows;
@@ -10,5 +11,6 @@ mod safetensors_file;
 mod store;
 mod tensor;
 
+pub use activations::Activations;
 pub(crate) use matrix::Matrix;
 pub(crate) use store::{Layout, Weights};

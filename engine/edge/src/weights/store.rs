@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::activations::Activations;
 use super::gguf_names::hugging_face_name;
 use super::matrix::Matrix;
 use super::safetensors_file;
@@ -26,6 +27,7 @@ pub(crate) struct Weights {
     path: PathBuf,
     tensors: BTreeMap<String, Tensor>,
     is_gguf: bool,
+    activations: Activations,
 }
 
 impl Weights {
@@ -35,7 +37,8 @@ impl Weights {
     }
 
     pub(crate) fn from_safetensors(bytes: &Bytes, path: &Path) -> Result<Self, EdgeError> {
-        Ok(Self { path: path.to_owned(), tensors: safetensors_file::read(bytes, path)?, is_gguf: false })
+        let tensors = safetensors_file::read(bytes, path)?;
+        Ok(Self { path: path.to_owned(), tensors, is_gguf: false, activations: Activations::default() })
     }
 
     /// Reads the GGUF file at `path`, which must hold `architecture`.
@@ -63,7 +66,12 @@ impl Weights {
             };
             tensors.insert(name, Tensor { format, shape: info.shape.clone(), bytes, scales: Vec::new() });
         }
-        Ok(Self { path: path.to_owned(), tensors, is_gguf: true })
+        Ok(Self { path: path.to_owned(), tensors, is_gguf: true, activations: Activations::default() })
+    }
+
+    /// The same weights; integer matrices made from now on multiply with these.
+    pub(crate) fn with_activations(self, activations: Activations) -> Self {
+        Self { activations, ..self }
     }
 
     /// The file.
@@ -104,9 +112,9 @@ impl Weights {
         self.check_shape(name, tensor, &expected)?;
         let cols = input.iter().fold(1_usize, |product, &dim| product.saturating_mul(dim));
         let matrix = if is_transposed {
-            Matrix::from_tensor(&transposed(tensor, rows, cols), rows, cols)
+            Matrix::from_tensor(&transposed(tensor, rows, cols), rows, cols, self.activations)
         } else {
-            Matrix::from_tensor(tensor, rows, cols)
+            Matrix::from_tensor(tensor, rows, cols, self.activations)
         };
         matrix.map_err(|(expected, found)| self.refuse(name, expected, found))
     }

@@ -1,14 +1,20 @@
 //! Image models against the reference, in every storage format.
 
-use foretrain_edge::{Package, PackageKind};
+use foretrain_edge::{Activations, Package, PackageKind};
 use serde_json::{Value, json};
 
-use super::builder::{Files, Random, Scheme, Weights, files, write};
+use super::builder::{Array, Files, Random, Scheme, Weights, files, write};
 use super::reference::{self, Arrays, Map, assert_near};
 
 /// Integer inputs may round to the other neighbor in 32 bits, which moves a logit a little.
 pub fn tolerance(scheme: Scheme) -> f64 {
     if scheme.is_integer() { 0.02 } else { 1e-4 }
+}
+
+/// The same numbers, multiplied with inputs as they are.
+pub fn without_rounding(arrays: &Arrays) -> Arrays {
+    let exact = |(name, array): (&String, &Array)| (name.clone(), Array { is_integer: false, ..array.clone() });
+    arrays.iter().map(exact).collect()
 }
 
 fn ends(config: &mut Value, channels: usize, classes: usize) {
@@ -100,6 +106,12 @@ fn check(build: impl Fn(Scheme) -> (Value, Weights), size: [usize; 3], logits: i
             let (pixels, map) = image(seed, size);
             let found = package.logits(&pixels).unwrap();
             assert_near(&found, &logits(&built.1.arrays, &map), tolerance(scheme), &format!("{scheme:?}"));
+            // As a check of a package computes: without the integer kernels, and without rounding, too.
+            let checked = |activations| Package::open_with(dir.path(), activations).unwrap().logits(&pixels).unwrap();
+            let rounded = checked(Activations::RoundedFloats);
+            assert_near(&rounded, &logits(&built.1.arrays, &map), tolerance(scheme), &format!("{scheme:?} rounded"));
+            let exact = logits(&without_rounding(&built.1.arrays), &map);
+            assert_near(&checked(Activations::Floats), &exact, 1e-4, &format!("{scheme:?} exact"));
             let classes = package.classify(&pixels).unwrap();
             assert!((classes.iter().map(|(_, p)| p).sum::<f32>() - 1.0).abs() < 1e-5);
             assert_eq!(classes[1].0, "kind 1");

@@ -1,11 +1,11 @@
 //! Language models against the reference, in every storage format and from GGUF.
 
 use foretrain_edge::gguf::{GgufFile, TensorType};
-use foretrain_edge::{GenerateOptions, Package, PackageKind};
+use foretrain_edge::{Activations, GenerateOptions, Package, PackageKind};
 use serde_json::{Value, json};
 
 use super::builder::{Array, Files, Random, Scheme, Weights, character_tokenizer, files, write};
-use super::image_models::tolerance;
+use super::image_models::{tolerance, without_rounding};
 use super::reference::{self, assert_near};
 
 const CHARACTERS: &str = "abcdefghijklm nopqrstuvwxyzéß→";
@@ -133,6 +133,9 @@ fn gpt2_computes_what_the_reference_computes() {
         let package = Package::open(dir.path()).unwrap();
         let logits = |tokens: &[u32]| reference::gpt2(&built.1.arrays, 2, 4, tokens);
         check(&package, logits, tolerance(scheme), &format!("{scheme:?}"));
+        let package = Package::open_with(dir.path(), Activations::Floats).unwrap();
+        let exact = without_rounding(&built.1.arrays);
+        check(&package, |tokens| reference::gpt2(&exact, 2, 4, tokens), 1e-4, &format!("{scheme:?} exact"));
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::fixtures::*;
 use crate::data::{
@@ -107,16 +106,6 @@ fn every_part_of_a_text_counts() {
         assert!(!fingerprints[..i].contains(fingerprint), "{i}: {fingerprints:?}");
     }
     assert_eq!(fingerprint(&[text], TokenizerSpec::Byte), fingerprints[0], "a copy under another name is no other");
-}
-
-#[test]
-#[ignore = "measures; nothing depends on it"]
-fn a_fingerprint_is_quick() {
-    let dataset = Dataset::Images(pixels(vec![5; 256 << 20]));
-    let started = Instant::now();
-    let fingerprint = dataset.fingerprint();
-    let megabytes = dataset.bytes() as f64 / 1e6;
-    eprintln!("fingerprint {fingerprint}: {:.0} MB/s", megabytes / started.elapsed().as_secs_f64());
 }
 
 #[test]

@@ -176,7 +176,7 @@ pub(super) struct Work {
 
 impl Work {
     /// Everything forward and backward: a vanilla step's passes.
-    pub(super) fn full(scene: &Scene<'_>, batch: &Batch, errors: Errors) -> Result<Self, HybridError> {
+    pub(super) fn full(scene: &Scene<'_>, batch: &Batch, errors: Errors<'_>) -> Result<Self, HybridError> {
         let (seen, gradient) = scene.passes.full(batch, errors)?;
         let num_units = seen.losses.len();
         let update = Update::Gradient(gradient);

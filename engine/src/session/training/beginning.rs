@@ -88,8 +88,8 @@ impl Run {
         let mut run = Self::assemble(job, prepared, folder, newest.progress)?;
         for row in run_folder::read_lines::<StepMetrics>(&path.join("metrics.jsonl"))?.rows {
             run.phase = row.phase;
-            if run.config.hybrid.strategy.predicts() && matches!(row.phase, Phase::Warmup | Phase::Full) {
-                run.see_full_step(f64::from(row.step_ms));
+            if let Some(vanilla_ms) = row.vanilla_ms() {
+                run.see_vanilla_step(vanilla_ms);
             }
             run.history.push(row);
         }
@@ -172,7 +172,7 @@ impl Run {
             let batch = self.batches.train_batch(number as u64)?;
             self.trainer.vanilla_step(&batch)?;
             if number >= PROBE_STEPS.0 {
-                self.see_full_step(step_started.elapsed().as_secs_f64() * 1e3);
+                self.see_vanilla_step(step_started.elapsed().as_secs_f64() * 1e3);
                 num_timed += 1;
             }
         }

@@ -2,6 +2,7 @@
 
 mod beginning;
 mod saving;
+mod stopwatch;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 
+use self::stopwatch::Stopwatch;
 use super::checkpoint::{Best, SessionProgress};
 use super::error::SessionError;
 use super::outlet::Outlet;
@@ -17,12 +19,12 @@ use super::samples::Sampler;
 use super::trainer_thread::{Control, Inbox, RunRequest, TrainerJob};
 use super::worker::Shelf;
 use super::{
-    EventKind, Failure, History, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, Samples, StepMetrics,
-    StopReason, ValidationPoint,
+    Blame, EventKind, Failure, History, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, Samples,
+    StepMetrics, StopReason, ValidationFigures, ValidationPoint,
 };
 use crate::data::{BatchSource, Dataset, SplitPart};
 use crate::device::{CancelFlag, GaugeReading, Gauges, Watch, compute_pool};
-use crate::evaluation::{EvaluationError, evaluate};
+use crate::evaluation::{Evaluation, EvaluationError, evaluate};
 use crate::hybrid::{HybridTrainer, Phase, StepReport};
 use crate::memory::MemoryPlan;
 use crate::models::Network;
@@ -102,17 +104,17 @@ struct Run {
     /// Seconds left when the run was paused.
     paused_seconds_left: Option<f64>,
     has_warned_of_files: bool,
-    /// Times of the newest full-backward steps.
+    /// Vanilla times of the newest full-backward steps.
     full_steps_ms: VecDeque<f64>,
     /// Step of the newest checkpoint that this process wrote.
     saved_step: Option<u64>,
 }
 
 impl Run {
-    /// Takes a full-backward step into the vanilla step time: the probe's, then those of Warmup and Full, which do
-    /// what vanilla does, so that the figure follows the machine's load through the run.
-    fn see_full_step(&mut self, step_ms: f64) {
-        self.full_steps_ms.push_back(step_ms);
+    /// Takes a full-backward step into the vanilla step time: the probe's, then those of Warmup and Full without what
+    /// only the gate needs, so that the figure follows the machine's load through the run.
+    fn see_vanilla_step(&mut self, vanilla_ms: f64) {
+        self.full_steps_ms.push_back(vanilla_ms);
         if self.full_steps_ms.len() > FULL_STEP_WINDOW {
             self.full_steps_ms.pop_front();
         }
@@ -139,9 +141,10 @@ impl Run {
             }
             let started = Instant::now();
             let batch = self.batches.train_batch(self.progress.step)?;
-            let report = self.trainer.step(&batch)?;
+            let gate_time = Stopwatch::default();
+            let report = self.trainer.step_marked(&batch, &|mark| gate_time.mark(mark))?;
             let must_stop = report.must_stop;
-            self.record(report, started);
+            self.record(report, started.elapsed(), &gate_time);
             let step = self.progress.step;
             let is_last = step == num_steps;
             let is_periodic = step.is_multiple_of(self.config.checkpoint_interval.max(1)) && !must_stop;
@@ -183,7 +186,7 @@ impl Run {
         loop {
             while let Ok(TrainerJob { job, .. }) = inbox.runs.try_recv() {
                 let message = SessionError::Busy.to_string();
-                outlet.send(job, EventKind::Rejected(Failure { message, plan: None }));
+                outlet.send(job, EventKind::Rejected(Failure { message, plan: None, blame: Blame::Work }));
             }
             let control = if is_paused {
                 match inbox.control.recv_timeout(WAIT_INTERVAL) {
@@ -235,21 +238,10 @@ impl Run {
         }
     }
 
-    fn record(&mut self, report: StepReport, started: Instant) {
-        let step_ms = started.elapsed().as_secs_f64() * 1e3;
+    fn record(&mut self, report: StepReport, elapsed: Duration, gate_time: &Stopwatch) {
+        let step_ms = elapsed.as_secs_f64() * 1e3;
         self.progress.step = report.step;
         self.phase = report.phase;
-        if self.config.hybrid.strategy.predicts() && matches!(report.phase, Phase::Warmup | Phase::Full) {
-            self.see_full_step(step_ms);
-        }
-        let savings = &mut self.progress.savings;
-        savings.backward_examples += u64::from(report.num_backward);
-        savings.vanilla_examples += u64::from(report.num_examples);
-        savings.measured_ms += step_ms;
-        if let Some(vanilla_ms) = savings.vanilla_step_ms {
-            savings.vanilla_ms = Some(savings.vanilla_ms.unwrap_or(0.0) + vanilla_ms);
-        }
-        savings.num_steps += 1;
         let row = StepMetrics {
             step: report.step,
             phase: report.phase,
@@ -264,7 +256,19 @@ impl Run {
             correction: report.correction,
             signals: report.signals,
             step_ms: step_ms as f32,
+            gate_ms: gate_time.total().map(|total| (total.as_secs_f64() * 1e3) as f32),
         };
+        if let Some(vanilla_ms) = row.vanilla_ms() {
+            self.see_vanilla_step(vanilla_ms);
+        }
+        let savings = &mut self.progress.savings;
+        savings.backward_examples += u64::from(row.num_backward);
+        savings.vanilla_examples += u64::from(row.num_examples);
+        savings.measured_ms += step_ms;
+        if let Some(vanilla_ms) = savings.vanilla_step_ms {
+            savings.vanilla_ms = Some(savings.vanilla_ms.unwrap_or(0.0) + vanilla_ms);
+        }
+        savings.num_steps += 1;
         self.history.push(row);
         if let Err(error) = self.folder.push_metrics(&row) {
             self.warn_of_files(&error.to_string());
@@ -282,23 +286,31 @@ impl Run {
             let batches = self.evaluation.evaluation_batches(SplitPart::Validation, limit);
             evaluate(&self.network, &params, batches, Watch::new(cancel, &|_| {}))
         };
-        // Which step is best is decided on the same examples each time; the last point is measured on all.
-        let compared = measure(self.config.max_validation_examples);
-        let measured = if is_last { compared.as_ref().ok().map(|_| measure(usize::MAX)) } else { None };
-        let (compared, measured) = match (compared, measured) {
-            (Ok(compared), None) => (compared, compared),
-            (Ok(compared), Some(Ok(measured))) => (compared, measured),
+        // The curve, and which step is best, are of the same examples each time; the end is measured on all, too.
+        let limit = self.config.max_validation_examples;
+        let has_more = self.evaluation.num_examples(SplitPart::Validation) > limit;
+        let measured = measure(limit).and_then(|compared| {
+            let whole = (is_last && has_more).then(|| measure(usize::MAX)).transpose()?;
+            Ok((compared, whole))
+        });
+        let (compared, whole) = match measured {
+            Ok(measured) => measured,
             // Stopped while measuring: the run ends without this point.
-            (Err(EvaluationError::Cancelled(_)), _) | (_, Some(Err(EvaluationError::Cancelled(_)))) => return Ok(()),
-            (Err(error), _) | (_, Some(Err(error))) => return Err(error.into()),
+            Err(EvaluationError::Cancelled(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
         };
         let step = self.progress.step;
         let point = ValidationPoint {
             step,
-            loss: measured.loss,
-            accuracy: measured.accuracy,
-            num_examples: measured.num_examples,
+            loss: compared.loss,
+            accuracy: compared.accuracy,
+            num_examples: compared.num_examples,
             seconds: started.elapsed().as_secs_f64(),
+            whole: whole.map(|Evaluation { loss, accuracy, num_examples, .. }| ValidationFigures {
+                loss,
+                accuracy,
+                num_examples,
+            }),
         };
         self.validations.push(point);
         if let Err(error) = self.folder.push_validation(&point) {

@@ -8,7 +8,7 @@ use crate::export::{ModelCard, Preprocessing};
 use crate::session::checkpoint::{self, Best, CheckpointContent};
 use crate::session::outlet::Outlet;
 use crate::session::trainer_thread::{Control, Inbox};
-use crate::session::{EventKind, LogKind, RunStatus, SessionError, StopReason};
+use crate::session::{EventKind, LogKind, RunStatus, SessionError, StopReason, ValidationPoint};
 
 impl Run {
     /// Saves the end of a run. When that fails the run waits, so that nothing is lost while the user makes room:
@@ -69,6 +69,7 @@ impl Run {
 
     fn card(&self) -> ModelCard {
         let measured = self.validations.last().filter(|point| point.step == self.progress.step);
+        let measured = measured.map(ValidationPoint::figures);
         ModelCard {
             name: self.config.name.clone(),
             model: self.config.model.clone(),
@@ -84,8 +85,8 @@ impl Run {
             tier: self.config.tier.clone(),
             step: self.progress.step,
             num_steps: self.config.num_steps,
-            validation_loss: measured.map(|point| point.loss),
-            validation_accuracy: measured.and_then(|point| point.accuracy),
+            validation_loss: measured.map(|figures| figures.loss),
+            validation_accuracy: measured.and_then(|figures| figures.accuracy),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

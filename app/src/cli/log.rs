@@ -1,0 +1,91 @@
+//! A run's log on a terminal: each line once, and none of what happened before this process.
+
+use foretrain_engine::hybrid::{Divergence, DivergenceKind, HybridEvent};
+use foretrain_engine::session::{LogEntry, LogKind};
+
+/// What of a growing log has been printed.
+#[derive(Debug, Default)]
+pub(super) struct LogPrinter {
+    /// Entries done with; `None` before the first look.
+    num_seen: Option<usize>,
+}
+
+impl LogPrinter {
+    /// Lines for what is new in `log`. Of a run that goes on, that begins with where it does.
+    pub(super) fn new_lines(&mut self, log: &[LogEntry]) -> Vec<String> {
+        if log.is_empty() {
+            return Vec::new();
+        }
+        // The last start is this process's: it writes one before it publishes its log.
+        let start = log.iter().rposition(|entry| matches!(entry.kind, LogKind::Started { .. })).unwrap_or(0);
+        let first = self.num_seen.replace(log.len()).unwrap_or(start);
+        let new = log.iter().enumerate().skip(first);
+        new.filter_map(|(number, entry)| {
+            let is_first = number == 0;
+            line(&entry.kind, is_first).map(|line| format!("step {:>6}  {line}", entry.step))
+        })
+        .collect()
+    }
+}
+
+/// A log entry for a terminal; `None` for those that the bar shows already, and for the first of all, a run's start.
+fn line(kind: &LogKind, is_first: bool) -> Option<String> {
+    match kind {
+        LogKind::Hybrid(HybridEvent::Phase { from, to, why }) => Some(format!("{from:?} -> {to:?}: {why}")),
+        LogKind::Hybrid(HybridEvent::Note(what)) => Some(what.clone()),
+        LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery, restored_step }) => {
+            let Divergence { kind, value, limit } = divergence;
+            let back = restored_step.map_or_else(String::new, |step| format!(", back to the weights of step {step}"));
+            let what = match kind {
+                DivergenceKind::NotFinite => "NaN or infinity".to_owned(),
+                DivergenceKind::LossSpike
+                | DivergenceKind::GradientExplosion
+                | DivergenceKind::GradientVanishing
+                | DivergenceKind::Oscillation
+                | DivergenceKind::Regression => format!("{kind:?} at {value:.3} (limit {limit:.3})"),
+            };
+            Some(format!("divergence: {what}, answered with {recovery:?}{back}"))
+        }
+        LogKind::Warning(text) => Some(format!("warning: {text}")),
+        LogKind::Started { step } if !is_first => Some(format!("going on after step {step}")),
+        LogKind::Started { .. } | LogKind::Saved(_) | LogKind::Paused | LogKind::Resumed | LogKind::Ended(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(step: u64, kind: LogKind) -> LogEntry {
+        LogEntry { step, unix_ms: 0, kind }
+    }
+
+    fn warning(step: u64, text: &str) -> LogEntry {
+        entry(step, LogKind::Warning(text.to_owned()))
+    }
+
+    #[test]
+    fn each_line_is_printed_once() {
+        let mut printer = LogPrinter::default();
+        let mut log = vec![entry(0, LogKind::Started { step: 0 }), warning(1, "a")];
+        assert!(printer.new_lines(&[]).is_empty());
+        assert_eq!(printer.new_lines(&log), ["step      1  warning: a"]);
+        assert!(printer.new_lines(&log).is_empty());
+        log.push(warning(2, "b"));
+        assert_eq!(printer.new_lines(&log), ["step      2  warning: b"]);
+    }
+
+    #[test]
+    fn what_happened_before_a_run_was_resumed_is_not_told_again() {
+        for step in [0, 25] {
+            let mut log = vec![entry(0, LogKind::Started { step: 0 }), warning(step, "old")];
+            log.extend([entry(step, LogKind::Started { step }), warning(step, "new")]);
+            let mut printer = LogPrinter::default();
+            let lines = printer.new_lines(&log);
+            let expected =
+                [format!("step {step:>6}  going on after step {step}"), format!("step {step:>6}  warning: new")];
+            assert_eq!(lines, expected);
+            assert!(printer.new_lines(&log).is_empty());
+        }
+    }
+}
