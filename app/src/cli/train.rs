@@ -302,7 +302,7 @@ fn show_run(bar: &ProgressBar, run: &RunSnapshot, num_logged: &mut usize) {
             bar.set_position(run.step);
             let loss = run.history.last().map_or_else(String::new, |row| format!("loss {:.4}", row.loss));
             let left = run.seconds_left.map_or_else(String::new, |left| format!(", {} left", output::duration(left)));
-            bar.set_message(format!("{:?} {loss}{left}", run.phase));
+            bar.set_message(format!("{} {loss}{left}", run.phase));
         }
         RunStatus::Ended(_) => {}
     }
@@ -310,20 +310,12 @@ fn show_run(bar: &ProgressBar, run: &RunSnapshot, num_logged: &mut usize) {
 
 /// A log entry for a terminal; `None` for those that the bar shows already.
 fn log_line(kind: &LogKind) -> Option<String> {
-    use foretrain_engine::hybrid::{Divergence, DivergenceKind, HybridEvent};
+    use foretrain_engine::hybrid::HybridEvent;
     match kind {
-        LogKind::Hybrid(HybridEvent::Phase { from, to, why }) => Some(format!("{from:?} -> {to:?}: {why}")),
+        LogKind::Hybrid(HybridEvent::Phase { from, to, why }) => Some(format!("{from} -> {to}: {why}")),
         LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery, restored_step }) => {
-            let Divergence { kind, value, limit } = divergence;
             let back = restored_step.map_or_else(String::new, |step| format!(", back to the weights of step {step}"));
-            let what = match kind {
-                DivergenceKind::NotFinite => "NaN or infinity".to_owned(),
-                DivergenceKind::LossSpike
-                | DivergenceKind::GradientExplosion
-                | DivergenceKind::GradientVanishing
-                | DivergenceKind::Oscillation => format!("{kind:?} at {value:.3} (limit {limit:.3})"),
-            };
-            Some(format!("divergence: {what}, answered with {recovery:?}{back}"))
+            Some(format!("divergence: {divergence}; answer: {recovery}{back}"))
         }
         LogKind::Warning(text) => Some(format!("warning: {text}")),
         LogKind::Started { step } if *step > 0 => Some(format!("going on after step {step}")),

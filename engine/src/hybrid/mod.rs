@@ -24,6 +24,7 @@ mod trainer;
 #[cfg(test)]
 mod trainer_tests;
 mod trend;
+mod words;
 
 pub use config::{Explained, HybridConfig, TierPreset};
 pub use error::HybridError;
