@@ -1,12 +1,14 @@
 //! Past runs: listed in a line each, or read back whole.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::run_folder::{self, RunFolderError, read_lines};
 use super::{
-    HistoryView, LoadedRun, LogEntry, LogKind, RunConfig, RunSummary, Savings, SessionError, StepMetrics,
-    ValidationPoint, checkpoint,
+    GuardEnd, HistoryView, LoadedRun, LogEntry, LogKind, RunConfig, RunSummary, Savings, SessionError, StepMetrics,
+    StopReason, ValidationPoint, checkpoint,
 };
+use crate::hybrid::HybridEvent;
 use crate::models::{ModelConfig, Network};
 
 /// Runs below `root`, newest first; folders that are not runs are passed over.
@@ -35,7 +37,10 @@ fn unreadable(folder: &Path, error: &SessionError) -> RunSummary {
         num_steps: 0,
         validation_loss: None,
         validation_accuracy: None,
+        started_unix_ms: None,
+        config: None,
         ended: None,
+        guard_end: None,
         is_running: false,
         is_resumable: false,
         problem: Some(error.to_string()),
@@ -64,11 +69,25 @@ pub fn summarize(folder: &Path) -> Result<RunSummary, SessionError> {
         num_steps: config.num_steps,
         validation_loss: validations.last().map(|point| point.loss),
         validation_accuracy: validations.last().and_then(|point| point.accuracy),
+        started_unix_ms: log.first().map(|entry| entry.unix_ms),
         ended,
+        guard_end: guard_end(&log),
         is_running,
         is_resumable: !is_running && !is_complete && !checkpoint::list(&folder.join("checkpoints")).is_empty(),
-        name: config.name,
+        name: config.name.clone(),
+        config: Some(Arc::new(config)),
         problem: None,
+    })
+}
+
+/// What the guard saw, when `log` says that it ended the run.
+pub(super) fn guard_end(log: &[LogEntry]) -> Option<GuardEnd> {
+    if log.last()?.kind != LogKind::Ended(StopReason::Diverged) {
+        return None;
+    }
+    log.iter().rev().find_map(|entry| {
+        let LogKind::Hybrid(HybridEvent::Diverged { divergence, restored_step, .. }) = entry.kind else { return None };
+        Some(GuardEnd { step: entry.step, divergence, restored_step })
     })
 }
 
