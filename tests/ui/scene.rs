@@ -259,6 +259,7 @@ pub fn snapshot(last: u64, status: RunStatus) -> RunSnapshot {
         samples: (last >= 100).then(|| samples(last)),
         savings,
         plan: Some(Arc::new(plan())),
+        memory_before_bytes: Some(150 << 20),
         gauges: Some(GaugeReading {
             process_bytes: 214 << 20,
             process_peak_bytes: 233 << 20,
