@@ -146,10 +146,10 @@ impl App {
         let settings = saved.settings.clone();
         let mut ctx = ViewCtx::new(catalog, &settings, dialogs, next_job);
         ctx.snapshot.clone_from(&live.snapshot);
+        ctx.zone.clone_from(&live.machine.zone);
         ctx.is_busy = link.is_busy();
         if live.close == CloseState::Open {
-            let is_resuming = saved.screen == Screen::Run && live.run.is_resume_open;
-            let place = Place { screen: saved.screen, is_covered: live.is_help_open || is_resuming };
+            let place = Place { screen: saved.screen, is_covered: live.is_help_open || is_asking(saved.screen, live) };
             for shortcut in shortcuts::pressed(ui.ctx(), place) {
                 press(&ctx, saved, live, shortcut);
             }
@@ -164,6 +164,15 @@ impl App {
         }
         link.send(requests);
         self.apply_settings(ui.ctx());
+    }
+}
+
+/// True while a dialog covers `screen`.
+fn is_asking(screen: Screen, live: &Live) -> bool {
+    match screen {
+        Screen::Run => live.run.is_resume_open || live.run.resume_asked.is_some(),
+        Screen::Ship => live.ship.asked.is_some(),
+        Screen::Data | Screen::Compare | Screen::Try | Screen::Settings => false,
     }
 }
 

@@ -29,7 +29,7 @@ pub struct ShortcutInfo {
 }
 
 /// All shortcuts, for the overlay. egui itself answers Ctrl+Q.
-pub const SHORTCUTS: [ShortcutInfo; 13] = [
+pub const SHORTCUTS: [ShortcutInfo; 14] = [
     ShortcutInfo { keys: "Ctrl+Enter", does: "Start the run that the form describes; not on Try it" },
     ShortcutInfo { keys: "Space", does: "On Run: pause the run, or go on" },
     ShortcutInfo { keys: "Ctrl+S", does: "Save a checkpoint now" },
@@ -38,10 +38,11 @@ pub const SHORTCUTS: [ShortcutInfo; 13] = [
     ShortcutInfo { keys: "Ctrl+Plus, Ctrl+Minus", does: "Make everything larger or smaller" },
     ShortcutInfo { keys: "F1 or ?", does: "Open or close this list" },
     ShortcutInfo { keys: "Ctrl+Q", does: "Close the window, asking first while work goes on" },
-    ShortcutInfo { keys: "Drag", does: "On a plot: move along the steps" },
-    ShortcutInfo { keys: "Ctrl+wheel", does: "On a plot: zoom in and out" },
-    ShortcutInfo { keys: "Right drag", does: "On a plot: zoom into a range" },
-    ShortcutInfo { keys: "Double click", does: "On a plot: show all steps again" },
+    ShortcutInfo { keys: "Drag, Shift+wheel", does: "On a plot: move along the steps, in all plots" },
+    ShortcutInfo { keys: "Ctrl+wheel", does: "On a plot: zoom steps in and out, in all plots; y fits what is in view" },
+    ShortcutInfo { keys: "Right drag", does: "On a plot: zoom into a range of steps, in all plots" },
+    ShortcutInfo { keys: "Drag the y axis", does: "On a plot: zoom y of this plot" },
+    ShortcutInfo { keys: "Double click", does: "On a plot: show all steps again; on its y axis: fit y again" },
     ShortcutInfo { keys: "Double click", does: "On a panel's edge: fold it" },
 ];
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use foretrain_engine::data::DatasetSpec;
-use foretrain_engine::hybrid::Phase;
+use foretrain_engine::hybrid::{Phase, Strategy};
 use foretrain_engine::models::ModelPreset;
 use foretrain_engine::session::{
     Command, EventKind, JobId, LogKind, RunStatus, StepMetrics, StopReason, list_runs, open_run,
@@ -50,7 +50,7 @@ fn what_only_the_gate_needs_is_not_counted_as_vanillas() {
     config.hybrid.warmup_fraction = 1.0;
     let vanilla = {
         let mut config = config.clone();
-        config.hybrid.predict = false;
+        config.hybrid.strategy = Strategy::None;
         config
     };
     test.train(config);

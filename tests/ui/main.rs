@@ -2,11 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its expectation fails")]
 
+mod alike;
 mod closing;
 mod controls;
+mod form;
 mod pictures;
 mod plots;
+mod scales;
 mod scene;
 mod screens;
 mod shell;
 mod whole;
+mod wording;
+mod zoom;

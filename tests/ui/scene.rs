@@ -11,6 +11,7 @@ use foretrain::theme::ThemeChoice;
 use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::device::{ComputeDevice, GaugeReading};
 use foretrain_engine::hybrid::{
+    GateRule, Strategy,
     Correction, Divergence, DivergenceKind, Explained, Forecast, GuardSignals, HybridEvent, Phase, Recovery, TierPreset,
 };
 use foretrain_engine::memory::{MemoryPlan, PlanItem, PlanKind};
@@ -100,7 +101,7 @@ pub fn catalog() -> Catalog {
             model: ModelPreset::MnistCnn,
             config: config(),
         }],
-        tiers: vec![tier("balanced", Strategy::Importance), tier("vanilla", false)],
+        tiers: vec![tier("balanced", Strategy::Importance), tier("vanilla", Strategy::None)],
         targets: Vec::new(),
         problems: Vec::new(),
     }
@@ -152,6 +153,8 @@ pub fn row(step: u64) -> StepMetrics {
             grad_ratio_limit: 5.0,
             oscillation: Some(0.3 + 0.2 * noise(step + 19)),
             oscillation_limit: 0.8,
+            given_back: None,
+            given_back_limit: 0.5,
         },
         step_ms: if phase == Phase::Predict { 21.0 } else { 44.0 } + 3.0 * noise(step + 23),
         gate_ms: (!matches!(phase, Phase::Predict | Phase::Correct)).then_some(0.5),
@@ -268,6 +271,7 @@ pub fn snapshot(last: u64, status: RunStatus) -> RunSnapshot {
         samples: (last >= 100).then(|| samples(last)),
         savings,
         plan: Some(Arc::new(plan())),
+        memory_before_bytes: Some(150 << 20),
         gauges: Some(GaugeReading {
             process_bytes: 214 << 20,
             process_peak_bytes: 233 << 20,

@@ -25,7 +25,7 @@ use crate::scene;
 type Window = Harness<'static, App>;
 
 /// The window on `screen`, all its own questions asked.
-fn window_on(screen: Screen, theme: ThemeChoice) -> Window {
+pub fn window_on(screen: Screen, theme: ThemeChoice) -> Window {
     let mut harness = scene::window(theme);
     harness.state_mut().saved_mut().screen = screen;
     harness.run_steps(6);
@@ -33,17 +33,17 @@ fn window_on(screen: Screen, theme: ThemeChoice) -> Window {
 }
 
 /// What the window asked for, its own look at the runs' folder left out.
-fn commands(harness: &mut Window) -> Vec<Command> {
+pub fn commands(harness: &mut Window) -> Vec<Command> {
     let pending = harness.state_mut().take_pending();
     pending.into_iter().filter(|command| !matches!(command, Command::ListRuns(..))).collect()
 }
 
-fn tell(harness: &mut Window, job: JobId, kind: EventKind) {
+pub fn tell(harness: &mut Window, job: JobId, kind: EventKind) {
     harness.state_mut().apply_event(&Event { job, kind });
     harness.run_steps(6);
 }
 
-fn click(harness: &mut Window, label: &str) {
+pub fn click(harness: &mut Window, label: &str) {
     harness.get_by_label(label).click();
     harness.run_steps(4);
 }
@@ -126,7 +126,7 @@ fn text_is_shown_token_by_token() {
     harness.get_by_label_contains("The fox¶");
 }
 
-fn summary(name: &str) -> RunSummary {
+pub fn summary(name: &str) -> RunSummary {
     RunSummary {
         folder: format!("/runs/{name}").into(),
         name: name.to_owned(),
@@ -139,13 +139,16 @@ fn summary(name: &str) -> RunSummary {
         validation_accuracy: Some(0.95),
         last_validation: None,
         ended: Some(StopReason::Finished),
+        started_unix_ms: None,
+        config: None,
+        guard_end: None,
         is_running: false,
         is_resumable: false,
         problem: None,
     }
 }
 
-fn answer_runs_with(harness: &mut Window, runs: Vec<RunSummary>) {
+pub fn answer_runs_with(harness: &mut Window, runs: Vec<RunSummary>) {
     let job = harness.state_mut().take_pending().into_iter().find_map(|command| match command {
         Command::ListRuns(job, _) => Some(job),
         _ => None,
@@ -260,7 +263,7 @@ fn an_unreadable_run_says_why_and_cannot_be_chosen() {
     assert!(harness.state().saved().compare.runs.is_empty());
 }
 
-fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
+pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
     let target = |id: &str, name: &str| TargetPreset {
         id: id.to_owned(),
         name: name.to_owned(),
@@ -291,6 +294,7 @@ fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
             validation_accuracy: Some(0.95),
             version: "0.1.0".to_owned(),
         },
+        guard_end: None,
         targets: vec![
             TargetFit { target: target("cpu", "CPU"), predicted_bytes: 40_000, blockers: Vec::new() },
             TargetFit { target: target("board", "Edge board"), predicted_bytes: 14 << 30, blockers: vec![blocker] },
@@ -299,7 +303,12 @@ fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
 }
 
 /// The window on `screen` with a model in it.
-fn window_with_model(screen: Screen, model: ModelPreset, shape: DataShape) -> Window {
+pub fn window_with_model(screen: Screen, model: ModelPreset, shape: DataShape) -> Window {
+    window_with_report(screen, report(model, shape))
+}
+
+/// The window on `screen` with the model that `report` is about, which lies in "/runs/first".
+pub fn window_with_report(screen: Screen, report: ModelReport) -> Window {
     let mut harness = scene::window(ThemeChoice::Dark);
     harness.state_mut().saved_mut().screen = screen;
     harness.state_mut().saved_mut().model_path = "/runs/first".to_owned();
@@ -310,11 +319,11 @@ fn window_with_model(screen: Screen, model: ModelPreset, shape: DataShape) -> Wi
         _ => None,
     });
     let job = job.unwrap_or_else(|| panic!("expected Describe, found {asked:?}"));
-    tell(&mut harness, job, EventKind::Described(Arc::new(report(model, shape))));
+    tell(&mut harness, job, EventKind::Described(Arc::new(report)));
     harness
 }
 
-const IMAGES: DataShape = DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 };
+pub const IMAGES: DataShape = DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 };
 
 fn quantized(scheme: QuantScheme) -> QuantizeReport {
     QuantizeReport {

@@ -260,6 +260,7 @@ fn the_needs_of_another_recipe_are_planned_during_a_run() {
         warnings: Vec::new(),
     }));
     let mut harness = training(50);
+    click(&mut harness, "Next run");
     harness.run_steps(8);
     harness.state_mut().take_pending();
     set_batch_size(&mut harness, 128);
@@ -291,6 +292,22 @@ fn changes_that_a_preset_replaced_can_be_had_back() {
     click(&mut harness, "Undo");
     assert_eq!(batch_size(&harness), 99);
     assert!(harness.query_by_label("Undo").is_none());
+}
+
+#[test]
+fn the_memory_of_the_window_is_shown_apart_from_that_of_the_run() {
+    let run = scene::snapshot(50, RunStatus::Training);
+    let mut harness = scene::window_with(run.clone(), ThemeChoice::Dark);
+    harness.get_by_label("214 MiB of 18.0 GiB");
+    harness.get_by_label("64.0 MiB");
+    harness.get_by_label("150 MiB");
+    harness.get_by_label("Before it: program, window").hover();
+    harness.run_steps(20);
+    harness.get_by_label_contains("No part of the estimate.");
+    show(&mut harness, RunSnapshot { memory_before_bytes: None, ..run });
+    harness.run_steps(4);
+    assert!(harness.query_by_label("150 MiB").is_none(), "what was not measured has no figure");
+    harness.get_by_label_contains("The bar holds the window, too, which the estimate leaves out.");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A run's log on a terminal: each line once, and none of what happened before this process.
 
-use foretrain_engine::hybrid::{Divergence, DivergenceKind, HybridEvent};
+use foretrain_engine::hybrid::HybridEvent;
 use foretrain_engine::session::{LogEntry, LogKind};
 
 /// What of a growing log has been printed.
@@ -31,20 +31,11 @@ impl LogPrinter {
 /// A log entry for a terminal; `None` for those that the bar shows already, and for the first of all, a run's start.
 fn line(kind: &LogKind, is_first: bool) -> Option<String> {
     match kind {
-        LogKind::Hybrid(HybridEvent::Phase { from, to, why }) => Some(format!("{from:?} -> {to:?}: {why}")),
+        LogKind::Hybrid(HybridEvent::Phase { from, to, why }) => Some(format!("{from} -> {to}: {why}")),
         LogKind::Hybrid(HybridEvent::Note(what)) => Some(what.clone()),
         LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery, restored_step }) => {
-            let Divergence { kind, value, limit } = divergence;
             let back = restored_step.map_or_else(String::new, |step| format!(", back to the weights of step {step}"));
-            let what = match kind {
-                DivergenceKind::NotFinite => "NaN or infinity".to_owned(),
-                DivergenceKind::LossSpike
-                | DivergenceKind::GradientExplosion
-                | DivergenceKind::GradientVanishing
-                | DivergenceKind::Oscillation
-                | DivergenceKind::Regression => format!("{kind:?} at {value:.3} (limit {limit:.3})"),
-            };
-            Some(format!("divergence: {what}, answered with {recovery:?}{back}"))
+            Some(format!("divergence: {divergence}; answer: {recovery}{back}"))
         }
         LogKind::Warning(text) => Some(format!("warning: {text}")),
         LogKind::Started { step } if !is_first => Some(format!("going on after step {step}")),

@@ -298,7 +298,7 @@ fn show_run(bar: &ProgressBar, run: &RunSnapshot, printed: &mut LogPrinter) {
             bar.set_position(run.step);
             let loss = run.history.last().map_or_else(String::new, |row| format!("loss {:.4}", row.loss));
             let left = run.seconds_left.map_or_else(String::new, |left| format!(", {} left", output::duration(left)));
-            bar.set_message(format!("{:?} {loss}{left}", run.phase));
+            bar.set_message(format!("{} {loss}{left}", run.phase));
         }
         RunStatus::Ended(_) => {}
     }

@@ -42,6 +42,16 @@ pub enum Part {
     Test,
 }
 
+impl Part {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+}
+
 /// Runs the subcommand.
 pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
     let part = match args.part {
@@ -71,7 +81,8 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
     }
     let mut table = output::table(&["figure", "value"]);
     table.add_row(vec!["checkpoint".to_owned(), format!("{}, step {}", card.name, card.step)]);
-    table.add_row(vec!["measured on".to_owned(), format!("{} of {:?} part", measured.num_examples, args.part)]);
+    table
+        .add_row(vec!["measured on".to_owned(), format!("{} of the {} part", measured.num_examples, args.part.word())]);
     table.add_row(vec!["loss".to_owned(), output::metric("loss", measured.loss)]);
     if let Some(accuracy) = measured.accuracy {
         table.add_row(vec!["accuracy".to_owned(), output::metric("accuracy", accuracy)]);

@@ -14,6 +14,7 @@ mod phase_strip;
 mod plot_card;
 mod run_series;
 mod series;
+mod zoom;
 
 pub use compare_series::CompareSeries;
 pub use csv::csv_of;

@@ -11,6 +11,7 @@ use egui_plot::{
 use super::curve::{Curve, CurveStyle};
 use super::legend::header_ui;
 use super::series::Span;
+use super::zoom::Zoom;
 use crate::theme::{Palette, font, palette, radius, size};
 use crate::widgets::number;
 
@@ -58,6 +59,8 @@ pub struct PlotAnswer {
     pub range: (f64, f64),
     /// Pixels of the first and last of them.
     pub pixels: (f32, f32),
+    /// Values in view, lowest and highest; on a log scale their log10.
+    pub y_range: (f64, f64),
     /// The card.
     pub rect: egui::Rect,
 }
@@ -97,7 +100,8 @@ fn plot_ui(ui: &mut Ui, p: &'static Palette, view: PlotView, about: Readout<'_>,
         .allow_scroll(false)
         .allow_zoom(Vec2b::new(true, false))
         .allow_drag(Vec2b::new(true, false))
-        .allow_axis_zoom_drag(Vec2b::new(false, true))
+        .allow_axis_zoom_drag(false)
+        .allow_boxed_zoom(false)
         .set_margin_fraction(vec2(0.0, 0.08))
         .x_grid_spacer(|input| grid(input, 48.0, 1.0))
         .y_grid_spacer(move |input| if is_log { log_grid(input) } else { grid(input, 26.0, 0.0) })
@@ -127,12 +131,17 @@ fn plot_ui(ui: &mut Ui, p: &'static Palette, view: PlotView, about: Readout<'_>,
         plot = plot.reset();
     }
     let max_buckets = (ui.available_width() as usize).max(64);
+    let zoom = Zoom::of(view.link, about.title, is_log);
+    let mut drawn = (0.0, view.x_end);
     let shown = plot.show(ui, |plot_ui| {
+        zoom.build(plot_ui, view.reset);
         let bounds = plot_ui.plot_bounds();
         let is_new = !bounds.is_valid() || view.reset || plot_ui.auto_bounds().x;
-        let (from, to) = if is_new { (0.0, view.x_end) } else { (bounds.min()[0], bounds.max()[0]) };
+        if !is_new {
+            drawn = (bounds.min()[0], bounds.max()[0]);
+        }
         for curve in curves {
-            draw_curve(plot_ui, p, curve, (from, to), max_buckets, is_log);
+            draw_curve(plot_ui, p, curve, drawn, max_buckets, is_log);
         }
         if let Some(limit) = about.limit {
             plot_ui.hline(HLine::new("Limit", limit).color(p.limit).width(1.2).style(LineStyle::dashed_dense()));
@@ -145,16 +154,29 @@ fn plot_ui(ui: &mut Ui, p: &'static Palette, view: PlotView, about: Readout<'_>,
     }
     let bounds = *shown.transform.bounds();
     let frame = *shown.transform.frame();
+    zoom.show(ui, p, about.title, &shown.transform);
+    let range = (bounds.min()[0], bounds.max()[0]);
+    if is_moved(drawn, range) {
+        // Its curves, and with them y, are those of the range before.
+        ui.ctx().request_repaint();
+    }
     ui.ctx().accesskit_node_builder(shown.response.id, |node| {
         node.set_label(format!("{} over {}", about.title, view.x_name));
     });
     let hovered = shown.response.hover_pos().map(|pos| shown.transform.value_from_position(pos).x.round());
     PlotAnswer {
         hovered,
-        range: (bounds.min()[0], bounds.max()[0]),
+        range,
+        y_range: (bounds.min()[1], bounds.max()[1]),
         pixels: (frame.left(), frame.right()),
         rect: shown.response.rect,
     }
+}
+
+/// True when other steps are in view now; rounding is not a move.
+fn is_moved(before: (f64, f64), now: (f64, f64)) -> bool {
+    let least = 1e-6 * (now.1 - now.0).abs();
+    (before.0 - now.0).abs() > least || (before.1 - now.1).abs() > least
 }
 
 fn draw_curve(

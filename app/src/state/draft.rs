@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
 use foretrain_engine::hybrid::TierPreset;
-use foretrain_engine::models::{DataShape, ModelPreset};
+use foretrain_engine::models::{DataShape, ModelConfig, ModelPreset};
 use foretrain_engine::session::RunConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{RecipeEntry, Settings};
+use super::{Catalog, RecipeEntry, Settings};
 
 /// Kinds of datasets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -248,6 +248,13 @@ pub fn guessed_shape(spec: &DatasetSpec) -> DataShape {
     }
 }
 
+/// The preset that makes this model; `None` for one that was put together by hand.
+#[must_use]
+pub fn preset_of(model: &ModelConfig) -> Option<ModelPreset> {
+    let shape = model.data_shape();
+    ModelPreset::ALL.into_iter().find(|preset| preset.config(shape).is_ok_and(|config| config == *model))
+}
+
 /// The form of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Draft {
@@ -271,6 +278,27 @@ impl Draft {
             model: recipe.model,
             config: recipe.config.clone(),
         }
+    }
+
+    /// The form that makes the run of `config`; `None` when its model is none of the presets. It counts as a change of
+    /// the recipe that comes nearest.
+    #[must_use]
+    pub fn of_run(config: &RunConfig, catalog: &Catalog) -> Option<Self> {
+        let (model, data) = (preset_of(&config.model)?, DataForm::from_spec(&config.data));
+        let kind_of = |recipe: &RecipeEntry| DataForm::from_spec(&recipe.config.data).kind;
+        let of_model = || catalog.recipes.iter().filter(|recipe| recipe.model == model);
+        let nearest = of_model().find(|recipe| kind_of(recipe) == data.kind).or_else(|| of_model().next());
+        let recipe = nearest.or(catalog.recipes.first())?.name.clone();
+        Some(Self { recipe, data, model, config: config.clone() })
+    }
+
+    /// True when both make the same run, whatever it is called and whatever the settings add to it.
+    #[must_use]
+    pub fn makes_same_run(&self, other: &Self) -> bool {
+        let RunConfig { name, data, model, num_threads, memory_budget_bytes, runs_folder, .. } = self.config.clone();
+        let like_this =
+            RunConfig { name, data, model, num_threads, memory_budget_bytes, runs_folder, ..other.config.clone() };
+        self.model == other.model && self.data.spec() == other.data.spec() && self.config == like_this
     }
 
     /// Takes another dataset; a model that cannot read it gives way to one that can.
@@ -330,6 +358,21 @@ mod tests {
         ];
         for spec in specs {
             assert_eq!(DataForm::from_spec(&spec).spec(), Ok(spec));
+        }
+    }
+
+    #[test]
+    fn a_run_s_recipe_becomes_the_form_that_makes_it() {
+        let catalog = Catalog::load();
+        for recipe in &catalog.recipes {
+            let draft = Draft::of(recipe);
+            let mut config = recipe.config.clone();
+            // As the engine notes it in the run's folder.
+            (config.num_threads, config.runs_folder) = (7, PathBuf::new());
+            let back = Draft::of_run(&config, &catalog);
+            assert!(back.as_ref().is_some_and(|back| back.makes_same_run(&draft)), "{}", recipe.name);
+            config.seed += 1;
+            assert!(Draft::of_run(&config, &catalog).is_some_and(|back| !back.makes_same_run(&draft)));
         }
     }
 

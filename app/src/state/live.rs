@@ -9,9 +9,9 @@ use foretrain_engine::session::{
     RunSnapshot, RunStatus, RunSummary, StopReason,
 };
 
-use super::{Asked, CompareAxis, Draft, FramePace, HeldModel, Machine, Query};
+use super::{Asked, CompareAxis, Draft, FramePace, HeldModel, LogRows, Machine, Query};
 use crate::plots::{CompareSeries, ExportSlot, RunSeries};
-use crate::views::ViewCtx;
+use crate::views::{RunIdentity, RunLabel, ViewCtx, run_labels};
 use crate::widgets::{ImageStrip, PixelCanvas};
 
 /// Closing the window while work goes on.
@@ -71,6 +71,15 @@ impl Planned {
     }
 }
 
+/// A form that gave way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replaced {
+    /// The form as it was.
+    pub draft: Box<Draft>,
+    /// What took its place: "the preset".
+    pub by: &'static str,
+}
+
 /// Panels that the user opened although the window is too small for them; a larger one forgets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OpenedPanels {
@@ -97,20 +106,28 @@ pub struct RunLive {
     pub log_filter: LogFilter,
     /// Text that log entries must hold.
     pub log_search: String,
+    /// Rows of the entries shown.
+    pub log_rows: LogRows,
+    /// Samples are shown in place of the log, where there is no room for both.
+    pub is_samples_open: bool,
     /// The recipe that was asked about last.
     pub planned: Option<Planned>,
     /// What was asked of the run and is not done yet.
     pub asked: Asked,
     /// Panels opened in a small window.
     pub opened: OpenedPanels,
-    /// The form with its changes, before another preset took its place.
-    pub replaced: Option<Box<Draft>>,
+    /// The form with its changes, before something else took its place.
+    pub replaced: Option<Replaced>,
+    /// The form of the next run is shown while one goes on, not the recipe of that one.
+    pub is_next_form: bool,
     /// Images of the latest samples.
     pub sample_images: Option<ImageStrip>,
     /// The last export of a plot.
     pub export: Option<ExportSlot>,
     /// The list of runs to resume is open.
     pub is_resume_open: bool,
+    /// Folder of a run that diverged, while the user is asked whether to go on with it.
+    pub resume_asked: Option<PathBuf>,
 }
 
 /// State of the data screen.
@@ -164,6 +181,15 @@ pub struct ModelLive {
     pub is_proposed: bool,
 }
 
+/// What can be done with a model on the quantize and export screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShipAction {
+    /// Measure what int8 and ternary cost.
+    Measure,
+    /// Export for the target with this id.
+    Export(String),
+}
+
 /// State of the quantize and export screen.
 #[derive(Debug, Default)]
 pub struct ShipLive {
@@ -175,6 +201,12 @@ pub struct ShipLive {
     pub ternary: Query<Box<QuantizeReport>>,
     /// An export.
     pub export: Query<Box<ExportReport>>,
+    /// What was clicked and is not begun yet.
+    pub wanted: Option<ShipAction>,
+    /// What the user is asked about, because the model's run diverged.
+    pub asked: Option<ShipAction>,
+    /// The model that the user goes on with although its run diverged.
+    pub accepted: Option<PathBuf>,
     /// Id of the target exported last.
     pub target: String,
     /// Name of the package to make, where it is not the proposed one.
@@ -242,6 +274,8 @@ pub struct Live {
     pub plan: Query<Box<PlanReport>>,
     /// Runs on disk.
     pub runs: Query<Vec<RunSummary>>,
+    /// What to call each of them, by folder.
+    pub run_labels: BTreeMap<PathBuf, RunLabel>,
     /// Folder of `runs`, and the number of run changes it has seen.
     pub runs_seen: Option<(PathBuf, u64)>,
     /// State of the data screen.
@@ -312,7 +346,9 @@ impl Live {
             };
         }
         answer!(plan, Planned);
-        answer!(runs, Runs);
+        if answer!(runs, Runs) {
+            self.label_runs();
+        }
         if answer!(data.inspect, Inspected) {
             // They may be another dataset's from now on.
             self.data.images = None;
@@ -331,6 +367,20 @@ impl Live {
                 run.series = None;
             }
         }
+    }
+
+    /// Here, once for each answer, because it reads whole recipes.
+    fn label_runs(&mut self) {
+        let runs = self.runs.answer().map_or(&[][..], Vec::as_slice);
+        let identities: Vec<RunIdentity<'_>> = runs.iter().map(RunIdentity::of_summary).collect();
+        let labels = run_labels(&identities, &self.machine.zone);
+        self.run_labels = runs.iter().map(|run| run.folder.clone()).zip(labels).collect();
+    }
+
+    /// What to call `run`, so that it is not taken for another.
+    #[must_use]
+    pub fn label_of<'a>(&'a self, run: &'a RunSummary) -> &'a str {
+        self.run_labels.get(&run.folder).map_or(run.name.as_str(), |label| label.name.as_str())
     }
 
     /// True while a run goes on, paused or not.

@@ -9,19 +9,21 @@ mod draft;
 mod frame_pace;
 mod held_model;
 mod live;
+mod log_rows;
 mod machine;
 mod query;
 mod saved;
 
 pub use asked::Asked;
 pub use catalog::{Catalog, RecipeEntry};
-pub use draft::{DataForm, DataKind, Draft, TokenizerKind, guessed_shape};
+pub use draft::{DataForm, DataKind, Draft, TokenizerKind, guessed_shape, preset_of};
 pub use frame_pace::{FramePace, FrameRate};
 pub use held_model::{HeldChange, HeldModel};
 pub use live::{
-    CloseState, CompareLive, DataLive, Live, LogFilter, ModelLive, OpenedPanels, OpenedRun, Planned, RunLive, ShipLive,
-    TrialLive, is_active,
+    CloseState, CompareLive, DataLive, Live, LogFilter, ModelLive, OpenedPanels, OpenedRun, Planned, Replaced, RunLive,
+    ShipAction, ShipLive, TrialLive, is_active,
 };
+pub use log_rows::{LogKey, LogRow, LogRows};
 pub use machine::Machine;
 pub use query::Query;
 pub use saved::{CompareAxis, CompareSaved, PlotsSaved, Saved, Screen, Settings, ShipSaved, TrySaved, TrySource};

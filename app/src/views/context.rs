@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use foretrain_engine::session::{Command, JobId, RunSnapshot};
+use jiff::tz::TimeZone;
 
 use crate::dialogs::Dialogs;
 use crate::state::{Catalog, Screen, Settings, is_active};
@@ -26,6 +27,8 @@ pub struct ViewCtx<'a> {
     pub catalog: &'a Catalog,
     /// Settings as they were at the frame's beginning.
     pub settings: &'a Settings,
+    /// Time zone in which moments are shown.
+    pub zone: TimeZone,
     /// The engine has not taken the last requests yet.
     pub is_busy: bool,
     /// File dialogs.
@@ -43,6 +46,7 @@ impl<'a> ViewCtx<'a> {
             snapshot: None,
             catalog,
             settings,
+            zone: TimeZone::UTC,
             is_busy: false,
             dialogs,
             next_job,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egui::{RichText, Ui};
-use foretrain_engine::session::{Command, ModelReport, ModelSource, RunSummary};
+use foretrain_engine::session::{Command, ModelReport, ModelSource, RunSummary, StopReason};
 
-use super::{ViewCtx, job_ui, keep_runs_fresh};
+use super::{ViewCtx, job_ui, keep_runs_fresh, model_warning};
 use crate::dialogs::PickKind;
 use crate::state::{HeldModel, Live, ModelLive};
 use crate::theme::{font, palette, space};
@@ -22,7 +22,7 @@ pub fn model_choice_ui(ctx: &ViewCtx<'_>, path: &mut String, live: &mut Live, ui
     card_ui(ui, "Model", |ui| {
         let runs = live.runs.answer().map_or(&[][..], Vec::as_slice);
         let usable: Vec<&RunSummary> = runs.iter().filter(|run| run.step > 0 && run.problem.is_none()).collect();
-        run_choice_ui(&usable, path, ui);
+        run_choice_ui(live, &usable, path, ui);
         let is_typing = field_ui(ui, "Folder", |ui| {
             let field = PathField {
                 salt: "model-path",
@@ -52,10 +52,10 @@ pub fn model_choice_ui(ctx: &ViewCtx<'_>, path: &mut String, live: &mut Live, ui
 }
 
 /// A list of the runs that have done a step.
-fn run_choice_ui(runs: &[&RunSummary], path: &mut String, ui: &mut Ui) {
+fn run_choice_ui(live: &Live, runs: &[&RunSummary], path: &mut String, ui: &mut Ui) {
     let current = runs.iter().find(|run| run.folder == Path::new(path.trim()));
     let title = match current {
-        Some(run) => run.name.as_str(),
+        Some(run) => live.label_of(run),
         None if path.trim().is_empty() && runs.is_empty() => "No run yet",
         None if path.trim().is_empty() => "None chosen",
         None => "Another checkpoint",
@@ -64,7 +64,9 @@ fn run_choice_ui(runs: &[&RunSummary], path: &mut String, ui: &mut Ui) {
     field_ui(ui, "Run", |ui| {
         combo_ui(ui, "model-run", title, |ui| {
             for run in runs {
-                let about = format!("{} · {} · step {}", run.name, run.dataset, number::count(run.step));
+                let diverged = if run.ended == Some(StopReason::Diverged) { " · diverged" } else { "" };
+                let step = number::count(run.step);
+                let about = format!("{} · {} · step {step}{diverged}", live.label_of(run), run.dataset);
                 let label = ui.selectable_label(current.is_some_and(|current| current.folder == run.folder), about);
                 if label.on_hover_text(run.folder.display().to_string()).clicked() {
                     chosen = Some(run.folder.display().to_string());
@@ -105,9 +107,12 @@ fn report_on(path: &str, live: &ModelLive) -> Option<Arc<ModelReport>> {
     live.describe.answer().filter(|report| report.input == Path::new(path.trim())).cloned()
 }
 
-/// Shows what the model is.
+/// Shows what the model is, and what to know of its run.
 pub fn model_card_ui(report: &ModelReport, ui: &mut Ui) {
     card_ui(ui, "What it is", |ui| about_ui(report, ui));
+    if let Some(warning) = model_warning(report) {
+        notice_ui(ui, Severity::Warning, &warning, |_| {});
+    }
 }
 
 /// Says that the run has a better checkpoint than the one whose results are shown; true when the user takes it.

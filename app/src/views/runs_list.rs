@@ -3,7 +3,7 @@
 use egui::Color32;
 use foretrain_engine::session::{Command, RunSummary, StopReason};
 
-use super::ViewCtx;
+use super::{ViewCtx, ended_word};
 use crate::state::Live;
 use crate::theme::Palette;
 
@@ -23,10 +23,9 @@ pub fn run_state(run: &RunSummary, p: &Palette) -> (&'static str, Color32) {
         _ if run.problem.is_some() => ("unreadable", p.bad),
         _ if run.is_running => ("running", p.good),
         None => ("interrupted", p.warn),
-        Some(StopReason::Finished) => ("finished", p.text_weak),
-        Some(StopReason::User) => ("stopped", p.text_weak),
-        Some(StopReason::Diverged) => ("diverged", p.bad),
-        Some(StopReason::Failed(_)) => ("failed", p.bad),
-        Some(StopReason::Crashed(_)) => ("crashed", p.bad),
+        Some(reason @ (StopReason::Finished | StopReason::User)) => (ended_word(reason), p.text_weak),
+        Some(reason @ (StopReason::Diverged | StopReason::Failed(_) | StopReason::Crashed(_))) => {
+            (ended_word(reason), p.bad)
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use egui::{DragValue, RichText, ScrollArea, Ui};
 
-use super::ViewCtx;
+use super::{ViewCtx, status_text};
 use crate::dialogs::PickKind;
 use crate::folders;
 use crate::state::{Live, Saved, Settings};
@@ -121,7 +121,8 @@ fn diagnostics(ctx: &ViewCtx<'_>, saved: &Saved, live: &Live) -> String {
         lines.extend(gauges.gpus.iter().map(|gpu| format!("GPU: {}, {}", gpu.name, number::bytes(gpu.total_bytes))));
     }
     if let Some(run) = &live.snapshot {
-        lines.push(format!("last run: step {} of {}, {:?}", run.step, run.config.num_steps, run.status));
+        let state = status_text(&run.status);
+        lines.push(format!("last run: step {} of {}, {state}", run.step, run.config.num_steps));
     }
     lines.join("\n")
 }

@@ -9,7 +9,13 @@ use crate::theme::{font, palette, size, space};
 
 /// A bar filled to `share` of 1, with an optional mark at another share.
 pub fn meter_ui(ui: &mut Ui, name: &str, share: f32, color: Color32, mark: Option<f32>) -> Response {
+    meter_of_parts_ui(ui, name, &[(share, color)], mark)
+}
+
+/// A bar filled by parts from left to right, each a share of 1 with its color.
+pub fn meter_of_parts_ui(ui: &mut Ui, name: &str, parts: &[(f32, Color32)], mark: Option<f32>) -> Response {
     let p = palette(ui);
+    let share: f32 = parts.iter().map(|(share, _)| share).sum();
     let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), size::METER), Sense::hover());
     response.widget_info(|| {
         let mut info = WidgetInfo::labeled(egui::accesskit::Role::Meter, true, name);
@@ -19,12 +25,17 @@ pub fn meter_ui(ui: &mut Ui, name: &str, share: f32, color: Color32, mark: Optio
     if ui.is_rect_visible(rect) {
         let radius = CornerRadius::same((size::METER / 2.0) as u8);
         ui.painter().rect_filled(rect, radius, p.control);
-        let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
-        if share > 0.0 {
-            let part = Rect::from_min_size(rect.min, vec2(rect.width() * share, rect.height()));
-            // Less than the round end is cut off it: a whole end would say more than there is.
-            let shape = part.with_max_x(part.right().max(part.left() + size::METER));
-            ui.painter().with_clip_rect(part.intersect(ui.clip_rect())).rect_filled(shape, radius, color);
+        let mut left = rect.left();
+        for &(share, color) in parts {
+            let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+            let right = (left + rect.width() * share).min(rect.right());
+            let part = rect.with_min_x(left).with_max_x(right);
+            if part.width() > 0.0 {
+                // All of the bar, of which only the part shows: a part's own round ends would say more than there is.
+                let shape = rect.with_max_x(right.max(rect.left() + size::METER));
+                ui.painter().with_clip_rect(part.intersect(ui.clip_rect())).rect_filled(shape, radius, color);
+            }
+            left = right;
         }
         if let Some(mark) = mark.filter(|mark| (0.0..=1.0).contains(mark)) {
             let x = rect.left() + rect.width() * mark;

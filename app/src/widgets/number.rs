@@ -129,8 +129,18 @@ pub fn percent(share: f64) -> String {
 /// Clock time in `zone` of a moment in milliseconds since the Unix epoch: "14:03:59".
 #[must_use]
 pub fn clock(unix_ms: u64, zone: &TimeZone) -> String {
+    in_zone(unix_ms, zone, "%H:%M:%S")
+}
+
+/// Date and clock time in `zone` of a moment in milliseconds since the Unix epoch: "2026-11-28 14:03:59".
+#[must_use]
+pub fn moment(unix_ms: u64, zone: &TimeZone) -> String {
+    in_zone(unix_ms, zone, "%Y-%m-%d %H:%M:%S")
+}
+
+fn in_zone(unix_ms: u64, zone: &TimeZone, format: &str) -> String {
     let moment = i64::try_from(unix_ms).ok().and_then(|unix_ms| Timestamp::from_millisecond(unix_ms).ok());
-    moment.map_or_else(|| "—".to_owned(), |moment| zone.to_datetime(moment).strftime("%H:%M:%S").to_string())
+    moment.map_or_else(|| "—".to_owned(), |moment| zone.to_datetime(moment).strftime(format).to_string())
 }
 
 #[cfg(test)]
@@ -178,6 +188,7 @@ mod tests {
     #[test]
     fn clocks_show_the_time_of_their_zone() {
         assert_eq!(clock(50_639_000, &TimeZone::UTC), "14:03:59");
+        assert_eq!(moment(50_639_000, &TimeZone::UTC), "1970-01-01 14:03:59");
         assert_eq!(clock(50_639_000, &jiff::tz::offset(-5).to_time_zone()), "09:03:59");
         assert_eq!(clock(u64::MAX, &TimeZone::UTC), "—");
     }

@@ -82,6 +82,14 @@ impl Gauges {
     }
 }
 
+/// Resident memory of this process, bytes; `None` where the system does not tell.
+#[must_use]
+pub fn process_memory_bytes() -> Option<u64> {
+    let (mut system, pid) = (sysinfo::System::new().ok()?, sysinfo::get_current_pid().ok()?);
+    system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[pid]), false);
+    system.process(pid).map(sysinfo::Process::memory)
+}
+
 /// Memory of this machine, bytes; `None` where the system does not tell.
 #[must_use]
 pub fn system_memory_bytes() -> Option<u64> {

@@ -13,5 +13,5 @@ pub mod seed;
 
 pub use cancel::CancelFlag;
 pub use compute::{ComputeDevice, ComputeError, compute_pool, resolved_num_threads};
-pub use gauges::{GaugeReading, Gauges, GpuReading, system_memory_bytes};
+pub use gauges::{GaugeReading, Gauges, GpuReading, process_memory_bytes, system_memory_bytes};
 pub use progress::{Cancelled, Progress, Watch};

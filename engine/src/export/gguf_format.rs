@@ -102,8 +102,8 @@ impl WeightsFormat for GgufFormat {
         }
         for (key, value) in metadata(card, weights.scheme())? {
             if file.metadata().get(&key) != Some(&value) {
-                let found = format!("{:?}", file.metadata().get(&key));
-                return Err(differs(format!("metadata {key:?}"), format!("{value:?}"), found));
+                let found = file.metadata().get(&key).map_or_else(|| "none".to_owned(), ToString::to_string);
+                return Err(differs(format!("metadata {key:?}"), value.to_string(), found));
             }
         }
         for (key, value) in vocabulary(input).0 {
@@ -117,7 +117,8 @@ impl WeightsFormat for GgufFormat {
             let found = file.tensors().get(&tensor.name).map(|found| (found.kind, found.shape.clone()));
             if found.as_ref() != Some(&(tensor.kind, tensor.shape.clone())) {
                 let expected = format!("{:?} {:?}", tensor.kind, tensor.shape);
-                return Err(differs(format!("tensor {:?}", tensor.name), expected, format!("{found:?}")));
+                let found = found.map_or_else(|| "none".to_owned(), |(kind, shape)| format!("{kind:?} {shape:?}"));
+                return Err(differs(format!("tensor {:?}", tensor.name), expected, found));
             }
             if file.data(&tensor.name) != Some(&tensor.data) {
                 let expected = "the bytes that were written".to_owned();

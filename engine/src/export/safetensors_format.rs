@@ -71,7 +71,7 @@ impl WeightsFormat for SafetensorsFormat {
         }
         for (key, value) in metadata(weights.tensors().iter().map(|tensor| &tensor.plan)) {
             if reader.metadata(&key) != Some(value.as_str()) {
-                let found = format!("{:?}", reader.metadata(&key));
+                let found = reader.metadata(&key).unwrap_or("none").to_owned();
                 return Err(differs(format!("metadata {key:?}"), value, found));
             }
         }
@@ -80,7 +80,8 @@ impl WeightsFormat for SafetensorsFormat {
             let found = reader.info(&entry.name).map(|info| (info.dtype, info.shape.clone()));
             if found.as_ref() != Some(&(entry.dtype, entry.shape.clone())) {
                 let expected = format!("{:?} {:?}", entry.dtype, entry.shape);
-                return Err(differs(format!("tensor {:?}", entry.name), expected, format!("{found:?}")));
+                let found = found.map_or_else(|| "none".to_owned(), |(dtype, shape)| format!("{dtype:?} {shape:?}"));
+                return Err(differs(format!("tensor {:?}", entry.name), expected, found));
             }
             if reader.read_bytes(&entry.name)? != stored_bytes(weights, &entry.name)? {
                 let expected = "the bytes that were written".to_owned();

@@ -283,8 +283,7 @@ impl Control {
             Recovery::Restore => self.learning_rate_cut *= CUT_AT_RESTORE,
         }
         self.guard.forgive();
-        let Divergence { kind, value, limit } = divergence;
-        self.phases.force_full(format!("divergence: {kind:?}, {value:.3} against a limit of {limit:.3}"));
+        self.phases.force_full(format!("divergence: {divergence}"));
         recovery
     }
 }

@@ -126,6 +126,19 @@ fn a_spike_that_stays_ends_prediction() {
 }
 
 #[test]
+fn what_ended_prediction_is_told_in_words() {
+    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let mut control = Control::new(&rules.config);
+    let told = (1..=60).filter_map(|step| {
+        let event = control.begin_step(&rules);
+        control.judge(&rules, &calm(if step < 50 { falling(step) } else { 9.0 }));
+        if let Some(HybridEvent::Phase { why, .. }) = event { Some(why) } else { None }
+    });
+    let why = told.last().unwrap();
+    assert!(why.starts_with("divergence: loss spike (") && why.ends_with("against a limit of 2.200)"), "{why}");
+}
+
+#[test]
 fn the_step_that_diverged_shows_the_signal_that_told() {
     let rules = Rules { config: conservative(), warmup_steps: 5 };
     let mut control = Control::new(&rules.config);

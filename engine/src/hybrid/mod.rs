@@ -27,6 +27,7 @@ mod trainer;
 #[cfg(test)]
 mod trainer_tests;
 mod trend;
+mod words;
 
 pub use config::{Explained, GateRule, HybridConfig, TierPreset};
 pub use error::HybridError;

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
 use super::ops::{Epilogue, conv2d_relu_pool};
 use super::{CnnConfig, ModelError};
@@ -9,10 +10,13 @@ use super::{CnnConfig, ModelError};
 /// One block per convolution (with ReLU and pooling), one for the hidden linear layer, one for the classifier.
 pub(super) fn blocks(config: &CnnConfig) -> Result<Vec<Box<dyn Block>>, ModelError> {
     let (mut height, mut width) = config.image_size;
-    let ends = [config.in_channels, config.hidden_size, config.num_classes];
-    if ends.contains(&0) || config.channels.contains(&0) {
-        return Err(ModelError::Config { what: format!("every layer size must be positive, found {config:?}") });
-    }
+    let mut sizes = vec![
+        ("in_channels", config.in_channels),
+        ("hidden_size", config.hidden_size),
+        ("num_classes", config.num_classes),
+    ];
+    sizes.extend(config.channels.iter().map(|&channels| ("channels", channels)));
+    check_positive(&sizes)?;
     let mut blocks: Vec<Box<dyn Block>> = Vec::new();
     let mut in_channels = config.in_channels;
     for (index, &out_channels) in config.channels.iter().enumerate() {

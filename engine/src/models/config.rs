@@ -25,6 +25,18 @@ pub enum DataShape {
     },
 }
 
+impl std::fmt::Display for DataShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::Images { channels, height, width, num_classes } => {
+                let color = if channels == 1 { "1 channel".to_owned() } else { format!("{channels} channels") };
+                write!(f, "images of {width}x{height} pixels with {color} in {num_classes} classes")
+            }
+            Self::Text { vocab_size } => write!(f, "text of {vocab_size} different tokens"),
+        }
+    }
+}
+
 /// Nonlinearity of a multilayer perceptron or a transformer's feed-forward part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Activation {

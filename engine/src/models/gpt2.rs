@@ -3,6 +3,7 @@
 
 use candle_core::Tensor;
 
+use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
 use super::ops::{Gpt2LayerWeights, embedding, gpt2_layer, layer_norm, linear};
 use super::{Gpt2Config, ModelError};
@@ -13,9 +14,13 @@ const POSITIONS: &str = "transformer.wpe.weight";
 /// Embedding, one block per layer, head.
 pub(super) fn blocks(config: &Gpt2Config) -> Result<Vec<Box<dyn Block>>, ModelError> {
     let Gpt2Config { vocab_size, n_positions, n_embd, n_layer, n_head, .. } = *config;
-    if [vocab_size, n_positions, n_embd, n_layer, n_head].contains(&0) {
-        return Err(ModelError::Config { what: format!("every size must be positive, found {config:?}") });
-    }
+    check_positive(&[
+        ("vocab_size", vocab_size),
+        ("n_positions", n_positions),
+        ("n_embd", n_embd),
+        ("n_layer", n_layer),
+        ("n_head", n_head),
+    ])?;
     if !n_embd.is_multiple_of(n_head) {
         return Err(ModelError::Config { what: format!("n_head ({n_head}) must divide n_embd ({n_embd})") });
     }

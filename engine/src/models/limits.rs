@@ -47,6 +47,14 @@ pub(super) fn check_tensors(specs: &[TensorSpec]) -> Result<(), ModelError> {
     }
 }
 
+/// Checks that each size, given with the name of its key, is positive. Errors: [`ModelError::Config`].
+pub(super) fn check_positive(sizes: &[(&str, usize)]) -> Result<(), ModelError> {
+    match sizes.iter().find(|(_, size)| *size == 0) {
+        Some((name, _)) => refuse(format!("expected `{name}` of at least 1, found 0")),
+        None => Ok(()),
+    }
+}
+
 fn refuse(what: String) -> Result<(), ModelError> {
     Err(ModelError::Config { what })
 }
@@ -222,11 +230,11 @@ mod tests {
 
     #[test]
     fn what_would_divide_by_zero_is_refused() {
-        check_gpt2(|c| c.n_head = 0, "positive");
-        check_gpt2(|c| c.n_embd = 0, "positive");
+        check_gpt2(|c| c.n_head = 0, "expected `n_head` of at least 1, found 0");
+        check_gpt2(|c| c.n_embd = 0, "`n_embd`");
         check_gpt2(|c| c.n_head = 3, "must divide");
-        check_llama(|c| c.num_attention_heads = 0, "positive");
-        check_llama(|c| c.num_key_value_heads = 0, "positive");
+        check_llama(|c| c.num_attention_heads = 0, "`num_attention_heads`");
+        check_llama(|c| c.num_key_value_heads = 0, "`num_key_value_heads`");
         check_llama(|c| c.num_key_value_heads = 4, "must divide");
         check_llama(|c| c.hidden_size = 383, "even heads");
     }

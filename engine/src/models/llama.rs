@@ -3,6 +3,7 @@
 
 use candle_core::Tensor;
 
+use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
 use super::ops::{Heads, LlamaLayerShape, LlamaLayerWeights, embedding, linear, llama_layer, rms_norm};
 use super::{LlamaConfig, ModelError};
@@ -15,11 +16,15 @@ const HEAD: &str = "lm_head.weight";
 pub(super) fn blocks(config: &LlamaConfig) -> Result<Vec<Box<dyn Block>>, ModelError> {
     let LlamaConfig { vocab_size, max_position_embeddings, hidden_size, intermediate_size, .. } = *config;
     let LlamaConfig { num_hidden_layers, num_attention_heads: heads, num_key_value_heads: kv_heads, .. } = *config;
-    let sizes =
-        [vocab_size, max_position_embeddings, hidden_size, intermediate_size, num_hidden_layers, heads, kv_heads];
-    if sizes.contains(&0) {
-        return Err(ModelError::Config { what: format!("every size must be positive, found {config:?}") });
-    }
+    check_positive(&[
+        ("vocab_size", vocab_size),
+        ("max_position_embeddings", max_position_embeddings),
+        ("hidden_size", hidden_size),
+        ("intermediate_size", intermediate_size),
+        ("num_hidden_layers", num_hidden_layers),
+        ("num_attention_heads", heads),
+        ("num_key_value_heads", kv_heads),
+    ])?;
     if !hidden_size.is_multiple_of(2 * heads) {
         let what = format!("num_attention_heads ({heads}) must cut hidden_size ({hidden_size}) into even heads");
         return Err(ModelError::Config { what });

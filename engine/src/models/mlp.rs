@@ -3,18 +3,20 @@
 
 use candle_core::Tensor;
 
+use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
 use super::{Activation, MlpConfig, ModelError};
 
 /// One block per linear layer; (n, ...) is flattened to (n, features) on entry.
 pub(super) fn blocks(config: &MlpConfig) -> Result<Vec<Box<dyn Block>>, ModelError> {
     let (height, width) = config.image_size;
+    let ends =
+        [("in_channels", config.in_channels), ("image_size", height.min(width)), ("num_classes", config.num_classes)];
+    check_positive(&ends)?;
+    check_positive(&config.hidden_sizes.iter().map(|&size| ("hidden_sizes", size)).collect::<Vec<_>>())?;
     let mut sizes = vec![config.in_channels * height * width];
     sizes.extend(&config.hidden_sizes);
     sizes.push(config.num_classes);
-    if sizes.contains(&0) {
-        return Err(ModelError::Config { what: format!("every layer size must be positive, found {sizes:?}") });
-    }
     let last = sizes.len() - 2;
     let layers = sizes.windows(2).enumerate().map(|(index, pair)| {
         let block: Box<dyn Block> = Box::new(LinearBlock {

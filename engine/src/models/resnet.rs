@@ -6,6 +6,7 @@
 use candle_core::Tensor;
 
 use super::cnn::LinearBlock;
+use super::limits::check_positive;
 use super::network::{Block, Forward, Init, Mode, TensorKind, TensorSpec};
 use super::ops::batch_norm::{Moments, ResidualBlock, Statistics};
 use super::ops::{self, Epilogue};
@@ -44,10 +45,15 @@ pub(super) fn blocks(config: &ResNetConfig) -> Result<Vec<Box<dyn Block>>, Model
 
 fn check(config: &ResNetConfig) -> Result<(), ModelError> {
     let (height, width) = config.image_size;
-    let ends = [config.num_channels, config.embedding_size, config.num_classes, height, width];
-    if ends.contains(&0) || config.hidden_sizes.contains(&0) || config.depths.contains(&0) {
-        return Err(ModelError::Config { what: format!("every size must be positive, found {config:?}") });
-    }
+    let mut sizes = vec![
+        ("num_channels", config.num_channels),
+        ("embedding_size", config.embedding_size),
+        ("num_classes", config.num_classes),
+        ("image_size", height.min(width)),
+    ];
+    sizes.extend(config.hidden_sizes.iter().map(|&size| ("hidden_sizes", size)));
+    sizes.extend(config.depths.iter().map(|&depth| ("depths", depth)));
+    check_positive(&sizes)?;
     if config.hidden_sizes.is_empty() || config.hidden_sizes.len() != config.depths.len() {
         let (sizes, depths) = (config.hidden_sizes.len(), config.depths.len());
         return Err(ModelError::Config {

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use foretrain_edge::{EdgeError, Package};
 
-use super::{ModelReport, ModelSource, SessionError, TargetFit};
+use super::run_folder::read_lines;
+use super::runs::guard_end;
+use super::{GuardEnd, LogEntry, ModelReport, ModelSource, SessionError, TargetFit};
 use crate::export::{self, ModelCard, TargetPreset};
 use crate::quant::QuantScheme;
 
@@ -34,7 +36,14 @@ fn describe_package(folder: &Path) -> Result<ModelReport, SessionError> {
     let source = ModelSource::Package(package_scheme(&package, folder)?);
     let card = serde_json::from_value(package.manifest().provenance.clone())
         .map_err(|error| manifest_error(folder, "a model card as provenance".to_owned(), error.to_string()))?;
-    Ok(ModelReport { input: folder.to_owned(), folder: folder.to_owned(), source, card, targets: Vec::new() })
+    Ok(ModelReport {
+        input: folder.to_owned(),
+        folder: folder.to_owned(),
+        source,
+        card,
+        guard_end: None,
+        targets: Vec::new(),
+    })
 }
 
 fn manifest_error(folder: &Path, expected: String, found: String) -> SessionError {
@@ -52,5 +61,14 @@ fn describe_checkpoint(input: &Path) -> Result<ModelReport, SessionError> {
             Ok(TargetFit { target, predicted_bytes, blockers })
         })
         .collect::<Result<_, SessionError>>()?;
-    Ok(ModelReport { input: input.to_owned(), folder, source: ModelSource::Checkpoint, card, targets })
+    let guard_end = guard_end_of(&folder);
+    Ok(ModelReport { input: input.to_owned(), folder, source: ModelSource::Checkpoint, card, guard_end, targets })
+}
+
+/// What the guard saw, when it ended the run of the checkpoint in `folder`; `None`, too, for one that was copied
+/// out of its run.
+fn guard_end_of(folder: &Path) -> Option<GuardEnd> {
+    let checkpoints = folder.parent().filter(|parent| parent.ends_with("checkpoints"))?;
+    let log = read_lines::<LogEntry>(&checkpoints.parent()?.join("events.jsonl")).ok()?;
+    guard_end(&log.rows)
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataPreview, LoadedRun, SessionError, ValidationPoint};
+use super::{DataPreview, LoadedRun, RunConfig, SessionError, ValidationPoint};
 use crate::device::Progress;
 use crate::export::{Blocker, ModelCard, TargetPreset};
+use crate::hybrid::Divergence;
 use crate::memory::MemoryPlan;
 use crate::quant::QuantScheme;
 
@@ -147,6 +148,18 @@ impl Failure {
     }
 }
 
+/// How the divergence guard ended a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct GuardEnd {
+    /// Step at which it was seen.
+    pub step: u64,
+    /// What was seen.
+    pub divergence: Divergence,
+    /// After which step the weights were that the run ended with, 0 for the initial ones; `None` where its log does
+    /// not tell.
+    pub restored_step: Option<u64>,
+}
+
 /// A run on disk, in a line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
@@ -171,8 +184,17 @@ pub struct RunSummary {
     /// The last validation: the curve's last point and, at a run's end, the whole part.
     #[serde(default)]
     pub last_validation: Option<ValidationPoint>,
+    /// When it began, milliseconds since the Unix epoch; `None` where its log does not tell.
+    #[serde(default)]
+    pub started_unix_ms: Option<u64>,
+    /// Its recipe; `None` where it cannot be read.
+    #[serde(skip)]
+    pub config: Option<Arc<RunConfig>>,
     /// How it ended; `None` when it never did (killed).
     pub ended: Option<StopReason>,
+    /// What the guard saw, when it ended the run.
+    #[serde(default)]
+    pub guard_end: Option<GuardEnd>,
     /// A process is training it now.
     pub is_running: bool,
     /// It has steps left and a complete checkpoint to do them from.
@@ -213,6 +235,8 @@ pub struct ModelReport {
     pub source: ModelSource,
     /// What it is.
     pub card: ModelCard,
+    /// What the guard saw, when it ended the run that this is a checkpoint of.
+    pub guard_end: Option<GuardEnd>,
     /// All targets, in the order in which to offer them; none for a package.
     pub targets: Vec<TargetFit>,
 }

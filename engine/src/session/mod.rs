@@ -34,7 +34,7 @@ pub use command::{Command, ExportJob, InferInput, InferJob, JobId, Naming, Quant
 pub use engine::{Engine, Wake};
 pub use error::SessionError;
 pub use event::{
-    Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, ModelReport, ModelSource, PlanReport,
+    Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport, ModelSource, PlanReport,
     QuantizeReport, RunSummary, StopReason, TargetFit,
 };
 pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationFigures, ValidationPoint};

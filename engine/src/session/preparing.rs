@@ -132,6 +132,7 @@ fn publish_preparing(job: JobId, config: &RunConfig, what: &str, outlet: &mut Ou
         samples: None,
         savings: Savings::default(),
         plan: None,
+        memory_before_bytes: None,
         gauges: None,
         seconds_left: None,
     });

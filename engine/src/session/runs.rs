@@ -1,12 +1,14 @@
 //! Past runs: listed in a line each, or read back whole.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::run_folder::{self, RunFolderError, read_lines};
 use super::{
-    HistoryView, LoadedRun, LogEntry, LogKind, RunConfig, RunSummary, Savings, SessionError, StepMetrics,
-    ValidationPoint, checkpoint,
+    GuardEnd, HistoryView, LoadedRun, LogEntry, LogKind, RunConfig, RunSummary, Savings, SessionError, StepMetrics,
+    StopReason, ValidationPoint, checkpoint,
 };
+use crate::hybrid::HybridEvent;
 use crate::models::{ModelConfig, Network};
 
 /// Runs below `root`, newest first; folders that are not runs are passed over.
@@ -36,7 +38,10 @@ fn unreadable(folder: &Path, error: &SessionError) -> RunSummary {
         validation_loss: None,
         validation_accuracy: None,
         last_validation: None,
+        started_unix_ms: None,
+        config: None,
         ended: None,
+        guard_end: None,
         is_running: false,
         is_resumable: false,
         problem: Some(error.to_string()),
@@ -67,11 +72,25 @@ pub fn summarize(folder: &Path) -> Result<RunSummary, SessionError> {
         validation_loss: figures.map(|figures| figures.loss),
         validation_accuracy: figures.and_then(|figures| figures.accuracy),
         last_validation: validations.last().copied(),
+        started_unix_ms: log.first().map(|entry| entry.unix_ms),
         ended,
+        guard_end: guard_end(&log),
         is_running,
         is_resumable: !is_running && !is_complete && !checkpoint::list(&folder.join("checkpoints")).is_empty(),
-        name: config.name,
+        name: config.name.clone(),
+        config: Some(Arc::new(config)),
         problem: None,
+    })
+}
+
+/// What the guard saw, when `log` says that it ended the run.
+pub(super) fn guard_end(log: &[LogEntry]) -> Option<GuardEnd> {
+    if log.last()?.kind != LogKind::Ended(StopReason::Diverged) {
+        return None;
+    }
+    log.iter().rev().find_map(|entry| {
+        let LogKind::Hybrid(HybridEvent::Diverged { divergence, restored_step, .. }) = entry.kind else { return None };
+        Some(GuardEnd { step: entry.step, divergence, restored_step })
     })
 }
 

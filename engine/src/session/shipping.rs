@@ -153,12 +153,12 @@ fn fitting_dataset(
     };
     let (wanted, found) = (card.model.data_shape(), dataset.shape());
     if wanted != found {
-        return Err(misfit(format!("{wanted:?}"), format!("{found:?}")));
+        return Err(misfit(wanted.to_string(), found.to_string()));
     }
     match (&*dataset, &card.preprocessing) {
         (Dataset::Images(images), Preprocessing::Images { mean, std, classes }) => {
             if images.classes != *classes {
-                return Err(misfit(format!("the classes {classes:?}"), format!("{:?}", images.classes)));
+                return Err(misfit(format!("the classes {}", classes.join(", ")), images.classes.join(", ")));
             }
             if images.mean == *mean && images.std == *std {
                 return Ok(dataset);

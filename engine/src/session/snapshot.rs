@@ -139,6 +139,9 @@ pub struct RunSnapshot {
     pub savings: Savings,
     /// Memory planned.
     pub plan: Option<Arc<MemoryPlan>>,
+    /// Resident memory of this process right before the run took any, bytes: program, window, data that is loaded
+    /// already. `None` while preparing, and where the system does not tell.
+    pub memory_before_bytes: Option<u64>,
     /// Memory and load measured; `None` while preparing.
     pub gauges: Option<GaugeReading>,
     /// Seconds to go at the measured pace; `None` before there is one.

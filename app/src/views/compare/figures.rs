@@ -4,6 +4,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use foretrain_engine::session::{LoadedRun, ValidationPoint};
+use jiff::tz::TimeZone;
+
+use crate::views::RunIdentity;
 
 /// What a run came to; `None` where it was not measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,9 +44,10 @@ impl Figures {
 }
 
 /// One line per run. What was not measured is an empty cell.
-pub(super) fn figures_csv(runs: &[Arc<LoadedRun>]) -> String {
+pub(super) fn figures_csv(runs: &[Arc<LoadedRun>], zone: &TimeZone) -> String {
     let mut text = String::from(
-        "run,folder,tier,parameters,steps,seconds,validation_loss,validation_accuracy,backward_saved,time_saved\n",
+        "run,folder,started,tier,seed,parameters,steps,seconds,validation_loss,validation_accuracy,backward_saved,\
+         time_saved\n",
     );
     let cell = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
     for run in runs {
@@ -51,10 +55,12 @@ pub(super) fn figures_csv(runs: &[Arc<LoadedRun>]) -> String {
         // Writing into a string cannot fail.
         let _ = writeln!(
             text,
-            "{},{},{},{},{},{},{},{},{},{}",
+            "{},{},{},{},{},{},{},{},{},{},{},{}",
             quoted(&figures.name),
             quoted(&run.folder.display().to_string()),
+            RunIdentity::of_loaded(run).started(zone),
             quoted(&figures.tier),
+            run.config.seed,
             figures.num_params,
             figures.num_steps,
             figures.seconds,
@@ -69,9 +75,10 @@ pub(super) fn figures_csv(runs: &[Arc<LoadedRun>]) -> String {
 
 /// One line per step and run: every measured value, unsmoothed.
 pub(super) fn curves_csv(runs: &[Arc<LoadedRun>]) -> String {
-    let mut text = String::from("run,step,seconds,loss,validation_loss,validation_accuracy,examples_per_second\n");
+    let mut text =
+        String::from("run,folder,step,seconds,loss,validation_loss,validation_accuracy,examples_per_second\n");
     for run in runs {
-        let name = quoted(&run.config.name);
+        let name = format!("{},{}", quoted(&run.config.name), quoted(&run.folder.display().to_string()));
         let mut seconds = 0.0;
         let mut validations = run.validations.iter().peekable();
         for row in run.history.iter() {

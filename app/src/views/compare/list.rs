@@ -7,8 +7,11 @@ use foretrain_engine::session::RunSummary;
 
 use crate::state::{CompareSaved, Live};
 use crate::theme::{Palette, font, palette, radius, space};
-use crate::views::{ViewCtx, job_ui, run_state};
+use crate::views::{RunIdentity, ViewCtx, job_ui, run_state};
 use crate::widgets::{Icon, Severity, hint_ui, icon_button_ui, notice_ui, number};
+
+/// Height of a run's row: four lines.
+const ROW: f32 = 84.0;
 
 /// The color of a run: by its place among those chosen.
 pub(super) fn color_of(p: &Palette, saved: &CompareSaved, folder: &PathBuf) -> Option<Color32> {
@@ -50,7 +53,7 @@ pub(super) fn list_ui(ctx: &ViewCtx<'_>, saved: &mut CompareSaved, live: &mut Li
             continue;
         }
         let color = color_of(palette(ui), saved, &run.folder);
-        if run_row_ui(run, color, ui).clicked() && !saved.runs.remove(&run.folder) {
+        if run_row_ui(run, live, color, ui).clicked() && !saved.runs.remove(&run.folder) {
             saved.runs.insert(run.folder.clone());
         }
     }
@@ -62,18 +65,19 @@ struct Row<'a> {
     state: (&'static str, Color32),
     about: String,
     figures: String,
+    origin: String,
     /// Of the name, and of the figures.
     inks: (Color32, Color32),
 }
 
-/// A run to choose: its figures in three lines, its color when chosen.
-fn run_row_ui(run: &RunSummary, color: Option<Color32>, ui: &mut Ui) -> Response {
+/// A run to choose: what it is and what it came to, its color when chosen.
+fn run_row_ui(run: &RunSummary, live: &Live, color: Option<Color32>, ui: &mut Ui) -> Response {
     let p = palette(ui);
-    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 66.0), Sense::click());
+    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), ROW), Sense::click());
     let is_on = color.is_some();
-    response.widget_info(|| {
-        WidgetInfo::selected(egui::accesskit::Role::CheckBox, true, is_on, format!("Compare {}", run.name))
-    });
+    let name = live.label_of(run);
+    response
+        .widget_info(|| WidgetInfo::selected(egui::accesskit::Role::CheckBox, true, is_on, format!("Compare {name}")));
     if !ui.is_rect_visible(rect) {
         return response;
     }
@@ -92,9 +96,11 @@ fn run_row_ui(run: &RunSummary, color: Option<Color32>, ui: &mut Ui) -> Response
     };
     let about = format!("{} · {} · {}", run.dataset, run.model, run.tier);
     let inks = (p.text_strong, p.text);
-    let row = Row { name: &run.name, state: run_state(run, p), about, figures: figures_of(run), inks };
+    let (figures, origin) = (figures_of(run), origin_of(run, live));
+    let hover = format!("{name}\n{origin}\n\n{}", run.folder.display());
+    let row = Row { name, state: run_state(run, p), about, figures, origin, inks };
     paint_row(&painter, p, rect, &row);
-    response.on_hover_text(run.folder.display().to_string())
+    response.on_hover_text(hover)
 }
 
 /// A run that cannot be chosen, and why.
@@ -102,7 +108,7 @@ fn unreadable_ui(run: &RunSummary, problem: &str, ui: &mut Ui) {
     let p = palette(ui);
     let folder = run.folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let name = if run.name.is_empty() { folder.as_str() } else { run.name.as_str() };
-    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 66.0), Sense::hover());
+    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), ROW), Sense::hover());
     response.widget_info(|| {
         WidgetInfo::labeled(egui::accesskit::Role::Label, false, format!("Cannot compare {name}: {problem}"))
     });
@@ -112,7 +118,8 @@ fn unreadable_ui(run: &RunSummary, problem: &str, ui: &mut Ui) {
         painter.rect(rect, f32::from(radius::CARD), p.panel, border, egui::StrokeKind::Inside);
         let about = problem.lines().next().unwrap_or_default().to_owned();
         let inks = (p.text_weak, p.text_weak);
-        paint_row(&painter, p, rect, &Row { name, state: run_state(run, p), about, figures: String::new(), inks });
+        let (figures, origin) = (String::new(), String::new());
+        paint_row(&painter, p, rect, &Row { name, state: run_state(run, p), about, figures, origin, inks });
     }
     response.on_hover_text(format!("{problem}\n\n{}", run.folder.display()));
 }
@@ -129,6 +136,14 @@ fn figures_of(run: &RunSummary) -> String {
     figures
 }
 
+/// When it began, and in what its recipe differs from those of the same name.
+fn origin_of(run: &RunSummary, live: &Live) -> String {
+    let started = RunIdentity::of_summary(run).started(&live.machine.zone);
+    let differences = live.run_labels.get(&run.folder).map_or(&[][..], |label| &label.differences);
+    let parts = std::iter::once(started).filter(|started| !started.is_empty()).chain(differences.iter().cloned());
+    parts.collect::<Vec<_>>().join(" · ")
+}
+
 fn paint_row(painter: &egui::Painter, p: &Palette, rect: egui::Rect, row: &Row<'_>) {
     let small = egui::FontId::proportional(font::SMALL);
     let (state, state_color) = row.state;
@@ -139,5 +154,6 @@ fn paint_row(painter: &egui::Painter, p: &Palette, rect: egui::Rect, row: &Row<'
     let (name_ink, figures_ink) = row.inks;
     names.text(at(8.0), egui::Align2::LEFT_TOP, row.name, egui::FontId::proportional(font::BODY), name_ink);
     painter.text(at(28.0), egui::Align2::LEFT_TOP, &row.about, small.clone(), p.text_weak);
-    painter.text(at(45.0), egui::Align2::LEFT_TOP, &row.figures, small, figures_ink);
+    painter.text(at(45.0), egui::Align2::LEFT_TOP, &row.figures, small.clone(), figures_ink);
+    painter.text(at(62.0), egui::Align2::LEFT_TOP, &row.origin, small, p.text_weak);
 }

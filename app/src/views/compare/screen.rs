@@ -6,22 +6,29 @@ use std::sync::Arc;
 
 use egui::{Color32, Id, Ui};
 use foretrain_engine::session::{Command, LoadedRun};
+use jiff::tz::TimeZone;
 
 use super::list::{color_of, list_ui};
-use super::table::table_ui;
+use super::table::{TableRow, table_ui};
 use super::toolbar::toolbar_ui;
 use crate::plots::{CompareSeries, Curve, CurveStyle, PlotAnswer, PlotView, Readout, Series, plot_card_ui};
 use crate::state::{CompareAxis, CompareLive, CompareSaved, Live, OpenedRun, Saved};
 use crate::theme::{Palette, palette};
-use crate::views::{ViewCtx, empty_ui, job_ui, keep_runs_fresh, panes_ui};
+use crate::views::{RunIdentity, RunLabel, ViewCtx, empty_ui, job_ui, keep_runs_fresh, panes_ui, run_labels};
 use crate::widgets::{card_ui, hint_ui};
 
-/// A run read back, with its color, curves and a name that is its own.
+/// A run read back, with its color, its curves and a name that no other has.
 struct Shown<'a> {
     run: &'a Arc<LoadedRun>,
-    name: String,
+    label: RunLabel,
     color: Color32,
     series: &'a CompareSeries,
+}
+
+impl Shown<'_> {
+    fn row(&self) -> TableRow<'_> {
+        TableRow { run: self.run, label: &self.label, color: self.color }
+    }
 }
 
 /// Shows the screen.
@@ -72,13 +79,13 @@ fn comparison_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut CompareLive, u
         return;
     }
     toolbar_ui(ctx, saved, live, pane, ui);
-    let shown = shown_of(&saved.compare, &live.opened, palette(ui));
+    let shown = shown_of(&saved.compare, &live.opened, &ctx.zone, palette(ui));
     if shown.is_empty() {
         return;
     }
     card_ui(ui, "Final figures", |ui| {
-        let rows: Vec<_> = shown.iter().map(|shown| (Arc::clone(shown.run), shown.color)).collect();
-        table_ui(&rows, ui);
+        let rows: Vec<TableRow<'_>> = shown.iter().map(Shown::row).collect();
+        table_ui(&rows, &ctx.zone, ui);
         hint_ui(
             ui,
             "Loss and accuracy are those of the last validation. Time saved is against vanilla steps as each run measured them; — was not measured.",
@@ -118,29 +125,26 @@ fn name_of(folder: &Path) -> String {
 }
 
 /// The runs that have been read.
-fn shown_of<'a>(saved: &CompareSaved, opened: &'a BTreeMap<PathBuf, OpenedRun>, p: &Palette) -> Vec<Shown<'a>> {
+fn shown_of<'a>(
+    saved: &CompareSaved,
+    opened: &'a BTreeMap<PathBuf, OpenedRun>,
+    zone: &TimeZone,
+    p: &Palette,
+) -> Vec<Shown<'a>> {
     let mut shown: Vec<Shown<'a>> = opened
         .iter()
         .filter_map(|(folder, opened)| {
             let color = color_of(p, saved, folder)?;
             let (_, _, series) = opened.series.as_ref()?;
             let run = opened.loaded.answer()?;
-            Some(Shown { run, name: run.config.name.clone(), color, series })
+            Some(Shown { run, label: RunLabel::default(), color, series })
         })
         .collect();
-    tell_apart(&mut shown, |run| run.config.tier.clone());
-    tell_apart(&mut shown, |run| name_of(&run.folder));
-    shown
-}
-
-/// Adds `more` to each name that stands for several runs.
-fn tell_apart(shown: &mut [Shown<'_>], more: impl Fn(&LoadedRun) -> String) {
-    let names: Vec<String> = shown.iter().map(|shown| shown.name.clone()).collect();
-    for shown in shown {
-        if names.iter().filter(|name| **name == shown.name).count() > 1 {
-            shown.name = format!("{} · {}", shown.name, more(shown.run));
-        }
+    let identities: Vec<RunIdentity<'_>> = shown.iter().map(|shown| RunIdentity::of_loaded(shown.run)).collect();
+    for (shown, label) in shown.iter_mut().zip(run_labels(&identities, zone)) {
+        shown.label = label;
     }
+    shown
 }
 
 /// What all plots share: one x axis, long enough for every run.
@@ -208,7 +212,7 @@ impl Overlay {
             .iter()
             .filter(|shown| !(self.series)(shown.series).is_empty())
             .map(|shown| {
-                let curve = Curve::new(&shown.name, shown.color, CurveStyle::Solid, (self.series)(shown.series));
+                let curve = Curve::new(&shown.label.name, shown.color, CurveStyle::Solid, (self.series)(shown.series));
                 // Runs have their values at different x.
                 Curve { reach: f64::INFINITY, ..curve }
             })

@@ -1,17 +1,19 @@
 //! The table of final figures.
 
-use std::sync::Arc;
-
 use egui::{Color32, RichText, Ui};
 use foretrain_engine::session::LoadedRun;
+use jiff::tz::TimeZone;
 
 use super::figures::Figures;
 use crate::theme::{font, palette, space};
+use crate::views::{RunIdentity, RunLabel};
 use crate::widgets::{number, swatch_ui};
 
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 11] = [
     "Run",
+    "Started",
     "Tier",
+    "Seed",
     "Parameters",
     "Steps",
     "Time in steps",
@@ -21,10 +23,37 @@ const COLUMNS: [&str; 9] = [
     "Time saved",
 ];
 
+/// A line of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TableRow<'a> {
+    pub(super) run: &'a LoadedRun,
+    pub(super) label: &'a RunLabel,
+    pub(super) color: Color32,
+}
+
+impl TableRow<'_> {
+    /// Its name, as in the legends; hovered, with all that its recipe differs in.
+    fn name_ui(&self, ui: &mut Ui) {
+        let p = palette(ui);
+        ui.horizontal(|ui| {
+            swatch_ui(ui, self.color);
+            let name = ui.label(RichText::new(&self.label.name).color(p.text_strong));
+            let folder = self.run.folder.display();
+            let hover = match self.label.differences.as_slice() {
+                [] => folder.to_string(),
+                differences => {
+                    format!("Differs from others of this name in:\n{}\n\n{folder}", differences.join("\n"))
+                }
+            };
+            name.on_hover_text(hover);
+        });
+    }
+}
+
 /// Shows a line per run; the best value of a column is set in the color of good news.
-pub(super) fn table_ui(runs: &[(Arc<LoadedRun>, Color32)], ui: &mut Ui) {
+pub(super) fn table_ui(rows: &[TableRow<'_>], zone: &TimeZone, ui: &mut Ui) {
     let p = palette(ui);
-    let figures: Vec<Figures> = runs.iter().map(|(run, _)| Figures::of(run)).collect();
+    let figures: Vec<Figures> = rows.iter().map(|row| Figures::of(row.run)).collect();
     let best = |value: fn(&Figures) -> Option<f64>, sign: f64| {
         let all = figures.iter().filter_map(value).filter(|value| value.is_finite());
         // One run alone is not better than any other.
@@ -40,12 +69,11 @@ pub(super) fn table_ui(runs: &[(Arc<LoadedRun>, Color32)], ui: &mut Ui) {
                 ui.label(RichText::new(column).size(font::SMALL).color(p.text_weak));
             }
             ui.end_row();
-            for ((_, color), run) in runs.iter().zip(&figures) {
-                ui.horizontal(|ui| {
-                    swatch_ui(ui, *color);
-                    ui.label(RichText::new(&run.name).color(p.text_strong));
-                });
+            for (row, run) in rows.iter().zip(&figures) {
+                row.name_ui(ui);
+                ui.label(RunIdentity::of_loaded(row.run).started(zone));
                 ui.label(&run.tier);
+                ui.label(row.run.config.seed.to_string());
                 ui.label(number::short_count(run.num_params as f64));
                 ui.label(number::count(run.num_steps));
                 ui.label(number::seconds(run.seconds));

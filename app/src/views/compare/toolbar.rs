@@ -58,7 +58,8 @@ fn files_ui(ctx: &ViewCtx<'_>, live: &mut CompareLive, pane: Rect, ui: &mut Ui) 
         live.export = Some(export_table(ui.ctx(), &folder, "comparison-curves", move || curves_csv(&runs)));
     }
     if icon_text_button_ui(ui, Icon::Table, "Figures as CSV").clicked() {
-        live.export = Some(export_table(ui.ctx(), &folder, "comparison", move || figures_csv(&runs)));
+        let zone = ctx.zone.clone();
+        live.export = Some(export_table(ui.ctx(), &folder, "comparison", move || figures_csv(&runs, &zone)));
     }
 }
 

@@ -1,17 +1,23 @@
 //! The event log: what happened, and why.
 
-use egui::{Align, Color32, Layout, RichText, ScrollArea, TextEdit, Ui};
-use foretrain_engine::hybrid::{DivergenceKind, HybridEvent, Recovery};
+use std::sync::Arc;
+
+use egui::{Align, Color32, FontId, Galley, Label, Layout, Pos2, Rect, RichText, ScrollArea, TextEdit, Ui, pos2, vec2};
+use foretrain_engine::hybrid::HybridEvent;
 use foretrain_engine::session::{LogEntry, LogKind, RunSnapshot, StopReason};
 use jiff::tz::TimeZone;
 
-use crate::state::{Live, LogFilter};
+use crate::state::{Live, LogFilter, LogKey};
 use crate::theme::{Palette, font, palette, phase_label, phase_text, space};
 use crate::views::ViewCtx;
 use crate::widgets::{Icon, chip_ui, icon_button_ui, number};
 
-/// Height of an entry.
+/// Height of a line of an entry.
 const ROW: f32 = font::MONO + 6.0;
+/// Between two entries of several lines.
+const GAP: f32 = 4.0;
+/// From this width of a row on its text stands beside what comes before it.
+const BESIDE: f32 = 460.0;
 /// Filters stand beside their title from this width on.
 const ONE_LINE: f32 = 330.0;
 
@@ -21,20 +27,112 @@ pub fn log_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
     let entries = ctx.snapshot.as_ref().map_or(&[][..], |run| &run.log);
     filters_ui(entries, live, ui);
     ui.add_space(2.0);
-    let rows: Vec<&LogEntry> = shown(entries, live).collect();
     egui::Frame::new().fill(p.inset).corner_radius(6).inner_margin(egui::Margin::symmetric(8, 4)).show(ui, |ui| {
         ui.spacing_mut().item_spacing.y = 0.0;
-        if rows.is_empty() {
+        let columns = Columns::of(ui);
+        if let Some(run) = &ctx.snapshot {
+            read_rows(run, live, columns, ui);
+        }
+        if entries.is_empty() || live.run.log_rows.all().is_empty() {
             let text = if entries.is_empty() { "Nothing happened yet." } else { "No event matches." };
             ui.add_space(space::XS);
             ui.label(RichText::new(text).size(font::SMALL).color(p.text_weak));
+            return;
         }
-        ScrollArea::vertical().auto_shrink(false).stick_to_bottom(true).show_rows(ui, ROW, rows.len(), |ui, range| {
-            for entry in rows.get(range).unwrap_or_default() {
-                row_ui(ui, p, entry, &live.machine.zone);
+        ScrollArea::vertical().auto_shrink(false).stick_to_bottom(true).show_viewport(ui, |ui, viewport| {
+            let rows = &live.run.log_rows;
+            ui.set_height(rows.height());
+            let origin = ui.max_rect().min;
+            let range = rows.between(viewport.top(), viewport.bottom());
+            ui.skip_ahead_auto_ids(range.start);
+            for row in rows.all().get(range).unwrap_or_default() {
+                if let Some(entry) = entries.get(row.index) {
+                    let corner = pos2(origin.x, origin.y + row.top);
+                    columns.row_ui(ui, p, entry, corner, &live.machine.zone);
+                }
             }
         });
     });
+}
+
+/// Finds rows for the entries that came since the last frame.
+fn read_rows(run: &RunSnapshot, live: &mut Live, columns: Columns, ui: &Ui) {
+    let search = live.run.log_search.trim().to_lowercase();
+    let (filter, zone) = (live.run.log_filter, live.machine.zone.clone());
+    let key = LogKey {
+        job: run.job,
+        filter,
+        search: search.clone(),
+        width: columns.width,
+        pixels_per_point: ui.pixels_per_point(),
+    };
+    let height_of = |entry: &LogEntry| is_shown(entry, filter, &search, &zone).then(|| columns.height_of(ui, entry));
+    live.run.log_rows.update(key, &run.log, height_of);
+}
+
+/// Where the parts of an entry stand. A text that is too long for its line goes on in the next.
+#[derive(Debug, Clone, Copy)]
+struct Columns {
+    /// Of a row.
+    width: f32,
+    /// Of a letter of what stands before the text.
+    letter: f32,
+    /// The text has a line of its own.
+    is_below: bool,
+}
+
+impl Columns {
+    fn of(ui: &Ui) -> Self {
+        // The bar may come and go with the entries; a text must not be laid out anew for it.
+        let width = ui.available_width() - ui.spacing().scroll.allocated_width();
+        let ten = "0".repeat(10);
+        let letter = ui.painter().layout_no_wrap(ten, mono(), Color32::PLACEHOLDER).size().x / 10.0;
+        Self { width: width.max(80.0), letter, is_below: width < BESIDE }
+    }
+
+    /// Where the step, the kind and the text begin: after "14:03:59", " 12,345" and "Diverged".
+    fn starts(self) -> [f32; 3] {
+        let step = 8.0 * self.letter + space::SM;
+        let tag = step + 7.0 * self.letter + space::SM;
+        [step, tag, if self.is_below { 0.0 } else { tag + 8.0 * self.letter + space::MD }]
+    }
+
+    fn text(self, ui: &Ui, entry: &LogEntry, color: Color32) -> Arc<Galley> {
+        let [.., start] = self.starts();
+        let font = FontId::proportional(font::SMALL + 0.5);
+        ui.painter().layout(text_of(&entry.kind), font, color, self.width - start)
+    }
+
+    fn height_of(self, ui: &Ui, entry: &LogEntry) -> f32 {
+        let text = self.text(ui, entry, Color32::PLACEHOLDER).size().y;
+        if self.is_below { ROW + text + GAP } else { (text + GAP).max(ROW) }
+    }
+
+    fn row_ui(self, ui: &mut Ui, p: &Palette, entry: &LogEntry, corner: Pos2, zone: &TimeZone) {
+        let (tag, color) = tag_of(&entry.kind, p);
+        let [step, kind, text] = self.starts();
+        let clock = number::clock(entry.unix_ms, zone);
+        for (left, part, color) in [
+            (0.0, clock, p.text_weak),
+            (step, format!("{:>7}", number::count(entry.step)), p.text_weak),
+            (kind, tag.to_owned(), color),
+        ] {
+            let part = ui.painter().layout_no_wrap(part, mono(), color);
+            label_ui(ui, corner + vec2(left, (ROW - part.size().y) / 2.0), part);
+        }
+        let galley = self.text(ui, entry, p.text);
+        let line = galley.size().y / galley.rows.len().max(1) as f32;
+        let top = if self.is_below { ROW } else { (ROW - line) / 2.0 };
+        label_ui(ui, corner + vec2(text, top), galley);
+    }
+}
+
+fn label_ui(ui: &mut Ui, corner: Pos2, galley: Arc<Galley>) {
+    ui.put(Rect::from_min_size(corner, galley.size()), Label::new(galley));
+}
+
+fn mono() -> FontId {
+    FontId::monospace(font::SMALL)
 }
 
 /// Which entries to show, and a button to copy them.
@@ -90,32 +188,20 @@ pub(in crate::views) fn last_checkpoint(run: &RunSnapshot) -> String {
 
 fn shown<'a>(entries: &'a [LogEntry], live: &'a Live) -> impl Iterator<Item = &'a LogEntry> {
     let search = live.run.log_search.trim().to_lowercase();
-    entries.iter().filter(move |entry| {
-        let matches_kind = match live.run.log_filter {
-            LogFilter::All => true,
-            LogFilter::Phases => matches!(entry.kind, LogKind::Hybrid(HybridEvent::Phase { .. })),
-            LogFilter::Warnings => {
-                matches!(entry.kind, LogKind::Hybrid(HybridEvent::Diverged { .. }) | LogKind::Warning(_))
-            }
-            LogFilter::Saves => matches!(entry.kind, LogKind::Saved(_)),
-        };
-        let matches_text = || line_of(entry, &live.machine.zone).to_lowercase().contains(&search);
-        matches_kind && (search.is_empty() || matches_text())
-    })
+    entries.iter().filter(move |entry| is_shown(entry, live.run.log_filter, &search, &live.machine.zone))
 }
 
-fn row_ui(ui: &mut Ui, p: &Palette, entry: &LogEntry, zone: &TimeZone) {
-    let (tag, color) = tag_of(&entry.kind, p);
-    let text = text_of(&entry.kind);
-    ui.allocate_ui_with_layout(egui::vec2(ui.available_width(), ROW), Layout::left_to_right(Align::Center), |ui| {
-        ui.spacing_mut().item_spacing.x = space::SM;
-        let mono = |text: String, color: Color32| RichText::new(text).monospace().size(font::SMALL).color(color);
-        ui.label(mono(number::clock(entry.unix_ms, zone), p.text_weak));
-        ui.label(mono(format!("{:>7}", number::count(entry.step)), p.text_weak));
-        ui.label(RichText::new(format!("{tag:<9}")).monospace().size(font::SMALL).color(color));
-        let label = egui::Label::new(RichText::new(&text).size(font::SMALL + 0.5).color(p.text)).truncate();
-        ui.add(label).on_hover_text(&text);
-    });
+/// `search` is in lower case.
+fn is_shown(entry: &LogEntry, filter: LogFilter, search: &str, zone: &TimeZone) -> bool {
+    let matches_kind = match filter {
+        LogFilter::All => true,
+        LogFilter::Phases => matches!(entry.kind, LogKind::Hybrid(HybridEvent::Phase { .. })),
+        LogFilter::Warnings => {
+            matches!(entry.kind, LogKind::Hybrid(HybridEvent::Diverged { .. }) | LogKind::Warning(_))
+        }
+        LogFilter::Saves => matches!(entry.kind, LogKind::Saved(_)),
+    };
+    matches_kind && (search.is_empty() || line_of(entry, zone).to_lowercase().contains(search))
 }
 
 fn tag_of(kind: &LogKind, p: &Palette) -> (&'static str, Color32) {
@@ -143,22 +229,8 @@ fn text_of(kind: &LogKind) -> String {
         }
         LogKind::Hybrid(HybridEvent::Note(what)) => what.clone(),
         LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery, restored_step }) => {
-            let what = match divergence.kind {
-                DivergenceKind::NotFinite => "NaN or infinity".to_owned(),
-                DivergenceKind::LossSpike => limits("loss spike", divergence.value, divergence.limit),
-                DivergenceKind::GradientExplosion => limits("gradient explosion", divergence.value, divergence.limit),
-                DivergenceKind::GradientVanishing => limits("gradient vanishing", divergence.value, divergence.limit),
-                DivergenceKind::Oscillation => limits("oscillation", divergence.value, divergence.limit),
-                DivergenceKind::Regression => limits("progress lost", divergence.value, divergence.limit),
-            };
-            let answer = match recovery {
-                Recovery::BackToFull => "back to Full",
-                Recovery::CutLearningRate => "learning rate halved",
-                Recovery::Restore => "learning rate cut to a quarter, last good weights restored",
-                Recovery::Stop => "run ended with the last good weights",
-            };
             let back = |step: &u64| format!(" (of step {})", number::count(*step));
-            format!("{what}; {answer}{}", restored_step.as_ref().map_or_else(String::new, back))
+            format!("{divergence}; {recovery}{}", restored_step.as_ref().map_or_else(String::new, back))
         }
         LogKind::Started { step: 0 } => "New run".to_owned(),
         LogKind::Started { step } => format!("Went on after step {}", number::count(*step)),
@@ -178,10 +250,6 @@ fn text_of(kind: &LogKind) -> String {
     }
 }
 
-fn limits(what: &str, value: f32, limit: f32) -> String {
-    format!("{what} ({} against a limit of {})", number::value(value.into()), number::value(limit.into()))
-}
-
 fn line_of(entry: &LogEntry, zone: &TimeZone) -> String {
     let tag = match &entry.kind {
         LogKind::Hybrid(HybridEvent::Phase { .. }) => "phase",
@@ -199,7 +267,7 @@ fn line_of(entry: &LogEntry, zone: &TimeZone) -> String {
 
 #[cfg(test)]
 mod tests {
-    use foretrain_engine::hybrid::{Divergence, Phase};
+    use foretrain_engine::hybrid::{Divergence, DivergenceKind, Phase, Recovery};
 
     use super::*;
 

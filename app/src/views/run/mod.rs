@@ -8,6 +8,7 @@ mod log;
 mod needs;
 mod recipe;
 mod resume;
+mod run_recipe;
 mod samples;
 mod screen;
 mod side;

@@ -5,8 +5,8 @@ use foretrain_engine::models::ModelPreset;
 use foretrain_engine::optim::{OptimizerKind, Schedule};
 use foretrain_engine::session::{Command, RunConfig};
 
-use super::{control, needs, tier};
-use crate::state::{Draft, Live, Planned, RunLive, Saved};
+use super::{control, needs, run_recipe, tier};
+use crate::state::{Draft, Live, Planned, Replaced, RunLive, Saved};
 use crate::theme::{palette, space};
 use crate::views::{ViewCtx, data_form_ui};
 use crate::widgets::{
@@ -24,6 +24,9 @@ const FAILURE_HEIGHT: f32 = 150.0;
 /// measuring a step, which would disturb the run; it is asked again afterwards.
 pub fn plan_when_settled(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &Ui) {
     let is_training = ctx.active_run().is_some();
+    if is_training && !live.run.is_next_form {
+        return;
+    }
     // Before a start shows itself the engine would measure, and disturb the run's own probe.
     if live.start.is_waiting() && !is_training {
         return;
@@ -64,6 +67,12 @@ pub fn recipe_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut
         ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             Frame::new().inner_margin(Margin::same(edge)).show(ui, |ui| {
                 ui.spacing_mut().item_spacing.y = space::SM;
+                if let Some(run) = ctx.active_run() {
+                    run_recipe::switch_ui(live, ui);
+                    if !live.run.is_next_form {
+                        return run_recipe::run_recipe_ui(run, ui);
+                    }
+                }
                 let is_expert = saved.settings.is_expert;
                 match &mut saved.draft {
                     Some(draft) => {
@@ -91,7 +100,7 @@ fn start_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui) {
     let is_running = live.is_running();
     let button = primary_button_ui(ui, !is_running && saved.draft.is_some(), "Start training")
         .on_hover_text("Ctrl+Enter")
-        .on_disabled_hover_text("A run is going on. Stop it first; this form is for the next one.");
+        .on_disabled_hover_text("A run is going on. Stop it first.");
     if button.clicked() {
         control::start(ctx, live, saved.draft.as_ref());
     }
@@ -137,7 +146,10 @@ fn recipe_choice_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, live: &mut RunLive, ui
         }
     }
     if let Some(chosen) = chosen {
-        replace(ctx, draft, chosen, live);
+        replace(ctx, draft, chosen, live, "the preset");
+    }
+    if let Some(own) = run_recipe::offer_ui(ctx, draft, ui) {
+        replace(ctx, draft, own, live, "the recipe of the run");
     }
     replaced_ui(draft, live, ui);
     field_ui(ui, "Run name", |ui| {
@@ -146,23 +158,23 @@ fn recipe_choice_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, live: &mut RunLive, ui
 }
 
 /// Puts `chosen` in place of the form; what was changed there can be had back.
-fn replace(ctx: &ViewCtx<'_>, draft: &mut Draft, chosen: Draft, live: &mut RunLive) {
+fn replace(ctx: &ViewCtx<'_>, draft: &mut Draft, chosen: Draft, live: &mut RunLive, by: &'static str) {
     let is_changed = ctx.catalog.recipe(&draft.recipe).is_none_or(|recipe| Draft::of(recipe) != *draft);
     let old = std::mem::replace(draft, chosen);
-    live.replaced = is_changed.then(|| Box::new(old));
+    live.replaced = is_changed.then(|| Replaced { draft: Box::new(old), by });
 }
 
 /// Says that changes went, with the way back.
 fn replaced_ui(draft: &mut Draft, live: &mut RunLive, ui: &mut Ui) {
-    let Some(old) = &live.replaced else { return };
-    let message = format!("Your changes to {} were replaced by the preset.", old.recipe);
+    let Some(Replaced { draft: old, by }) = &live.replaced else { return };
+    let message = format!("Your changes to {} were replaced by {by}.", old.recipe);
     let (is_undone, is_dismissed) = notice_ui(ui, Severity::Info, &message, |ui| {
         ui.horizontal(|ui| (ui.small_button("Undo").clicked(), ui.small_button("Dismiss").clicked())).inner
     });
     if is_undone || is_dismissed {
         let old = live.replaced.take().filter(|_| is_undone);
         if let Some(old) = old {
-            *draft = *old;
+            *draft = *old.draft;
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use egui::{Context, Id, Modal, RichText, ScrollArea, Ui};
 use foretrain_engine::hybrid::Phase;
-use foretrain_engine::session::{Command, RunSummary, StopReason};
+use foretrain_engine::session::{Command, RunSummary};
 
 use super::control;
 use super::starting::starting_ui;
 use crate::state::{Live, Saved};
 use crate::theme::{font, palette, phase_color, phase_label, space};
-use crate::views::ViewCtx;
+use crate::views::{Answered, RunIdentity, ViewCtx, ask_ui, ended_word, resume_warning};
 use crate::widgets::{Severity, hint_ui, notice_ui, number};
 
 /// Width of the dialog, where the window has as much.
@@ -134,6 +134,23 @@ pub fn resume_dialog_ui(ctx: &ViewCtx<'_>, live: &mut Live, egui_ctx: &Context) 
     }
 }
 
+/// Asks before a run that diverged goes on.
+pub fn ask_resume_ui(ctx: &ViewCtx<'_>, live: &mut Live, egui_ctx: &Context) {
+    let Some(folder) = live.run.resume_asked.clone() else { return };
+    let runs = live.runs.answer().map_or(&[][..], Vec::as_slice);
+    let Some(warning) = runs.iter().find(|run| run.folder == folder).and_then(resume_warning) else {
+        // It is no longer there, or goes on already.
+        live.run.resume_asked = None;
+        return;
+    };
+    match ask_ui(egui_ctx, "Resume", &warning) {
+        Answered::NotYet => return,
+        Answered::Yes => control::resume_run(ctx, live, &folder),
+        Answered::No => {}
+    }
+    live.run.resume_asked = None;
+}
+
 /// Runs that can go on.
 fn resumable(runs: &[RunSummary]) -> Vec<&RunSummary> {
     runs.iter().filter(|run| run.is_resumable && run.problem.is_none()).collect()
@@ -151,6 +168,8 @@ fn unreadable_ui(run: &RunSummary, problem: &str, ui: &mut Ui) {
 
 fn summary_ui(ctx: &ViewCtx<'_>, live: &mut Live, run: &RunSummary, ui: &mut Ui) {
     let p = palette(ui);
+    let name = live.label_of(run).to_owned();
+    let warning = resume_warning(run);
     egui::Frame::new()
         .fill(p.card)
         .stroke(egui::Stroke::new(1.0, p.border))
@@ -161,11 +180,13 @@ fn summary_ui(ctx: &ViewCtx<'_>, live: &mut Live, run: &RunSummary, ui: &mut Ui)
                 ui.vertical(|ui| {
                     ui.set_width(ui.available_width() - 90.0);
                     ui.spacing_mut().item_spacing.y = 2.0;
-                    ui.label(RichText::new(&run.name).strong().color(p.text_strong))
+                    ui.label(RichText::new(&name).strong().color(p.text_strong))
                         .on_hover_text(run.folder.display().to_string());
-                    let state = ended_text(run.ended.as_ref());
+                    let state = run.ended.as_ref().map_or("never ended", ended_word);
+                    let started = RunIdentity::of_summary(run).started(&ctx.zone);
+                    let started = if started.is_empty() { started } else { format!(" · began {started}") };
                     let line = format!(
-                        "{} · {} · {} · step {} of {} · {state}",
+                        "{} · {} · {} · step {} of {} · {state}{started}",
                         run.dataset,
                         run.model,
                         run.tier,
@@ -177,22 +198,18 @@ fn summary_ui(ctx: &ViewCtx<'_>, live: &mut Live, run: &RunSummary, ui: &mut Ui)
                 ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                     let resume = ui
                         .add_enabled(!live.is_running(), egui::Button::new("Resume"))
-                        .accessible_name(format!("Resume {}", run.name));
+                        .accessible_name(format!("Resume {name}"));
                     if resume.on_disabled_hover_text("A run is going on").clicked() {
-                        control::resume_run(ctx, live, &run.folder);
+                        match warning {
+                            Some(_) => live.run.resume_asked = Some(run.folder.clone()),
+                            None => control::resume_run(ctx, live, &run.folder),
+                        }
                     }
                 });
             });
+            if let Some(warning) = &warning {
+                ui.add_space(space::XS);
+                notice_ui(ui, Severity::Warning, warning, |_| {});
+            }
         });
-}
-
-fn ended_text(ended: Option<&StopReason>) -> &'static str {
-    match ended {
-        None => "never ended",
-        Some(StopReason::Finished) => "finished",
-        Some(StopReason::User) => "stopped",
-        Some(StopReason::Diverged) => "diverged",
-        Some(StopReason::Failed(_)) => "failed",
-        Some(StopReason::Crashed(_)) => "crashed",
-    }
 }

@@ -15,8 +15,8 @@ const RECIPE_ROOM: f32 = 850.0;
 const SIDE_ROOM: f32 = 1100.0;
 /// Windows lower than this fold the log.
 const LOG_ROOM: f32 = 600.0;
-/// A log narrower than this has no room for samples beside it.
-const SAMPLES_ROOM: f32 = 380.0;
+/// A log narrower than this has no room for samples beside it: they take turns.
+const SAMPLES_ROOM: f32 = 520.0;
 
 /// Shows the screen.
 pub fn run_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
@@ -46,6 +46,7 @@ pub fn run_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui
         },
     );
     resume::resume_dialog_ui(ctx, live, ui.ctx());
+    resume::ask_resume_ui(ctx, live, ui.ctx());
 }
 
 fn recipe_fold(saved: &Saved, live: &Live, window: Vec2) -> Fold {
@@ -91,7 +92,15 @@ fn log_and_samples_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
     let edge = space::MD as i8;
     let width = ui.available_width();
     ui.take_available_height();
-    if width >= SAMPLES_ROOM {
+    if width < SAMPLES_ROOM {
+        ui.horizontal(|ui| {
+            ui.selectable_value(&mut live.run.is_samples_open, false, "Events");
+            ui.selectable_value(&mut live.run.is_samples_open, true, "Samples");
+        });
+        if live.run.is_samples_open {
+            return samples::samples_ui(ctx, live, ui);
+        }
+    } else {
         Panel::right("run-samples")
             .default_size((width * 0.42).max(240.0))
             .size_range(220.0..=(width - 260.0).max(240.0))
@@ -115,6 +124,7 @@ fn read_history(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live) {
             if is_other {
                 live.run.reset_plots = true;
                 live.run.cursor = None;
+                live.run.is_next_form = false;
             }
         }
         None => {

@@ -8,7 +8,7 @@ use super::needs;
 use crate::state::{Live, is_active};
 use crate::theme::{Palette, font, palette, space};
 use crate::views::ViewCtx;
-use crate::widgets::{card_ui, hint_ui, meter_ui, number, stat_ui};
+use crate::widgets::{card_ui, hint_ui, meter_of_parts_ui, number, stat_ui, swatch_ui};
 
 /// Shows the panel.
 pub fn side_ui(ctx: &ViewCtx<'_>, live: &Live, ui: &mut Ui) {
@@ -126,17 +126,60 @@ fn readings_ui(run: &RunSnapshot, gauges: &GaugeReading, ui: &mut Ui) {
         gauge_ui(ui, p, &format!("GPU {index} memory"), share, &text, None);
         load_ui(ui, p, &format!("GPU {index} load"), gpu.load);
     }
-    let budget = run.plan.as_ref().map_or(gauges.system_total_bytes, |plan| plan.budget_bytes);
-    let estimate = run.plan.as_ref().map(|plan| ratio(plan.total_bytes(), budget));
-    let text = format!("{} of {}", number::bytes(gauges.process_bytes), number::bytes(budget));
-    gauge_ui(ui, p, "This program", ratio(gauges.process_bytes, budget), &text, estimate);
-    if estimate.is_some() {
-        let peak = number::bytes(gauges.process_peak_bytes);
-        hint_ui(ui, &format!("of the budget; peak {peak}, the mark is the estimate"));
-    }
+    program_ui(run, gauges, ui);
     let text = format!("{} of {}", number::bytes(gauges.system_used_bytes), number::bytes(gauges.system_total_bytes));
     gauge_ui(ui, p, "Machine memory", ratio(gauges.system_used_bytes, gauges.system_total_bytes), &text, None);
     load_ui(ui, p, "Processor load", gauges.cpu_load);
+}
+
+/// What a run did not take: said wherever its memory is shown beside the estimate.
+const BEFORE: &str = "Measured right before the run began: this program with its window and graphics driver, and data \
+    that was loaded already. No part of the estimate.";
+
+/// What a run took: what came on top since it began.
+const SINCE: &str = "What this program has taken since the run began: this is what the estimate is about. The window, \
+    whose plots grow with the run, has a small part in it that is not measured apart.";
+
+/// The memory of this program: what the run took and what was there before, as far as that was measured.
+fn program_ui(run: &RunSnapshot, gauges: &GaugeReading, ui: &mut Ui) {
+    let p = palette(ui);
+    let budget = run.plan.as_ref().map_or(gauges.system_total_bytes, |plan| plan.budget_bytes);
+    let estimate = run.plan.as_ref().map(|plan| plan.total_bytes());
+    let mark = estimate.map(|bytes| ratio(bytes, budget));
+    let text = format!("{} of {}", number::bytes(gauges.process_bytes), number::bytes(budget));
+    let color = fullness_color(p, ratio(gauges.process_bytes, budget));
+    // It may have given back some of what it held.
+    let before = run.memory_before_bytes.map(|before| before.min(gauges.process_bytes));
+    let own = gauges.process_bytes - before.unwrap_or(0);
+    let parts = match before {
+        Some(before) => vec![(ratio(own, budget), color), (ratio(before, budget), p.text_weak)],
+        None => vec![(ratio(own, budget), color)],
+    };
+    bar_of_parts_ui(ui, "This program", &parts, &text, mark);
+    if let Some(before) = before {
+        ui.spacing_mut().interact_size.y = 16.0;
+        part_ui(ui, color, "This run", &number::bytes(own), SINCE);
+        part_ui(ui, p.text_weak, "Before it: program, window", &number::bytes(before), BEFORE);
+    }
+    if let Some(estimate) = estimate {
+        let (estimate, peak) = (number::bytes(estimate), number::bytes(gauges.process_peak_bytes));
+        let whole =
+            if before.is_some() { "" } else { " The bar holds the window, too, which the estimate leaves out." };
+        let text =
+            format!("The mark is the estimate for the run alone, {estimate}. Peak of the program: {peak}.{whole}");
+        hint_ui(ui, &text);
+    }
+}
+
+/// A part of a bar: its color, name and size.
+fn part_ui(ui: &mut Ui, color: Color32, name: &str, value: &str, about: &str) {
+    let p = palette(ui);
+    let row = ui.horizontal(|ui| {
+        ui.spacing_mut().item_spacing.x = space::XS;
+        swatch_ui(ui, color);
+        pair_ui(ui, p, name, value);
+    });
+    row.response.on_hover_text(about);
 }
 
 fn ratio(part: u64, whole: u64) -> f32 {
@@ -150,23 +193,30 @@ fn load_ui(ui: &mut Ui, p: &Palette, name: &str, share: f32) {
 
 /// A memory gauge, which warns when it is nearly full.
 fn gauge_ui(ui: &mut Ui, p: &Palette, name: &str, share: f32, text: &str, mark: Option<f32>) {
-    let color = if share > 0.95 {
+    bar_ui(ui, name, share, text, mark, fullness_color(p, share));
+}
+
+fn fullness_color(p: &Palette, share: f32) -> Color32 {
+    if share > 0.95 {
         p.bad
     } else if share > 0.8 {
         p.warn
     } else {
         p.measured
-    };
-    bar_ui(ui, name, share, text, mark, color);
+    }
 }
 
 fn bar_ui(ui: &mut Ui, name: &str, share: f32, text: &str, mark: Option<f32>, color: Color32) {
+    bar_of_parts_ui(ui, name, &[(share, color)], text, mark);
+}
+
+fn bar_of_parts_ui(ui: &mut Ui, name: &str, parts: &[(f32, Color32)], text: &str, mark: Option<f32>) {
     let p = palette(ui);
     ui.vertical(|ui| {
         ui.spacing_mut().item_spacing.y = 3.0;
         ui.spacing_mut().interact_size.y = 18.0;
         pair_ui(ui, p, name, text);
-        meter_ui(ui, name, share, color, mark);
+        meter_of_parts_ui(ui, name, parts, mark);
     });
 }
 

@@ -6,7 +6,7 @@ use egui::{DragValue, RichText, ScrollArea, Ui};
 use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{Command, ModelReport, QuantizeJob, QuantizeReport};
 
-use crate::state::{Query, ShipLive, ShipSaved};
+use crate::state::{Query, ShipAction, ShipLive, ShipSaved};
 use crate::theme::{font, palette, space};
 use crate::views::{ViewCtx, job_ui};
 use crate::widgets::{
@@ -32,12 +32,7 @@ pub(super) fn measure_ui(
     let is_busy = live.int8.is_waiting() || live.ternary.is_waiting();
     let button = ui.add_enabled_ui(!is_busy, |ui| icon_text_button_ui(ui, Icon::Play, "Measure int8 and ternary"));
     if button.inner.clicked() {
-        for (query, scheme) in [(&mut live.int8, QuantScheme::Int8), (&mut live.ternary, QuantScheme::Ternary)] {
-            let (input, max_examples) = (model.folder.clone(), saved.max_examples);
-            query.ask(ctx, |job| {
-                Command::Quantize(job, QuantizeJob { input, scheme, output: None, data: None, max_examples })
-            });
-        }
+        live.wanted = Some(ShipAction::Measure);
     }
     job_ui(ctx, "Measuring int8", &mut live.int8, ui);
     job_ui(ctx, "Measuring ternary", &mut live.ternary, ui);
@@ -49,6 +44,16 @@ pub(super) fn measure_ui(
     ScrollArea::horizontal().id_salt("quantized").show(ui, |ui| table_ui(&reports, ui));
     for report in reports {
         notes_ui(report, ui);
+    }
+}
+
+/// Asks what both precisions cost.
+pub(super) fn measure(ctx: &ViewCtx<'_>, max_examples: usize, live: &mut ShipLive, model: &ModelReport) {
+    for (query, scheme) in [(&mut live.int8, QuantScheme::Int8), (&mut live.ternary, QuantScheme::Ternary)] {
+        let input = model.folder.clone();
+        query.ask(ctx, |job| {
+            Command::Quantize(job, QuantizeJob { input, scheme, output: None, data: None, max_examples })
+        });
     }
 }
 

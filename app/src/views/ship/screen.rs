@@ -8,8 +8,10 @@ use foretrain_engine::session::{ModelReport, ModelSource};
 
 use super::{measure, report, targets};
 use crate::dialogs::PickKind;
-use crate::state::{HeldChange, Live, Saved, Settings, ShipLive, TrySaved};
-use crate::views::{ViewCtx, empty_ui, model_card_ui, model_choice_ui, newer_model_ui, panes_ui};
+use crate::state::{HeldChange, Live, Saved, Settings, ShipAction, ShipLive, ShipSaved, TrySaved};
+use crate::views::{
+    Answered, ViewCtx, ask_ui, empty_ui, model_card_ui, model_choice_ui, model_warning, newer_model_ui, panes_ui,
+};
 use crate::widgets::{PathField, card_ui, field_ui, hint_ui, path_field_ui};
 
 /// Shows the screen.
@@ -53,7 +55,48 @@ fn right_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut ShipLive, model: &A
     }
     card_ui(ui, "What a precision costs", |ui| measure::measure_ui(ctx, &mut saved.ship, live, model, ui));
     exported_ui(ctx, &mut saved.trial, live, ui);
-    targets::targets_ui(ctx, &packages_folder(ctx.settings, &saved.ship.folder), live, model, ui);
+    targets::targets_ui(ctx, live, model, ui);
+    if let Some(action) = allowed(live, model, ui) {
+        act(ctx, &saved.ship, live, model, &action);
+    }
+}
+
+/// What may be done now: what was clicked, once the user was asked where the model's run diverged.
+fn allowed(live: &mut ShipLive, model: &ModelReport, ui: &Ui) -> Option<ShipAction> {
+    let warning = model_warning(model).filter(|_| live.accepted.as_ref() != Some(&model.folder));
+    let Some(warning) = warning else {
+        live.asked = None;
+        return live.wanted.take();
+    };
+    if let Some(wanted) = live.wanted.take() {
+        live.asked = Some(wanted);
+    }
+    let what = match live.asked.as_ref()? {
+        ShipAction::Measure => "Quantize",
+        ShipAction::Export(_) => "Export",
+    };
+    match ask_ui(ui.ctx(), what, &warning) {
+        Answered::NotYet => None,
+        Answered::Yes => {
+            live.accepted = Some(model.folder.clone());
+            live.asked.take()
+        }
+        Answered::No => {
+            live.asked = None;
+            None
+        }
+    }
+}
+
+fn act(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &ModelReport, action: &ShipAction) {
+    match action {
+        ShipAction::Measure => measure::measure(ctx, saved.max_examples, live, model),
+        ShipAction::Export(id) => {
+            if let Some(fit) = model.targets.iter().find(|fit| fit.target.id == *id) {
+                targets::export(ctx, &packages_folder(ctx.settings, &saved.folder), live, model, fit);
+            }
+        }
+    }
 }
 
 /// The last export. It is brought into view once: the button that asked for it is further down.

@@ -6,7 +6,7 @@ use egui::{RichText, Ui};
 use foretrain_engine::export::PackageFormat;
 use foretrain_engine::session::{Command, ExportJob, ModelReport, Naming, TargetFit};
 
-use crate::state::ShipLive;
+use crate::state::{ShipAction, ShipLive};
 use crate::theme::{font, palette};
 use crate::views::{ViewCtx, job_ui};
 use crate::widgets::{Severity, card_ui, hint_ui, meter_ui, notice_ui, num_columns, number, pill_ui, section_title_ui};
@@ -29,19 +29,19 @@ pub(super) fn package_name<'a>(typed: &'a str, proposed: &'a str) -> &'a str {
 }
 
 /// Shows the cards.
-pub(super) fn targets_ui(ctx: &ViewCtx<'_>, folder: &Path, live: &mut ShipLive, model: &ModelReport, ui: &mut Ui) {
+pub(super) fn targets_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, model: &ModelReport, ui: &mut Ui) {
     section_title_ui(ui, "Export for");
     let columns = num_columns(ui, CARD_WIDTH, 3);
     for row in model.targets.chunks(columns) {
         ui.columns(columns, |cells| {
             for (cell, fit) in cells.iter_mut().zip(row) {
-                card_ui(cell, "", |ui| target_ui(ctx, folder, live, model, fit, ui));
+                card_ui(cell, "", |ui| target_ui(ctx, live, model, fit, ui));
             }
         });
     }
 }
 
-fn target_ui(ctx: &ViewCtx<'_>, folder: &Path, live: &mut ShipLive, model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
+fn target_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
     about_ui(model, fit, ui);
     for blocker in &fit.blockers {
         notice_ui(ui, Severity::Warning, &format!("{}. {}", blocker.what, blocker.remedy), |_| {});
@@ -51,7 +51,7 @@ fn target_ui(ctx: &ViewCtx<'_>, folder: &Path, live: &mut ShipLive, model: &Mode
     let button = ui.add_enabled(is_free, button).accessible_name(format!("Export for {}", fit.target.name));
     let why_not = if fit.blockers.is_empty() { "An export is under way" } else { "This target cannot take the model" };
     if button.on_disabled_hover_text(why_not).clicked() {
-        export(ctx, folder, live, model, fit);
+        live.wanted = Some(ShipAction::Export(fit.target.id.clone()));
     }
     if live.target == fit.target.id {
         progress_ui(ctx, &fit.target.name, live, ui);
@@ -82,7 +82,7 @@ fn about_ui(model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
 }
 
 /// Asks for a package in a folder that does not exist yet.
-fn export(ctx: &ViewCtx<'_>, folder: &Path, live: &mut ShipLive, model: &ModelReport, fit: &TargetFit) {
+pub(super) fn export(ctx: &ViewCtx<'_>, folder: &Path, live: &mut ShipLive, model: &ModelReport, fit: &TargetFit) {
     let proposed = proposed_name(model);
     let output = folder.join(format!("{}-{}", package_name(&live.name, &proposed), fit.target.id));
     let (input, target) = (model.folder.clone(), fit.target.id.clone());

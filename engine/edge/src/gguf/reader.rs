@@ -133,7 +133,7 @@ fn alignment(metadata: &BTreeMap<String, Value>) -> Result<usize, Mismatch> {
     };
     let alignment = alignment.and_then(|n| usize::try_from(n).ok());
     alignment.ok_or_else(|| {
-        let found = format!("{:?}", metadata.get("general.alignment"));
+        let found = metadata.get("general.alignment").map_or_else(|| "none".to_owned(), ToString::to_string);
         Mismatch::new(format!("general.alignment a power of two from 8 to {MAX_ALIGNMENT}"), found)
     })
 }

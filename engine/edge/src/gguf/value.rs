@@ -43,6 +43,27 @@ pub enum Array {
     F64(Vec<f64>),
 }
 
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::U8(n) => n.fmt(f),
+            Self::I8(n) => n.fmt(f),
+            Self::U16(n) => n.fmt(f),
+            Self::I16(n) => n.fmt(f),
+            Self::U32(n) => n.fmt(f),
+            Self::I32(n) => n.fmt(f),
+            Self::F32(n) => n.fmt(f),
+            Self::Bool(flag) => flag.fmt(f),
+            Self::String(text) => write!(f, "{text:?}"),
+            // Vocabularies are long.
+            Self::Array(_) => f.write_str("a list"),
+            Self::U64(n) => n.fmt(f),
+            Self::I64(n) => n.fmt(f),
+            Self::F64(n) => n.fmt(f),
+        }
+    }
+}
+
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
         Self::String(text.to_owned())

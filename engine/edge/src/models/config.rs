@@ -226,7 +226,7 @@ impl Config {
             _ => Err(EdgeError::format(
                 path,
                 "model_type \"mlp\", \"cnn\", \"resnet\", \"gpt2\" or \"llama\"",
-                format!("{:?}", json.get("model_type")),
+                json.get("model_type").map_or_else(|| "none".to_owned(), Value::to_string),
             )),
         }
     }

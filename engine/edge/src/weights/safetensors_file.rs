@@ -104,7 +104,8 @@ impl File<'_> {
             }
             (format, dtype) => {
                 let expected = "F32, F16, BF16, I8 with format \"INT8\" or U8 with format \"TQ2_0\"";
-                Err(self.refuse(name, expected, format!("{dtype:?} with format {format:?}")))
+                let format = format.map_or_else(|| "no format".to_owned(), |format| format!("format {format:?}"));
+                Err(self.refuse(name, expected, format!("{dtype:?} with {format}")))
             }
         }
     }

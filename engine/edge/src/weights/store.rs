@@ -50,7 +50,8 @@ impl Weights {
         let found = file.metadata().get("general.architecture").and_then(|value| value.as_str());
         if found != Some(architecture) {
             let expected = format!("general.architecture {architecture:?}, as config.json says");
-            return Err(EdgeError::format(path, expected, format!("{found:?}")));
+            let found = found.map_or_else(|| "none".to_owned(), |found| format!("{found:?}"));
+            return Err(EdgeError::format(path, expected, found));
         }
         let mut tensors = BTreeMap::new();
         for (name, info) in file.tensors() {

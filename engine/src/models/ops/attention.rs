@@ -24,6 +24,12 @@ pub struct Heads {
     pub size: usize,
 }
 
+impl std::fmt::Display for Heads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} query and {} key heads of {} numbers", self.num_query, self.num_kv, self.size)
+    }
+}
+
 impl Heads {
     /// Width of a row [queries | keys | values].
     #[must_use]
@@ -59,7 +65,7 @@ pub fn causal_attention(qkv: &Tensor, heads: Heads) -> Result<Tensor> {
     let (_, _, width) = qkv.dims3()?;
     let grouped = heads.num_kv > 0 && heads.num_query.is_multiple_of(heads.num_kv);
     if !grouped || heads.size == 0 || width != heads.row_width() {
-        bail!("causal_attention: expected rows of {} for {heads:?}, found {width}", heads.row_width());
+        bail!("causal_attention: expected rows of {} for {heads}, found {width}", heads.row_width());
     }
     if qkv.device().is_cpu() { qkv.contiguous()?.apply_op1(Attention { heads }) } else { composed(qkv, heads) }
 }

@@ -61,7 +61,7 @@ pub fn llama_layer(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLaye
     let heads = shape.heads;
     let grouped = heads.num_kv > 0 && heads.num_query > 0 && heads.num_query.is_multiple_of(heads.num_kv);
     if !grouped || heads.size == 0 || !heads.size.is_multiple_of(2) || heads.query_width() != c {
-        bail!("llama_layer: expected grouped heads of an even size, {c} wide together, found {heads:?}");
+        bail!("llama_layer: expected grouped heads of an even size, {c} wide together, found {heads}");
     }
     let (hidden, _) = weights.gate_proj.dims2()?;
     let kv = heads.num_kv * heads.size;

@@ -136,6 +136,7 @@ impl Run {
             trainer,
             tokenizer_json,
             plan: Arc::new(plan),
+            memory_before_bytes: None,
             progress,
             history: History::default(),
             validations: Vec::new(),

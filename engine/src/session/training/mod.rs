@@ -23,7 +23,7 @@ use super::{
     StepMetrics, StopReason, ValidationFigures, ValidationPoint,
 };
 use crate::data::{BatchSource, Dataset, SplitPart};
-use crate::device::{CancelFlag, GaugeReading, Gauges, Watch, compute_pool};
+use crate::device::{CancelFlag, GaugeReading, Gauges, Watch, compute_pool, process_memory_bytes};
 use crate::evaluation::{Evaluation, EvaluationError, evaluate};
 use crate::hybrid::{HybridTrainer, Phase, StepReport};
 use crate::memory::MemoryPlan;
@@ -52,12 +52,15 @@ pub(super) fn run(
         RunRequest::New(config) => config.num_threads,
         RunRequest::Existing(folder) => run_folder::read_config(folder)?.num_threads,
     };
+    // Before it takes any: what is in use by then is not the run's.
+    let memory_before_bytes = process_memory_bytes();
     // A pool of its own, so that each run has the threads that its recipe names.
     compute_pool(num_threads)?.install(|| {
         let mut run = match request {
             RunRequest::New(config) => Run::new(job, *config, cancel, shelf, outlet)?,
             RunRequest::Existing(folder) => Run::resume(job, &folder, cancel, shelf, outlet)?,
         };
+        run.memory_before_bytes = memory_before_bytes;
         outlet.send(job, EventKind::Started { folder: Some(run.folder.path().to_owned()) });
         let reason = match run.train(cancel, inbox, outlet) {
             Ok(reason) => reason,
@@ -88,6 +91,7 @@ struct Run {
     sampler: Sampler,
     tokenizer_json: Option<String>,
     plan: Arc<MemoryPlan>,
+    memory_before_bytes: Option<u64>,
     progress: SessionProgress,
     history: History,
     validations: Vec<ValidationPoint>,
@@ -376,6 +380,7 @@ impl Run {
             samples: self.samples.clone(),
             savings: self.progress.savings,
             plan: Some(Arc::clone(&self.plan)),
+            memory_before_bytes: self.memory_before_bytes,
             gauges: Some(self.reading.clone()),
             seconds_left,
         });
