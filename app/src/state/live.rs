@@ -109,6 +109,8 @@ pub struct RunLive {
     pub sample_images: Option<ImageStrip>,
     /// The last export of a plot.
     pub export: Option<ExportSlot>,
+    /// The files of the last picture of all plots.
+    pub drawn: Query<Vec<PathBuf>>,
     /// The list of runs to resume is open.
     pub is_resume_open: bool,
 }
@@ -289,6 +291,7 @@ impl Live {
             | EventKind::RunOpened(_)
             | EventKind::Described(_)
             | EventKind::ImageRead(_)
+            | EventKind::ChartDrawn(_)
             | EventKind::Cancelled => {}
         }
         if let EventKind::Ended(reason) = kind {
@@ -323,6 +326,7 @@ impl Live {
         answer!(ship.ternary, Quantized);
         answer!(ship.export, Exported);
         answer!(trial.infer, Answered);
+        answer!(run.drawn, ChartDrawn);
         if answer!(trial.picture, ImageRead) {
             self.trial.take_picture();
         }
