@@ -138,7 +138,8 @@ fn kind_of(command: &Command) -> CommandKind {
         | Command::ListRuns(job, _)
         | Command::OpenRun(job, _)
         | Command::Describe(job, _)
-        | Command::ReadImage(job, _) => CommandKind::Question(*job),
+        | Command::ReadImage(job, _)
+        | Command::DrawChart(job, _) => CommandKind::Question(*job),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Foretrain's engine: data, models, the hybrid predictive trainer, quantization and export.
 //!
 //! Rooms, from the public face down (a room uses only rooms below it):
-//! `session -> experiment, export -> hybrid, evaluation -> models, data, optim, memory -> quant -> device -> edge, ternary`.
+//! `session -> experiment, export -> hybrid, evaluation -> models, data, optim, memory -> quant -> device -> edge, ternary`;
+//! `chart` stands beside them and uses none.
 //! No room names the window; only `session` starts threads.
 
+pub mod chart;
 pub mod data;
 pub mod device;
 pub mod evaluation;

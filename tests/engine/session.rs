@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::hybrid::{Phase, Strategy};
 use foretrain_engine::models::ModelPreset;
+use foretrain_engine::session::chart::{Chart, CurvePanel, Panel, Series, Theme};
 use foretrain_engine::session::{
-    Command, EventKind, JobId, LogKind, RunStatus, StepMetrics, StopReason, list_runs, open_run,
+    ChartFormat, ChartJob, Command, EventKind, JobId, LogKind, Naming, RunStatus, StepMetrics, StopReason, list_runs,
+    open_run,
 };
 use foretrain_tests::{DEADLINE, TestEngine, small_config, write_idx};
 
@@ -317,4 +319,27 @@ fn missing_data_is_refused_by_name() {
     let message =
         test.wait(job, |kind| if let EventKind::Rejected(failure) = kind { Some(failure.message) } else { None });
     assert!(message.contains("nowhere"), "{message}");
+}
+
+#[test]
+fn a_chart_is_drawn_into_new_files_or_refused_with_its_reason() {
+    let mut test = TestEngine::default();
+    let output = test.sub("plots").join("loss");
+    let series = vec![Series::line("Loss", 0, [(1.0, 2.0), (2.0, f64::NAN), (3.0, 1.0)])];
+    let panels = vec![Panel::Curves(CurvePanel { series, ..CurvePanel::default() })];
+    let chart = Chart { title: "Loss".to_owned(), width: 400, height: 300, panels, ..Chart::default() };
+    let formats = vec![ChartFormat::Png { scale: 1.0 }, ChartFormat::Svg];
+    let job = ChartJob { chart, theme: Theme::Light, formats, output: output.clone(), naming: Naming::NextFree };
+    for name in ["loss", "loss-2"] {
+        let asked = test.send(|id| Command::DrawChart(id, Box::new(job.clone())));
+        let paths = test.wait(asked, |kind| if let EventKind::ChartDrawn(paths) = kind { Some(paths) } else { None });
+        let expected = ["png", "svg"].map(|ending| output.with_file_name(format!("{name}.{ending}")));
+        assert_eq!(paths, expected);
+        assert!(paths.iter().all(|path| path.exists()));
+    }
+    let empty = ChartJob { chart: Chart::default(), ..job };
+    let asked = test.send(|id| Command::DrawChart(id, Box::new(empty)));
+    let message =
+        test.wait(asked, |kind| if let EventKind::Rejected(failure) = kind { Some(failure.message) } else { None });
+    assert!(message.contains("no panel"), "{message}");
 }

@@ -11,8 +11,8 @@ use foretrain::theme::ThemeChoice;
 use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::device::{ComputeDevice, GaugeReading};
 use foretrain_engine::hybrid::{
-    GateRule, Strategy,
-    Correction, Divergence, DivergenceKind, Explained, Forecast, GuardSignals, HybridEvent, Phase, Recovery, TierPreset,
+    Correction, Divergence, DivergenceKind, Explained, Forecast, GateRule, GuardSignals, HybridEvent, Phase, Recovery,
+    Strategy, TierPreset,
 };
 use foretrain_engine::memory::{MemoryPlan, PlanItem, PlanKind};
 use foretrain_engine::models::{DataShape, ModelPreset};

@@ -129,7 +129,7 @@ fn a_run_can_be_watched_in_a_small_window() {
             check_inside(size, kind.title(), chip.rect());
         }
         for label in
-            ["Log scale", "Show all steps (Ctrl+0)", "Save a picture of what is in view", "Stop", "Pause", "Save"]
+            ["Log scale", "Show all steps (Ctrl+0)", "Save the chosen plots as PNG and SVG", "Stop", "Pause", "Save"]
         {
             check_inside(size, label, harness.get_by_label(label).rect());
         }

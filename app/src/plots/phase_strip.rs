@@ -49,6 +49,30 @@ impl PhaseTrack {
         std::array::from_fn(|i| high[i].saturating_sub(low[i]))
     }
 
+    /// Which phase ran from where to where within `from..=to`, a step reaching half a step to both sides. Of more than
+    /// `max_columns` steps, neighbours are taken together; their phases keep their shares, in a fixed order.
+    #[must_use]
+    pub fn spans(&self, from: f64, to: f64, max_columns: u32) -> Vec<(f64, f64, Phase)> {
+        let width = ((to - from) / f64::from(max_columns.max(1))).ceil().max(1.0);
+        let mut spans: Vec<(f64, f64, Phase)> = Vec::new();
+        let mut x = from.floor();
+        // Columns without a step are few: a range is one of steps.
+        while x <= to {
+            let mut start = x - 0.5;
+            for (phase, count) in PHASES.into_iter().zip(self.counts(x, x + width)) {
+                let end = start + f64::from(count);
+                match spans.last_mut().filter(|last| last.2 == phase && last.1 == start) {
+                    Some(last) => last.1 = end,
+                    None if count > 0 => spans.push((start, end, phase)),
+                    None => {}
+                }
+                start = end;
+            }
+            x += width;
+        }
+        spans
+    }
+
     /// Phase of the step at `x`.
     #[must_use]
     pub fn at(&self, x: f64) -> Option<Phase> {

@@ -124,6 +124,8 @@ pub struct RunLive {
     pub sample_images: Option<ImageStrip>,
     /// The last export of a plot.
     pub export: Option<ExportSlot>,
+    /// The files of the last picture of all plots.
+    pub drawn: Query<Vec<PathBuf>>,
     /// The list of runs to resume is open.
     pub is_resume_open: bool,
     /// Folder of a run that diverged, while the user is asked whether to go on with it.
@@ -323,6 +325,7 @@ impl Live {
             | EventKind::RunOpened(_)
             | EventKind::Described(_)
             | EventKind::ImageRead(_)
+            | EventKind::ChartDrawn(_)
             | EventKind::Cancelled => {}
         }
         if let EventKind::Ended(reason) = kind {
@@ -359,6 +362,7 @@ impl Live {
         answer!(ship.ternary, Quantized);
         answer!(ship.export, Exported);
         answer!(trial.infer, Answered);
+        answer!(run.drawn, ChartDrawn);
         if answer!(trial.picture, ImageRead) {
             self.trial.take_picture();
         }

@@ -80,7 +80,8 @@ impl<T> Query<T> {
             | EventKind::Runs(_)
             | EventKind::RunOpened(_)
             | EventKind::Described(_)
-            | EventKind::ImageRead(_) => {}
+            | EventKind::ImageRead(_)
+            | EventKind::ChartDrawn(_) => {}
         }
         false
     }

@@ -124,7 +124,8 @@ impl Progress {
     /// was usual; `None` while there is little progress.
     fn given_back(&self, recent: &[f64], sigma: f64) -> Option<(f64, f64)> {
         let progress = self.first - self.lowest;
-        let now = median(recent.iter().copied()).filter(|_| recent.len() >= PRESENT_STEPS && progress >= MIN_PROGRESS)?;
+        let now =
+            median(recent.iter().copied()).filter(|_| recent.len() >= PRESENT_STEPS && progress >= MIN_PROGRESS)?;
         Some(((now - self.lowest) / progress, GIVEN_BACK_LIMIT.max(1.5 * sigma * self.scatter / progress)))
     }
 }

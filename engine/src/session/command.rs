@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::RunConfig;
+use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
 use crate::quant::QuantScheme;
 
@@ -91,6 +92,44 @@ pub struct ReadImageJob {
     pub shape: (usize, usize, usize),
 }
 
+/// A kind of picture file.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ChartFormat {
+    /// Text that scales.
+    Svg,
+    /// Pixels.
+    Png {
+        /// Pixels per px of the chart, both ways.
+        scale: f64,
+    },
+}
+
+impl ChartFormat {
+    /// The ending of its files' names.
+    #[must_use]
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Svg => "svg",
+            Self::Png { .. } => "png",
+        }
+    }
+}
+
+/// Draw a chart into files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChartJob {
+    /// What to draw.
+    pub chart: Chart,
+    /// On which background.
+    pub theme: Theme,
+    /// One file for each.
+    pub formats: Vec<ChartFormat>,
+    /// Path of the files without their endings; its folder is made.
+    pub output: PathBuf,
+    /// What to do when one of them exists.
+    pub naming: Naming,
+}
+
 /// A request to the engine. Each that has a [`JobId`] is answered by events with it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
@@ -124,6 +163,8 @@ pub enum Command {
     Describe(JobId, PathBuf),
     /// Read an image file.
     ReadImage(JobId, ReadImageJob),
+    /// Draw a chart.
+    DrawChart(JobId, Box<ChartJob>),
     /// End the worker's job with this id.
     Cancel(JobId),
 }

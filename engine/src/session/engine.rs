@@ -88,7 +88,8 @@ impl Engine {
             | Command::ListRuns(job, _)
             | Command::OpenRun(job, _)
             | Command::Describe(job, _)
-            | Command::ReadImage(job, _) => {
+            | Command::ReadImage(job, _)
+            | Command::DrawChart(job, _) => {
                 let cancel = CancelFlag::default();
                 let asked = WorkerJob { job, command, cancel: cancel.clone() };
                 queue(&self.questions, asked, |asked| asked.command)?;

@@ -1,5 +1,6 @@
 //! What can keep a job from being done.
 
+use crate::chart::ChartError;
 use crate::data::DataError;
 use crate::device::atomic_file::WriteError;
 use crate::device::{Cancelled, ComputeError};
@@ -73,6 +74,8 @@ pub enum SessionError {
     Edge(#[from] foretrain_edge::EdgeError),
     #[error(transparent)]
     Preset(#[from] PresetError),
+    #[error(transparent)]
+    Chart(#[from] ChartError),
     #[error(transparent)]
     Write(#[from] WriteError),
 }

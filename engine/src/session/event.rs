@@ -275,6 +275,8 @@ pub enum EventKind {
     Described(Arc<ModelReport>),
     /// Pixels (channels, height, width), 0 to 255.
     ImageRead(Arc<[u8]>),
+    /// A chart is drawn, into these files.
+    ChartDrawn(Vec<PathBuf>),
     /// The job was cancelled, leaving nothing half done.
     Cancelled,
 }

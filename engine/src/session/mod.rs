@@ -1,7 +1,7 @@
 //! The engine's public face: commands in, events and snapshots out, runs on disk.
 //!
 //! Two threads: the *trainer* runs one training run at a time; the *worker* answers everything
-//! else (previews, plans, quantization, exports, trials, past runs), so that a user can look
+//! else (previews, plans, quantization, exports, trials, past runs, charts), so that a user can look
 //! around while a run goes on. Only plain data crosses.
 //!
 //! Invariants: a caller of [`Engine`] never waits; the trainer never waits for a caller; a panic
@@ -10,6 +10,7 @@
 mod checkpoint;
 mod command;
 mod describe;
+mod drawing;
 mod engine;
 mod error;
 mod event;
@@ -30,12 +31,14 @@ mod trial;
 mod worker;
 
 pub use checkpoint::{CheckpointError, SessionProgress};
-pub use command::{Command, ExportJob, InferInput, InferJob, JobId, Naming, QuantizeJob, ReadImageJob};
+pub use command::{
+    ChartFormat, ChartJob, Command, ExportJob, InferInput, InferJob, JobId, Naming, QuantizeJob, ReadImageJob,
+};
 pub use engine::{Engine, Wake};
 pub use error::SessionError;
 pub use event::{
-    Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport, ModelSource, PlanReport,
-    QuantizeReport, RunSummary, StopReason, TargetFit,
+    Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport, ModelSource,
+    PlanReport, QuantizeReport, RunSummary, StopReason, TargetFit,
 };
 pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationFigures, ValidationPoint};
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
@@ -45,4 +48,5 @@ pub use runs::{list_runs, open_run, summarize};
 pub use shipping::validate;
 pub use snapshot::{ImageSample, LoadedRun, RunSnapshot, RunStatus, Samples, Savings};
 
+pub use crate::chart;
 pub use crate::data::{Augmentation, DataPreview, ImagePreview, PreviewExamples, TokenPreview};

@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::outlet::Outlet;
 use super::trainer_thread::panic_message;
 use super::{
-    Blame, Command, EventKind, Failure, JobId, ReadImageJob, RunSnapshot, RunStatus, SessionError, describe, planning,
-    runs, shipping, trial,
+    Blame, Command, EventKind, Failure, JobId, ReadImageJob, RunSnapshot, RunStatus, SessionError, describe, drawing,
+    planning, runs, shipping, trial,
 };
 use crate::data::{self, Dataset, DatasetSpec};
 use crate::device::{CancelFlag, Progress, Watch};
@@ -142,6 +142,7 @@ fn answer(command: Command, is_training: bool, shelf: &Shelf, watch: Watch<'_>) 
         Command::ReadImage(_, ReadImageJob { path, shape: (channels, height, width) }) => {
             EventKind::ImageRead(foretrain_edge::read_pixels(&path, channels, height, width)?.into())
         }
+        Command::DrawChart(_, job) => EventKind::ChartDrawn(drawing::draw(&job, watch)?),
         // The engine's handle sends these elsewhere.
         Command::Start(..)
         | Command::ResumeRun(..)

@@ -26,8 +26,7 @@ const CARD_REST: f32 = 80.0;
 
 /// Shows the toolbar, the strip of phases and the plots.
 pub fn charts_ui(ctx: &ViewCtx<'_>, run: &Arc<RunSnapshot>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
-    let area = ui.max_rect();
-    toolbar_ui(run, saved, &mut live.run, area, ui);
+    toolbar_ui(ctx, run, saved, &mut live.run, ui);
     ui.add_space(space::XS);
     let strip = phase_strip_room_ui(ui, STRIP);
     note_ui(run, live, ui);
@@ -68,6 +67,7 @@ fn x_end(live: &RunLive) -> f64 {
 /// How an export went, what keeps the run from ending, and how it ended when that was not the user's wish.
 fn note_ui(run: &RunSnapshot, live: &mut Live, ui: &mut Ui) {
     export_note_ui(&mut live.run, ui);
+    drawn_note_ui(&mut live.run, ui);
     let shown_already = live.start.failure().map(|failure| failure.message.as_str());
     match &run.status {
         RunStatus::Unsaved { why } => unsaved_ui(run, why, ui),
@@ -114,6 +114,29 @@ fn export_note_ui(live: &mut RunLive, ui: &mut Ui) {
     }
     if is_dismissed {
         live.export = None;
+    }
+}
+
+/// Where the picture of all plots is, or why there is none.
+fn drawn_note_ui(live: &mut RunLive, ui: &mut Ui) {
+    let is_dismissed = if let Some(failure) = live.drawn.failure() {
+        notice_ui(ui, Severity::Error, &failure.message, |ui| ui.small_button("Dismiss").clicked())
+    } else if let Some(paths) = live.drawn.answer() {
+        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        notice_ui(ui, Severity::Good, &format!("Saved {}", paths.join(" and ")), |ui| {
+            ui.horizontal(|ui| {
+                if ui.small_button("Copy paths").clicked() {
+                    ui.ctx().copy_text(paths.join("\n"));
+                }
+                ui.small_button("Dismiss").clicked()
+            })
+            .inner
+        })
+    } else {
+        false
+    };
+    if is_dismissed {
+        live.drawn.clear();
     }
 }
 

@@ -2,11 +2,13 @@
 
 use egui::{Align, FontId, Layout, Rect, Sense, Ui, Vec2, pos2, vec2};
 use foretrain_engine::hybrid::Phase;
-use foretrain_engine::session::RunSnapshot;
+use foretrain_engine::session::chart::Theme;
+use foretrain_engine::session::{ChartFormat, ChartJob, Command, Naming, RunSnapshot};
 
-use crate::plots::{PlotKind, export_png};
+use crate::plots::{PlotKind, run_chart};
 use crate::state::{PlotsSaved, RunLive, Saved};
 use crate::theme::{font, palette, phase_color, phase_label, space};
+use crate::views::ViewCtx;
 use crate::widgets::{Icon, chip_ui, icon_button_ui, smoothing_ui};
 
 /// Where everything but the plots' names fits into one line, the buttons stand at its right end.
@@ -16,8 +18,8 @@ const CHIP: f32 = 22.0;
 /// Side of the square with a phase's color.
 const SWATCH: f32 = 10.0;
 
-/// Shows it; `area` is what a picture shows.
-pub(super) fn toolbar_ui(run: &RunSnapshot, saved: &mut Saved, live: &mut RunLive, area: Rect, ui: &mut Ui) {
+/// Shows it.
+pub(super) fn toolbar_ui(ctx: &ViewCtx<'_>, run: &RunSnapshot, saved: &mut Saved, live: &mut RunLive, ui: &mut Ui) {
     plots_ui(&mut saved.plots, ui);
     ui.add_space(space::XS);
     if ui.available_width() >= ONE_LINE {
@@ -25,7 +27,7 @@ pub(super) fn toolbar_ui(run: &RunSnapshot, saved: &mut Saved, live: &mut RunLiv
             ui.spacing_mut().item_spacing.x = space::SM;
             curves_ui(&mut saved.plots, ui);
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                buttons_ui(run, live, area, ui);
+                buttons_ui(ctx, run, &saved.plots, live, ui);
                 phase_key_ui(ui);
             });
         });
@@ -35,7 +37,7 @@ pub(super) fn toolbar_ui(run: &RunSnapshot, saved: &mut Saved, live: &mut RunLiv
             // Lines break between controls, not inside their texts.
             ui.style_mut().wrap_mode = Some(egui::TextWrapMode::Extend);
             curves_ui(&mut saved.plots, ui);
-            buttons_ui(run, live, area, ui);
+            buttons_ui(ctx, run, &saved.plots, live, ui);
             phase_key_ui(ui);
         });
     }
@@ -71,15 +73,25 @@ fn curves_ui(saved: &mut PlotsSaved, ui: &mut Ui) {
     ui.checkbox(&mut saved.is_log, "Log scale").on_hover_text("Loss on a logarithmic axis");
 }
 
-fn buttons_ui(run: &RunSnapshot, live: &mut RunLive, area: Rect, ui: &mut Ui) {
+fn buttons_ui(ctx: &ViewCtx<'_>, run: &RunSnapshot, plots: &PlotsSaved, live: &mut RunLive, ui: &mut Ui) {
     if icon_button_ui(ui, Icon::Reset, "Show all steps (Ctrl+0)").clicked() {
         live.reset_plots = true;
     }
-    // Before it has a folder there is nothing to take a picture of.
-    if let Some(folder) = &run.folder
-        && icon_button_ui(ui, Icon::Image, "Save a picture of what is in view").clicked()
-    {
-        live.export = Some(export_png(ui.ctx(), &folder.join("plots"), area));
+    // Before it has a folder there is nothing to draw.
+    let Some(folder) = &run.folder else { return };
+    let can_save = !plots.shown.is_empty() && !live.series.is_empty() && !live.drawn.is_waiting();
+    let name = "Save the chosen plots as PNG and SVG";
+    if ui.add_enabled_ui(can_save, |ui| icon_button_ui(ui, Icon::Image, name)).inner.clicked() {
+        let view = live.in_view.unwrap_or((0.0, live.series.last_step()));
+        let job = ChartJob {
+            chart: run_chart(run, &live.series, plots, view),
+            theme: if palette(ui).is_dark { Theme::Dark } else { Theme::Light },
+            formats: vec![ChartFormat::Png { scale: 2.0 }, ChartFormat::Svg],
+            output: folder.join("plots").join("plots"),
+            naming: Naming::NextFree,
+        };
+        live.drawn.clear();
+        live.drawn.ask(ctx, |id| Command::DrawChart(id, Box::new(job)));
     }
 }
 
