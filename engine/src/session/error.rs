@@ -128,6 +128,7 @@ impl SessionError {
             | Self::RunFolder(_)
             | Self::Quant(_)
             | Self::Edge(_)
+            | Self::Chart(_)
             | Self::Write(_) => false,
         };
         if is_wrong_request { Blame::Request } else { Blame::Work }
