@@ -5,7 +5,7 @@ use foretrain::plots::{PlotKind, csv_of, curves_of};
 use foretrain::theme::{DARK, ThemeChoice};
 use foretrain_engine::hybrid::Phase;
 use foretrain_engine::session::chart::{Chart, Panel, Scale, Source, Theme, render_svg};
-use foretrain_engine::session::{ChartFormat, ChartJob, Command, EventKind, Failure, JobId, RunStatus};
+use foretrain_engine::session::{Blame, ChartFormat, ChartJob, Command, EventKind, Failure, JobId, RunStatus};
 
 use crate::scene;
 
@@ -207,7 +207,7 @@ fn where_the_plots_were_saved_is_told_and_why_they_were_not() {
     assert!(harness.query_by_label_contains("Saved /runs").is_none());
 
     let (job, _) = asked_chart(&mut harness);
-    let failure = Failure { message: "writing: the disk is full".to_owned(), plan: None };
+    let failure = Failure { message: "writing: the disk is full".to_owned(), plan: None, blame: Blame::Work };
     scene::tell(&mut harness, job, EventKind::Rejected(failure));
     harness.get_by_label("writing: the disk is full");
 }

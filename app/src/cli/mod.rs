@@ -11,6 +11,7 @@ mod data_kind;
 mod demo;
 mod driver;
 mod error;
+mod experiment;
 mod export;
 mod infer;
 mod log;
@@ -18,6 +19,7 @@ mod number_arg;
 mod output;
 mod path_arg;
 mod quantize;
+mod recipe_arg;
 mod run_arg;
 mod runs;
 mod train;
@@ -59,6 +61,8 @@ pub enum CliCommand {
     Export(export::ExportArgs),
     /// Run a package: continue a prompt or classify images.
     Infer(infer::InferArgs),
+    /// Measure what prediction saves and what it costs, against controls.
+    Experiment(Box<experiment::ExperimentArgs>),
     /// List past runs, or show one.
     Runs(runs::RunsArgs),
     /// The whole way in one go, without a display: train, quantize, export, read back, run.
@@ -74,6 +78,7 @@ impl CliCommand {
             Self::Quantize(args) => args.common.json,
             Self::Export(args) => args.common.json,
             Self::Infer(args) => args.json,
+            Self::Experiment(args) => args.common.json,
             Self::Runs(args) => args.common.json,
             Self::Demo(args) => args.json,
         }
@@ -124,6 +129,7 @@ pub fn run(command: CliCommand) -> ExitCode {
         CliCommand::Quantize(args) => quantize::run(args),
         CliCommand::Export(args) => export::run(args),
         CliCommand::Infer(args) => infer::run(&args),
+        CliCommand::Experiment(args) => experiment::run(&args),
         CliCommand::Runs(args) => runs::run(&args),
         CliCommand::Demo(args) => demo::run(&args),
     };

@@ -326,6 +326,8 @@ impl Live {
             | EventKind::Described(_)
             | EventKind::ImageRead(_)
             | EventKind::ChartDrawn(_)
+            | EventKind::Raced(_)
+            | EventKind::Experimented { .. }
             | EventKind::Cancelled => {}
         }
         if let EventKind::Ended(reason) = kind {

@@ -81,7 +81,9 @@ impl<T> Query<T> {
             | EventKind::RunOpened(_)
             | EventKind::Described(_)
             | EventKind::ImageRead(_)
-            | EventKind::ChartDrawn(_) => {}
+            | EventKind::ChartDrawn(_)
+            | EventKind::Raced(_)
+            | EventKind::Experimented { .. } => {}
         }
         false
     }

@@ -8,10 +8,12 @@ pub mod atomic_file;
 mod cancel;
 mod compute;
 mod gauges;
+mod machine;
 mod progress;
 pub mod seed;
 
 pub use cancel::CancelFlag;
 pub use compute::{ComputeDevice, ComputeError, compute_pool, resolved_num_threads};
 pub use gauges::{GaugeReading, Gauges, GpuReading, process_memory_bytes, system_memory_bytes};
+pub use machine::MachineRecord;
 pub use progress::{Cancelled, Progress, Watch};

@@ -7,6 +7,7 @@ mod arena;
 mod error;
 mod race;
 mod recipe;
+mod report;
 mod statistics;
 mod trial;
 mod tune;
@@ -15,6 +16,7 @@ pub use arena::{ArenaPlan, ArenaResult, ArenaSummary, FROZEN, HYBRID, SAME_STEPS
 pub use error::ExperimentError;
 pub use race::{Contender, Ground, OnRace, RaceView, race};
 pub use recipe::TrialRecipe;
+pub use report::{ArenaReport, Conditions};
 pub use statistics::Estimate;
 pub use trial::{CurvePoint, PhaseShare, Trial, TrialResult, phase_index};
 pub use tune::{Tried, Tuned, tune};

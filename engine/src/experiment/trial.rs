@@ -49,10 +49,12 @@ pub struct TrialResult {
     pub num_steps: u64,
     /// Seconds of training, validation left out.
     pub seconds: f64,
-    /// Cost, in examples: a forward pass counts 1/3, a backward pass 2/3.
+    /// Cost, in examples (images, or tokens): a forward pass counts 1/3, a backward pass 2/3.
     pub example_cost: f64,
-    /// Examples that went through a backward pass.
+    /// Examples that went through a backward pass: images, or tokens.
     pub example_backwards: u64,
+    /// Examples in a unit of a batch: 1 for images, the sequence length for text.
+    pub examples_per_unit: u64,
     /// Held-out loss and accuracy at the end, on the whole validation part.
     pub validation: Evaluation,
     /// The same on the test part, measured once; `None` in tuning, and for a dataset without one.
@@ -122,6 +124,7 @@ impl Trial {
                 seconds: 0.0,
                 example_cost: 0.0,
                 example_backwards: 0,
+                examples_per_unit: 1,
                 validation: nothing,
                 test: None,
                 curve: Vec::new(),
@@ -193,6 +196,7 @@ impl Trial {
         result.seconds += seconds;
         result.example_backwards += u64::from(report.num_backward);
         result.example_cost += example_cost(&report);
+        result.examples_per_unit = u64::from(report.num_examples) / self.recipe.batch_size.max(1) as u64;
         let phase = &mut result.phases[phase_index(report.phase)];
         phase.num_steps += 1;
         phase.seconds += seconds;
@@ -210,7 +214,8 @@ impl Trial {
         self.unplotted.1 += 1;
         let (loss, count) = self.unplotted;
         if count >= self.recipe.num_steps.div_ceil(CURVE_POINTS) || self.is_done() {
-            let cost = self.result.example_cost / self.recipe.batch_size as f64;
+            let examples = self.recipe.batch_size as u64 * self.result.examples_per_unit;
+            let cost = self.result.example_cost / examples.max(1) as f64;
             let (step, seconds) = (report.step, self.result.seconds);
             self.result.curve.push(CurvePoint { step, seconds, cost, loss: loss / count as f64 });
             self.unplotted = (0.0, 0);

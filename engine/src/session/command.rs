@@ -130,6 +130,39 @@ pub struct ChartJob {
     pub naming: Naming,
 }
 
+/// Which experiment.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExperimentKind {
+    /// The recipe against vanilla with as many steps, vanilla with as much time, and a frozen control.
+    Arena {
+        /// Learning rates tried for each contender, as factors of the recipe's.
+        rate_factors: Vec<f64>,
+        /// Batch sizes tried for vanilla with as much time: the recipe's divided by these.
+        batch_divisors: Vec<usize>,
+        /// Seeds of the comparison: those after the recipe's own, which is the tuning's.
+        num_seeds: u64,
+    },
+}
+
+/// An experiment to run, and where its report goes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExperimentJob {
+    /// Which.
+    pub kind: ExperimentKind,
+    /// The hybrid's recipe.
+    pub config: RunConfig,
+    /// The report's folder, which must not exist.
+    pub output: PathBuf,
+    /// Title of the report.
+    pub title: String,
+    /// Command that runs it again, for the report.
+    pub command: String,
+    /// Commit that the program was built from, for the report.
+    pub commit: Option<String>,
+    /// Day of the run, for the report.
+    pub day: String,
+}
+
 /// A request to the engine. Each that has a [`JobId`] is answered by events with it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
@@ -137,6 +170,8 @@ pub enum Command {
     Start(JobId, Box<RunConfig>),
     /// Go on with the run in this folder from its last checkpoint.
     ResumeRun(JobId, PathBuf),
+    /// Run an experiment; refused while a run goes on, and `Stop` ends it without a report.
+    Experiment(JobId, Box<ExperimentJob>),
     /// Stop at the next step, keeping everything.
     Pause,
     /// Go on after a pause.

@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::outlet::Outlet;
-use super::trainer_thread::{self, Control, RunRequest, TrainerJob};
+use super::trainer_thread::{self, Control, RunRequest, TrainerJob, Work};
 use super::worker::{self, Shelf, WorkerJob};
 use super::{Command, Event, JobId, RunSnapshot};
 use crate::device::CancelFlag;
@@ -64,8 +64,9 @@ impl Engine {
     /// Queues a command without waiting; gives it back when the queue is full or the engine is gone.
     pub fn try_send(&self, command: Command) -> Result<(), Box<Command>> {
         match command {
-            Command::Start(job, config) => self.queue_run(job, RunRequest::New(config)),
-            Command::ResumeRun(job, folder) => self.queue_run(job, RunRequest::Existing(folder)),
+            Command::Start(job, config) => self.queue_work(job, Work::Run(RunRequest::New(config))),
+            Command::ResumeRun(job, folder) => self.queue_work(job, Work::Run(RunRequest::Existing(folder))),
+            Command::Experiment(job, asked) => self.queue_work(job, Work::Experiment(asked)),
             Command::Pause => queue(&self.control, Control::Pause, |_| Command::Pause),
             Command::Resume => queue(&self.control, Control::Resume, |_| Command::Resume),
             Command::Save => queue(&self.control, Control::Save, |_| Command::Save),
@@ -120,12 +121,13 @@ impl Engine {
         self.snapshot.load_full()
     }
 
-    fn queue_run(&self, job: JobId, request: RunRequest) -> Result<(), Box<Command>> {
+    fn queue_work(&self, job: JobId, work: Work) -> Result<(), Box<Command>> {
         let cancel = CancelFlag::default();
-        let asked = TrainerJob { job, request, cancel: cancel.clone() };
-        queue(&self.runs, asked, |asked| match asked.request {
-            RunRequest::New(config) => Command::Start(asked.job, config),
-            RunRequest::Existing(folder) => Command::ResumeRun(asked.job, folder),
+        let asked = TrainerJob { job, work, cancel: cancel.clone() };
+        queue(&self.runs, asked, |asked| match asked.work {
+            Work::Run(RunRequest::New(config)) => Command::Start(asked.job, config),
+            Work::Run(RunRequest::Existing(folder)) => Command::ResumeRun(asked.job, folder),
+            Work::Experiment(experiment) => Command::Experiment(asked.job, experiment),
         })?;
         let mut flags = self.run_flags.lock().unwrap_or_else(PoisonError::into_inner);
         flags.retain(CancelFlag::is_shared);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataPreview, LoadedRun, RunConfig, SessionError, ValidationPoint};
 use crate::device::Progress;
+use crate::experiment::{ArenaReport, RaceView};
 use crate::export::{Blocker, ModelCard, TargetPreset};
 use crate::hybrid::Divergence;
 use crate::memory::MemoryPlan;
@@ -277,6 +278,15 @@ pub enum EventKind {
     ImageRead(Arc<[u8]>),
     /// A chart is drawn, into these files.
     ChartDrawn(Vec<PathBuf>),
+    /// How an experiment's race stands.
+    Raced(Arc<RaceView>),
+    /// An experiment, measured and written.
+    Experimented {
+        /// Everything measured.
+        report: Arc<ArenaReport>,
+        /// Its folder: `report.json`, `README.md`, charts.
+        folder: PathBuf,
+    },
     /// The job was cancelled, leaving nothing half done.
     Cancelled,
 }

@@ -1,6 +1,6 @@
 //! The engine's public face: commands in, events and snapshots out, runs on disk.
 //!
-//! Two threads: the *trainer* runs one training run at a time; the *worker* answers everything
+//! Two threads: the *trainer* runs one training run, or one experiment, at a time; the *worker* answers everything
 //! else (previews, plans, quantization, exports, trials, past runs, charts), so that a user can look
 //! around while a run goes on. Only plain data crosses.
 //!
@@ -14,6 +14,7 @@ mod drawing;
 mod engine;
 mod error;
 mod event;
+mod experimenting;
 mod history;
 mod outlet;
 mod planning;
@@ -32,7 +33,8 @@ mod worker;
 
 pub use checkpoint::{CheckpointError, SessionProgress};
 pub use command::{
-    ChartFormat, ChartJob, Command, ExportJob, InferInput, InferJob, JobId, Naming, QuantizeJob, ReadImageJob,
+    ChartFormat, ChartJob, Command, ExperimentJob, ExperimentKind, ExportJob, InferInput, InferJob, JobId, Naming,
+    QuantizeJob, ReadImageJob,
 };
 pub use engine::{Engine, Wake};
 pub use error::SessionError;
@@ -40,6 +42,7 @@ pub use event::{
     Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport, ModelSource,
     PlanReport, QuantizeReport, RunSummary, StopReason, TargetFit,
 };
+pub use experimenting::{read_report, write_report};
 pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationFigures, ValidationPoint};
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
 pub use run_config::RunConfig;

@@ -32,7 +32,7 @@ impl Outlet {
     pub(super) fn send(&mut self, job: JobId, kind: EventKind) {
         let event = Event { job, kind };
         self.flush();
-        if matches!(event.kind, EventKind::Progress(_)) {
+        if matches!(event.kind, EventKind::Progress(_) | EventKind::Raced(_)) {
             // Dropped when full, on purpose.
             let _ = self.events.try_send(event);
         } else {

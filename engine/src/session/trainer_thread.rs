@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::outlet::Outlet;
 use super::worker::Shelf;
-use super::{EventKind, Failure, JobId, RunConfig, SessionError, StopReason, training};
+use super::{EventKind, ExperimentJob, Failure, JobId, RunConfig, SessionError, StopReason, experimenting, training};
 use crate::device::CancelFlag;
 use crate::models::ops;
 
@@ -21,11 +21,18 @@ pub(super) enum RunRequest {
     Existing(PathBuf),
 }
 
-/// A run to do.
+/// What the thread is asked for.
+#[derive(Debug)]
+pub(super) enum Work {
+    Run(RunRequest),
+    Experiment(Box<ExperimentJob>),
+}
+
+/// A piece of work.
 #[derive(Debug)]
 pub(super) struct TrainerJob {
     pub(super) job: JobId,
-    pub(super) request: RunRequest,
+    pub(super) work: Work,
     pub(super) cancel: CancelFlag,
 }
 
@@ -69,9 +76,12 @@ pub(super) fn run(runs: &Receiver<TrainerJob>, control: &Receiver<Control>, shel
         };
         // What was said to an earlier run is not for this one.
         while control.try_recv().is_ok() {}
-        let TrainerJob { job, request, cancel } = asked;
+        let TrainerJob { job, work, cancel } = asked;
         let inbox = Inbox { runs, control };
-        let result = catch_unwind(AssertUnwindSafe(|| training::run(job, request, &cancel, inbox, shelf, &mut outlet)));
+        let result = catch_unwind(AssertUnwindSafe(|| match work {
+            Work::Run(request) => training::run(job, request, &cancel, inbox, shelf, &mut outlet),
+            Work::Experiment(asked) => experimenting::run(job, *asked, &cancel, inbox, shelf, &mut outlet),
+        }));
         ops::release_scratch();
         match result {
             Ok(Ok(())) => {}

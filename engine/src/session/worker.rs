@@ -146,6 +146,7 @@ fn answer(command: Command, is_training: bool, shelf: &Shelf, watch: Watch<'_>) 
         // The engine's handle sends these elsewhere.
         Command::Start(..)
         | Command::ResumeRun(..)
+        | Command::Experiment(..)
         | Command::Pause
         | Command::Resume
         | Command::Stop

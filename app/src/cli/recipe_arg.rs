@@ -1,0 +1,150 @@
+//! Options that say what to train, for every subcommand that trains.
+
+use foretrain_engine::data::DatasetSpec;
+use foretrain_engine::hybrid::{GateRule, Strategy};
+use foretrain_engine::models::ModelPreset;
+use foretrain_engine::optim::OptimizerKind;
+use foretrain_engine::session::{Recipe, RunConfig, recipe, tier};
+
+use super::data_arg::DataArgs;
+use super::{CliError, CommonArgs, number_arg};
+
+/// A recipe, and what to change of it.
+#[derive(Debug, clap::Args)]
+pub struct RecipeArgs {
+    /// Recipe to start from; `foretrain train --preset list` names them.
+    #[arg(long, default_value = "glyphs-cnn")]
+    pub preset: String,
+    /// Dataset; the recipe's own when left out.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// How daring prediction is: vanilla (none), conservative, balanced, aggressive.
+    #[arg(long, default_value = "conservative")]
+    pub tier: String,
+    /// What Predict does instead of what the tier says: auto, importance, extrapolate-momentum, extrapolate-fitted,
+    /// frozen, none.
+    #[arg(long, value_parser = parse_strategy)]
+    pub strategy: Option<Strategy>,
+    /// Model preset instead of the recipe's.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Optimizer instead of the recipe's: adamw or muon.
+    #[arg(long, value_parser = parse_optimizer)]
+    pub optimizer: Option<OptimizerKind>,
+    /// Optimizer steps.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub steps: Option<u64>,
+    /// Images or sequences per step.
+    #[arg(long, value_parser = number_arg::at_least_one())]
+    pub batch_size: Option<usize>,
+    /// Parts that a batch is cut into, to save memory.
+    #[arg(long, value_parser = number_arg::at_least_one())]
+    pub micro_batches: Option<usize>,
+    /// Tokens per sequence.
+    #[arg(long, value_parser = number_arg::at_least_one())]
+    pub sequence_length: Option<usize>,
+    /// Peak learning rate.
+    #[arg(long, value_parser = number_arg::parse_above_zero)]
+    pub learning_rate: Option<f64>,
+    /// Steps between two validations.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub validation_interval: Option<u64>,
+    /// Steps between two checkpoints.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub checkpoint_interval: Option<u64>,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Processor threads; 0 uses all.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Most memory the run may use, in GiB; 80% of the machine's when left out.
+    #[arg(long = "memory-budget", value_name = "GIB", value_parser = number_arg::parse_gib, allow_negative_numbers = true)]
+    pub memory_budget_bytes: Option<u64>,
+    /// Name of the run.
+    #[arg(long)]
+    pub name: Option<String>,
+}
+
+/// The recipe that the arguments describe.
+pub(super) fn config(args: &RecipeArgs, common: &CommonArgs) -> Result<RunConfig, CliError> {
+    let mut config = preset_config(&args.preset, &args.tier, args.data.spec()?, common)?;
+    if let Some(label) = &args.model {
+        let preset = ModelPreset::from_label(label).ok_or_else(|| {
+            let known: Vec<&str> = ModelPreset::ALL.into_iter().map(ModelPreset::label).collect();
+            CliError::Usage(format!("--model: expected one of {}, found {label:?}", known.join(", ")))
+        })?;
+        let fitted = preset.config(config.model.data_shape());
+        config.model = fitted.map_err(|error| CliError::from_session(&error.into()))?;
+    }
+    if let Some(strategy) = args.strategy {
+        config.hybrid.strategy = strategy;
+        if !strategy.samples() {
+            // The gate counts what a sample costs.
+            config.hybrid.gate = GateRule::Open;
+        }
+    }
+    config.optimizer.kind = args.optimizer.unwrap_or(config.optimizer.kind);
+    config.num_steps = args.steps.unwrap_or(config.num_steps);
+    config.batch_size = args.batch_size.unwrap_or(config.batch_size);
+    config.num_micro_batches = args.micro_batches.unwrap_or(config.num_micro_batches);
+    config.sequence_length = args.sequence_length.unwrap_or(config.sequence_length);
+    config.optimizer.learning_rate = args.learning_rate.unwrap_or(config.optimizer.learning_rate);
+    config.validation_interval = args.validation_interval.unwrap_or(config.validation_interval);
+    config.checkpoint_interval = args.checkpoint_interval.unwrap_or(config.checkpoint_interval);
+    config.seed = args.seed;
+    config.num_threads = args.threads;
+    // 0 stands for the default.
+    config.memory_budget_bytes = args.memory_budget_bytes.unwrap_or(0);
+    config.name = args.name.clone().unwrap_or(config.name);
+    Ok(config)
+}
+
+/// The recipe called `preset` as it is, on `data` or its own dataset.
+pub(super) fn preset_config(
+    preset: &str,
+    tier_name: &str,
+    data: Option<DatasetSpec>,
+    common: &CommonArgs,
+) -> Result<RunConfig, CliError> {
+    let recipe = recipe(preset).map_err(|error| CliError::Usage(error.to_string()))?;
+    let tier = tier(tier_name).map_err(|error| CliError::Usage(error.to_string()))?;
+    let data = match data {
+        Some(data) => data,
+        None => own_data(&recipe)?,
+    };
+    let mut config = recipe.run_config(&tier, data).map_err(|error| CliError::from_session(&error.into()))?;
+    common.runs_folder()?.clone_into(&mut config.runs_folder);
+    Ok(config)
+}
+
+/// The recipe's dataset. Errors: it is to be named by the user.
+fn own_data(recipe: &Recipe) -> Result<DatasetSpec, CliError> {
+    let is_complete = match &recipe.data {
+        DatasetSpec::Glyphs | DatasetSpec::Grammar => true,
+        DatasetSpec::Idx { path }
+        | DatasetSpec::Cifar10 { path }
+        | DatasetSpec::ImageFolder { path, .. }
+        | DatasetSpec::Text { path, .. }
+        | DatasetSpec::Jsonl { path, .. } => !path.as_os_str().is_empty(),
+    };
+    if is_complete {
+        return Ok(recipe.data.clone());
+    }
+    Err(CliError::Usage(format!("--preset {}: expected --data with the path of its dataset, found none", recipe.name)))
+}
+
+/// A strategy by its name.
+fn parse_strategy(name: &str) -> Result<Strategy, String> {
+    Strategy::from_label(name)
+        .ok_or_else(|| format!("expected one of {}", Strategy::ALL.map(Strategy::label).join(", ")))
+}
+
+/// An optimizer by its name.
+pub(super) fn parse_optimizer(name: &str) -> Result<OptimizerKind, String> {
+    match name {
+        "adamw" => Ok(OptimizerKind::AdamW),
+        "muon" => Ok(OptimizerKind::Muon),
+        _ => Err("expected adamw or muon".to_owned()),
+    }
+}
