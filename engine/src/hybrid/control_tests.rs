@@ -1,6 +1,7 @@
 //! Measurements in, decisions out.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::super::forecast::Rates;
 use super::super::synthetic::LossCurve;
 use super::*;
 
@@ -20,9 +21,14 @@ fn conservative() -> HybridConfig {
     }
 }
 
+fn rules(config: HybridConfig) -> Rules {
+    let plan = Plan { seed: 0, num_steps: 1000, rates: Rates::Recorded(vec![1.0]) };
+    Rules { config, warmup_steps: 5, plan }
+}
+
 /// What a calm run measures: sampling pays, gradients agree.
 fn calm(loss: f64) -> Measured {
-    Measured { loss, rho: Some(0.1), grad_norm: Some(1.0), cosine: Some(0.95) }
+    Measured { loss, rho: Some(0.1), grad_norm: Some(1.0), cosine: Some(0.95), learning_rate_factor: 1.0 }
 }
 
 /// Runs `num_steps` of `measure(step, phase)`: the phases in runs ("W5 F20 P15"), and the divergences.
@@ -31,7 +37,7 @@ fn replay(
     num_steps: u64,
     measure: impl Fn(u64, Phase) -> Measured,
 ) -> (String, Vec<(u64, Divergence, Recovery)>) {
-    let rules = Rules { config, warmup_steps: 5 };
+    let rules = rules(config);
     let mut control = Control::new(&rules.config);
     let mut runs: Vec<(Phase, usize)> = Vec::new();
     let mut divergences = Vec::new();
@@ -126,7 +132,7 @@ fn a_spike_that_stays_ends_prediction() {
 
 #[test]
 fn the_step_that_diverged_shows_the_signal_that_told() {
-    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let rules = rules(conservative());
     let mut control = Control::new(&rules.config);
     let diverged = (1..=60).find_map(|step| {
         control.begin_step(&rules);
@@ -143,7 +149,7 @@ fn the_step_that_diverged_shows_the_signal_that_told() {
 
 #[test]
 fn a_correct_that_compared_nothing_decides_nothing() {
-    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let rules = rules(conservative());
     let mut control = Control::new(&rules.config);
     let mut corrections = Vec::new();
     for step in 1..=73 {
@@ -161,7 +167,7 @@ fn a_correct_that_compared_nothing_decides_nothing() {
 
 #[test]
 fn a_run_that_the_guard_ended_can_be_taken_up_again() {
-    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let rules = rules(conservative());
     let mut control = Control::new(&rules.config);
     assert_eq!(control.take_up_again(&rules.config), None, "nothing ended it");
     let mut step = 0;
@@ -217,7 +223,7 @@ fn healthy_runs_of_any_noise_trigger_nothing() {
 
 #[test]
 fn the_slice_follows_the_agreement() {
-    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let rules = rules(conservative());
     let mut control = Control::new(&rules.config);
     control.gate.observe(0.1, 0.125, 0.9);
     assert!((control.next_slice(&rules.config, 0.99) - 0.1125).abs() < 1e-12);
@@ -231,7 +237,7 @@ fn the_slice_follows_the_agreement() {
 
 #[test]
 fn a_saved_control_decides_like_the_original() {
-    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let rules = rules(conservative());
     let mut control = Control::new(&rules.config);
     let go = |control: &mut Control, steps: std::ops::Range<u64>| {
         for step in steps {

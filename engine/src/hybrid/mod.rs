@@ -7,7 +7,7 @@ mod config;
 mod control;
 mod error;
 mod exact;
-mod forecaster;
+pub mod forecast;
 mod gate;
 mod guard;
 mod ladder;
@@ -23,12 +23,12 @@ mod tiers;
 mod trainer;
 #[cfg(test)]
 mod trainer_tests;
-mod trend;
 
 pub use config::{Explained, HybridConfig, TierPreset};
 pub use error::HybridError;
+pub use forecast::ForecastModel;
 pub use report::{
-    Correction, Divergence, DivergenceKind, Forecast, GuardSignals, HybridEvent, Phase, Recovery, StepReport,
+    Correction, Divergence, DivergenceKind, Forecast, GuardSignals, HybridEvent, Interval, Phase, Recovery, StepReport,
 };
 pub use state::TrainerState;
 pub use trainer::{HybridTrainer, TrainerSetup};

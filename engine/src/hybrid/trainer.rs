@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rand_chacha::ChaCha8Rng;
 
 use super::control::{Control, Judgement, Measured, Rules};
+use super::forecast::{Plan, Rates};
 use super::passes::{Errors, Passes, Seen, examples_per_unit};
 use super::state::{self, TrainerState};
 use super::{HybridConfig, HybridError, HybridEvent, Phase, Recovery, StepReport, sampler};
@@ -84,6 +85,8 @@ impl HybridTrainer {
         };
         let warmup_steps = (setup.hybrid.warmup_fraction * setup.num_steps as f64).ceil() as u64;
         let control = Control::new(&setup.hybrid);
+        let rates = Rates::Planned(setup.schedule);
+        let plan = Plan { seed: setup.seed, num_steps: setup.num_steps, rates };
         let good = state::save(&setup.store, &optimizer, average.as_ref(), &control)?;
         Ok(Self {
             network: setup.network,
@@ -91,7 +94,7 @@ impl HybridTrainer {
             optimizer,
             average,
             control,
-            rules: Rules { config: setup.hybrid, warmup_steps },
+            rules: Rules { config: setup.hybrid, warmup_steps, plan },
             schedule: setup.schedule,
             num_steps: setup.num_steps,
             num_micro_batches: setup.num_micro_batches.max(1),
@@ -119,13 +122,14 @@ impl HybridTrainer {
             Phase::Predict => self.predict_passes(batch)?,
             Phase::Correct => self.correct_passes(batch)?,
         };
+        let learning_rate_factor = self.learning_rate_factor();
         let measured = Measured {
             loss: work.seen.mean_loss(),
             rho: work.seen.rho(),
             grad_norm: work.gradient.as_mut().map(|gradient| self.norm_and_clip(gradient)).transpose()?,
             cosine: work.cosine,
+            learning_rate_factor,
         };
-        let learning_rate_factor = self.learning_rate_factor();
         let judgement = self.control.judge(&self.rules, &measured);
         let is_applied = judgement.divergence.is_none() && work.gradient.is_some();
         match (&judgement.divergence, &work.gradient) {

@@ -1,0 +1,274 @@
+//! The recurrent model: five small networks that learn the run's dynamics while it runs, and dream its future.
+//!
+//! Each is a deterministic recurrent state with a stochastic head (mean and variance of the next change of
+//! ln(loss)), rolled out on its own expectations, as the dynamics models of Hafner et al. 2019 (arXiv 1811.04551)
+//! are. The members start from their own weights and learn from their own windows; where they disagree, the
+//! forecast is less certain (Lakshminarayanan et al. 2017, arXiv 1612.01474).
+
+use std::collections::VecDeque;
+
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+
+use super::super::exact;
+use super::super::report::Phase;
+use super::ema_trend::{LEVEL_RATE, SLOPE_RATE, fading};
+use super::expected::{Expected, MIN_NOISE};
+use super::forecaster::push_within;
+use super::gru::{self, NUM_WEIGHTS, State};
+use super::panel::Model;
+use super::rollout::{Carry, KNOWN_INPUTS, Window, advance, learn};
+use super::observed::{Ahead, Observed, Plan};
+use crate::device::seed::{Stream, stream};
+
+const NUM_MEMBERS: usize = 5;
+
+/// Steps remembered to learn from, steps of a window, and those of them that are fed what was measured.
+const MEMORY: usize = 192;
+const WINDOW: usize = 64;
+const MIN_MEASURED: usize = 8;
+
+/// Steps remembered before learning begins.
+const MIN_MEMORY: usize = 24;
+
+/// Adam (Kingma and Ba 2015) on the gradient clipped to norm 1.
+const LEARNING_RATE: f64 = 0.001;
+const BETA_1: f64 = 0.9;
+const BETA_2: f64 = 0.99;
+
+/// Share of a squared surprise that moves the scatter; of a gradient norm that moves its usual size.
+const USUAL_RATE: f64 = 0.05;
+
+/// Losses needed for a forecast.
+const MIN_SEEN: u32 = 10;
+
+/// The ensemble and what it has observed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Recurrent {
+    count: u32,
+    /// Trend of ln(loss), its first value, and the usual squared surprise.
+    #[serde(with = "exact")]
+    level: f64,
+    #[serde(with = "exact")]
+    slope: f64,
+    #[serde(with = "exact")]
+    origin: f64,
+    #[serde(with = "exact")]
+    scatter: f64,
+    /// Usual ln of the gradient norm, and how far the last one lay above it.
+    #[serde(with = "exact")]
+    usual_norm: Option<f64>,
+    #[serde(with = "exact")]
+    norm: f64,
+    #[serde(with = "exact")]
+    rho: f64,
+    /// Learning rate over the planned one: what divergences cut.
+    #[serde(with = "exact")]
+    rate_cut: f64,
+    step: u64,
+    memory: VecDeque<Moment>,
+    members: Vec<Member>,
+}
+
+/// A step to learn from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Moment {
+    step: u64,
+    #[serde(with = "exact")]
+    known: [f64; KNOWN_INPUTS],
+    #[serde(with = "exact")]
+    ln_loss: f64,
+    /// Trend before it.
+    #[serde(with = "exact")]
+    level: f64,
+    #[serde(with = "exact")]
+    slope: f64,
+}
+
+/// A network, the state it is in, and Adam's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Member {
+    #[serde(with = "exact")]
+    weights: Vec<f64>,
+    #[serde(with = "exact")]
+    state: State,
+    #[serde(with = "exact")]
+    first: Vec<f64>,
+    #[serde(with = "exact")]
+    second: Vec<f64>,
+    num_updates: i32,
+}
+
+impl Model for Recurrent {
+    fn observe(&mut self, observed: &Observed, ln_loss: f64, plan: &Plan) {
+        if self.members.is_empty() {
+            self.members = (0..NUM_MEMBERS as u64).map(|index| Member::new(plan.seed, index)).collect();
+            (self.level, self.origin, self.rate_cut) = (ln_loss, ln_loss, 1.0);
+        }
+        let known = self.known(&Ahead { plan, phase: observed.phase, steps: 1 }, observed.step, observed.learning_rate_factor);
+        self.count = self.count.saturating_add(1);
+        let fading = fading(observed.step);
+        let trend = self.level + fading * self.slope;
+        let surprise = ln_loss - trend;
+        if self.count > 1 {
+            let rate = USUAL_RATE.max(1.0 / f64::from(self.count - 1));
+            self.scatter += rate * (surprise * surprise - self.scatter);
+        }
+        let (carry, scale) = (self.carry(), self.scale());
+        for member in &mut self.members {
+            let carry = Carry { state: member.state, ..carry };
+            let (_, after, _) = advance(&member.weights, &carry, &known, Some((ln_loss - self.origin) / scale));
+            member.state = after.state;
+        }
+        push_within(&mut self.memory, Moment { step: observed.step, known, ln_loss, level: self.level, slope: self.slope }, MEMORY);
+        let early = 1.0 / f64::from(self.count);
+        self.level = trend + LEVEL_RATE.max(early) * surprise;
+        self.slope = fading * self.slope + SLOPE_RATE.max(early * early) * surprise;
+        self.remember_inputs(observed, plan);
+        self.train(plan.seed);
+    }
+
+    fn level(&self) -> Option<f64> {
+        (self.count >= MIN_SEEN).then_some(self.level)
+    }
+
+    fn look_ahead(&self, ahead: &Ahead<'_>, into: &mut Vec<Expected>) {
+        if self.level().is_none() {
+            return;
+        }
+        let (carry, scale) = (self.carry(), self.scale());
+        let mut carries: Vec<Carry> =
+            self.members.iter().map(|member| Carry { state: member.state, ..carry }).collect();
+        for step in self.step + 1..=self.step + ahead.steps as u64 {
+            let rate = self.rate_cut * ahead.plan.learning_rate_factor(step);
+            let known = self.known(ahead, step, rate);
+            let [mut mean, mut square, mut variance, mut noise] = [0.0; 4];
+            for (member, carry) in self.members.iter().zip(&mut carries) {
+                let (expected, after, _) = advance(&member.weights, carry, &known, None);
+                *carry = after;
+                mean += expected.mean;
+                square += expected.mean * expected.mean;
+                variance += expected.variance;
+                noise += expected.noise;
+            }
+            let share = 1.0 / NUM_MEMBERS as f64;
+            mean *= share;
+            let disagreement = (share * square - mean * mean).max(0.0);
+            let least = MIN_NOISE * MIN_NOISE;
+            into.push(Expected {
+                mean: self.origin + scale * mean,
+                variance: (scale * scale * (share * variance + disagreement)).max(least),
+                noise: (scale * scale * share * noise).max(least),
+            });
+        }
+    }
+}
+
+impl Recurrent {
+    /// Usual surprise: the unit of all that the networks see of ln(loss).
+    fn scale(&self) -> f64 {
+        self.scatter.sqrt().max(MIN_NOISE)
+    }
+
+    /// Where the networks stand after the last step, without their states.
+    fn carry(&self) -> Carry {
+        self.carry_before(self.memory.len(), self.level, self.slope)
+    }
+
+    /// Where they stood before the step at `index`, when the trend was `level` and `slope`.
+    fn carry_before(&self, index: usize, level: f64, slope: f64) -> Carry {
+        let scale = self.scale();
+        let scaled = |ln_loss: f64| (ln_loss - self.origin) / scale;
+        let at = |back: usize| index.checked_sub(back).and_then(|index| self.memory.get(index));
+        let (level, slope) = (scaled(level), slope / scale);
+        let Some(last) = at(1) else { return Carry { level, slope, value: level, ..Carry::default() } };
+        let value = scaled(last.ln_loss);
+        let surprise = (last.ln_loss - last.level - fading(last.step) * last.slope) / scale;
+        let change = at(2).map_or(0.0, |before| value - scaled(before.ln_loss));
+        Carry { level, slope, value, surprise, change, step: last.step, ..Carry::default() }
+    }
+
+    /// What is known of `step` before it runs.
+    fn known(&self, ahead: &Ahead<'_>, step: u64, learning_rate_factor: f64) -> [f64; KNOWN_INPUTS] {
+        let flag = |phases: &[Phase]| if phases.contains(&ahead.phase) { 1.0 } else { 0.0 };
+        [
+            self.norm.clamp(-2.0, 2.0),
+            self.rho,
+            learning_rate_factor,
+            flag(&[Phase::Warmup]),
+            flag(&[Phase::Full]),
+            flag(&[Phase::Predict, Phase::Correct]),
+            ahead.plan.progress(step),
+            (step as f64).ln() / 7.0,
+        ]
+    }
+
+    fn remember_inputs(&mut self, observed: &Observed, plan: &Plan) {
+        self.step = observed.step;
+        let planned = plan.learning_rate_factor(observed.step);
+        if planned > 0.0 {
+            self.rate_cut = observed.learning_rate_factor / planned;
+        }
+        if let Some(norm) = observed.grad_norm.filter(|norm| norm.is_finite() && *norm > 0.0) {
+            let usual = self.usual_norm.get_or_insert(norm.ln());
+            self.norm = norm.ln() - *usual;
+            *usual += USUAL_RATE * self.norm;
+        }
+        if let Some(rho) = observed.rho.filter(|rho| rho.is_finite()) {
+            self.rho = rho;
+        }
+    }
+
+    /// One member learns from one window.
+    fn train(&mut self, seed: u64) {
+        if self.memory.len() < MIN_MEMORY {
+            return;
+        }
+        let mut rng = stream(seed, Stream::Forecaster, NUM_MEMBERS as u64 + self.step);
+        let length = WINDOW.min(self.memory.len());
+        let begin = rng.random_range(0..=self.memory.len() - length);
+        let num_measured = rng.random_range(MIN_MEASURED..=length / 2);
+        let scale = self.scale();
+        let moments = self.memory.range(begin..begin + length);
+        let steps: Vec<_> =
+            moments.map(|moment| (moment.known, (moment.ln_loss - self.origin) / scale)).collect();
+        let Some(first) = self.memory.get(begin) else { return };
+        let window = Window { start: self.carry_before(begin, first.level, first.slope), steps: &steps, num_measured };
+        let index = self.step as usize % NUM_MEMBERS;
+        if let Some(member) = self.members.get_mut(index) {
+            member.learn(&window);
+        }
+    }
+}
+
+impl Member {
+    fn new(seed: u64, index: u64) -> Self {
+        Self {
+            weights: gru::initial_weights(&mut stream(seed, Stream::Forecaster, index)),
+            state: State::default(),
+            first: vec![0.0; NUM_WEIGHTS],
+            second: vec![0.0; NUM_WEIGHTS],
+            num_updates: 0,
+        }
+    }
+
+    fn learn(&mut self, window: &Window<'_>) {
+        let mut gradient = vec![0.0; NUM_WEIGHTS];
+        learn(&self.weights, window, &mut gradient, &mut Vec::with_capacity(WINDOW));
+        let norm = gradient.iter().map(|value| value * value).sum::<f64>().sqrt();
+        if !norm.is_finite() {
+            return;
+        }
+        let clip = 1.0 / norm.max(1.0);
+        self.num_updates = self.num_updates.saturating_add(1);
+        let correction_1 = 1.0 - BETA_1.powi(self.num_updates);
+        let correction_2 = 1.0 - BETA_2.powi(self.num_updates);
+        let moments = self.first.iter_mut().zip(&mut self.second);
+        for ((weight, (first, second)), gradient) in self.weights.iter_mut().zip(moments).zip(gradient) {
+            let gradient = clip * gradient;
+            *first += (1.0 - BETA_1) * (gradient - *first);
+            *second += (1.0 - BETA_2) * (gradient * gradient - *second);
+            *weight -= LEARNING_RATE * (*first / correction_1) / ((*second / correction_2).sqrt() + 1e-8);
+        }
+    }
+}
