@@ -222,6 +222,40 @@ fn healthy_runs_of_any_noise_trigger_nothing() {
 }
 
 #[test]
+fn a_perfect_forecaster_never_trips_the_guard() {
+    for seed in 0..20 {
+        let rules = rules(conservative());
+        let mut control = Control::new(&rules.config);
+        let curve = LossCurve::falling(seed, 0.1);
+        let mut predicted = 0;
+        for step in 1..=400 {
+            control.begin_step(&rules);
+            let phase = control.phase();
+            // Once there is a forecast, the run does exactly what it says.
+            let outlook = control.forecaster.outlook(step, phase, &rules.plan);
+            let loss = outlook.and_then(|outlook| outlook.in_nats().interval).map(|interval| f64::from(interval.median));
+            let judgement = control.judge(&rules, &calm(loss.unwrap_or_else(|| curve.measured(step))));
+            assert!(judgement.divergence.is_none(), "seed {seed}, step {step}: {:?}", judgement.divergence);
+            predicted += u32::from(phase.predicts());
+        }
+        assert!(predicted > 200, "seed {seed}: {predicted}");
+    }
+}
+
+#[test]
+fn a_forecast_says_who_made_it() {
+    let rules = rules(conservative());
+    let mut control = Control::new(&rules.config);
+    let mut forecasts = Vec::new();
+    for step in 1..=200 {
+        control.begin_step(&rules);
+        forecasts.extend(control.judge(&rules, &calm(falling(step))).forecast);
+    }
+    assert!(forecasts.iter().all(|forecast| forecast.model.is_some()));
+    assert!(forecasts.last().is_some_and(|forecast| forecast.interval.is_some()));
+}
+
+#[test]
 fn the_slice_follows_the_agreement() {
     let rules = rules(conservative());
     let mut control = Control::new(&rules.config);

@@ -16,14 +16,14 @@ use super::expected::{Bucket, Expected, ForecastModel, Z_95};
 const TAIL: f64 = 0.05;
 
 /// Standard deviations by which a loss outside moves its bound, over 1 - TAIL.
-const STEP: f64 = 0.25;
+const STEP: f64 = 0.15;
 
 /// Bounds of the bounds, in standard deviations.
 const LEAST: f64 = 0.3;
 const MOST: f64 = 20.0;
 
 /// Errors seen before an interval is claimed.
-const MIN_ERRORS: u32 = 10;
+const MIN_ERRORS: u32 = 20;
 
 /// The two bounds of one model in one range.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -70,5 +70,59 @@ impl Bounds {
         let step = |is_outside: bool| STEP * (if is_outside { 1.0 } else { 0.0 } - TAIL);
         self.below = (self.below + step(error < -self.below)).clamp(LEAST, MOST);
         self.above = (self.above + step(error > self.above)).clamp(LEAST, MOST);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use rand::RngExt;
+
+    use super::*;
+    use crate::device::seed::{Stream, stream};
+
+    /// Share of skewed losses inside, below and above intervals of forecasts that claim `std`, after 300 to learn from.
+    fn shares(std: f64) -> [f64; 3] {
+        let mut rng = stream(3, Stream::Generate, 0);
+        let expected = Expected { mean: 0.0, variance: std * std, noise: std * std };
+        let mut calibration = Calibration::default();
+        let mut counts = [0_u32; 3];
+        for index in 0..4300 {
+            // Exponential: nothing below -1, a long tail above.
+            let ln_loss = -(1.0 - rng.random::<f64>()).ln() - 1.0;
+            let interval = calibration.interval(ForecastModel::PowerLaw, Bucket::Near, &expected);
+            assert_eq!(interval.is_some(), index >= MIN_ERRORS, "nothing is claimed before it was seen");
+            if index >= 300 {
+                let [low, high] = interval.unwrap();
+                let place = if ln_loss < low { 1 } else if ln_loss > high { 2 } else { 0 };
+                counts[place] += 1;
+            }
+            calibration.learn(&Due { bucket: Bucket::Near, expected: [expected; NUM_MODELS] }, ln_loss);
+        }
+        counts.map(|count| f64::from(count) / 4000.0)
+    }
+
+    #[test]
+    fn intervals_cover_what_they_say_whatever_the_forecast_claims() {
+        for std in [0.25, 1.0, 2.0] {
+            let [inside, below, above] = shares(std);
+            assert!((inside - 0.9).abs() < 0.015, "std {std}: {inside} inside");
+            assert!((below - TAIL).abs() < 0.01 && (above - TAIL).abs() < 0.01, "std {std}: {below}, {above} outside");
+        }
+    }
+
+    #[test]
+    fn ranges_and_models_are_calibrated_apart() {
+        let mut calibration = Calibration::default();
+        let narrow = Expected { mean: 0.0, variance: 1.0, noise: 1.0 };
+        let wide = Expected { mean: 0.0, variance: 100.0, noise: 1.0 };
+        let due = Due { bucket: Bucket::Far, expected: [narrow, wide, wide, wide] };
+        (0..200).for_each(|index| calibration.learn(&due, if index % 2 == 0 { 8.0 } else { -8.0 }));
+        let width = |model| {
+            let [low, high] = calibration.interval(model, Bucket::Far, &narrow).unwrap();
+            high - low
+        };
+        assert!(width(ForecastModel::Persistence) > 10.0 && width(ForecastModel::PowerLaw) < 2.0);
+        assert_eq!(calibration.interval(ForecastModel::Persistence, Bucket::Next, &narrow), None);
     }
 }

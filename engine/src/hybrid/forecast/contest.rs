@@ -19,7 +19,7 @@ pub(super) const NUM_BUCKETS: usize = Bucket::ALL.len();
 pub(super) const ROUND_STEPS: u64 = 5;
 
 /// Horizons that are scored: enough of each range.
-pub(super) const HORIZONS: [usize; 14] = [1, 3, 5, 7, 9, 12, 15, 20, 27, 35, 43, 50, 62, HORIZON];
+pub(super) const HORIZONS: [usize; 16] = [1, 3, 5, 7, 9, 12, 15, 20, 27, 35, 43, 50, 56, 62, 68, HORIZON];
 
 /// Share of a new score in a range's running score: the window is about the last 60 scores.
 const SCORE_RATE: f64 = 1.0 / 30.0;
@@ -28,7 +28,7 @@ const SCORE_RATE: f64 = 1.0 / 30.0;
 const MIN_SCORES: u32 = 5;
 
 /// Share of the used model's score by which another one must be better.
-const MARGIN: f64 = 0.03;
+const MARGIN: f64 = 0.05;
 
 /// What the models said of one step, `ahead` steps before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,5 +121,69 @@ impl Scores {
         for (score, new) in self.by_model.iter_mut().zip(by_model) {
             *score += rate * (new - *score);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Forecasts of 0, each model off by its own error.
+    fn enter(contest: &mut Contest, step: u64, errors: [f64; NUM_MODELS]) {
+        let paths = errors.map(|mean| vec![Expected { mean, variance: 0.01, noise: 0.01 }; HORIZON]);
+        contest.enter(step, &paths);
+    }
+
+    /// Steps at which the model in use changed, in a run whose ln(loss) is always 0.
+    fn changes(contest: &mut Contest, steps: std::ops::RangeInclusive<u64>, errors: [f64; NUM_MODELS]) -> Vec<u64> {
+        let mut changes = Vec::new();
+        for step in steps {
+            let before = contest.used();
+            contest.score(step, 0.0, |_| {});
+            if contest.used() != before {
+                changes.push(step);
+            }
+            if step.is_multiple_of(ROUND_STEPS) {
+                enter(contest, step, errors);
+            }
+        }
+        changes
+    }
+
+    #[test]
+    fn the_best_of_the_last_window_is_used() {
+        let mut contest = Contest::default();
+        let first = changes(&mut contest, 1..=300, [0.3, 0.3, 0.1, 0.3]);
+        assert_eq!((first.len(), contest.used()), (1, ForecastModel::PowerLaw));
+        assert!(first[0] > 56, "not before far forecasts were scored: {first:?}");
+        let second = changes(&mut contest, 301..=900, [0.3, 0.3, 0.1, 0.02]);
+        assert_eq!((second.len(), contest.used()), (1, ForecastModel::Recurrent), "{second:?}");
+    }
+
+    #[test]
+    fn nearly_equal_models_do_not_flap() {
+        let mut contest = Contest::default();
+        let mut all = Vec::new();
+        for round in 0..20_u64 {
+            // Now one, now the other is a little better.
+            let errors = if round % 2 == 0 { [0.3, 0.2, 0.203, 0.3] } else { [0.3, 0.203, 0.2, 0.3] };
+            all.extend(changes(&mut contest, 100 * round + 1..=100 * (round + 1), errors));
+        }
+        assert!(all.is_empty(), "{all:?}");
+    }
+
+    #[test]
+    fn every_range_comes_due_and_steps_never_measured_are_forgotten() {
+        let mut contest = Contest::default();
+        enter(&mut contest, 10, [0.0; NUM_MODELS]);
+        let mut buckets = Vec::new();
+        (11..=85).for_each(|step| contest.score(step, 0.0, |due| buckets.push(due.bucket)));
+        assert_eq!(buckets.len(), HORIZONS.len());
+        for bucket in Bucket::ALL {
+            assert!(buckets.iter().filter(|&&found| found == bucket).count() >= 3, "{bucket:?}");
+        }
+        enter(&mut contest, 100, [0.0; NUM_MODELS]);
+        contest.score(200, 0.0, |due| panic!("{due:?} was due long ago"));
+        assert!(contest.pending.is_empty());
     }
 }

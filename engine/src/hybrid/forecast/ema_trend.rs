@@ -95,3 +95,27 @@ impl Reach {
         weight
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::report::Phase;
+    use super::super::observed::Rates;
+    use super::*;
+
+    #[test]
+    fn a_power_law_goes_on() {
+        let plan = Plan { seed: 0, num_steps: 400, rates: Rates::Recorded(vec![1.0]) };
+        let truth = |step: u64| 0.7 - 0.5 * (step as f64).ln();
+        let mut model = EmaTrend::default();
+        for step in 1..=300 {
+            let (loss, grad_norm, rho) = (1.0, None, None);
+            let observed = Observed { step, phase: Phase::Full, loss, grad_norm, rho, learning_rate_factor: 1.0 };
+            let noise = if step % 2 == 0 { 0.05 } else { -0.05 };
+            model.observe(&observed, truth(step) + noise, &plan);
+        }
+        let mut path = Vec::new();
+        model.look_ahead(&Ahead { plan: &plan, phase: Phase::Full, steps: 75 }, &mut path);
+        assert!((path[74].mean - truth(375)).abs() < 0.02, "{} is not {}", path[74].mean, truth(375));
+        assert!(path[74].mean < path[0].mean && path[74].variance > path[0].variance);
+    }
+}

@@ -148,8 +148,9 @@ impl Evaluation {
             let path = forecaster.path_of(model, row.phase, plan);
             is_made |= !path.is_empty();
             for later in future.iter().take(HORIZON) {
-                let ahead = (later.step - row.step) as usize;
-                let Some(expected) = path.get(ahead - 1).filter(|_| later.loss.is_finite()) else { continue };
+                let ahead = usize::try_from(later.step.saturating_sub(row.step)).unwrap_or(usize::MAX);
+                let expected = ahead.checked_sub(1).and_then(|index| path.get(index));
+                let Some(expected) = expected.filter(|_| later.loss.is_finite()) else { continue };
                 let bucket = Bucket::of(ahead);
                 let interval = forecaster.interval(model, bucket, expected);
                 let score = BucketScore::of(expected, interval, f64::from(later.loss).max(MIN_LOSS).ln());
@@ -189,3 +190,7 @@ impl BucketScore {
         self.width_sum += other.width_sum;
     }
 }
+
+#[cfg(test)]
+#[path = "evaluation_tests.rs"]
+mod tests;

@@ -92,11 +92,71 @@ fn a_correction_pulls_towards_the_measured_without_copying_it() {
 }
 
 #[test]
-fn survives_a_file_bit_for_bit() {
+fn goes_on_from_a_file_bit_for_bit() {
     let curve = LossCurve::falling(1, 0.3);
     let mut forecaster = Fixture::default();
-    (1..=40).for_each(|step| forecaster.observe(step, curve.measured(step)));
+    (1..=140).for_each(|step| forecaster.observe(step, curve.measured(step)));
     forecaster.0.stand(&plan());
     let text = serde_json::to_string(&forecaster.0).unwrap();
-    assert_eq!(serde_json::from_str::<Forecaster>(&text).unwrap(), forecaster.0);
+    let mut twin = Fixture(serde_json::from_str(&text).unwrap());
+    assert_eq!(twin.0, forecaster.0);
+    for step in 141..=260 {
+        assert_eq!(twin.outlook(step), forecaster.outlook(step), "step {step}");
+        forecaster.observe(step, curve.measured(step));
+        twin.observe(step, curve.measured(step));
+        if step == 200 {
+            forecaster.0.withdraw();
+            twin.0.withdraw();
+        }
+    }
+    assert_eq!(twin.0, forecaster.0);
+}
+
+#[test]
+fn a_state_of_an_earlier_version_starts_afresh() {
+    let earlier = r#"{"points":[{"step":1,"ln_loss":"0.5"}],"foreseen":[true],"standing":null}"#;
+    let forecaster: Forecaster = serde_json::from_str(earlier).unwrap();
+    assert_eq!(forecaster.foreseen, [true]);
+    assert_eq!(forecaster.outlook(2, Phase::Full, &plan()), None);
+}
+
+#[test]
+fn an_interval_is_claimed_once_it_was_calibrated_and_holds() {
+    let curve = LossCurve::falling(4, 0.2);
+    let mut forecaster = Fixture::default();
+    let (mut claimed, mut inside) = (0, 0);
+    for step in 1..=600 {
+        if let Some(forecast) = forecaster.outlook(step).map(|outlook| outlook.in_nats()) {
+            assert!(forecast.model.is_some() && (step > 40 || forecast.interval.is_none()), "step {step}");
+            if let Some(Interval { low, median, high }) = forecast.interval {
+                assert!(low < median && median < forecast.mean && forecast.mean < high, "step {step}");
+                claimed += 1;
+                inside += i32::from((low..=high).contains(&(curve.measured(step) as f32)));
+            }
+        }
+        forecaster.observe(step, curve.measured(step));
+    }
+    let share = f64::from(inside) / f64::from(claimed);
+    assert!(claimed > 500 && (0.85..=0.95).contains(&share), "{share} of {claimed}");
+}
+
+#[test]
+fn a_standing_forecast_keeps_its_model_and_a_rollback_ends_it() {
+    let curve = LossCurve::falling(6, 0.1);
+    let mut forecaster = Fixture::default();
+    (1..=100).for_each(|step| forecaster.observe(step, curve.measured(step)));
+    forecaster.0.stand(&plan());
+    let standing = forecaster.outlook(140).unwrap();
+    for step in 101..=139 {
+        forecaster.observe(step, 3.0 * curve.measured(step));
+    }
+    let later = forecaster.outlook(140).unwrap();
+    assert_eq!((later.expected, later.model, later.level), (standing.expected, standing.model, standing.level));
+    forecaster.0.roll_back();
+    let afresh = forecaster.outlook(140).unwrap();
+    assert!(afresh.expected.mean > standing.expected.mean, "what was learned stays");
+    let outlook = forecaster.outlook(141);
+    let before = forecaster.0.clone();
+    forecaster.0.observe(&measured(141, 1.0), outlook.as_ref(), &plan());
+    assert_eq!(forecaster.0.calibration, before.calibration, "forecasts of the other run come due no more");
 }

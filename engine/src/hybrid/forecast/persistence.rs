@@ -55,3 +55,26 @@ impl Model for Persistence {
         }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::report::Phase;
+    use super::super::observed::Rates;
+    use super::*;
+
+    #[test]
+    fn a_level_stays_and_becomes_uncertain() {
+        let plan = Plan { seed: 0, num_steps: 100, rates: Rates::Recorded(vec![1.0]) };
+        let observed =
+            Observed { step: 1, phase: Phase::Full, loss: 1.0, grad_norm: None, rho: None, learning_rate_factor: 1.0 };
+        let mut model = Persistence::default();
+        let mut path = Vec::new();
+        for step in 1..=60 {
+            assert_eq!(model.level().is_some(), step > MIN_SEEN, "step {step}");
+            model.observe(&observed, if step % 2 == 0 { 0.6 } else { 0.4 }, &plan);
+        }
+        model.look_ahead(&Ahead { plan: &plan, phase: Phase::Full, steps: 75 }, &mut path);
+        assert!(path.iter().all(|expected| (expected.mean - 0.5).abs() < 0.05));
+        assert!((path[0].std() - 0.1).abs() < 0.03 && path[74].std() > 1.5 * path[0].std());
+    }
+}

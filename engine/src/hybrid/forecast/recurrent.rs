@@ -32,7 +32,8 @@ const MIN_MEASURED: usize = 8;
 const MIN_MEMORY: usize = 24;
 
 /// Adam (Kingma and Ba 2015) on the gradient clipped to norm 1.
-const LEARNING_RATE: f64 = 0.001;
+/// Learning faster makes its forecasts of recorded runs worse: what one run's past teaches does not last.
+const LEARNING_RATE: f64 = 0.0005;
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.99;
 
@@ -270,5 +271,75 @@ impl Member {
             *second += (1.0 - BETA_2) * (gradient * gradient - *second);
             *weight -= LEARNING_RATE * (*first / correction_1) / ((*second / correction_2).sqrt() + 1e-8);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::ema_trend::EmaTrend;
+    use super::super::observed::Rates;
+    use super::*;
+
+    fn observed(step: u64) -> Observed {
+        let rho = Some(0.5);
+        Observed { step, phase: Phase::Full, loss: 1.0, grad_norm: Some(1.0), rho, learning_rate_factor: 1.0 }
+    }
+
+    fn plan(seed: u64) -> Plan {
+        Plan { seed, num_steps: 3000, rates: Rates::Recorded(vec![1.0]) }
+    }
+
+    fn path_of(model: &dyn Model, plan: &Plan) -> Vec<Expected> {
+        let mut path = Vec::new();
+        model.look_ahead(&Ahead { plan, phase: Phase::Full, steps: 75 }, &mut path);
+        path
+    }
+
+    #[test]
+    fn untrained_it_is_the_ema_trend() {
+        let (mut recurrent, mut trend) = (Recurrent::default(), EmaTrend::default());
+        for step in 1..MIN_MEMORY as u64 {
+            let ln_loss = -0.4 * (step as f64).ln() + 0.1 * (step as f64 * 2.4).sin();
+            recurrent.observe(&observed(step), ln_loss, &plan(1));
+            trend.observe(&observed(step), ln_loss, &plan(1));
+        }
+        let paths = [path_of(&recurrent, &plan(1)), path_of(&trend, &plan(1))];
+        assert_eq!(paths[0].len(), 75);
+        for (recurrent, trend) in paths[0].iter().zip(&paths[1]) {
+            assert!((recurrent.mean - trend.mean).abs() < 1e-9 && (recurrent.variance - trend.variance).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn it_learns_what_no_trend_can_follow() {
+        // Every other step is hard, as with data whose shards take turns.
+        let ln_loss = |step: u64| if step.is_multiple_of(2) { 0.3 } else { -0.3 };
+        let (mut recurrent, mut trend) = (Recurrent::default(), EmaTrend::default());
+        for step in 1..=2500 {
+            recurrent.observe(&observed(step), ln_loss(step), &plan(1));
+            trend.observe(&observed(step), ln_loss(step), &plan(1));
+        }
+        let error = |model: &dyn Model| {
+            let path = path_of(model, &plan(1));
+            let errors = path.iter().zip(2501..).map(|(expected, step)| (expected.mean - ln_loss(step)).abs());
+            errors.sum::<f64>() / 75.0
+        };
+        let (learned, plain) = (error(&recurrent), error(&trend));
+        assert!(learned < 0.7 * plain, "{learned} is not below {plain}");
+    }
+
+    #[test]
+    fn members_and_runs_have_their_own_seeds() {
+        let trained = |seed| {
+            let mut recurrent = Recurrent::default();
+            (1..=60).for_each(|step| recurrent.observe(&observed(step), 1.0 / step as f64, &plan(seed)));
+            recurrent
+        };
+        let (one, again, other) = (trained(1), trained(1), trained(2));
+        assert_eq!(one, again);
+        assert!(one.members[0].weights != other.members[0].weights);
+        assert!(one.members[0].weights != one.members[1].weights);
+        assert!(one.members.iter().all(|member| member.num_updates > 0));
     }
 }

@@ -45,3 +45,59 @@ fn narrowest(forecast: &Forecast, loss: f32) -> Option<f64> {
     let z = if loss == median { 0.0 } else { Z_95 * (loss - median).abs() / width };
     (width >= 0.0).then(|| 2.0 * normal_below(z) - 1.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::RngExt;
+
+    use super::super::super::report::Interval;
+    use super::*;
+    use crate::device::seed::{Stream, stream};
+
+    /// Forecasts whose intervals are `width` times as wide as they should be, with losses of a lopsided log-normal.
+    fn curve(width: f64) -> Vec<ReliabilityPoint> {
+        let mut rng = stream(5, Stream::Generate, 0);
+        let rows = (0..4000).map(|_| {
+            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+            let z = radius * (std::f64::consts::TAU * rng.random::<f64>()).cos();
+            let scale = |z: f64| if z < 0.0 { 0.1 * z } else { 0.4 * z };
+            let ln_median = 3.0 * rng.random::<f64>();
+            let at = |z: f64| (ln_median + scale(z)).exp() as f32;
+            let interval = Interval { low: at(-width * Z_95), median: at(0.0), high: at(width * Z_95) };
+            (Forecast { mean: 1.0, std: 1.0, interval: Some(interval), model: None }, at(z))
+        });
+        let (count, curve) = reliability(rows);
+        assert_eq!((count, curve.len()), (4000, 18));
+        curve
+    }
+
+    #[test]
+    fn a_reliable_forecaster_is_on_the_diagonal() {
+        for point in curve(1.0) {
+            assert!((point.observed - point.nominal).abs() < 0.03, "{point:?}");
+        }
+    }
+
+    #[test]
+    fn too_sure_is_below_the_diagonal_and_too_modest_above() {
+        assert!(curve(0.5).iter().all(|point| point.observed < point.nominal));
+        assert!(curve(2.0).iter().all(|point| point.observed > point.nominal));
+    }
+
+    #[test]
+    fn what_says_nothing_does_not_count() {
+        let interval = Some(Interval { low: 1.0, median: 2.0, high: 3.0 });
+        let forecast = Forecast { mean: 2.0, std: 0.5, interval, model: None };
+        let broken = Some(Interval { low: 1.0, median: f32::NAN, high: 3.0 });
+        let rows = [
+            (forecast, 2.0),
+            (forecast, f32::NAN),
+            (forecast, 0.0),
+            (Forecast { interval: None, ..forecast }, 2.0),
+            (Forecast { interval: broken, ..forecast }, 2.0),
+        ];
+        let (count, curve) = reliability(rows);
+        assert_eq!((count, curve.first().map(|point| point.observed)), (1, Some(1.0)));
+        assert_eq!(reliability([]), (0, vec![]));
+    }
+}
