@@ -233,7 +233,8 @@ fn a_perfect_forecaster_never_trips_the_guard() {
             let phase = control.phase();
             // Once there is a forecast, the run does exactly what it says.
             let outlook = control.forecaster.outlook(step, phase, &rules.plan);
-            let loss = outlook.and_then(|outlook| outlook.in_nats().interval).map(|interval| f64::from(interval.median));
+            let loss =
+                outlook.and_then(|outlook| outlook.in_nats().interval).map(|interval| f64::from(interval.median));
             let judgement = control.judge(&rules, &calm(loss.unwrap_or_else(|| curve.measured(step))));
             assert!(judgement.divergence.is_none(), "seed {seed}, step {step}: {:?}", judgement.divergence);
             predicted += u32::from(phase.predicts());

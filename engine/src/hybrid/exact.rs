@@ -102,9 +102,8 @@ fn to_hex(values: &[f64]) -> String {
 
 fn from_hex(text: &str) -> Option<Vec<f64>> {
     let number = |digits: &[u8]| {
-        let bits = digits.iter().try_fold(0, |bits: u64, &digit| {
-            Some(bits << 4 | u64::from(char::from(digit).to_digit(16)?))
-        });
+        let bits =
+            digits.iter().try_fold(0, |bits: u64, &digit| Some(bits << 4 | u64::from(char::from(digit).to_digit(16)?)));
         bits.map(f64::from_bits)
     };
     let (numbers, rest) = text.as_bytes().as_chunks::<HEX_DIGITS>();

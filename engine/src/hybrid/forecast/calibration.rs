@@ -60,7 +60,7 @@ impl Calibration {
     pub(super) fn interval(&self, model: ForecastModel, bucket: Bucket, expected: &Expected) -> Option<[f64; 2]> {
         let Bounds { count, below, above } = self.bounds[model as usize][bucket as usize];
         let std = expected.std();
-        (count >= MIN_ERRORS).then(|| [expected.mean - below * std, expected.mean + above * std])
+        (count >= MIN_ERRORS).then_some([expected.mean - below * std, expected.mean + above * std])
     }
 }
 
@@ -94,7 +94,13 @@ mod tests {
             assert_eq!(interval.is_some(), index >= MIN_ERRORS, "nothing is claimed before it was seen");
             if index >= 300 {
                 let [low, high] = interval.unwrap();
-                let place = if ln_loss < low { 1 } else if ln_loss > high { 2 } else { 0 };
+                let place = if ln_loss < low {
+                    1
+                } else if ln_loss > high {
+                    2
+                } else {
+                    0
+                };
                 counts[place] += 1;
             }
             calibration.learn(&Due { bucket: Bucket::Near, expected: [expected; NUM_MODELS] }, ln_loss);

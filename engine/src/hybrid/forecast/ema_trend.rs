@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::exact;
 use super::expected::{Expected, MIN_NOISE};
-use super::panel::Model;
 use super::observed::{Ahead, Observed, Plan};
+use super::panel::Model;
 
 /// Share of a surprise that moves the level, and the slope. Tuned on recorded runs, see docs/forecasting.md.
 pub(super) const LEVEL_RATE: f64 = 0.12;
@@ -28,11 +28,12 @@ pub(super) fn fading(step: u64) -> f64 {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct EmaTrend {
     count: u32,
-    step: u64,
+    /// The last one observed.
+    pub step: u64,
     #[serde(with = "exact")]
-    level: f64,
+    pub level: f64,
     #[serde(with = "exact")]
-    slope: f64,
+    pub slope: f64,
     #[serde(with = "exact")]
     noise: f64,
 }
@@ -59,13 +60,20 @@ impl Model for EmaTrend {
 
     fn look_ahead(&self, ahead: &Ahead<'_>, into: &mut Vec<Expected>) {
         let Some(level) = self.level() else { return };
-        let noise = self.noise.max(MIN_NOISE * MIN_NOISE);
+        let noise = self.scatter().powi(2);
         let mut reach = Reach::default();
         for step in self.step + 1..=self.step + ahead.steps as u64 {
             let variance = noise * (1.0 + reach.drift);
             reach.advance(fading(step));
             into.push(Expected { mean: level + reach.slopes * self.slope, variance, noise });
         }
+    }
+}
+
+impl EmaTrend {
+    /// Usual surprise, in units of ln(loss).
+    pub(super) fn scatter(&self) -> f64 {
+        self.noise.sqrt().max(MIN_NOISE)
     }
 }
 

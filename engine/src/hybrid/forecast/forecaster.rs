@@ -13,8 +13,8 @@ use super::super::report::{Forecast, Interval, Phase};
 use super::calibration::Calibration;
 use super::contest::{Contest, ROUND_STEPS};
 use super::expected::{Bucket, Expected, ForecastModel, HORIZON, MIN_LOSS};
-use super::panel::Panel;
 use super::observed::{Ahead, Observed, Plan};
+use super::panel::Panel;
 
 /// Losses that the confidence looks back on, and the fewest that give one.
 const CONFIDENCE_WINDOW: usize = 20;

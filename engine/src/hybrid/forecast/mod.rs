@@ -21,13 +21,14 @@ mod evaluation;
 mod expected;
 mod forecaster;
 mod gru;
+mod member;
+mod observed;
 mod panel;
 mod persistence;
 mod power_law;
 mod recurrent;
 mod reliability;
 mod rollout;
-mod observed;
 
 pub use evaluation::{BucketScore, Evaluation, RecordedStep, replay};
 pub use expected::{Bucket, ForecastModel};

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::ema_trend::EmaTrend;
 use super::expected::{Expected, ForecastModel};
+use super::observed::{Ahead, Observed, Plan};
 use super::persistence::Persistence;
 use super::power_law::PowerLaw;
 use super::recurrent::Recurrent;
-use super::observed::{Ahead, Observed, Plan};
 
 /// A model of ln(loss).
 pub(super) trait Model {

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::exact;
 use super::expected::{Expected, MIN_NOISE};
-use super::panel::Model;
 use super::observed::{Ahead, Observed, Plan};
+use super::panel::Model;
 
 /// Share of a surprise that moves the level.
 const LEVEL_RATE: f64 = 0.2;

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::super::exact;
 use super::expected::{Expected, MIN_NOISE};
 use super::forecaster::push_within;
-use super::panel::Model;
 use super::observed::{Ahead, Observed, Plan};
+use super::panel::Model;
 
 /// Losses that the trend is fitted to, and the fewest that give one.
 const WINDOW: usize = 64;

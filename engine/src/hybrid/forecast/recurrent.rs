@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::super::exact;
 use super::super::report::Phase;
-use super::ema_trend::{LEVEL_RATE, SLOPE_RATE, fading};
+use super::ema_trend::{EmaTrend, fading};
 use super::expected::{Expected, MIN_NOISE};
 use super::forecaster::push_within;
-use super::gru::{self, NUM_WEIGHTS, State};
-use super::panel::Model;
-use super::rollout::{Carry, KNOWN_INPUTS, Window, advance, learn};
+use super::member::Member;
 use super::observed::{Ahead, Observed, Plan};
+use super::panel::Model;
+use super::rollout::{Carry, KNOWN_INPUTS, Window, advance};
 use crate::device::seed::{Stream, stream};
 
 const NUM_MEMBERS: usize = 5;
@@ -31,31 +31,17 @@ const MIN_MEASURED: usize = 8;
 /// Steps remembered before learning begins.
 const MIN_MEMORY: usize = 24;
 
-/// Adam (Kingma and Ba 2015) on the gradient clipped to norm 1.
-/// Learning faster makes its forecasts of recorded runs worse: what one run's past teaches does not last.
-const LEARNING_RATE: f64 = 0.0005;
-const BETA_1: f64 = 0.9;
-const BETA_2: f64 = 0.99;
-
-/// Share of a squared surprise that moves the scatter; of a gradient norm that moves its usual size.
-const USUAL_RATE: f64 = 0.05;
-
-/// Losses needed for a forecast.
-const MIN_SEEN: u32 = 10;
+/// Share of a gradient norm that moves its usual size.
+const NORM_RATE: f64 = 0.05;
 
 /// The ensemble and what it has observed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Recurrent {
-    count: u32,
-    /// Trend of ln(loss), its first value, and the usual squared surprise.
-    #[serde(with = "exact")]
-    level: f64,
-    #[serde(with = "exact")]
-    slope: f64,
+    /// What the networks correct.
+    trend: EmaTrend,
+    /// The first ln(loss).
     #[serde(with = "exact")]
     origin: f64,
-    #[serde(with = "exact")]
-    scatter: f64,
     /// Usual ln of the gradient norm, and how far the last one lay above it.
     #[serde(with = "exact")]
     usual_norm: Option<f64>,
@@ -66,7 +52,6 @@ pub(super) struct Recurrent {
     /// Learning rate over the planned one: what divergences cut.
     #[serde(with = "exact")]
     rate_cut: f64,
-    step: u64,
     memory: VecDeque<Moment>,
     members: Vec<Member>,
 }
@@ -86,61 +71,41 @@ struct Moment {
     slope: f64,
 }
 
-/// A network, the state it is in, and Adam's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Member {
-    #[serde(with = "exact")]
-    weights: Vec<f64>,
-    #[serde(with = "exact")]
-    state: State,
-    #[serde(with = "exact")]
-    first: Vec<f64>,
-    #[serde(with = "exact")]
-    second: Vec<f64>,
-    num_updates: i32,
-}
-
 impl Model for Recurrent {
     fn observe(&mut self, observed: &Observed, ln_loss: f64, plan: &Plan) {
-        if self.members.is_empty() {
+        let is_first = self.members.is_empty();
+        if is_first {
             self.members = (0..NUM_MEMBERS as u64).map(|index| Member::new(plan.seed, index)).collect();
-            (self.level, self.origin, self.rate_cut) = (ln_loss, ln_loss, 1.0);
+            (self.origin, self.rate_cut) = (ln_loss, 1.0);
         }
-        let known = self.known(&Ahead { plan, phase: observed.phase, steps: 1 }, observed.step, observed.learning_rate_factor);
-        self.count = self.count.saturating_add(1);
-        let fading = fading(observed.step);
-        let trend = self.level + fading * self.slope;
-        let surprise = ln_loss - trend;
-        if self.count > 1 {
-            let rate = USUAL_RATE.max(1.0 / f64::from(self.count - 1));
-            self.scatter += rate * (surprise * surprise - self.scatter);
-        }
-        let (carry, scale) = (self.carry(), self.scale());
+        let known =
+            self.known(&Ahead { plan, phase: observed.phase, steps: 1 }, observed.step, observed.learning_rate_factor);
+        let (level, slope) = if is_first { (ln_loss, 0.0) } else { (self.trend.level, self.trend.slope) };
+        self.trend.observe(observed, ln_loss, plan);
+        let (carry, scale) = (self.carry_before(self.memory.len(), level, slope), self.trend.scatter());
         for member in &mut self.members {
             let carry = Carry { state: member.state, ..carry };
             let (_, after, _) = advance(&member.weights, &carry, &known, Some((ln_loss - self.origin) / scale));
             member.state = after.state;
         }
-        push_within(&mut self.memory, Moment { step: observed.step, known, ln_loss, level: self.level, slope: self.slope }, MEMORY);
-        let early = 1.0 / f64::from(self.count);
-        self.level = trend + LEVEL_RATE.max(early) * surprise;
-        self.slope = fading * self.slope + SLOPE_RATE.max(early * early) * surprise;
+        push_within(&mut self.memory, Moment { step: observed.step, known, ln_loss, level, slope }, MEMORY);
         self.remember_inputs(observed, plan);
         self.train(plan.seed);
     }
 
     fn level(&self) -> Option<f64> {
-        (self.count >= MIN_SEEN).then_some(self.level)
+        self.trend.level()
     }
 
     fn look_ahead(&self, ahead: &Ahead<'_>, into: &mut Vec<Expected>) {
         if self.level().is_none() {
             return;
         }
-        let (carry, scale) = (self.carry(), self.scale());
+        let EmaTrend { step, level, slope, .. } = self.trend;
+        let (carry, scale) = (self.carry_before(self.memory.len(), level, slope), self.trend.scatter());
         let mut carries: Vec<Carry> =
             self.members.iter().map(|member| Carry { state: member.state, ..carry }).collect();
-        for step in self.step + 1..=self.step + ahead.steps as u64 {
+        for step in step + 1..=step + ahead.steps as u64 {
             let rate = self.rate_cut * ahead.plan.learning_rate_factor(step);
             let known = self.known(ahead, step, rate);
             let [mut mean, mut square, mut variance, mut noise] = [0.0; 4];
@@ -166,19 +131,9 @@ impl Model for Recurrent {
 }
 
 impl Recurrent {
-    /// Usual surprise: the unit of all that the networks see of ln(loss).
-    fn scale(&self) -> f64 {
-        self.scatter.sqrt().max(MIN_NOISE)
-    }
-
-    /// Where the networks stand after the last step, without their states.
-    fn carry(&self) -> Carry {
-        self.carry_before(self.memory.len(), self.level, self.slope)
-    }
-
-    /// Where they stood before the step at `index`, when the trend was `level` and `slope`.
+    /// Where the networks stood before the step at `index` of the memory, when the trend was `level` and `slope`.
     fn carry_before(&self, index: usize, level: f64, slope: f64) -> Carry {
-        let scale = self.scale();
+        let scale = self.trend.scatter();
         let scaled = |ln_loss: f64| (ln_loss - self.origin) / scale;
         let at = |back: usize| index.checked_sub(back).and_then(|index| self.memory.get(index));
         let (level, slope) = (scaled(level), slope / scale);
@@ -195,7 +150,7 @@ impl Recurrent {
         [
             self.norm.clamp(-2.0, 2.0),
             self.rho,
-            learning_rate_factor,
+            learning_rate_factor.clamp(0.0, 2.0),
             flag(&[Phase::Warmup]),
             flag(&[Phase::Full]),
             flag(&[Phase::Predict, Phase::Correct]),
@@ -205,7 +160,6 @@ impl Recurrent {
     }
 
     fn remember_inputs(&mut self, observed: &Observed, plan: &Plan) {
-        self.step = observed.step;
         let planned = plan.learning_rate_factor(observed.step);
         if planned > 0.0 {
             self.rate_cut = observed.learning_rate_factor / planned;
@@ -213,7 +167,7 @@ impl Recurrent {
         if let Some(norm) = observed.grad_norm.filter(|norm| norm.is_finite() && *norm > 0.0) {
             let usual = self.usual_norm.get_or_insert(norm.ln());
             self.norm = norm.ln() - *usual;
-            *usual += USUAL_RATE * self.norm;
+            *usual += NORM_RATE * self.norm;
         }
         if let Some(rho) = observed.rho.filter(|rho| rho.is_finite()) {
             self.rho = rho;
@@ -225,51 +179,18 @@ impl Recurrent {
         if self.memory.len() < MIN_MEMORY {
             return;
         }
-        let mut rng = stream(seed, Stream::Forecaster, NUM_MEMBERS as u64 + self.step);
+        let mut rng = stream(seed, Stream::Forecaster, NUM_MEMBERS as u64 + self.trend.step);
         let length = WINDOW.min(self.memory.len());
         let begin = rng.random_range(0..=self.memory.len() - length);
         let num_measured = rng.random_range(MIN_MEASURED..=length / 2);
-        let scale = self.scale();
+        let scale = self.trend.scatter();
         let moments = self.memory.range(begin..begin + length);
-        let steps: Vec<_> =
-            moments.map(|moment| (moment.known, (moment.ln_loss - self.origin) / scale)).collect();
+        let steps: Vec<_> = moments.map(|moment| (moment.known, (moment.ln_loss - self.origin) / scale)).collect();
         let Some(first) = self.memory.get(begin) else { return };
         let window = Window { start: self.carry_before(begin, first.level, first.slope), steps: &steps, num_measured };
-        let index = self.step as usize % NUM_MEMBERS;
+        let index = self.trend.step as usize % NUM_MEMBERS;
         if let Some(member) = self.members.get_mut(index) {
             member.learn(&window);
-        }
-    }
-}
-
-impl Member {
-    fn new(seed: u64, index: u64) -> Self {
-        Self {
-            weights: gru::initial_weights(&mut stream(seed, Stream::Forecaster, index)),
-            state: State::default(),
-            first: vec![0.0; NUM_WEIGHTS],
-            second: vec![0.0; NUM_WEIGHTS],
-            num_updates: 0,
-        }
-    }
-
-    fn learn(&mut self, window: &Window<'_>) {
-        let mut gradient = vec![0.0; NUM_WEIGHTS];
-        learn(&self.weights, window, &mut gradient, &mut Vec::with_capacity(WINDOW));
-        let norm = gradient.iter().map(|value| value * value).sum::<f64>().sqrt();
-        if !norm.is_finite() {
-            return;
-        }
-        let clip = 1.0 / norm.max(1.0);
-        self.num_updates = self.num_updates.saturating_add(1);
-        let correction_1 = 1.0 - BETA_1.powi(self.num_updates);
-        let correction_2 = 1.0 - BETA_2.powi(self.num_updates);
-        let moments = self.first.iter_mut().zip(&mut self.second);
-        for ((weight, (first, second)), gradient) in self.weights.iter_mut().zip(moments).zip(gradient) {
-            let gradient = clip * gradient;
-            *first += (1.0 - BETA_1) * (gradient - *first);
-            *second += (1.0 - BETA_2) * (gradient * gradient - *second);
-            *weight -= LEARNING_RATE * (*first / correction_1) / ((*second / correction_2).sqrt() + 1e-8);
         }
     }
 }
