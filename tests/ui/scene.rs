@@ -132,7 +132,12 @@ pub fn row(step: u64) -> StepMetrics {
         step,
         phase,
         loss,
-        forecast: (phase == Phase::Predict).then_some(Forecast { mean: trend * 1.02, std: 0.06 * trend }),
+        forecast: (phase == Phase::Predict).then_some(Forecast {
+            mean: trend * 1.02,
+            std: 0.06 * trend,
+            interval: None,
+            model: None,
+        }),
         grad_norm: Some(1.5 * trend + 0.4 * noise(step + 3).abs()),
         learning_rate: 4e-3,
         rho: 0.04 + 0.8 * (-t / 90.0).exp() + 0.02 * noise(step + 11),

@@ -193,7 +193,7 @@ mod tests {
             step,
             phase: if is_predict { Phase::Predict } else { Phase::Full },
             loss,
-            forecast: is_predict.then_some(Forecast { mean: loss, std: 0.1 }),
+            forecast: is_predict.then_some(Forecast { mean: loss, std: 0.1, interval: None, model: None }),
             grad_norm: Some(1.0),
             learning_rate: 1e-3,
             rho: 0.5,

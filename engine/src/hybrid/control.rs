@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::exact;
-use super::forecaster::Forecaster;
+use super::forecast::{Forecaster, Observed, Plan};
 use super::gate::{Gate, Source, StepCosts};
 use super::guard::{Guard, Limits, Observation};
 use super::ladder::Ladder;
@@ -37,6 +37,7 @@ const CUT_AT_RESTORE: f64 = 0.25;
 pub(super) struct Rules {
     pub config: HybridConfig,
     pub warmup_steps: u64,
+    pub plan: Plan,
 }
 
 /// What a step's passes measured.
@@ -50,6 +51,8 @@ pub(super) struct Measured {
     pub grad_norm: Option<f64>,
     /// Cosine between sampled and full gradient, in a Correct step.
     pub cosine: Option<f64>,
+    /// Learning rate over its peak.
+    pub learning_rate_factor: f64,
 }
 
 /// What to do with the step, and what to tell about it.
@@ -117,7 +120,7 @@ impl Control {
         };
         let event = self.phases.advance(&rules.config, &situation);
         match (before, self.phase()) {
-            (Phase::Warmup | Phase::Full, Phase::Predict | Phase::Correct) => self.forecaster.stand(),
+            (Phase::Warmup | Phase::Full, Phase::Predict | Phase::Correct) => self.forecaster.stand(&rules.plan),
             (_, Phase::Warmup | Phase::Full) => self.forecaster.withdraw(),
             (Phase::Predict | Phase::Correct, Phase::Predict | Phase::Correct) => {}
         }
@@ -127,7 +130,7 @@ impl Control {
     /// Takes in what the step measured.
     pub(super) fn judge(&mut self, rules: &Rules, measured: &Measured) -> Judgement {
         let (phase, loss) = (self.phase(), measured.loss);
-        let outlook = self.forecaster.outlook(self.step);
+        let outlook = self.forecaster.outlook(self.step, phase, &rules.plan);
         let forecast = outlook.filter(|_| phase.predicts()).map(|outlook| outlook.in_nats());
         let observation = Observation {
             loss,
@@ -143,7 +146,15 @@ impl Control {
         let is_trusted = self.ladder.is_calm(self.step) && divergence.is_none();
         let is_high = observation.surprise.is_some_and(|surprise| surprise > limits.divergence_sigma);
         if loss.is_finite() && (is_trusted || !is_high) {
-            self.forecaster.observe(self.step, loss, outlook.as_ref());
+            let observed = Observed {
+                step: self.step,
+                phase,
+                loss,
+                grad_norm: measured.grad_norm,
+                rho: self.gate.rho(),
+                learning_rate_factor: measured.learning_rate_factor,
+            };
+            self.forecaster.observe(&observed, outlook.as_ref(), &rules.plan);
         }
         self.watch_gate(&rules.config, measured.rho.filter(|rho| rho.is_finite()));
         let correction = (phase == Phase::Correct && divergence.is_none())
@@ -159,7 +170,7 @@ impl Control {
     /// steps, ladder and learning rate go on.
     pub(super) fn roll_back(&mut self, good: &Self) {
         self.forecaster = good.forecaster.clone();
-        self.forecaster.withdraw();
+        self.forecaster.roll_back();
         self.guard = good.guard.clone();
         self.guard.forgive();
     }
@@ -245,7 +256,7 @@ impl Control {
         if let Some(cosine) = measured.cosine {
             self.slice_per_rho = next_slice_per_rho(self.slice_per_rho, cosine);
         }
-        let corrected = self.forecaster.correct(self.step);
+        let corrected = self.forecaster.correct(self.step, &rules.plan);
         Some(Correction {
             cosine: measured.cosine? as f32,
             predicted_loss: forecast?.mean,

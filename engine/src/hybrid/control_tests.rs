@@ -1,6 +1,7 @@
 //! Measurements in, decisions out.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::super::forecast::Rates;
 use super::super::synthetic::LossCurve;
 use super::*;
 
@@ -21,9 +22,14 @@ fn conservative() -> HybridConfig {
     }
 }
 
+fn rules(config: HybridConfig) -> Rules {
+    let plan = Plan { seed: 0, num_steps: 1000, rates: Rates::Recorded(vec![1.0]) };
+    Rules { config, warmup_steps: 5, plan }
+}
+
 /// What a calm run measures: sampling pays, gradients agree.
 fn calm(loss: f64) -> Measured {
-    Measured { loss, rho: Some(0.1), grad_norm: Some(1.0), cosine: Some(0.95) }
+    Measured { loss, rho: Some(0.1), grad_norm: Some(1.0), cosine: Some(0.95), learning_rate_factor: 1.0 }
 }
 
 /// Runs `num_steps` of `measure(step, phase)`: the phases in runs ("W5 F20 P15"), and the divergences.
@@ -32,7 +38,7 @@ fn replay(
     num_steps: u64,
     measure: impl Fn(u64, Phase) -> Measured,
 ) -> (String, Vec<(u64, Divergence, Recovery)>) {
-    let rules = Rules { config, warmup_steps: 5 };
+    let rules = rules(config);
     let mut control = Control::new(&rules.config);
     let mut runs: Vec<(Phase, usize)> = Vec::new();
     let mut divergences = Vec::new();
@@ -127,7 +133,7 @@ fn a_spike_that_stays_ends_prediction() {
 
 #[test]
 fn what_ended_prediction_is_told_in_words() {
-    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let rules = rules(conservative());
     let mut control = Control::new(&rules.config);
     let told = (1..=60).filter_map(|step| {
         let event = control.begin_step(&rules);
@@ -140,7 +146,7 @@ fn what_ended_prediction_is_told_in_words() {
 
 #[test]
 fn the_step_that_diverged_shows_the_signal_that_told() {
-    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let rules = rules(conservative());
     let mut control = Control::new(&rules.config);
     let diverged = (1..=60).find_map(|step| {
         control.begin_step(&rules);
@@ -157,7 +163,7 @@ fn the_step_that_diverged_shows_the_signal_that_told() {
 
 #[test]
 fn a_correct_that_compared_nothing_decides_nothing() {
-    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let rules = rules(conservative());
     let mut control = Control::new(&rules.config);
     let mut corrections = Vec::new();
     for step in 1..=64 {
@@ -175,7 +181,7 @@ fn a_correct_that_compared_nothing_decides_nothing() {
 
 #[test]
 fn a_run_that_the_guard_ended_can_be_taken_up_again() {
-    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let rules = rules(conservative());
     let mut control = Control::new(&rules.config);
     assert_eq!(control.take_up_again(&rules.config), None, "nothing ended it");
     let mut step = 0;
@@ -265,8 +271,43 @@ fn horizon_and_corrections_adapt_within_the_tier() {
 }
 
 #[test]
+fn a_perfect_forecaster_never_trips_the_guard() {
+    for seed in 0..20 {
+        let rules = rules(conservative());
+        let mut control = Control::new(&rules.config);
+        let curve = LossCurve::falling(seed, 0.1);
+        let mut predicted = 0;
+        for step in 1..=400 {
+            control.begin_step(&rules);
+            let phase = control.phase();
+            // Once there is a forecast, the run does exactly what it says.
+            let outlook = control.forecaster.outlook(step, phase, &rules.plan);
+            let loss =
+                outlook.and_then(|outlook| outlook.in_nats().interval).map(|interval| f64::from(interval.median));
+            let judgement = control.judge(&rules, &calm(loss.unwrap_or_else(|| curve.measured(step))));
+            assert!(judgement.divergence.is_none(), "seed {seed}, step {step}: {:?}", judgement.divergence);
+            predicted += u32::from(phase.predicts());
+        }
+        assert!(predicted > 200, "seed {seed}: {predicted}");
+    }
+}
+
+#[test]
+fn a_forecast_says_who_made_it() {
+    let rules = rules(conservative());
+    let mut control = Control::new(&rules.config);
+    let mut forecasts = Vec::new();
+    for step in 1..=200 {
+        control.begin_step(&rules);
+        forecasts.extend(control.judge(&rules, &calm(falling(step))).forecast);
+    }
+    assert!(forecasts.iter().all(|forecast| forecast.model.is_some()));
+    assert!(forecasts.last().is_some_and(|forecast| forecast.interval.is_some()));
+}
+
+#[test]
 fn a_saved_control_decides_like_the_original() {
-    let rules = Rules { config: conservative(), warmup_steps: 5 };
+    let rules = rules(conservative());
     let mut control = Control::new(&rules.config);
     let go = |control: &mut Control, steps: std::ops::Range<u64>| {
         for step in steps {

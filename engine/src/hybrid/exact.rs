@@ -62,6 +62,54 @@ impl<T: Exact> Exact for VecDeque<T> {
     }
 }
 
+/// The bits of many numbers, 16 hexadecimal digits each: a network's weights in one short string.
+impl Exact for Vec<f64> {
+    type Text = String;
+
+    fn to_text(&self) -> String {
+        to_hex(self)
+    }
+
+    fn from_text(text: &String) -> Option<Self> {
+        from_hex(text)
+    }
+}
+
+impl<const N: usize> Exact for [f64; N] {
+    type Text = String;
+
+    fn to_text(&self) -> String {
+        to_hex(self)
+    }
+
+    fn from_text(text: &String) -> Option<Self> {
+        from_hex(text)?.try_into().ok()
+    }
+}
+
+/// Digits of a number's bits.
+const HEX_DIGITS: usize = 16;
+
+fn to_hex(values: &[f64]) -> String {
+    let mut text = String::with_capacity(HEX_DIGITS * values.len());
+    for value in values {
+        let bits = value.to_bits();
+        let digits = (0..HEX_DIGITS).rev().map(|digit| (bits >> (4 * digit)) as u32 & 15);
+        text.extend(digits.filter_map(|digit| char::from_digit(digit, 16)));
+    }
+    text
+}
+
+fn from_hex(text: &str) -> Option<Vec<f64>> {
+    let number = |digits: &[u8]| {
+        let bits =
+            digits.iter().try_fold(0, |bits: u64, &digit| Some(bits << 4 | u64::from(char::from(digit).to_digit(16)?)));
+        bits.map(f64::from_bits)
+    };
+    let (numbers, rest) = text.as_bytes().as_chunks::<HEX_DIGITS>();
+    if rest.is_empty() { numbers.iter().map(|digits| number(digits)).collect() } else { None }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,5 +122,20 @@ mod tests {
         }
         assert!(f64::from_text(&f64::NAN.to_text()).is_some_and(f64::is_nan));
         assert_eq!(f64::from_text(&"twelve".to_owned()), None);
+    }
+
+    #[test]
+    fn every_bit_of_many_survives() {
+        let values = [0.1 + 0.2, 1e-310, -0.0, f64::NEG_INFINITY, f64::NAN];
+        let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        let text = values.to_text();
+        assert_eq!(text.len(), 5 * HEX_DIGITS);
+        assert_eq!(Vec::from_text(&text).map(|back| bits(&back)), Some(bits(&values)));
+        assert_eq!(<[f64; 5]>::from_text(&text).map(|back| bits(&back)), Some(bits(&values)));
+        assert_eq!(<[f64; 4]>::from_text(&text), None, "another length");
+        for broken in ["3fe", "zfe0000000000000", "3fé0000000000000"] {
+            assert_eq!(Vec::from_text(&broken.to_owned()), None, "{broken}");
+        }
+        assert_eq!(Vec::from_text(&String::new()), Some(vec![]));
     }
 }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::exact;
-use super::forecaster::push_within;
+use super::forecast::push_within;
 use super::report::{Divergence, DivergenceKind, GuardSignals};
 
 /// Steps over which a loss must lie too high.

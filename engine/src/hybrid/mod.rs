@@ -8,7 +8,7 @@ mod control;
 mod error;
 mod exact;
 mod extra_work;
-mod forecaster;
+pub mod forecast;
 mod gate;
 mod guard;
 mod ladder;
@@ -26,15 +26,15 @@ mod tiers;
 mod trainer;
 #[cfg(test)]
 mod trainer_tests;
-mod trend;
 mod words;
 
 pub use config::{Explained, GateRule, HybridConfig, TierPreset};
 pub use error::HybridError;
 pub use extra_work::ExtraWork;
+pub use forecast::ForecastModel;
 pub use gate::StepCosts;
 pub use report::{
-    Correction, Divergence, DivergenceKind, Forecast, GuardSignals, HybridEvent, Phase, Recovery, StepReport,
+    Correction, Divergence, DivergenceKind, Forecast, GuardSignals, HybridEvent, Interval, Phase, Recovery, StepReport,
 };
 pub use state::TrainerState;
 pub use step_costs::measure_step_costs;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::nullable;
+use super::{ForecastModel, nullable};
 
 /// Phase of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,6 +26,26 @@ pub struct Forecast {
     /// Standard deviation of the forecast, nats.
     #[serde(with = "nullable")]
     pub std: f32,
+    /// The calibrated interval; `None` until enough forecasts of this range came true to calibrate it.
+    #[serde(default)]
+    pub interval: Option<Interval>,
+    /// The model that made it; `None` in records of earlier versions.
+    #[serde(default)]
+    pub model: Option<ForecastModel>,
+}
+
+/// Where 90% of losses are to fall, 5% below and 5% above. Calibrated on this run's earlier forecasts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Lower end, nats.
+    #[serde(with = "nullable")]
+    pub low: f32,
+    /// Half of the losses are expected below it, nats.
+    #[serde(with = "nullable")]
+    pub median: f32,
+    /// Upper end, nats.
+    #[serde(with = "nullable")]
+    pub high: f32,
 }
 
 /// What a Correct step found; there is none where its sample came out empty, which compares nothing.
@@ -226,8 +246,11 @@ mod tests {
                 panic!("another event came back");
             };
             assert!(divergence.value.is_nan() && divergence.limit == f32::MAX && restored_step == Some(40));
-            let forecast = through_json(&Forecast { mean: value, std: value });
-            assert!(forecast.mean.is_nan() && forecast.std.is_nan());
+            let interval = Some(Interval { low: value, median: 1.0, high: value });
+            let model = Some(ForecastModel::Recurrent);
+            let forecast = through_json(&Forecast { mean: value, std: value, interval, model });
+            assert!(forecast.mean.is_nan() && forecast.std.is_nan() && forecast.model == model);
+            assert!(forecast.interval.is_some_and(|found| found.low.is_nan() && found.median == 1.0));
             let correction = Correction {
                 cosine: value,
                 predicted_loss: value,
@@ -253,5 +276,7 @@ mod tests {
             "oscillation":0.25,"oscillation_limit":0.6}"#;
         let signals: GuardSignals = serde_json::from_str(signals).unwrap();
         assert_eq!((signals.loss_z, signals.oscillation), (Some(0.5), Some(0.25)));
+        let forecast: Forecast = serde_json::from_str(r#"{"mean":0.5,"std":0.25}"#).unwrap();
+        assert_eq!(forecast, Forecast { mean: 0.5, std: 0.25, interval: None, model: None });
     }
 }

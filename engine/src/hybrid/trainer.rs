@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::control::{Control, Judgement, Measured, Rules};
+use super::forecast::{Plan, Rates};
 use super::gate::StepCosts;
 use super::passes::{Errors, Passes, Seen, examples_per_unit};
 use super::state::{self, Parts, TrainerState};
@@ -71,6 +72,8 @@ impl HybridTrainer {
         let warmup_steps = (setup.hybrid.warmup_fraction * setup.num_steps as f64).ceil() as u64;
         let control = Control::new(&setup.hybrid);
         let strategy = setup.hybrid.strategy.start();
+        let rates = Rates::Planned(setup.schedule);
+        let plan = Plan { seed: setup.seed, num_steps: setup.num_steps, rates };
         let good = state::save(&setup.store, &optimizer, average.as_ref(), &*strategy, &control)?;
         Ok(Self {
             network: setup.network,
@@ -79,7 +82,7 @@ impl HybridTrainer {
             average,
             control,
             strategy,
-            rules: Rules { config: setup.hybrid, warmup_steps },
+            rules: Rules { config: setup.hybrid, warmup_steps, plan },
             schedule: setup.schedule,
             num_steps: setup.num_steps,
             num_micro_batches: setup.num_micro_batches.max(1),
@@ -120,9 +123,9 @@ impl HybridTrainer {
             Update::Gradient(gradient) => Some(self.norm_and_clip(gradient)?),
             Update::Weights(_) | Update::Statistics | Update::Nothing => None,
         };
-        let (loss, rho) = (work.seen.mean_loss(), work.seen.rho());
-        let measured = Measured { loss, rho, grad_norm, cosine: work.cosine };
         let learning_rate_factor = self.learning_rate_factor();
+        let (loss, rho) = (work.seen.mean_loss(), work.seen.rho());
+        let measured = Measured { loss, rho, grad_norm, cosine: work.cosine, learning_rate_factor };
         let judgement = self.control.judge(&self.rules, &measured);
         let is_applied = judgement.divergence.is_none() && grad_norm.is_some();
         match &judgement.divergence {

@@ -5,9 +5,19 @@
 //! odd batch does not bend it (Huber 1964), recent steps count more, and a slope that noise could explain
 //! is drawn towards 0 by a normal prior.
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
-use super::exact;
+use super::super::exact;
+use super::expected::{Expected, MIN_NOISE};
+use super::forecaster::push_within;
+use super::observed::{Ahead, Observed, Plan};
+use super::panel::Model;
+
+/// Losses that the trend is fitted to, and the fewest that give one.
+const WINDOW: usize = 64;
+const MIN_POINTS: usize = 10;
 
 /// Steps after which an observation counts half.
 const HALF_LIFE_STEPS: f64 = 32.0;
@@ -15,29 +25,46 @@ const HALF_LIFE_STEPS: f64 = 32.0;
 /// Residuals beyond this many standard deviations pull no harder.
 const HUBER_LIMIT: f64 = 2.0;
 
-/// Least noise of a batch's ln(loss): no forecast claims to be better than 1%.
-const MIN_NOISE: f64 = 0.01;
-
 /// Standard deviation, before any data, of the power law's exponent.
 const SLOPE_PRIOR: f64 = 1.0;
 
 /// Share of the change it predicts that a trend may be wrong by.
 const CHANGE_DOUBT: f64 = 0.5;
 
-/// ln(loss) expected at a step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Expected {
-    /// Center of ln(loss).
-    pub mean: f64,
-    /// Variance around it: the batch's noise, the fit's uncertainty, doubt about the trend.
-    pub variance: f64,
-    /// The part of it that is the batch's noise.
-    pub noise: f64,
+/// The last losses, and the trend through them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct PowerLaw {
+    points: VecDeque<Point>,
+    trend: Option<Trend>,
+}
+
+/// One measured loss.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Point {
+    step: u64,
+    #[serde(with = "exact")]
+    ln_loss: f64,
+}
+
+impl Model for PowerLaw {
+    fn observe(&mut self, observed: &Observed, ln_loss: f64, _: &Plan) {
+        push_within(&mut self.points, Point { step: observed.step, ln_loss }, WINDOW);
+        self.trend = (self.points.len() >= MIN_POINTS).then(|| Trend::fit(&self.points)).flatten();
+    }
+
+    fn level(&self) -> Option<f64> {
+        self.trend.as_ref().map(|trend| trend.level)
+    }
+
+    fn look_ahead(&self, ahead: &Ahead<'_>, into: &mut Vec<Expected>) {
+        let Some(trend) = &self.trend else { return };
+        into.extend((1..=ahead.steps).map(|step| trend.at(trend.origin + step as f64)));
+    }
 }
 
 /// A fitted trend: ln(loss) = level + slope·ln(step / origin).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Trend {
+struct Trend {
     #[serde(with = "exact")]
     origin: f64,
     #[serde(with = "exact")]
@@ -55,15 +82,14 @@ pub(super) struct Trend {
 }
 
 impl Trend {
-    /// Fits `(step, ln(loss))`, oldest first; `None` for fewer than 3 points.
-    pub(super) fn fit(points: &[(u64, f64)]) -> Option<Self> {
-        let &[_, _, .., (last_step, _)] = points else { return None };
-        let origin = last_step as f64;
+    /// Fits the points, oldest first; `None` for fewer than 3.
+    fn fit(points: &VecDeque<Point>) -> Option<Self> {
+        let origin = points.back().filter(|_| points.len() >= 3)?.step as f64;
         let rows: Vec<Row> = points
             .iter()
-            .map(|&(step, y)| {
+            .map(|&Point { step, ln_loss }| {
                 let age = origin - step as f64;
-                Row { x: (step as f64 / origin).ln(), y, weight: 0.5_f64.powf(age / HALF_LIFE_STEPS) }
+                Row { x: (step as f64 / origin).ln(), y: ln_loss, weight: 0.5_f64.powf(age / HALF_LIFE_STEPS) }
             })
             .collect();
         // Three rounds: a plain fit finds the scatter, the next two limit what lies outside of it.
@@ -89,17 +115,12 @@ impl Trend {
     }
 
     /// What it expects of `step`, at or after the last point.
-    pub(super) fn at(&self, step: u64) -> Expected {
-        let x = (step as f64 / self.origin).ln();
+    fn at(&self, step: f64) -> Expected {
+        let x = (step / self.origin).ln();
         let change = self.slope * x;
         let doubt = CHANGE_DOUBT * change;
         let fit = self.level_variance + 2.0 * x * self.covariance + x * x * self.slope_variance;
         Expected { mean: self.level + change, variance: self.noise + fit + doubt * doubt, noise: self.noise }
-    }
-
-    /// Where ln(loss) stood at the last point.
-    pub(super) fn level(&self) -> f64 {
-        self.level
     }
 }
 
@@ -165,25 +186,25 @@ impl Line {
 mod tests {
     use super::*;
 
-    fn power_law(steps: std::ops::Range<u64>, exponent: f64) -> Vec<(u64, f64)> {
-        steps.map(|step| (step, 0.7 - exponent * (step as f64).ln())).collect()
+    fn power_law(steps: std::ops::Range<u64>, exponent: f64) -> VecDeque<Point> {
+        steps.map(|step| Point { step, ln_loss: 0.7 - exponent * (step as f64).ln() }).collect()
     }
 
     #[test]
     fn finds_a_power_law_and_continues_it() {
         let trend = Trend::fit(&power_law(100..164, 0.5)).unwrap();
-        let expected = trend.at(230);
+        let expected = trend.at(230.0);
         let truth = 0.7 - 0.5 * 230.0_f64.ln();
         assert!((expected.mean - truth).abs() < 0.01, "{} is not {truth}", expected.mean);
-        assert!(expected.variance > trend.at(164).variance, "farther is less certain");
+        assert!(expected.variance > trend.at(164.0).variance, "farther is less certain");
     }
 
     #[test]
     fn one_odd_batch_does_not_bend_it() {
         let mut points = power_law(100..164, 0.5);
-        let clean = Trend::fit(&points).unwrap().at(180).mean;
-        points[60].1 += 5.0;
-        let bent = Trend::fit(&points).unwrap().at(180).mean;
+        let clean = Trend::fit(&points).unwrap().at(180.0).mean;
+        points[60].ln_loss += 5.0;
+        let bent = Trend::fit(&points).unwrap().at(180.0).mean;
         assert!((clean - bent).abs() < 0.02, "{clean} became {bent}");
     }
 
