@@ -150,29 +150,3 @@ fn events_and_samples_take_turns_where_there_is_no_room_for_both() {
     harness.run_steps(4);
     harness.get_by_label("Filter events");
 }
-
-#[test]
-#[ignore = "TEMPORARY"]
-fn dump() {
-    for screen in SCREENS {
-        for scale in SCALES {
-            let mut harness = window_at(screen, scale);
-            show(&mut harness, scene::snapshot(900, RunStatus::Training));
-            harness.run_steps(6);
-            for open in [false, true] {
-                if open {
-                    for panel in ["Show the recipe", "Show events and samples"] {
-                        if harness.query_by_label(panel).is_some() {
-                            harness.get_by_label(panel).click();
-                            harness.run_steps(30);
-                        }
-                    }
-                }
-                harness.remove_cursor();
-                harness.run_steps(3);
-                let image = harness.render().unwrap();
-                image.save(format!("/tmp/wv/at-{}-{scale}-{open}.png", screen[0])).unwrap();
-            }
-        }
-    }
-}
