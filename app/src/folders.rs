@@ -1,22 +1,22 @@
 //! Where runs, caches and packages live on this system.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use directories::ProjectDirs;
+
+/// Asked of the system once: a frame shows these places and must not wait for them. `None` on a system without home
+/// folders.
+static PROJECT: LazyLock<Option<ProjectDirs>> = LazyLock::new(|| ProjectDirs::from("", "", "foretrain"));
 
 /// Folder of all runs, unless the settings name another one.
 #[must_use]
 pub fn default_runs() -> PathBuf {
-    project().map_or_else(|| PathBuf::from("foretrain-runs"), |dirs| dirs.data_dir().join("runs"))
+    PROJECT.as_ref().map_or_else(|| PathBuf::from("foretrain-runs"), |dirs| dirs.data_dir().join("runs"))
 }
 
 /// Generated datasets and trial packages; may be deleted at any time.
 #[must_use]
 pub fn cache() -> PathBuf {
-    project().map_or_else(|| std::env::temp_dir().join("foretrain-cache"), |dirs| dirs.cache_dir().to_owned())
-}
-
-/// `None` on a system without home folders.
-fn project() -> Option<ProjectDirs> {
-    ProjectDirs::from("", "", "foretrain")
+    PROJECT.as_ref().map_or_else(|| std::env::temp_dir().join("foretrain-cache"), |dirs| dirs.cache_dir().to_owned())
 }

@@ -4,6 +4,7 @@
 //! channel; screens read frozen state and queue requests.
 
 pub mod app;
+mod background;
 pub mod cli;
 pub mod dialogs;
 pub mod folders;

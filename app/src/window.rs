@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use foretrain_engine::session::Engine;
+use foretrain_engine::session::{Engine, Wake};
 
 use crate::app::App;
 use crate::link::EngineLink;
 use crate::state::{Catalog, Machine};
+use crate::{background, folders};
 
 /// Least width and height, points: panels fold down to it.
 const MIN_SIZE: [f32; 2] = [720.0, 480.0];
@@ -50,7 +51,8 @@ pub fn run_window(options: &WindowOptions) -> anyhow::Result<()> {
         native,
         Box::new(|creation| {
             let ctx = creation.egui_ctx.clone();
-            let engine = Engine::spawn(Arc::new(move || ctx.request_repaint()), crate::folders::cache())?;
+            let wake: Wake = Arc::new(move || ctx.request_repaint());
+            let engine = background::start(move || Engine::spawn(wake, folders::cache()))??;
             let app = App::new(&creation.egui_ctx, creation.storage, EngineLink::new(engine), Catalog::load());
             Ok(Box::new(app.with_machine(Machine::read())))
         }),

@@ -110,15 +110,15 @@ fn a_run_that_diverged_is_resumed_after_a_question_only() {
     assert!(harness.query_all_by_label_contains(warning).count() >= 1, "beside the choice");
     for answer in ["Not now", "Resume anyway"] {
         click(&mut harness, "Resume wild");
-        assert_eq!(commands(&mut harness).len(), 0, "it asks first");
+        assert_eq!(scene::commands(&mut harness), [], "it asks first");
         harness.get_by_label("Resume a run that diverged?");
         harness.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
         harness.run_steps(2);
-        assert_eq!(commands(&mut harness).len(), 0, "no key reaches behind the question");
+        assert_eq!(scene::commands(&mut harness), [], "no key reaches behind the question");
         click(&mut harness, answer);
         assert!(harness.query_by_label("Resume a run that diverged?").is_none());
     }
-    let sent = commands(&mut harness);
+    let sent = scene::commands(&mut harness);
     assert!(matches!(sent.as_slice(), [Command::ResumeRun(..)]), "expected ResumeRun, found {sent:?}");
 }
 

@@ -1,7 +1,7 @@
 //! At every scale of the desktop, on a large and on a common screen, texts have their room.
 
+use egui::Rect;
 use egui::epaint::{ClippedShape, Shape, TextShape};
-use egui::{Rect, Vec2};
 use egui_kittest::kittest::Queryable;
 use foretrain::theme::ThemeChoice;
 use foretrain_engine::session::RunStatus;
@@ -136,9 +136,17 @@ fn legends_and_events_are_not_shortened() {
     }
 }
 
-/// So that a picture can be looked at: the sizes in points.
 #[test]
-fn the_sizes_are_those_of_real_screens() {
-    let harness = window_at(SCREENS[1], 2.0);
-    assert_eq!(harness.ctx.content_rect().size(), Vec2::new(640.0, 400.0));
+fn events_and_samples_take_turns_where_there_is_no_room_for_both() {
+    let mut harness = window_at(SCREENS[0], 1.5);
+    show(&mut harness, scene::snapshot(900, RunStatus::Training));
+    harness.run_steps(6);
+    assert!(harness.query_by_label("Sample of 3, predicted 3").is_none());
+    harness.get_by_label("Samples").click();
+    harness.run_steps(4);
+    assert!(harness.query_all_by_label("Sample of 3, predicted 3").count() >= 1);
+    check_texts(&harness, "samples");
+    harness.get_by_label("Events").click();
+    harness.run_steps(4);
+    harness.get_by_label("Filter events");
 }

@@ -149,10 +149,11 @@ pub fn summary(name: &str) -> RunSummary {
 }
 
 pub fn answer_runs_with(harness: &mut Window, runs: Vec<RunSummary>) {
-    let job = harness.state_mut().take_pending().into_iter().find_map(|command| match command {
+    let mut asked = harness.state_mut().take_pending().into_iter().filter_map(|command| match command {
         Command::ListRuns(job, _) => Some(job),
         _ => None,
     });
+    let job = asked.next_back();
     tell(harness, job.expect("the screen asks for the runs"), EventKind::Runs(runs));
 }
 

@@ -29,7 +29,7 @@ impl Plots {
             series[0].push(f64::from(step), loss);
             series[1].push(f64::from(step), 100.0 * loss);
         }
-        let builder = Harness::builder().with_size(vec2(600.0, 600.0)).with_max_steps(12);
+        let builder = Harness::builder().with_size(vec2(600.0, 600.0)).with_max_steps(40).with_step_dt(1.0 / 60.0);
         let mut harness = builder.build_ui(move |ui| {
             let reset = asked.take();
             let view = PlotView { link: Id::unique("zoom"), x_name: "steps", x_end: 1000.0, cursor: None, reset };

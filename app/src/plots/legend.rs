@@ -13,7 +13,7 @@ use crate::widgets::number;
 /// Height of the title's line.
 const TITLE_LINE: f32 = 24.0;
 /// Height of a line of the legend alone.
-const LEGEND_LINE: f32 = 16.0;
+const LEGEND_LINE: f32 = 18.0;
 /// Cards narrower than this put their legend below the title, so that neighbours look alike.
 const ONE_LINE: f32 = 480.0;
 /// Width of a piece of a curve.

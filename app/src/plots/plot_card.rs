@@ -304,6 +304,9 @@ fn value_label(mark: GridMark, range: &RangeInclusive<f64>, is_log: bool) -> Str
         return number::value(10f64.powf(mark.value)).trim_end_matches('0').trim_end_matches('.').to_owned();
     }
     let size = range.start().abs().max(range.end().abs());
+    if size >= 1e12 {
+        return if mark.value == 0.0 { "0".to_owned() } else { format!("{:.1e}", mark.value) };
+    }
     if size >= 1e4 {
         return number::short_count(mark.value);
     }
@@ -328,6 +331,15 @@ mod tests {
         assert_eq!(values, [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0, 1200.0]);
         assert!(grid(input(0.0, f64::NAN, 100.0), 48.0, 1.0).is_empty());
         assert!(grid(input(1.0, 1.0, 100.0), 48.0, 0.0).is_empty());
+    }
+
+    #[test]
+    fn labels_stay_short_for_any_size() {
+        let label = |value, size| value_label(GridMark { value, step_size: size / 5.0 }, &(0.0..=size), false);
+        assert_eq!(label(3.0e37, 4.0e37), "3.0e37");
+        assert_eq!(label(0.0, 4.0e37), "0");
+        assert_eq!(label(25_000.0, 1e5), "25.0K");
+        assert_eq!(label(0.5, 1.0), "0.5");
     }
 
     #[test]

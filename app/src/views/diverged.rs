@@ -11,8 +11,7 @@ const WIDTH: f32 = 460.0;
 
 /// What resuming a diverged run does.
 const RESUMING: &str = "Resuming goes on from those weights in the Full phase, with the learning rate as low as the \
-    guard has cut it. It may diverge again: a new run with a lower learning rate or the conservative tier is the safer \
-    choice.";
+    guard has cut it. It may diverge again: a new run with a lower learning rate is the safer choice.";
 
 /// The warning beside a run to resume; `None` for one that did not diverge.
 #[must_use]

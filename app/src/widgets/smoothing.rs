@@ -8,14 +8,19 @@ use crate::theme::{font, palette, size};
 const SLIDER_WIDTH: f32 = 110.0;
 /// Width of the slider with its texts: where less is left of a line, all of it goes to the next.
 const WIDTH: f32 = 320.0;
+/// Width without the text that says what it means.
+const WORDLESS_WIDTH: f32 = 206.0;
 
 /// A slider for the weight of the past in a smoothed curve, 0 to below 1, with what that means in steps.
 pub fn smoothing_ui(ui: &mut Ui, smoothing: &mut f32) -> Response {
     let layout = Layout::left_to_right(Align::Center);
-    ui.allocate_ui_with_layout(vec2(WIDTH, size::CONTROL), layout, |ui| slider_ui(ui, smoothing)).inner
+    // A line that is too short for the text leaves it to who hovers the slider.
+    let is_wordy = ui.max_rect().width() >= WIDTH;
+    let width = if is_wordy { WIDTH } else { WORDLESS_WIDTH };
+    ui.allocate_ui_with_layout(vec2(width, size::CONTROL), layout, |ui| slider_ui(ui, smoothing, is_wordy)).inner
 }
 
-fn slider_ui(ui: &mut Ui, smoothing: &mut f32) -> Response {
+fn slider_ui(ui: &mut Ui, smoothing: &mut f32, is_wordy: bool) -> Response {
     let p = palette(ui);
     let label = ui.label(RichText::new("Smoothing").color(p.text_weak));
     ui.spacing_mut().slider_width = SLIDER_WIDTH;
@@ -28,7 +33,9 @@ fn slider_ui(ui: &mut Ui, smoothing: &mut f32) -> Response {
     if slider.changed() {
         *smoothing = smoothing_at(position);
     }
-    ui.label(RichText::new(text).size(font::SMALL).color(p.text_weak));
+    if is_wordy {
+        ui.label(RichText::new(text).size(font::SMALL).color(p.text_weak));
+    }
     slider
 }
 

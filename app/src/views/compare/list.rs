@@ -1,8 +1,10 @@
 //! The runs to choose from.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use egui::{Color32, Response, Sense, Stroke, Ui, WidgetInfo, vec2};
+use egui::text::LayoutJob;
+use egui::{Color32, Galley, Response, Sense, Stroke, Ui, WidgetInfo, vec2};
 use foretrain_engine::session::RunSummary;
 
 use crate::state::{CompareSaved, Live};
@@ -10,8 +12,13 @@ use crate::theme::{Palette, font, palette, radius, space};
 use crate::views::{RunIdentity, ViewCtx, job_ui, run_state};
 use crate::widgets::{Icon, Severity, hint_ui, icon_button_ui, notice_ui, number};
 
-/// Height of a run's row: four lines.
-const ROW: f32 = 84.0;
+/// Height of a run's row without the lines that say where it comes from.
+const ROW: f32 = 66.0;
+/// Most of these lines.
+const ORIGIN_LINES: usize = 3;
+/// Where the texts of a row begin and end, from its sides.
+const TEXT_LEFT: f32 = 30.0;
+const TEXT_RIGHT: f32 = 10.0;
 
 /// The color of a run: by its place among those chosen.
 pub(super) fn color_of(p: &Palette, saved: &CompareSaved, folder: &PathBuf) -> Option<Color32> {
@@ -65,7 +72,6 @@ struct Row<'a> {
     state: (&'static str, Color32),
     about: String,
     figures: String,
-    origin: String,
     /// Of the name, and of the figures.
     inks: (Color32, Color32),
 }
@@ -73,7 +79,10 @@ struct Row<'a> {
 /// A run to choose: what it is and what it came to, its color when chosen.
 fn run_row_ui(run: &RunSummary, live: &Live, color: Option<Color32>, ui: &mut Ui) -> Response {
     let p = palette(ui);
-    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), ROW), Sense::click());
+    let origin = origin_of(run, live);
+    let lines = origin_lines(ui, p, &origin);
+    let height = if origin.is_empty() { ROW } else { ROW + lines.size().y + 4.0 };
+    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::click());
     let is_on = color.is_some();
     let name = live.label_of(run);
     response
@@ -96,10 +105,11 @@ fn run_row_ui(run: &RunSummary, live: &Live, color: Option<Color32>, ui: &mut Ui
     };
     let about = format!("{} · {} · {}", run.dataset, run.model, run.tier);
     let inks = (p.text_strong, p.text);
-    let (figures, origin) = (figures_of(run), origin_of(run, live));
+    let figures = figures_of(run);
     let hover = format!("{name}\n{origin}\n\n{}", run.folder.display());
-    let row = Row { name, state: run_state(run, p), about, figures, origin, inks };
+    let row = Row { name: &run.name, state: run_state(run, p), about, figures, inks };
     paint_row(&painter, p, rect, &row);
+    painter.galley(rect.left_top() + vec2(TEXT_LEFT, 62.0), lines, p.text_weak);
     response.on_hover_text(hover)
 }
 
@@ -118,8 +128,7 @@ fn unreadable_ui(run: &RunSummary, problem: &str, ui: &mut Ui) {
         painter.rect(rect, f32::from(radius::CARD), p.panel, border, egui::StrokeKind::Inside);
         let about = problem.lines().next().unwrap_or_default().to_owned();
         let inks = (p.text_weak, p.text_weak);
-        let (figures, origin) = (String::new(), String::new());
-        paint_row(&painter, p, rect, &Row { name, state: run_state(run, p), about, figures, origin, inks });
+        paint_row(&painter, p, rect, &Row { name, state: run_state(run, p), about, figures: String::new(), inks });
     }
     response.on_hover_text(format!("{problem}\n\n{}", run.folder.display()));
 }
@@ -144,16 +153,24 @@ fn origin_of(run: &RunSummary, live: &Live) -> String {
     parts.collect::<Vec<_>>().join(" · ")
 }
 
+/// The same in as many lines as it takes; what is beyond the last is in the tooltip.
+fn origin_lines(ui: &Ui, p: &Palette, origin: &str) -> Arc<Galley> {
+    let width = ui.available_width() - TEXT_LEFT - TEXT_RIGHT;
+    let font = egui::FontId::proportional(font::SMALL);
+    let mut job = LayoutJob::simple(origin.to_owned(), font, p.text_weak, width.max(40.0));
+    job.wrap.max_rows = ORIGIN_LINES;
+    ui.painter().layout_job(job)
+}
+
 fn paint_row(painter: &egui::Painter, p: &Palette, rect: egui::Rect, row: &Row<'_>) {
     let small = egui::FontId::proportional(font::SMALL);
     let (state, state_color) = row.state;
     let corner = rect.right_top() + vec2(-10.0, 10.0);
     let state = painter.text(corner, egui::Align2::RIGHT_TOP, state, small.clone(), state_color);
     let names = painter.with_clip_rect(rect.with_max_x(state.left() - space::XS).intersect(painter.clip_rect()));
-    let at = |y: f32| rect.left_top() + vec2(30.0, y);
+    let at = |y: f32| rect.left_top() + vec2(TEXT_LEFT, y);
     let (name_ink, figures_ink) = row.inks;
     names.text(at(8.0), egui::Align2::LEFT_TOP, row.name, egui::FontId::proportional(font::BODY), name_ink);
     painter.text(at(28.0), egui::Align2::LEFT_TOP, &row.about, small.clone(), p.text_weak);
-    painter.text(at(45.0), egui::Align2::LEFT_TOP, &row.figures, small.clone(), figures_ink);
-    painter.text(at(62.0), egui::Align2::LEFT_TOP, &row.origin, small, p.text_weak);
+    painter.text(at(45.0), egui::Align2::LEFT_TOP, &row.figures, small, figures_ink);
 }

@@ -22,7 +22,7 @@ const TWO_COLUMNS: f32 = 740.0;
 /// Height of the strip of phases.
 const STRIP: f32 = 18.0;
 /// What a plot's card takes beside the plot: two lines of legend, in a narrow one three.
-const CARD_REST: f32 = 80.0;
+const CARD_REST: f32 = 86.0;
 
 /// Shows the toolbar, the strip of phases and the plots.
 pub fn charts_ui(ctx: &ViewCtx<'_>, run: &Arc<RunSnapshot>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {

@@ -7,6 +7,7 @@ use foretrain_engine::hybrid::HybridEvent;
 use foretrain_engine::session::{LogEntry, LogKind, RunSnapshot, StopReason};
 use jiff::tz::TimeZone;
 
+use super::screen::Head;
 use crate::state::{Live, LogFilter, LogKey};
 use crate::theme::{Palette, font, palette, phase_label, phase_text, space};
 use crate::views::ViewCtx;
@@ -17,18 +18,21 @@ const ROW: f32 = font::MONO + 6.0;
 /// Between two entries of several lines.
 const GAP: f32 = 4.0;
 /// From this width of a row on its text stands beside what comes before it.
-const BESIDE: f32 = 460.0;
+const BESIDE: f32 = 400.0;
+/// Narrower rows leave out the time of day.
+const CLOCK_ROOM: f32 = 200.0;
 /// Filters stand beside their title from this width on.
 const ONE_LINE: f32 = 330.0;
 
 /// Shows the log.
-pub fn log_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
+pub(super) fn log_ui(ctx: &ViewCtx<'_>, live: &mut Live, head: Head, ui: &mut Ui) {
     let p = palette(ui);
     let entries = ctx.snapshot.as_ref().map_or(&[][..], |run| &run.log);
-    filters_ui(entries, live, ui);
+    filters_ui(entries, live, head, ui);
     ui.add_space(2.0);
     egui::Frame::new().fill(p.inset).corner_radius(6).inner_margin(egui::Margin::symmetric(8, 4)).show(ui, |ui| {
         ui.spacing_mut().item_spacing.y = 0.0;
+        ui.set_min_size(ui.available_size());
         let columns = Columns::of(ui);
         if let Some(run) = &ctx.snapshot {
             read_rows(run, live, columns, ui);
@@ -79,6 +83,8 @@ struct Columns {
     letter: f32,
     /// The text has a line of its own.
     is_below: bool,
+    /// There is room for the time of day.
+    has_clock: bool,
 }
 
 impl Columns {
@@ -87,12 +93,12 @@ impl Columns {
         let width = ui.available_width() - ui.spacing().scroll.allocated_width();
         let ten = "0".repeat(10);
         let letter = ui.painter().layout_no_wrap(ten, mono(), Color32::PLACEHOLDER).size().x / 10.0;
-        Self { width: width.max(80.0), letter, is_below: width < BESIDE }
+        Self { width: width.max(80.0), letter, is_below: width < BESIDE, has_clock: width >= CLOCK_ROOM }
     }
 
     /// Where the step, the kind and the text begin: after "14:03:59", " 12,345" and "Diverged".
     fn starts(self) -> [f32; 3] {
-        let step = 8.0 * self.letter + space::SM;
+        let step = if self.has_clock { 8.0 * self.letter + space::SM } else { 0.0 };
         let tag = step + 7.0 * self.letter + space::SM;
         [step, tag, if self.is_below { 0.0 } else { tag + 8.0 * self.letter + space::MD }]
     }
@@ -111,7 +117,7 @@ impl Columns {
     fn row_ui(self, ui: &mut Ui, p: &Palette, entry: &LogEntry, corner: Pos2, zone: &TimeZone) {
         let (tag, color) = tag_of(&entry.kind, p);
         let [step, kind, text] = self.starts();
-        let clock = number::clock(entry.unix_ms, zone);
+        let clock = if self.has_clock { number::clock(entry.unix_ms, zone) } else { String::new() };
         for (left, part, color) in [
             (0.0, clock, p.text_weak),
             (step, format!("{:>7}", number::count(entry.step)), p.text_weak),
@@ -136,12 +142,11 @@ fn mono() -> FontId {
 }
 
 /// Which entries to show, and a button to copy them.
-fn filters_ui(entries: &[LogEntry], live: &mut Live, ui: &mut Ui) {
-    let p = palette(ui);
-    let is_one_line = ui.available_width() >= ONE_LINE;
+fn filters_ui(entries: &[LogEntry], live: &mut Live, head: Head, ui: &mut Ui) {
+    let is_one_line = head == Head::Title && ui.available_width() >= ONE_LINE;
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = space::XS;
-        ui.label(RichText::new("Events").strong().color(p.text_strong));
+        head.show("Events", &mut live.run.is_samples_open, ui);
         ui.add_space(space::SM);
         if is_one_line {
             kinds_ui(live, ui);

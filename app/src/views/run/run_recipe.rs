@@ -30,6 +30,7 @@ pub(super) fn run_recipe_ui(run: &RunSnapshot, ui: &mut Ui) {
         (RecipeCard::Training, "Training"),
     ] {
         card_ui(ui, title, |ui| {
+            ui.spacing_mut().item_spacing.y = 0.0;
             for RecipeField { name, value, .. } in fields.iter().filter(|field| field.card == card) {
                 value_ui(ui, name, value);
             }

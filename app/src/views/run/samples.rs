@@ -3,17 +3,18 @@
 use egui::{FontId, Rect, RichText, ScrollArea, Sense, Stroke, StrokeKind, Ui, WidgetInfo, vec2};
 use foretrain_engine::session::{ImageSample, JobId, Samples};
 
+use super::screen::Head;
 use crate::state::{Live, RunLive};
 use crate::theme::{Palette, font, palette, space};
 use crate::views::ViewCtx;
 use crate::widgets::{ImageStrip, number};
 
 /// Shows the latest samples.
-pub fn samples_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
+pub(super) fn samples_ui(ctx: &ViewCtx<'_>, live: &mut Live, head: Head, ui: &mut Ui) {
     let p = palette(ui);
     let shown = ctx.snapshot.as_ref().and_then(|run| Some((run.job, run.samples.clone()?)));
     ui.horizontal(|ui| {
-        ui.label(RichText::new("Samples").strong().color(p.text_strong));
+        head.show("Samples", &mut live.run.is_samples_open, ui);
         if let Some((_, samples)) = &shown {
             let caption = RichText::new(caption(samples)).size(font::SMALL).color(p.text_weak);
             ui.add(egui::Label::new(caption).truncate());

@@ -1,6 +1,6 @@
 //! Lays out the run screen.
 
-use egui::{CentralPanel, Frame, Margin, Panel, Ui, Vec2};
+use egui::{CentralPanel, Frame, Margin, Panel, RichText, Ui, Vec2};
 
 use super::fold::{Edge, Fold, fold_ui};
 use super::{charts, header, log, recipe, resume, samples, side};
@@ -92,25 +92,45 @@ fn log_and_samples_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
     let edge = space::MD as i8;
     let width = ui.available_width();
     ui.take_available_height();
-    if width < SAMPLES_ROOM {
-        ui.horizontal(|ui| {
-            ui.selectable_value(&mut live.run.is_samples_open, false, "Events");
-            ui.selectable_value(&mut live.run.is_samples_open, true, "Samples");
-        });
-        if live.run.is_samples_open {
-            return samples::samples_ui(ctx, live, ui);
-        }
-    } else {
+    let head = if width < SAMPLES_ROOM { Head::Switch } else { Head::Title };
+    if head == Head::Switch && live.run.is_samples_open {
+        return samples::samples_ui(ctx, live, head, ui);
+    }
+    if head == Head::Title {
         Panel::right("run-samples")
             .default_size((width * 0.42).max(240.0))
             .size_range(220.0..=(width - 260.0).max(240.0))
             .resizable(true)
             .frame(Frame::new().inner_margin(Margin { left: edge, right: 0, top: 0, bottom: 0 }))
-            .show(ui, |ui| samples::samples_ui(ctx, live, ui));
+            .show(ui, |ui| samples::samples_ui(ctx, live, head, ui));
     }
     CentralPanel::no_frame()
         .frame(Frame::new().inner_margin(Margin { left: 0, right: edge, top: 0, bottom: 0 }))
-        .show(ui, |ui| log::log_ui(ctx, live, ui));
+        .show(ui, |ui| log::log_ui(ctx, live, head, ui));
+}
+
+/// What stands above the log and above the samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Head {
+    /// Its name: they stand side by side.
+    Title,
+    /// A choice between the two, which take turns.
+    Switch,
+}
+
+impl Head {
+    /// Shows it; `name` is what is in view.
+    pub(super) fn show(self, name: &str, is_samples_open: &mut bool, ui: &mut Ui) {
+        match self {
+            Self::Title => {
+                ui.label(RichText::new(name).strong().color(palette(ui).text_strong));
+            }
+            Self::Switch => {
+                ui.selectable_value(is_samples_open, false, "Events");
+                ui.selectable_value(is_samples_open, true, "Samples");
+            }
+        }
+    }
 }
 
 /// Brings the curves up to date, reading only what is new. Another run is shown whole: where the plots of the one

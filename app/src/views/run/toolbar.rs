@@ -1,6 +1,8 @@
 //! What is plotted, and how: above the plots.
 
-use egui::{Align, FontId, Layout, Rect, Sense, Ui, Vec2, pos2, vec2};
+use std::sync::Arc;
+
+use egui::{Align, FontId, Galley, Layout, Rect, Sense, Ui, Vec2, pos2, vec2};
 use foretrain_engine::hybrid::Phase;
 use foretrain_engine::session::chart::Theme;
 use foretrain_engine::session::{ChartFormat, ChartJob, Command, Naming, RunSnapshot};
@@ -95,22 +97,28 @@ fn buttons_ui(ctx: &ViewCtx<'_>, run: &RunSnapshot, plots: &PlotsSaved, live: &m
     }
 }
 
-/// Which color is which phase, from the first to the last, whatever way the line runs.
+/// Which color is which phase, from the first to the last, in one piece, which no line break can part.
 fn phase_key_ui(ui: &mut Ui) {
-    let mut phases = [Phase::Warmup, Phase::Full, Phase::Predict, Phase::Correct];
-    if ui.layout().prefer_right_to_left() {
-        phases.reverse();
-    }
-    for phase in phases {
-        phase_entry_ui(phase, ui);
-    }
+    let names = [Phase::Warmup, Phase::Full, Phase::Predict, Phase::Correct].map(|phase| (phase, name_of(phase, ui)));
+    let width: f32 = names.iter().map(|(_, name)| SWATCH + space::XS + name.size().x).sum();
+    let gaps = space::SM * (names.len() - 1) as f32;
+    ui.allocate_ui_with_layout(vec2(width + gaps, CHIP), Layout::left_to_right(Align::Center), |ui| {
+        ui.spacing_mut().item_spacing.x = space::SM;
+        for (phase, name) in names {
+            phase_entry_ui(phase, name, ui);
+        }
+    });
 }
 
-/// A swatch and its name in one piece, which no line break can part.
-fn phase_entry_ui(phase: Phase, ui: &mut Ui) {
+fn name_of(phase: Phase, ui: &Ui) -> Arc<Galley> {
+    let (font, color) = (FontId::proportional(font::SMALL), palette(ui).text_weak);
+    ui.painter().layout_no_wrap(phase_label(phase).to_owned(), font, color)
+}
+
+/// A swatch and its name.
+fn phase_entry_ui(phase: Phase, galley: Arc<Galley>, ui: &mut Ui) {
     let p = palette(ui);
     let name = phase_label(phase);
-    let galley = ui.painter().layout_no_wrap(name.to_owned(), FontId::proportional(font::SMALL), p.text_weak);
     let size = vec2(SWATCH + space::XS + galley.size().x, galley.size().y.max(SWATCH));
     let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
     response.widget_info(|| egui::WidgetInfo::labeled(egui::accesskit::Role::Label, true, name));
