@@ -9,6 +9,7 @@ mod race;
 mod recipe;
 mod report;
 mod statistics;
+mod stopwatch;
 mod trial;
 mod tune;
 
@@ -18,5 +19,6 @@ pub use race::{Contender, Ground, OnRace, RaceView, race};
 pub use recipe::TrialRecipe;
 pub use report::{ArenaReport, Conditions};
 pub use statistics::Estimate;
+pub use stopwatch::Stopwatch;
 pub use trial::{CurvePoint, PhaseShare, Trial, TrialResult, phase_index};
 pub use tune::{Tried, Tuned, tune};

@@ -6,12 +6,12 @@ use std::time::Instant;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::{ExperimentError, TrialRecipe};
+use super::{ExperimentError, Stopwatch, TrialRecipe};
 use crate::data::{BatchSource, Dataset, SplitPart};
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
 use crate::hybrid::{
-    Correction, HybridEvent, HybridTrainer, Phase, Recovery, StepCosts, StepReport, measure_step_costs,
+    Correction, ExtraWork, HybridEvent, HybridTrainer, Phase, Recovery, StepCosts, StepReport, measure_step_costs,
 };
 use crate::models::Network;
 
@@ -49,6 +49,9 @@ pub struct TrialResult {
     pub num_steps: u64,
     /// Seconds of training, validation left out.
     pub seconds: f64,
+    /// Seconds of them spent on deciding: forecaster, guard, gate, phases.
+    #[serde(default)]
+    pub decision_seconds: f64,
     /// Cost, in examples (images, or tokens): a forward pass counts 1/3, a backward pass 2/3.
     pub example_cost: f64,
     /// Examples that went through a backward pass: images, or tokens.
@@ -122,6 +125,7 @@ impl Trial {
                 seed,
                 num_steps: 0,
                 seconds: 0.0,
+                decision_seconds: 0.0,
                 example_cost: 0.0,
                 example_backwards: 0,
                 examples_per_unit: 1,
@@ -166,7 +170,9 @@ impl Trial {
             watch.check()?;
             let started = Instant::now();
             let batch = self.batches.train_batch(self.result.num_steps)?;
-            let report = self.trainer.step(&batch)?;
+            let decisions = Stopwatch::new(ExtraWork::Decisions);
+            let report = self.trainer.step_marked(&batch, &|mark| decisions.mark(mark))?;
+            self.result.decision_seconds += decisions.total().unwrap_or_default().as_secs_f64();
             self.record(report, started.elapsed().as_secs_f64());
         }
         Ok(())

@@ -1,11 +1,20 @@
-//! What a step does that vanilla training would not: marked, so that whoever holds a clock can take its time out.
+//! Marks around parts of a step whose time somebody may want: whoever holds a clock can take it.
 
-/// A mark around work that vanilla training would not do, in a step that otherwise does what vanilla does: measuring
-/// error norms for the gate, in Warmup and Full. Marks come in pairs, one for each micro-batch.
+/// A mark: a part of a step begins or ends now. Marks come in pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// It begins.
+    Begins(ExtraWork),
+    /// It is done.
+    Ends(ExtraWork),
+}
+
+/// A part of a step beyond passes and update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtraWork {
-    /// It begins now.
-    Begins,
-    /// It is done.
-    Ends,
+    /// Measuring error norms for the gate, in Warmup and Full, which otherwise do what vanilla training does: a pair for
+    /// each micro-batch.
+    ErrorNorms,
+    /// Deciding: phases, gate, forecaster, guard. Two pairs in every step, before and after the passes.
+    Decisions,
 }

@@ -30,7 +30,7 @@ mod words;
 
 pub use config::{Explained, GateRule, HybridConfig, TierPreset};
 pub use error::HybridError;
-pub use extra_work::ExtraWork;
+pub use extra_work::{ExtraWork, Mark};
 pub use forecast::ForecastModel;
 pub use gate::StepCosts;
 pub use report::{

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::gate::rho_of;
 use super::sampler::Sample;
-use super::{ExtraWork, HybridError};
+use super::{ExtraWork, HybridError, Mark};
 use crate::data::Batch;
 use crate::models::ops::{cross_entropy, error_norms};
 use crate::models::{BatchStats, Forward, Mode, Network, ParamStore, Params};
@@ -18,7 +18,7 @@ use crate::optim::Gradients;
 pub(super) enum Errors<'a> {
     Measure,
     /// As `Measure`, which is the one thing here that vanilla would not do: it is told when that begins and ends.
-    MeasureMarked(&'a dyn Fn(ExtraWork)),
+    MeasureMarked(&'a dyn Fn(Mark)),
     Skip,
 }
 
@@ -135,9 +135,9 @@ impl Passes<'_> {
             Errors::Measure => seen.errors.extend(unit_errors(&logits, part)?),
             Errors::MeasureMarked(mark) => {
                 // The losses were read above, so no device still owes a part of the forward pass to this time.
-                mark(ExtraWork::Begins);
+                mark(Mark::Begins(ExtraWork::ErrorNorms));
                 seen.errors.extend(unit_errors(&logits, part)?);
-                mark(ExtraWork::Ends);
+                mark(Mark::Ends(ExtraWork::ErrorNorms));
             }
             Errors::Skip => {}
         }

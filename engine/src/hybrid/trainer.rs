@@ -8,7 +8,7 @@ use super::gate::StepCosts;
 use super::passes::{Errors, Passes, Seen, examples_per_unit};
 use super::state::{self, Parts, TrainerState};
 use super::strategy::{PredictStep, Scene, Update, Work};
-use super::{ExtraWork, HybridConfig, HybridError, HybridEvent, Phase, Recovery, StepReport};
+use super::{ExtraWork, HybridConfig, HybridError, HybridEvent, Mark, Phase, Recovery, StepReport};
 use crate::data::Batch;
 use crate::models::{BATCH_NORM_MOMENTUM, Network, ParamStore, Params, updated_running_stats};
 use crate::optim::{Gradients, Optimizer, OptimizerConfig, Schedule, WeightAverage};
@@ -102,14 +102,16 @@ impl HybridTrainer {
         self.step_marked(batch, &|_| {})
     }
 
-    /// [`Self::step`], telling `mark` when it does what vanilla training would not: for a clock, which this room does not
-    /// read. What is left of a Warmup or Full step's time is what a step of the vanilla tier costs.
-    pub fn step_marked(&mut self, batch: &Batch, mark: &dyn Fn(ExtraWork)) -> Result<StepReport, HybridError> {
+    /// [`Self::step`], telling `mark` when parts of it begin and end: for a clock, which this room does not read. Without
+    /// its [`ExtraWork::ErrorNorms`], a Warmup or Full step takes what a step of the vanilla tier takes.
+    pub fn step_marked(&mut self, batch: &Batch, mark: &dyn Fn(Mark)) -> Result<StepReport, HybridError> {
         if self.control.must_stop() {
             return Err(HybridError::Stopped { step: self.control.step() + 1 });
         }
         let examples_per_unit = examples_per_unit(batch)?;
+        mark(Mark::Begins(ExtraWork::Decisions));
         let phase_event = self.control.begin_step(&self.rules);
+        mark(Mark::Ends(ExtraWork::Decisions));
         let phase = self.control.phase();
         let (mut work, rolled_back) = match phase {
             Phase::Warmup | Phase::Full => (self.full_passes(batch, mark)?, None),
@@ -126,7 +128,9 @@ impl HybridTrainer {
         let learning_rate_factor = self.learning_rate_factor();
         let (loss, rho) = (work.seen.mean_loss(), work.seen.rho());
         let measured = Measured { loss, rho, grad_norm, cosine: work.cosine, learning_rate_factor };
+        mark(Mark::Begins(ExtraWork::Decisions));
         let judgement = self.control.judge(&self.rules, &measured);
+        mark(Mark::Ends(ExtraWork::Decisions));
         let is_applied = judgement.divergence.is_none() && grad_norm.is_some();
         match &judgement.divergence {
             Some((_, recovery)) => self.recover(phase, *recovery)?,
@@ -254,7 +258,7 @@ impl HybridTrainer {
     }
 
     /// Everything forward and backward; errors only where the gate needs them.
-    fn full_passes(&mut self, batch: &Batch, mark: &dyn Fn(ExtraWork)) -> Result<Work, HybridError> {
+    fn full_passes(&mut self, batch: &Batch, mark: &dyn Fn(Mark)) -> Result<Work, HybridError> {
         let is_watched = self.rules.config.strategy.predicts();
         let errors = if is_watched { Errors::MeasureMarked(mark) } else { Errors::Skip };
         self.in_scene(|_, scene| Work::full(scene, batch, errors))

@@ -629,7 +629,19 @@ fn marked_pairs(hybrid: HybridConfig) -> BTreeSet<(String, usize)> {
         let marks = std::cell::RefCell::new(Vec::new());
         let report = trainer.step_marked(&blobs(1, step), &|mark| marks.borrow_mut().push(mark)).unwrap();
         let marks = marks.into_inner();
-        assert!(marks.chunks(2).all(|pair| pair == [ExtraWork::Begins, ExtraWork::Ends]), "{marks:?}");
+        let of = |work| {
+            marks
+                .iter()
+                .copied()
+                .filter(|mark| matches!(mark, Mark::Begins(w) | Mark::Ends(w) if *w == work))
+                .collect::<Vec<_>>()
+        };
+        let norms = of(ExtraWork::ErrorNorms);
+        for (work, marks) in [(ExtraWork::ErrorNorms, &norms), (ExtraWork::Decisions, &of(ExtraWork::Decisions))] {
+            assert!(marks.chunks(2).all(|pair| pair == [Mark::Begins(work), Mark::Ends(work)]), "{marks:?}");
+        }
+        assert_eq!(marks.len() - norms.len(), 4, "decisions before and after the passes");
+        let marks = norms;
         (format!("{:?}", report.phase), marks.len() / 2)
     };
     (1..=60).map(marked_step).collect()

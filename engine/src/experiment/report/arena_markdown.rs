@@ -92,7 +92,12 @@ fn phases(result: &ArenaResult) -> String {
         let _ = writeln!(text, "| {name} | {} | {:.2} | {each} |", phase.num_steps, phase.seconds);
     }
     let divergences: usize = result.results.iter().flatten().map(|result| result.divergences.len()).sum();
-    let _ = write!(text, "\nSeed {}. Divergences in all runs: {divergences}.\n", first.seed);
+    let share = 100.0 * first.decision_seconds / first.seconds;
+    let _ = write!(
+        text,
+        "\nSeed {}. Forecaster, guard, gate and phases took {share:.1} % of it. Divergences in all runs: {divergences}.\n",
+        first.seed
+    );
     text
 }
 

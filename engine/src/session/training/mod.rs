@@ -2,7 +2,6 @@
 
 mod beginning;
 mod saving;
-mod stopwatch;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 
-use self::stopwatch::Stopwatch;
 use super::checkpoint::{Best, SessionProgress};
 use super::error::SessionError;
 use super::outlet::Outlet;
@@ -25,7 +23,8 @@ use super::{
 use crate::data::{BatchSource, Dataset, SplitPart};
 use crate::device::{CancelFlag, GaugeReading, Gauges, Watch, compute_pool, process_memory_bytes};
 use crate::evaluation::{Evaluation, EvaluationError, evaluate};
-use crate::hybrid::{HybridTrainer, Phase, StepReport};
+use crate::experiment::Stopwatch;
+use crate::hybrid::{ExtraWork, HybridTrainer, Phase, StepReport};
 use crate::memory::MemoryPlan;
 use crate::models::Network;
 
@@ -145,7 +144,7 @@ impl Run {
             }
             let started = Instant::now();
             let batch = self.batches.train_batch(self.progress.step)?;
-            let gate_time = Stopwatch::default();
+            let gate_time = Stopwatch::new(ExtraWork::ErrorNorms);
             let report = self.trainer.step_marked(&batch, &|mark| gate_time.mark(mark))?;
             let must_stop = report.must_stop;
             self.record(report, started.elapsed(), &gate_time);
