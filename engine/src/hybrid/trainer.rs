@@ -134,7 +134,7 @@ impl HybridTrainer {
         let is_applied = judgement.divergence.is_none() && grad_norm.is_some();
         match &judgement.divergence {
             Some((_, recovery)) => self.recover(phase, *recovery)?,
-            None => self.apply(phase, work.update, &work.seen, learning_rate_factor)?,
+            None => self.apply(phase, work.update, &work.seen, learning_rate_factor, mark)?,
         }
         if let Some(why) = work.exhausted.filter(|_| judgement.divergence.is_none()) {
             self.control.end_prediction(why);
@@ -309,14 +309,21 @@ impl HybridTrainer {
         update: Update,
         seen: &Seen,
         learning_rate_factor: f64,
+        mark: &dyn Fn(Mark),
     ) -> Result<(), HybridError> {
         match update {
             Update::Gradient(gradient) => {
                 self.move_by(&gradient, seen, learning_rate_factor)?;
-                if phase != Phase::Predict {
-                    self.strategy.moved(&self.store)?;
+                match phase {
+                    Phase::Warmup | Phase::Full if self.rules.config.strategy.predicts() => {
+                        mark(Mark::Begins(ExtraWork::Memory));
+                        self.strategy.moved(&self.store)?;
+                        mark(Mark::Ends(ExtraWork::Memory));
+                        Ok(())
+                    }
+                    Phase::Warmup | Phase::Full | Phase::Correct => self.strategy.moved(&self.store),
+                    Phase::Predict => Ok(()),
                 }
-                Ok(())
             }
             Update::Weights(weights) => {
                 self.store.set_weights(&weights)?;

@@ -622,27 +622,23 @@ fn a_batch_that_does_not_fit_together_is_refused() {
     assert!(matches!(hybrid.step(&empty), Err(HybridError::Batch { .. })));
 }
 
-/// What the marks said of each of 60 steps, by phase: 1 for a pair, 0 for none.
-fn marked_pairs(hybrid: HybridConfig) -> BTreeSet<(String, usize)> {
+/// How many pairs of marks each of 60 steps made around error norms and memory, by phase.
+fn marked_pairs(hybrid: HybridConfig) -> BTreeSet<(String, [usize; 2])> {
     let mut trainer = trainer(hybrid, OptimizerKind::AdamW, 1);
     let marked_step = |step| {
         let marks = std::cell::RefCell::new(Vec::new());
         let report = trainer.step_marked(&blobs(1, step), &|mark| marks.borrow_mut().push(mark)).unwrap();
         let marks = marks.into_inner();
-        let of = |work| {
-            marks
-                .iter()
-                .copied()
-                .filter(|mark| matches!(mark, Mark::Begins(w) | Mark::Ends(w) if *w == work))
-                .collect::<Vec<_>>()
-        };
-        let norms = of(ExtraWork::ErrorNorms);
-        for (work, marks) in [(ExtraWork::ErrorNorms, &norms), (ExtraWork::Decisions, &of(ExtraWork::Decisions))] {
+        let pairs_of = |work| {
+            let of_work = |mark: &&Mark| matches!(mark, Mark::Begins(w) | Mark::Ends(w) if *w == work);
+            let marks: Vec<Mark> = marks.iter().filter(of_work).copied().collect();
             assert!(marks.chunks(2).all(|pair| pair == [Mark::Begins(work), Mark::Ends(work)]), "{marks:?}");
-        }
-        assert_eq!(marks.len() - norms.len(), 4, "decisions before and after the passes");
-        let marks = norms;
-        (format!("{:?}", report.phase), marks.len() / 2)
+            marks.len() / 2
+        };
+        assert_eq!(pairs_of(ExtraWork::Decisions), 2, "before and after the passes");
+        let pairs = ExtraWork::BEYOND_VANILLA.map(pairs_of);
+        assert_eq!(pairs.iter().sum::<usize>() + 2, marks.len() / 2);
+        (format!("{:?}", report.phase), pairs)
     };
     (1..=60).map(marked_step).collect()
 }
@@ -650,8 +646,8 @@ fn marked_pairs(hybrid: HybridConfig) -> BTreeSet<(String, usize)> {
 #[test]
 fn what_vanilla_would_not_do_is_marked_where_the_rest_is_vanilla() {
     let pairs = marked_pairs(eager());
-    let expected = [("Warmup", 1), ("Full", 1), ("Predict", 0), ("Correct", 0)];
-    assert_eq!(pairs, expected.map(|(phase, count)| (phase.to_owned(), count)).into());
+    let expected = [("Warmup", [1, 1]), ("Full", [1, 1]), ("Predict", [0, 0]), ("Correct", [0, 0])];
+    assert_eq!(pairs, expected.map(|(phase, pairs)| (phase.to_owned(), pairs)).into());
     let vanilla = marked_pairs(HybridConfig { strategy: Strategy::None, ..eager() });
-    assert!(vanilla.iter().all(|(_, count)| *count == 0), "{vanilla:?}");
+    assert!(vanilla.iter().all(|(_, pairs)| *pairs == [0, 0]), "{vanilla:?}");
 }

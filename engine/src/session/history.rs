@@ -39,8 +39,8 @@ pub struct StepMetrics {
     pub signals: GuardSignals,
     /// Wall time of the step, batch preparation included.
     pub step_ms: f32,
-    /// Of it, the time of measuring error norms for the gate, which vanilla training would not do; `None` in Predict and
-    /// Correct, in runs that do not predict, and in old runs.
+    /// Of it, the time of what vanilla training would not do: measuring error norms for the gate, and remembering how the
+    /// weights moved for a prediction. `None` in Predict and Correct, in runs that do not predict, and in old runs.
     #[serde(default)]
     pub gate_ms: Option<f32>,
 }

@@ -41,8 +41,9 @@ pub struct Savings {
     /// Vanilla step time: the mean of the newest full-backward steps, first the probe's at the start of the run, then
     /// those of Warmup and Full, so that it follows the machine's load; `None` before the probe.
     ///
-    /// Only what vanilla would do is counted: the probe measures no error norms, and their time is taken out of Warmup
-    /// and Full steps ([`crate::session::StepMetrics::vanilla_ms`]), where it is measured apart by a clock around it.
+    /// Only what vanilla would do is counted: the probe measures no error norms and remembers no weights, and the time of
+    /// both is taken out of Warmup and Full steps ([`crate::session::StepMetrics::vanilla_ms`]), where a clock around
+    /// them measures it apart.
     pub vanilla_step_ms: Option<f64>,
     /// What as many vanilla steps would have cost, each at the vanilla step time of its moment; `None` before the probe.
     #[serde(default)]

@@ -4,6 +4,7 @@ mod beginning;
 mod saving;
 
 use std::collections::VecDeque;
+use std::ops::Add;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -144,10 +145,12 @@ impl Run {
             }
             let started = Instant::now();
             let batch = self.batches.train_batch(self.progress.step)?;
-            let gate_time = Stopwatch::new(ExtraWork::ErrorNorms);
-            let report = self.trainer.step_marked(&batch, &|mark| gate_time.mark(mark))?;
+            let beyond_vanilla = ExtraWork::BEYOND_VANILLA.map(Stopwatch::new);
+            let report =
+                self.trainer.step_marked(&batch, &|mark| beyond_vanilla.iter().for_each(|watch| watch.mark(mark)))?;
             let must_stop = report.must_stop;
-            self.record(report, started.elapsed(), &gate_time);
+            let beyond_vanilla = beyond_vanilla.iter().filter_map(Stopwatch::total).reduce(Add::add);
+            self.record(report, started.elapsed(), beyond_vanilla);
             let step = self.progress.step;
             let is_last = step == num_steps;
             let is_periodic = step.is_multiple_of(self.config.checkpoint_interval.max(1)) && !must_stop;
@@ -241,7 +244,7 @@ impl Run {
         }
     }
 
-    fn record(&mut self, report: StepReport, elapsed: Duration, gate_time: &Stopwatch) {
+    fn record(&mut self, report: StepReport, elapsed: Duration, beyond_vanilla: Option<Duration>) {
         let step_ms = elapsed.as_secs_f64() * 1e3;
         self.progress.step = report.step;
         self.phase = report.phase;
@@ -259,7 +262,7 @@ impl Run {
             correction: report.correction,
             signals: report.signals,
             step_ms: step_ms as f32,
-            gate_ms: gate_time.total().map(|total| (total.as_secs_f64() * 1e3) as f32),
+            gate_ms: beyond_vanilla.map(|total| (total.as_secs_f64() * 1e3) as f32),
         };
         if let Some(vanilla_ms) = row.vanilla_ms() {
             self.see_vanilla_step(vanilla_ms);
