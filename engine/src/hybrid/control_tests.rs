@@ -272,10 +272,10 @@ fn horizon_and_corrections_adapt_within_the_tier() {
 
 #[test]
 fn a_perfect_forecaster_never_trips_the_guard() {
-    for seed in 0..20 {
+    for (seed, noise) in (0..20).flat_map(|seed| [(seed, 0.02), (seed, 0.1), (seed, 0.5)]) {
         let rules = rules(conservative());
         let mut control = Control::new(&rules.config);
-        let curve = LossCurve::falling(seed, 0.1);
+        let curve = LossCurve::falling(seed, noise);
         let mut predicted = 0;
         for step in 1..=400 {
             control.begin_step(&rules);
@@ -285,7 +285,7 @@ fn a_perfect_forecaster_never_trips_the_guard() {
             let loss =
                 outlook.and_then(|outlook| outlook.in_nats().interval).map(|interval| f64::from(interval.median));
             let judgement = control.judge(&rules, &calm(loss.unwrap_or_else(|| curve.measured(step))));
-            assert!(judgement.divergence.is_none(), "seed {seed}, step {step}: {:?}", judgement.divergence);
+            assert!(judgement.divergence.is_none(), "{noise} {seed} {step}: {:?}", judgement.divergence);
             predicted += u32::from(phase.predicts());
         }
         assert!(predicted > 200, "seed {seed}: {predicted}");
@@ -303,6 +303,43 @@ fn a_forecast_says_who_made_it() {
     }
     assert!(forecasts.iter().all(|forecast| forecast.model.is_some()));
     assert!(forecasts.last().is_some_and(|forecast| forecast.interval.is_some()));
+}
+
+#[test]
+fn a_blow_up_is_seen_through_any_noise() {
+    for (noise, factor) in [(0.05, 2.0), (0.2, 4.0), (0.5, 12.0)] {
+        for seed in 0..20 {
+            let curve = LossCurve::falling(seed, noise);
+            let loss = |step| curve.measured(step) * if step < 100 { 1.0 } else { factor };
+            let (_, divergences) = replay(conservative(), 140, |step, _| calm(loss(step)));
+            let first = divergences.first().map(|&(step, ..)| step);
+            assert!(matches!(first, Some(100..=105)), "noise {noise}, seed {seed}: {divergences:?}");
+        }
+    }
+}
+
+#[test]
+fn a_blow_up_that_scatters_does_not_become_the_norm() {
+    // Recorded: a two-layer perceptron whose learning rate became 30 times as large at step 61.
+    #[rustfmt::skip]
+    let losses = [
+        1.45, 1.37, 1.4, 1.08, 1.08, 0.749, 0.572, 0.481, 0.328, 0.349, 0.407, 0.253, 0.317, 0.188, 0.131, 0.212,
+        0.108, 0.187, 0.167, 0.108, 0.311, 0.3, 0.0411, 0.0787, 0.107, 0.158, 0.0837, 0.309, 0.21, 0.141, 0.152,
+        0.2, 0.132, 0.0957, 0.121, 0.333, 0.157, 0.24, 0.224, 0.157, 0.115, 0.274, 0.125, 0.116, 0.415, 0.213, 0.17,
+        0.0936, 0.118, 0.188, 0.169, 0.273, 0.0562, 0.213, 0.115, 0.0482, 0.0941, 0.438, 0.0764, 0.108, 0.0866,
+        3.96, 2.83, 1.13, 2.36, 1.05, 0.818, 1.67, 0.564, 1.09, 0.746, 3.16, 1.93, 1.19, 1.16, 0.163, 0.838, 0.334,
+        0.328, 0.943, 3.39, 1.38, 2.32, 2.37, 1.41, 13.8, 13.5, 4.62, 0.43, 1.88,
+    ];
+    let eager = HybridConfig {
+        max_predict_steps: 12,
+        correction_interval: 4,
+        check_interval: 1,
+        gate_hold_steps: 4,
+        ..conservative()
+    };
+    let (_, divergences) = replay(eager, 90, |step, _| calm(losses[step as usize - 1]));
+    let steps: Vec<u64> = divergences.iter().map(|&(step, ..)| step).collect();
+    assert!(steps.len() >= 3 && steps[0] >= 62 && steps[2] <= 80, "{divergences:?}");
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub struct Correction {
     #[serde(with = "nullable")]
     pub predicted_loss: f32,
     /// The forecast for this step after all losses measured since then went into it, nats. This step's own
-    /// loss is one among up to 64 of them, so the batch's noise stays in the error.
+    /// loss weighs little among them, so the batch's noise stays in the error.
     #[serde(with = "nullable")]
     pub corrected_loss: f32,
     /// Loss measured, nats.

@@ -3,16 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::exact;
-use super::expected::{Expected, MIN_NOISE};
+use super::expected::Expected;
 use super::observed::{Ahead, Observed, Plan};
 use super::panel::Model;
+use super::scatter::Scatter;
 
 /// Share of a surprise that moves the level, and the slope. Tuned on recorded runs, see docs/forecasting.md.
 pub(super) const LEVEL_RATE: f64 = 0.12;
 pub(super) const SLOPE_RATE: f64 = 0.003;
-
-/// Share of a squared surprise that moves the noise.
-const NOISE_RATE: f64 = 0.05;
 
 /// Losses needed for a forecast.
 const MIN_SEEN: u32 = 10;
@@ -34,8 +32,7 @@ pub(super) struct EmaTrend {
     pub level: f64,
     #[serde(with = "exact")]
     pub slope: f64,
-    #[serde(with = "exact")]
-    noise: f64,
+    scatter: Scatter,
 }
 
 impl Model for EmaTrend {
@@ -47,11 +44,10 @@ impl Model for EmaTrend {
             return;
         }
         let slope = fading(observed.step) * self.slope;
-        let surprise = ln_loss - (self.level + slope);
+        let surprise = self.scatter.learn(ln_loss - (self.level + slope));
         let early = 1.0 / f64::from(self.count);
         self.level += slope + LEVEL_RATE.max(early) * surprise;
         self.slope = slope + SLOPE_RATE.max(early * early) * surprise;
-        self.noise += NOISE_RATE.max(1.0 / f64::from(self.count - 1)) * (surprise * surprise - self.noise);
     }
 
     fn level(&self) -> Option<f64> {
@@ -60,7 +56,7 @@ impl Model for EmaTrend {
 
     fn look_ahead(&self, ahead: &Ahead<'_>, into: &mut Vec<Expected>) {
         let Some(level) = self.level() else { return };
-        let noise = self.scatter().powi(2);
+        let noise = self.scatter.variance();
         let mut reach = Reach::default();
         for step in self.step + 1..=self.step + ahead.steps as u64 {
             let variance = noise * (1.0 + reach.drift);
@@ -73,7 +69,7 @@ impl Model for EmaTrend {
 impl EmaTrend {
     /// Usual surprise, in units of ln(loss).
     pub(super) fn scatter(&self) -> f64 {
-        self.noise.sqrt().max(MIN_NOISE)
+        self.scatter.std()
     }
 }
 

@@ -23,17 +23,25 @@ const MIN_CONFIDENCE_POINTS: usize = 10;
 /// Standard deviations within which a loss counts as foreseen.
 const INTERVAL_SIGMA: f64 = 2.0;
 
-/// A loss this far above its forecast enters the models as if it were only so far: a divergence must not become the norm.
+/// The model by which losses are odd or not: it forgets slowest, and odd losses hardly move it.
+const COURSE: ForecastModel = ForecastModel::PowerLaw;
+
+/// A loss this far above the course enters the models as if it were only so far: a divergence must not become the norm.
 const WINSOR_SIGMA: f64 = 4.0;
 
-/// What was expected of a step, and the level from which it was expected.
+/// What was expected of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::hybrid) struct Outlook {
-    expected: Expected,
-    level: f64,
-    /// Of ln(loss), 90%.
-    interval: Option<[f64; 2]>,
     model: ForecastModel,
+    /// By that model, and its 90% interval of ln(loss).
+    expected: Expected,
+    interval: Option<[f64; 2]>,
+    /// By the power law, and the level that it starts from: the run's course.
+    ///
+    /// What is odd is judged by it, whatever forecasts best: a model that follows the losses closely soon expects a
+    /// blow-up to go on.
+    course: Expected,
+    level: f64,
 }
 
 impl Outlook {
@@ -50,12 +58,17 @@ impl Outlook {
         Forecast { mean: mean as f32, std, interval, model: Some(self.model) }
     }
 
-    /// Standard deviations by which `loss` lies above what was expected.
+    /// Standard deviations by which `loss` lies above the run's course.
     ///
-    /// Where the forecast lies below the level it started from, that level counts instead: a loss that
-    /// stops falling disappoints, but has not diverged.
+    /// Where that lies below the level it started from, the level counts instead: a loss that stops falling
+    /// disappoints, but has not diverged.
     pub(in crate::hybrid) fn surprise(&self, loss: f64) -> f64 {
-        (loss.max(MIN_LOSS).ln() - self.expected.mean.max(self.level)) / self.expected.std()
+        (loss.max(MIN_LOSS).ln() - self.course.mean.max(self.level)) / self.course.std()
+    }
+
+    /// ln(loss) beyond which a loss is not believed.
+    fn highest(&self) -> f64 {
+        self.course.mean.max(self.level) + WINSOR_SIGMA * self.course.std()
     }
 
     fn foresaw(&self, loss: f64) -> bool {
@@ -64,15 +77,30 @@ impl Outlook {
     }
 }
 
-/// A model's forecast of the steps after one.
+/// A forecast of the steps after one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Path {
-    /// The step it was made after, and the level of ln(loss) there.
+    /// The step it was made after.
     origin: u64,
+    model: ForecastModel,
+    best: Branch,
+    /// By the power law.
+    course: Branch,
+}
+
+/// What a model said: where ln(loss) stood, and what would follow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Branch {
     #[serde(with = "exact")]
     level: f64,
-    model: ForecastModel,
     expected: Vec<Expected>,
+}
+
+impl Branch {
+    /// `ahead` steps on, from 1; the last one for what is farther.
+    fn at(&self, ahead: usize) -> Option<Expected> {
+        self.expected.get(ahead - 1).or(self.expected.last()).copied()
+    }
 }
 
 /// Learns from measured losses, forecasts the next ones.
@@ -121,8 +149,7 @@ impl Forecaster {
         let mut ln_loss = measured;
         if let Some(outlook) = outlook {
             push_within(&mut self.foreseen, outlook.foresaw(observed.loss), CONFIDENCE_WINDOW);
-            let highest = outlook.expected.mean.max(outlook.level) + WINSOR_SIGMA * outlook.expected.std();
-            ln_loss = ln_loss.min(highest);
+            ln_loss = ln_loss.min(outlook.highest());
         }
         let Self { contest, calibration, panel, .. } = self;
         contest.score(observed.step, ln_loss, |due| calibration.learn(due, measured));
@@ -141,7 +168,7 @@ impl Forecaster {
         let path = self.path.as_ref()?;
         let mut outlook = self.read(path, step)?;
         if step <= path.origin {
-            outlook.expected.mean = path.level;
+            outlook.expected.mean = path.best.level;
         }
         Some(outlook.in_nats())
     }
@@ -171,18 +198,23 @@ impl Forecaster {
     }
 
     fn look_ahead(&self, ahead: &Ahead<'_>) -> Option<Path> {
+        let branch = |model| {
+            let model = self.panel.model(model);
+            let (level, mut expected) = (model.level()?, Vec::with_capacity(ahead.steps));
+            model.look_ahead(ahead, &mut expected);
+            Some(Branch { level, expected })
+        };
         let model = self.contest.used();
-        let level = self.panel.model(model).level()?;
-        let mut expected = Vec::with_capacity(ahead.steps);
-        self.panel.model(model).look_ahead(ahead, &mut expected);
-        Some(Path { origin: self.last_step, level, model, expected })
+        let (best, course) = (branch(model)?, branch(COURSE)?);
+        Some(Path { origin: self.last_step, model, best, course })
     }
 
     fn read(&self, path: &Path, step: u64) -> Option<Outlook> {
         let ahead = ahead_of(path.origin, step);
-        let expected = *path.expected.get(ahead - 1).or(path.expected.last())?;
+        let expected = path.best.at(ahead)?;
         let interval = self.calibration.interval(path.model, Bucket::of(ahead), &expected);
-        Some(Outlook { expected, level: path.level, interval, model: path.model })
+        let (course, level) = (path.course.at(ahead)?, path.course.level);
+        Some(Outlook { model: path.model, expected, interval, course, level })
     }
 }
 

@@ -29,6 +29,7 @@ mod power_law;
 mod recurrent;
 mod reliability;
 mod rollout;
+mod scatter;
 
 pub use evaluation::{BucketScore, Evaluation, RecordedStep, replay};
 pub use expected::{Bucket, ForecastModel};

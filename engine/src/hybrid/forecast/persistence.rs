@@ -3,15 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::exact;
-use super::expected::{Expected, MIN_NOISE};
+use super::expected::Expected;
 use super::observed::{Ahead, Observed, Plan};
 use super::panel::Model;
+use super::scatter::Scatter;
 
 /// Share of a surprise that moves the level.
 const LEVEL_RATE: f64 = 0.2;
-
-/// Share of a squared surprise that moves the noise.
-const NOISE_RATE: f64 = 0.05;
 
 /// Losses needed for a forecast.
 const MIN_SEEN: u32 = 10;
@@ -24,8 +22,7 @@ pub(super) struct Persistence {
     count: u32,
     #[serde(with = "exact")]
     level: f64,
-    #[serde(with = "exact")]
-    noise: f64,
+    scatter: Scatter,
 }
 
 impl Model for Persistence {
@@ -35,11 +32,10 @@ impl Model for Persistence {
             self.level = ln_loss;
             return;
         }
-        let surprise = ln_loss - self.level;
+        let surprise = self.scatter.learn(ln_loss - self.level);
         // At first a plain mean, which needs no start.
         let early = 1.0 / f64::from(self.count);
         self.level += LEVEL_RATE.max(early) * surprise;
-        self.noise += NOISE_RATE.max(1.0 / f64::from(self.count - 1)) * (surprise * surprise - self.noise);
     }
 
     fn level(&self) -> Option<f64> {
@@ -48,7 +44,7 @@ impl Model for Persistence {
 
     fn look_ahead(&self, ahead: &Ahead<'_>, into: &mut Vec<Expected>) {
         let Some(mean) = self.level() else { return };
-        let noise = self.noise.max(MIN_NOISE * MIN_NOISE);
+        let noise = self.scatter.variance();
         into.extend((0..ahead.steps).map(|step| {
             let variance = noise * (1.0 + step as f64 * LEVEL_RATE * LEVEL_RATE);
             Expected { mean, variance, noise }
