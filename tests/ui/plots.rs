@@ -129,6 +129,7 @@ fn all_chosen_plots_are_saved_whatever_is_in_view() {
     );
     assert!(job.output.ends_with("plots/plots"), "{:?}", job.output);
     assert!(job.chart.subtitle.contains("steps 0 to 900 of 1200"), "{}", job.chart.subtitle);
+    std::fs::write("/tmp/gallery/app.json", job.chart.to_json().unwrap()).unwrap();
     let svg = render_svg(&job.chart, job.theme).unwrap();
     assert!(svg.contains("Throughput") && !svg.contains("No data"), "every plot of this run has values");
 }
@@ -167,6 +168,31 @@ fn saved_plots_hold_what_was_measured_and_tell_what_was_forecast() {
     }
 }
 
+/// The range of y that a chart's panel asks for.
+fn y_range(chart: &Chart, title: &str) -> Option<(f64, f64)> {
+    chart.panels.iter().find_map(|panel| match panel {
+        Panel::Curves(panel) if panel.title == title => panel.y.range,
+        Panel::Curves(_) | Panel::Bars(_) => None,
+    })
+}
+
+/// Drags a thing from its middle to its lower end.
+fn drag_down(harness: &mut scene::Window, label: &str) {
+    let rect = harness.get_by_label(label).rect();
+    let button = |pos, pressed| egui::Event::PointerButton {
+        pos,
+        button: egui::PointerButton::Primary,
+        pressed,
+        modifiers: egui::Modifiers::NONE,
+    };
+    let (from, to) = (rect.center(), rect.center_bottom());
+    for event in [egui::Event::PointerMoved(from), button(from, true), egui::Event::PointerMoved(to), button(to, false)]
+    {
+        harness.event(event);
+        harness.run_steps(2);
+    }
+}
+
 #[test]
 fn saved_plots_keep_zoom_and_scale() {
     let mut harness = scene::window_with(scene::snapshot(300, RunStatus::Training), ThemeChoice::Dark);
@@ -176,7 +202,14 @@ fn saved_plots_keep_zoom_and_scale() {
     harness.event(egui::Event::Zoom(4.0));
     harness.run_steps(2);
     let (from, to) = in_view(&harness);
+    let (first, fitted) = asked_chart(&mut harness);
+    scene::tell(&mut harness, first, EventKind::ChartDrawn(Vec::new()));
+    drag_down(&mut harness, "Scale of loss");
+    harness.state_mut().live_mut().run.drawn.clear();
     let (_, job) = asked_chart(&mut harness);
+    assert_eq!((y_range(&fitted.chart, "Loss"), y_range(&job.chart, "Correction")), (None, None));
+    let (low, high) = y_range(&job.chart, "Loss").expect("y is the user's");
+    assert!(0.0 < low && low < high && high < 10.0, "losses, not their logarithms: {low} to {high}");
     for panel in &job.chart.panels {
         let Panel::Curves(panel) = panel else { panic!("curves") };
         let (low, high) = panel.x.range.unwrap();
@@ -202,6 +235,7 @@ fn where_the_plots_were_saved_is_told_and_why_they_were_not() {
     let (job, _) = asked_chart(&mut harness);
     let paths = ["/runs/a/plots/plots.png", "/runs/a/plots/plots.svg"];
     scene::tell(&mut harness, job, EventKind::ChartDrawn(paths.map(Into::into).to_vec()));
+    harness.run_steps(2);
     harness.get_by_label(&format!("Saved {} and {}", paths[0], paths[1]));
     scene::click(&mut harness, "Dismiss");
     assert!(harness.query_by_label_contains("Saved /runs").is_none());
@@ -209,5 +243,6 @@ fn where_the_plots_were_saved_is_told_and_why_they_were_not() {
     let (job, _) = asked_chart(&mut harness);
     let failure = Failure { message: "writing: the disk is full".to_owned(), plan: None, blame: Blame::Work };
     scene::tell(&mut harness, job, EventKind::Rejected(failure));
+    harness.run_steps(2);
     harness.get_by_label("writing: the disk is full");
 }

@@ -24,6 +24,6 @@ pub use export::{ExportSlot, export_csv, export_png, export_table};
 pub use kind::{PlotKind, curves_of};
 pub use phase_strip::{PhaseTrack, StripView, phase_strip_room_ui, phase_strip_ui};
 pub use plot_card::{PlotAnswer, PlotView, Readout, plot_card_ui};
-pub use run_chart::run_chart;
+pub use run_chart::{ChartView, run_chart};
 pub use run_series::{RunSeries, SeriesKey};
 pub use series::{Drawn, Run, Series, Span};

@@ -61,6 +61,8 @@ pub struct PlotAnswer {
     pub pixels: (f32, f32),
     /// Values in view, lowest and highest; on a log scale their log10.
     pub y_range: (f64, f64),
+    /// Values that the user zoomed to, like `y_range`; `None` where y fits what is in view.
+    pub y_zoom: Option<(f64, f64)>,
     /// The card.
     pub rect: egui::Rect,
 }
@@ -168,6 +170,7 @@ fn plot_ui(ui: &mut Ui, p: &'static Palette, view: PlotView, about: Readout<'_>,
         hovered,
         range,
         y_range: (bounds.min()[1], bounds.max()[1]),
+        y_zoom: zoom.y(ui.ctx()),
         pixels: (frame.left(), frame.right()),
         rect: shown.response.rect,
     }

@@ -1,5 +1,7 @@
 //! All chosen plots of a run as one chart for files: the curves in view, whatever is scrolled away.
 
+use std::collections::BTreeMap;
+
 use foretrain_engine::hybrid::Phase;
 use foretrain_engine::session::RunSnapshot;
 use foretrain_engine::session::chart::{
@@ -20,14 +22,28 @@ const MAX_BUCKETS: usize = 4 * WIDTH as usize;
 /// Most columns of phases.
 const MAX_COLUMNS: u32 = WIDTH;
 
-/// The plots of `run` chosen in `plots` over the steps in `view`; its work grows with the picture, not with the run.
+/// What of a run is in view.
+#[derive(Debug, Clone, Copy)]
+pub struct ChartView<'a> {
+    /// First and last step.
+    pub steps: (f64, f64),
+    /// Values, lowest and highest, of the plots whose y axis was zoomed; on a log scale their log10.
+    pub y_zooms: &'a BTreeMap<PlotKind, (f64, f64)>,
+}
+
+/// The plots of `run` chosen in `plots` as far as they are in `view`; its work grows with the picture, not with the run.
 #[must_use]
-pub fn run_chart(run: &RunSnapshot, series: &RunSeries, plots: &PlotsSaved, view: (f64, f64)) -> Chart {
+pub fn run_chart(run: &RunSnapshot, series: &RunSeries, plots: &PlotsSaved, view: ChartView<'_>) -> Chart {
     let last = series.last_step();
-    let range = (view.0.max(0.0), view.1.min(last));
+    let range = (view.steps.0.max(0.0), view.steps.1.min(last));
     // A view beside all steps, or of one: then all are shown.
     let range = if range.0 < range.1 { range } else { (0.0, last.max(1.0)) };
     let kinds: Vec<PlotKind> = PlotKind::ALL.into_iter().filter(|kind| plots.shown.contains(kind)).collect();
+    let panel = |kind: &PlotKind| {
+        let y_zoom = view.y_zooms.get(kind).copied();
+        Panel::Curves(panel(*kind, series, plots, (range, y_zoom)))
+    };
+    let panels = kinds.iter().map(panel).collect();
     Chart {
         title: run.config.name.clone(),
         subtitle: conditions(run, plots, &kinds, range),
@@ -36,7 +52,7 @@ pub fn run_chart(run: &RunSnapshot, series: &RunSeries, plots: &PlotsSaved, view
         columns: 1,
         x_axes: XAxes::Shared,
         x_ranges: phases(series, range),
-        panels: kinds.into_iter().map(|kind| Panel::Curves(panel(kind, series, plots, range))).collect(),
+        panels,
     }
 }
 
@@ -56,11 +72,19 @@ fn conditions(run: &RunSnapshot, plots: &PlotsSaved, kinds: &[PlotKind], (from, 
     parts.join(" · ")
 }
 
-fn panel(kind: PlotKind, series: &RunSeries, plots: &PlotsSaved, range: (f64, f64)) -> CurvePanel {
+fn panel(
+    kind: PlotKind,
+    series: &RunSeries,
+    plots: &PlotsSaved,
+    (range, y_zoom): ((f64, f64), Option<(f64, f64)>),
+) -> CurvePanel {
     let is_loss = kind == PlotKind::Loss;
     let mut y = Axis::new("", kind.unit());
     if is_loss && plots.is_log {
         y.scale = Scale::Log;
+        y.range = y_zoom.map(|(low, high)| (10f64.powf(low), 10f64.powf(high)));
+    } else {
+        y.range = y_zoom;
     }
     // Colors are looked up by what they are in one of the two palettes; the chart has its own two.
     let curves = curves_of(kind, series, &DARK, is_loss && plots.smoothing > 0.0);

@@ -35,6 +35,11 @@ impl Zoom {
         Self { id: link.with(("zoom", title, is_log)) }
     }
 
+    /// The values that the user zoomed to, lowest and highest; `None` where y fits what is in view.
+    pub(super) fn y(self, ctx: &egui::Context) -> Option<(f64, f64)> {
+        self.load(ctx).y
+    }
+
     fn load(self, ctx: &egui::Context) -> Held {
         ctx.data(|data| data.get_temp(self.id)).unwrap_or_default()
     }

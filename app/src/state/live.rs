@@ -10,7 +10,7 @@ use foretrain_engine::session::{
 };
 
 use super::{Asked, CompareAxis, Draft, FramePace, HeldModel, LogRows, Machine, Query};
-use crate::plots::{CompareSeries, ExportSlot, RunSeries};
+use crate::plots::{CompareSeries, ExportSlot, PlotKind, RunSeries};
 use crate::views::{RunIdentity, RunLabel, ViewCtx, run_labels};
 use crate::widgets::{ImageStrip, PixelCanvas};
 
@@ -102,6 +102,8 @@ pub struct RunLive {
     pub reset_plots: bool,
     /// First and last step in view.
     pub in_view: Option<(f64, f64)>,
+    /// Values, lowest and highest, of the plots whose y axis the user zoomed; on a log scale their log10.
+    pub y_zooms: BTreeMap<PlotKind, (f64, f64)>,
     /// Log entries shown.
     pub log_filter: LogFilter,
     /// Text that log entries must hold.

@@ -245,6 +245,10 @@ fn plot_ui(
             is_export_asked = icon_button_ui(ui, Icon::Table, &name).clicked();
         });
     });
+    match answer.y_zoom {
+        Some(zoom) => live.y_zooms.insert(kind, zoom),
+        None => live.y_zooms.remove(&kind),
+    };
     if is_export_asked && let Some(folder) = &run.folder {
         live.export = Some(export_csv(ui.ctx(), &folder.join("plots"), kind, run));
     }

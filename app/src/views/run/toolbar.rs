@@ -7,7 +7,7 @@ use foretrain_engine::hybrid::Phase;
 use foretrain_engine::session::chart::Theme;
 use foretrain_engine::session::{ChartFormat, ChartJob, Command, Naming, RunSnapshot};
 
-use crate::plots::{PlotKind, run_chart};
+use crate::plots::{ChartView, PlotKind, run_chart};
 use crate::state::{PlotsSaved, RunLive, Saved};
 use crate::theme::{font, palette, phase_color, phase_label, space};
 use crate::views::ViewCtx;
@@ -84,7 +84,8 @@ fn buttons_ui(ctx: &ViewCtx<'_>, run: &RunSnapshot, plots: &PlotsSaved, live: &m
     let can_save = !plots.shown.is_empty() && !live.series.is_empty() && !live.drawn.is_waiting();
     let name = "Save the chosen plots as PNG and SVG";
     if ui.add_enabled_ui(can_save, |ui| icon_button_ui(ui, Icon::Image, name)).inner.clicked() {
-        let view = live.in_view.unwrap_or((0.0, live.series.last_step()));
+        let steps = live.in_view.unwrap_or((0.0, live.series.last_step()));
+        let view = ChartView { steps, y_zooms: &live.y_zooms };
         let job = ChartJob {
             chart: run_chart(run, &live.series, plots, view),
             theme: if palette(ui).is_dark { Theme::Dark } else { Theme::Light },
