@@ -135,7 +135,7 @@ fn run_headline(args: &ExperimentArgs, headline: &HeadlineArgs) -> Result<(), Cl
     let kind = if headline.quick {
         ExperimentKind::Arena { rate_factors: vec![1.0, 2.0], batch_divisors: vec![1, 2], num_seeds: 1 }
     } else {
-        ExperimentKind::Arena { rate_factors: vec![0.5, 1.0, 2.0, 4.0], batch_divisors: vec![1, 2, 4], num_seeds: 3 }
+        ExperimentKind::Arena { rate_factors: vec![0.5, 1.0, 2.0, 4.0], batch_divisors: vec![1, 2, 4], num_seeds: 5 }
     };
     let title = format!("What prediction saves on MNIST, with {}", optimizer_name(&config));
     ask(config, kind, title, headline.output.clone(), args.common.json)

@@ -129,7 +129,8 @@ pub fn arena(
     let control = plan.rates("frozen", "the hybrid's phases, weights standing still in Predict", &frozen);
     let control = tune(ground, control, seed, eyes)?;
     let grid = same_time_grid(ground, plan, (&hybrid.contender, &same_steps.contender), eyes)?;
-    let same_time = tune(ground, grid, seed, eyes)?;
+    let mut same_time = tune(ground, grid, seed, eyes)?;
+    match_time(ground, seed, &hybrid.contender, &mut same_time.contender, eyes)?;
     let tuned = vec![hybrid, same_steps, same_time, control];
 
     let contenders: Vec<&Contender> = tuned.iter().map(|tuned| &tuned.contender).collect();
@@ -193,6 +194,25 @@ fn same_time_grid(
         }
     }
     Ok(grid)
+}
+
+/// Gives `other` as many steps as take the hybrid's time, by a race of the two: paces of short races are off by up to a
+/// third, and the comparison stands on this one.
+fn match_time(
+    ground: &Ground,
+    seed: u64,
+    hybrid: &Contender,
+    other: &mut Contender,
+    eyes: (Watch<'_>, OnRace<'_>),
+) -> Result<(), ExperimentError> {
+    let paced = race(ground, &[hybrid, other], seed, false, "matching the time of vanilla, same time", eyes)?;
+    if let [hybrid, vanilla] = paced.as_slice()
+        && vanilla.seconds > 0.0
+    {
+        let num_steps = other.recipe.num_steps as f64 * hybrid.seconds / vanilla.seconds;
+        other.recipe.num_steps = num_steps.round().max(1.0) as u64;
+    }
+    Ok(())
 }
 
 impl ArenaResult {

@@ -59,7 +59,7 @@ pub enum SessionError {
     Hybrid(#[from] HybridError),
     /// A plan that cannot be, or that came to nothing; its other errors are those of their own rooms here.
     #[error(transparent)]
-    Experiment(ExperimentError),
+    Experiment(Box<ExperimentError>),
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
     #[error(transparent)]
@@ -95,7 +95,7 @@ impl From<ExperimentError> for SessionError {
             ExperimentError::Model(error) => Self::Model(error),
             ExperimentError::Hybrid(error) => Self::Hybrid(error),
             ExperimentError::Evaluation(error) => Self::Evaluation(error),
-            ExperimentError::AllDiverged { .. } | ExperimentError::Plan { .. } => Self::Experiment(error),
+            ExperimentError::AllDiverged { .. } | ExperimentError::Plan { .. } => Self::Experiment(Box::new(error)),
         }
     }
 }
@@ -117,7 +117,7 @@ impl SessionError {
                 matches!(error, HybridError::Config { .. } | HybridError::Optim(OptimError::Setting { .. }))
             }
             Self::Evaluation(EvaluationError::Empty) => true,
-            Self::Experiment(error) => matches!(error, ExperimentError::Plan { .. }),
+            Self::Experiment(error) => matches!(**error, ExperimentError::Plan { .. }),
             Self::Export(error) => is_wrong_export(error),
             Self::Preset(error) => is_wrong_preset(error),
             Self::Busy
