@@ -154,9 +154,9 @@ mod tests {
         assert_eq!(
             labels(&[own.clone(), seeded, slow]),
             [
-                format!("digits · {} · seed {} · learning rate {rate}", own.tier, own.seed),
-                format!("digits · {} · seed {} · learning rate {rate}", own.tier, own.seed + 1),
-                format!("digits · aggressive · seed {} · learning rate 1.00e-4", own.seed),
+                format!("digits · {} · seed {} · rate, matrices {rate}", own.tier, own.seed),
+                format!("digits · {} · seed {} · rate, matrices {rate}", own.tier, own.seed + 1),
+                format!("digits · aggressive · seed {} · rate, matrices 1.00e-4", own.seed),
             ]
         );
     }

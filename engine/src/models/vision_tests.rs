@@ -134,7 +134,7 @@ fn impossible_configs_say_why() {
     };
     let cnn = CnnConfig { in_channels: 1, image_size: (8, 8), channels: vec![4; 4], hidden_size: 8, num_classes: 4 };
     check(ModelConfig::Cnn(cnn.clone()), "fewer entries");
-    check(ModelConfig::Cnn(CnnConfig { hidden_size: 0, ..cnn }), "positive");
+    check(ModelConfig::Cnn(CnnConfig { hidden_size: 0, ..cnn }), "`hidden_size` of at least 1");
     let resnet = ResNetConfig {
         num_channels: 3,
         image_size: (8, 8),
