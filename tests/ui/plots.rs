@@ -129,7 +129,6 @@ fn all_chosen_plots_are_saved_whatever_is_in_view() {
     );
     assert!(job.output.ends_with("plots/plots"), "{:?}", job.output);
     assert!(job.chart.subtitle.contains("steps 0 to 900 of 1200"), "{}", job.chart.subtitle);
-    std::fs::write("/tmp/gallery/app.json", job.chart.to_json().unwrap()).unwrap();
     let svg = render_svg(&job.chart, job.theme).unwrap();
     assert!(svg.contains("Throughput") && !svg.contains("No data"), "every plot of this run has values");
 }
