@@ -102,10 +102,16 @@ impl ArenaPlan {
         Ok(())
     }
 
-    /// Trainings, those side by side counted once: three grids of rates, one of rates and batch sizes, two short races
+    /// Trainings, those side by side counted once: three grids of rates, one of rates and batch sizes, three races
     /// that measure paces, and the seeds.
     fn num_stages(&self) -> u64 {
-        (self.rate_factors.len() * (3 + self.batch_divisors.len()) + 2 + self.seeds.len()) as u64
+        (self.rate_factors.len() * (3 + self.batch_divisors.len()) + 3 + self.seeds.len()) as u64
+    }
+
+    /// Most trainings that take turns: those of the comparison, or of the race that measures paces.
+    #[must_use]
+    pub fn num_side_by_side(&self) -> usize {
+        4.max(self.batch_divisors.len() + 1)
     }
 
     /// The recipe with `hybrid` in place of its own, at each rate of the grid.
@@ -212,9 +218,10 @@ fn match_time(
     seed: u64,
     hybrid: &Contender,
     other: &mut Contender,
-    eyes: (Watch<'_>, OnRace<'_>),
+    eyes: Eyes<'_>,
 ) -> Result<(), ExperimentError> {
-    let paced = race(ground, &[hybrid, other], seed, false, "matching the time of vanilla, same time", eyes)?;
+    let terms = Terms::new("matching the time of vanilla, same time", seed);
+    let paced = race(ground, &[hybrid, other], &terms, eyes)?;
     if let [hybrid, vanilla] = paced.as_slice()
         && vanilla.seconds > 0.0
     {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::trial::{TrialResult, median, phase_index};
+use super::trial::{TrialResult, median};
 use crate::hybrid::{Correction, Phase};
 
 /// Figures over the Correct steps of one or more trainings.
@@ -68,7 +68,7 @@ impl Overhead {
     /// Of one training; `None` without a full step, a Predict step and a Correct step to compare.
     #[must_use]
     pub fn of(result: &TrialResult) -> Option<Self> {
-        let phase = |phase: Phase| result.phases.get(phase_index(phase)).filter(|share| share.num_steps > 0);
+        let phase = |phase: Phase| Some(result.phase(phase)).filter(|share| share.num_steps > 0);
         let (full, predict, correct) = (phase(Phase::Full)?, phase(Phase::Predict)?, phase(Phase::Correct)?);
         let count = correct.num_steps as f64;
         let extra = correct.seconds - count * full.seconds / full.num_steps as f64;

@@ -13,8 +13,8 @@ use super::stages::{Eyes, Stages};
 use super::trial::{Reliability, TrialResult};
 use super::{Estimate, ExperimentError, TrialRecipe};
 use crate::device::Watch;
-use crate::hybrid::HybridConfig;
 use crate::hybrid::forecast::ReliabilityPoint;
+use crate::hybrid::{HybridConfig, Phase};
 
 /// Least share of error that corrections are to take away.
 pub const DEMANDED_REDUCTION: f64 = 0.95;
@@ -140,8 +140,7 @@ impl SettingResult {
         let reduction = |result: &TrialResult| {
             CorrectionFigures::of_results(std::slice::from_ref(result)).map(|figures| figures.error_reduction)
         };
-        let steps = |phase: usize| self.results.iter().filter_map(move |result| result.phases.get(phase));
-        let predicted: u64 = steps(2).map(|phase| phase.num_steps).sum();
+        let predicted: u64 = self.results.iter().map(|result| result.phase(Phase::Predict).num_steps).sum();
         let all: u64 = self.results.iter().map(|result| result.num_steps).sum();
         SettingFigures {
             corrections: CorrectionFigures::of_results(&self.results),
@@ -232,7 +231,7 @@ mod tests {
     fn the_verdict_judges_what_was_demanded() {
         let result = literal::corrections();
         let verdict = result.verdict();
-        assert!(verdict.starts_with("At confidence 0.55 (H 30, 50), 4 corrections took away 50.0%"), "{verdict}");
+        assert!(verdict.starts_with("At confidence 0.55 (H 30, 50), 4 corrections took away 66.7%"), "{verdict}");
         assert!(verdict.contains("at least 95%, not met") && verdict.contains("below 5%, met"), "{verdict}");
         assert!(verdict.contains("Divergences: 0; demanded: none, met"), "{verdict}");
     }

@@ -16,7 +16,7 @@ use super::trial::{Exam, TrialResult};
 use super::{ExperimentError, TrialRecipe};
 use crate::data::Dataset;
 use crate::device::Watch;
-use crate::hybrid::HybridConfig;
+use crate::hybrid::{HybridConfig, Phase};
 use crate::memory::{MemoryPlan, format_bytes};
 use crate::models::{DataShape, Gpt2Config, ModelConfig, ModelError, ModelPreset, Network};
 
@@ -293,7 +293,7 @@ impl LadderResult {
                 let tolerance = 100.0 * self.plan.loss_tolerance;
                 let judged = if rung.has_kept_quality(self.plan.loss_tolerance) { "within" } else { "not within" };
                 let change = 100.0 * (ratio - 1.0);
-                let predicted = hybrid.phases[2].num_steps;
+                let predicted = hybrid.phase(Phase::Predict).num_steps;
                 let predicted =
                     if predicted == 0 { "it never predicted".to_owned() } else { format!("{predicted} steps predicted") };
                 format!(

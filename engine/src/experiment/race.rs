@@ -16,6 +16,9 @@ use crate::models::Network;
 /// Turns that each contender gets in a race.
 const NUM_TURNS: u64 = 50;
 
+/// Progress is told this often, however long a turn takes.
+const TELL_INTERVAL: Duration = Duration::from_millis(200);
+
 /// Who trains, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contender {
@@ -90,13 +93,24 @@ pub fn race(
     // Share of the time there is; 0 without a limit.
     let time_share =
         || terms.time_limit.map_or(0.0, |limit| started.elapsed().as_secs_f64() / limit.as_secs_f64().max(1e-9));
+    let share = |done: u64| time_share().max(done as f64 / total.max(1) as f64);
+    let (mut done, mut told) = (0, Instant::now());
     while trials.iter().any(|trial| !trial.is_done()) {
         for (trial, contender) in trials.iter_mut().zip(contenders) {
-            let turn = contender.recipe.num_steps.div_ceil(NUM_TURNS);
-            trial.advance(if terms.time_limit.is_some() { 1 } else { turn }, eyes.watch())?;
+            let turn = if terms.time_limit.is_some() { 1 } else { contender.recipe.num_steps.div_ceil(NUM_TURNS) };
+            for _ in 0..turn {
+                if trial.is_done() {
+                    break;
+                }
+                trial.advance(eyes.watch())?;
+                done += 1;
+                if told.elapsed() >= TELL_INTERVAL {
+                    told = Instant::now();
+                    eyes.tell(&stage, share(done))?;
+                }
+            }
         }
-        let done: u64 = trials.iter().map(Trial::num_steps).sum();
-        eyes.tell(&stage, time_share().max(done as f64 / total.max(1) as f64))?;
+        eyes.tell(&stage, share(done))?;
         let curves = contenders.iter().zip(&trials);
         let curves = curves.map(|(contender, trial)| (contender.name.clone(), trial.curve().to_vec())).collect();
         eyes.show(RaceView { what: terms.what.to_owned(), curves });

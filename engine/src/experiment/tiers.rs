@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::correction_figures::CorrectionFigures;
 use super::race::{Contender, Ground, OnRace, Terms, race};
 use super::stages::{Eyes, Stages};
-use super::trial::{Exam, TrialResult, phase_index};
+use super::trial::{Exam, TrialResult};
 use super::words::{compared, interval};
 use super::{Estimate, ExperimentError};
 use crate::device::Watch;
@@ -130,8 +130,7 @@ impl TierFigures {
             pairs(&|result| result.seconds).into_iter().map(|(mine, full)| (full, mine)).collect();
         let accuracies: Vec<f64> = ended().filter_map(|result| result.held_out().accuracy).collect();
         let is_text = accuracies.is_empty();
-        let predicted: u64 =
-            results.iter().filter_map(|r| r.phases.get(phase_index(Phase::Predict))).map(|share| share.num_steps).sum();
+        let predicted: u64 = results.iter().map(|result| result.phase(Phase::Predict).num_steps).sum();
         let all: u64 = results.iter().map(|result| result.num_steps).sum();
         Self {
             name: name.to_owned(),

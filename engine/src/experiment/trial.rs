@@ -118,6 +118,12 @@ impl TrialResult {
     pub fn held_out(&self) -> &Evaluation {
         self.test.as_ref().unwrap_or(&self.validation)
     }
+
+    /// Steps and seconds in `phase`.
+    #[must_use]
+    pub fn phase(&self, phase: Phase) -> PhaseShare {
+        self.phases[phase_index(phase)]
+    }
 }
 
 /// A training in progress.
@@ -208,20 +214,18 @@ impl Trial {
         &self.result.curve
     }
 
-    /// Trains for up to `num_steps` steps; only the steps and their batches count as training time.
-    pub fn advance(&mut self, num_steps: u64, watch: Watch<'_>) -> Result<(), ExperimentError> {
-        for _ in 0..num_steps {
-            if self.is_done() {
-                break;
-            }
-            watch.check()?;
-            let started = Instant::now();
-            let batch = self.batches.train_batch(self.result.num_steps)?;
-            let decisions = Stopwatch::new(ExtraWork::Decisions);
-            let report = self.trainer.step_marked(&batch, &|mark| decisions.mark(mark))?;
-            self.result.decision_seconds += decisions.total().unwrap_or_default().as_secs_f64();
-            self.record(report, started.elapsed().as_secs_f64());
+    /// Trains for one step, if one is left; only the step and its batch count as training time.
+    pub fn advance(&mut self, watch: Watch<'_>) -> Result<(), ExperimentError> {
+        if self.is_done() {
+            return Ok(());
         }
+        watch.check()?;
+        let started = Instant::now();
+        let batch = self.batches.train_batch(self.result.num_steps)?;
+        let decisions = Stopwatch::new(ExtraWork::Decisions);
+        let report = self.trainer.step_marked(&batch, &|mark| decisions.mark(mark))?;
+        self.result.decision_seconds += decisions.total().unwrap_or_default().as_secs_f64();
+        self.record(report, started.elapsed().as_secs_f64());
         Ok(())
     }
 
