@@ -453,3 +453,66 @@ fn an_interrupted_run_is_saved() {
     let listed = json_of(folder, &["runs", "list", "--runs", "runs", "--json"], 0);
     assert_eq!(listed["runs"][0]["is_resumable"], true, "{listed}");
 }
+
+/// A ladder that nothing of fits into memory: a whole experiment without a step.
+fn empty_ladder(output: &str) -> Vec<&str> {
+    let args = ["experiment", "ladder", "--rungs", "100k", "--data", "story.txt", "--runs", "runs", "--threads", "1"];
+    let mut args = args.to_vec();
+    args.extend(["--memory-budget", "0.001", "--json", "--output", output]);
+    args
+}
+
+#[test]
+fn an_experiment_ends_with_an_object_and_its_report_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("story.txt"), "Once upon a time. ".repeat(1000)).unwrap();
+    let found = json_of(folder, &empty_ladder("reports/first"), 0);
+    assert_eq!((found["experiment"].as_str(), found["report"].as_str()), (Some("ladder"), Some("reports/first")));
+    assert_eq!(found["rungs"][0]["outcome"], "no memory");
+    assert!(found["verdict"].as_str().unwrap().contains("of memory"), "{found}");
+    let again = ["experiment", "render", "reports/first", "--output", "reports/again", "--json"];
+    assert_eq!(json_of(folder, &again, 0)["rungs"], found["rungs"]);
+    for name in ["report.json", "README.md"] {
+        let bytes = |report: &str| std::fs::read(folder.join("reports").join(report).join(name)).unwrap();
+        assert_eq!(bytes("first"), bytes("again"), "{name}");
+    }
+    // Taken places, and what is no report.
+    for args in [empty_ladder("reports/first"), again.to_vec()] {
+        let refusal = json_of(folder, &args, 2);
+        assert!(refusal["error"].as_str().unwrap().contains("a name that is free"), "{refusal}");
+    }
+    let render = |report| vec!["experiment", "render", report, "--output", "reports/new", "--json"];
+    assert!(json_of(folder, &render("nowhere"), 2)["error"].as_str().unwrap().contains("nowhere"));
+    std::fs::write(folder.join("reports/again/report.json"), "{\"experiment\":\"arena\"}").unwrap();
+    let damaged = json_of(folder, &render("reports/again"), 1);
+    assert!(damaged["error"].as_str().unwrap().contains("missing field"), "{damaged}");
+    assert!(!folder.join("reports/new").exists());
+}
+
+#[test]
+fn experiments_refuse_options_that_they_would_not_heed() {
+    let folder = tempfile::tempdir().unwrap();
+    for (args, option) in [
+        (["experiment", "tiers", "--tier", "vanilla"], "--tier"),
+        (["experiment", "ladder", "--model", "gpt2-char"], "--model"),
+        (["experiment", "ladder", "--rungs", "7b"], "100k, 1m, 11m, 124m"),
+        (["experiment", "ladder", "--minutes-per-rung", "0"], "--minutes-per-rung"),
+        (["experiment", "corrections", "--confidence", "0.6,55"], "--confidence"),
+        (["experiment", "corrections", "--horizons", "0"], "--horizons"),
+    ] {
+        let message = stderr_of(folder.path(), &args, 2);
+        assert!(message.contains(option), "{args:?}: {message}");
+    }
+}
+
+#[test]
+fn every_experiment_has_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["arena", "headline", "corrections", "tiers", "ladder", "render"] {
+        let output = foretrain(folder.path(), &["experiment", name, "--help"]).output().unwrap();
+        check_code(&output, 0);
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(help.contains(&format!("Examples:\n  foretrain experiment {name}")), "{help}");
+    }
+}

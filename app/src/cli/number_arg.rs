@@ -15,6 +15,22 @@ pub(super) fn parse_above_zero(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A number of at least zero.
+pub(super) fn parse_at_least_zero(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
+        _ => Err("expected a number of at least 0, such as 1.5".to_owned()),
+    }
+}
+
+/// A share, 0 to 1.
+pub(super) fn parse_share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err("expected a number from 0 to 1, such as 0.6".to_owned()),
+    }
+}
+
 /// A sampling temperature: at least zero.
 pub(super) fn parse_temperature(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {

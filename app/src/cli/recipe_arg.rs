@@ -18,9 +18,9 @@ pub struct RecipeArgs {
     /// Dataset; the recipe's own when left out.
     #[command(flatten)]
     pub data: DataArgs,
-    /// How daring prediction is: vanilla (none), conservative, balanced, aggressive.
-    #[arg(long, default_value = "conservative")]
-    pub tier: String,
+    /// How daring prediction is: vanilla (none), conservative, balanced, aggressive; conservative when left out.
+    #[arg(long)]
+    pub tier: Option<String>,
     /// What Predict does instead of what the tier says: auto, importance, extrapolate-momentum, extrapolate-fitted,
     /// frozen, none.
     #[arg(long, value_parser = parse_strategy)]
@@ -66,9 +66,13 @@ pub struct RecipeArgs {
     pub name: Option<String>,
 }
 
+/// Tier of a recipe for which none is named.
+const DEFAULT_TIER: &str = "conservative";
+
 /// The recipe that the arguments describe.
 pub(super) fn config(args: &RecipeArgs, common: &CommonArgs) -> Result<RunConfig, CliError> {
-    let mut config = preset_config(&args.preset, &args.tier, args.data.spec()?, common)?;
+    let tier = args.tier.as_deref().unwrap_or(DEFAULT_TIER);
+    let mut config = preset_config(&args.preset, tier, args.data.spec()?, common)?;
     if let Some(label) = &args.model {
         let preset = ModelPreset::from_label(label).ok_or_else(|| {
             let known: Vec<&str> = ModelPreset::ALL.into_iter().map(ModelPreset::label).collect();

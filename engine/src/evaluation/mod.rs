@@ -3,7 +3,7 @@
 //! Invariant: every figure comes from a forward pass over named examples; nothing is extrapolated.
 
 use candle_core::{D, DType};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::{Batch, DataError};
 use crate::device::{Cancelled, Watch};
@@ -12,7 +12,8 @@ use crate::models::{Forward, Mode, ModelError, Network, Params, ops};
 /// A measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Mean cross entropy, nats per image or token.
+    /// Mean cross entropy, nats per image or token. NaN for what diverged, which JSON writes as null.
+    #[serde(deserialize_with = "null_as_nan")]
     pub loss: f64,
     /// Share of right answers; `None` for text.
     pub accuracy: Option<f64>,
@@ -20,12 +21,16 @@ pub struct Evaluation {
     pub num_examples: u64,
     /// Standard error of `loss`: how far it may be off because only these images or sequences were measured. Over the
     /// means of sequences for text, whose tokens go together. NaN for a single one.
-    #[serde(default = "not_a_number")]
+    #[serde(default = "not_a_number", deserialize_with = "null_as_nan")]
     pub loss_error: f64,
 }
 
 fn not_a_number() -> f64 {
     f64::NAN
+}
+
+fn null_as_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl Evaluation {

@@ -12,9 +12,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::race::{Contender, Ground, OnRace, race};
-use super::trial::TrialResult;
+use super::race::{Contender, Ground, OnRace, Terms, race};
+use super::stages::{Eyes, Stages};
+use super::trial::{Exam, TrialResult};
 use super::tune::{Tuned, tune};
+use super::words::{compared, interval};
 use super::{Estimate, ExperimentError, TrialRecipe};
 use crate::device::Watch;
 use crate::hybrid::{HybridConfig, Strategy};
@@ -100,6 +102,18 @@ impl ArenaPlan {
         Ok(())
     }
 
+    /// Trainings, those side by side counted once: three grids of rates, one of rates and batch sizes, three races
+    /// that measure paces, and the seeds.
+    fn num_stages(&self) -> u64 {
+        (self.rate_factors.len() * (3 + self.batch_divisors.len()) + 3 + self.seeds.len()) as u64
+    }
+
+    /// Most trainings that take turns: those of the comparison, or of the race that measures paces.
+    #[must_use]
+    pub fn num_side_by_side(&self) -> usize {
+        4.max(self.batch_divisors.len() + 1)
+    }
+
     /// The recipe with `hybrid` in place of its own, at each rate of the grid.
     fn rates(&self, name: &str, what: &str, hybrid: &HybridConfig) -> Vec<(String, Contender)> {
         let recipe = TrialRecipe { hybrid: hybrid.clone(), ..self.recipe.clone() };
@@ -116,11 +130,12 @@ impl ArenaPlan {
 pub fn arena(
     ground: &Ground,
     plan: &ArenaPlan,
-    (watch, on_race): (Watch<'_>, OnRace<'_>),
+    eyes: (Watch<'_>, OnRace<'_>),
 ) -> Result<ArenaResult, ExperimentError> {
     plan.check()?;
     let seed = plan.tuning_seed;
-    let eyes = (watch, on_race);
+    let stages = Stages::new(plan.num_stages());
+    let eyes = Eyes::new(eyes, &stages);
     let frozen = HybridConfig { strategy: Strategy::Frozen, ..plan.recipe.hybrid.clone() };
     let hybrid = plan.rates("hybrid", "the recipe, predicting", &plan.recipe.hybrid);
     let hybrid = tune(ground, hybrid, seed, eyes)?;
@@ -137,7 +152,7 @@ pub fn arena(
     let mut results = vec![Vec::new(); contenders.len()];
     for (number, &seed) in plan.seeds.iter().enumerate() {
         let what = format!("comparing: seed {} of {}", number + 1, plan.seeds.len());
-        let finished = race(ground, &contenders, seed, true, &what, eyes)?;
+        let finished = race(ground, &contenders, &Terms { exam: Exam::FINAL, ..Terms::new(&what, seed) }, eyes)?;
         for (results, result) in results.iter_mut().zip(finished) {
             results.push(result);
         }
@@ -150,12 +165,12 @@ fn same_time_grid(
     ground: &Ground,
     plan: &ArenaPlan,
     (hybrid, vanilla): (&Contender, &Contender),
-    (watch, on_race): (Watch<'_>, OnRace<'_>),
+    eyes: Eyes<'_>,
 ) -> Result<Vec<(String, Contender)>, ExperimentError> {
-    let eyes = (watch, on_race);
     let seed = plan.tuning_seed;
     // Both in one race, because two tunings may have met a machine differently busy.
-    let paced = race(ground, &[hybrid, vanilla], seed, false, "measuring the hybrid's pace against vanilla's", eyes)?;
+    let what = "measuring the hybrid's pace against vanilla's";
+    let paced = race(ground, &[hybrid, vanilla], &Terms::new(what, seed), eyes)?;
     let (hybrid_seconds, step_seconds) = match paced.as_slice() {
         [hybrid, vanilla] => (hybrid.seconds, vanilla.seconds / vanilla.num_steps.max(1) as f64),
         _ => return Err(ExperimentError::Plan { expected: "two paces", found: paced.len().to_string() }),
@@ -178,7 +193,7 @@ fn same_time_grid(
     shorts
         .push(Contender { recipe: TrialRecipe { num_steps: PACE_STEPS, ..vanilla.recipe.clone() }, ..vanilla.clone() });
     let shorts: Vec<&Contender> = shorts.iter().collect();
-    let paces = race(ground, &shorts, seed, false, "measuring the pace of batch sizes", eyes)?;
+    let paces = race(ground, &shorts, &Terms::new("measuring the pace of batch sizes", seed), eyes)?;
     let pace = |result: &TrialResult| result.seconds / result.num_steps.max(1) as f64;
     let reference = paces.last().map_or(f64::NAN, pace);
     let mut grid = Vec::new();
@@ -203,9 +218,10 @@ fn match_time(
     seed: u64,
     hybrid: &Contender,
     other: &mut Contender,
-    eyes: (Watch<'_>, OnRace<'_>),
+    eyes: Eyes<'_>,
 ) -> Result<(), ExperimentError> {
-    let paced = race(ground, &[hybrid, other], seed, false, "matching the time of vanilla, same time", eyes)?;
+    let terms = Terms::new("matching the time of vanilla, same time", seed);
+    let paced = race(ground, &[hybrid, other], &terms, eyes)?;
     if let [hybrid, vanilla] = paced.as_slice()
         && vanilla.seconds > 0.0
     {
@@ -259,8 +275,8 @@ impl ArenaSummary {
         if let (Some(backwards), Some(time)) = (self.example_backwards_saved, self.time_saved) {
             sentences.push(format!(
                 "Prediction saved {} of the example-backwards and {} of the training time of as many vanilla steps.",
-                percent(&backwards),
-                percent(&time)
+                interval(&backwards, 100.0, 1, "%"),
+                interval(&time, 100.0, 1, "%")
             ));
         }
         if let Some(ratio) = self.loss_ratio {
@@ -277,31 +293,5 @@ impl ArenaSummary {
             ));
         }
         sentences.join(" ")
-    }
-}
-
-/// "81.2% (80.5 to 81.9)".
-fn percent(estimate: &Estimate) -> String {
-    let mean = 100.0 * estimate.mean;
-    match estimate.interval {
-        Some((low, high)) => format!("{mean:.1}% ({:.1} to {:.1})", 100.0 * low, 100.0 * high),
-        None => format!("{mean:.1}%"),
-    }
-}
-
-/// "its loss is 3.1% lower (1.0% to 5.2% lower) than what …": or that seeds do not tell.
-fn compared(subject: &str, ratio: &Estimate, than: &str) -> String {
-    let change = |ratio: f64| {
-        let percent = 100.0 * (ratio - 1.0);
-        if percent < 0.0 { format!("{:.1}% lower", -percent) } else { format!("{percent:.1}% higher") }
-    };
-    match ratio.interval {
-        None => format!("{subject} {} than {than}; one seed, so no interval.", change(ratio.mean)),
-        Some((low, high)) => {
-            let certainty =
-                if ratio.is_below(1.0) || ratio.is_above(1.0) { "" } else { ": seeds do not tell them apart" };
-            let (mean, low, high) = (change(ratio.mean), change(low), change(high));
-            format!("{subject} {mean} than {than} (95% interval: {low} to {high}{certainty}).")
-        }
     }
 }

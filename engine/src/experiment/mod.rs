@@ -1,24 +1,47 @@
 //! Experiments: what prediction saves and what it costs, measured on any dataset and model, against controls.
 //!
+//! | experiment | question |
+//! | --- | --- |
+//! | arena | does prediction beat vanilla with as many steps, vanilla with as much time, and predicting nothing? |
+//! | corrections | how good are the forecasts, and what of their error does a correction take away? |
+//! | tiers | what does more daring save, and what does it cost? |
+//! | ladder | does what holds for a small language model hold for the next size? |
+//!
 //! Invariants: contenders are tuned on the validation part with a seed that the comparison does not use; times compared
 //! come from one process in which contenders take turns; the test part is measured once, after everything was decided.
 
 mod arena;
+mod correction_figures;
+mod corrections;
 mod error;
+mod ladder;
+#[cfg(test)]
+mod literal;
 mod race;
 mod recipe;
 mod report;
+mod stages;
 mod statistics;
 mod stopwatch;
+mod tiers;
 mod trial;
 mod tune;
+mod words;
 
 pub use arena::{ArenaPlan, ArenaResult, ArenaSummary, FROZEN, HYBRID, SAME_STEPS, SAME_TIME, arena};
+pub use correction_figures::{CorrectionFigures, Overhead};
+pub use corrections::{
+    CorrectionsPlan, CorrectionsResult, DEMANDED_OVERHEAD, DEMANDED_REDUCTION, SettingFigures, SettingResult,
+    corrections,
+};
 pub use error::ExperimentError;
-pub use race::{Contender, Ground, OnRace, RaceView, race};
+pub use ladder::{LadderPlan, LadderResult, Rung, RungOutcome, RungResult, RungSize, ladder};
+pub use race::{Contender, Ground, OnRace, RaceView, Terms, race};
 pub use recipe::TrialRecipe;
-pub use report::{ArenaReport, Conditions};
+pub use report::{Conditions, Measured, Report};
+pub use stages::{Eyes, Stages};
 pub use statistics::Estimate;
 pub use stopwatch::Stopwatch;
-pub use trial::{CurvePoint, PhaseShare, Trial, TrialResult, phase_index};
+pub use tiers::{TierFigures, TiersPlan, TiersResult, tiers};
+pub use trial::{CurvePoint, Exam, PhaseShare, Reliability, Trial, TrialResult, phase_index};
 pub use tune::{Tried, Tuned, tune};

@@ -2,18 +2,22 @@
 //! machine does disturbs all of them alike, and the ratio of their times holds.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::trial::{CurvePoint, Trial, TrialResult};
+use super::stages::Eyes;
+use super::trial::{CurvePoint, Exam, Trial, TrialResult};
 use super::{ExperimentError, TrialRecipe};
 use crate::data::Dataset;
-use crate::device::Watch;
 use crate::models::Network;
 
 /// Turns that each contender gets in a race.
 const NUM_TURNS: u64 = 50;
+
+/// Progress is told this often, however long a turn takes.
+const TELL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Who trains, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,28 +53,70 @@ pub struct RaceView {
 /// Who sees the race while it goes on.
 pub type OnRace<'a> = &'a (dyn Fn(RaceView) + Sync);
 
-/// Trains `contenders` with the same `seed`, in turns; returns their results in the same order.
+/// How a race is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// What it is for: "tuning vanilla, learning rate x2".
+    pub what: &'a str,
+    /// Seed of all contenders.
+    pub seed: u64,
+    /// What is measured at the end.
+    pub exam: Exam,
+    /// Ends all trainings when this much time has passed since the start, after equally many steps of each; at least
+    /// one. Measuring the end comes on top. Contenders with a limit take turns of one step.
+    pub time_limit: Option<Duration>,
+}
+
+impl<'a> Terms<'a> {
+    /// Whole trainings, measured on the validation part.
+    #[must_use]
+    pub fn new(what: &'a str, seed: u64) -> Self {
+        Self { what, seed, exam: Exam::VALIDATION, time_limit: None }
+    }
+}
+
+/// Trains `contenders` with the same seed, in turns; returns their results in the same order.
 pub fn race(
     ground: &Ground,
     contenders: &[&Contender],
-    seed: u64,
-    with_test: bool,
-    what: &str,
-    (watch, on_race): (Watch<'_>, OnRace<'_>),
+    terms: &Terms<'_>,
+    eyes: Eyes<'_>,
 ) -> Result<Vec<TrialResult>, ExperimentError> {
+    let started = Instant::now();
+    let stage = eyes.begin(terms.what);
+    eyes.tell(&stage, 0.0)?;
     let begin = |contender: &&Contender| {
-        Trial::begin(&contender.recipe, &ground.network, &ground.dataset, seed, ground.device.clone())
+        Trial::begin(&contender.recipe, &ground.network, &ground.dataset, terms.seed, ground.device.clone())
     };
     let mut trials = contenders.iter().map(begin).collect::<Result<Vec<_>, _>>()?;
     let total: u64 = contenders.iter().map(|contender| contender.recipe.num_steps).sum();
+    // Share of the time there is; 0 without a limit.
+    let time_share =
+        || terms.time_limit.map_or(0.0, |limit| started.elapsed().as_secs_f64() / limit.as_secs_f64().max(1e-9));
+    let share = |done: u64| time_share().max(done as f64 / total.max(1) as f64);
+    let (mut done, mut told) = (0, Instant::now());
     while trials.iter().any(|trial| !trial.is_done()) {
         for (trial, contender) in trials.iter_mut().zip(contenders) {
-            trial.advance(contender.recipe.num_steps.div_ceil(NUM_TURNS), watch)?;
+            let turn = if terms.time_limit.is_some() { 1 } else { contender.recipe.num_steps.div_ceil(NUM_TURNS) };
+            for _ in 0..turn {
+                if trial.is_done() {
+                    break;
+                }
+                trial.advance(eyes.watch())?;
+                done += 1;
+                if told.elapsed() >= TELL_INTERVAL {
+                    told = Instant::now();
+                    eyes.tell(&stage, share(done))?;
+                }
+            }
         }
-        watch.step(what, trials.iter().map(Trial::num_steps).sum(), Some(total))?;
+        eyes.tell(&stage, share(done))?;
         let curves = contenders.iter().zip(&trials);
         let curves = curves.map(|(contender, trial)| (contender.name.clone(), trial.curve().to_vec())).collect();
-        on_race(RaceView { what: what.to_owned(), curves });
+        eyes.show(RaceView { what: terms.what.to_owned(), curves });
+        if time_share() >= 1.0 {
+            break;
+        }
     }
-    trials.into_iter().map(|trial| trial.finish(with_test, watch)).collect()
+    trials.into_iter().map(|trial| trial.finish(terms.exam, eyes.watch())).collect()
 }

@@ -7,11 +7,13 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{ExperimentError, Stopwatch, TrialRecipe};
-use crate::data::{BatchSource, Dataset, SplitPart};
+use crate::data::{BatchConfig, BatchSource, Dataset, SplitPart};
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
+use crate::hybrid::forecast::{ReliabilityPoint, reliability};
 use crate::hybrid::{
-    Correction, ExtraWork, HybridEvent, HybridTrainer, Phase, Recovery, StepCosts, StepReport, measure_step_costs,
+    Correction, ExtraWork, Forecast, HybridEvent, HybridTrainer, Phase, Recovery, StepCosts, StepReport,
+    measure_step_costs, nullable,
 };
 use crate::models::Network;
 
@@ -28,6 +30,7 @@ pub struct CurvePoint {
     /// Cost so far, in full steps of the recipe's batch: forward 1/3, backward 2/3 of each example.
     pub cost: f64,
     /// Mean training loss, nats; every step's is measured over its whole batch.
+    #[serde(with = "nullable")]
     pub loss: f64,
 }
 
@@ -38,6 +41,34 @@ pub struct PhaseShare {
     pub num_steps: u64,
     /// Seconds in it.
     pub seconds: f64,
+    /// Seconds of its median step; `None` without steps, and in reports of earlier versions.
+    #[serde(default)]
+    pub median_step_seconds: Option<f64>,
+}
+
+/// How often losses fell inside the intervals that forecasts stated, in Predict and Correct.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reliability {
+    /// Forecasts with a calibrated interval.
+    pub num_forecasts: usize,
+    /// Stated and found shares; empty without such a forecast.
+    pub curve: Vec<ReliabilityPoint>,
+}
+
+/// What is measured at the end of a training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exam {
+    /// The test part too, which is looked at once, after everything was decided.
+    pub with_test: bool,
+    /// Most images or sequences of each part.
+    pub max_examples: usize,
+}
+
+impl Exam {
+    /// All of the validation part.
+    pub const VALIDATION: Self = Self { with_test: false, max_examples: usize::MAX };
+    /// All of the validation part and all of the test part.
+    pub const FINAL: Self = Self { with_test: true, max_examples: usize::MAX };
 }
 
 /// What a finished trial measured.
@@ -58,7 +89,7 @@ pub struct TrialResult {
     pub example_backwards: u64,
     /// Examples in a unit of a batch: 1 for images, the sequence length for text.
     pub examples_per_unit: u64,
-    /// Held-out loss and accuracy at the end, on the whole validation part.
+    /// Held-out loss and accuracy at the end, on the validation part: all of it, unless the experiment says otherwise.
     pub validation: Evaluation,
     /// The same on the test part, measured once; `None` in tuning, and for a dataset without one.
     pub test: Option<Evaluation>,
@@ -68,6 +99,9 @@ pub struct TrialResult {
     pub phases: [PhaseShare; 4],
     /// What each Correct step found, with its step.
     pub corrections: Vec<(u64, Correction)>,
+    /// How far the forecasts could be believed.
+    #[serde(default)]
+    pub reliability: Reliability,
     /// Divergences, with the answer to each.
     pub divergences: Vec<(u64, Recovery)>,
     /// Why phases changed, in words, with the step.
@@ -84,6 +118,12 @@ impl TrialResult {
     pub fn held_out(&self) -> &Evaluation {
         self.test.as_ref().unwrap_or(&self.validation)
     }
+
+    /// Steps and seconds in `phase`.
+    #[must_use]
+    pub fn phase(&self, phase: Phase) -> PhaseShare {
+        self.phases[phase_index(phase)]
+    }
 }
 
 /// A training in progress.
@@ -94,8 +134,14 @@ pub struct Trial {
     trainer: HybridTrainer,
     batches: BatchSource,
     result: TrialResult,
+    /// For held-out data, no more at once than a step takes.
+    evaluation: BatchSource,
     /// Loss sum and steps since the last point of the curve.
     unplotted: (f64, u64),
+    /// Seconds of each step, by phase.
+    step_seconds: [Vec<f64>; 4],
+    /// What was forecast, and what came.
+    forecasts: Vec<(Forecast, f32)>,
 }
 
 impl Trial {
@@ -115,6 +161,9 @@ impl Trial {
         } else {
             None
         };
+        let batch_size = recipe.batch_size.div_ceil(recipe.num_micro_batches.max(1));
+        let config = BatchConfig { batch_size, ..batches.config().clone() };
+        let evaluation = BatchSource::new(Arc::clone(dataset), config)?;
         let nothing = Evaluation { loss: f64::NAN, accuracy: None, num_examples: 0, loss_error: f64::NAN };
         Ok(Self {
             recipe: recipe.clone(),
@@ -134,12 +183,16 @@ impl Trial {
                 curve: Vec::new(),
                 phases: Default::default(),
                 corrections: Vec::new(),
+                reliability: Reliability::default(),
                 divergences: Vec::new(),
                 events: Vec::new(),
                 costs,
                 has_diverged: false,
             },
+            evaluation,
             unplotted: (0.0, 0),
+            step_seconds: Default::default(),
+            forecasts: Vec::new(),
         })
     }
 
@@ -161,39 +214,42 @@ impl Trial {
         &self.result.curve
     }
 
-    /// Trains for up to `num_steps` steps; only the steps and their batches count as training time.
-    pub fn advance(&mut self, num_steps: u64, watch: Watch<'_>) -> Result<(), ExperimentError> {
-        for _ in 0..num_steps {
-            if self.is_done() {
-                break;
-            }
-            watch.check()?;
-            let started = Instant::now();
-            let batch = self.batches.train_batch(self.result.num_steps)?;
-            let decisions = Stopwatch::new(ExtraWork::Decisions);
-            let report = self.trainer.step_marked(&batch, &|mark| decisions.mark(mark))?;
-            self.result.decision_seconds += decisions.total().unwrap_or_default().as_secs_f64();
-            self.record(report, started.elapsed().as_secs_f64());
+    /// Trains for one step, if one is left; only the step and its batch count as training time.
+    pub fn advance(&mut self, watch: Watch<'_>) -> Result<(), ExperimentError> {
+        if self.is_done() {
+            return Ok(());
         }
+        watch.check()?;
+        let started = Instant::now();
+        let batch = self.batches.train_batch(self.result.num_steps)?;
+        let decisions = Stopwatch::new(ExtraWork::Decisions);
+        let report = self.trainer.step_marked(&batch, &|mark| decisions.mark(mark))?;
+        self.result.decision_seconds += decisions.total().unwrap_or_default().as_secs_f64();
+        self.record(report, started.elapsed().as_secs_f64());
         Ok(())
     }
 
-    /// Measures the end: the validation part, and the test part when asked for (once, at the very end).
-    pub fn finish(mut self, with_test: bool, watch: Watch<'_>) -> Result<TrialResult, ExperimentError> {
+    /// Ends the training here, and measures what `exam` asks for, unless it diverged.
+    pub fn finish(mut self, exam: Exam, watch: Watch<'_>) -> Result<TrialResult, ExperimentError> {
+        for (phase, seconds) in self.result.phases.iter_mut().zip(std::mem::take(&mut self.step_seconds)) {
+            phase.median_step_seconds = median(seconds);
+        }
+        let (num_forecasts, curve) = reliability(std::mem::take(&mut self.forecasts));
+        self.result.reliability = Reliability { num_forecasts, curve };
         if !self.result.has_diverged {
-            self.result.validation = self.measure(SplitPart::Validation, watch)?;
-            if with_test && self.batches.num_examples(SplitPart::Test) > 0 {
-                self.result.test = Some(self.measure(SplitPart::Test, watch)?);
+            self.result.validation = self.measure(SplitPart::Validation, exam, watch)?;
+            if exam.with_test && self.evaluation.num_examples(SplitPart::Test) > 0 {
+                self.result.test = Some(self.measure(SplitPart::Test, exam, watch)?);
             }
         }
         Ok(self.result)
     }
 
-    fn measure(&self, part: SplitPart, watch: Watch<'_>) -> Result<Evaluation, ExperimentError> {
+    fn measure(&self, part: SplitPart, exam: Exam, watch: Watch<'_>) -> Result<Evaluation, ExperimentError> {
         let params = self.trainer.evaluation_params()?;
         // Progress of the experiment as a whole is told by its steps.
         let quiet = Watch::new(watch.cancel_flag(), &|_| {});
-        Ok(evaluate(&self.network, &params, self.batches.evaluation_batches(part, usize::MAX), quiet)?)
+        Ok(evaluate(&self.network, &params, self.evaluation.evaluation_batches(part, exam.max_examples), quiet)?)
     }
 
     fn record(&mut self, report: StepReport, seconds: f64) {
@@ -203,9 +259,12 @@ impl Trial {
         result.example_backwards += u64::from(report.num_backward);
         result.example_cost += example_cost(&report);
         result.examples_per_unit = u64::from(report.num_examples) / self.recipe.batch_size.max(1) as u64;
-        let phase = &mut result.phases[phase_index(report.phase)];
+        let index = phase_index(report.phase);
+        let phase = &mut result.phases[index];
         phase.num_steps += 1;
         phase.seconds += seconds;
+        self.step_seconds[index].push(seconds);
+        self.forecasts.extend(report.forecast.map(|forecast| (forecast, report.loss)));
         result.corrections.extend(report.correction.map(|correction| (report.step, correction)));
         for event in &report.events {
             match event {
@@ -232,6 +291,12 @@ impl Trial {
 /// Examples' worth of a step: a forward pass counts 1/3, a backward pass 2/3.
 fn example_cost(report: &StepReport) -> f64 {
     (f64::from(report.num_forward) + 2.0 * f64::from(report.num_backward)) / 3.0
+}
+
+/// The upper one of two in the middle; `None` without values.
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 /// Place of a phase in [`TrialResult::phases`].

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::ExperimentError;
-use super::race::{Contender, Ground, OnRace, race};
-use crate::device::Watch;
+use super::race::{Contender, Ground, Terms, race};
+use super::stages::Eyes;
 
 /// One setting that was tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,12 +46,12 @@ pub fn tune(
     ground: &Ground,
     grid: Vec<(String, Contender)>,
     seed: u64,
-    (watch, on_race): (Watch<'_>, OnRace<'_>),
+    eyes: Eyes<'_>,
 ) -> Result<Tuned, ExperimentError> {
     let mut tried = Vec::with_capacity(grid.len());
     for (setting, contender) in &grid {
         let what = format!("tuning {}: {setting}", contender.name);
-        let results = race(ground, &[contender], seed, false, &what, (watch, on_race))?;
+        let results = race(ground, &[contender], &Terms::new(&what, seed), eyes)?;
         let recipe = &contender.recipe;
         tried.extend(results.into_iter().map(|result| Tried {
             setting: setting.clone(),

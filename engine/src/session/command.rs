@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use super::RunConfig;
 use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
+use crate::experiment::RungSize;
+use crate::hybrid::Strategy;
 use crate::quant::QuantScheme;
 
 /// Names one job; events carry it back, so that answers to old questions can be ignored.
@@ -141,6 +143,31 @@ pub enum ExperimentKind {
         batch_divisors: Vec<usize>,
         /// Seeds of the comparison: those after the recipe's own, which is the tuning's.
         num_seeds: u64,
+    },
+    /// The recipe at several confidence thresholds and horizons: how good its forecasts and corrections are.
+    Corrections {
+        /// Confidence thresholds.
+        confidence_thresholds: Vec<f64>,
+        /// Most predicted steps in a row, H.
+        horizons: Vec<u32>,
+        /// Seeds: the recipe's own and those after it.
+        num_seeds: u64,
+    },
+    /// The recipe with each tier, vanilla among them; its own tier does not count.
+    Tiers {
+        /// What Predict does instead of what the tiers say.
+        strategy: Option<Strategy>,
+        /// Seeds: the recipe's own and those after it.
+        num_seeds: u64,
+    },
+    /// The recipe on language models from small to large; its own model does not count.
+    Ladder {
+        /// Sizes, smallest first.
+        sizes: Vec<RungSize>,
+        /// Minutes that a rung's two trainings may take together.
+        minutes_per_rung: f64,
+        /// Share by which the hybrid's loss may lie above vanilla's for the next rung to open.
+        loss_tolerance: f64,
     },
 }
 

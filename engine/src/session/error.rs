@@ -16,6 +16,7 @@ use crate::quant::QuantError;
 use super::Blame;
 use super::checkpoint::CheckpointError;
 use super::presets::PresetError;
+use super::reports::ReportError;
 use super::run_folder::RunFolderError;
 
 /// Errors of the session: mostly those of the rooms below, as they are.
@@ -23,7 +24,7 @@ use super::run_folder::RunFolderError;
 #[allow(missing_docs, reason = "the variants carry the documented errors of other rooms")]
 pub enum SessionError {
     /// Another run goes on.
-    #[error("a run is already going on; stop it first")]
+    #[error("a run or an experiment is already going on; stop it first")]
     Busy,
     /// The recipe's numbers do not go together.
     #[error("recipe: {what}")]
@@ -77,6 +78,8 @@ pub enum SessionError {
     #[error(transparent)]
     Chart(#[from] ChartError),
     #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error(transparent)]
     Write(#[from] WriteError),
 }
 
@@ -118,6 +121,7 @@ impl SessionError {
             }
             Self::Evaluation(EvaluationError::Empty) => true,
             Self::Experiment(error) => matches!(**error, ExperimentError::Plan { .. }),
+            Self::Report(error) => error.is_wrong_request(),
             Self::Export(error) => is_wrong_export(error),
             Self::Preset(error) => is_wrong_preset(error),
             Self::Busy

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataPreview, LoadedRun, RunConfig, SessionError, ValidationPoint};
 use crate::device::Progress;
-use crate::experiment::{ArenaReport, RaceView};
+use crate::experiment::{RaceView, Report};
 use crate::export::{Blocker, ModelCard, TargetPreset};
 use crate::hybrid::Divergence;
 use crate::memory::MemoryPlan;
@@ -283,7 +283,7 @@ pub enum EventKind {
     /// An experiment, measured and written.
     Experimented {
         /// Everything measured.
-        report: Arc<ArenaReport>,
+        report: Arc<Report>,
         /// Its folder: `report.json`, `README.md`, charts.
         folder: PathBuf,
     },

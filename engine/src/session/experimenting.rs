@@ -1,6 +1,5 @@
-//! Experiments: run on the trainer thread, since they would spoil a run's pace and it theirs; their reports on disk.
+//! Experiments: run on the trainer thread, since they would spoil a run's pace and it theirs.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -8,19 +7,20 @@ use super::outlet::Outlet;
 use super::preparing::{check_recipe, trial_recipe};
 use super::trainer_thread::Inbox;
 use super::worker::Shelf;
-use super::{EventKind, ExperimentJob, ExperimentKind, Failure, JobId, SessionError, planning, presets};
-use crate::chart::{Theme, render_svg};
+use super::{
+    EventKind, ExperimentJob, ExperimentKind, Failure, JobId, RunConfig, SessionError, planning, presets, reports,
+};
 use crate::data::Dataset;
-use crate::device::atomic_file::{self, WriteError};
 use crate::device::{CancelFlag, MachineRecord, Progress, Watch, compute_pool, resolved_num_threads};
-use crate::experiment::{ArenaPlan, ArenaReport, Conditions, Ground, RaceView, arena};
-use crate::models::Network;
+use crate::experiment::{
+    ArenaPlan, Conditions, Contender, CorrectionsPlan, Ground, LadderPlan, Measured, OnRace, RaceView, Report, Rung,
+    RungSize, TiersPlan, TrialRecipe, arena, corrections, ladder, tiers,
+};
+use crate::hybrid::{GateRule, Strategy, TierPreset};
+use crate::models::{DataShape, Network};
 
 /// A race is shown this often at most.
 const VIEW_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Name of the file that a report is made from.
-const REPORT_JSON: &str = "report.json";
 
 /// Does an experiment and writes its report; the event names the folder.
 pub(super) fn run(
@@ -32,7 +32,7 @@ pub(super) fn run(
     outlet: &mut Outlet,
 ) -> Result<(), SessionError> {
     // Before hours of work rather than after.
-    refuse_taken(&asked.output)?;
+    reports::refuse_taken(&asked.output)?;
     let shared = Mutex::new((&mut *outlet, Instant::now()));
     let tell = |progress: Progress| {
         if let Ok(mut shared) = shared.lock() {
@@ -48,55 +48,135 @@ pub(super) fn run(
             shared.0.send(job, EventKind::Raced(Arc::new(view)));
         }
     };
-    let watch = Watch::new(cancel, &tell);
-    let started = Instant::now();
-    let report =
-        compute_pool(asked.config.num_threads)?.install(|| measure(&asked, shelf, watch, &on_race, started))?;
-    write_report(&report, &asked.output)?;
+    let eyes = (Watch::new(cancel, &tell), &on_race as OnRace<'_>);
+    let report = compute_pool(asked.config.num_threads)?.install(|| measure(&asked, shelf, eyes))?;
+    reports::write_report(&report, &asked.output)?;
     outlet.send(job, EventKind::Experimented { report: Arc::new(report), folder: asked.output });
     Ok(())
 }
 
-fn measure(
-    asked: &ExperimentJob,
-    shelf: &Shelf,
-    watch: Watch<'_>,
-    on_race: &(dyn Fn(RaceView) + Sync),
-    started: Instant,
-) -> Result<ArenaReport, SessionError> {
-    let mut config = asked.config.clone();
-    let dataset = shelf.load_anew(&config.data, watch)?;
-    config.model = config.model.fitted_to(dataset.shape())?;
-    check_recipe(&config, &dataset)?;
-    let network = Arc::new(Network::new(&config.model)?);
-    let plan = planning::plan_memory(&config, &network, dataset.bytes());
-    if !plan.fits() {
-        return Err(SessionError::Memory { plan: Box::new(plan) });
+fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) -> Result<Report, SessionError> {
+    let started = Instant::now();
+    let config = &asked.config;
+    let dataset = shelf.load_anew(&config.data, eyes.0)?;
+    let recipe = trial_recipe(config);
+    let first_seeds = |count: u64| (0..count).map(|number| config.seed.wrapping_add(number)).collect();
+    let conditions = |model: String| conditions(asked, &dataset, model, started);
+    let model_of = |ground: &Ground| format!("{} parameters, {}", ground.network.num_params(), config.name);
+    match &asked.kind {
+        ExperimentKind::Arena { rate_factors, batch_divisors, num_seeds } => {
+            let plan = ArenaPlan {
+                recipe,
+                vanilla: presets::tier("vanilla")?.config(),
+                rate_factors: rate_factors.clone(),
+                batch_divisors: batch_divisors.clone(),
+                seeds: (1..=*num_seeds).map(|number| config.seed.wrapping_add(number)).collect(),
+                tuning_seed: config.seed,
+            };
+            let ground = ground(config, &dataset, plan.num_side_by_side())?;
+            let result = arena(&ground, &plan, eyes)?;
+            Ok(Report::Arena(Measured { conditions: conditions(model_of(&ground)), result }))
+        }
+        ExperimentKind::Corrections { confidence_thresholds, horizons, num_seeds } => {
+            let plan = CorrectionsPlan {
+                recipe,
+                confidence_thresholds: confidence_thresholds.clone(),
+                horizons: horizons.clone(),
+                seeds: first_seeds(*num_seeds),
+            };
+            let ground = ground(config, &dataset, 1)?;
+            let result = corrections(&ground, &plan, eyes)?;
+            Ok(Report::Corrections(Measured { conditions: conditions(model_of(&ground)), result }))
+        }
+        ExperimentKind::Tiers { strategy, num_seeds } => {
+            let plan = TiersPlan { tiers: tier_contenders(&recipe, *strategy)?, seeds: first_seeds(*num_seeds) };
+            let ground = ground(config, &dataset, plan.tiers.len())?;
+            let result = tiers(&ground, &plan, eyes)?;
+            Ok(Report::Tiers(Measured { conditions: conditions(model_of(&ground)), result }))
+        }
+        ExperimentKind::Ladder { sizes, minutes_per_rung, loss_tolerance } => {
+            let plan = LadderPlan {
+                sizes: sizes.clone(),
+                recipe,
+                vanilla: presets::tier("vanilla")?.config(),
+                seconds_per_rung: 60.0 * minutes_per_rung,
+                loss_tolerance: *loss_tolerance,
+                max_examples: config.max_validation_examples,
+                seed: config.seed,
+            };
+            let rungs = sizes.iter().map(|&size| rung(config, size, &dataset)).collect::<Result<Vec<_>, _>>()?;
+            let result = ladder((&dataset, &config.device.open()?), &plan, rungs, eyes)?;
+            let labels = sizes.iter().map(|size| size.label()).collect::<Vec<_>>().join(", ");
+            let model = format!("GPT-2 in sizes {labels}, {}", config.name);
+            Ok(Report::Ladder(Measured { conditions: conditions(model), result }))
+        }
     }
-    let ExperimentKind::Arena { rate_factors, batch_divisors, num_seeds } = &asked.kind;
-    let plan = ArenaPlan {
-        recipe: trial_recipe(&config),
-        vanilla: presets::tier("vanilla")?.config(),
-        rate_factors: rate_factors.clone(),
-        batch_divisors: batch_divisors.clone(),
-        seeds: (1..=*num_seeds).map(|number| config.seed + number).collect(),
-        tuning_seed: config.seed,
-    };
-    let ground = Ground { network, dataset, device: config.device.open()? };
-    let result = arena(&ground, &plan, (watch, on_race))?;
-    let conditions = Conditions {
+}
+
+fn conditions(asked: &ExperimentJob, dataset: &Dataset, model: String, started: Instant) -> Conditions {
+    Conditions {
         title: asked.title.clone(),
-        dataset: in_words(&ground.dataset),
-        model: format!("{} parameters, {}", ground.network.num_params(), config.name),
+        dataset: in_words(dataset),
+        model,
         machine: MachineRecord::here(),
-        num_threads: resolved_num_threads(config.num_threads),
+        num_threads: resolved_num_threads(asked.config.num_threads),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: asked.commit.clone(),
         day: asked.day.clone(),
         command: asked.command.clone(),
         seconds: started.elapsed().as_secs_f64(),
+    }
+}
+
+/// The recipe's network fitted to the data, for `count` trainings side by side.
+/// Errors: numbers that cannot work, and a memory plan over the budget.
+fn ground(config: &RunConfig, dataset: &Arc<Dataset>, count: usize) -> Result<Ground, SessionError> {
+    let config = RunConfig { model: config.model.fitted_to(dataset.shape())?, ..config.clone() };
+    check_recipe(&config, dataset)?;
+    let network = Arc::new(Network::new(&config.model)?);
+    let plan = planning::plan_side_by_side(&config, &network, dataset.bytes(), count);
+    if !plan.fits() {
+        return Err(SessionError::Memory { plan: Box::new(plan) });
+    }
+    Ok(Ground { network, dataset: Arc::clone(dataset), device: config.device.open()? })
+}
+
+/// The recipe with each tier, vanilla first; `strategy` takes the place of the tiers' own.
+fn tier_contenders(recipe: &TrialRecipe, strategy: Option<Strategy>) -> Result<Vec<Contender>, SessionError> {
+    let contender = |tier: TierPreset| {
+        let mut hybrid = tier.config();
+        if let Some(strategy) = strategy.filter(|_| hybrid.strategy.predicts()) {
+            hybrid.strategy = strategy;
+            if !strategy.samples() {
+                // The gate counts what a sample costs.
+                hybrid.gate = GateRule::Open;
+            }
+        }
+        Contender { name: tier.name, what: tier.summary, recipe: TrialRecipe { hybrid, ..recipe.clone() } }
     };
-    Ok(ArenaReport { conditions, result })
+    Ok(presets::tiers()?.into_iter().map(contender).collect())
+}
+
+/// The ladder's rung of this size: its batch is cut into as few parts as fit.
+fn rung(config: &RunConfig, size: RungSize, dataset: &Dataset) -> Result<Rung, SessionError> {
+    let DataShape::Text { vocab_size } = dataset.shape() else {
+        let what = format!("the ladder trains language models, but {} holds images. Choose a text", dataset.name());
+        return Err(SessionError::Recipe { what });
+    };
+    let mut config = RunConfig { model: size.config(vocab_size)?, ..config.clone() };
+    check_recipe(&config, dataset)?;
+    let network = Arc::new(Network::new(&config.model)?);
+    let asked = config.num_micro_batches;
+    let counts = (asked..=config.batch_size).filter(|count| config.batch_size.is_multiple_of(*count));
+    let mut memory = planning::plan_side_by_side(&config, &network, dataset.bytes(), 2);
+    for count in counts {
+        config.num_micro_batches = count;
+        memory = planning::plan_side_by_side(&config, &network, dataset.bytes(), 2);
+        if memory.fits() {
+            break;
+        }
+    }
+    Ok(Rung { size, network, num_micro_batches: config.num_micro_batches, memory })
 }
 
 fn in_words(dataset: &Dataset) -> String {
@@ -117,48 +197,4 @@ fn refuse_runs(inbox: Inbox<'_>, outlet: &mut Outlet) {
     while let Ok(asked) = inbox.runs.try_recv() {
         outlet.send(asked.job, EventKind::Rejected(Failure::of(&SessionError::Busy)));
     }
-}
-
-/// Writes `report.json`, `README.md` and the charts into a new folder, which is whole or absent.
-/// Errors: the folder exists, or cannot be written.
-pub fn write_report(report: &ArenaReport, folder: &Path) -> Result<(), SessionError> {
-    refuse_taken(folder)?;
-    let json = serde_json::to_vec_pretty(report)
-        .map_err(|source| WriteError::new("writing", &folder.join(REPORT_JSON), std::io::Error::other(source)))?;
-    let mut files = vec![(REPORT_JSON.to_owned(), json), ("README.md".to_owned(), report.markdown().into_bytes())];
-    for (name, chart) in report.charts() {
-        files.push((format!("{name}.svg"), render_svg(&chart, Theme::Light)?.into_bytes()));
-    }
-    let partial = partial_of(folder);
-    // What a killed process left.
-    let _ = std::fs::remove_dir_all(&partial);
-    std::fs::create_dir_all(&partial).map_err(|source| WriteError::new("making the folder", &partial, source))?;
-    let written = files.iter().try_for_each(|(name, bytes)| atomic_file::write_bytes(&partial.join(name), bytes));
-    let published = written.and_then(|()| atomic_file::publish_folder(&partial, folder));
-    if published.is_err() {
-        let _ = std::fs::remove_dir_all(&partial);
-    }
-    Ok(published?)
-}
-
-/// Reads the `report.json` in `folder`, to write the report again without measuring again.
-/// Errors: [`SessionError::Recipe`] naming the file and what does not parse.
-pub fn read_report(folder: &Path) -> Result<ArenaReport, SessionError> {
-    let path = folder.join(REPORT_JSON);
-    let refuse = |what: String| SessionError::Recipe { what: format!("reading the report: {what}. {path:?}") };
-    let text = std::fs::read_to_string(&path).map_err(|error| refuse(error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))
-}
-
-fn refuse_taken(folder: &Path) -> Result<(), SessionError> {
-    match folder.symlink_metadata() {
-        Ok(_) => Err(WriteError::new("writing the report to", folder, std::io::ErrorKind::AlreadyExists.into()).into()),
-        Err(_) => Ok(()),
-    }
-}
-
-fn partial_of(folder: &Path) -> PathBuf {
-    let mut name = folder.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    folder.with_file_name(name)
 }

@@ -20,6 +20,7 @@ mod outlet;
 mod planning;
 mod preparing;
 mod presets;
+mod reports;
 mod run_config;
 mod run_folder;
 mod runs;
@@ -42,9 +43,9 @@ pub use event::{
     Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport, ModelSource,
     PlanReport, QuantizeReport, RunSummary, StopReason, TargetFit,
 };
-pub use experimenting::{read_report, write_report};
 pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationFigures, ValidationPoint};
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
+pub use reports::{ReportError, read_report, rewrite_report, write_report};
 pub use run_config::RunConfig;
 pub use run_folder::{DataRecord, RunFolderError};
 pub use runs::{list_runs, open_run, summarize};

@@ -7,7 +7,7 @@ use super::preparing::{check_recipe, trainer_and_batches};
 use super::{PlanReport, RunConfig, SessionError};
 use crate::data::Dataset;
 use crate::device::{Watch, compute_pool};
-use crate::memory::{self, MemoryPlan, PlanInput, format_bytes};
+use crate::memory::{self, MemoryPlan, PlanInput, PlanKind, format_bytes};
 use crate::models::Network;
 
 /// Steps are measured until this long has passed, at least one after the first.
@@ -36,6 +36,37 @@ pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: 
         budget_bytes,
         budget_source,
     })
+}
+
+/// [`plan_memory`] for `count` trainings that take turns: what a step needs is there once, what stays between steps for
+/// each of them.
+pub(super) fn plan_side_by_side(
+    config: &RunConfig,
+    network: &Network,
+    dataset_bytes: u64,
+    count: usize,
+) -> MemoryPlan {
+    let mut plan = plan_memory(config, network, dataset_bytes);
+    if count < 2 {
+        return plan;
+    }
+    for item in &mut plan.items {
+        let stays = match item.kind {
+            PlanKind::Weights | PlanKind::Optimizer | PlanKind::WeightAverage | PlanKind::RollbackSnapshot => true,
+            PlanKind::Gradients
+            | PlanKind::Activations
+            | PlanKind::Logits
+            | PlanKind::Evaluation
+            | PlanKind::Dataset
+            | PlanKind::Runtime => false,
+        };
+        if stays && item.bytes > 0 {
+            item.bytes = item.bytes.saturating_mul(count as u64);
+            item.how = format!("{count} trainings in turns x ({})", item.how);
+        }
+    }
+    plan.items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
+    plan
 }
 
 /// Plans memory and, when it fits, measures a full step on the recipe's own data.

@@ -1,13 +1,11 @@
 //! The arena's charts: loss over steps, time and cost, and the final figures side by side.
 
-use super::ArenaReport;
-use crate::chart::{Axis, Bar, BarPanel, BarStyle, Chart, Contender, CurvePanel, Panel, Series};
+use super::frame;
+use crate::chart::{Axis, BarPanel, BarStyle, Chart, CurvePanel, Panel, Series};
 use crate::experiment::{ArenaResult, CurvePoint, Estimate, TrialResult};
 
 /// Charts by file name without ending.
-pub(super) fn charts(report: &ArenaReport) -> Vec<(String, Chart)> {
-    let ArenaReport { conditions, result } = report;
-    let subtitle = format!("{}; {}", conditions.model, conditions.dataset);
+pub(super) fn charts(result: &ArenaResult, subtitle: &str) -> Vec<(String, Chart)> {
     let curves = Chart {
         title: "Training loss against steps, time and cost".to_owned(),
         subtitle: format!("{subtitle}; first seed, mean over each hundredth of the run"),
@@ -52,12 +50,7 @@ fn curves(result: &ArenaResult, x: Axis, of: &dyn Fn(&CurvePoint) -> f64) -> Pan
 fn dots(result: &ArenaResult, y: Axis, style: BarStyle, of: &dyn Fn(&TrialResult) -> f64) -> Panel {
     let contenders = result.tuned.iter().zip(&result.results).enumerate().map(|(index, (tuned, results))| {
         let values: Vec<f64> = results.iter().map(of).collect();
-        let bar = match Estimate::of(&values) {
-            Some(Estimate { mean, interval: Some((low, high)), .. }) => Bar::within(mean, low, high),
-            Some(Estimate { mean, .. }) => Bar::of(mean),
-            None => Bar::of(f64::NAN),
-        };
-        Contender { label: tuned.contender.name.clone(), color: index as u8, bars: vec![bar] }
+        frame::contender(&tuned.contender.name, index, vec![frame::bar(Estimate::of(&values), 1.0)])
     });
     Panel::Bars(BarPanel {
         y,

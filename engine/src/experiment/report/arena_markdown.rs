@@ -2,27 +2,22 @@
 
 use std::fmt::Write;
 
-use super::words::{list, with_interval, with_spread};
-use super::{ArenaReport, Conditions};
+use super::frame::{Parts, part_of};
+use crate::experiment::words::{list, with_interval, with_spread};
 use crate::experiment::{ArenaResult, HYBRID, TrialResult, Tuned};
-use crate::memory::format_bytes;
 
-/// The whole report.
-pub(super) fn markdown(report: &ArenaReport) -> String {
-    let ArenaReport { conditions, result } = report;
-    let mut text = format!("# {}\n\n{}\n\n", conditions.title, result.verdict());
-    // Writing to a string cannot fail.
-    let _ = write!(text, "{}\n{}\n", contenders(result), ratios(result));
-    for (name, chart) in report.charts() {
-        let _ = writeln!(text, "![{}]({name}.svg)\n", chart.title);
+/// Contenders and ratios; below, where time went and what was tried in tuning.
+pub(super) fn parts(result: &ArenaResult) -> Parts {
+    Parts {
+        figures: format!("{}\n{}", contenders(result), ratios(result)),
+        details: format!("{}\n{}", phases(result), tuning(&result.tuned)),
+        seeds: format!("{}; tuning seed {}", list(&result.plan.seeds), result.plan.tuning_seed),
     }
-    let _ = write!(text, "{}\n{}\n{}", phases(result), tuning(&result.tuned), under(conditions, result));
-    text
 }
 
 fn contenders(result: &ArenaResult) -> String {
     let has_accuracy = result.results.iter().flatten().any(|result| result.held_out().accuracy.is_some());
-    let part = if result.results.iter().flatten().any(|result| result.test.is_some()) { "test" } else { "validation" };
+    let part = part_of(result.results.iter().flatten());
     let mut text = format!("| contender | steps x batch | seconds | cost | example-backwards | {part} loss, nats |");
     text.push_str(if has_accuracy { " accuracy, % |\n" } else { "\n" });
     text.push_str("| --- | --- | --- | --- | --- | --- |");
@@ -118,19 +113,4 @@ fn tuning(tuned: &[Tuned]) -> String {
         }
     }
     text
-}
-
-fn under(conditions: &Conditions, result: &ArenaResult) -> String {
-    let Conditions { dataset, model, machine, num_threads, version, commit, day, command, seconds, .. } = conditions;
-    let commit = commit.as_deref().map_or_else(String::new, |commit| format!(", commit {commit}"));
-    let memory = format_bytes(machine.memory_bytes);
-    let seeds = list(&result.plan.seeds);
-    let seed = result.plan.tuning_seed;
-    let minutes = seconds / 60.0;
-    format!(
-        "## Conditions\n\n- Data: {dataset}\n- Model: {model}\n- Seeds: {seeds}; tuning seed {seed}\n\
-         - Machine: {}, {} cores, {memory}, {}, {}; {num_threads} compute threads\n\
-         - Program: foretrain {version}{commit}, {day}, {minutes:.1} minutes in all\n- Command: `{command}`\n",
-        machine.processor, machine.num_cores, machine.vector_instructions, machine.system
-    )
 }

@@ -4,11 +4,19 @@
 
 mod arena_charts;
 mod arena_markdown;
-mod words;
+mod corrections_charts;
+mod corrections_markdown;
+mod frame;
+mod ladder_charts;
+mod ladder_markdown;
+#[cfg(test)]
+mod tests;
+mod tiers_charts;
+mod tiers_markdown;
 
 use serde::{Deserialize, Serialize};
 
-use super::ArenaResult;
+use super::{ArenaResult, CorrectionsResult, LadderResult, TiersResult};
 use crate::chart::Chart;
 use crate::device::MachineRecord;
 
@@ -37,25 +45,84 @@ pub struct Conditions {
     pub seconds: f64,
 }
 
-/// One arena with its conditions.
+/// A result with its conditions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ArenaReport {
+pub struct Measured<R> {
     /// Conditions.
     pub conditions: Conditions,
     /// Everything measured.
-    pub result: ArenaResult,
+    pub result: R,
 }
 
-impl ArenaReport {
+/// The report of one experiment; its JSON says of which.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "experiment", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and its results are on the heap")]
+pub enum Report {
+    /// The recipe against its controls.
+    Arena(Measured<ArenaResult>),
+    /// How good forecasts and corrections are.
+    Corrections(Measured<CorrectionsResult>),
+    /// Tiers against vanilla.
+    Tiers(Measured<TiersResult>),
+    /// Language models from small to large.
+    Ladder(Measured<LadderResult>),
+}
+
+impl Report {
+    /// Reads a `report.json`. Errors: it is damaged, or was not written by this program.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        let value: serde_json::Value = serde_json::from_slice(bytes)?;
+        if value.is_object() && value.get("experiment").is_none() {
+            // The first version knew the arena alone.
+            return serde_json::from_slice(bytes).map(Self::Arena);
+        }
+        serde_json::from_slice(bytes)
+    }
+
+    /// Under which conditions it was run.
+    #[must_use]
+    pub fn conditions(&self) -> &Conditions {
+        match self {
+            Self::Arena(report) => &report.conditions,
+            Self::Corrections(report) => &report.conditions,
+            Self::Tiers(report) => &report.conditions,
+            Self::Ladder(report) => &report.conditions,
+        }
+    }
+
+    /// What the figures say, in words.
+    #[must_use]
+    pub fn verdict(&self) -> String {
+        match self {
+            Self::Arena(report) => report.result.verdict(),
+            Self::Corrections(report) => report.result.verdict(),
+            Self::Tiers(report) => report.result.verdict(),
+            Self::Ladder(report) => report.result.verdict(),
+        }
+    }
+
     /// The report in Markdown; its pictures are those of [`Self::charts`], by name.
     #[must_use]
     pub fn markdown(&self) -> String {
-        arena_markdown::markdown(self)
+        let parts = match self {
+            Self::Arena(report) => arena_markdown::parts(&report.result),
+            Self::Corrections(report) => corrections_markdown::parts(&report.result),
+            Self::Tiers(report) => tiers_markdown::parts(&report.result),
+            Self::Ladder(report) => ladder_markdown::parts(&report.result),
+        };
+        frame::page(self, &parts)
     }
 
     /// Charts by file name without ending.
     #[must_use]
     pub fn charts(&self) -> Vec<(String, Chart)> {
-        arena_charts::charts(self)
+        let subtitle = frame::subtitle(self.conditions());
+        match self {
+            Self::Arena(report) => arena_charts::charts(&report.result, &subtitle),
+            Self::Corrections(report) => corrections_charts::charts(&report.result, &subtitle),
+            Self::Tiers(report) => tiers_charts::charts(&report.result, &subtitle),
+            Self::Ladder(report) => ladder_charts::charts(&report.result, &subtitle),
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! How often losses fell inside intervals of every stated share: the curve that a reliable forecaster draws along
 //! the diagonal.
 
+use serde::{Deserialize, Serialize};
+
 use super::super::report::Forecast;
 use super::expected::{Z_95, normal_below};
 
 /// A stated share of losses inside, and the share found.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ReliabilityPoint {
     /// Stated, 0 to 1.
     pub nominal: f64,
