@@ -20,7 +20,7 @@ use crate::device::Watch;
 use crate::hybrid::{HybridConfig, Strategy};
 
 /// Steps of the short race that measures what a step of each batch size costs.
-const PACE_STEPS: u64 = 60;
+pub(super) const PACE_STEPS: u64 = 60;
 
 /// What to compare, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use super::outlet::Outlet;
 use super::preparing::{check_recipe, trial_recipe};
 use super::trainer_thread::Inbox;
 use super::worker::Shelf;
-use super::{EventKind, ExperimentJob, ExperimentKind, Failure, JobId, SessionError, planning, presets};
+use super::{EventKind, ExperimentJob, ExperimentKind, Failure, JobId, ReportSummary, SessionError, planning, presets};
 use crate::chart::{Theme, render_svg};
 use crate::data::Dataset;
 use crate::device::atomic_file::{self, WriteError};
@@ -148,6 +148,34 @@ pub fn read_report(folder: &Path) -> Result<ArenaReport, SessionError> {
     let refuse = |what: String| SessionError::Recipe { what: format!("reading the report: {what}. {path:?}") };
     let text = std::fs::read_to_string(&path).map_err(|error| refuse(error.to_string()))?;
     serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))
+}
+
+/// Reports below `root`, newest first by their folders' names, which begin with the time; folders without a report are
+/// passed over. Errors: `root` is there and cannot be read.
+pub fn list_reports(root: &Path) -> Result<Vec<ReportSummary>, SessionError> {
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        // No experiment was ever made here.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(SessionError::Recipe { what: format!("listing the reports: {error}. {root:?}") }),
+    };
+    let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    folders.sort();
+    let written = folders.into_iter().rev().filter(|folder| folder.join(REPORT_JSON).exists());
+    Ok(written.map(summarize_report).collect())
+}
+
+fn summarize_report(folder: PathBuf) -> ReportSummary {
+    match read_report(&folder) {
+        Ok(ArenaReport { conditions, .. }) => {
+            let Conditions { title, day, seconds, .. } = conditions;
+            ReportSummary { folder, title, day, seconds, problem: None }
+        }
+        Err(error) => {
+            let title = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            ReportSummary { folder, title, day: String::new(), seconds: 0.0, problem: Some(error.to_string()) }
+        }
+    }
 }
 
 fn refuse_taken(folder: &Path) -> Result<(), SessionError> {

@@ -40,9 +40,9 @@ pub use engine::{Engine, Wake};
 pub use error::SessionError;
 pub use event::{
     Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport, ModelSource,
-    PlanReport, QuantizeReport, RunSummary, StopReason, TargetFit,
+    PlanReport, QuantizeReport, ReportSummary, RunSummary, StopReason, TargetFit,
 };
-pub use experimenting::{read_report, write_report};
+pub use experimenting::{list_reports, read_report, write_report};
 pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationFigures, ValidationPoint};
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
 pub use run_config::RunConfig;
