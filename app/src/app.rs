@@ -97,6 +97,7 @@ impl App {
     /// Takes an answer as if it came from the engine; for a link without one.
     pub fn apply_event(&mut self, event: &Event) {
         self.live.apply(event);
+        note_measured(&mut self.saved, &mut self.live);
     }
 
     fn apply_settings(&self, ctx: &egui::Context) {
@@ -167,6 +168,13 @@ impl App {
     }
 }
 
+/// What an experiment measured outlives the window.
+fn note_measured(saved: &mut Saved, live: &mut Live) {
+    if let Some((recipe, figures)) = live.experiments.measured.take() {
+        saved.tier_lock.note(recipe, figures);
+    }
+}
+
 /// True while a dialog covers `screen`.
 fn is_asking(screen: Screen, live: &Live) -> bool {
     match screen {
@@ -181,11 +189,14 @@ fn press(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, shortcut: Shortc
         Shortcut::Start => {
             // Where its progress is shown, and why it fails.
             saved.screen = Screen::Run;
-            views::run::start(ctx, live, saved.draft.as_ref());
+            views::run::start(ctx, live, saved);
         }
         Shortcut::PauseOrResume => views::run::pause_or_resume(ctx, live),
         Shortcut::Save => views::run::save(ctx, live),
-        Shortcut::ResetPlots if saved.screen == Screen::Compare => live.compare.reset_plots = true,
+        Shortcut::ResetPlots if saved.screen == Screen::Compare => {
+            live.compare.reset_plots = true;
+            live.experiments.shown_curves.clear();
+        }
         Shortcut::ResetPlots => live.run.reset_plots = true,
         Shortcut::Enlarge => saved.settings.enlarge(),
         Shortcut::Reduce => saved.settings.reduce(),
@@ -224,6 +235,7 @@ impl eframe::App for App {
         if self.link.drain(|event| live.apply(event)) {
             ctx.request_repaint();
         }
+        note_measured(&mut self.saved, &mut self.live);
         if self.link.is_attached() {
             self.live.snapshot = self.link.snapshot();
         }

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod dialogs;
 pub mod folders;
 pub mod link;
+pub mod open_folder;
 pub mod plots;
 pub mod shortcuts;
 pub mod state;

@@ -139,6 +139,8 @@ fn kind_of(command: &Command) -> CommandKind {
         | Command::OpenRun(job, _)
         | Command::Describe(job, _)
         | Command::ReadImage(job, _)
+        | Command::ListReports(job, _)
+        | Command::OpenReport(job, _)
         | Command::DrawChart(job, _) => CommandKind::Question(*job),
     }
 }

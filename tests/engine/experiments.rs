@@ -68,9 +68,8 @@ fn wait_for_training(test: &TestEngine, id: JobId) {
 /// Everything in a folder, by name.
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
-    let mut files: Vec<(String, Vec<u8>)> = entries
-        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
-        .collect();
+    let mut files: Vec<(String, Vec<u8>)> =
+        entries.map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())).collect();
     files.sort();
     files
 }
@@ -112,11 +111,7 @@ fn an_arena_is_measured_and_written() {
 fn corrections_are_measured_and_written() {
     let (mut test, config) = workshop();
     let output = test.folder.path().join("corrections");
-    let kind = ExperimentKind::Corrections {
-        confidence_thresholds: vec![0.3, 0.1],
-        horizons: vec![10],
-        num_seeds: 1,
-    };
+    let kind = ExperimentKind::Corrections { confidence_thresholds: vec![0.3, 0.1], horizons: vec![10], num_seeds: 1 };
     let mut stages = Vec::new();
     let id = start(&mut test, job(config, kind, &output));
     let report = test.wait(id, |kind| match kind {
@@ -221,8 +216,7 @@ fn a_rung_without_memory_is_a_result() {
 #[test]
 fn a_ladder_of_images_is_refused() {
     let (mut test, config) = workshop();
-    let kind =
-        ExperimentKind::Ladder { sizes: vec![RungSize::P100K], minutes_per_rung: 1.0, loss_tolerance: 0.01 };
+    let kind = ExperimentKind::Ladder { sizes: vec![RungSize::P100K], minutes_per_rung: 1.0, loss_tolerance: 0.01 };
     let output = test.folder.path().join("ladder");
     let failure = refusal(&mut test, job(config, kind, &output));
     assert!(failure.blame == Blame::Request && failure.message.contains("text"), "{failure:?}");

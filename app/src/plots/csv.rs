@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::curve::Curve;
+use super::curve::{Band, Curve};
 
 /// One row for each step that any curve has a value at; "NaN" and empty cells are kept apart. A
-/// curve with an uncertainty band adds its two ends.
+/// curve with bands of uncertainty adds their ends.
 #[must_use]
 pub fn csv_of(curves: &[Curve<'_>]) -> String {
     let mut columns = Vec::new();
     for curve in curves.iter().filter(|curve| curve.is_read_out) {
         let name = curve.name.to_lowercase();
         columns.push((name.clone(), curve.series));
-        if let Some((low, high)) = curve.band {
-            columns.push((format!("{name}_low"), low));
-            columns.push((format!("{name}_high"), high));
+        for Band { kind, low, high } in curve.bands.into_iter().flatten() {
+            columns.push((format!("{name}_{}_low", kind.column()), low));
+            columns.push((format!("{name}_{}_high", kind.column()), high));
         }
     }
     let mut rows: BTreeMap<u64, Vec<Option<f32>>> = BTreeMap::new();
@@ -49,7 +49,7 @@ pub fn csv_of(curves: &[Curve<'_>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plots::{CurveStyle, Series};
+    use crate::plots::{BandKind, CurveStyle, Series};
 
     #[test]
     fn rows_line_up_by_step() {
@@ -59,9 +59,14 @@ mod tests {
         let color = egui::Color32::WHITE;
         let curves = [
             Curve::new("Measured", color, CurveStyle::Solid, &loss),
-            Curve::new("Forecast", color, CurveStyle::Dashed, &forecast).with_band(&forecast, &forecast),
+            Curve::new("Forecast", color, CurveStyle::Dashed, &forecast).with_band(
+                BandKind::Calibrated,
+                &forecast,
+                &forecast,
+            ),
         ];
-        let expected = "step,measured,forecast,forecast_low,forecast_high\n1,2.5,,,\n2,NaN,1.5,1.5,1.5\n3,0.5,,,\n";
+        let expected =
+            "step,measured,forecast,forecast_90_low,forecast_90_high\n1,2.5,,,\n2,NaN,1.5,1.5,1.5\n3,0.5,,,\n";
         assert_eq!(csv_of(&curves), expected);
     }
 }

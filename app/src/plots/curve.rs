@@ -19,6 +19,46 @@ pub enum CurveStyle {
     OpenMarks,
 }
 
+/// What a band of uncertainty says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BandKind {
+    /// 90% of values are to lie in it, and did so far.
+    Calibrated,
+    /// Two standard deviations around the curve, as the forecaster claims: nobody checked yet.
+    Deviations,
+}
+
+impl BandKind {
+    /// Behind the name of its curve.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Calibrated => "90% interval",
+            Self::Deviations => "± 2 σ (not calibrated)",
+        }
+    }
+
+    /// In the name of a table's column.
+    #[must_use]
+    pub fn column(self) -> &'static str {
+        match self {
+            Self::Calibrated => "90",
+            Self::Deviations => "2_sigma",
+        }
+    }
+}
+
+/// A band of uncertainty.
+#[derive(Debug, Clone, Copy)]
+pub struct Band<'a> {
+    /// What it says.
+    pub kind: BandKind,
+    /// Its lower end.
+    pub low: &'a Series,
+    /// Its upper end.
+    pub high: &'a Series,
+}
+
 /// A named curve.
 #[derive(Debug, Clone, Copy)]
 pub struct Curve<'a> {
@@ -30,8 +70,8 @@ pub struct Curve<'a> {
     pub style: CurveStyle,
     /// Its values.
     pub series: &'a Series,
-    /// Lower and upper end of its uncertainty.
-    pub band: Option<(&'a Series, &'a Series)>,
+    /// Its uncertainty: at each x at most one of them has values.
+    pub bands: [Option<Band<'a>>; 2],
     /// How far back the read-out may look for a value, in steps.
     pub reach: f64,
     /// False leaves it out of the read-out.
@@ -46,13 +86,15 @@ impl<'a> Curve<'a> {
             CurveStyle::Solid | CurveStyle::Faint | CurveStyle::Dashed => 0.0,
             CurveStyle::Marks | CurveStyle::OpenMarks => f64::INFINITY,
         };
-        Self { name, color, style, series, band: None, reach, is_read_out: true }
+        Self { name, color, style, series, bands: [None; 2], reach, is_read_out: true }
     }
 
-    /// With an uncertainty band.
+    /// With a band of uncertainty, or a second one.
     #[must_use]
-    pub fn with_band(self, low: &'a Series, high: &'a Series) -> Self {
-        Self { band: Some((low, high)), ..self }
+    pub fn with_band(self, kind: BandKind, low: &'a Series, high: &'a Series) -> Self {
+        let [first, _] = self.bands;
+        let new = Some(Band { kind, low, high });
+        Self { bands: if first.is_none() { [new, None] } else { [first, new] }, ..self }
     }
 
     /// Left out of the read-out.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::curve::{Curve, CurveStyle};
+use super::curve::{BandKind, Curve, CurveStyle};
 use super::run_series::RunSeries;
 use crate::theme::Palette;
 
@@ -82,13 +82,16 @@ impl PlotKind {
     pub fn about(self) -> &'static str {
         match self {
             Self::Loss => {
-                "Mean loss of each batch as measured (solid), what the forecaster expected with two standard \
-                 deviations around it (dashed, never mixed with measurements), and measurements on the validation \
-                 part (markers)."
+                "Mean loss of each batch as measured (solid), what the forecaster expected (dashed, never mixed with \
+                 measurements), and measurements on the validation part (markers). The band is the interval in which \
+                 90% of losses are to fall, calibrated on this run's earlier forecasts; before there are enough of \
+                 them, two standard deviations as the forecaster claims them (σ), which nobody has checked."
             }
             Self::Accuracy => "Share of right answers on the validation part.",
             Self::Correction => {
-                "At each Correct step: how far the loss forecast was off before the step's residual went into it, and after."
+                "At each Correct step: how far the loss forecast was off before the step's residual went into it, and \
+                 after. The figure at the right is the share of all that error that corrections took away, and the \
+                 share of the time that they took."
             }
             Self::Cosine => {
                 "At each Correct step: cosine between the sampled gradient that Predict uses and the full gradient of \
@@ -97,7 +100,7 @@ impl PlotKind {
             Self::Signals => {
                 "The guard's signals as shares of their limits: at 1 the guard acts. Loss: standard deviations above \
                  the forecast. Gradient: norm over its running median. Oscillation: how often the loss turns around. \
-                 A gradient that vanishes is judged, too, and has no curve of its own: Gradient falls to 0, which no \
+                 Given back: share of the run's progress that the last steps lost again. A gradient that vanishes is judged, too, and has no curve of its own: Gradient falls to 0, which no \
                  limit here marks; the events name it."
             }
             Self::GradientNorm => "Global L2 norm of the gradient before clipping. A gap is a skipped update.",
@@ -139,7 +142,8 @@ pub fn curves_of<'a>(kind: PlotKind, run: &'a RunSeries, p: &Palette, is_smoothe
     match kind {
         PlotKind::Loss => {
             let forecast = Curve::new("Forecast", p.forecast, Dashed, &run.forecast)
-                .with_band(&run.forecast_low, &run.forecast_high);
+                .with_band(BandKind::Calibrated, &run.interval_low, &run.interval_high)
+                .with_band(BandKind::Deviations, &run.forecast_low, &run.forecast_high);
             let validation = Curve::new("Validation", p.validation, Marks, &run.validation_loss);
             if is_smoothed {
                 let raw = Curve::new("Measured", p.measured, Faint, &run.loss);
@@ -165,6 +169,7 @@ pub fn curves_of<'a>(kind: PlotKind, run: &'a RunSeries, p: &Palette, is_smoothe
             Curve::new("Loss", first, Solid, &run.loss_z),
             Curve::new("Gradient", second, Solid, &run.grad_ratio),
             Curve::new("Oscillation", fourth, Solid, &run.oscillation),
+            Curve::new("Given back", third, Solid, &run.given_back),
         ],
         PlotKind::GradientNorm => vec![Curve::new("Norm", first, Solid, &run.grad_norm)],
         PlotKind::GateRatio => vec![Curve::new("ρ", second, Solid, &run.rho)],

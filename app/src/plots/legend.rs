@@ -5,7 +5,7 @@
 
 use egui::{Align, Color32, FontId, Label, Layout, Rect, RichText, Sense, Stroke, Ui, UiBuilder, pos2, vec2};
 
-use super::curve::{Curve, CurveStyle};
+use super::curve::{BandKind, Curve, CurveStyle};
 use super::plot_card::{PlotView, Readout};
 use crate::theme::{Palette, font, space};
 use crate::widgets::number;
@@ -21,7 +21,7 @@ const SAMPLE: f32 = 14.0;
 /// As wide as most values.
 const VALUE_LIKE: &str = "-0.01234";
 /// As wide as most uncertainties.
-const DEVIATION_LIKE: &str = " ± 0.00020";
+const DEVIATION_LIKE: &str = " (0.0120 to 0.0120)";
 
 /// Shows the head; `tools` adds buttons at its right.
 pub(super) fn header_ui(
@@ -120,7 +120,8 @@ impl Legend<'_> {
     fn widths(&self, ui: &Ui) -> Vec<f32> {
         let width_of = |curve: &&Curve<'_>| {
             let name = if self.is_named { text_width(ui, curve.name) + space::XS } else { 0.0 };
-            let deviation = if curve.band.is_some() { text_width(ui, DEVIATION_LIKE) } else { 0.0 };
+            let has_band = curve.bands.iter().any(Option::is_some);
+            let deviation = if has_band { text_width(ui, DEVIATION_LIKE) } else { 0.0 };
             SAMPLE + space::XS + name + text_width(ui, VALUE_LIKE) + deviation
         };
         self.curves.iter().map(width_of).collect()
@@ -165,8 +166,17 @@ impl Legend<'_> {
         };
         let Some((x, y)) = point else { return "—".to_owned() };
         let value = number::value(f64::from(y));
-        match curve.band.and_then(|(_, high)| high.at(x, 0.5)) {
-            Some((_, high)) => format!("{value} ± {}", number::two_digits(f64::from((high - y) / 2.0))),
+        let ends = curve.bands.iter().flatten().find_map(|band| {
+            let ((_, low), (_, high)) = (band.low.at(x, 0.5)?, band.high.at(x, 0.5)?);
+            Some((band.kind, f64::from(low), f64::from(high)))
+        });
+        match ends {
+            Some((BandKind::Calibrated, low, high)) => {
+                format!("{value} ({} to {})", number::interval_end(low), number::interval_end(high))
+            }
+            Some((BandKind::Deviations, _, high)) => {
+                format!("{value} ± {} (σ)", number::two_digits((high - f64::from(y)) / 2.0))
+            }
             None => value,
         }
     }

@@ -8,7 +8,7 @@ use egui_plot::{
     VLine,
 };
 
-use super::curve::{Curve, CurveStyle};
+use super::curve::{Band, Curve, CurveStyle};
 use super::legend::header_ui;
 use super::series::Span;
 use super::zoom::Zoom;
@@ -190,7 +190,7 @@ fn draw_curve(
     max_buckets: usize,
     is_log: bool,
 ) {
-    if let Some((low, high)) = curve.band {
+    for Band { low, high, .. } in curve.bands.into_iter().flatten() {
         let (low, high) = (low.spans(from, to, max_buckets), high.spans(from, to, max_buckets));
         for (low, high) in low.iter().zip(&high) {
             draw_band(plot_ui, curve, low, high, is_log);

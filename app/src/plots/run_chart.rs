@@ -8,7 +8,7 @@ use foretrain_engine::session::chart::{
     Axis, Chart, CurvePanel, Limit, NEUTRAL, Panel, Piece, Scale, Series as ChartSeries, Source, Style, XAxes, XRange,
 };
 
-use super::{Curve, CurveStyle, PlotKind, RunSeries, Series, curves_of};
+use super::{Band, Curve, CurveStyle, PlotKind, RunSeries, Series, curves_of};
 use crate::state::PlotsSaved;
 use crate::theme::{DARK, Palette, phase_color, phase_label};
 use crate::widgets::number;
@@ -108,8 +108,8 @@ fn drawn(curve: &Curve<'_>, range: (f64, f64)) -> Vec<ChartSeries> {
         CurveStyle::OpenMarks => (Style::OpenPoints, Source::Measured),
     };
     let mut all = Vec::new();
-    if let Some((low, high)) = curve.band {
-        let label = format!("{} ± 2 σ", curve.name);
+    for Band { kind, low, high } in curve.bands.into_iter().flatten().filter(|band| !band.low.is_empty()) {
+        let label = format!("{} {}", curve.name, kind.label());
         all.push(ChartSeries { label, color, source, style: Style::Band, pieces: band(low, high, range) });
     }
     // What is left out of the read-out is another look of a curve that is in it.

@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use foretrain_engine::experiment::phase_index;
+use foretrain_engine::hybrid::Phase;
 use foretrain_engine::session::{HistoryView, JobId, StepMetrics, ValidationPoint};
 
 use super::phase_strip::PhaseTrack;
+use super::reliability::Reliability;
 use super::series::Series;
 
 /// Which run the series are of.
@@ -30,8 +33,14 @@ pub struct RunSeries {
     pub loss_smooth: Series,
     /// Forecasts break between two Predict phases.
     pub forecast: Series,
+    /// Two standard deviations around it, where there is no calibrated interval.
     pub forecast_low: Series,
     pub forecast_high: Series,
+    /// Its calibrated 90% interval.
+    pub interval_low: Series,
+    pub interval_high: Series,
+    /// How well those intervals hold what they say.
+    pub reliability: Reliability,
     pub validation_loss: Series,
     pub validation_accuracy: Series,
     pub error_before: Series,
@@ -42,6 +51,7 @@ pub struct RunSeries {
     pub loss_z: Series,
     pub grad_ratio: Series,
     pub oscillation: Series,
+    pub given_back: Series,
     pub grad_norm: Series,
     pub rho: Series,
     pub learning_rate: Series,
@@ -50,6 +60,10 @@ pub struct RunSeries {
     pub step_ms: Series,
     pub backward_share: Series,
     pub phases: PhaseTrack,
+    /// Milliseconds of steps in Warmup, Full, Predict and Correct.
+    pub phase_ms: [f64; 4],
+    /// Sums of the forecasts' errors before and after corrections, nats.
+    error_sums: [f64; 2],
 }
 
 impl RunSeries {
@@ -63,9 +77,12 @@ impl RunSeries {
                 forecast: Series::with_gaps(1.5),
                 forecast_low: Series::with_gaps(1.5),
                 forecast_high: Series::with_gaps(1.5),
+                interval_low: Series::with_gaps(1.5),
+                interval_high: Series::with_gaps(1.5),
                 loss_z: Series::with_gaps(1.5),
                 grad_ratio: Series::with_gaps(1.5),
                 oscillation: Series::with_gaps(1.5),
+                given_back: Series::with_gaps(1.5),
                 ..Self::default()
             };
         }
@@ -75,6 +92,7 @@ impl RunSeries {
             }
         }
         self.num_read = history.len();
+        self.reliability.settle();
         for point in validations.iter().skip(self.validation_loss.len()) {
             self.validation_loss.push(point.step as f64, point.loss as f32);
             if let Some(accuracy) = point.accuracy {
@@ -119,18 +137,49 @@ impl RunSeries {
         self.loss.last().map_or(0.0, |(x, _)| x)
     }
 
+    /// Share of the forecasts' error that corrections took away; negative where they added to it. `None` before the
+    /// first correction.
+    #[must_use]
+    pub fn error_reduction(&self) -> Option<f64> {
+        let [before, after] = self.error_sums;
+        (before > 0.0).then(|| 1.0 - after / before)
+    }
+
+    /// Share of the time in steps that Correct steps took; `None` before the first step.
+    #[must_use]
+    pub fn correction_time(&self) -> Option<f64> {
+        let total: f64 = self.phase_ms.iter().sum();
+        (total > 0.0).then(|| self.phase_ms[phase_index(Phase::Correct)] / total)
+    }
+
     fn push(&mut self, row: &StepMetrics) {
         let x = row.step as f64;
         self.loss.push(x, row.loss);
         self.push_smooth(x, row.loss);
         if let Some(forecast) = row.forecast {
             self.forecast.push(x, forecast.mean);
-            self.forecast_low.push(x, forecast.mean - 2.0 * forecast.std);
-            self.forecast_high.push(x, forecast.mean + 2.0 * forecast.std);
+            match forecast.interval {
+                Some(interval) => {
+                    self.interval_low.push(x, interval.low);
+                    self.interval_high.push(x, interval.high);
+                }
+                None => {
+                    self.forecast_low.push(x, forecast.mean - 2.0 * forecast.std);
+                    self.forecast_high.push(x, forecast.mean + 2.0 * forecast.std);
+                }
+            }
+            self.reliability.push(forecast, row.loss);
         }
         if let Some(correction) = row.correction {
             self.error_before.push(x, correction.error_before());
             self.error_after.push(x, correction.error_after());
+            let errors = [correction.error_before(), correction.error_after()];
+            // One that is not a number would make nothing of all the others.
+            if errors.iter().all(|error| error.is_finite()) {
+                for (sum, error) in self.error_sums.iter_mut().zip(errors) {
+                    *sum += f64::from(error);
+                }
+            }
             self.cosine.push(x, correction.cosine);
             self.slice_fraction.push(x, correction.slice_fraction);
         }
@@ -139,6 +188,7 @@ impl RunSeries {
             (&mut self.loss_z, signals.loss_z, signals.loss_z_limit),
             (&mut self.grad_ratio, signals.grad_ratio, signals.grad_ratio_limit),
             (&mut self.oscillation, signals.oscillation, signals.oscillation_limit),
+            (&mut self.given_back, signals.given_back, signals.given_back_limit),
         ] {
             // A limit of 0 means that nothing is watched yet.
             if let Some(value) = value.filter(|_| limit > 0.0) {
@@ -158,6 +208,7 @@ impl RunSeries {
             self.backward_share.push(x, row.num_backward as f32 / row.num_examples as f32);
         }
         self.phases.push(x, row.phase);
+        self.phase_ms[phase_index(row.phase)] += f64::from(row.step_ms);
     }
 
     /// Exponential mean whose start is not biased to 0. Values that are not numbers stay out of it.
@@ -183,7 +234,7 @@ impl RunSeries {
 
 #[cfg(test)]
 mod tests {
-    use foretrain_engine::hybrid::{Correction, Forecast, GuardSignals, Phase};
+    use foretrain_engine::hybrid::{Correction, Forecast, GuardSignals, Interval};
 
     use super::*;
 
@@ -231,6 +282,41 @@ mod tests {
         assert_eq!(series.loss_z.last(), Some((50.0, 0.25)));
         assert!(series.oscillation.is_empty(), "no limit, no curve");
         assert_eq!(series.throughput.last(), Some((50.0, 4000.0)));
+    }
+
+    #[test]
+    fn a_calibrated_interval_takes_the_place_of_deviations() {
+        let history: HistoryView = (1..=40)
+            .map(|step| {
+                let mut row = row(step, 1.0);
+                if let Some(forecast) = row.forecast.as_mut().filter(|_| step >= 30) {
+                    forecast.interval = Some(Interval { low: 0.7, median: 1.0, high: 1.4 });
+                }
+                row
+            })
+            .collect();
+        let mut series = RunSeries::default();
+        series.update(key(), &history, &[], 0.0);
+        assert_eq!((series.forecast_low.len(), series.interval_low.len(), series.forecast.len()), (10, 10, 20));
+        assert_eq!((series.interval_high.last(), series.forecast_high.last()), (Some((39.0, 1.4)), Some((19.0, 1.2))));
+    }
+
+    #[test]
+    fn corrections_are_summed_up_by_error_and_by_time() {
+        let mut rows: Vec<_> = (1..=50).map(|step| row(step, 1.0)).collect();
+        let mut series = RunSeries::default();
+        series.update(key(), &HistoryView::default(), &[], 0.0);
+        assert_eq!((series.error_reduction(), series.correction_time()), (None, None));
+        rows[19].phase = Phase::Correct;
+        rows[20].correction = rows[19].correction.map(|found| Correction { predicted_loss: f32::NAN, ..found });
+        series.update(key(), &rows.into_iter().collect(), &[], 0.0);
+        // From 0.2 to 0.05; the one that is not a number does not count.
+        assert!(
+            series.error_reduction().is_some_and(|share| (share - 0.75).abs() < 1e-5),
+            "{:?}",
+            series.error_reduction()
+        );
+        assert_eq!(series.correction_time(), Some(0.02));
     }
 
     #[test]

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use foretrain_engine::session::{
-    Answer, DataPreview, Event, EventKind, ExportReport, LoadedRun, ModelReport, PlanReport, QuantizeReport, RunConfig,
-    RunSnapshot, RunStatus, RunSummary, StopReason,
+    Answer, Command, DataPreview, Event, EventKind, ExportReport, LoadedRun, ModelReport, PlanReport, QuantizeReport,
+    RunConfig, RunSnapshot, RunStatus, RunSummary, StopReason,
 };
 
-use super::{Asked, CompareAxis, Draft, FramePace, HeldModel, LogRows, Machine, Query};
+use super::{Asked, CompareAxis, Draft, ExperimentsLive, FramePace, HeldModel, LogRows, Machine, Query};
 use crate::plots::{CompareSeries, ExportSlot, PlotKind, RunSeries};
 use crate::views::{RunIdentity, RunLabel, ViewCtx, run_labels};
 use crate::widgets::{ImageStrip, PixelCanvas};
@@ -286,6 +286,8 @@ pub struct Live {
     pub data: DataLive,
     /// State of the comparison.
     pub compare: CompareLive,
+    /// State of the experiments.
+    pub experiments: ExperimentsLive,
     /// The run or checkpoint to quantize, export or try.
     pub model: ModelLive,
     /// The package to try.
@@ -314,6 +316,11 @@ impl Live {
     /// Takes what the engine said. Answers to old questions fall through.
     pub fn apply(&mut self, event: &Event) {
         let kind = &event.kind;
+        if self.experiments.is_run(event.job) {
+            // None of what follows is about a run.
+            return self.experiments.apply(event);
+        }
+        self.experiments.apply(event);
         match kind {
             EventKind::Started { .. } | EventKind::Saved(_) | EventKind::Ended(_) => self.num_run_changes += 1,
             EventKind::Progress(_)
@@ -329,6 +336,7 @@ impl Live {
             | EventKind::ImageRead(_)
             | EventKind::ChartDrawn(_)
             | EventKind::Raced(_)
+            | EventKind::Reports(_)
             | EventKind::Experimented { .. }
             | EventKind::Cancelled => {}
         }
@@ -435,6 +443,7 @@ impl Live {
             (self.ship.export.is_waiting(), "an export"),
             (self.ship.int8.is_waiting() || self.ship.ternary.is_waiting(), "a quantization"),
             (self.trial.infer.is_waiting(), "a trial"),
+            (self.experiments.run.is_waiting(), "an experiment"),
         ];
         jobs.into_iter().filter_map(|(is_waiting, name)| is_waiting.then_some(name)).collect()
     }
@@ -446,6 +455,31 @@ impl Live {
         self.ship.ternary.end(ctx);
         self.trial.infer.end(ctx);
         self.trial.is_stale = false;
+        self.end_experiment(ctx);
+    }
+
+    /// Has the engine measure no step for the form, until it is asked again.
+    pub fn stop_planning(&mut self, ctx: &ViewCtx<'_>) {
+        if self.plan.is_waiting() {
+            self.plan.cancel(ctx);
+            self.run.planned = None;
+        }
+    }
+
+    /// Asks the engine to end the experiment that goes on; it goes on until the engine has.
+    pub fn end_experiment(&mut self, ctx: &ViewCtx<'_>) {
+        let experiments = &mut self.experiments;
+        if experiments.run.is_waiting() && !experiments.is_stopping {
+            // It has the thread of the runs, and ends like one.
+            ctx.request(Command::Stop);
+            experiments.is_stopping = true;
+        }
+    }
+
+    /// True while an experiment has the engine.
+    #[must_use]
+    pub fn is_experimenting(&self) -> bool {
+        self.experiments.run.is_waiting()
     }
 }
 

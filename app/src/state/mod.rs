@@ -5,7 +5,9 @@
 
 mod asked;
 mod catalog;
+mod command_line;
 mod draft;
+mod experiments;
 mod frame_pace;
 mod held_model;
 mod live;
@@ -13,10 +15,13 @@ mod log_rows;
 mod machine;
 mod query;
 mod saved;
+mod tier_lock;
 
 pub use asked::Asked;
 pub use catalog::{Catalog, RecipeEntry};
+pub use command_line::arena_command;
 pub use draft::{DataForm, DataKind, Draft, TokenizerKind, guessed_shape, preset_of};
+pub use experiments::{AskedExperiment, ExperimentsLive, StageTrack};
 pub use frame_pace::{FramePace, FrameRate};
 pub use held_model::{HeldChange, HeldModel};
 pub use live::{
@@ -26,4 +31,8 @@ pub use live::{
 pub use log_rows::{LogKey, LogRow, LogRows};
 pub use machine::Machine;
 pub use query::Query;
-pub use saved::{CompareAxis, CompareSaved, PlotsSaved, Saved, Screen, Settings, ShipSaved, TrySaved, TrySource};
+pub use saved::{
+    CompareAxis, CompareSaved, CompareTab, ExperimentsSaved, PlotsSaved, RaceAxis, Saved, Screen, Settings, ShipSaved,
+    TrySaved, TrySource,
+};
+pub use tier_lock::{Access, CorrectionFigures, Demand, Found, LOCKED_TIER, RecipeKey, TierLock};

@@ -83,9 +83,16 @@ impl<T> Query<T> {
             | EventKind::ImageRead(_)
             | EventKind::ChartDrawn(_)
             | EventKind::Raced(_)
+            | EventKind::Reports(_)
             | EventKind::Experimented { .. } => {}
         }
         false
+    }
+
+    /// True when the answer to `job` is what it waits for.
+    #[must_use]
+    pub fn waits_for(&self, job: JobId) -> bool {
+        self.waiting == Some(job)
     }
 
     /// True until the answer, a failure or a cancellation comes.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataForm, Draft};
+use super::{DataForm, Draft, TierLock};
 use crate::plots::PlotKind;
 use crate::theme::ThemeChoice;
 
@@ -75,6 +75,12 @@ impl Settings {
         let text = self.runs_folder.trim();
         if text.is_empty() { crate::folders::default_runs() } else { PathBuf::from(text) }
     }
+
+    /// Where reports of experiments go, as the command line has it.
+    #[must_use]
+    pub fn reports_folder_path(&self) -> PathBuf {
+        self.runs_folder_path().join("experiments")
+    }
 }
 
 fn scale_of(percent: u8) -> f32 {
@@ -101,6 +107,88 @@ impl Default for PlotsSaved {
     }
 }
 
+/// What the comparison screen compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum CompareTab {
+    /// Past runs with each other.
+    #[default]
+    Runs,
+    /// A recipe with its controls.
+    Experiments,
+}
+
+/// What the x axis of an experiment's curves counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum RaceAxis {
+    /// Optimizer steps.
+    #[default]
+    Steps,
+    /// Seconds spent in steps.
+    Seconds,
+    /// Forward and backward passes, in full steps of the recipe.
+    Cost,
+}
+
+/// How an experiment is done and shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExperimentsSaved {
+    /// Seeds of the comparison; one more tunes.
+    pub num_seeds: u64,
+    /// Learning rates tried for each contender, as factors of the recipe's; rising.
+    pub rate_factors: Vec<f64>,
+    /// Batch sizes tried for vanilla with as much time: the recipe's divided by these; rising.
+    pub batch_divisors: Vec<usize>,
+    /// Axis of the curves.
+    pub axis: RaceAxis,
+    /// Losses on a logarithmic axis.
+    pub is_log: bool,
+}
+
+impl Default for ExperimentsSaved {
+    fn default() -> Self {
+        Self::quick()
+    }
+}
+
+impl ExperimentsSaved {
+    /// Learning-rate factors to choose from.
+    pub const RATES: [f64; 6] = [0.25, 0.5, 1.0, 2.0, 4.0, 8.0];
+    /// Divisors of the batch size to choose from.
+    pub const DIVISORS: [usize; 4] = [1, 2, 4, 8];
+
+    /// A first look: one seed, which has no interval.
+    #[must_use]
+    pub fn quick() -> Self {
+        Self {
+            num_seeds: 1,
+            rate_factors: vec![1.0, 2.0],
+            batch_divisors: vec![1, 2],
+            axis: RaceAxis::Steps,
+            is_log: true,
+        }
+    }
+
+    /// What a claim needs.
+    #[must_use]
+    pub fn thorough() -> Self {
+        let (rate_factors, batch_divisors) = (vec![0.5, 1.0, 2.0, 4.0], vec![1, 2, 4]);
+        Self { num_seeds: 3, rate_factors, batch_divisors, ..Self::quick() }
+    }
+
+    /// True when it measures the same as `other`, however that is shown.
+    #[must_use]
+    pub fn is_as_thorough_as(&self, other: &Self) -> bool {
+        let measured = |how: &Self| Self { axis: RaceAxis::Steps, is_log: true, ..how.clone() };
+        measured(self) == measured(other)
+    }
+
+    /// Takes what `other` measures.
+    pub fn measure_like(&mut self, other: Self) {
+        *self = Self { axis: self.axis, is_log: self.is_log, ..other };
+    }
+}
+
 /// What the x axis of a comparison counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum CompareAxis {
@@ -115,6 +203,8 @@ pub enum CompareAxis {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CompareSaved {
+    /// What is compared.
+    pub tab: CompareTab,
     /// Folders of the runs shown.
     pub runs: BTreeSet<PathBuf>,
     /// Axis of the plots.
@@ -125,7 +215,7 @@ pub struct CompareSaved {
 
 impl Default for CompareSaved {
     fn default() -> Self {
-        Self { runs: BTreeSet::new(), axis: CompareAxis::Steps, smoothing: 0.9 }
+        Self { tab: CompareTab::Runs, runs: BTreeSet::new(), axis: CompareAxis::Steps, smoothing: 0.9 }
     }
 }
 
@@ -209,6 +299,10 @@ pub struct Saved {
     pub data: DataForm,
     /// The comparison.
     pub compare: CompareSaved,
+    /// The experiments.
+    pub experiments: ExperimentsSaved,
+    /// The lock on the tier that is not proven.
+    pub tier_lock: TierLock,
     /// The model to quantize, export or try: a run folder or a checkpoint folder.
     pub model_path: String,
     /// The quantize and export screen.

@@ -155,6 +155,7 @@ fn counts_ui(classes: &[String], counts: &[usize], ui: &mut Ui) {
                     share: **count as f32 / most as f32,
                     color: p.measured,
                     value: &number::count(**count as u64),
+                    value_width: BarRow::VALUE_WIDTH,
                 };
                 bar_row_ui(cell, row);
             }

@@ -6,6 +6,7 @@ mod context;
 mod data;
 mod data_form;
 mod diverged;
+mod experiments;
 mod help;
 mod job;
 mod model_choice;

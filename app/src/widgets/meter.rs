@@ -60,10 +60,14 @@ pub struct BarRow<'a> {
     pub color: Color32,
     /// The figure.
     pub value: &'a str,
+    /// Width of the column of figures, points.
+    pub value_width: f32,
 }
 
-/// Width of the column of figures.
-const VALUE_WIDTH: f32 = 52.0;
+impl BarRow<'_> {
+    /// Width for counts and percents.
+    pub const VALUE_WIDTH: f32 = 52.0;
+}
 
 /// Shows it: the name at the left, the figure at the right, the bar between them.
 pub fn bar_row_ui(ui: &mut Ui, row: BarRow<'_>) {
@@ -72,13 +76,13 @@ pub fn bar_row_ui(ui: &mut Ui, row: BarRow<'_>) {
         // No more than half of a narrow card for the names.
         let name_width = row.name_width.min(ui.available_width() / 2.0);
         cell_ui(ui, name_width, Layout::left_to_right(Align::Center), RichText::new(row.name).color(p.text));
-        let width = ui.available_width() - VALUE_WIDTH - ui.spacing().item_spacing.x;
+        let width = ui.available_width() - row.value_width - ui.spacing().item_spacing.x;
         ui.scope(|ui| {
             ui.set_max_width(width.max(space::LG));
             meter_ui(ui, row.about, row.share, row.color, None);
         });
         let layout = Layout::right_to_left(Align::Center);
-        cell_ui(ui, VALUE_WIDTH, layout, RichText::new(row.value).color(p.text_weak));
+        cell_ui(ui, row.value_width, layout, RichText::new(row.value).color(p.text_weak));
     });
 }
 

@@ -96,6 +96,17 @@ pub fn two_digits(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
+/// An end of an interval with three significant digits: "0.0734".
+#[must_use]
+pub fn interval_end(value: f64) -> String {
+    let size = value.abs();
+    if !value.is_finite() || size == 0.0 || !(1e-4..1e6).contains(&size) {
+        return self::value(value);
+    }
+    let decimals = (2 - size.log10().floor() as i32).clamp(0, 6) as usize;
+    format!("{value:.decimals$}")
+}
+
 /// A time to wait or that has passed: "0.4 s", "42 s", "3 min 10 s", "2 h 05 min".
 #[must_use]
 pub fn seconds(value: f64) -> String {
@@ -175,6 +186,7 @@ mod tests {
         assert_eq!(value(-0.5), "-0.5000");
         assert_eq!(two_digits(0.007_33), "0.0073");
         assert_eq!(two_digits(12.4), "12");
+        assert_eq!([0.073_42, 2.345, 123.4, f64::NAN].map(interval_end), ["0.0734", "2.35", "123", "NaN"]);
     }
 
     #[test]

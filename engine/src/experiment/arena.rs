@@ -22,7 +22,7 @@ use crate::device::Watch;
 use crate::hybrid::{HybridConfig, Strategy};
 
 /// Steps of the short race that measures what a step of each batch size costs.
-const PACE_STEPS: u64 = 60;
+pub(super) const PACE_STEPS: u64 = 60;
 
 /// What to compare, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,11 +127,7 @@ impl ArenaPlan {
 }
 
 /// Runs the whole comparison. Errors: a plan that cannot be, and whatever a training fails with.
-pub fn arena(
-    ground: &Ground,
-    plan: &ArenaPlan,
-    eyes: (Watch<'_>, OnRace<'_>),
-) -> Result<ArenaResult, ExperimentError> {
+pub fn arena(ground: &Ground, plan: &ArenaPlan, eyes: (Watch<'_>, OnRace<'_>)) -> Result<ArenaResult, ExperimentError> {
     plan.check()?;
     let seed = plan.tuning_seed;
     let stages = Stages::new(plan.num_stages());

@@ -79,7 +79,8 @@ impl CorrectionsPlan {
         if self.seeds.is_empty() {
             return refuse("at least one seed", "none".to_owned());
         }
-        if self.confidence_thresholds.is_empty() || !self.confidence_thresholds.iter().all(|t| (0.0..=1.0).contains(t)) {
+        if self.confidence_thresholds.is_empty() || !self.confidence_thresholds.iter().all(|t| (0.0..=1.0).contains(t))
+        {
             return refuse("confidence thresholds from 0 to 1", format!("{:?}", self.confidence_thresholds));
         }
         if self.horizons.is_empty() || self.horizons.contains(&0) {
@@ -88,7 +89,10 @@ impl CorrectionsPlan {
         let strategy = self.recipe.hybrid.strategy;
         if !strategy.samples() {
             let found = format!("strategy {}", strategy.label());
-            return refuse("a recipe that predicts by sampling, whose gradient Correct compares with the full one", found);
+            return refuse(
+                "a recipe that predicts by sampling, whose gradient Correct compares with the full one",
+                found,
+            );
         }
         Ok(())
     }

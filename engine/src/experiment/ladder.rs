@@ -159,7 +159,10 @@ impl LadderPlan {
         let refuse = |expected, found: String| Err(ExperimentError::Plan { expected, found });
         if self.sizes.is_empty() || !self.sizes.is_sorted_by(|a, b| a < b) {
             let found = self.sizes.iter().map(|size| size.label()).collect::<Vec<_>>().join(", ");
-            return refuse("rungs from the smallest up, each once", if found.is_empty() { "none".into() } else { found });
+            return refuse(
+                "rungs from the smallest up, each once",
+                if found.is_empty() { "none".into() } else { found },
+            );
         }
         if !(self.seconds_per_rung.is_finite() && self.seconds_per_rung > 0.0) {
             return refuse("a time for each rung", format!("{} s", self.seconds_per_rung));
@@ -294,8 +297,11 @@ impl LadderResult {
                 let judged = if rung.has_kept_quality(self.plan.loss_tolerance) { "within" } else { "not within" };
                 let change = 100.0 * (ratio - 1.0);
                 let predicted = hybrid.phase(Phase::Predict).num_steps;
-                let predicted =
-                    if predicted == 0 { "it never predicted".to_owned() } else { format!("{predicted} steps predicted") };
+                let predicted = if predicted == 0 {
+                    "it never predicted".to_owned()
+                } else {
+                    format!("{predicted} steps predicted")
+                };
                 format!(
                     "Rung {name}: {how_far}; the hybrid's loss is {change:+.2}% against vanilla's ({judged} {tolerance}%), at \
                      {speed_up:.2} times its speed ({predicted})."

@@ -7,7 +7,8 @@ use crate::memory::{PlanItem, PlanKind};
 
 #[test]
 fn sizes_are_what_their_names_say() {
-    let count = |size: RungSize, vocab_size| Network::new(&size.config(vocab_size).unwrap()).unwrap().num_params() as f64;
+    let count =
+        |size: RungSize, vocab_size| Network::new(&size.config(vocab_size).unwrap()).unwrap().num_params() as f64;
     for (size, vocab_size, expected) in [
         (RungSize::P100K, 60, 0.12e6),
         (RungSize::P1M, 60, 1.03e6),

@@ -76,8 +76,13 @@ pub(super) fn result(seed: u64, loss: f64) -> TrialResult {
 
 /// The same in half the time, with half of the backward passes and two corrections, which took away half of the error.
 fn predicting(seed: u64, loss: f64) -> TrialResult {
-    let correction =
-        |predicted_loss, corrected_loss, cosine| Correction { cosine, predicted_loss, corrected_loss, actual_loss: 1.0, slice_fraction: 0.25 };
+    let correction = |predicted_loss, corrected_loss, cosine| Correction {
+        cosine,
+        predicted_loss,
+        corrected_loss,
+        actual_loss: 1.0,
+        slice_fraction: 0.25,
+    };
     let share = |num_steps, seconds, median| PhaseShare { num_steps, seconds, median_step_seconds: Some(median) };
     let points = [(0.5, 0.45), (0.9, 0.95)].map(|(nominal, observed)| ReliabilityPoint { nominal, observed });
     TrialResult {
@@ -158,7 +163,8 @@ pub(super) fn corrections() -> CorrectionsResult {
 
 pub(super) fn tiers() -> TiersResult {
     let contender = |name: &str| contender(name, TrialRecipe { hybrid: tier(name), ..recipe() });
-    let plan = TiersPlan { tiers: ["vanilla", "conservative", "aggressive"].map(contender).to_vec(), seeds: vec![1, 2] };
+    let plan =
+        TiersPlan { tiers: ["vanilla", "conservative", "aggressive"].map(contender).to_vec(), seeds: vec![1, 2] };
     TiersResult {
         plan,
         results: vec![

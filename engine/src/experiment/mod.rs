@@ -11,6 +11,7 @@
 //! come from one process in which contenders take turns; the test part is measured once, after everything was decided.
 
 mod arena;
+mod arena_size;
 mod correction_figures;
 mod corrections;
 mod error;
@@ -29,6 +30,7 @@ mod tune;
 mod words;
 
 pub use arena::{ArenaPlan, ArenaResult, ArenaSummary, FROZEN, HYBRID, SAME_STEPS, SAME_TIME, arena};
+pub use arena_size::{ArenaSize, ArenaStage};
 pub use correction_figures::{CorrectionFigures, Overhead};
 pub use corrections::{
     CorrectionsPlan, CorrectionsResult, DEMANDED_OVERHEAD, DEMANDED_REDUCTION, SettingFigures, SettingResult,

@@ -78,11 +78,7 @@ impl TiersPlan {
 }
 
 /// Trains all tiers with every seed. Errors: a plan that cannot be, and whatever a training fails with.
-pub fn tiers(
-    ground: &Ground,
-    plan: &TiersPlan,
-    eyes: (Watch<'_>, OnRace<'_>),
-) -> Result<TiersResult, ExperimentError> {
+pub fn tiers(ground: &Ground, plan: &TiersPlan, eyes: (Watch<'_>, OnRace<'_>)) -> Result<TiersResult, ExperimentError> {
     plan.check()?;
     let stages = Stages::new(plan.seeds.len() as u64);
     let eyes = Eyes::new(eyes, &stages);
@@ -172,7 +168,6 @@ impl TierFigures {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::super::literal;
-    use super::*;
 
     #[test]
     fn ratios_are_seed_by_seed_against_vanilla() {

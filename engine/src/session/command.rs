@@ -225,6 +225,10 @@ pub enum Command {
     Describe(JobId, PathBuf),
     /// Read an image file.
     ReadImage(JobId, ReadImageJob),
+    /// List the reports of experiments below a folder.
+    ListReports(JobId, PathBuf),
+    /// Read the report in a folder; answered like the experiment that wrote it.
+    OpenReport(JobId, PathBuf),
     /// Draw a chart.
     DrawChart(JobId, Box<ChartJob>),
     /// End the worker's job with this id.

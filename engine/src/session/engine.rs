@@ -90,6 +90,8 @@ impl Engine {
             | Command::OpenRun(job, _)
             | Command::Describe(job, _)
             | Command::ReadImage(job, _)
+            | Command::ListReports(job, _)
+            | Command::OpenReport(job, _)
             | Command::DrawChart(job, _) => {
                 let cancel = CancelFlag::default();
                 let asked = WorkerJob { job, command, cancel: cancel.clone() };

@@ -205,6 +205,21 @@ pub struct RunSummary {
     pub problem: Option<String>,
 }
 
+/// A report of an experiment on disk, in a line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReportSummary {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its title; the folder's name where it cannot be read.
+    pub title: String,
+    /// Day of the experiment: "2026-11-28"; empty where it cannot be read.
+    pub day: String,
+    /// Seconds that the experiment took.
+    pub seconds: f64,
+    /// Why it cannot be read.
+    pub problem: Option<String>,
+}
+
 /// A hardware target, seen from one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TargetFit {
@@ -280,7 +295,9 @@ pub enum EventKind {
     ChartDrawn(Vec<PathBuf>),
     /// How an experiment's race stands.
     Raced(Arc<RaceView>),
-    /// An experiment, measured and written.
+    /// Reports of experiments, newest first.
+    Reports(Vec<ReportSummary>),
+    /// An experiment, measured and written; or its report, read back.
     Experimented {
         /// Everything measured.
         report: Arc<Report>,

@@ -41,11 +41,11 @@ pub use engine::{Engine, Wake};
 pub use error::SessionError;
 pub use event::{
     Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport, ModelSource,
-    PlanReport, QuantizeReport, RunSummary, StopReason, TargetFit,
+    PlanReport, QuantizeReport, ReportSummary, RunSummary, StopReason, TargetFit,
 };
 pub use history::{History, HistoryView, LogEntry, LogKind, StepMetrics, ValidationFigures, ValidationPoint};
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
-pub use reports::{ReportError, read_report, rewrite_report, write_report};
+pub use reports::{ReportError, list_reports, read_report, rewrite_report, write_report};
 pub use run_config::RunConfig;
 pub use run_folder::{DataRecord, RunFolderError};
 pub use runs::{list_runs, open_run, summarize};

@@ -40,12 +40,7 @@ pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: 
 
 /// [`plan_memory`] for `count` trainings that take turns: what a step needs is there once, what stays between steps for
 /// each of them.
-pub(super) fn plan_side_by_side(
-    config: &RunConfig,
-    network: &Network,
-    dataset_bytes: u64,
-    count: usize,
-) -> MemoryPlan {
+pub(super) fn plan_side_by_side(config: &RunConfig, network: &Network, dataset_bytes: u64, count: usize) -> MemoryPlan {
     let mut plan = plan_memory(config, network, dataset_bytes);
     if count < 2 {
         return plan;

@@ -3,10 +3,10 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::SessionError;
+use super::{ReportSummary, SessionError};
 use crate::chart::{Theme, render_svg};
 use crate::device::atomic_file::{self, WriteError};
-use crate::experiment::Report;
+use crate::experiment::{Conditions, Report};
 
 /// Name of the file that a report is made from.
 const REPORT_JSON: &str = "report.json";
@@ -72,6 +72,34 @@ pub fn rewrite_report(folder: &Path, output: &Path) -> Result<Report, SessionErr
 /// Reads the `report.json` in `folder`. Errors: [`ReportError::Missing`] and [`ReportError::Damaged`].
 pub fn read_report(folder: &Path) -> Result<Report, SessionError> {
     Ok(read_json(folder)?.1)
+}
+
+/// Reports below `root`, newest first by their folders' names, which begin with the time; folders without a report are
+/// passed over. Errors: `root` is there and cannot be read.
+pub fn list_reports(root: &Path) -> Result<Vec<ReportSummary>, SessionError> {
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        // No experiment was ever made here.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(SessionError::Recipe { what: format!("listing the reports: {error}. {root:?}") }),
+    };
+    let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    folders.sort();
+    let written = folders.into_iter().rev().filter(|folder| folder.join(REPORT_JSON).exists());
+    Ok(written.map(summarize_report).collect())
+}
+
+fn summarize_report(folder: PathBuf) -> ReportSummary {
+    match read_json(&folder) {
+        Ok((_, report)) => {
+            let Conditions { title, day, seconds, .. } = report.conditions().clone();
+            ReportSummary { folder, title, day, seconds, problem: None }
+        }
+        Err(error) => {
+            let title = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            ReportSummary { folder, title, day: String::new(), seconds: 0.0, problem: Some(error.to_string()) }
+        }
+    }
 }
 
 /// Refuses a place where there is something.

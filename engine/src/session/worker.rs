@@ -12,7 +12,7 @@ use super::outlet::Outlet;
 use super::trainer_thread::panic_message;
 use super::{
     Blame, Command, EventKind, Failure, JobId, ReadImageJob, RunSnapshot, RunStatus, SessionError, describe, drawing,
-    planning, runs, shipping, trial,
+    planning, reports, runs, shipping, trial,
 };
 use crate::data::{self, Dataset, DatasetSpec};
 use crate::device::{CancelFlag, Progress, Watch};
@@ -141,6 +141,11 @@ fn answer(command: Command, is_training: bool, shelf: &Shelf, watch: Watch<'_>) 
         Command::Describe(_, input) => EventKind::Described(Arc::new(describe::describe(&input)?)),
         Command::ReadImage(_, ReadImageJob { path, shape: (channels, height, width) }) => {
             EventKind::ImageRead(foretrain_edge::read_pixels(&path, channels, height, width)?.into())
+        }
+        Command::ListReports(_, root) => EventKind::Reports(reports::list_reports(&root)?),
+        Command::OpenReport(_, folder) => {
+            let report = Arc::new(reports::read_report(&folder)?);
+            EventKind::Experimented { report, folder }
         }
         Command::DrawChart(_, job) => EventKind::ChartDrawn(drawing::draw(&job, watch)?),
         // The engine's handle sends these elsewhere.

@@ -46,7 +46,8 @@ pub(super) fn run(args: &CorrectionsArgs, common: &CommonArgs) -> Result<(), Cli
 
 /// What to print: settings, and everything for programs.
 pub(super) fn figures(result: &CorrectionsResult) -> (Table, Value) {
-    let head = ["confidence", "H", "corrections", "before, nats", "after, nats", "reduction, %", "cosine", "overhead, %"];
+    let head =
+        ["confidence", "H", "corrections", "before, nats", "after, nats", "reduction, %", "cosine", "overhead, %"];
     let mut table = output::table(&head);
     for setting in &result.settings {
         let figures = setting.figures();

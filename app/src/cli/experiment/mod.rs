@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use foretrain_engine::device::Progress;
 use foretrain_engine::experiment::{Estimate, Report};
 use foretrain_engine::optim::OptimizerKind;
-use foretrain_engine::session::{
-    Command, EventKind, ExperimentJob, ExperimentKind, RunConfig, rewrite_report,
-};
+use foretrain_engine::session::{Command, EventKind, ExperimentJob, ExperimentKind, RunConfig, rewrite_report};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 

@@ -10,10 +10,12 @@ use jiff::tz::TimeZone;
 
 use super::list::{color_of, list_ui};
 use super::table::{TableRow, table_ui};
+use super::tabs::tabs_ui;
 use super::toolbar::toolbar_ui;
 use crate::plots::{CompareSeries, Curve, CurveStyle, PlotAnswer, PlotView, Readout, Series, plot_card_ui};
-use crate::state::{CompareAxis, CompareLive, CompareSaved, Live, OpenedRun, Saved};
+use crate::state::{CompareAxis, CompareLive, CompareSaved, CompareTab, Live, OpenedRun, Saved};
 use crate::theme::{Palette, palette};
+use crate::views::experiments::experiments_ui;
 use crate::views::{RunIdentity, RunLabel, ViewCtx, empty_ui, job_ui, keep_runs_fresh, panes_ui, run_labels};
 use crate::widgets::{card_ui, hint_ui};
 
@@ -33,13 +35,23 @@ impl Shown<'_> {
 
 /// Shows the screen.
 pub fn compare_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
+    match saved.compare.tab {
+        CompareTab::Runs => runs_ui(ctx, saved, live, ui),
+        CompareTab::Experiments => experiments_ui(ctx, saved, live, ui),
+    }
+}
+
+fn runs_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
     keep_runs_fresh(ctx, live);
     open_chosen(ctx, &saved.compare, live);
     panes_ui(
         ui,
         "compare",
         &mut (saved, live),
-        |(saved, live), ui| list_ui(ctx, &mut saved.compare, live, ui),
+        |(saved, live), ui| {
+            tabs_ui(&mut saved.compare.tab, ui);
+            list_ui(ctx, &mut saved.compare, live, ui);
+        },
         |(saved, live), ui| comparison_ui(ctx, saved, &mut live.compare, ui),
     );
 }

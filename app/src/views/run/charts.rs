@@ -9,13 +9,13 @@ use super::log::last_checkpoint;
 use super::starting::starting_ui;
 use super::toolbar::toolbar_ui;
 use crate::plots::{
-    PlotAnswer, PlotKind, PlotView, Readout, StripView, curves_of, export_csv, phase_strip_room_ui, phase_strip_ui,
-    plot_card_ui,
+    PlotAnswer, PlotKind, PlotView, Readout, RunSeries, StripView, curves_of, export_csv, phase_strip_room_ui,
+    phase_strip_ui, plot_card_ui,
 };
 use crate::state::{Live, RunLive, Saved};
-use crate::theme::{palette, space};
+use crate::theme::{font, palette, space};
 use crate::views::ViewCtx;
-use crate::widgets::{Icon, Severity, icon_button_ui, notice_ui};
+use crate::widgets::{Icon, Severity, icon_button_ui, notice_ui, number};
 
 /// Two columns of small plots from this width on: a legend of three curves fits into one line of each.
 const TWO_COLUMNS: f32 = 740.0;
@@ -244,6 +244,9 @@ fn plot_ui(
             let name = format!("Save {} as CSV", kind.title().to_lowercase());
             is_export_asked = icon_button_ui(ui, Icon::Table, &name).clicked();
         });
+        if kind == PlotKind::Correction {
+            corrections_ui(&live.series, ui);
+        }
     });
     match answer.y_zoom {
         Some(zoom) => live.y_zooms.insert(kind, zoom),
@@ -253,6 +256,17 @@ fn plot_ui(
         live.export = Some(export_csv(ui.ctx(), &folder.join("plots"), kind, run));
     }
     answer
+}
+
+/// What corrections did in all, and what they took.
+fn corrections_ui(series: &RunSeries, ui: &mut Ui) {
+    let (Some(reduction), Some(time)) = (series.error_reduction(), series.correction_time()) else { return };
+    let text = format!("error −{}, {} of time", number::percent(reduction), number::percent(time));
+    let text = text.replace("−-", "+");
+    ui.label(RichText::new(text).size(font::SMALL).color(palette(ui).text)).on_hover_text(
+        "Sum of the forecasts' errors after all corrections against before them; and the share of the time in steps \
+         that Correct steps took.",
+    );
 }
 
 /// A handle under a row of plots that changes their height.

@@ -5,16 +5,23 @@ use std::path::Path;
 
 use foretrain_engine::session::{Command, JobId, RunSnapshot, RunStatus};
 
-use crate::state::{Draft, Live};
+use crate::state::{Live, Saved};
 use crate::views::ViewCtx;
 
-/// Starts the run that `draft` describes; what it lacks becomes a message beside the button.
-pub fn start(ctx: &ViewCtx<'_>, live: &mut Live, draft: Option<&Draft>) {
+/// Said when a run is asked for meanwhile.
+const EXPERIMENT_GOES_ON: &str = "An experiment is going on: a run would spoil its pace, and it the run's. Wait for it, or \
+                                  cancel it on Compare.";
+
+/// Starts the run that the form describes; what it lacks becomes a message beside the button.
+pub fn start(ctx: &ViewCtx<'_>, live: &mut Live, saved: &Saved) {
     if live.is_running() {
         return;
     }
-    let Some(draft) = draft else { return };
+    let Some(draft) = &saved.draft else { return };
     match draft.run_config(ctx.settings) {
+        Ok(config) if !saved.tier_lock.access(&config.tier, &config).is_open() => {
+            live.start.fail(format!("The tier {} is locked for this recipe: see Tier in the form.", config.tier));
+        }
         Ok(config) => begin(ctx, live, |job| Command::Start(job, Box::new(config))),
         Err(message) => live.start.fail(message),
     }
@@ -28,11 +35,11 @@ pub fn resume_run(ctx: &ViewCtx<'_>, live: &mut Live, folder: &Path) {
 }
 
 fn begin(ctx: &ViewCtx<'_>, live: &mut Live, command: impl FnOnce(JobId) -> Command) {
-    // Measuring a step now would disturb the run's own probe.
-    if live.plan.is_waiting() {
-        live.plan.cancel(ctx);
-        live.run.planned = None;
+    if live.is_experimenting() {
+        return live.start.fail(EXPERIMENT_GOES_ON.to_owned());
     }
+    // Measuring a step now would disturb the run's own probe.
+    live.stop_planning(ctx);
     live.ended = None;
     live.run.replaced = None;
     live.start.ask(ctx, command);

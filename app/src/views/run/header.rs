@@ -124,7 +124,7 @@ fn controls_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, recipe: Fold, 
         return;
     }
     if !recipe.is_open() && button_ui(ui, saved.draft.is_some(), Icon::Play, "Start training", "Ctrl+Enter").clicked() {
-        control::start(ctx, live, saved.draft.as_ref());
+        control::start(ctx, live, saved);
     }
     let hover = "Go on with a run that was stopped or killed";
     if button_ui(ui, true, Icon::Resume, "Resume a run…", hover).clicked() {

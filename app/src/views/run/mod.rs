@@ -3,13 +3,16 @@
 mod charts;
 mod control;
 mod fold;
+mod forecasts;
 mod header;
+mod lock;
 mod log;
 mod needs;
 mod recipe;
 mod resume;
 mod run_recipe;
 mod samples;
+mod savings;
 mod screen;
 mod side;
 mod starting;
@@ -18,4 +21,6 @@ mod toolbar;
 
 pub use control::{pause_or_resume, save, start, stop};
 pub(in crate::views) use log::last_checkpoint;
+pub(in crate::views) use needs::settled as settled_plan;
+pub(in crate::views) use recipe::plan_when_settled;
 pub use screen::run_ui;

@@ -27,6 +27,10 @@ pub fn plan_when_settled(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: 
     if is_training && !live.run.is_next_form {
         return;
     }
+    // It would spoil the experiment's pace.
+    if live.is_experimenting() {
+        return;
+    }
     // Before a start shows itself the engine would measure, and disturb the run's own probe.
     if live.start.is_waiting() && !is_training {
         return;
@@ -79,7 +83,8 @@ pub fn recipe_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut
                         card_ui(ui, "Recipe", |ui| recipe_choice_ui(ctx, draft, &mut live.run, ui));
                         card_ui(ui, "Data", |ui| data_ui(ctx, draft, ui));
                         card_ui(ui, "Model", |ui| model_ui(ctx, draft, live, ui));
-                        card_ui(ui, "Tier", |ui| tier::tier_ui(ctx, draft, is_expert, ui));
+                        let lock = &mut saved.tier_lock;
+                        card_ui(ui, "Tier", |ui| tier::tier_ui(ctx, draft, lock, is_expert, ui));
                         card_ui(ui, "Training", |ui| training_ui(draft, is_expert, ui));
                         card_ui(ui, "Needs", |ui| needs::needs_ui(ctx, draft, live, ui));
                     }
@@ -102,7 +107,7 @@ fn start_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui) {
         .on_hover_text("Ctrl+Enter")
         .on_disabled_hover_text("A run is going on. Stop it first.");
     if button.clicked() {
-        control::start(ctx, live, saved.draft.as_ref());
+        control::start(ctx, live, saved);
     }
 }
 

@@ -2,9 +2,9 @@
 
 use egui::{Color32, Frame, Margin, RichText, ScrollArea, Ui};
 use foretrain_engine::device::GaugeReading;
-use foretrain_engine::session::{RunSnapshot, RunStatus, Savings};
+use foretrain_engine::session::{RunSnapshot, RunStatus};
 
-use super::needs;
+use super::{forecasts, needs, savings};
 use crate::state::{Live, is_active};
 use crate::theme::{Palette, font, palette, space};
 use crate::views::ViewCtx;
@@ -15,8 +15,12 @@ pub fn side_ui(ctx: &ViewCtx<'_>, live: &Live, ui: &mut Ui) {
     ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         Frame::new().inner_margin(Margin::same(space::MD as i8)).show(ui, |ui| {
             ui.spacing_mut().item_spacing.y = space::SM;
-            card_ui(ui, "Savings", |ui| savings_ui(ctx.snapshot.as_deref(), ui));
+            card_ui(ui, "Savings", |ui| savings::savings_ui(ctx.snapshot.as_deref(), live, ui));
             card_ui(ui, "Validation", |ui| validation_ui(ctx.snapshot.as_deref(), ui));
+            let has_forecasts = !live.run.series.forecast.is_empty();
+            if has_forecasts {
+                card_ui(ui, "Forecasts", |ui| forecasts::forecasts_ui(&live.run.series.reliability, ui));
+            }
             card_ui(ui, "Memory and load", |ui| gauges_ui(ctx.snapshot.as_deref(), ui));
             if let Some(plan) = ctx.snapshot.as_ref().and_then(|run| run.plan.clone()) {
                 card_ui(ui, "Estimate for this run", |ui| needs::plan_ui(&plan, ui));
@@ -26,54 +30,6 @@ pub fn side_ui(ctx: &ViewCtx<'_>, live: &Live, ui: &mut Ui) {
             }
         });
     });
-}
-
-/// A figure with the reason when it is not known.
-fn figure_ui(ui: &mut Ui, name: &str, share: Option<f64>, reason: &str, below: &str) {
-    let p = palette(ui);
-    match share {
-        Some(share) => {
-            let color = share_color(p, share);
-            stat_ui(ui, name, &number::percent(share), color, below);
-        }
-        None => stat_ui(ui, name, "—", p.text_weak, reason),
-    }
-}
-
-fn share_color(p: &Palette, share: f64) -> Color32 {
-    if share > 0.0005 {
-        p.good
-    } else if share < -0.0005 {
-        p.bad
-    } else {
-        p.text
-    }
-}
-
-fn savings_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
-    let savings = run.map_or_else(Savings::default, |run| run.savings);
-    let share = savings.backward_share_saved();
-    let unit = if run.is_some_and(|run| run.config.model.max_positions().is_some()) { "tokens" } else { "examples" };
-    let below = format!(
-        "{} of {} {unit} got a backward pass",
-        number::short_count(savings.backward_examples as f64),
-        number::short_count(savings.vanilla_examples as f64)
-    );
-    figure_ui(ui, "Example-backwards saved", share, "No step yet", &below);
-    ui.add_space(space::XS);
-    let time = savings.time_share_saved();
-    let reason = match (savings.vanilla_step_ms, savings.num_steps) {
-        (None, _) => "Not measured: no vanilla probe at this run's start",
-        (Some(_), 0) => "No step yet",
-        (Some(_), _) => "Nothing was predicted yet",
-    };
-    let below = savings.vanilla_ms.filter(|_| time.is_some()).map_or_else(String::new, |vanilla_ms| {
-        let a_step = |ms: f64| number::milliseconds(ms / savings.num_steps as f64);
-        let word = if time.is_some_and(|share| share < 0.0) { "Slower" } else { "Measured" };
-        format!("{word}: {} a step against {} vanilla", a_step(savings.measured_ms), a_step(vanilla_ms))
-    });
-    let name = if time.is_some_and(|share| share < 0.0) { "Time saved (negative: lost)" } else { "Time saved" };
-    figure_ui(ui, name, time, reason, &below);
 }
 
 fn validation_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {

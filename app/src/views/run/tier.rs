@@ -3,13 +3,14 @@
 use egui::{DragValue, RichText, Ui};
 use foretrain_engine::hybrid::{Explained, GateRule, Strategy, TierPreset};
 
-use crate::state::Draft;
+use super::lock::lock_ui;
+use crate::state::{Draft, TierLock};
 use crate::theme::{font, palette};
 use crate::views::ViewCtx;
 use crate::widgets::{Severity, combo_ui, expander_ui, field_ui, hint_ui, notice_ui};
 
 /// Shows the choice and its numbers.
-pub fn tier_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, is_expert: bool, ui: &mut Ui) {
+pub fn tier_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, lock: &mut TierLock, is_expert: bool, ui: &mut Ui) {
     field_ui(ui, "Tier", |ui| {
         let mut chosen = None;
         combo_ui(ui, "tier", draft.config.tier.as_str(), |ui| {
@@ -26,6 +27,7 @@ pub fn tier_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, is_expert: bool, ui: &mut U
     });
     let Some(tier) = ctx.catalog.tier(&draft.config.tier) else { return };
     hint_ui(ui, &tier.summary);
+    lock_ui(ctx, draft, lock, ui);
     if !tier.caution.is_empty() {
         notice_ui(ui, Severity::Warning, &tier.caution, |_| {});
     }

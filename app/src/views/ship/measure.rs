@@ -130,6 +130,7 @@ fn errors_ui(report: &QuantizeReport, ui: &mut Ui) {
             share: (error / most) as f32,
             color: p.series[1],
             value: &format!("{:.2}%", error * 100.0),
+            value_width: BarRow::VALUE_WIDTH,
         };
         bar_row_ui(ui, row);
     }

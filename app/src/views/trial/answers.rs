@@ -93,6 +93,7 @@ fn classes_ui(p: &Palette, classes: &[(String, f32)], first: Option<&Answer>, ui
             share: *chance,
             color: p.measured,
             value: &number::percent(f64::from(*chance)),
+            value_width: BarRow::VALUE_WIDTH,
         };
         bar_row_ui(ui, row);
     }

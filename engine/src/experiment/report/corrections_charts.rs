@@ -39,11 +39,7 @@ pub(super) fn charts(result: &CorrectionsResult, subtitle: &str) -> Vec<(String,
         panels: vec![reliability(result)],
         ..Chart::default()
     };
-    vec![
-        ("errors".to_owned(), errors),
-        ("reduction".to_owned(), reduction),
-        ("reliability".to_owned(), reliability),
-    ]
+    vec![("errors".to_owned(), errors), ("reduction".to_owned(), reduction), ("reliability".to_owned(), reliability)]
 }
 
 fn errors(setting: &SettingResult) -> Panel {

@@ -33,11 +33,7 @@ pub(super) fn parts(result: &CorrectionsResult) -> Parts {
         ],
         &costs,
     );
-    Parts {
-        figures: format!("{errors}\n{costs}"),
-        details: explanation(result),
-        seeds: list(&result.plan.seeds),
-    }
+    Parts { figures: format!("{errors}\n{costs}"), details: explanation(result), seeds: list(&result.plan.seeds) }
 }
 
 fn error_row(setting: &SettingResult) -> Vec<String> {

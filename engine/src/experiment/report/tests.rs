@@ -90,6 +90,9 @@ fn tiers_are_made_from_their_json() {
 fn a_ladder_is_made_from_its_json() {
     let report = Report::Ladder(Measured { conditions: conditions(), result: literal::ladder() });
     let page = check(&report, "ladder", 2);
-    assert!(page.contains("| 1m | 1030000 | 12 of 40, out of time | 1.0000 | 1.0500 | +5.00 % | 2.00 | 30 |"), "{page}");
+    assert!(
+        page.contains("| 1m | 1030000 | 12 of 40, out of time | 1.0000 | 1.0500 | +5.00 % | 2.00 | 30 |"),
+        "{page}"
+    );
     assert!(page.contains("| 11m | 10800000 | none: not opened | – |"), "{page}");
 }

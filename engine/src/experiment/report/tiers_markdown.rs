@@ -19,8 +19,16 @@ fn figures(result: &TiersResult, tiers: &[TierFigures]) -> String {
     let is_text = tiers.iter().any(|tier| tier.perplexity.is_some());
     let quality = if is_text { format!("{part} perplexity") } else { format!("{part} accuracy, %") };
     let loss = format!("{part} loss, nats");
-    let head =
-        ["tier", "seconds", "speed-up", "backwards saved, %", "steps predicted, %", &quality, &loss, "loss over vanilla's"];
+    let head = [
+        "tier",
+        "seconds",
+        "speed-up",
+        "backwards saved, %",
+        "steps predicted, %",
+        &quality,
+        &loss,
+        "loss over vanilla's",
+    ];
     let row = |tier: &TierFigures| {
         vec![
             tier.name.clone(),

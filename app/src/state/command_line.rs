@@ -1,0 +1,166 @@
+//! The command that does in a terminal what the window is asked for, as far as there are options for it.
+
+use std::path::Path;
+
+use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
+use foretrain_engine::hybrid::GateRule;
+use foretrain_engine::optim::OptimizerKind;
+use foretrain_engine::session::RunConfig;
+
+use super::{Catalog, Draft, ExperimentsSaved, preset_of};
+use crate::views::recipe_fields;
+
+/// `foretrain experiment arena …` for `config`, which `draft` makes. What has no option stands behind a `#`, so that
+/// the line can be pasted and still says what it leaves out.
+#[must_use]
+pub fn arena_command(catalog: &Catalog, draft: &Draft, config: &RunConfig, how: &ExperimentsSaved) -> String {
+    let mut words = vec!["foretrain experiment arena".to_owned()];
+    let left_out = recipe_words(catalog, draft, config, &mut words);
+    let rates = how.rate_factors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let divisors = how.batch_divisors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    words.push(format!("--seeds {}", how.num_seeds));
+    words.push(format!("--rates {}", rates.join(",")));
+    words.push(format!("--batch-divisors {}", divisors.join(",")));
+    if !left_out.is_empty() {
+        words.push(format!("# without an option: {}", left_out.join("; ")));
+    }
+    words.join(" ")
+}
+
+/// Adds the options that make `config` from a preset; returns what they cannot say.
+fn recipe_words(catalog: &Catalog, draft: &Draft, config: &RunConfig, words: &mut Vec<String>) -> Vec<String> {
+    words.push(format!("--preset {}", quoted(&draft.recipe)));
+    words.push(format!("--tier {}", quoted(&config.tier)));
+    let Some(recipe) = catalog.recipe(&draft.recipe) else { return vec![format!("the preset {}", draft.recipe)] };
+    let mut made = recipe.config.clone();
+    if let Some(tier) = catalog.tier(&config.tier) {
+        made.hybrid = tier.config();
+    }
+    made.tier.clone_from(&config.tier);
+    (made.seed, made.num_threads) = (0, 0);
+    if made.data != config.data {
+        words.push(data_words(&config.data));
+        made.data = config.data.clone();
+    }
+    if let Some(preset) = preset_of(&config.model) {
+        if preset_of(&made.model) != Some(preset) {
+            words.push(format!("--model {}", quoted(preset.label())));
+        }
+        made.model = config.model.clone();
+    }
+    if made.hybrid.strategy != config.hybrid.strategy {
+        words.push(format!("--strategy {}", config.hybrid.strategy.label()));
+        made.hybrid.strategy = config.hybrid.strategy;
+        if !made.hybrid.strategy.samples() {
+            made.hybrid.gate = GateRule::Open;
+        }
+    }
+    if made.optimizer.kind != config.optimizer.kind {
+        let kind = match config.optimizer.kind {
+            OptimizerKind::AdamW => "adamw",
+            OptimizerKind::Muon => "muon",
+        };
+        words.push(format!("--optimizer {kind}"));
+        made.optimizer.kind = config.optimizer.kind;
+    }
+    let mut option = |name: &str, made: &mut u64, wanted: u64| {
+        if *made != wanted {
+            words.push(format!("--{name} {wanted}"));
+            *made = wanted;
+        }
+    };
+    option("steps", &mut made.num_steps, config.num_steps);
+    option("seed", &mut made.seed, config.seed);
+    for (name, made, wanted) in [
+        ("batch-size", &mut made.batch_size, config.batch_size),
+        ("micro-batches", &mut made.num_micro_batches, config.num_micro_batches),
+        ("sequence-length", &mut made.sequence_length, config.sequence_length),
+        ("threads", &mut made.num_threads, config.num_threads),
+    ] {
+        let mut number = *made as u64;
+        option(name, &mut number, wanted as u64);
+        *made = wanted;
+    }
+    if made.optimizer.learning_rate.to_bits() != config.optimizer.learning_rate.to_bits() {
+        words.push(format!("--learning-rate {}", config.optimizer.learning_rate));
+        made.optimizer.learning_rate = config.optimizer.learning_rate;
+    }
+    // An experiment neither saves nor validates on the way.
+    (made.validation_interval, made.checkpoint_interval) = (config.validation_interval, config.checkpoint_interval);
+    (made.max_validation_examples, made.keep_last) = (config.max_validation_examples, config.keep_last);
+    let known = recipe_fields(&made);
+    recipe_fields(config).iter().filter(|field| !known.contains(field)).map(crate::views::RecipeField::short).collect()
+}
+
+fn data_words(data: &DatasetSpec) -> String {
+    let place = |path: &Path, kind: &str| format!("--data {} --kind {kind}", quoted(&path.display().to_string()));
+    let tokens = |tokenizer: &TokenizerSpec| match tokenizer {
+        TokenizerSpec::Byte => " --tokenizer byte".to_owned(),
+        TokenizerSpec::Char => " --tokenizer char".to_owned(),
+        TokenizerSpec::Gpt2 { folder: path } | TokenizerSpec::File { path } => {
+            format!(" --tokenizer {}", quoted(&path.display().to_string()))
+        }
+    };
+    match data {
+        DatasetSpec::Glyphs => "--data glyphs".to_owned(),
+        DatasetSpec::Grammar => "--data grammar".to_owned(),
+        DatasetSpec::Idx { path } => place(path, "idx"),
+        DatasetSpec::Cifar10 { path } => place(path, "cifar10"),
+        DatasetSpec::ImageFolder { path, image_size } => {
+            format!("{} --image-size {}", place(path, "images"), image_size.0)
+        }
+        DatasetSpec::Text { path, tokenizer } => format!("{}{}", place(path, "text"), tokens(tokenizer)),
+        DatasetSpec::Jsonl { path, field, tokenizer } => {
+            format!("{} --field {}{}", place(path, "jsonl"), quoted(field), tokens(tokenizer))
+        }
+    }
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_./:,=+@".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Settings;
+
+    fn command(change: impl FnOnce(&mut Draft)) -> String {
+        let catalog = Catalog::load();
+        let Some(recipe) = catalog.recipe("glyphs-cnn") else { return String::new() };
+        let mut draft = Draft::of(recipe);
+        change(&mut draft);
+        let config = draft.run_config(&Settings::default());
+        config
+            .map_or_else(|error| error, |config| arena_command(&catalog, &draft, &config, &ExperimentsSaved::default()))
+    }
+
+    #[test]
+    fn a_preset_as_it_is_needs_no_option() {
+        let seed = Catalog::load().recipe("glyphs-cnn").map_or(0, |recipe| recipe.config.seed);
+        let seed = if seed == 0 { String::new() } else { format!(" --seed {seed}") };
+        let expected = format!(
+            "foretrain experiment arena --preset glyphs-cnn --tier conservative{seed} --seeds 1 --rates 1,2 --batch-divisors 1,2"
+        );
+        assert_eq!(command(|_| {}), expected);
+    }
+
+    #[test]
+    fn changes_become_options_and_the_rest_is_named() {
+        let text = command(|draft| {
+            draft.config.num_steps = 77;
+            draft.config.batch_size = 32;
+            draft.config.optimizer.weight_decay = 0.5;
+            draft.data.kind = crate::state::DataKind::Idx;
+            draft.data.path = "/data/my digits".to_owned();
+        });
+        for part in ["--steps 77", "--batch-size 32", "--data '/data/my digits' --kind idx", "weight decay 0.5"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

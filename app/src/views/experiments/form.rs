@@ -1,0 +1,125 @@
+//! What to compare, and how thoroughly.
+
+use egui::{DragValue, RichText, Ui};
+use foretrain_engine::session::RunConfig;
+
+use super::{estimate, start};
+use crate::state::{ExperimentsSaved, Live, Saved, Screen};
+use crate::theme::{palette, space};
+use crate::views::run::settled_plan;
+use crate::views::{Action, RecipeCard, ViewCtx, recipe_fields};
+use crate::widgets::{Severity, card_ui, chip_ui, field_ui, hint_ui, notice_ui, primary_button_ui};
+
+/// Most seeds of a comparison.
+const MAX_SEEDS: u64 = 20;
+
+/// Shows the form with its button.
+pub(super) fn form_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
+    let Some(draft) = saved.draft.clone() else { return };
+    let config = draft.run_config(ctx.settings);
+    card_ui(ui, "Arena", |ui| {
+        hint_ui(
+            ui,
+            "Trains the recipe four ways, each tuned alike: as it is; with as many steps, all full; with as much time, \
+             all full; and standing still where it would predict.",
+        );
+        ui.add_space(space::XS);
+        recipe_ui(ctx, &draft.config.name, &config, ui);
+        thoroughness_ui(&mut saved.experiments, ui);
+        grid_ui(&mut saved.experiments, draft.config.batch_size, ui);
+        ui.add_space(space::XS);
+        let step_ms = settled_plan(ctx, &draft, live).and_then(|plan| plan.full_step_ms);
+        for line in estimate::in_words(&saved.experiments, draft.config.num_steps, step_ms) {
+            hint_ui(ui, &line);
+        }
+        ui.add_space(space::XS);
+        button_ui(ctx, saved, live, &config, ui);
+    });
+}
+
+/// The recipe in the form of the run screen, in a line or two.
+fn recipe_ui(ctx: &ViewCtx<'_>, name: &str, config: &Result<RunConfig, String>, ui: &mut Ui) {
+    let p = palette(ui);
+    field_ui(ui, "Recipe", |ui| ui.add(egui::Label::new(RichText::new(name).color(p.text_strong)).truncate()));
+    if let Ok(config) = config {
+        let fields = recipe_fields(config);
+        let of = |card: RecipeCard| fields.iter().find(|field| field.card == card).map(|field| field.value.clone());
+        let parts = [RecipeCard::Data, RecipeCard::Model, RecipeCard::Tier].into_iter().filter_map(of);
+        let steps = format!("{} steps of {}", crate::widgets::number::count(config.num_steps), config.batch_size);
+        let line = parts.chain([steps, format!("seed {}", config.seed)]).collect::<Vec<_>>().join(" · ");
+        hint_ui(ui, &line);
+    }
+    if ui.small_button("Change it on Run").on_hover_text("The form there says what is compared here").clicked() {
+        ctx.act(Action::Show(Screen::Run));
+    }
+    ui.add_space(space::XS);
+}
+
+fn thoroughness_ui(how: &mut ExperimentsSaved, ui: &mut Ui) {
+    field_ui(ui, "Thoroughness", |ui| {
+        for (name, about, preset) in [
+            ("Quick", "One seed: a first look, without an interval", ExperimentsSaved::quick()),
+            ("Thorough", "Three seeds and a wider grid: what a claim needs", ExperimentsSaved::thorough()),
+        ] {
+            if ui.selectable_label(how.is_as_thorough_as(&preset), name).on_hover_text(about).clicked() {
+                how.measure_like(preset);
+            }
+        }
+    });
+    field_ui(ui, "Seeds", |ui| {
+        ui.add(DragValue::new(&mut how.num_seeds).range(1..=MAX_SEEDS))
+            .on_hover_text("Seeds of the comparison, each with its own weights and batches; one more tunes");
+    });
+}
+
+/// Learning rates and batch sizes that are tried.
+fn grid_ui(how: &mut ExperimentsSaved, batch_size: usize, ui: &mut Ui) {
+    let rates = "Learning rates tried for each contender, as multiples of the recipe's";
+    field_ui(ui, "Learning rates", |ui| {
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing.x = space::XS;
+            for rate in ExperimentsSaved::RATES {
+                let is_on = how.rate_factors.contains(&rate);
+                if chip_ui(ui, &format!("×{rate}"), None, is_on).on_hover_text(rates).clicked() {
+                    how.rate_factors.retain(|known| *known != rate);
+                    how.rate_factors.extend((!is_on).then_some(rate));
+                    how.rate_factors.sort_by(f64::total_cmp);
+                }
+            }
+        });
+    });
+    let sizes = "Batch sizes tried for vanilla with as much time: the recipe's, divided by this";
+    field_ui(ui, "Batch sizes", |ui| {
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing.x = space::XS;
+            for divisor in ExperimentsSaved::DIVISORS {
+                let is_on = how.batch_divisors.contains(&divisor);
+                let can_be = is_on || batch_size.is_multiple_of(divisor);
+                let chip = ui.add_enabled_ui(can_be, |ui| chip_ui(ui, &format!("÷{divisor}"), None, is_on)).inner;
+                let chip = chip.on_disabled_hover_text("The recipe's batch cannot be divided by this");
+                if chip.on_hover_text(sizes).clicked() {
+                    how.batch_divisors.retain(|known| *known != divisor);
+                    how.batch_divisors.extend((!is_on).then_some(divisor));
+                    how.batch_divisors.sort_unstable();
+                }
+            }
+        });
+    });
+}
+
+fn button_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, config: &Result<RunConfig, String>, ui: &mut Ui) {
+    if live.is_experimenting() {
+        let text = if live.experiments.is_stopping { "Cancelling…" } else { "Cancel the arena" };
+        if primary_button_ui(ui, !live.experiments.is_stopping, text).clicked() {
+            live.end_experiment(ctx);
+        }
+        return;
+    }
+    let obstacle = start::obstacle(config, &saved.experiments, live);
+    if let Some(obstacle) = &obstacle {
+        notice_ui(ui, Severity::Info, obstacle, |_| {});
+    }
+    if primary_button_ui(ui, obstacle.is_none(), "Start the arena").clicked() {
+        start::start(ctx, saved, live, ui);
+    }
+}
