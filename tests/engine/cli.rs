@@ -199,6 +199,9 @@ fn wrong_arguments_exit_with_2_and_failures_with_1() {
         // Found by the command line after parsing.
         line(&["train", "--preset", "nowhere"], 2),
         line(&["train", "--tier", "nowhere"], 2),
+        // Vanilla does not predict, whatever it is asked to predict by.
+        line(&["train", "--tier", "vanilla", "--strategy", "frozen"], 2),
+        line(&["train", "--strategy", "hope"], 2),
         line(&["train", "--model", "nowhere"], 2),
         line(&["train", "--preset", "shakespeare-gpt2-char", "--data", "file", "--tokenizer", "nowhere"], 2),
         line(&["train", "--preset", "grammar-gpt2-char", "--model", "mlp"], 2),
@@ -448,7 +451,9 @@ fn an_interrupted_run_is_saved() {
     assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     check_code(&output, 130);
-    assert_eq!(last_json(&output)["exit_code"], 130);
+    let answer = last_json(&output);
+    assert_eq!(answer["exit_code"], 130);
+    assert!(Path::new(answer["run"].as_str().unwrap()).is_dir() && answer["step"].as_u64().unwrap() > 0, "{answer}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("--resume"));
     let listed = json_of(folder, &["runs", "list", "--runs", "runs", "--json"], 0);
     assert_eq!(listed["runs"][0]["is_resumable"], true, "{listed}");

@@ -1,5 +1,7 @@
 //! Why a subcommand did not do what it was asked, and the exit code that says so.
 
+use std::path::PathBuf;
+
 use foretrain_edge::EdgeError;
 use foretrain_engine::session::{Blame, SessionError};
 use serde_json::{Value, json};
@@ -28,6 +30,14 @@ pub enum CliError {
     /// Ctrl-C.
     #[error("interrupted; nothing is left half done")]
     Interrupted,
+    /// Ctrl-C during a run, which can go on.
+    #[error("interrupted; saved at step {step}; go on with: foretrain train --resume {}", folder.display())]
+    Saved {
+        /// Steps done.
+        step: u64,
+        /// The run's folder.
+        folder: PathBuf,
+    },
     /// Whoever read standard output has seen enough (`| head -1`), which is no failure.
     #[error("standard output was closed by its reader")]
     ClosedPipe,
@@ -43,7 +53,7 @@ impl CliError {
             Self::Usage(_) => 2,
             Self::Memory { .. } => 3,
             Self::Diverged => 4,
-            Self::Interrupted => 130,
+            Self::Interrupted | Self::Saved { .. } => 130,
         }
     }
 
@@ -83,6 +93,10 @@ impl CliError {
     /// What `--json` prints instead of an answer.
     pub(super) fn to_json(&self) -> Value {
         let mut json = json!({ "error": self.to_string(), "exit_code": self.exit_code() });
+        if let (Self::Saved { step, folder }, Some(object)) = (self, json.as_object_mut()) {
+            object.insert("step".to_owned(), json!(step));
+            object.insert("run".to_owned(), json!(super::output::path_text(folder)));
+        }
         if let (Self::Memory { figures: Value::Object(figures), .. }, Some(object)) = (self, json.as_object_mut()) {
             object.extend(figures.clone());
         }
@@ -99,6 +113,11 @@ mod tests {
         let error = CliError::Memory { message: "too much".to_owned(), figures: json!({ "plan": 1 }) };
         assert_eq!(error.to_json(), json!({ "error": "too much", "exit_code": 3, "plan": 1 }));
         assert_eq!(CliError::Diverged.to_json()["exit_code"], 4);
+        let saved = CliError::Saved { step: 23, folder: "runs/digits".into() }.to_json();
+        assert_eq!(
+            (&saved["step"], &saved["run"], &saved["exit_code"]),
+            (&json!(23), &json!("runs/digits"), &json!(130))
+        );
     }
 
     #[test]

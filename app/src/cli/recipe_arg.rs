@@ -82,11 +82,7 @@ pub(super) fn config(args: &RecipeArgs, common: &CommonArgs) -> Result<RunConfig
         config.model = fitted.map_err(|error| CliError::from_session(&error.into()))?;
     }
     if let Some(strategy) = args.strategy {
-        config.hybrid.strategy = strategy;
-        if !strategy.samples() {
-            // The gate counts what a sample costs.
-            config.hybrid.gate = GateRule::Open;
-        }
+        take_strategy(&mut config, strategy)?;
     }
     config.optimizer.kind = args.optimizer.unwrap_or(config.optimizer.kind);
     config.num_steps = args.steps.unwrap_or(config.num_steps);
@@ -136,6 +132,30 @@ fn own_data(recipe: &Recipe) -> Result<DatasetSpec, CliError> {
         return Ok(recipe.data.clone());
     }
     Err(CliError::Usage(format!("--preset {}: expected --data with the path of its dataset, found none", recipe.name)))
+}
+
+/// Lets the tier's numbers guide another strategy.
+fn take_strategy(config: &mut RunConfig, strategy: Strategy) -> Result<(), CliError> {
+    match (config.hybrid.strategy.predicts(), strategy.predicts()) {
+        (false, true) => {
+            let (tier, strategy) = (&config.tier, strategy.label());
+            let what = "expected a tier that predicts (conservative, balanced, aggressive)";
+            return Err(CliError::Usage(format!("--strategy {strategy}: {what}, found --tier {tier}")));
+        }
+        (true, false) => {
+            let vanilla = tier("vanilla").map_err(|error| CliError::Usage(error.to_string()))?;
+            (config.tier, config.hybrid) = (vanilla.name.clone(), vanilla.config());
+        }
+        (false, false) => {}
+        (true, true) => {
+            config.hybrid.strategy = strategy;
+            if !strategy.samples() {
+                // The gate counts what a sample costs.
+                config.hybrid.gate = GateRule::Open;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A strategy by its name.

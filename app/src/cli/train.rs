@@ -117,13 +117,10 @@ pub(super) fn train(
     let run = driver.engine().snapshot().ok_or_else(|| CliError::Failed("the run left no result".to_owned()))?;
     match reason {
         StopReason::Finished => Ok(run),
-        StopReason::User => {
-            if let Some(folder) = &run.folder {
-                let (step, folder) = (run.step, folder.display());
-                output::note(format_args!("saved at step {step}; go on with: foretrain train --resume {folder}"));
-            }
-            Err(CliError::Interrupted)
-        }
+        StopReason::User => Err(match &run.folder {
+            Some(folder) => CliError::Saved { step: run.step, folder: folder.clone() },
+            None => CliError::Interrupted,
+        }),
         StopReason::Diverged => Err(CliError::Diverged),
         StopReason::Failed(message) | StopReason::Crashed(message) => Err(CliError::Failed(message)),
     }

@@ -140,6 +140,7 @@ fn tier(config: &RunConfig, values: &mut Vec<Value>) {
     }
     let steps = |steps: u32| format!("{steps} steps");
     let share = |share: f64| plain(share);
+    values.push(("Strategy", hybrid.strategy.label().to_owned(), false));
     values.extend([
         ("Predict at most", steps(hybrid.max_predict_steps), false),
         ("Correct every", steps(hybrid.correction_interval), false),

@@ -172,7 +172,7 @@ pub struct RunSummary {
     pub dataset: String,
     /// Model in words: "GPT-2, 0.82M parameters".
     pub model: String,
-    /// Tier name.
+    /// Tier, and the strategy where that is not the tier's own.
     pub tier: String,
     /// Steps done, by its metrics.
     pub step: u64,

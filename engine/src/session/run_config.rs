@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Augmentation, DatasetSpec};
 use crate::device::ComputeDevice;
-use crate::hybrid::HybridConfig;
+use crate::hybrid::{HybridConfig, TierPreset};
 use crate::models::ModelConfig;
 use crate::optim::{OptimizerConfig, Schedule};
 
@@ -55,4 +55,16 @@ pub struct RunConfig {
     /// Folder in which the run's own folder is made; not part of the recipe.
     #[serde(skip)]
     pub runs_folder: std::path::PathBuf,
+}
+
+impl RunConfig {
+    /// The tier, and the strategy where that is not the tier's own: "conservative, frozen".
+    #[must_use]
+    pub fn tier_label(&self) -> String {
+        let strategy = self.hybrid.strategy;
+        match TierPreset::named(&self.tier) {
+            Some(tier) if tier.strategy.value != strategy => format!("{}, {}", self.tier, strategy.label()),
+            Some(_) | None => self.tier.clone(),
+        }
+    }
 }

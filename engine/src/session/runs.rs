@@ -66,7 +66,7 @@ pub fn summarize(folder: &Path) -> Result<RunSummary, SessionError> {
         folder: folder.to_owned(),
         dataset: record.as_ref().map_or_else(String::new, |record| record.name.clone()),
         model: model_label(&config, record.map(|record| record.num_params)),
-        tier: config.tier.clone(),
+        tier: config.tier_label(),
         step,
         num_steps: config.num_steps,
         validation_loss: figures.map(|figures| figures.loss),
