@@ -98,6 +98,17 @@ fn runs_are_listed_and_shown_as_objects() {
     }
     let shown = json_of(folder, &["runs", "show", &run, "--json"], 0);
     assert_eq!((shown["folder"].as_str(), shown["step"].as_u64()), (Some(run.as_str()), Some(2)));
+    assert_eq!(shown["num_divergences"], 0);
+    // As the log of a run that diverged once tells it.
+    let event = json!({"Diverged": {"divergence": {"kind": "NotFinite", "value": null, "limit": 1.0}, "recovery": "BackToFull"}});
+    let line = json!({"step": 2, "unix_ms": 0, "kind": {"Hybrid": event}});
+    let log = folder.join(&run).join("events.jsonl");
+    let text = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(log, format!("{line}\n{text}")).unwrap();
+    assert_eq!(json_of(folder, &["runs", "show", &run, "--json"], 0)["num_divergences"], 1);
+    let output = foretrain(folder, &["runs", "show", &run]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("divergences: 1"), "{text}");
 }
 
 #[test]

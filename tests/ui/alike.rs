@@ -95,6 +95,7 @@ fn diverged() -> RunSummary {
     RunSummary {
         ended: Some(StopReason::Diverged),
         guard_end: Some(guard_end()),
+        num_divergences: 4,
         is_resumable: true,
         ..summary("wild")
     }
@@ -163,4 +164,14 @@ fn a_model_of_a_run_that_diverged_is_quantized_after_a_question_only() {
         panic!("expected two Quantize, found {sent:?}")
     };
     assert_eq!((first.scheme, second.scheme), (QuantScheme::Int8, QuantScheme::Ternary));
+}
+
+#[test]
+fn a_run_tells_how_often_it_diverged() {
+    for (step, count) in [(600, "0"), (900, "1")] {
+        let harness = scene::window_with(scene::snapshot(step, RunStatus::Training), ThemeChoice::Dark);
+        let row = harness.get_by_label("Divergences").rect();
+        let in_row = |rect: egui::Rect| (rect.center().y - row.center().y).abs() < 4.0 && rect.left() > row.right();
+        assert_eq!(harness.query_all_by_label(count).filter(|value| in_row(value.rect())).count(), 1, "step {step}");
+    }
 }

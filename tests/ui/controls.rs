@@ -131,6 +131,7 @@ fn stopped_runs_can_go_on() {
         started_unix_ms: None,
         config: None,
         guard_end: None,
+        num_divergences: 0,
         is_running: false,
         is_resumable,
         problem: None,

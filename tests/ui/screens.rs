@@ -142,6 +142,7 @@ pub fn summary(name: &str) -> RunSummary {
         started_unix_ms: None,
         config: None,
         guard_end: None,
+        num_divergences: 0,
         is_running: false,
         is_resumable: false,
         problem: None,

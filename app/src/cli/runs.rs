@@ -74,6 +74,7 @@ fn show(folder: &Path, is_json: bool) -> Result<(), CliError> {
     for (name, value) in run.last_validation.iter().flat_map(output::validation_rows) {
         output::line(format_args!("{name}: {value}"))?;
     }
+    output::line(format_args!("divergences: {}", run.num_divergences))?;
     if is_json { output::print_json(&for_json(run)) } else { Ok(()) }
 }
 

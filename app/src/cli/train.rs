@@ -231,6 +231,7 @@ pub(super) fn figures(run: &RunSnapshot) -> Figures {
         let label = format!("{:.1} % (vanilla step {step_ms:.1} ms, measured in this run)", share * 100.0);
         rows.push(("time saved against vanilla, same steps", label));
     }
+    rows.push(("divergences", run.num_divergences().to_string()));
     if let Some(folder) = &run.folder {
         rows.push(("run", folder.display().to_string()));
     }
@@ -246,6 +247,7 @@ pub(super) fn figures(run: &RunSnapshot) -> Figures {
         "example_backwards_saved": savings.backward_share_saved(),
         "time_saved_against_vanilla_steps": savings.time_share_saved(),
         "vanilla_step_ms": savings.vanilla_step_ms,
+        "num_divergences": run.num_divergences(),
     });
     Figures { rows, json }
 }

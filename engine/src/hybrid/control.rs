@@ -12,7 +12,7 @@ use super::gate::{Gate, Source, StepCosts};
 use super::guard::{Guard, Limits, Observation};
 use super::ladder::Ladder;
 use super::phases::{PhaseMachine, Situation};
-use super::report::{Correction, Divergence, Forecast, GuardSignals, HybridEvent, Phase, Recovery};
+use super::report::{Correction, Divergence, DivergenceKind, Forecast, GuardSignals, HybridEvent, Phase, Recovery};
 use super::{GateRule, HybridConfig, Strategy};
 
 /// Agreement of sampled and full gradient below which the slice grows, and above which it shrinks.
@@ -53,6 +53,8 @@ pub(super) struct Measured {
     pub cosine: Option<f64>,
     /// Learning rate over its peak.
     pub learning_rate_factor: f64,
+    /// False when a weight was found to be NaN or infinite.
+    pub has_finite_weights: bool,
 }
 
 /// What to do with the step, and what to tell about it.
@@ -135,11 +137,12 @@ impl Control {
         let observation = Observation {
             loss,
             surprise: outlook.map(|outlook| outlook.surprise(loss)),
+            excess: outlook.map(|outlook| outlook.excess(loss)),
             grad_norm: measured.grad_norm,
             is_sampled: phase == Phase::Predict,
+            has_finite_weights: measured.has_finite_weights,
         };
-        let limits =
-            Limits { divergence_sigma: rules.config.divergence_sigma, check_interval: rules.config.check_interval };
+        let limits = limits(&rules.config);
         let divergence = self.guard.judge(&observation, &limits);
 
         // After a divergence, losses still too high do not teach the forecaster that this is normal.
@@ -190,6 +193,11 @@ impl Control {
         Some(HybridEvent::Phase { from, to: Phase::Full, why })
     }
 
+    /// True when the guard looks at its signals at the end of this step.
+    pub(super) fn is_check_due(&self, config: &HybridConfig) -> bool {
+        self.guard.is_check_due(&limits(config))
+    }
+
     /// Step number, from 1; 0 before the first.
     pub(super) fn step(&self) -> u64 {
         self.step
@@ -235,9 +243,9 @@ impl Control {
         self.confidence
     }
 
-    /// False shortly after a divergence.
-    pub(super) fn is_calm(&self) -> bool {
-        self.ladder.is_calm(self.step)
+    /// False shortly after a divergence, and while the last losses look like one.
+    pub(super) fn is_trusted(&self, config: &HybridConfig) -> bool {
+        self.ladder.is_calm(self.step) && !self.guard.is_wary(&limits(config))
     }
 
     /// The strategy has nothing more to give: the next step leaves Predict.
@@ -287,9 +295,18 @@ impl Control {
     }
 
     fn answer(&mut self, divergence: &Divergence) -> Recovery {
-        let recovery = self.ladder.climb(self.step);
+        let recovery = match divergence.kind {
+            DivergenceKind::WeightsNotFinite => self.ladder.climb_to_restore(self.step),
+            DivergenceKind::NotFinite
+            | DivergenceKind::LossSpike
+            | DivergenceKind::GradientExplosion
+            | DivergenceKind::GradientVanishing
+            | DivergenceKind::Oscillation
+            | DivergenceKind::Regression
+            | DivergenceKind::RelativeError => self.ladder.climb(self.step),
+        };
         match recovery {
-            Recovery::BackToFull | Recovery::Stop => {}
+            Recovery::BackToFull | Recovery::RestoreWeights | Recovery::Stop => {}
             Recovery::CutLearningRate => self.learning_rate_cut *= CUT,
             Recovery::Restore => self.learning_rate_cut *= CUT_AT_RESTORE,
         }
@@ -297,6 +314,10 @@ impl Control {
         self.phases.force_full(format!("divergence: {divergence}"));
         recovery
     }
+}
+
+fn limits(config: &HybridConfig) -> Limits {
+    Limits { divergence_sigma: config.divergence_sigma, check_interval: config.check_interval }
 }
 
 /// The slice that suits this agreement of gradients, in units of ρ.

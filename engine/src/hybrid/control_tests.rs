@@ -29,7 +29,14 @@ fn rules(config: HybridConfig) -> Rules {
 
 /// What a calm run measures: sampling pays, gradients agree.
 fn calm(loss: f64) -> Measured {
-    Measured { loss, rho: Some(0.1), grad_norm: Some(1.0), cosine: Some(0.95), learning_rate_factor: 1.0 }
+    Measured {
+        loss,
+        rho: Some(0.1),
+        grad_norm: Some(1.0),
+        cosine: Some(0.95),
+        learning_rate_factor: 1.0,
+        has_finite_weights: true,
+    }
 }
 
 /// Runs `num_steps` of `measure(step, phase)`: the phases in runs ("W5 F20 P15"), and the divergences.
@@ -192,7 +199,7 @@ fn a_run_that_the_guard_ended_can_be_taken_up_again() {
     }
     let event = control.take_up_again(&rules.config);
     assert!(matches!(event, Some(HybridEvent::Phase { to: Phase::Full, .. })), "{event:?}");
-    assert!(!control.must_stop() && control.is_calm());
+    assert!(!control.must_stop() && control.ladder.is_calm(control.step()));
     assert_eq!(control.learning_rate_cut(), CUT * CUT_AT_RESTORE, "the learning rate stays cut");
     control.begin_step(&rules);
     assert_eq!(control.phase(), Phase::Full);
@@ -216,6 +223,31 @@ fn nan_is_answered_at_once() {
     assert_eq!(divergences.len(), 1);
     assert!(matches!(divergences[0], (30, _, Recovery::BackToFull)));
     assert_eq!(phases, "W5 F15 P10 F20 P10");
+}
+
+#[test]
+fn weights_that_are_not_finite_are_restored_at_once() {
+    let measure = |step, _| Measured { has_finite_weights: step != 30, ..calm(falling(step)) };
+    let (_, divergences) = replay(conservative(), 60, measure);
+    assert_eq!(divergences.len(), 1, "{divergences:?}");
+    let (step, found, recovery) = divergences[0];
+    assert_eq!((step, found.kind, recovery), (30, DivergenceKind::WeightsNotFinite, Recovery::RestoreWeights));
+}
+
+#[test]
+fn a_divergence_is_not_trusted_before_it_is_one() {
+    let rules = rules(conservative());
+    let mut control = Control::new(&rules.config);
+    for step in 1..=50 {
+        control.begin_step(&rules);
+        assert_eq!(control.judge(&rules, &calm(falling(step))).divergence, None);
+        assert!(control.is_trusted(&rules.config) || step < 10, "step {step}");
+    }
+    for step in 51..=53 {
+        control.begin_step(&rules);
+        assert_eq!(control.judge(&rules, &calm(9.0)).divergence, None, "step {step}: too early for a verdict");
+        assert!(!control.is_trusted(&rules.config), "step {step}");
+    }
 }
 
 #[test]

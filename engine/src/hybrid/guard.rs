@@ -1,22 +1,38 @@
 //! The divergence guard: signals, their limits, and the verdict.
 //!
+//! | signal | what is measured | limit |
+//! | --- | --- | --- |
+//! | loss | standard deviations above its forecast | the tier's |
+//! | relative error | loss over its forecast, less 1 | the tier's, in calibrated standard deviations; 0.5 at least |
+//! | gradient norm | over its usual size | 10, and 6 of its own standard deviations; 1/1000 below |
+//! | oscillation | changes that turned back, weighted by size | 0.6 |
+//! | given back | share of the progress since the start | 0.5, and what noise explains |
+//! | NaN, infinity | in the loss, the gradient or the weights | |
+//!
 //! Single batches are noisy, so each signal is a median over the last steps (of the loss 7, of the
 //! gradient norm 3): one odd batch is not a divergence, a run that has left its course is one within
-//! a few steps. NaN and infinity are judged at once.
+//! a few steps. NaN and infinity are judged at once; in the weights, which the loss may not show, at each check.
+//! Better than expected is never a divergence.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
 use super::exact;
-use super::forecast::push_within;
+use super::forecast::{Excess, push_within};
 use super::report::{Divergence, DivergenceKind, GuardSignals};
 
 /// Steps over which a loss must lie too high.
 const LOSS_STEPS: usize = 7;
 
+/// Of these the newest, which suffice for doubt.
+const WARY_STEPS: usize = 3;
+
 /// Steps over which a gradient norm must be out of bounds.
 const GRAD_STEPS: usize = 3;
+
+/// A loss within so much of its forecast is no divergence, however sure the forecast was: as its relative error.
+const MIN_RELATIVE_LIMIT: f64 = 0.5;
 
 /// Gradient norms that make the usual size, and the fewest that do.
 const NORM_WINDOW: usize = 64;
@@ -58,10 +74,14 @@ pub(super) struct Observation {
     pub loss: f64,
     /// Standard deviations above what was expected, when something was.
     pub surprise: Option<f64>,
+    /// The same in proportion.
+    pub excess: Option<Excess>,
     /// Gradient norm; `None` when there was no backward pass.
     pub grad_norm: Option<f64>,
     /// True when the gradient is a sampled one: these are larger, and compared among themselves.
     pub is_sampled: bool,
+    /// False when a weight was found to be NaN or infinite.
+    pub has_finite_weights: bool,
 }
 
 /// Limits of the guard that a tier sets.
@@ -78,6 +98,11 @@ pub(super) struct Limits {
 pub(super) struct Guard {
     #[serde(with = "exact")]
     surprises: VecDeque<f64>,
+    /// ln of the last losses over their forecasts, and the standard deviations that their intervals stand for.
+    #[serde(default, with = "exact")]
+    excesses: VecDeque<f64>,
+    #[serde(default, with = "exact")]
+    excess_sigmas: VecDeque<f64>,
     #[serde(with = "exact")]
     full_norms: VecDeque<f64>,
     #[serde(with = "exact")]
@@ -133,6 +158,10 @@ impl Progress {
 impl Guard {
     /// Takes in a step. At every `check_interval`th, and always for NaN and infinity, gives its verdict.
     pub(super) fn judge(&mut self, seen: &Observation, limits: &Limits) -> Option<Divergence> {
+        if !seen.has_finite_weights {
+            let kind = DivergenceKind::WeightsNotFinite;
+            return Some(Divergence { kind, value: f32::NAN, limit: f32::MAX });
+        }
         let not_finite = [Some(seen.loss), seen.grad_norm].into_iter().flatten().find(|value| !value.is_finite());
         if let Some(value) = not_finite {
             return Some(Divergence { kind: DivergenceKind::NotFinite, value: value as f32, limit: f32::MAX });
@@ -146,6 +175,19 @@ impl Guard {
         self.check(explosion_limit, limits.divergence_sigma)
     }
 
+    /// True when the next step ends with a check.
+    pub(super) fn is_check_due(&self, limits: &Limits) -> bool {
+        self.steps_unchecked + 1 >= limits.check_interval
+    }
+
+    /// True while the last losses lie as high as a divergence would, though too few of them for a verdict, or one far
+    /// higher: what was learned from them is not to be gone back to.
+    pub(super) fn is_wary(&self, limits: &Limits) -> bool {
+        let newest = || self.surprises.iter().rev().copied();
+        newest().next().is_some_and(|surprise| surprise > 2.0 * limits.divergence_sigma)
+            || median(newest().take(WARY_STEPS)).is_some_and(|surprise| surprise > limits.divergence_sigma)
+    }
+
     /// Signals of the last check.
     pub(super) fn signals(&self) -> GuardSignals {
         self.signals
@@ -154,16 +196,23 @@ impl Guard {
     /// Forgets the evidence that led to a verdict (what is usual stays): the answer to it gets time to work.
     pub(super) fn forgive(&mut self) {
         self.surprises.clear();
+        self.excesses.clear();
+        self.excess_sigmas.clear();
         self.norm_ratios.clear();
         let kept = self.losses.len().saturating_sub(SWING_STEPS);
         self.losses.truncate(kept);
-        self.signals = GuardSignals { loss_z: None, grad_ratio: None, oscillation: None, ..self.signals };
+        self.signals =
+            GuardSignals { loss_z: None, grad_ratio: None, oscillation: None, relative_error: None, ..self.signals };
     }
 
     /// Stores the step; returns the explosion limit for norms of its kind.
     fn remember(&mut self, seen: &Observation) -> f64 {
         if let Some(surprise) = seen.surprise {
             push_within(&mut self.surprises, surprise, LOSS_STEPS);
+        }
+        if let Some(excess) = seen.excess {
+            push_within(&mut self.excesses, excess.ln_ratio, LOSS_STEPS);
+            push_within(&mut self.excess_sigmas, excess.sigma, LOSS_STEPS);
         }
         push_within(&mut self.losses, seen.loss, SWING_STEPS + USUAL_SWINGS);
         let norms = if seen.is_sampled { &mut self.sampled_norms } else { &mut self.full_norms };
@@ -185,6 +234,10 @@ impl Guard {
 
     fn check(&mut self, explosion_limit: f64, divergence_sigma: f64) -> Option<Divergence> {
         let loss_z = full_median(&self.surprises, LOSS_STEPS);
+        let relative_error = full_median(&self.excesses, LOSS_STEPS).map(f64::exp_m1);
+        // As far in the tail of a calibrated forecast as the tier allows in that of the forecast's own.
+        let excess_sigma = median(self.excess_sigmas.iter().copied()).unwrap_or(0.0);
+        let relative_error_limit = (divergence_sigma * excess_sigma).min(60.0).exp_m1().max(MIN_RELATIVE_LIMIT);
         let grad_ratio = full_median(&self.norm_ratios, GRAD_STEPS).map(f64::exp);
         // As a loss falls, its swings shrink in nats but often grow in proportion; a rare hard batch is the other
         // way round. Only what swings wider than usual in both is out of control.
@@ -202,12 +255,15 @@ impl Guard {
             oscillation_limit: OSCILLATION_LIMIT as f32,
             given_back: given_back.map(|(share, _)| share as f32),
             given_back_limit: given_back.map_or(GIVEN_BACK_LIMIT, |(_, limit)| limit) as f32,
+            relative_error: relative_error.map(|error| error as f32),
+            relative_error_limit: relative_error_limit as f32,
         };
         let found = |kind, value: f64, limit: f64| Divergence { kind, value: value as f32, limit: limit as f32 };
         let above = |kind, value: Option<f64>, limit: f64| {
             value.filter(|&value| value > limit).map(|value| found(kind, value, limit))
         };
         above(DivergenceKind::LossSpike, loss_z, divergence_sigma)
+            .or_else(|| above(DivergenceKind::RelativeError, relative_error, relative_error_limit))
             .or_else(|| above(DivergenceKind::GradientExplosion, grad_ratio, explosion_limit))
             .or_else(|| {
                 let vanished = grad_ratio.filter(|&ratio| ratio < VANISHING_RATIO && !self.has_fallen());
@@ -286,7 +342,14 @@ mod tests {
 
     fn calm(step: u32) -> Observation {
         let wave = f64::from(step * 7 % 11) / 11.0 - 0.5;
-        Observation { loss: 1.0 + 0.1 * wave, surprise: Some(wave), grad_norm: Some(1.0 + wave), is_sampled: false }
+        Observation {
+            loss: 1.0 + 0.1 * wave,
+            surprise: Some(wave),
+            excess: Some(Excess { ln_ratio: 0.1 * wave, sigma: 0.1 }),
+            grad_norm: Some(1.0 + wave),
+            is_sampled: false,
+            has_finite_weights: true,
+        }
     }
 
     /// 80 calm steps, then `strange` ones: the first verdict and after how many strange steps it came.
@@ -304,6 +367,9 @@ mod tests {
         assert_eq!(verdict(nan, 5), Some((DivergenceKind::NotFinite, 1)));
         let infinite = |step| Observation { grad_norm: Some(f64::INFINITY), ..calm(step) };
         assert_eq!(verdict(infinite, 5), Some((DivergenceKind::NotFinite, 1)));
+        // A rectifier makes 0 of NaN: such a weight does not show in the loss.
+        let hidden = |step| Observation { has_finite_weights: false, ..calm(step) };
+        assert_eq!(verdict(hidden, 5), Some((DivergenceKind::WeightsNotFinite, 1)));
     }
 
     #[test]
@@ -312,6 +378,45 @@ mod tests {
         assert_eq!(verdict(spike, 30), None);
         let level = |step| Observation { surprise: Some(6.0), ..calm(step) };
         assert_eq!(verdict(level, 30), Some((DivergenceKind::LossSpike, 4)));
+    }
+
+    #[test]
+    fn a_relative_error_beyond_what_calibrated_forecasts_allow_is_a_divergence() {
+        // By its own wide deviation the forecast is not surprised; the calibrated one is narrower.
+        let missed = |ln_ratio, sigma| {
+            move |step| Observation { surprise: Some(1.0), excess: Some(Excess { ln_ratio, sigma }), ..calm(step) }
+        };
+        let found = Some((DivergenceKind::RelativeError, 4));
+        assert_eq!(verdict(missed(0.6, 0.2), 30), found, "e^0.6 - 1 = 0.82 against e^(2.2 x 0.2) - 1 = 0.55");
+        assert_eq!(verdict(missed(0.6, 0.3), 30), None, "against 0.93");
+        assert_eq!(verdict(missed(0.3, 0.01), 30), None, "0.35 is below the least limit");
+        assert_eq!(verdict(missed(-3.0, 0.01), 30), None, "better than forecast");
+        let mut guard = Guard::default();
+        let signals = |guard: &mut Guard, seen: &Observation| {
+            guard.judge(seen, &LIMITS);
+            (guard.signals().relative_error, guard.signals().relative_error_limit)
+        };
+        (1..LOSS_STEPS).for_each(|_| assert_eq!(signals(&mut guard, &missed(0.25, 0.3)(1)).0, None));
+        let (error, limit) = signals(&mut guard, &missed(0.25, 0.3)(1));
+        assert!(error.is_some_and(|error| (error - 0.2840).abs() < 1e-3) && (limit - 0.9348).abs() < 1e-3);
+        guard.forgive();
+        assert_eq!(guard.signals().relative_error, None);
+    }
+
+    #[test]
+    fn high_losses_are_doubted_before_there_is_a_verdict() {
+        let doubted_after = |surprises: &[f64]| {
+            let mut guard = Guard::default();
+            for step in 0..80 {
+                guard.judge(&calm(step), &LIMITS);
+            }
+            assert!(!guard.is_wary(&LIMITS), "a calm run is trusted");
+            let seen = |surprise| Observation { surprise: Some(surprise), ..calm(0) };
+            surprises.iter().for_each(|&surprise| assert_eq!(guard.judge(&seen(surprise), &LIMITS), None));
+            guard.is_wary(&LIMITS)
+        };
+        assert!(doubted_after(&[4.5]) && doubted_after(&[2.3, 2.3]));
+        assert!(!doubted_after(&[2.3]) && !doubted_after(&[4.5, 0.0]) && !doubted_after(&[-9.0, -9.0]));
     }
 
     #[test]
@@ -328,7 +433,7 @@ mod tests {
     fn swings_without_falling() {
         let swing = |step: u32| {
             let loss = if step.is_multiple_of(2) { 3.0 } else { 0.4 };
-            Observation { loss, surprise: Some(0.0), grad_norm: Some(1.0), is_sampled: false }
+            Observation { loss, surprise: Some(0.0), grad_norm: Some(1.0), ..calm(step) }
         };
         let found = verdict(swing, 30);
         assert!(matches!(found, Some((DivergenceKind::Oscillation, 6..=12))), "{found:?}");

@@ -28,6 +28,13 @@ impl Ladder {
         recovery
     }
 
+    /// The answer to a divergence at `step` that nothing cures but other weights.
+    pub(super) fn climb_to_restore(&mut self, step: u64) -> Recovery {
+        let recovery = self.climb(step).max(Recovery::RestoreWeights);
+        self.last = Some((step, recovery));
+        recovery
+    }
+
     /// False while a divergence is so recent that another would climb a rung.
     pub(super) fn is_calm(&self, step: u64) -> bool {
         self.last.is_none_or(|(last, _)| step.saturating_sub(last) > ESCALATE_WITHIN)
@@ -42,7 +49,7 @@ impl Ladder {
 fn next(recovery: Recovery) -> Recovery {
     match recovery {
         Recovery::BackToFull => Recovery::CutLearningRate,
-        Recovery::CutLearningRate => Recovery::Restore,
+        Recovery::CutLearningRate | Recovery::RestoreWeights => Recovery::Restore,
         Recovery::Restore | Recovery::Stop => Recovery::Stop,
     }
 }
@@ -64,6 +71,22 @@ mod tests {
         check(&[10, 20, 30, 40], &[BackToFull, CutLearningRate, Restore, Stop]);
         check(&[10, 50, 150, 160], &[BackToFull, CutLearningRate, CutLearningRate, Restore]);
         check(&[10, 20, 300], &[BackToFull, CutLearningRate, BackToFull]);
+    }
+
+    #[test]
+    fn what_only_other_weights_cure_skips_the_milder_rungs() {
+        use Recovery::{Restore, RestoreWeights, Stop};
+        let mut ladder = Ladder::default();
+        assert_eq!([10, 11, 12].map(|step| ladder.climb_to_restore(step)), [RestoreWeights, Restore, Stop]);
+        let mut ladder = Ladder::default();
+        ladder.climb(10);
+        assert_eq!(ladder.climb_to_restore(11), RestoreWeights);
+        assert_eq!([12, 13].map(|step| ladder.climb(step)), [Restore, Stop]);
+        let mut ladder = Ladder::default();
+        for step in 10..13 {
+            ladder.climb(step);
+        }
+        assert_eq!(ladder.climb_to_restore(13), Stop);
     }
 
     #[test]

@@ -108,6 +108,12 @@ pub struct GuardSignals {
     /// At which what was learned is being lost.
     #[serde(default, with = "nullable")]
     pub given_back_limit: f32,
+    /// Relative forecast error of the last steps, above only: the loss over its forecast, less 1; negative below.
+    #[serde(default)]
+    pub relative_error: Option<f32>,
+    /// At which the run has left its course. It follows from the calibrated interval of these forecasts.
+    #[serde(default, with = "nullable")]
+    pub relative_error_limit: f32,
 }
 
 /// What kind of divergence.
@@ -125,6 +131,10 @@ pub enum DivergenceKind {
     Oscillation,
     /// Loss has climbed back by much of what it had fallen, however slowly.
     Regression,
+    /// Loss far above its forecast in proportion, by the forecasts' calibrated intervals.
+    RelativeError,
+    /// NaN or infinity in the weights, which no milder answer than restoring them can cure.
+    WeightsNotFinite,
 }
 
 /// A divergence, as it was seen.
@@ -132,7 +142,8 @@ pub enum DivergenceKind {
 pub struct Divergence {
     /// Which.
     pub kind: DivergenceKind,
-    /// The signal's value; for [`DivergenceKind::NotFinite`] what was found, which a file gives back as NaN.
+    /// The signal's value; for [`DivergenceKind::NotFinite`] what was found, which a file gives back as NaN; for
+    /// [`DivergenceKind::WeightsNotFinite`] NaN.
     #[serde(with = "nullable")]
     pub value: f32,
     /// Its limit.
@@ -147,6 +158,9 @@ pub enum Recovery {
     BackToFull,
     /// Learning rate halved from here on; phase Full.
     CutLearningRate,
+    /// Weights, optimizer state and expectations restored from the last good snapshot, the learning rate as it was: the
+    /// first answer to weights that are not finite, which came of no visible trouble.
+    RestoreWeights,
     /// Weights, optimizer state and expectations restored from the last good snapshot, learning rate cut to a
     /// quarter (at nearly the same rate they would diverge again).
     Restore,
@@ -160,7 +174,7 @@ impl Recovery {
     pub fn restores(self) -> bool {
         match self {
             Self::BackToFull | Self::CutLearningRate => false,
-            Self::Restore | Self::Stop => true,
+            Self::RestoreWeights | Self::Restore | Self::Stop => true,
         }
     }
 }

@@ -127,7 +127,11 @@ impl HybridTrainer {
         };
         let learning_rate_factor = self.learning_rate_factor();
         let (loss, rho) = (work.seen.mean_loss(), work.seen.rho());
-        let measured = Measured { loss, rho, grad_norm, cosine: work.cosine, learning_rate_factor };
+        let is_finite = loss.is_finite() && grad_norm.is_none_or(f64::is_finite);
+        let must_look = !is_finite || self.control.is_check_due(&self.rules.config);
+        let has_finite_weights = !must_look || self.store.is_finite()?;
+        let cosine = work.cosine;
+        let measured = Measured { loss, rho, grad_norm, cosine, learning_rate_factor, has_finite_weights };
         mark(Mark::Begins(ExtraWork::Decisions));
         let judgement = self.control.judge(&self.rules, &measured);
         mark(Mark::Ends(ExtraWork::Decisions));
@@ -242,19 +246,20 @@ impl HybridTrainer {
     }
 
     /// Makes the present state the one that a recovery restores.
-    /// Shortly after a divergence it is not to be trusted: then nothing changes and the answer is false.
+    /// Shortly after a divergence, while the last losses look like one, and with NaN or infinity in it, it is not to be
+    /// trusted: then nothing changes and the answer is false.
     pub fn mark_good(&mut self) -> Result<bool, HybridError> {
         self.set_good(self.state()?)
     }
 
-    /// Makes `saved` the state that a recovery restores, unless it was saved shortly after a divergence.
+    /// Makes `saved` the state that a recovery restores, unless it is not to be trusted: see [`Self::mark_good`].
     pub fn set_good(&mut self, saved: TrainerState) -> Result<bool, HybridError> {
         let control = saved.control()?;
-        let is_calm = control.is_calm();
-        if is_calm {
+        let is_good = control.is_trusted(&self.rules.config) && saved.tensors.is_finite()?;
+        if is_good {
             (self.good, self.good_step) = (saved, control.step());
         }
-        Ok(is_calm)
+        Ok(is_good)
     }
 
     /// Everything forward and backward; errors only where the gate needs them.

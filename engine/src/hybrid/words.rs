@@ -24,6 +24,8 @@ impl Display for DivergenceKind {
             Self::GradientVanishing => "vanishing gradient",
             Self::Oscillation => "oscillation",
             Self::Regression => "progress lost",
+            Self::RelativeError => "relative forecast error",
+            Self::WeightsNotFinite => "NaN or infinity in the weights",
         })
     }
 }
@@ -33,12 +35,13 @@ impl Display for Divergence {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let Self { kind, value, limit } = *self;
         match kind {
-            DivergenceKind::NotFinite => write!(f, "{kind}"),
+            DivergenceKind::NotFinite | DivergenceKind::WeightsNotFinite => write!(f, "{kind}"),
             DivergenceKind::LossSpike
             | DivergenceKind::GradientExplosion
             | DivergenceKind::GradientVanishing
             | DivergenceKind::Oscillation
-            | DivergenceKind::Regression => {
+            | DivergenceKind::Regression
+            | DivergenceKind::RelativeError => {
                 write!(f, "{kind} ({} against a limit of {})", figure(value), figure(limit))
             }
         }
@@ -50,6 +53,7 @@ impl Display for Recovery {
         f.pad(match self {
             Self::BackToFull => "back to Full",
             Self::CutLearningRate => "learning rate halved",
+            Self::RestoreWeights => "last good weights restored",
             Self::Restore => "learning rate cut to a quarter, last good weights restored",
             Self::Stop => "run ended with the last good weights",
         })
@@ -80,6 +84,9 @@ mod tests {
         let vanished = told(DivergenceKind::GradientVanishing, 3.4e-7, 1e-3);
         assert_eq!(vanished, "vanishing gradient (3.40e-7 against a limit of 0.001000)");
         assert_eq!(told(DivergenceKind::NotFinite, f32::NAN, f32::MAX), "NaN or infinity");
+        let missed = told(DivergenceKind::RelativeError, 1.25, 0.5);
+        assert_eq!(missed, "relative forecast error (1.250 against a limit of 0.5000)");
+        assert_eq!(told(DivergenceKind::WeightsNotFinite, f32::NAN, f32::MAX), "NaN or infinity in the weights");
         assert_eq!(Recovery::BackToFull.to_string(), "back to Full");
         assert_eq!(format!("{:<8}|", Phase::Full), "Full    |");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::ModelError;
 
@@ -46,6 +46,18 @@ impl Params {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// False when a tensor of floating-point numbers holds NaN or infinity, or so large numbers that their sum is one.
+    pub fn is_finite(&self) -> Result<bool, ModelError> {
+        let floats = self.0.values().filter(|tensor| tensor.dtype().is_float());
+        let sums = floats.map(|tensor| Ok(tensor.to_dtype(DType::F32)?.sum_all()?));
+        let sums = sums.collect::<Result<Vec<Tensor>, ModelError>>()?;
+        if sums.is_empty() {
+            return Ok(true);
+        }
+        // One read for all: each would make a device wait.
+        Ok(Tensor::stack(&sums, 0)?.to_vec1::<f32>()?.into_iter().all(f32::is_finite))
     }
 
     /// Each tensor through `f`, with its name.
@@ -117,6 +129,11 @@ impl ParamStore {
         self.view(Var::as_detached_tensor)
     }
 
+    /// False when a weight or a buffer is NaN or infinite: see [`Params::is_finite`].
+    pub fn is_finite(&self) -> Result<bool, ModelError> {
+        self.detached().is_finite()
+    }
+
     /// A deep copy of weights and buffers, safe from later updates.
     pub fn snapshot(&self) -> Result<Params, ModelError> {
         self.detached().map(|_, tensor| Ok(tensor.copy()?))
@@ -155,5 +172,28 @@ impl ParamStore {
         let vars = self.vars.iter().map(|(name, var)| (name.clone(), tensor_of(var)));
         let buffers = self.buffers.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
         vars.chain(buffers).collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_number_that_is_none_is_found() {
+        let params = |value: f32| -> Params {
+            let tensor = |values: Vec<f32>| Tensor::from_vec(values, (2, 3), &Device::Cpu).unwrap();
+            let counts = Tensor::new(&[1_u32, u32::MAX], &Device::Cpu).unwrap();
+            let whole = tensor(vec![1e30; 6]);
+            let named = [("a", whole), ("b", tensor(vec![0.0, -3.0, 0.0, value, 1.0, 0.0])), ("c", counts)];
+            named.map(|(name, tensor)| (name.to_owned(), tensor)).into_iter().collect()
+        };
+        assert!(params(2.0).is_finite().unwrap() && Params::default().is_finite().unwrap());
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!params(value).is_finite().unwrap(), "{value}");
+            let store = ParamStore::new(params(1.0), params(value), &Device::Cpu).unwrap();
+            assert!(!store.is_finite().unwrap(), "{value} in a buffer");
+        }
     }
 }

@@ -196,6 +196,9 @@ pub struct RunSummary {
     /// What the guard saw, when it ended the run.
     #[serde(default)]
     pub guard_end: Option<GuardEnd>,
+    /// Divergences seen, each of them answered.
+    #[serde(default)]
+    pub num_divergences: u64,
     /// A process is training it now.
     pub is_running: bool,
     /// It has steps left and a complete checkpoint to do them from.

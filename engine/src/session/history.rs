@@ -131,6 +131,19 @@ pub struct LogEntry {
     pub kind: LogKind,
 }
 
+impl LogEntry {
+    /// True for a divergence with its answer.
+    #[must_use]
+    pub fn is_divergence(&self) -> bool {
+        matches!(self.kind, LogKind::Hybrid(HybridEvent::Diverged { .. }))
+    }
+}
+
+/// Divergences that `log` tells of, each with its answer.
+pub(super) fn num_divergences(log: &[LogEntry]) -> u64 {
+    log.iter().filter(|entry| entry.is_divergence()).count() as u64
+}
+
 /// Rows per sealed block.
 const BLOCK_ROWS: usize = 1024;
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::history::num_divergences;
 use super::run_folder::{self, RunFolderError, read_lines};
 use super::{
     GuardEnd, HistoryView, LoadedRun, LogEntry, LogKind, RunConfig, RunSummary, Savings, SessionError, StepMetrics,
@@ -42,6 +43,7 @@ fn unreadable(folder: &Path, error: &SessionError) -> RunSummary {
         config: None,
         ended: None,
         guard_end: None,
+        num_divergences: 0,
         is_running: false,
         is_resumable: false,
         problem: Some(error.to_string()),
@@ -75,6 +77,7 @@ pub fn summarize(folder: &Path) -> Result<RunSummary, SessionError> {
         started_unix_ms: log.first().map(|entry| entry.unix_ms),
         ended,
         guard_end: guard_end(&log),
+        num_divergences: num_divergences(&log),
         is_running,
         is_resumable: !is_running && !is_complete && !checkpoint::list(&folder.join("checkpoints")).is_empty(),
         name: config.name.clone(),

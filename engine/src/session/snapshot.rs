@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::history::num_divergences;
 use super::{HistoryView, JobId, LogEntry, RunConfig, StopReason, ValidationPoint};
 use crate::device::GaugeReading;
 use crate::hybrid::Phase;
@@ -147,6 +148,14 @@ pub struct RunSnapshot {
     pub gauges: Option<GaugeReading>,
     /// Seconds to go at the measured pace; `None` before there is one.
     pub seconds_left: Option<f64>,
+}
+
+impl RunSnapshot {
+    /// Divergences seen so far, each of them answered.
+    #[must_use]
+    pub fn num_divergences(&self) -> u64 {
+        num_divergences(&self.log)
+    }
 }
 
 /// A past run, read back.

@@ -201,6 +201,7 @@ fn facts_ui(run: &RunSnapshot, live: &Live, ui: &mut Ui) {
     if let Some((_, rate)) = live.run.series.throughput.last() {
         row("Examples a second", number::short_count(rate.into()));
     }
+    row("Divergences", number::count(run.num_divergences()));
     let state = match &run.status {
         RunStatus::Preparing { what } => what.clone(),
         RunStatus::Training => "Training".to_owned(),

@@ -12,7 +12,7 @@ use super::super::exact;
 use super::super::report::{Forecast, Interval, Phase};
 use super::calibration::Calibration;
 use super::contest::{Contest, ROUND_STEPS};
-use super::expected::{Bucket, Expected, ForecastModel, HORIZON, MIN_LOSS};
+use super::expected::{Bucket, Expected, ForecastModel, HORIZON, MIN_LOSS, Z_95};
 use super::observed::{Ahead, Observed, Plan};
 use super::panel::Panel;
 
@@ -44,6 +44,15 @@ pub(in crate::hybrid) struct Outlook {
     level: f64,
 }
 
+/// A loss against its forecast, in proportion.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::hybrid) struct Excess {
+    /// ln of the loss over its forecast, or over the level that was forecast from, where that is higher.
+    pub ln_ratio: f64,
+    /// The standard deviation of ln(loss) that the calibrated interval stands for; the forecast's own without one.
+    pub sigma: f64,
+}
+
 impl Outlook {
     /// The forecast in nats: mean and standard deviation of a loss whose logarithm is normal.
     pub(in crate::hybrid) fn in_nats(&self) -> Forecast {
@@ -69,6 +78,13 @@ impl Outlook {
     /// ln(loss) beyond which a loss is not believed.
     fn highest(&self) -> f64 {
         self.course.mean.max(self.level) + WINSOR_SIGMA * self.course.std()
+    }
+
+    /// How far `loss` lies above the same, in proportion, and how far the calibrated interval lets it.
+    pub(in crate::hybrid) fn excess(&self, loss: f64) -> Excess {
+        let Expected { mean, .. } = self.expected;
+        let half_width = self.interval.map_or(Z_95 * self.expected.std(), |[_, high]| high - mean);
+        Excess { ln_ratio: loss.max(MIN_LOSS).ln() - mean.max(self.level), sigma: half_width / Z_95 }
     }
 
     fn foresaw(&self, loss: f64) -> bool {

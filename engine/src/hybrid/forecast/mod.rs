@@ -35,5 +35,5 @@ pub use evaluation::{BucketScore, Evaluation, RecordedStep, replay};
 pub use expected::{Bucket, ForecastModel};
 pub use reliability::{ReliabilityPoint, reliability};
 
-pub(super) use forecaster::{Forecaster, push_within};
+pub(super) use forecaster::{Excess, Forecaster, push_within};
 pub(super) use observed::{Observed, Plan, Rates};
