@@ -529,20 +529,3 @@ fn healthy_runs_on_text_trigger_nothing() {
         }
     }
 }
-#[test]
-fn dump() {
-    use std::io::Write;
-    let mut out = std::fs::File::create("/tmp/losses.txt").unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    write_idx(folder.path(), 2_000, 200);
-    let patterns = loaded(&DatasetSpec::Idx { path: folder.path().to_owned() });
-    for kind in KINDS {
-        for seed in 0..40 {
-            for (what, data, side) in [("digits", &*GLYPHS, 28), ("patterns", &patterns, 8)] {
-                let (mut trainer, batches) = recipe(tier("aggressive"), kind, 250).begin(&perceptron((side, side)), data, seed, Device::Cpu).unwrap();
-                let losses: Vec<String> = (0..250).map(|step| { let r = trainer.step(&batches.train_batch(step).unwrap()).unwrap(); format!("{}", r.loss) }).collect();
-                writeln!(out, "{what} {kind:?} {seed} {}", losses.join(" ")).unwrap();
-            }
-        }
-    }
-}
