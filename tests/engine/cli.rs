@@ -464,7 +464,7 @@ fn an_interrupted_run_is_saved() {
     check_code(&output, 130);
     let answer = last_json(&output);
     assert_eq!(answer["exit_code"], 130);
-    assert!(Path::new(answer["run"].as_str().unwrap()).is_dir() && answer["step"].as_u64().unwrap() > 0, "{answer}");
+    assert!(folder.join(answer["run"].as_str().unwrap()).is_dir() && answer["step"].as_u64().unwrap() > 0, "{answer}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("--resume"));
     let listed = json_of(folder, &["runs", "list", "--runs", "runs", "--json"], 0);
     assert_eq!(listed["runs"][0]["is_resumable"], true, "{listed}");
