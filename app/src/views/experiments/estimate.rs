@@ -43,8 +43,8 @@ mod tests {
     #[test]
     fn time_is_told_only_where_a_step_was_measured() {
         let [work, time] = in_words(&ExperimentsSaved::quick(), 100, Some(10.0));
-        assert_eq!(work, "10 trainings to tune with, 4 to compare: as much as 1,780 full steps.");
-        assert!(time.starts_with("About 18 s of steps, at 10.0 ms for a full step"), "{time}");
+        assert_eq!(work, "10 trainings to tune with, 4 to compare: as much as 1,980 full steps.");
+        assert!(time.starts_with("About 20 s of steps, at 10.0 ms for a full step"), "{time}");
         let [_, time] = in_words(&ExperimentsSaved::quick(), 100, None);
         assert!(time.contains("is not known"), "{time}");
     }
