@@ -1,13 +1,15 @@
 //! A run's log on a terminal: each line once, and none of what happened before this process.
 
 use foretrain_engine::hybrid::HybridEvent;
-use foretrain_engine::session::{LogEntry, LogKind};
+use foretrain_engine::session::{LogEntry, LogKind, ValidationPoint};
 
 /// What of a growing log has been printed.
 #[derive(Debug, Default)]
 pub(super) struct LogPrinter {
     /// Entries done with; `None` before the first look.
     num_seen: Option<usize>,
+    /// Step of the last validation done with.
+    last_validated: Option<u64>,
 }
 
 impl LogPrinter {
@@ -25,6 +27,22 @@ impl LogPrinter {
             line(&entry.kind, is_first).map(|line| format!("step {:>6}  {line}", entry.step))
         })
         .collect()
+    }
+}
+
+impl LogPrinter {
+    /// A line for each validation of `log`'s run that was made since this process began it, or went on with it.
+    pub(super) fn new_validations(&mut self, log: &[LogEntry], validations: &[ValidationPoint]) -> Vec<String> {
+        let start =
+            log.iter().rfind(|entry| matches!(entry.kind, LogKind::Started { .. })).map_or(0, |entry| entry.step);
+        let last = *self.last_validated.get_or_insert(start);
+        self.last_validated = validations.last().map(|point| point.step.max(last)).or(self.last_validated);
+        let told = |point: &ValidationPoint| {
+            let ValidationPoint { step, loss, accuracy, num_examples, .. } = point;
+            let accuracy = accuracy.map_or_else(String::new, |share| format!(", accuracy {:.2} %", 100.0 * share));
+            format!("step {step:>6}  validation loss {loss:.4} nats{accuracy}, on {num_examples} examples")
+        };
+        validations.iter().filter(|point| point.step > last).map(told).collect()
     }
 }
 
@@ -53,6 +71,24 @@ mod tests {
 
     fn warning(step: u64, text: &str) -> LogEntry {
         entry(step, LogKind::Warning(text.to_owned()))
+    }
+
+    #[test]
+    fn validations_of_this_process_are_told_once() {
+        let at = |step| ValidationPoint {
+            step,
+            loss: 0.5,
+            accuracy: Some(0.9),
+            num_examples: 1_000,
+            seconds: 1.0,
+            whole: None,
+        };
+        let log = [entry(0, LogKind::Started { step: 0 }), entry(50, LogKind::Started { step: 50 })];
+        let mut printer = LogPrinter::default();
+        let line = "step    100  validation loss 0.5000 nats, accuracy 90.00 %, on 1000 examples";
+        assert!(printer.new_validations(&log, &[at(50)]).is_empty(), "that was before");
+        assert_eq!(printer.new_validations(&log, &[at(50), at(100)]), [line]);
+        assert!(printer.new_validations(&log, &[at(50), at(100)]).is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use foretrain_engine::session::{
-    Command, Engine, EventKind, JobId, RunSnapshot, RunStatus, StopReason, ValidationPoint, recipes,
+    Command, Engine, EventKind, JobId, LogEntry, LogKind, RunSnapshot, RunStatus, StopReason, ValidationPoint, recipes,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -88,6 +88,11 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
     let mut driver = Driver::new()?;
     let snapshot = train(&mut driver, make)?;
     driver.shut_down();
+    let num_steps = snapshot.config.num_steps;
+    let had_all = |entry: &LogEntry| matches!(entry.kind, LogKind::Started { step } if step == num_steps);
+    if snapshot.log.iter().any(had_all) {
+        output::note(format_args!("all {num_steps} steps had been done before: nothing was trained"));
+    }
     report(&snapshot, args.common.json)
 }
 
@@ -174,7 +179,8 @@ fn list_presets(is_json: bool) -> Result<(), CliError> {
 
 /// Keeps the bar at the run's step and prints new log entries above it.
 fn show_run(bar: &ProgressBar, run: &RunSnapshot, printed: &mut LogPrinter) {
-    for line in printed.new_lines(&run.log) {
+    let lines = printed.new_lines(&run.log);
+    for line in lines.into_iter().chain(printed.new_validations(&run.log, &run.validations)) {
         bar.suspend(|| output::note(line));
     }
     match &run.status {
