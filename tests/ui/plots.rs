@@ -40,7 +40,12 @@ fn the_loss_table_keeps_forecasts_in_their_own_column() {
     let series = &harness.state().live().run.series;
     let table = csv_of(&curves_of(PlotKind::Loss, series, &DARK, false));
     let mut lines = table.lines();
-    assert_eq!(lines.next(), Some("step,measured,forecast,forecast_low,forecast_high,validation"));
+    assert_eq!(
+        lines.next(),
+        Some(
+            "step,measured,forecast,forecast_90_low,forecast_90_high,forecast_2_sigma_low,forecast_2_sigma_high,validation"
+        )
+    );
     let first: Vec<&str> = lines.next().unwrap().split(',').collect();
     assert_eq!((first[0], first[2]), ("1", ""), "no forecast in warmup");
     assert_eq!(lines.count(), 299);
@@ -122,7 +127,7 @@ fn all_chosen_plots_are_saved_whatever_is_in_view() {
     let found = contents(&job.chart);
     let titles: Vec<_> = found.iter().map(|(title, _)| title.as_str()).collect();
     assert_eq!(titles, PlotKind::ALL.map(PlotKind::title));
-    assert_eq!(found[0].1, ["Measured", "Smoothed", "Forecast ± 2 σ", "Forecast", "Validation"]);
+    assert_eq!(found[0].1, ["Measured", "Smoothed", "Forecast ± 2 σ (not calibrated)", "Forecast", "Validation"]);
     assert_eq!(
         (job.theme, job.formats.as_slice()),
         (Theme::Light, &[ChartFormat::Png { scale: 2.0 }, ChartFormat::Svg][..])
