@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where its expectation fails")]
 
 mod alike;
+mod arena;
 mod closing;
 mod controls;
 mod form;

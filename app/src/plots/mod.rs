@@ -27,7 +27,7 @@ pub use kind::{PlotKind, curves_of};
 pub use phase_strip::{PhaseTrack, StripView, phase_strip_room_ui, phase_strip_ui};
 pub use plot_card::{PlotAnswer, PlotView, Readout, plot_card_ui};
 pub use reliability::Reliability;
-pub use report::{ContenderRow, Figure, RaceCurve, ShownReport, Tuning, corrections_of, race_curves};
+pub use report::{ContenderRow, Figure, FigureTable, RaceCurve, ShownReport, Tuning, corrections_of, race_curves};
 pub use run_chart::{ChartView, run_chart};
 pub use run_series::{RunSeries, SeriesKey};
 pub use series::{Drawn, Run, Series, Span};

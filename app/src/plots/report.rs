@@ -5,11 +5,13 @@
 use std::path::{Path, PathBuf};
 
 use foretrain_engine::experiment::{
-    ArenaResult, Conditions, CurvePoint, Estimate, FROZEN, HYBRID, Report, SAME_STEPS, SAME_TIME, TrialResult, Tuned,
+    ArenaResult, Conditions, CorrectionFigures as Found, CorrectionsResult, CurvePoint, Estimate, FROZEN, HYBRID,
+    Report, SAME_STEPS, SAME_TIME, SettingResult, TrialResult, Tuned,
 };
 
 use super::series::Series;
-use crate::state::{CorrectionFigures, RaceAxis};
+use crate::state::{CorrectionFigures, PROOF_CONFIDENCE, RaceAxis};
+use crate::widgets::number;
 
 /// A contender's training loss, over each of the axes.
 #[derive(Debug, Clone, Default)]
@@ -100,6 +102,15 @@ pub struct Tuning {
     pub is_at_edge: bool,
 }
 
+/// Figures that are no contenders'.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FigureTable {
+    /// Heads of its columns.
+    pub head: Vec<&'static str>,
+    /// Its lines, a cell for each column.
+    pub lines: Vec<Vec<String>>,
+}
+
 /// A report in view.
 #[derive(Debug, Clone)]
 pub struct ShownReport {
@@ -115,8 +126,10 @@ pub struct ShownReport {
     pub verdict: Vec<String>,
     /// Seeds that it compares with.
     pub num_seeds: usize,
-    /// A row for each contender, the recipe first.
+    /// A row for each contender of an arena, the recipe first.
     pub rows: Vec<ContenderRow>,
+    /// Figures of another experiment.
+    pub table: Option<FigureTable>,
     /// Their losses with the first seed.
     pub curves: Vec<RaceCurve>,
 }
@@ -128,8 +141,15 @@ impl ShownReport {
         let conditions = report.conditions();
         let (num_seeds, rows, curves) = match report {
             Report::Arena(report) => arena_of(&report.result),
+            Report::Corrections(report) => {
+                (report.result.plan.seeds.len(), Vec::new(), corrections_curves(&report.result))
+            }
             // Their figures are in the page that lies in the folder; here they say their verdict.
-            Report::Corrections(_) | Report::Tiers(_) | Report::Ladder(_) => (0, Vec::new(), Vec::new()),
+            Report::Tiers(_) | Report::Ladder(_) => (0, Vec::new(), Vec::new()),
+        };
+        let table = match report {
+            Report::Corrections(report) => Some(corrections_table(&report.result)),
+            Report::Arena(_) | Report::Tiers(_) | Report::Ladder(_) => None,
         };
         let version = match &conditions.commit {
             Some(commit) => format!("{}, commit {commit}", conditions.version),
@@ -145,11 +165,12 @@ impl ShownReport {
                 ("Machine", machine_words(conditions)),
                 ("Program", version),
                 ("Day", conditions.day.clone()),
-                ("Took", crate::widgets::number::seconds(conditions.seconds)),
+                ("Took", number::seconds(conditions.seconds)),
             ],
             verdict: sentences(&report.verdict()),
             num_seeds,
             rows,
+            table,
             curves,
         }
     }
@@ -173,26 +194,75 @@ fn machine_words(conditions: &Conditions) -> String {
     format!("{}, {threads} {}", conditions.machine.processor, if threads == 1 { "thread" } else { "threads" })
 }
 
-/// What the corrections experiment measured, the worst of its settings with the lowest confidence threshold; `None` for a
-/// report of another kind, and where a figure is missing.
+fn corrections_curves(result: &CorrectionsResult) -> Vec<RaceCurve> {
+    let first = result.settings.iter().map(|setting| {
+        let curve = setting.results.first().map_or_else(Vec::new, |result| result.curve.clone());
+        (format!("confidence {}, H {}", setting.confidence_threshold, setting.max_predict_steps), curve)
+    });
+    race_curves(&first.collect::<Vec<_>>())
+}
+
+fn corrections_table(result: &CorrectionsResult) -> FigureTable {
+    let share =
+        |share: Option<f64>| share.filter(|share| share.is_finite()).map_or_else(|| "—".to_owned(), number::percent);
+    let line = |setting: &SettingResult| {
+        let figures = setting.figures();
+        let nats = |of: fn(&Found) -> f64| {
+            figures.corrections.as_ref().map_or_else(|| "—".to_owned(), |f| number::value(of(f)))
+        };
+        vec![
+            format!("{:.2}", setting.confidence_threshold),
+            setting.max_predict_steps.to_string(),
+            figures.corrections.map_or(0, |found| found.count).to_string(),
+            nats(|found| found.error_before),
+            nats(|found| found.error_after),
+            share(figures.corrections.map(|found| found.error_reduction)),
+            share(figures.overhead_by_medians.map(|overhead| overhead.mean)),
+            share(Some(figures.predicted_share)),
+            figures.num_divergences.to_string(),
+        ]
+    };
+    FigureTable {
+        head: vec![
+            "Confidence",
+            "Horizon",
+            "Corrections",
+            "Error before, nats",
+            "After, nats",
+            "Error taken away",
+            "Cost, of Predict",
+            "Predicted steps",
+            "Divergences",
+        ],
+        lines: result.settings.iter().map(line).collect(),
+    }
+}
+
+/// What the corrections experiment measured: the worst of its settings with the confidence threshold of the tier behind
+/// the lock, or a lower one. A figure that could not be measured is NaN, which proves nothing. `None` for a report of
+/// another kind, and without such a setting.
 #[must_use]
 pub fn corrections_of(report: &Report) -> Option<CorrectionFigures> {
     let Report::Corrections(report) = report else { return None };
-    let settings = &report.result.settings;
-    let lowest = settings.iter().map(|setting| setting.confidence_threshold).reduce(f64::min)?;
-    let figures: Vec<_> = settings
-        .iter()
-        .filter(|setting| setting.confidence_threshold <= lowest)
-        .map(|setting| {
-            let figures = setting.figures();
-            Some((figures.corrections?.error_reduction, figures.overhead?.mean, figures.num_divergences))
-        })
-        .collect::<Option<_>>()?;
-    Some(CorrectionFigures {
-        error_reduction: figures.iter().map(|(reduction, ..)| *reduction).reduce(f64::min)?,
-        overhead: figures.iter().map(|(_, overhead, _)| *overhead).reduce(f64::max)?,
-        num_divergences: figures.iter().map(|(.., count)| *count as u64).sum(),
-    })
+    let mut worst: Option<CorrectionFigures> = None;
+    for setting in report.result.settings.iter().filter(|setting| setting.confidence_threshold <= PROOF_CONFIDENCE) {
+        let figures = setting.figures();
+        let error_reduction = figures.corrections.map_or(f64::NAN, |found| found.error_reduction);
+        let overhead = figures.overhead_by_medians.map_or(f64::NAN, |overhead| overhead.mean);
+        let num_divergences = figures.num_divergences as u64;
+        let this = CorrectionFigures { error_reduction, overhead, num_divergences };
+        worst = Some(worst.map_or(this, |worst| CorrectionFigures {
+            error_reduction: least(worst.error_reduction, error_reduction),
+            overhead: -least(-worst.overhead, -overhead),
+            num_divergences: worst.num_divergences + num_divergences,
+        }));
+    }
+    worst
+}
+
+/// The smaller of both; NaN where one of them is.
+fn least(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a <= b { a } else { b }
 }
 
 /// `all`: example units of the recipe's steps.
@@ -239,6 +309,12 @@ mod tests {
         let found = sentences("It saved 12.5% (1.0 to 2.5). Its loss is 3.1% higher than that.");
         assert_eq!(found, ["It saved 12.5% (1.0 to 2.5).", "Its loss is 3.1% higher than that."]);
         assert!(sentences("").is_empty());
+    }
+
+    #[test]
+    fn what_was_not_measured_is_the_worst() {
+        assert_eq!((least(0.9, 0.8), least(0.8, 0.9)), (0.8, 0.8));
+        assert!(least(f64::NAN, 0.5).is_nan() && least(0.5, f64::NAN).is_nan());
     }
 
     #[test]

@@ -7,24 +7,38 @@ use foretrain_engine::hybrid::GateRule;
 use foretrain_engine::optim::OptimizerKind;
 use foretrain_engine::session::RunConfig;
 
-use super::{Catalog, Draft, ExperimentsSaved, preset_of};
+use super::{Catalog, Draft, ExperimentChoice, ExperimentsSaved, preset_of};
 use crate::views::recipe_fields;
 
-/// `foretrain experiment arena …` for `config`, which `draft` makes. What has no option stands behind a `#`, so that
-/// the line can be pasted and still says what it leaves out.
+/// `foretrain experiment …` for `config`, which `draft` makes. What has no option stands behind a `#`, so that the line
+/// can be pasted and still says what it leaves out.
 #[must_use]
-pub fn arena_command(catalog: &Catalog, draft: &Draft, config: &RunConfig, how: &ExperimentsSaved) -> String {
-    let mut words = vec!["foretrain experiment arena".to_owned()];
+pub fn experiment_command(catalog: &Catalog, draft: &Draft, config: &RunConfig, how: &ExperimentsSaved) -> String {
+    let name = match how.choice {
+        ExperimentChoice::Arena => "arena",
+        ExperimentChoice::Corrections => "corrections",
+    };
+    let mut words = vec![format!("foretrain experiment {name}")];
     let left_out = recipe_words(catalog, draft, config, &mut words);
-    let rates = how.rate_factors.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let divisors = how.batch_divisors.iter().map(ToString::to_string).collect::<Vec<_>>();
     words.push(format!("--seeds {}", how.num_seeds));
-    words.push(format!("--rates {}", rates.join(",")));
-    words.push(format!("--batch-divisors {}", divisors.join(",")));
+    match how.choice {
+        ExperimentChoice::Arena => {
+            words.push(format!("--rates {}", list(&how.rate_factors)));
+            words.push(format!("--batch-divisors {}", list(&how.batch_divisors)));
+        }
+        ExperimentChoice::Corrections => {
+            words.push(format!("--confidence {}", list(&how.thresholds)));
+            words.push(format!("--horizons {}", list(&how.horizons)));
+        }
+    }
     if !left_out.is_empty() {
         words.push(format!("# without an option: {}", left_out.join("; ")));
     }
     words.join(" ")
+}
+
+fn list<T: ToString>(numbers: &[T]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Adds the options that make `config` from a preset; returns what they cannot say.
@@ -131,13 +145,16 @@ mod tests {
     use crate::state::Settings;
 
     fn command(change: impl FnOnce(&mut Draft)) -> String {
+        command_of(change, &ExperimentsSaved::default())
+    }
+
+    fn command_of(change: impl FnOnce(&mut Draft), how: &ExperimentsSaved) -> String {
         let catalog = Catalog::load();
         let Some(recipe) = catalog.recipe("glyphs-cnn") else { return String::new() };
         let mut draft = Draft::of(recipe);
         change(&mut draft);
         let config = draft.run_config(&Settings::default());
-        config
-            .map_or_else(|error| error, |config| arena_command(&catalog, &draft, &config, &ExperimentsSaved::default()))
+        config.map_or_else(|error| error, |config| experiment_command(&catalog, &draft, &config, how))
     }
 
     #[test]
@@ -162,5 +179,13 @@ mod tests {
         for part in ["--steps 77", "--batch-size 32", "--data '/data/my digits' --kind idx", "weight decay 0.5"] {
             assert!(text.contains(part), "{part} in {text}");
         }
+    }
+
+    #[test]
+    fn corrections_have_options_of_their_own() {
+        let how = ExperimentsSaved { choice: ExperimentChoice::Corrections, ..ExperimentsSaved::thorough() };
+        let text = command_of(|_| {}, &how);
+        assert!(text.starts_with("foretrain experiment corrections --preset glyphs-cnn"), "{text}");
+        assert!(text.ends_with("--seeds 3 --confidence 0.55,0.6,0.65 --horizons 30,50,75"), "{text}");
     }
 }

@@ -19,7 +19,7 @@ mod tier_lock;
 
 pub use asked::Asked;
 pub use catalog::{Catalog, RecipeEntry};
-pub use command_line::arena_command;
+pub use command_line::experiment_command;
 pub use draft::{DataForm, DataKind, Draft, TokenizerKind, guessed_shape, preset_of};
 pub use experiments::{AskedExperiment, ExperimentsLive, StageTrack};
 pub use frame_pace::{FramePace, FrameRate};
@@ -32,7 +32,7 @@ pub use log_rows::{LogKey, LogRow, LogRows};
 pub use machine::Machine;
 pub use query::Query;
 pub use saved::{
-    CompareAxis, CompareSaved, CompareTab, ExperimentsSaved, PlotsSaved, RaceAxis, Saved, Screen, Settings, ShipSaved,
-    TrySaved, TrySource,
+    CompareAxis, CompareSaved, CompareTab, ExperimentChoice, ExperimentsSaved, PlotsSaved, RaceAxis, Saved, Screen,
+    Settings, ShipSaved, TrySaved, TrySource,
 };
-pub use tier_lock::{Access, CorrectionFigures, Demand, Found, LOCKED_TIER, RecipeKey, TierLock};
+pub use tier_lock::{Access, CorrectionFigures, Demand, Found, LOCKED_TIER, PROOF_CONFIDENCE, RecipeKey, TierLock};

@@ -129,16 +129,32 @@ pub enum RaceAxis {
     Cost,
 }
 
+/// Which experiment to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ExperimentChoice {
+    /// The recipe against its controls.
+    #[default]
+    Arena,
+    /// How much of the forecasts' error corrections take away: what opens the lock of the tier that is not proven.
+    Corrections,
+}
+
 /// How an experiment is done and shown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ExperimentsSaved {
-    /// Seeds of the comparison; one more tunes.
+    /// Which.
+    pub choice: ExperimentChoice,
+    /// Seeds of the comparison; in an arena one more tunes.
     pub num_seeds: u64,
     /// Learning rates tried for each contender, as factors of the recipe's; rising.
     pub rate_factors: Vec<f64>,
     /// Batch sizes tried for vanilla with as much time: the recipe's divided by these; rising.
     pub batch_divisors: Vec<usize>,
+    /// Confidence thresholds of a corrections experiment; rising.
+    pub thresholds: Vec<f64>,
+    /// Its horizons: most predicted steps in a row; rising.
+    pub horizons: Vec<u32>,
     /// Axis of the curves.
     pub axis: RaceAxis,
     /// Losses on a logarithmic axis.
@@ -156,14 +172,21 @@ impl ExperimentsSaved {
     pub const RATES: [f64; 6] = [0.25, 0.5, 1.0, 2.0, 4.0, 8.0];
     /// Divisors of the batch size to choose from.
     pub const DIVISORS: [usize; 4] = [1, 2, 4, 8];
+    /// Confidence thresholds to choose from; the lowest is that of the tier behind the lock.
+    pub const THRESHOLDS: [f64; 3] = [0.55, 0.6, 0.65];
+    /// Horizons to choose from.
+    pub const HORIZONS: [u32; 3] = [30, 50, 75];
 
     /// A first look: one seed, which has no interval.
     #[must_use]
     pub fn quick() -> Self {
         Self {
+            choice: ExperimentChoice::Arena,
             num_seeds: 1,
             rate_factors: vec![1.0, 2.0],
             batch_divisors: vec![1, 2],
+            thresholds: vec![0.55],
+            horizons: vec![75],
             axis: RaceAxis::Steps,
             is_log: true,
         }
@@ -173,19 +196,25 @@ impl ExperimentsSaved {
     #[must_use]
     pub fn thorough() -> Self {
         let (rate_factors, batch_divisors) = (vec![0.5, 1.0, 2.0, 4.0], vec![1, 2, 4]);
-        Self { num_seeds: 3, rate_factors, batch_divisors, ..Self::quick() }
+        let (thresholds, horizons) = (Self::THRESHOLDS.to_vec(), Self::HORIZONS.to_vec());
+        Self { num_seeds: 3, rate_factors, batch_divisors, thresholds, horizons, ..Self::quick() }
     }
 
-    /// True when it measures the same as `other`, however that is shown.
+    /// True when its experiment would be as thorough as that of `other`.
     #[must_use]
     pub fn is_as_thorough_as(&self, other: &Self) -> bool {
-        let measured = |how: &Self| Self { axis: RaceAxis::Steps, is_log: true, ..how.clone() };
-        measured(self) == measured(other)
+        let is_same_grid = match self.choice {
+            ExperimentChoice::Arena => {
+                (&self.rate_factors, &self.batch_divisors) == (&other.rate_factors, &other.batch_divisors)
+            }
+            ExperimentChoice::Corrections => (&self.thresholds, &self.horizons) == (&other.thresholds, &other.horizons),
+        };
+        is_same_grid && self.num_seeds == other.num_seeds
     }
 
-    /// Takes what `other` measures.
+    /// Becomes as thorough as `other`.
     pub fn measure_like(&mut self, other: Self) {
-        *self = Self { axis: self.axis, is_log: self.is_log, ..other };
+        *self = Self { choice: self.choice, axis: self.axis, is_log: self.is_log, ..other };
     }
 }
 

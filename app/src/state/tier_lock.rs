@@ -11,9 +11,12 @@ use serde::{Deserialize, Serialize};
 /// Name of the tier behind the lock.
 pub const LOCKED_TIER: &str = "aggressive";
 
+/// Confidence threshold at which corrections must have been measured: that of the tier.
+pub const PROOF_CONFIDENCE: f64 = 0.55;
+
 /// Least share by which corrections must have reduced the error of the forecasts.
 pub const LEAST_ERROR_REDUCTION: f64 = 0.95;
-/// Share of the training time that they must stay below.
+/// Share of the time of Predict that they must stay below.
 pub const OVERHEAD_LIMIT: f64 = 0.05;
 
 /// Names a recipe by all that decides how well corrections can work on it: data, model, optimizer, steps and batches.
@@ -46,7 +49,7 @@ fn fnv_1a(bytes: &[u8]) -> u64 {
 pub struct CorrectionFigures {
     /// Share of the forecasts' error that corrections took away, 1 at most; negative where they added to it.
     pub error_reduction: f64,
-    /// Share of the training time that they took.
+    /// What they took beyond full steps, as a share of the time that Predict took.
     pub overhead: f64,
     /// Divergences that the guard saw.
     pub num_divergences: u64,
@@ -85,7 +88,7 @@ impl CorrectionFigures {
                 is_met: error_reduction >= LEAST_ERROR_REDUCTION,
             },
             Demand {
-                what: "They take less than 5% of the training time",
+                what: "They cost less than 5% of the time of Predict",
                 found: Found::Share(overhead),
                 is_met: overhead < OVERHEAD_LIMIT,
             },

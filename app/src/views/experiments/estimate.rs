@@ -1,29 +1,45 @@
-//! How long an arena will take, as far as that is known before.
+//! How long an experiment will take, as far as that is known before.
 
 use foretrain_engine::experiment::{ArenaSize, ArenaStage};
 
-use crate::state::ExperimentsSaved;
+use crate::state::{ExperimentChoice, ExperimentsSaved};
 use crate::widgets::number;
 
-/// The size of an arena of `num_steps` that is done like `how`.
-pub(super) fn size_of(how: &ExperimentsSaved, num_steps: u64) -> ArenaSize {
-    ArenaSize {
-        num_steps,
-        num_rates: how.rate_factors.len() as u64,
-        num_batch_sizes: how.batch_divisors.len() as u64,
-        num_seeds: how.num_seeds,
+/// What an experiment on a recipe of `num_steps` does, one after the other.
+pub(super) fn stages_of(how: &ExperimentsSaved, num_steps: u64) -> Vec<ArenaStage> {
+    match how.choice {
+        ExperimentChoice::Arena => {
+            let size = ArenaSize {
+                num_steps,
+                num_rates: how.rate_factors.len() as u64,
+                num_batch_sizes: how.batch_divisors.len() as u64,
+                num_seeds: how.num_seeds,
+            };
+            size.stages()
+        }
+        ExperimentChoice::Corrections => {
+            let num_races = (how.thresholds.len() * how.horizons.len()) as u64 * how.num_seeds;
+            vec![ArenaStage { what: "confidence".to_owned(), num_races, num_steps: num_races * num_steps }]
+        }
     }
 }
 
 /// How much work it is, and how long that takes where a full step was measured: a line each.
 pub(super) fn in_words(how: &ExperimentsSaved, num_steps: u64, full_step_ms: Option<f64>) -> [String; 2] {
-    let steps: u64 = size_of(how, num_steps).stages().iter().map(|stage: &ArenaStage| stage.num_steps).sum();
-    let work = format!(
-        "{} trainings to tune with, {} to compare: as much as {} full steps.",
-        how.rate_factors.len() * (3 + how.batch_divisors.len()),
-        4 * how.num_seeds,
-        number::count(steps)
-    );
+    let steps: u64 = stages_of(how, num_steps).iter().map(|stage| stage.num_steps).sum();
+    let trainings = match how.choice {
+        ExperimentChoice::Arena => {
+            let num_tuned = how.rate_factors.len() * (3 + how.batch_divisors.len());
+            format!("{num_tuned} trainings to tune with, {} to compare", 4 * how.num_seeds)
+        }
+        ExperimentChoice::Corrections => {
+            match how.thresholds.len() as u64 * how.horizons.len() as u64 * how.num_seeds {
+                1 => "One training".to_owned(),
+                count => format!("{count} trainings"),
+            }
+        }
+    };
+    let work = format!("{trainings}: as much as {} full steps.", number::count(steps));
     let time = match full_step_ms {
         Some(step_ms) => format!(
             "About {} of steps, at {} for a full step as measured just now. Predicted steps may be cheaper; measuring on \
@@ -47,5 +63,14 @@ mod tests {
         assert!(time.starts_with("About 20 s of steps, at 10.0 ms for a full step"), "{time}");
         let [_, time] = in_words(&ExperimentsSaved::quick(), 100, None);
         assert!(time.contains("is not known"), "{time}");
+    }
+
+    #[test]
+    fn corrections_are_a_training_for_each_setting_and_seed() {
+        let how = ExperimentsSaved { choice: ExperimentChoice::Corrections, ..ExperimentsSaved::thorough() };
+        let [work, _] = in_words(&how, 100, None);
+        assert_eq!(work, "27 trainings: as much as 2,700 full steps.");
+        let quick = ExperimentsSaved { choice: ExperimentChoice::Corrections, ..ExperimentsSaved::quick() };
+        assert_eq!(in_words(&quick, 100, None)[0], "One training: as much as 100 full steps.");
     }
 }

@@ -4,7 +4,7 @@ use egui::{DragValue, RichText, Ui};
 use foretrain_engine::session::RunConfig;
 
 use super::{estimate, start};
-use crate::state::{ExperimentsSaved, Live, Saved, Screen};
+use crate::state::{ExperimentChoice, ExperimentsSaved, Live, Saved, Screen};
 use crate::theme::{palette, space};
 use crate::views::run::settled_plan;
 use crate::views::{Action, RecipeCard, ViewCtx, recipe_fields};
@@ -17,16 +17,14 @@ const MAX_SEEDS: u64 = 20;
 pub(super) fn form_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
     let Some(draft) = saved.draft.clone() else { return };
     let config = draft.run_config(ctx.settings);
-    card_ui(ui, "Arena", |ui| {
-        hint_ui(
-            ui,
-            "Trains the recipe four ways, each tuned alike: as it is; with as many steps, all full; with as much time, \
-             all full; and standing still where it would predict.",
-        );
-        ui.add_space(space::XS);
+    card_ui(ui, "Experiment", |ui| {
+        choice_ui(&mut saved.experiments.choice, ui);
         recipe_ui(ctx, &draft.config.name, &config, ui);
         thoroughness_ui(&mut saved.experiments, ui);
-        grid_ui(&mut saved.experiments, draft.config.batch_size, ui);
+        match saved.experiments.choice {
+            ExperimentChoice::Arena => grid_ui(&mut saved.experiments, draft.config.batch_size, ui),
+            ExperimentChoice::Corrections => settings_ui(&mut saved.experiments, ui),
+        }
         ui.add_space(space::XS);
         let step_ms = settled_plan(ctx, &draft, live).and_then(|plan| plan.full_step_ms);
         for line in estimate::in_words(&saved.experiments, draft.config.num_steps, step_ms) {
@@ -35,6 +33,26 @@ pub(super) fn form_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui:
         ui.add_space(space::XS);
         button_ui(ctx, saved, live, &config, ui);
     });
+}
+
+fn choice_ui(choice: &mut ExperimentChoice, ui: &mut Ui) {
+    ui.horizontal(|ui| {
+        ui.selectable_value(choice, ExperimentChoice::Arena, "Arena").on_hover_text("Does prediction pay?");
+        ui.selectable_value(choice, ExperimentChoice::Corrections, "Corrections")
+            .on_hover_text("How good are forecasts and corrections? This opens the lock of the aggressive tier.");
+    });
+    let about = match choice {
+        ExperimentChoice::Arena => {
+            "Trains the recipe four ways, each tuned alike: as it is; with as many steps, all full; with as much time, all \
+             full; and standing still where it would predict."
+        }
+        ExperimentChoice::Corrections => {
+            "Trains the recipe and measures how much of the forecasts' error its corrections take away, what they cost, and \
+             whether anything diverges: what the aggressive tier must have shown."
+        }
+    };
+    hint_ui(ui, about);
+    ui.add_space(space::XS);
 }
 
 /// The recipe in the form of the run screen, in a line or two.
@@ -68,7 +86,7 @@ fn thoroughness_ui(how: &mut ExperimentsSaved, ui: &mut Ui) {
     });
     field_ui(ui, "Seeds", |ui| {
         ui.add(DragValue::new(&mut how.num_seeds).range(1..=MAX_SEEDS))
-            .on_hover_text("Seeds of the comparison, each with its own weights and batches; one more tunes");
+            .on_hover_text("Each has its own weights and batches; in an arena one more tunes");
     });
 }
 
@@ -107,9 +125,41 @@ fn grid_ui(how: &mut ExperimentsSaved, batch_size: usize, ui: &mut Ui) {
     });
 }
 
+/// Settings of the trainer that are measured.
+fn settings_ui(how: &mut ExperimentsSaved, ui: &mut Ui) {
+    let about = "Least confidence to enter Predict and to stay in it; the lowest is that of the aggressive tier";
+    field_ui(ui, "Confidence", |ui| {
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing.x = space::XS;
+            for threshold in ExperimentsSaved::THRESHOLDS {
+                let is_on = how.thresholds.contains(&threshold);
+                if chip_ui(ui, &format!("{threshold:.2}"), None, is_on).on_hover_text(about).clicked() {
+                    how.thresholds.retain(|known| *known != threshold);
+                    how.thresholds.extend((!is_on).then_some(threshold));
+                    how.thresholds.sort_by(f64::total_cmp);
+                }
+            }
+        });
+    });
+    field_ui(ui, "Horizons", |ui| {
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing.x = space::XS;
+            for horizon in ExperimentsSaved::HORIZONS {
+                let is_on = how.horizons.contains(&horizon);
+                let chip = chip_ui(ui, &format!("{horizon} steps"), None, is_on);
+                if chip.on_hover_text("Most predicted steps in a row").clicked() {
+                    how.horizons.retain(|known| *known != horizon);
+                    how.horizons.extend((!is_on).then_some(horizon));
+                    how.horizons.sort_unstable();
+                }
+            }
+        });
+    });
+}
+
 fn button_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, config: &Result<RunConfig, String>, ui: &mut Ui) {
     if live.is_experimenting() {
-        let text = if live.experiments.is_stopping { "Cancelling…" } else { "Cancel the arena" };
+        let text = if live.experiments.is_stopping { "Cancelling…" } else { "Cancel the experiment" };
         if primary_button_ui(ui, !live.experiments.is_stopping, text).clicked() {
             live.end_experiment(ctx);
         }
@@ -119,7 +169,11 @@ fn button_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, config: &Result<
     if let Some(obstacle) = &obstacle {
         notice_ui(ui, Severity::Info, obstacle, |_| {});
     }
-    if primary_button_ui(ui, obstacle.is_none(), "Start the arena").clicked() {
+    let text = match saved.experiments.choice {
+        ExperimentChoice::Arena => "Start the arena",
+        ExperimentChoice::Corrections => "Start the corrections",
+    };
+    if primary_button_ui(ui, obstacle.is_none(), text).clicked() {
         start::start(ctx, saved, live, ui);
     }
 }

@@ -18,7 +18,7 @@ const LEAST_SECONDS: f64 = 3.0;
 pub(super) fn race_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
     header_ui(ctx, live, ui);
     let experiments = &live.experiments;
-    if !experiments.track.stages.is_empty() {
+    if experiments.track.stages.len() > 1 {
         card_ui(ui, "Stages", |ui| stages_ui(&experiments.track, ui));
     }
     let Some(race) = experiments.race.clone() else {

@@ -3,7 +3,7 @@
 use egui::{Label, RichText, Ui};
 
 use super::curves::curves_ui;
-use super::table::{bars_ui, table_ui};
+use super::table::{bars_ui, figures_ui, table_ui};
 use crate::open_folder::open_folder;
 use crate::plots::ShownReport;
 use crate::state::{ExperimentsLive, Saved};
@@ -16,12 +16,25 @@ pub(super) fn report_ui(shown: &ShownReport, saved: &mut Saved, live: &mut Exper
     ui.add(Label::new(RichText::new(&shown.title).size(font::HEADING).color(p.text_strong)).wrap());
     buttons_ui(shown, live, ui);
     card_ui(ui, "What it says", |ui| verdict_ui(shown, ui));
-    card_ui(ui, "Contenders", |ui| table_ui(shown, ui));
-    curves_ui(&shown.folder.display().to_string(), &shown.curves, &mut saved.experiments, live, ui);
-    hint_ui(ui, "Curves of the first seed.");
-    bars_ui(shown, ui);
+    if !shown.rows.is_empty() {
+        card_ui(ui, "Contenders", |ui| table_ui(shown, ui));
+    }
+    if let Some(table) = &shown.table {
+        card_ui(ui, "Settings", |ui| figures_ui(table, ui));
+    }
+    if shown.curves.is_empty() {
+        hint_ui(ui, "Its figures and charts are in README.md in the report's folder.");
+    } else {
+        curves_ui(&shown.folder.display().to_string(), &shown.curves, &mut saved.experiments, live, ui);
+        hint_ui(ui, "Curves of the first seed.");
+    }
+    if !shown.rows.is_empty() {
+        bars_ui(shown, ui);
+    }
     card_ui(ui, "", |ui| {
-        expander_ui(ui, "How each contender was tuned", |ui| tuning_ui(shown, ui));
+        if !shown.rows.is_empty() {
+            expander_ui(ui, "How each contender was tuned", |ui| tuning_ui(shown, ui));
+        }
         expander_ui(ui, "Conditions, and the command that measures it again", |ui| conditions_ui(shown, ui));
     });
 }

@@ -1,14 +1,14 @@
-//! Starts an arena, or says what keeps it from starting.
+//! Starts an experiment, or says what keeps it from starting.
 
 use egui::Ui;
 use foretrain_engine::optim::OptimizerKind;
 use foretrain_engine::session::{Command, ExperimentJob, ExperimentKind, RunConfig};
 
-use super::estimate::size_of;
-use crate::state::{AskedExperiment, ExperimentsSaved, Live, RecipeKey, Saved, arena_command};
+use super::estimate::stages_of;
+use crate::state::{AskedExperiment, ExperimentChoice, ExperimentsSaved, Live, RecipeKey, Saved, experiment_command};
 use crate::views::ViewCtx;
 
-/// What keeps an arena of `config` that is done like `how` from starting; `None` when nothing does.
+/// What keeps an experiment on `config` that is done like `how` from starting; `None` when nothing does.
 pub(super) fn obstacle(config: &Result<RunConfig, String>, how: &ExperimentsSaved, live: &Live) -> Option<String> {
     let config = match config {
         Ok(config) => config,
@@ -17,6 +17,18 @@ pub(super) fn obstacle(config: &Result<RunConfig, String>, how: &ExperimentsSave
     if live.is_running() {
         return Some("A run is going on, and would spoil the pace of both. Stop it first.".to_owned());
     }
+    match how.choice {
+        ExperimentChoice::Arena => arena_obstacle(config, how),
+        ExperimentChoice::Corrections if !config.hybrid.strategy.samples() => Some(
+            "Corrections compare sampled gradients with full ones, and this recipe's tier samples none. Choose another tier."
+                .to_owned(),
+        ),
+        ExperimentChoice::Corrections => (how.thresholds.is_empty() || how.horizons.is_empty())
+            .then(|| "Choose at least one confidence threshold and one horizon.".to_owned()),
+    }
+}
+
+fn arena_obstacle(config: &RunConfig, how: &ExperimentsSaved) -> Option<String> {
     if !config.hybrid.strategy.predicts() {
         return Some("This recipe's tier never predicts: there is nothing to compare. Choose another tier.".to_owned());
     }
@@ -27,7 +39,7 @@ pub(super) fn obstacle(config: &Result<RunConfig, String>, how: &ExperimentsSave
     odd.map(|divisor| format!("A batch of {} cannot be divided by {divisor}.", config.batch_size))
 }
 
-/// Asks for the arena.
+/// Asks for the experiment.
 pub(super) fn start(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &Ui) {
     let Some(draft) = &saved.draft else { return };
     let Ok(config) = draft.run_config(ctx.settings) else { return };
@@ -36,21 +48,35 @@ pub(super) fn start(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &Ui) 
         OptimizerKind::AdamW => "AdamW",
         OptimizerKind::Muon => "Muon",
     };
-    let title = format!("{} with {optimizer}: prediction against its controls", config.name);
+    let (about, kind) = match how.choice {
+        ExperimentChoice::Arena => {
+            let kind = ExperimentKind::Arena {
+                rate_factors: how.rate_factors.clone(),
+                batch_divisors: how.batch_divisors.clone(),
+                num_seeds: how.num_seeds,
+            };
+            ("prediction against its controls", kind)
+        }
+        ExperimentChoice::Corrections => {
+            let kind = ExperimentKind::Corrections {
+                confidence_thresholds: how.thresholds.clone(),
+                horizons: how.horizons.clone(),
+                num_seeds: how.num_seeds,
+            };
+            ("forecasts and corrections", kind)
+        }
+    };
+    let title = format!("{} with {optimizer}: {about}", config.name);
     let now = jiff::Timestamp::now().to_zoned(ctx.zone.clone());
-    let stages = size_of(how, config.num_steps).stages();
+    let stages = stages_of(how, config.num_steps);
     let asked =
         AskedExperiment { title: title.clone(), recipe: RecipeKey::of(&config), since: ui.input(|input| input.time) };
     let folder = format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), file_name(&config.name));
     let job = ExperimentJob {
-        kind: ExperimentKind::Arena {
-            rate_factors: how.rate_factors.clone(),
-            batch_divisors: how.batch_divisors.clone(),
-            num_seeds: how.num_seeds,
-        },
+        kind,
         output: ctx.settings.reports_folder_path().join(folder),
         title,
-        command: arena_command(ctx.catalog, draft, &config, how),
+        command: experiment_command(ctx.catalog, draft, &config, how),
         commit: option_env!("FORETRAIN_COMMIT").map(str::to_owned),
         day: now.date().to_string(),
         config,

@@ -3,7 +3,7 @@
 use egui::{RichText, Ui};
 use foretrain_engine::experiment::Estimate;
 
-use crate::plots::{ContenderRow, Figure, ShownReport};
+use crate::plots::{ContenderRow, Figure, FigureTable, ShownReport};
 use crate::theme::{font, palette, space};
 use crate::widgets::{BarRow, bar_row_ui, card_ui, hint_ui, num_columns, number, swatch_ui};
 
@@ -103,6 +103,26 @@ pub(super) fn table_ui(shown: &ShownReport, ui: &mut Ui) {
         ui,
         &format!("{seeds} Times were taken in one process in which contenders take turns. — was not measured."),
     );
+}
+
+/// Shows figures as they are.
+pub(super) fn figures_ui(table: &FigureTable, ui: &mut Ui) {
+    let p = palette(ui);
+    egui::ScrollArea::horizontal().id_salt("settings").show(ui, |ui| {
+        egui::Grid::new("settings").num_columns(table.head.len()).spacing([space::LG, space::XS]).show(ui, |ui| {
+            for name in &table.head {
+                ui.label(RichText::new(*name).size(font::SMALL).color(p.text_weak));
+            }
+            ui.end_row();
+            for line in &table.lines {
+                for cell in line {
+                    ui.label(cell);
+                }
+                ui.end_row();
+            }
+        });
+    });
+    hint_ui(ui, "— could not be measured: there was no step of that kind to measure it by.");
 }
 
 /// Shows loss, time and cost as bars, as many side by side as fit.

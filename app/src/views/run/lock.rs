@@ -25,7 +25,7 @@ pub(super) fn lock_ui(ctx: &ViewCtx<'_>, draft: &Draft, lock: &mut TierLock, ui:
         }
         Access::Locked(None) => {
             let message = "Locked until the corrections experiment on this very recipe shows that corrections take away \
-                           at least 95% of the forecasts' error in less than 5% of the time, without a divergence. It \
+                           at least 95% of the forecasts' error at less than 5% of the time of Predict, without a divergence. It \
                            was not measured yet.";
             (Severity::Warning, message, None)
         }
@@ -57,6 +57,7 @@ fn demands_ui(figures: &CorrectionFigures, ui: &mut Ui) {
     let p = palette(ui);
     for demand in figures.demands() {
         let found = match demand.found {
+            Found::Share(share) if share.is_nan() => "nothing to measure it by".to_owned(),
             Found::Share(share) => number::percent(share),
             Found::Count(count) => number::count(count),
         };

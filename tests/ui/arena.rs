@@ -1,0 +1,491 @@
+//! Experiments: what a click asks for, how a race and a report are shown, and the lock on the tier that is not proven.
+
+use std::sync::Arc;
+
+use egui::{Rect, Vec2};
+use egui_kittest::kittest::{NodeT, Queryable};
+use foretrain::state::{Access, CorrectionFigures, DataKind, LOCKED_TIER, RaceAxis, RecipeKey, Screen};
+use foretrain::theme::ThemeChoice;
+use foretrain_engine::device::Progress;
+use foretrain_engine::experiment::{CurvePoint, RaceView, Report};
+use foretrain_engine::hybrid::Strategy;
+use foretrain_engine::session::{
+    Blame, Command, EventKind, ExperimentJob, ExperimentKind, Failure, JobId, PlanReport, ReportSummary, RunStatus,
+    StopReason,
+};
+use serde_json::{Value, json};
+
+use crate::scene::{self, Window, click, tell};
+
+/// The experiments in a window of `size`.
+fn experiments_of(size: [f32; 2], theme: ThemeChoice) -> Window {
+    let mut harness = scene::window_of(size, theme);
+    harness.state_mut().saved_mut().screen = Screen::Compare;
+    harness.run_steps(4);
+    click(&mut harness, "Experiments");
+    harness
+}
+
+fn experiments() -> Window {
+    experiments_of(scene::SIZE, ThemeChoice::Dark)
+}
+
+/// What the window asked for, without what a screen asks by itself.
+fn commands(harness: &mut Window) -> Vec<Command> {
+    scene::commands(harness).into_iter().filter(|command| !matches!(command, Command::ListReports(..))).collect()
+}
+
+/// Clicks on the button that starts it; returns what was asked of the engine.
+#[track_caller]
+fn start(harness: &mut Window) -> (JobId, ExperimentJob) {
+    click(harness, "Start the arena");
+    let sent = commands(harness);
+    let [Command::Experiment(job, asked)] = sent.as_slice() else { panic!("expected Experiment, found {sent:?}") };
+    (*job, (**asked).clone())
+}
+
+fn point(step: u64, loss: f64) -> CurvePoint {
+    CurvePoint { step, seconds: step as f64 * 0.04, cost: step as f64 * 0.6, loss }
+}
+
+fn curve(scale: f64) -> Vec<CurvePoint> {
+    (1..=20).map(|index| point(index * 10, scale * (2.3 / f64::from(index as u32) + 0.1))).collect()
+}
+
+fn race() -> RaceView {
+    let curves = ["hybrid", "vanilla, same steps", "vanilla, same time", "frozen"];
+    let curves = curves.iter().enumerate().map(|(index, name)| ((*name).to_owned(), curve(1.0 + 0.1 * index as f64)));
+    RaceView { what: "comparing: seed 1 of 1".to_owned(), curves: curves.collect() }
+}
+
+/// A report as its file holds it: so that older ones are read, too.
+fn report(num_seeds: u64) -> Report {
+    let config = scene::config();
+    let recipe = json!({
+        "hybrid": config.hybrid, "optimizer": config.optimizer, "schedule": config.schedule, "num_steps": 1200,
+        "batch_size": 256, "num_micro_batches": 1, "sequence_length": 0, "augmentation": config.augmentation,
+    });
+    let names = ["hybrid", "vanilla, same steps", "vanilla, same time", "frozen"];
+    let tuned = |name: &str| {
+        let tried = |setting: &str, loss: Option<f64>| {
+            json!({ "setting": setting, "learning_rate": 0.004, "batch_size": 256, "num_steps": 1200,
+                "validation_loss": loss, "seconds": 30.0 })
+        };
+        json!({
+            "contender": { "name": name, "what": format!("what {name} is"), "recipe": recipe },
+            "tried": [tried("learning rate 0.004", Some(0.05)), tried("learning rate 0.008", None)],
+            "seed": 7, "best": 0, "is_at_edge": true,
+        })
+    };
+    let result = |index: u64, seed: u64| {
+        let measured = json!({ "loss": 0.03 * (1.0 + 0.1 * index as f64) + 0.001 * seed as f64, "accuracy": 0.99,
+            "num_examples": 4000, "loss_error": 0.001 });
+        let share = json!({ "num_steps": 300, "seconds": 7.5 });
+        json!({
+            "seed": seed, "num_steps": 1200, "seconds": 30.0 + index as f64, "example_cost": 153_600.0,
+            "example_backwards": if index == 0 { 76_800 } else { 307_200 }, "examples_per_unit": 1,
+            "validation": measured, "test": measured, "curve": curve(1.0 + 0.1 * index as f64),
+            "phases": [share, share, share, share], "corrections": [], "divergences": [], "events": [], "costs": null,
+            "has_diverged": false,
+        })
+    };
+    let seeds: Vec<u64> = (1..=num_seeds).collect();
+    let results: Vec<Vec<Value>> =
+        (0..4).map(|index| seeds.iter().map(|seed| result(index, *seed)).collect()).collect();
+    let machine = json!({ "processor": "a processor", "num_cores": 2, "memory_bytes": 1, "system": "Linux",
+        "vector_instructions": "AVX2" });
+    let value = json!({
+        "conditions": { "title": "glyphs-cnn with AdamW: prediction against its controls", "dataset": "glyphs",
+            "model": "105866 parameters", "machine": machine, "num_threads": 2, "version": "0.1.0", "commit": null,
+            "day": "2026-01-01", "command": "foretrain experiment arena --preset glyphs", "seconds": 300.0 },
+        "result": {
+            "plan": { "recipe": recipe, "vanilla": config.hybrid, "rate_factors": [1.0, 2.0], "batch_divisors": [1, 2],
+                "seeds": seeds, "tuning_seed": 7 },
+            "tuned": names.map(tuned), "results": results,
+        },
+    });
+    Report::from_json(value.to_string().as_bytes()).unwrap()
+}
+
+/// A corrections experiment whose one correction brought an error of 0.5 nats down to `after`.
+fn corrections(after: f64) -> EventKind {
+    let Report::Arena(arena) = report(1) else { panic!("an arena") };
+    let mut result = json!(arena.result.results[0][0]);
+    result["corrections"] = json!([[40, { "cosine": 0.9, "predicted_loss": 1.5, "corrected_loss": 1.0 + after,
+        "actual_loss": 1.0, "slice_fraction": 0.25 }]]);
+    let phase =
+        |seconds: f64, median: f64| json!({ "num_steps": 100, "seconds": seconds, "median_step_seconds": median });
+    result["phases"] = json!([phase(4.0, 0.04), phase(4.0, 0.04), phase(2.0, 0.02), phase(4.05, 0.0405)]);
+    let recipe = json!(arena.result.plan.recipe);
+    let value = json!({
+        "experiment": "corrections",
+        "conditions": arena.conditions,
+        "result": {
+            "plan": { "recipe": recipe, "confidence_thresholds": [0.55], "horizons": [50], "seeds": [7] },
+            "settings": [{ "confidence_threshold": 0.55, "max_predict_steps": 50, "results": [result] }],
+        },
+    });
+    let report = Report::from_json(value.to_string().as_bytes()).unwrap();
+    EventKind::Experimented { report: Arc::new(report), folder: "/runs/experiments/two".into() }
+}
+
+fn experimented(num_seeds: u64) -> EventKind {
+    EventKind::Experimented { report: Arc::new(report(num_seeds)), folder: "/runs/experiments/one".into() }
+}
+
+#[test]
+fn one_click_starts_the_quick_arena_of_the_form() {
+    let mut harness = experiments();
+    let (_, job) = start(&mut harness);
+    let ExperimentKind::Arena { rate_factors, batch_divisors, num_seeds } = &job.kind else { panic!("an arena") };
+    assert_eq!((rate_factors.as_slice(), batch_divisors.as_slice(), *num_seeds), (&[1.0, 2.0][..], &[1, 2][..], 1));
+    assert_eq!(job.config, scene::config());
+    assert!(job.output.starts_with("/runs/experiments") && job.output.to_string_lossy().ends_with("-glyphs-cnn"));
+    assert!(job.title.starts_with("glyphs-cnn with AdamW"), "{}", job.title);
+    for part in ["--preset glyphs", "--tier balanced", "--seeds 1", "--rates 1,2", "--batch-divisors 1,2"] {
+        assert!(job.command.contains(part), "{part} in {}", job.command);
+    }
+}
+
+#[test]
+fn what_is_chosen_is_what_is_compared() {
+    let mut harness = experiments();
+    click(&mut harness, "Thorough");
+    click(&mut harness, "×8");
+    click(&mut harness, "÷4");
+    harness.state_mut().saved_mut().experiments.num_seeds = 5;
+    let (_, job) = start(&mut harness);
+    let ExperimentKind::Arena { rate_factors, batch_divisors, num_seeds } = &job.kind else { panic!("an arena") };
+    assert_eq!(rate_factors.as_slice(), [0.5, 1.0, 2.0, 4.0, 8.0]);
+    assert_eq!((batch_divisors.as_slice(), *num_seeds), (&[1, 2][..], 5));
+}
+
+#[test]
+fn corrections_can_be_measured_and_open_the_lock() {
+    let mut harness = experiments();
+    click(&mut harness, "Corrections");
+    click(&mut harness, "50 steps");
+    click(&mut harness, "Start the corrections");
+    let sent = commands(&mut harness);
+    let [Command::Experiment(job, asked)] = sent.as_slice() else { panic!("expected Experiment, found {sent:?}") };
+    let ExperimentKind::Corrections { confidence_thresholds, horizons, num_seeds } = &asked.kind else {
+        panic!("corrections")
+    };
+    assert_eq!((confidence_thresholds.as_slice(), horizons.as_slice(), *num_seeds), (&[0.55][..], &[50, 75][..], 1));
+    tell(&mut harness, *job, corrections(0.01));
+    harness.run_steps(4);
+    harness.get_by_label_contains("took away 98.0% of the forecasts' error");
+    assert!(harness.query_all_by_label("98.0%").count() >= 1, "it stands in the table");
+    harness.get_by_label("Training loss over steps");
+    let access = |harness: &Window| harness.state().saved().tier_lock.access(LOCKED_TIER, &scene::config());
+    assert!(matches!(access(&harness), Access::Proven(_)), "{:?}", access(&harness));
+    // The last measurement counts.
+    click(&mut harness, "Start the corrections");
+    let Some(Command::Experiment(job, _)) = commands(&mut harness).pop() else { panic!("no experiment") };
+    tell(&mut harness, job, corrections(0.4));
+    assert!(matches!(access(&harness), Access::Locked(Some(_))), "{:?}", access(&harness));
+}
+
+#[test]
+fn what_cannot_be_compared_is_not_started_and_said_why() {
+    let mut harness = experiments();
+    for rate in ["×1", "×2"] {
+        click(&mut harness, rate);
+    }
+    harness.get_by_label_contains("at least one learning rate");
+    click(&mut harness, "Start the arena");
+    click(&mut harness, "Quick");
+    let set = |harness: &mut Window, batch_size: usize, strategy: Strategy, kind: DataKind| {
+        let draft = harness.state_mut().saved_mut().draft.as_mut().unwrap();
+        (draft.config.batch_size, draft.config.hybrid.strategy, draft.data.kind) = (batch_size, strategy, kind);
+        harness.run_steps(2);
+    };
+    for (batch_size, strategy, kind, why) in [
+        (255, Strategy::Importance, DataKind::Glyphs, "cannot be divided by 2"),
+        (256, Strategy::None, DataKind::Glyphs, "never predicts"),
+        (256, Strategy::Importance, DataKind::Idx, "Choose the folder with the IDX files"),
+    ] {
+        set(&mut harness, batch_size, strategy, kind);
+        harness.get_by_label_contains(why);
+        click(&mut harness, "Start the arena");
+    }
+    assert_eq!(commands(&mut harness), []);
+}
+
+#[test]
+fn the_time_is_estimated_from_a_measured_step_only() {
+    let mut harness = experiments();
+    harness.get_by_label_contains("no step of this recipe was measured yet");
+    harness.run_steps(8);
+    let asked = harness.state_mut().take_pending().into_iter().find_map(|command| match command {
+        Command::Plan(job, _) => Some(job),
+        _ => None,
+    });
+    let plan = PlanReport {
+        num_params: 105_866,
+        plan: scene::plan(),
+        full_step_ms: Some(20.0),
+        vanilla_seconds: Some(24.0),
+        warnings: Vec::new(),
+    };
+    tell(&mut harness, asked.expect("the step is measured"), EventKind::Planned(Box::new(plan)));
+    harness.run_steps(2);
+    // 16 times 1,200 steps and 180 short ones.
+    harness.get_by_label_contains("About 6 min 28 s of steps, at 20.0 ms for a full step");
+}
+
+#[test]
+fn a_race_shows_its_stage_progress_and_curves() {
+    let mut harness = experiments();
+    let (job, _) = start(&mut harness);
+    harness.get_by_label("Waiting for the engine");
+    // Half of the last of thirteen.
+    let what = "stage 13 of 13: comparing: seed 1 of 1".to_owned();
+    tell(&mut harness, job, EventKind::Progress(Progress { what, done: 12_500, total: Some(13_000) }));
+    harness.run_steps(2);
+    harness.get_by_label("Stage 13 of 13: comparing: seed 1 of 1");
+    let meter = harness.get_by_label("Progress of the experiment");
+    let share = meter.accesskit_node().data().numeric_value().unwrap();
+    // All but half of the last 4,800 of 19,380 steps.
+    assert!((share - (1.0 - 2_400.0 / 19_380.0)).abs() < 1e-3, "{share}");
+    assert!(harness.query_by_label("Training loss over steps").is_none(), "no curve was measured yet");
+    tell(&mut harness, job, EventKind::Raced(Arc::new(race())));
+    harness.run_steps(4);
+    harness.get_by_label("Training loss over steps");
+    for name in ["hybrid", "vanilla, same steps", "vanilla, same time", "frozen"] {
+        assert!(harness.query_all_by_label(name).count() >= 1, "{name} has a curve");
+    }
+    let curves = &harness.state().live().experiments.curves;
+    assert_eq!(curves.iter().map(|curve| curve.over(RaceAxis::Cost).len()).collect::<Vec<_>>(), [20; 4]);
+    for (axis, label) in [("Time", "Training loss over seconds"), ("Cost", "Training loss over cost in full steps")] {
+        click(&mut harness, axis);
+        harness.get_by_label(label);
+    }
+}
+
+#[test]
+fn an_arena_is_cancelled_once_and_can_be_started_again() {
+    let mut harness = experiments();
+    let (job, _) = start(&mut harness);
+    click(&mut harness, "Cancel the experiment");
+    click(&mut harness, "Cancelling…");
+    assert_eq!(commands(&mut harness), [Command::Stop], "it is asked once");
+    tell(&mut harness, job, EventKind::Cancelled);
+    harness.run_steps(2);
+    let (again, _) = start(&mut harness);
+    assert_ne!(job, again);
+}
+
+#[test]
+fn no_run_starts_and_no_step_is_measured_meanwhile() {
+    let mut harness = experiments();
+    start(&mut harness);
+    harness.run_steps(12);
+    harness.key_press_modifiers(egui::Modifiers::COMMAND, egui::Key::Enter);
+    harness.run_steps(12);
+    let pending = harness.state_mut().take_pending();
+    let disturbs = |command: &Command| matches!(command, Command::Start(..) | Command::Plan(..));
+    assert!(!pending.iter().any(disturbs), "{pending:?}");
+    harness.get_by_label_contains("An experiment is going on");
+}
+
+#[test]
+fn a_failure_is_told_and_a_crash_is_one() {
+    let mut harness = experiments();
+    for kind in [
+        EventKind::Rejected(Failure { message: "all 2 settings diverged".to_owned(), plan: None, blame: Blame::Work }),
+        EventKind::Ended(StopReason::Crashed("all 2 settings diverged".to_owned())),
+    ] {
+        let (job, _) = start(&mut harness);
+        tell(&mut harness, job, kind);
+        harness.run_steps(2);
+        harness.get_by_label_contains("all 2 settings diverged");
+        assert_eq!(harness.state().live().ended, None, "no run ended");
+        click(&mut harness, "Dismiss");
+    }
+}
+
+#[test]
+fn a_report_shows_verdict_figures_and_curves() {
+    let mut harness = experiments();
+    let (job, _) = start(&mut harness);
+    tell(&mut harness, job, experimented(1));
+    harness.run_steps(4);
+    harness.get_by_label_contains("Prediction saved 75.0% of the example-backwards");
+    harness.get_by_label_contains("One seed has no interval");
+    harness.get_by_label("Training loss over steps");
+    for text in ["0.03100", "99.00%", "25.0%", "30 s"] {
+        assert!(harness.query_all_by_label(text).count() >= 1, "{text}");
+    }
+    harness.get_by_label("Held-out loss of frozen");
+    harness.get_by_label("Copy command").click();
+    harness.step();
+    let copied = harness.output().platform_output.commands.iter().any(|command| {
+        matches!(command, egui::OutputCommand::CopyText(text) if text == "foretrain experiment arena --preset glyphs")
+    });
+    assert!(copied);
+    click(&mut harness, "How each contender was tuned");
+    assert!(harness.query_all_by_label("learning rate 0.008: diverged").count() >= 4);
+}
+
+#[test]
+fn several_seeds_have_intervals() {
+    let mut harness = experiments();
+    let (job, _) = start(&mut harness);
+    tell(&mut harness, job, experimented(3));
+    harness.run_steps(4);
+    assert!(harness.query_by_label_contains("One seed has no interval").is_none());
+    harness.get_by_label_contains("95% interval: ");
+    assert!(harness.query_all_by_label_contains("0.03200 (0.02952 to 0.03448)").count() >= 1);
+}
+
+fn summaries() -> Vec<ReportSummary> {
+    let one = |name: &str, problem: Option<&str>| ReportSummary {
+        folder: format!("/runs/experiments/{name}").into(),
+        title: format!("title of {name}"),
+        day: "2026-01-01".to_owned(),
+        seconds: 75.0,
+        problem: problem.map(str::to_owned),
+    };
+    vec![one("two", None), one("one", None), one("broken", Some("expected a number, found nothing"))]
+}
+
+#[test]
+fn past_reports_are_opened_again() {
+    let mut harness = scene::window(ThemeChoice::Light);
+    harness.state_mut().saved_mut().screen = Screen::Compare;
+    harness.run_steps(4);
+    click(&mut harness, "Experiments");
+    let asked = harness.state_mut().take_pending().into_iter().find_map(|command| match command {
+        Command::ListReports(job, folder) => Some((job, folder)),
+        _ => None,
+    });
+    let (job, folder) = asked.expect("the reports are asked for");
+    assert_eq!(folder, std::path::Path::new("/runs/experiments"));
+    tell(&mut harness, job, EventKind::Reports(summaries()));
+    harness.run_steps(2);
+    harness.get_by_label_contains("expected a number, found nothing");
+    click(&mut harness, "Open report one");
+    let sent = commands(&mut harness);
+    let [Command::OpenReport(job, folder)] = sent.as_slice() else { panic!("expected OpenReport, found {sent:?}") };
+    assert_eq!(folder, std::path::Path::new("/runs/experiments/one"));
+    tell(&mut harness, *job, experimented(1));
+    harness.run_steps(4);
+    harness.get_by_label_contains("Prediction saved 75.0%");
+    click(&mut harness, "Open report one");
+    assert_eq!(commands(&mut harness), [], "it is open already");
+    // Meanwhile one that goes on is not lost.
+    start(&mut harness);
+    assert!(harness.query_by_label_contains("Prediction saved").is_none());
+    click(&mut harness, "Open report one");
+    harness.get_by_label_contains("Prediction saved 75.0%");
+    click(&mut harness, "Back to the experiment that goes on");
+    harness.get_by_label("Waiting for the engine");
+}
+
+#[test]
+fn closing_names_the_experiment_and_ends_it() {
+    let mut harness = experiments();
+    let (job, _) = start(&mut harness);
+    let viewport = harness.input_mut().viewports.entry(egui::ViewportId::ROOT).or_default();
+    viewport.events.push(egui::ViewportEvent::Close);
+    harness.run_steps(3);
+    harness.get_by_label("An experiment is going on");
+    click(&mut harness, "Cancel it and close");
+    assert_eq!(commands(&mut harness), [Command::Stop]);
+    tell(&mut harness, job, EventKind::Cancelled);
+    harness.step();
+    let closes = |viewport: &egui::ViewportOutput| viewport.commands.contains(&egui::ViewportCommand::Close);
+    assert!(harness.output().viewport_output.values().any(closes));
+}
+
+#[track_caller]
+fn check_inside(size: [f32; 2], what: &str, rect: Rect) {
+    let window = Rect::from_min_size(egui::Pos2::ZERO, Vec2::from(size)).expand(0.5);
+    assert!(window.x_range().contains(rect.left()) && window.x_range().contains(rect.right()), "{what}: {rect}");
+}
+
+#[test]
+fn everything_fits_the_least_window() {
+    for theme in [ThemeChoice::Dark, ThemeChoice::Light] {
+        let size = [720.0, 480.0];
+        let mut harness = experiments_of(size, theme);
+        for label in ["Start the arena", "Quick", "Thorough", "×0.25", "×8", "÷8", "Change it on Run"] {
+            check_inside(size, label, harness.get_by_label(label).rect());
+        }
+        let (job, _) = start(&mut harness);
+        tell(&mut harness, job, EventKind::Raced(Arc::new(race())));
+        harness.run_steps(4);
+        for label in ["Cancel the experiment", "Training loss over steps", "Steps", "Time", "Cost", "Log scale"] {
+            check_inside(size, label, harness.get_by_label(label).rect());
+        }
+        tell(&mut harness, job, experimented(3));
+        harness.run_steps(4);
+        for label in ["Open folder", "Copy command", "Copy path", "Training loss over steps"] {
+            check_inside(size, label, harness.get_by_label(label).rect());
+        }
+    }
+}
+
+/// The window with the form on the tier behind the lock.
+fn locked() -> Window {
+    let mut harness = scene::window_of(scene::SIZE, ThemeChoice::Dark);
+    let draft = harness.state_mut().saved_mut().draft.as_mut().unwrap();
+    draft.config.tier = LOCKED_TIER.to_owned();
+    harness.run_steps(6);
+    harness
+}
+
+/// What a click on the start button asks for.
+fn starts(harness: &mut Window) -> usize {
+    click(harness, "Start training");
+    scene::commands(harness).iter().filter(|command| matches!(command, Command::Start(..))).count()
+}
+
+const EXPERT: &str = "Use it anyway (expert)";
+
+#[test]
+fn the_lock_refuses_and_the_expert_switch_opens_it_for_this_recipe_alone() {
+    let mut harness = locked();
+    harness.get_by_label_contains("It was not measured yet");
+    assert_eq!(starts(&mut harness), 0);
+    harness.get_by_label_contains("is locked for this recipe");
+    click(&mut harness, "Dismiss");
+    click(&mut harness, EXPERT);
+    harness.get_by_label_contains("Used without proof on this recipe");
+    let kept = harness.state().saved().tier_lock.clone();
+    assert!(kept.access(LOCKED_TIER, &scene::config()).is_open(), "it is saved");
+    harness.state_mut().saved_mut().draft.as_mut().unwrap().config.batch_size = 128;
+    harness.run_steps(2);
+    harness.get_by_label_contains("It was not measured yet");
+    assert_eq!(starts(&mut harness), 0, "another recipe");
+    harness.state_mut().saved_mut().draft.as_mut().unwrap().config.batch_size = 256;
+    harness.run_steps(2);
+    assert_eq!(starts(&mut harness), 1);
+}
+
+#[test]
+fn what_was_measured_opens_the_lock_or_says_what_is_missing() {
+    for (error_reduction, expected) in [(0.97, 1), (0.61, 0)] {
+        let mut harness = locked();
+        let figures = CorrectionFigures { error_reduction, overhead: 0.021, num_divergences: 0 };
+        harness.state_mut().live_mut().experiments.measured = Some((RecipeKey::of(&scene::config()), figures));
+        // Any event will do: what was measured is noted with it.
+        tell(&mut harness, JobId(999), EventKind::Cancelled);
+        harness.run_steps(2);
+        harness.get_by_label_contains(&format!("{:.1}%", 100.0 * error_reduction));
+        harness.get_by_label_contains("2.1%, met");
+        assert_eq!(harness.query_by_label(EXPERT).is_some(), expected == 0);
+        assert_eq!(starts(&mut harness), expected);
+    }
+}
+
+#[test]
+fn the_savings_card_says_why_predict_is_in_use_and_where_the_time_went() {
+    let run = scene::snapshot(900, RunStatus::Training);
+    let harness = scene::window_with(run, ThemeChoice::Dark);
+    harness.get_by_label("importance");
+    assert!(harness.query_all_by_label_contains("Since step ").count() >= 1);
+    harness.get_by_label("Time by phase");
+    harness.get_by_label_contains("Predict 5");
+}
