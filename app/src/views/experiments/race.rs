@@ -38,7 +38,7 @@ fn header_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
     ui.add(egui::Label::new(RichText::new(title).size(font::HEADING).color(p.text_strong)).wrap());
     ui.horizontal_wrapped(|ui| {
         if experiments.is_stopping {
-            pill_ui(ui, "Cancelling…", p.warn_soft, p.warn);
+            pill_ui(ui, "Ending", p.warn_soft, p.warn);
         } else {
             pill_ui(ui, "Running", p.good_soft, p.good);
         }

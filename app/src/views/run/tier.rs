@@ -25,9 +25,9 @@ pub fn tier_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, lock: &mut TierLock, is_exp
             draft.set_tier(tier);
         }
     });
+    lock_ui(ctx, draft, lock, ui);
     let Some(tier) = ctx.catalog.tier(&draft.config.tier) else { return };
     hint_ui(ui, &tier.summary);
-    lock_ui(ctx, draft, lock, ui);
     if !tier.caution.is_empty() {
         notice_ui(ui, Severity::Warning, &tier.caution, |_| {});
     }
