@@ -135,6 +135,8 @@ fn corrections_are_measured_and_written() {
         let found = figures.corrections.expect("no Correct step took place");
         assert_eq!(found.count, setting.results[0].corrections.len());
         assert!(found.cosine > 0.0 && found.error_before > 0.0 && figures.overhead_by_medians.is_some(), "{figures:?}");
+        // A sample forward and backward, at each Correct step, on top of a full one.
+        assert!(figures.overhead_by_counting.is_some_and(|overhead| overhead.mean > 0.0), "{figures:?}");
     }
     check_folder(&output, &["errors", "reduction", "reliability"]);
 }

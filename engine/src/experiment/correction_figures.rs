@@ -55,13 +55,15 @@ impl CorrectionFigures {
     }
 }
 
-/// What Correct steps took beyond full steps, as a share of the time that Predict steps took.
+/// What Correct steps took beyond full steps, as a share of what Predict steps took.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Overhead {
     /// By the seconds of all steps, whatever else the machine did.
     pub by_sums: f64,
     /// By the median step of each phase, which a busy machine disturbs less.
     pub by_medians: f64,
+    /// By counting forward and backward passes, which no machine disturbs; NaN in reports of earlier versions.
+    pub by_counting: f64,
 }
 
 impl Overhead {
@@ -74,7 +76,12 @@ impl Overhead {
         let extra = correct.seconds - count * full.seconds / full.num_steps as f64;
         let extra_by_medians = count * (correct.median_step_seconds? - full.median_step_seconds?);
         let predict_by_medians = predict.num_steps as f64 * predict.median_step_seconds?;
-        Some(Self { by_sums: extra / predict.seconds, by_medians: extra_by_medians / predict_by_medians })
+        let extra_cost = correct.example_cost - count * full.example_cost / full.num_steps as f64;
+        Some(Self {
+            by_sums: extra / predict.seconds,
+            by_medians: extra_by_medians / predict_by_medians,
+            by_counting: extra_cost / predict.example_cost,
+        })
     }
 }
 
@@ -110,12 +117,19 @@ mod tests {
 
     #[test]
     fn overhead_is_what_correcting_takes_beyond_full_steps() {
-        let share = |num_steps, seconds, median| PhaseShare { num_steps, seconds, median_step_seconds: Some(median) };
+        let share = |num_steps, seconds, median, example_cost| PhaseShare {
+            num_steps,
+            seconds,
+            median_step_seconds: Some(median),
+            example_cost,
+        };
         // Four full steps of 1 s, forty predicted ones of 0.5 s, two corrections of 1.25 s; one full step met a busy machine.
-        let phases = [PhaseShare::default(), share(4, 8.0, 1.0), share(40, 20.0, 0.5), share(2, 2.5, 1.25)];
+        let (full, predict) = (share(4, 8.0, 1.0, 32.0), share(40, 20.0, 0.5, 160.0));
+        let phases = [PhaseShare::default(), full, predict, share(2, 2.5, 1.25, 20.0)];
         let mut result = TrialResult { phases, ..literal::result(1, 0.5) };
         let overhead = Overhead::of(&result).unwrap();
         assert!((overhead.by_medians - 0.025).abs() < 1e-12 && (overhead.by_sums + 0.075).abs() < 1e-12);
+        assert!((overhead.by_counting - 0.025).abs() < 1e-12, "{overhead:?}");
         result.phases[3] = PhaseShare::default();
         assert_eq!(Overhead::of(&result), None);
     }

@@ -66,6 +66,8 @@ pub struct SettingFigures {
     pub overhead: Option<Estimate>,
     /// [`Overhead::by_medians`], seed by seed.
     pub overhead_by_medians: Option<Estimate>,
+    /// [`Overhead::by_counting`], seed by seed.
+    pub overhead_by_counting: Option<Estimate>,
     /// Share of the steps that were predicted ones.
     pub predicted_share: f64,
     /// Divergences in all runs.
@@ -151,6 +153,7 @@ impl SettingResult {
             error_reduction: per_seed(&reduction),
             overhead: per_seed(&|result| Overhead::of(result).map(|overhead| overhead.by_sums)),
             overhead_by_medians: per_seed(&|result| Overhead::of(result).map(|overhead| overhead.by_medians)),
+            overhead_by_counting: per_seed(&|result| Overhead::of(result).map(|overhead| overhead.by_counting)),
             predicted_share: predicted as f64 / all.max(1) as f64,
             num_divergences: self.results.iter().map(|result| result.divergences.len()).sum(),
         }
@@ -201,27 +204,48 @@ impl CorrectionsResult {
             100.0 * DEMANDED_REDUCTION,
             judged(error_reduction >= DEMANDED_REDUCTION)
         );
-        let overheads: Vec<f64> = settings.iter().filter_map(|s| Some(s.figures().overhead_by_medians?.mean)).collect();
-        if let Some(worst) = overheads.iter().copied().reduce(f64::max) {
-            let least = overheads.iter().copied().fold(f64::INFINITY, f64::min);
-            let range = if overheads.len() == 1 {
-                format!("{:.1}%", 100.0 * worst)
-            } else {
-                format!("{:.1}% to {:.1}%", 100.0 * least, 100.0 * worst)
-            };
+        let figures_of: Vec<SettingFigures> = settings.iter().map(|setting| setting.figures()).collect();
+        let timed = Span::of(figures_of.iter().filter_map(|figures| figures.overhead_by_medians));
+        let counted = Span::of(figures_of.iter().filter_map(|figures| figures.overhead_by_counting));
+        if let Some(timed) = timed {
+            let counted = counted.map_or_else(String::new, |span| format!(", {} by counting passes", span.percent()));
             text.push_str(&format!(
-                " They took {range} of the time of Predict beyond full steps (by median steps); demanded: below {:.0}%, {}.",
+                " They took {} of the time of Predict beyond full steps (by median steps{counted}); demanded: below {:.0}%, {}.",
+                timed.percent(),
                 100.0 * DEMANDED_OVERHEAD,
-                judged(worst < DEMANDED_OVERHEAD)
+                judged(timed.most < DEMANDED_OVERHEAD)
             ));
+            if timed.least < 0.0 {
+                text.push_str(" Below zero is the machine's noise, so the times are no surer than that.");
+            }
         }
-        let divergences: usize = settings.iter().map(|setting| setting.figures().num_divergences).sum();
+        let divergences: usize = figures_of.iter().map(|figures| figures.num_divergences).sum();
         text.push_str(&format!(" Divergences: {divergences}; demanded: none, {}.", judged(divergences == 0)));
         text.push_str(&format!(
             " Sampled and full gradients agreed at a cosine of {:.3}, {:.3} at the lowest.",
             figures.cosine, figures.lowest_cosine
         ));
         text
+    }
+}
+
+/// The least and the most of a figure over settings.
+struct Span {
+    least: f64,
+    most: f64,
+}
+
+impl Span {
+    fn of(estimates: impl Iterator<Item = Estimate>) -> Option<Self> {
+        let means: Vec<f64> = estimates.map(|estimate| estimate.mean).collect();
+        let most = means.iter().copied().reduce(f64::max)?;
+        Some(Self { least: means.iter().copied().fold(most, f64::min), most })
+    }
+
+    /// "1.2% to 3.4%", or one of them where they are written alike.
+    fn percent(&self) -> String {
+        let [least, most] = [self.least, self.most].map(|share| format!("{:.1}%", 100.0 * share));
+        if least == most { most } else { format!("{least} to {most}") }
     }
 }
 
@@ -237,7 +261,19 @@ mod tests {
         let verdict = result.verdict();
         assert!(verdict.starts_with("At confidence 0.55 (H 30, 50), 4 corrections took away 66.7%"), "{verdict}");
         assert!(verdict.contains("at least 95%, not met") && verdict.contains("below 5%, met"), "{verdict}");
+        assert!(verdict.contains("took 2.5% of the time") && verdict.contains("3.0% by counting"), "{verdict}");
         assert!(verdict.contains("Divergences: 0; demanded: none, met"), "{verdict}");
+    }
+
+    #[test]
+    fn a_time_below_zero_is_said_to_be_noise() {
+        let mut result = literal::corrections();
+        assert!(!result.verdict().contains("noise"));
+        for setting in result.settings.iter_mut().filter(|setting| setting.max_predict_steps == 30) {
+            setting.results[0].phases[3].median_step_seconds = Some(0.2);
+        }
+        let verdict = result.verdict();
+        assert!(verdict.contains("took -4.2% to 2.5% of the time") && verdict.contains("noise"), "{verdict}");
     }
 
     #[test]

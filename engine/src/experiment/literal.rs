@@ -52,7 +52,7 @@ pub(super) fn text() -> Arc<Dataset> {
 /// A training of 40 steps that took 10 s and ended at `loss`, an accuracy of 90% and no correction.
 pub(super) fn result(seed: u64, loss: f64) -> TrialResult {
     let point = |step, seconds, loss| CurvePoint { step, seconds, cost: step as f64, loss };
-    let full = PhaseShare { num_steps: 40, seconds: 10.0, median_step_seconds: Some(0.25) };
+    let full = PhaseShare { num_steps: 40, seconds: 10.0, median_step_seconds: Some(0.25), example_cost: 80.0 };
     TrialResult {
         seed,
         num_steps: 40,
@@ -83,13 +83,23 @@ fn predicting(seed: u64, loss: f64) -> TrialResult {
         actual_loss: 1.0,
         slice_fraction: 0.25,
     };
-    let share = |num_steps, seconds, median| PhaseShare { num_steps, seconds, median_step_seconds: Some(median) };
+    let share = |num_steps, seconds, median, example_cost| PhaseShare {
+        num_steps,
+        seconds,
+        median_step_seconds: Some(median),
+        example_cost,
+    };
     let points = [(0.5, 0.45), (0.9, 0.95)].map(|(nominal, observed)| ReliabilityPoint { nominal, observed });
     TrialResult {
         seconds: 5.0,
         example_backwards: 40,
-        example_cost: 50.0,
-        phases: [PhaseShare::default(), share(8, 2.0, 0.25), share(30, 2.4, 0.08), share(2, 0.6, 0.28)],
+        example_cost: 45.75,
+        phases: [
+            PhaseShare::default(),
+            share(8, 2.0, 0.25, 16.0),
+            share(30, 2.4, 0.08, 25.0),
+            share(2, 0.6, 0.28, 4.75),
+        ],
         corrections: vec![(20, correction(1.5, 1.125, 0.75)), (36, correction(0.75, 1.125, 0.875))],
         reliability: Reliability { num_forecasts: 32, curve: points.to_vec() },
         ..result(seed, loss)

@@ -147,6 +147,10 @@ impl TierFigures {
     fn verdict(&self) -> String {
         let Self { name, num_diverged, num_divergences, .. } = self;
         let mut text = match (self.speed_up, self.loss_ratio) {
+            (Some(speed_up), Some(_)) if self.predicted_share == 0.0 => {
+                let speed = interval(&speed_up, 1.0, 2, "");
+                format!("{name} never predicted, so it trained as vanilla does, {speed} times as fast.")
+            }
             (Some(speed_up), Some(ratio)) => {
                 let speed = interval(&speed_up, 1.0, 2, "");
                 let loss = compared("its loss is", &ratio, "vanilla's");
@@ -154,9 +158,6 @@ impl TierFigures {
             }
             _ => format!("{name} has no run to compare: {num_diverged} of its runs, or vanilla's, diverged."),
         };
-        if self.predicted_share == 0.0 {
-            text.push_str(" It never predicted, because its gate stayed shut.");
-        }
         if *num_divergences > 0 {
             text.push_str(&format!(" Its guard saw {num_divergences} divergences and ended {num_diverged} runs."));
         }
@@ -201,6 +202,14 @@ mod tests {
         let verdict = literal::tiers().verdict();
         assert!(verdict.contains("conservative trained 2.00") && verdict.contains("10.0% higher"), "{verdict}");
         assert!(verdict.contains("aggressive") && verdict.contains("ended 1 runs"), "{verdict}");
+    }
+
+    #[test]
+    fn a_tier_that_never_predicted_says_so() {
+        let mut result = literal::tiers();
+        result.results[1] = result.results[0].clone();
+        let verdict = result.verdict();
+        assert!(verdict.starts_with("conservative never predicted") && !verdict.contains("0.0%"), "{verdict}");
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub struct PhaseShare {
     /// Seconds of its median step; `None` without steps, and in reports of earlier versions.
     #[serde(default)]
     pub median_step_seconds: Option<f64>,
+    /// Cost, in examples: a forward pass counts 1/3, a backward pass 2/3; 0 in reports of earlier versions.
+    #[serde(default)]
+    pub example_cost: f64,
 }
 
 /// How often losses fell inside the intervals that forecasts stated, in Predict and Correct.
@@ -263,6 +266,7 @@ impl Trial {
         let phase = &mut result.phases[index];
         phase.num_steps += 1;
         phase.seconds += seconds;
+        phase.example_cost += example_cost(&report);
         self.step_seconds[index].push(seconds);
         self.forecasts.extend(report.forecast.map(|forecast| (forecast, report.loss)));
         result.corrections.extend(report.correction.map(|correction| (report.step, correction)));

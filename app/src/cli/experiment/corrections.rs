@@ -76,6 +76,7 @@ fn setting_json(setting: &SettingResult) -> Value {
         "error_reduction_by_seed": estimate(figures.error_reduction),
         "overhead": estimate(figures.overhead),
         "overhead_by_medians": estimate(figures.overhead_by_medians),
+        "overhead_by_counting": estimate(figures.overhead_by_counting),
         "predicted_share": figures.predicted_share,
         "divergences": figures.num_divergences,
     })

@@ -72,10 +72,15 @@ fn reductions(result: &CorrectionsResult) -> Panel {
         };
         frame::contender(format!("confidence {threshold}"), index, settings.map(bar).collect())
     });
+    let contenders: Vec<_> = thresholds.collect();
+    // Up to 100%, so that the demand has its place; downwards as far as need be.
+    let ends = contenders.iter().flat_map(|contender| &contender.bars).filter_map(|bar| bar.ends);
+    let values = contenders.iter().flat_map(|contender| &contender.bars).map(|bar| bar.value);
+    let least = ends.map(|(low, _)| low).chain(values).fold(0.0, f64::min);
     Panel::Bars(BarPanel {
-        y: Axis::new("error reduction", "%"),
+        y: Axis::new("error reduction", "%").between(least, 100.0),
         groups: result.plan.horizons.iter().map(|horizon| format!("H {horizon}")).collect(),
-        contenders: thresholds.collect(),
+        contenders,
         ..BarPanel::default()
     })
 }

@@ -74,7 +74,7 @@ fn corrections_are_made_from_their_json() {
     let page = check(&report, "corrections", 3);
     // Before: 0.5 and 0.25 nats; after: 0.125 twice, but for the sign.
     assert!(page.contains("| 0.55 | 50 | 2 | 0.3750 | 0.1250 | 66.7 | 75.0 | 0.812 (0.750) |"), "{page}");
-    assert!(page.contains("| 0.55 | 50 | 75.0 | 4.2 | 2.5 | 0 | 0.1000 |"), "{page}");
+    assert!(page.contains("| 0.55 | 50 | 75.0 | 4.2 | 2.5 | 3.0 | 0 | 0.1000 |"), "{page}");
 }
 
 #[test]
