@@ -13,6 +13,8 @@ pub(super) fn savings_ui(run: Option<&RunSnapshot>, live: &Live, ui: &mut Ui) {
     figures_ui(run, ui);
     let Some(run) = run else { return };
     ui.add_space(space::SM);
+    ui.spacing_mut().item_spacing.y = 3.0;
+    ui.spacing_mut().interact_size.y = 18.0;
     strategy_ui(run, ui);
     times_ui(live.run.series.phase_ms, ui);
 }
@@ -139,14 +141,18 @@ fn times_ui(phase_ms: [f64; 4], ui: &mut Ui) {
         .collect();
     ui.add_space(space::XS);
     ui.label(RichText::new("Time by phase").size(font::SMALL + 0.5).color(p.text_weak));
-    stacked_bar_ui(ui, "Time by phase", &segments, total);
-    ui.horizontal_wrapped(|ui| {
-        ui.spacing_mut().item_spacing.x = space::XS;
-        for (phase, ms) in used() {
-            swatch_ui(ui, phase_color(p, phase));
-            let text = format!("{} {}", phase_label(phase), number::percent(ms / total));
-            ui.label(RichText::new(text).size(font::SMALL).color(p.text));
-            ui.add_space(space::XS);
+    stacked_bar_ui(ui, "Shares of the time by phase", &segments, total);
+    egui::Grid::new("time by phase").num_columns(2).spacing([space::MD, 2.0]).show(ui, |ui| {
+        for (index, (phase, ms)) in used().enumerate() {
+            ui.horizontal(|ui| {
+                ui.spacing_mut().item_spacing.x = space::XS;
+                swatch_ui(ui, phase_color(p, phase));
+                let text = format!("{} {}", phase_label(phase), number::percent(ms / total));
+                ui.label(RichText::new(text).size(font::SMALL).color(p.text));
+            });
+            if index % 2 == 1 {
+                ui.end_row();
+            }
         }
     });
 }
