@@ -55,10 +55,10 @@ const CONTENDERS: [(usize, &str); 4] =
 /// Curves of a race, in which not all contenders need take part.
 #[must_use]
 pub fn race_curves(curves: &[(String, Vec<CurvePoint>)]) -> Vec<RaceCurve> {
-    let color_of = |(index, name): (usize, &str)| {
-        let known = CONTENDERS.into_iter().find(|(_, known)| *known == name);
-        known.map_or(index, |(place, _)| place)
-    };
+    let known = |name: &str| CONTENDERS.into_iter().find(|(_, known)| *known == name).map(|(place, _)| place);
+    // Others take no contender's color beside it.
+    let first_free = if curves.iter().any(|(name, _)| known(name).is_some()) { CONTENDERS.len() } else { 0 };
+    let color_of = |(index, name): (usize, &str)| known(name).unwrap_or(first_free + index);
     let curve = |(index, (name, points)): (usize, &(String, Vec<CurvePoint>))| {
         RaceCurve::of(name, color_of((index, name)), points)
     };
@@ -89,6 +89,14 @@ pub struct ContenderRow {
     pub num_divergences: usize,
     /// How it was tuned.
     pub tuning: Tuning,
+}
+
+impl ContenderRow {
+    /// True when every example got its backward pass, with every seed.
+    #[must_use]
+    pub fn predicted_nothing(&self) -> bool {
+        self.backwards.is_some_and(|share| share.mean >= 1.0)
+    }
 }
 
 /// How a contender was tuned.
@@ -321,7 +329,9 @@ mod tests {
     fn a_contender_keeps_its_color_whoever_else_races() {
         let point = CurvePoint { step: 1, seconds: 0.5, cost: 0.4, loss: 2.0 };
         let curves = race_curves(&[("frozen".to_owned(), vec![point]), ("batch 64".to_owned(), vec![point])]);
-        assert_eq!(curves.iter().map(|curve| curve.color).collect::<Vec<_>>(), [FROZEN, 1]);
+        assert_eq!(curves.iter().map(|curve| curve.color).collect::<Vec<_>>(), [FROZEN, CONTENDERS.len() + 1]);
+        let others = race_curves(&[("batch 64".to_owned(), vec![point]), ("batch 32".to_owned(), vec![point])]);
+        assert_eq!(others.iter().map(|curve| curve.color).collect::<Vec<_>>(), [0, 1]);
         let last = [RaceAxis::Steps, RaceAxis::Seconds, RaceAxis::Cost].map(|axis| curves[0].over(axis).last());
         assert_eq!(last, [Some((1.0, 2.0)), Some((0.5, 2.0)), Some((0.4, 2.0))]);
     }

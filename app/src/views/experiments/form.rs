@@ -1,15 +1,17 @@
 //! What to compare, and how thoroughly.
 
-use egui::{DragValue, RichText, Ui};
+use egui::{Button, DragValue, RichText, Ui, vec2};
 use foretrain_engine::session::RunConfig;
 
 use super::{estimate, start};
 use crate::state::{ExperimentChoice, ExperimentsSaved, Live, Saved, Screen};
-use crate::theme::{palette, space};
+use crate::theme::{palette, size, space};
 use crate::views::run::settled_plan;
 use crate::views::{Action, RecipeCard, ViewCtx, recipe_fields};
 use crate::widgets::{Severity, card_ui, chip_ui, field_ui, hint_ui, notice_ui, primary_button_ui};
 
+/// Height of a chip.
+const CHIP: f32 = 22.0;
 /// Most seeds of a comparison.
 const MAX_SEEDS: u64 = 20;
 
@@ -75,14 +77,18 @@ fn recipe_ui(ctx: &ViewCtx<'_>, name: &str, config: &Result<RunConfig, String>, 
 
 fn thoroughness_ui(how: &mut ExperimentsSaved, ui: &mut Ui) {
     field_ui(ui, "Thoroughness", |ui| {
-        for (name, about, preset) in [
-            ("Quick", "One seed: a first look, without an interval", ExperimentsSaved::quick()),
-            ("Thorough", "Three seeds and a wider grid: what a claim needs", ExperimentsSaved::thorough()),
-        ] {
-            if ui.selectable_label(how.is_as_thorough_as(&preset), name).on_hover_text(about).clicked() {
-                how.measure_like(preset);
+        // Side by side where there is room.
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing.x = space::XS;
+            for (name, about, preset) in [
+                ("Quick", "One seed: a first look, without an interval", ExperimentsSaved::quick()),
+                ("Thorough", "Three seeds and a wider grid: what a claim needs", ExperimentsSaved::thorough()),
+            ] {
+                if ui.selectable_label(how.is_as_thorough_as(&preset), name).on_hover_text(about).clicked() {
+                    how.measure_like(preset);
+                }
             }
-        }
+        });
     });
     field_ui(ui, "Seeds", |ui| {
         ui.add(DragValue::new(&mut how.num_seeds).range(1..=MAX_SEEDS))
@@ -95,7 +101,9 @@ fn grid_ui(how: &mut ExperimentsSaved, batch_size: usize, ui: &mut Ui) {
     let rates = "Learning rates tried for each contender, as multiples of the recipe's";
     field_ui(ui, "Learning rates", |ui| {
         ui.horizontal_wrapped(|ui| {
-            ui.spacing_mut().item_spacing.x = space::XS;
+            ui.spacing_mut().item_spacing = vec2(space::XS, space::XS);
+            // Lines as high as what stands in them.
+            ui.spacing_mut().interact_size.y = CHIP;
             for rate in ExperimentsSaved::RATES {
                 let is_on = how.rate_factors.contains(&rate);
                 if chip_ui(ui, &format!("×{rate}"), None, is_on).on_hover_text(rates).clicked() {
@@ -109,7 +117,9 @@ fn grid_ui(how: &mut ExperimentsSaved, batch_size: usize, ui: &mut Ui) {
     let sizes = "Batch sizes tried for vanilla with as much time: the recipe's, divided by this";
     field_ui(ui, "Batch sizes", |ui| {
         ui.horizontal_wrapped(|ui| {
-            ui.spacing_mut().item_spacing.x = space::XS;
+            ui.spacing_mut().item_spacing = vec2(space::XS, space::XS);
+            // Lines as high as what stands in them.
+            ui.spacing_mut().interact_size.y = CHIP;
             for divisor in ExperimentsSaved::DIVISORS {
                 let is_on = how.batch_divisors.contains(&divisor);
                 let can_be = is_on || batch_size.is_multiple_of(divisor);
@@ -130,7 +140,9 @@ fn settings_ui(how: &mut ExperimentsSaved, ui: &mut Ui) {
     let about = "Least confidence to enter Predict and to stay in it; the lowest is that of the aggressive tier";
     field_ui(ui, "Confidence", |ui| {
         ui.horizontal_wrapped(|ui| {
-            ui.spacing_mut().item_spacing.x = space::XS;
+            ui.spacing_mut().item_spacing = vec2(space::XS, space::XS);
+            // Lines as high as what stands in them.
+            ui.spacing_mut().interact_size.y = CHIP;
             for threshold in ExperimentsSaved::THRESHOLDS {
                 let is_on = how.thresholds.contains(&threshold);
                 if chip_ui(ui, &format!("{threshold:.2}"), None, is_on).on_hover_text(about).clicked() {
@@ -143,7 +155,9 @@ fn settings_ui(how: &mut ExperimentsSaved, ui: &mut Ui) {
     });
     field_ui(ui, "Horizons", |ui| {
         ui.horizontal_wrapped(|ui| {
-            ui.spacing_mut().item_spacing.x = space::XS;
+            ui.spacing_mut().item_spacing = vec2(space::XS, space::XS);
+            // Lines as high as what stands in them.
+            ui.spacing_mut().interact_size.y = CHIP;
             for horizon in ExperimentsSaved::HORIZONS {
                 let is_on = how.horizons.contains(&horizon);
                 let chip = chip_ui(ui, &format!("{horizon} steps"), None, is_on);
@@ -160,7 +174,10 @@ fn settings_ui(how: &mut ExperimentsSaved, ui: &mut Ui) {
 fn button_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, config: &Result<RunConfig, String>, ui: &mut Ui) {
     if live.is_experimenting() {
         let text = if live.experiments.is_stopping { "Cancelling…" } else { "Cancel the experiment" };
-        if primary_button_ui(ui, !live.experiments.is_stopping, text).clicked() {
+        // Not what the screen is about: in plain colors.
+        let button = Button::new(text).min_size(vec2(ui.available_width(), size::PRIMARY));
+        let cancel = ui.add_enabled(!live.experiments.is_stopping, button);
+        if cancel.on_hover_text("End it without a report").clicked() {
             live.end_experiment(ctx);
         }
         return;

@@ -13,22 +13,26 @@ use crate::widgets::{Icon, Severity, card_ui, icon_text_button_ui, meter_ui, not
 /// Before this much is done, or has passed, what is left is a guess.
 const LEAST_SHARE: f64 = 0.03;
 const LEAST_SECONDS: f64 = 3.0;
+/// Height of a stage's line.
+const ROW: f32 = 16.0;
 
 /// Shows it.
 pub(super) fn race_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
     header_ui(ctx, live, ui);
-    let experiments = &live.experiments;
-    if experiments.track.stages.len() > 1 {
-        card_ui(ui, "Stages", |ui| stages_ui(&experiments.track, ui));
+    match live.experiments.race.clone() {
+        Some(race) => {
+            let curves = std::mem::take(&mut live.experiments.curves);
+            curves_ui(&race.what, &curves, &mut saved.experiments, &mut live.experiments, ui);
+            live.experiments.curves = curves;
+        }
+        None => {
+            ui.label(RichText::new("The curves appear with the first steps.").color(palette(ui).text_weak));
+        }
     }
-    let Some(race) = experiments.race.clone() else {
-        ui.label(RichText::new("The curves appear with the first steps.").color(palette(ui).text_weak));
-        return;
-    };
-    let curves = std::mem::take(&mut live.experiments.curves);
-    ui.label(RichText::new(capitalized(&race.what)).color(palette(ui).text_weak));
-    curves_ui(&race.what, &curves, &mut saved.experiments, &mut live.experiments, ui);
-    live.experiments.curves = curves;
+    let track = &live.experiments.track;
+    if track.stages.len() > 1 {
+        card_ui(ui, "Stages", |ui| stages_ui(track, ui));
+    }
 }
 
 fn header_ui(ctx: &ViewCtx<'_>, live: &mut Live, ui: &mut Ui) {
@@ -84,26 +88,23 @@ fn pace(share: Option<f64>, elapsed: f64) -> String {
 fn stages_ui(track: &StageTrack, ui: &mut Ui) {
     let p = palette(ui);
     let current = track.current;
-    ui.spacing_mut().item_spacing.y = 2.0;
-    for (index, stage) in track.stages.iter().enumerate() {
-        let (word, color) = match current {
-            Some(current) if index < current => ("done".to_owned(), p.good),
-            Some(current) if index == current => (format!("{:.0}%", 100.0 * track.share_of_stage()), p.text_strong),
-            Some(_) | None => ("to come".to_owned(), p.text_weak),
-        };
-        ui.horizontal(|ui| {
+    ui.spacing_mut().interact_size.y = ROW;
+    egui::Grid::new("stages").num_columns(2).spacing([space::XL, 2.0]).show(ui, |ui| {
+        for (index, stage) in track.stages.iter().enumerate() {
+            let (state, state_ink, ink) = match current {
+                Some(current) if index < current => ("done".to_owned(), p.good, p.text),
+                Some(current) if index == current => {
+                    (format!("{:.0}%", 100.0 * track.share_of_stage()), p.text_strong, p.text_strong)
+                }
+                Some(_) | None => ("to come".to_owned(), p.text_weak, p.text_weak),
+            };
             let name = capitalized(stage.what.split(':').next().unwrap_or_default());
-            let times = if stage.num_races > 1 { format!("{name}, {} times", stage.num_races) } else { name };
-            ui.label(RichText::new(times).size(font::SMALL + 0.5).color(if word == "to come" {
-                p.text_weak
-            } else {
-                p.text
-            }));
-            ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                ui.label(RichText::new(word).size(font::SMALL + 0.5).color(color));
-            });
-        });
-    }
+            let name = if stage.num_races > 1 { format!("{name}, {} times", stage.num_races) } else { name };
+            ui.label(RichText::new(name).size(font::SMALL + 0.5).color(ink));
+            ui.label(RichText::new(state).size(font::SMALL + 0.5).color(state_ink));
+            ui.end_row();
+        }
+    });
 }
 
 /// Why the last experiment came to nothing.

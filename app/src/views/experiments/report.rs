@@ -5,7 +5,7 @@ use egui::{Label, RichText, Ui};
 use super::curves::curves_ui;
 use super::table::{bars_ui, figures_ui, table_ui};
 use crate::open_folder::open_folder;
-use crate::plots::ShownReport;
+use crate::plots::{ContenderRow, ShownReport};
 use crate::state::{ExperimentsLive, Saved};
 use crate::theme::{font, palette, space};
 use crate::widgets::{Icon, Severity, card_ui, expander_ui, hint_ui, icon_text_button_ui, notice_ui, number};
@@ -64,6 +64,12 @@ fn verdict_ui(shown: &ShownReport, ui: &mut Ui) {
     let p = palette(ui);
     for sentence in &shown.verdict {
         ui.add(Label::new(RichText::new(sentence).color(p.text_strong)).wrap());
+    }
+    if shown.rows.first().is_some_and(ContenderRow::predicted_nothing) {
+        ui.add_space(space::XS);
+        let message = "Nothing was predicted: the hybrid's gate stayed shut, so that it did what vanilla does. What its time \
+                       differs by is the machine's.";
+        notice_ui(ui, Severity::Info, message, |_| {});
     }
     if shown.num_seeds == 1 {
         ui.add_space(space::XS);
