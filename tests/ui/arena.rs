@@ -62,6 +62,11 @@ fn race() -> RaceView {
 
 /// A report as its file holds it: so that older ones are read, too.
 fn report(num_seeds: u64) -> Report {
+    report_of(num_seeds, 76_800)
+}
+
+/// The same with as many example-backwards of the hybrid, of 307,200.
+fn report_of(num_seeds: u64, hybrid_backwards: u64) -> Report {
     let config = scene::config();
     let recipe = json!({
         "hybrid": config.hybrid, "optimizer": config.optimizer, "schedule": config.schedule, "num_steps": 1200,
@@ -85,7 +90,7 @@ fn report(num_seeds: u64) -> Report {
         let share = json!({ "num_steps": 300, "seconds": 7.5 });
         json!({
             "seed": seed, "num_steps": 1200, "seconds": 30.0 + index as f64, "example_cost": 153_600.0,
-            "example_backwards": if index == 0 { 76_800 } else { 307_200 }, "examples_per_unit": 1,
+            "example_backwards": if index == 0 { hybrid_backwards } else { 307_200 }, "examples_per_unit": 1,
             "validation": measured, "test": measured, "curve": curve(1.0 + 0.1 * index as f64),
             "phases": [share, share, share, share], "corrections": [], "divergences": [], "events": [], "costs": null,
             "has_diverged": false,
@@ -331,6 +336,18 @@ fn a_report_shows_verdict_figures_and_curves() {
     click(&mut harness, "How each contender was tuned");
     harness.run_steps(20);
     assert!(harness.query_all_by_label("learning rate 0.008: diverged").count() >= 4);
+}
+
+#[test]
+fn a_report_without_a_prediction_says_so() {
+    for (backwards, expected) in [(307_200, 1), (307_000, 0)] {
+        let mut harness = experiments();
+        let (job, _) = start(&mut harness);
+        let report = Arc::new(report_of(1, backwards));
+        tell(&mut harness, job, EventKind::Experimented { report, folder: "/runs/experiments/one".into() });
+        harness.run_steps(4);
+        assert_eq!(harness.query_all_by_label_contains("Nothing was predicted").count().min(1), expected);
+    }
 }
 
 #[test]
