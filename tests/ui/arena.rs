@@ -435,6 +435,10 @@ fn everything_fits_the_least_window() {
         for label in ["Start the arena", "Quick", "Thorough", "×0.25", "×8", "÷8", "Change it on Run"] {
             check_inside(size, label, harness.get_by_label(label).rect());
         }
+        // The left pane takes 45% beside the rail; nothing in it may be wider than what its margins leave.
+        let pane = 76.0 + 0.45 * (size[0] - 76.0);
+        let button = harness.get_by_label("Start the arena").rect();
+        assert!(button.right() <= pane - 24.0 + 1.0, "{button} in a pane that ends at {pane}");
         let (job, _) = start(&mut harness);
         tell(&mut harness, job, EventKind::Raced(Arc::new(race())));
         harness.run_steps(4);

@@ -122,9 +122,11 @@ fn grid_ui(how: &mut ExperimentsSaved, batch_size: usize, ui: &mut Ui) {
             ui.spacing_mut().interact_size.y = CHIP;
             for divisor in ExperimentsSaved::DIVISORS {
                 let is_on = how.batch_divisors.contains(&divisor);
-                let can_be = is_on || batch_size.is_multiple_of(divisor);
-                let chip = ui.add_enabled_ui(can_be, |ui| chip_ui(ui, &format!("÷{divisor}"), None, is_on)).inner;
-                let chip = chip.on_disabled_hover_text("The recipe's batch cannot be divided by this");
+                // One that does not divide the batch can only be given up.
+                if !is_on && !batch_size.is_multiple_of(divisor) {
+                    continue;
+                }
+                let chip = chip_ui(ui, &format!("÷{divisor}"), None, is_on);
                 if chip.on_hover_text(sizes).clicked() {
                     how.batch_divisors.retain(|known| *known != divisor);
                     how.batch_divisors.extend((!is_on).then_some(divisor));
