@@ -25,8 +25,8 @@ pub(super) fn lock_ui(ctx: &ViewCtx<'_>, draft: &Draft, lock: &mut TierLock, ui:
         }
         Access::Locked(None) => {
             let message = "Locked until the corrections experiment on this very recipe shows that corrections take away \
-                           at least 95% of the forecasts' error at less than 5% of the time of Predict, without a divergence. It \
-                           was not measured yet.";
+                           at least 95% of the forecasts' error at less than 5% of the time of Predict, without a \
+                           divergence. It was not measured yet: Corrections under Experiments on Compare does that.";
             (Severity::Warning, message, None)
         }
         Access::Expert(figures) => {
