@@ -50,6 +50,9 @@ pub struct HeadlineArgs {
     /// One seed and a small grid, in a few minutes.
     #[arg(long)]
     pub quick: bool,
+    /// Seeds of the comparison; one more tunes. 5 when left out.
+    #[arg(long, conflicts_with = "quick", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: Option<u64>,
     /// Optimizer instead of the recipe's Muon: adamw or muon.
     #[arg(long, value_parser = recipe_arg::parse_optimizer)]
     pub optimizer: Option<OptimizerKind>,
@@ -83,7 +86,11 @@ pub(super) fn run_headline(headline: &HeadlineArgs, common: &CommonArgs) -> Resu
     let kind = if headline.quick {
         ExperimentKind::Arena { rate_factors: vec![1.0, 2.0], batch_divisors: vec![1, 2], num_seeds: 1 }
     } else {
-        ExperimentKind::Arena { rate_factors: vec![0.5, 1.0, 2.0, 4.0], batch_divisors: vec![1, 2, 4], num_seeds: 5 }
+        ExperimentKind::Arena {
+            rate_factors: vec![0.5, 1.0, 2.0, 4.0],
+            batch_divisors: vec![1, 2, 4, 8],
+            num_seeds: headline.seeds.unwrap_or(5),
+        }
     };
     let title = format!("What prediction saves on MNIST, with {}", optimizer_name(&config));
     ask(Asked { kind, config, title, output: headline.output.clone() }, common)
