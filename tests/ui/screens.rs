@@ -273,6 +273,7 @@ pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
         scheme: QuantScheme::Ternary,
         format: PackageFormat::Gguf,
         memory_bytes: 8 << 30,
+        memory_bandwidth: 40_000_000_000,
         why: "a CPU waits for memory".to_owned(),
     };
     let blocker = Blocker { what: "needs 14 GB, the target has 1 GB".to_owned(), remedy: "Choose ternary".to_owned() };
@@ -340,8 +341,12 @@ fn quantized(scheme: QuantScheme) -> QuantizeReport {
         bytes_after: 40_000,
         bits_per_weight: 3.02,
         tensor_errors: vec![("classifier.weight".to_owned(), 0.41)],
+        method: "nearest".to_owned(),
+        layers: Vec::new(),
+        speeds: Vec::new(),
         notes: vec!["ternary costs a little".to_owned()],
         output: None,
+        report: None,
     }
 }
 

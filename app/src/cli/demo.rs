@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use comfy_table::Table;
 use foretrain_engine::memory::format_bytes;
+use foretrain_engine::quant::PostTraining;
 use foretrain_engine::session::{Command, ExportJob, ExportReport, Naming, RunConfig, recipe, tier};
 use serde_json::{Value, json};
 
@@ -123,7 +124,8 @@ fn train_and_export(
         output::note(format_args!("{name}: exporting for {target}, reading back, running"));
         let output = package_place(folder, name, target);
         let naming = Naming::Exact;
-        let job = ExportJob { input: input.clone(), target: target.to_owned(), output, naming, data: None };
+        let options = PostTraining::default();
+        let job = ExportJob { input: input.clone(), target: target.to_owned(), output, naming, data: None, options };
         exports.push(export::export(driver, job)?);
     }
     let figures = train::figures(&run);

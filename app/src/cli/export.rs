@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::data_arg::DataArgs;
 use super::driver::Driver;
+use super::quant_arg::QuantArgs;
 use super::quantize::{self, print_quality};
 use super::{CliError, CommonArgs, output};
 
@@ -15,7 +16,8 @@ use super::{CliError, CommonArgs, output};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   foretrain export --target list
-  foretrain export --input path/to/run --target cpu-x86-64 --output packages/digits-cpu")]
+  foretrain export --input path/to/run --target cpu-x86-64 --output packages/digits-cpu
+  foretrain export --input path/to/run --target edge-board --method gptq --ternary-scales row")]
 pub struct ExportArgs {
     /// Checkpoint folder, or a run folder (its best checkpoint is taken).
     #[arg(long, value_name = "FOLDER")]
@@ -29,6 +31,9 @@ pub struct ExportArgs {
     /// Dataset for the figures in the package; the run's own when left out.
     #[command(flatten)]
     pub data: DataArgs,
+    /// How weights are quantized.
+    #[command(flatten)]
+    pub quant: QuantArgs,
     /// Common options.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -48,6 +53,7 @@ pub(super) fn run(args: ExportArgs) -> Result<(), CliError> {
         naming: if args.output.is_some() { Naming::Exact } else { Naming::NextFree },
         output: args.output.unwrap_or_else(|| PathBuf::from(format!("package-{}", args.target))),
         target: args.target,
+        options: args.quant.options(),
     };
     let mut driver = Driver::new()?;
     let report = export(&mut driver, job)?;

@@ -174,7 +174,7 @@ fn output_major_bytes(tensor: &QuantizedTensor) -> Result<Cow<'_, [u8]>, ExportE
         }
         TensorData::Float(values) => Cow::Owned(tensor_bytes(values)?),
         TensorData::Int8 { codes, .. } => Cow::Borrowed(bytemuck::cast_slice(codes)),
-        TensorData::Q8 { blocks } | TensorData::Ternary { blocks, .. } => Cow::Borrowed(blocks),
+        TensorData::Q8 { blocks } | TensorData::Ternary { blocks } => Cow::Borrowed(blocks),
     })
 }
 

@@ -132,7 +132,7 @@ fn stored_bytes(weights: &QuantizedWeights, name: &str) -> Result<Vec<u8>, Expor
         return Ok(match data {
             TensorData::Float(tensor) => tensor_bytes(tensor)?,
             TensorData::Int8 { codes, .. } => bytemuck::cast_slice(codes).to_vec(),
-            TensorData::Q8 { blocks } | TensorData::Ternary { blocks, .. } => blocks.clone(),
+            TensorData::Q8 { blocks } | TensorData::Ternary { blocks } => blocks.clone(),
         });
     }
     let scaled = name.strip_suffix(SCALE_SUFFIX).and_then(|name| weights.find(name)).ok_or_else(missing)?;

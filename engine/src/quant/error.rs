@@ -43,6 +43,24 @@ pub enum QuantError {
         /// The packer's own words.
         what: String,
     },
+    /// A setting of post-training quantization.
+    #[error("quantizing, {setting}: expected {expected}, found {found}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// Its range.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// Examples that nothing can be calibrated on.
+    #[error("calibrating: expected {expected}, found {found}. Choose the data that the model was trained on")]
+    Calibration {
+        /// What a calibration needs.
+        expected: String,
+        /// What there is.
+        found: String,
+    },
     /// The user asked to stop.
     #[error(transparent)]
     Cancelled(#[from] crate::device::Cancelled),

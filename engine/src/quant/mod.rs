@@ -5,14 +5,22 @@
 
 mod error;
 mod notes;
+mod pack_ternary;
 mod plan;
+mod post_training;
 mod scheme;
 mod tensor;
 mod weights;
 
 pub use error::QuantError;
+pub use foretrain_ternary::TernaryRule;
 pub use notes::{MeasuredQuality, quality_notes, storage_notes};
-pub use plan::{Container, Storage, TensorPlan, plan};
+pub use pack_ternary::pack_ternary;
+pub use plan::{Container, Storage, TensorPlan, alternatives, plan};
+pub use post_training::{
+    CalibratedWeights, Choice, LayerFigures, OutputError, PostTraining, Rounding, Sparsity, TernaryScales,
+    cheapest_within, equalized, layer_advice, layer_figures, quantize_calibrated, small_calibration_note,
+};
 pub use scheme::QuantScheme;
 pub use tensor::{QuantizedTensor, TensorData};
-pub use weights::{QuantizedWeights, fake_quantize, quantize, quantize_for};
+pub use weights::{QuantizedWeights, fake_quantize, quantize, quantize_for, quantize_planned};

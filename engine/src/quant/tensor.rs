@@ -4,8 +4,9 @@ use candle_core::{DType, Device, Tensor};
 use half::f16;
 use rayon::prelude::*;
 
+use super::pack_ternary::pack_ternary;
 use super::plan::{Storage, TensorPlan};
-use super::{QuantError, QuantScheme};
+use super::{PostTraining, QuantError, QuantScheme};
 
 /// Stored numbers of one tensor.
 #[derive(Debug, Clone)]
@@ -24,12 +25,10 @@ pub enum TensorData {
         /// 34 bytes per 32 weights.
         blocks: Vec<u8>,
     },
-    /// Output-major TQ2_0 blocks, all with the same scale.
+    /// Output-major TQ2_0 blocks, each with its scale; often all with the same.
     Ternary {
         /// 66 bytes per started 256 weights.
         blocks: Vec<u8>,
-        /// In weight units.
-        scale: f32,
     },
 }
 
@@ -45,13 +44,21 @@ pub struct QuantizedTensor {
 }
 
 impl QuantizedTensor {
+    /// `data` as what `original` is stored as. Errors: the tensor library's.
+    pub(super) fn new(plan: TensorPlan, data: TensorData, original: &Tensor) -> Result<Self, QuantError> {
+        let mut quantized = Self { plan, data, relative_error: 0.0 };
+        let original = original.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        quantized.relative_error = relative_error(&tensor_of(&quantized, &original)?, &original)?;
+        Ok(quantized)
+    }
+
     /// Bytes, scales included.
     #[must_use]
     pub fn num_bytes(&self) -> u64 {
         match &self.data {
             TensorData::Float(tensor) => (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64,
             TensorData::Int8 { codes, scales } => (codes.len() + scales.len() * 4) as u64,
-            TensorData::Q8 { blocks } | TensorData::Ternary { blocks, .. } => blocks.len() as u64,
+            TensorData::Q8 { blocks } | TensorData::Ternary { blocks } => blocks.len() as u64,
         }
     }
 
@@ -68,6 +75,13 @@ impl QuantizedTensor {
         Ok(Tensor::from_vec(values, self.plan.shape.as_slice(), &Device::Cpu)?)
     }
 
+    /// Share of the stored numbers that are 0.
+    pub fn zero_share(&self) -> Result<f64, QuantError> {
+        let values = self.output_major_values()?;
+        let num_zeros = values.iter().filter(|value| **value == 0.0).count();
+        Ok(num_zeros as f64 / values.len().max(1) as f64)
+    }
+
     /// Dequantized numbers, (out, in...) row-major.
     pub fn output_major_values(&self) -> Result<Vec<f32>, QuantError> {
         let row_len = self.plan.rows().1;
@@ -81,28 +95,30 @@ impl QuantizedTensor {
                 .flat_map(|(row, scale)| row.iter().map(move |&code| f32::from(code) * scale))
                 .collect(),
             TensorData::Q8 { blocks } => foretrain_edge::gguf::decode_q8_0(blocks),
-            TensorData::Ternary { blocks, scale } => foretrain_ternary::unpack(blocks, self.plan.num_weights())
-                .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?
-                .trits
-                .into_iter()
-                .map(|trit| f32::from(trit) * scale)
-                .collect(),
+            TensorData::Ternary { blocks } => {
+                let unpacked = foretrain_ternary::unpack(blocks, self.plan.num_weights())
+                    .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?;
+                let blocks = unpacked.trits.chunks(foretrain_ternary::BLOCK_LEN).zip(unpacked.block_scales);
+                blocks.flat_map(|(trits, scale)| trits.iter().map(move |&trit| f32::from(trit) * scale)).collect()
+            }
         })
     }
 }
 
-/// Stores `tensor` (any float type, shape as planned) as `plan` says.
+/// Stores `tensor` (any float type, shape as planned) as `plan` says, each number by itself.
 /// Errors: [`QuantError::NotFinite`], [`QuantError::Range`], a shape other than the plan's.
-pub(super) fn quantize_tensor(plan: TensorPlan, tensor: &Tensor) -> Result<QuantizedTensor, QuantError> {
+pub(super) fn quantize_tensor(
+    plan: TensorPlan,
+    tensor: &Tensor,
+    options: &PostTraining,
+) -> Result<QuantizedTensor, QuantError> {
     if tensor.dims() != plan.shape {
         let (name, expected, found) = (plan.name, plan.shape, tensor.dims().to_vec());
         return Err(crate::models::ModelError::Shape { name, expected, found }.into());
     }
     let tensor = tensor.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
     let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-        return Err(QuantError::NotFinite { found: values[index], tensor: plan.name, index });
-    }
+    check_finite(&plan.name, &values)?;
     let data = match plan.storage {
         Storage::F32 => TensorData::Float(tensor.clone()),
         Storage::F16 => {
@@ -113,9 +129,9 @@ pub(super) fn quantize_tensor(plan: TensorPlan, tensor: &Tensor) -> Result<Quant
             check_range(&plan, &values, QuantScheme::Bf16, half::bf16::MAX.to_f32())?;
             TensorData::Float(tensor.to_dtype(DType::BF16)?)
         }
-        Storage::Int8Rows => int8_rows(&output_major(&plan, values), plan.rows().1),
+        Storage::Int8Rows => int8_rows(&kept(&plan, values, options), plan.rows().1),
         Storage::Q8Blocks => {
-            let blocks = foretrain_edge::gguf::encode_q8_0(&output_major(&plan, values));
+            let blocks = foretrain_edge::gguf::encode_q8_0(&kept(&plan, values, options));
             let named = |cause: foretrain_edge::EdgeError| QuantError::Blocks {
                 tensor: plan.name.clone(),
                 what: cause.to_string(),
@@ -123,16 +139,32 @@ pub(super) fn quantize_tensor(plan: TensorPlan, tensor: &Tensor) -> Result<Quant
             TensorData::Q8 { blocks: blocks.map_err(named)? }
         }
         Storage::Ternary => {
-            let values = output_major(&plan, values);
+            let values = kept(&plan, values, options);
             let named = |source| QuantError::Ternary { tensor: plan.name.clone(), source };
-            let ternary = foretrain_ternary::ternarize(&values).map_err(named)?;
-            let blocks = foretrain_ternary::pack(&ternary.trits, ternary.scale).map_err(named)?;
-            TensorData::Ternary { blocks, scale: ternary.scale }
+            let scales = options.ternary_scales.fitting(plan.rows().1);
+            let blocks = pack_ternary(&values, plan.rows().1, scales, options.ternary_rule).map_err(named)?;
+            TensorData::Ternary { blocks }
         }
     };
-    let mut quantized = QuantizedTensor { plan, data, relative_error: 0.0 };
-    quantized.relative_error = relative_error(&tensor_of(&quantized, &tensor)?, &tensor)?;
-    Ok(quantized)
+    QuantizedTensor::new(plan, data, &tensor)
+}
+
+/// Output-major numbers, those set to zero that `options` gives up.
+fn kept(plan: &TensorPlan, values: Vec<f32>, options: &PostTraining) -> Vec<f32> {
+    let mut values = output_major(plan, values);
+    let Some(sparsity) = options.sparsity else { return values };
+    let weights: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
+    let mask = sparsity.mask(&weights, plan.rows().1, &[]);
+    values.iter_mut().zip(mask).filter(|(_, is_zero)| *is_zero).for_each(|(value, _)| *value = 0.0);
+    values
+}
+
+/// Errors: [`QuantError::NotFinite`] naming the tensor and the first number that is none.
+pub(super) fn check_finite(tensor: &str, values: &[f32]) -> Result<(), QuantError> {
+    match values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+        Some((index, &found)) => Err(QuantError::NotFinite { tensor: tensor.to_owned(), found, index }),
+        None => Ok(()),
+    }
 }
 
 fn tensor_of(quantized: &QuantizedTensor, original: &Tensor) -> Result<Tensor, QuantError> {
@@ -167,7 +199,7 @@ fn transposed(values: &[f32], num_rows: usize, num_columns: usize) -> Vec<f32> {
 }
 
 /// The checkpoint's numbers with the outputs first.
-fn output_major(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
+pub(super) fn output_major(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
     let (num_rows, row_len) = plan.rows();
     if plan.is_input_major { transposed(&values, row_len, num_rows) } else { values }
 }

@@ -124,13 +124,13 @@ impl SessionError {
             Self::Report(error) => error.is_wrong_request(),
             Self::Export(error) => is_wrong_export(error),
             Self::Preset(error) => is_wrong_preset(error),
+            Self::Quant(error) => matches!(error, QuantError::Setting { .. }),
             Self::Busy
             | Self::DataChanged { .. }
             | Self::Cancelled(_)
             | Self::Evaluation(EvaluationError::Cancelled(_))
             | Self::Checkpoint(_)
             | Self::RunFolder(_)
-            | Self::Quant(_)
             | Self::Edge(_)
             | Self::Chart(_)
             | Self::Write(_) => false,

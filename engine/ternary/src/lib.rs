@@ -1,17 +1,21 @@
 //! Balanced ternary weights: values in {-1, 0, 1} times a scale, and their packed form.
 //!
 //! Rooms: `absmean` turns floats into trits, `tq2_0` packs trits 2 bits each into the block layout that llama.cpp
-//! calls TQ2_0, `tensor` packs whole flattened tensors.
+//! calls TQ2_0, `tensor` packs whole flattened tensors, `fused` goes from floats to packed trits in one go.
 //!
 //! Invariants: packing and unpacking are exact inverses; no function panics on any input; nothing here knows a file.
 
 mod absmean;
 mod error;
+mod fused;
 mod tensor;
 mod tq2_0;
 
-pub use absmean::{Ternary, absmean_scale, ternarize};
+pub use absmean::{
+    Ternary, TernaryGrid, TernaryRule, absmean_scale, magnitude_sum, magnitudes_above, ternarize, ternarize_by,
+};
 pub use error::TernaryError;
+pub use fused::pack_weights;
 pub use tensor::{Unpacked, pack, packed_len, uniform_scale, unpack};
 pub use tq2_0::{
     BLOCK_BYTES, BLOCK_LEN, CODE_BYTES, GROUP_BYTES, GROUP_LEN, block_scale, decode_block, encode_block, group_codes,
