@@ -125,6 +125,10 @@ fn outputs_lose_less_and_bytes_are_those_planned() {
         let (network, weights, inputs) = case(&config);
         for scheme in [QuantScheme::Int8, QuantScheme::Ternary] {
             for container in [Container::Safetensors, Container::Gguf] {
+                let is_text = matches!(config, ModelConfig::Gpt2(_) | ModelConfig::Llama(_));
+                if container == Container::Gguf && !is_text {
+                    continue;
+                }
                 let plans = planned(&network, scheme, container);
                 let bytes: u64 = plans.2.iter().map(TensorPlan::num_bytes).sum();
                 let found =
