@@ -15,10 +15,12 @@ use crate::folders;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   foretrain validate --checkpoint path/to/run
-  foretrain validate --checkpoint path/to/run/checkpoints/step-00000400 --data path/to/mnist --part test --json")]
+  foretrain validate --checkpoint path/to/run/checkpoints/step-00000400 --data path/to/mnist --part test --json
+  foretrain validate --checkpoint path/to/model.gguf --data held-out.txt")]
 pub struct ValidateArgs {
-    /// Checkpoint folder, or a run folder (its best checkpoint is taken).
-    #[arg(long, value_name = "FOLDER")]
+    /// Checkpoint folder, run folder (its best checkpoint is taken), folder of Hugging Face transformers or GGUF file; the
+    /// last two need --data.
+    #[arg(long, visible_alias = "input", value_name = "FOLDER|FILE")]
     pub checkpoint: PathBuf,
     /// Dataset; the run's own when left out.
     #[command(flatten)]
