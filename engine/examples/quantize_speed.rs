@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use foretrain_engine::quant::{TernaryRule, TernaryScales, pack_ternary};
-use foretrain_ternary::{Ternary, absmean_scale, pack};
+use foretrain_ternary::{Packing, Ternary, absmean_scale};
 
 /// Passes of which the best counts: a busy machine only ever slows one down.
 const NUM_PASSES: usize = 15;
@@ -22,12 +22,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A cheap wave with large and small numbers of both signs; its values do not change the time.
     let weights: Vec<f32> = (0..num_rows * row_len).map(|i| ((i % 8191) as f32 - 4095.0) * 2.5e-5).collect();
     println!("{} x {row_len} weights, {:.2} GB of f32, {threads} threads", num_rows, gigabytes(&weights));
-    let expected = pack_ternary(&weights, row_len, TernaryScales::Tensor, TernaryRule::AbsMean)?;
+    let expected = pack_ternary(&weights, row_len, (TernaryScales::Tensor, TernaryRule::AbsMean), Packing::Tq2_0)?;
     let one_by_one = measure(&weights, || in_two_steps(&weights))?;
     println!("{:<46} {one_by_one:6.2} GB/s", "trit by trit, then packed (one thread)");
     for rule in [TernaryRule::AbsMean, TernaryRule::Threshold] {
         for scales in TernaryScales::ALL {
-            let speed = measure(&weights, || Ok(pack_ternary(&weights, row_len, scales, rule)?))?;
+            let speed = measure(&weights, || Ok(pack_ternary(&weights, row_len, (scales, rule), Packing::Tq2_0)?))?;
             println!("{:<46} {speed:6.2} GB/s", format!("{rule:?}, a scale per {}", scales.label()));
         }
     }
@@ -42,7 +42,7 @@ fn in_two_steps(weights: &[f32]) -> Result<Vec<u8>, Box<dyn std::error::Error>> 
     let scale = absmean_scale(weights)?;
     let trits = weights.iter().map(|w| (w / scale).round().clamp(-1.0, 1.0) as i8).collect();
     let ternary = Ternary { trits, scale };
-    Ok(pack(&ternary.trits, ternary.scale)?)
+    Ok(Packing::Tq2_0.pack(&ternary.trits, ternary.scale)?)
 }
 
 /// GB/s of the fastest pass.

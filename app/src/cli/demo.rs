@@ -123,9 +123,8 @@ fn train_and_export(
     for target in TARGETS {
         output::note(format_args!("{name}: exporting for {target}, reading back, running"));
         let output = package_place(folder, name, target);
-        let naming = Naming::Exact;
-        let options = PostTraining::default();
-        let job = ExportJob { input: input.clone(), target: target.to_owned(), output, naming, data: None, options };
+        let (input, target, options) = (input.clone(), target.to_owned(), PostTraining::default());
+        let job = ExportJob { input, target, scheme: None, output, naming: Naming::Exact, data: None, options };
         exports.push(export::export(driver, job)?);
     }
     let figures = train::figures(&run);

@@ -16,6 +16,7 @@ pub use error::QuantError;
 pub use foretrain_ternary::TernaryRule;
 pub use notes::{MeasuredQuality, quality_notes, storage_notes};
 pub use pack_ternary::pack_ternary;
+pub(crate) use plan::is_input_major;
 pub use plan::{Container, Storage, TensorPlan, alternatives, plan};
 pub use post_training::{
     CalibratedWeights, Choice, LayerFigures, OutputError, PostTraining, Rounding, Sparsity, TernaryScales,

@@ -1,8 +1,7 @@
 //! Floats straight into packed trits, on all threads: the weights are read twice and nothing in between is stored.
 
 use foretrain_ternary::{
-    BLOCK_BYTES, BLOCK_LEN, TernaryError, TernaryGrid, TernaryRule, magnitude_sum, magnitudes_above, pack_weights,
-    packed_len,
+    BLOCK_LEN, Packing, TernaryError, TernaryGrid, TernaryRule, magnitude_sum, magnitudes_above, pack_weights,
 };
 use rayon::prelude::*;
 
@@ -12,35 +11,48 @@ use super::TernaryScales;
 /// number of threads, so that sums have one order.
 const CHUNK: usize = 1 << 16;
 
-/// Ternarizes `weights`, (rows, `row_len`) row-major, into TQ2_0 blocks, 66 bytes per started 256 weights.
+/// Ternarizes `weights`, (rows, `row_len`) row-major, into blocks of `packing`, one per started 256 weights.
 ///
 /// Scales per row and per block need rows of whole blocks: see [`TernaryScales::fitting`].
 /// Errors: [`TernaryError::NotFinite`] on NaN or infinity; [`TernaryError::Scale`] above 65504.
 pub fn pack_ternary(
     weights: &[f32],
     row_len: usize,
-    scales: TernaryScales,
-    rule: TernaryRule,
+    (scales, rule): (TernaryScales, TernaryRule),
+    packing: Packing,
 ) -> Result<Vec<u8>, TernaryError> {
     // Every weight is in memory already, so that the number cannot overflow.
-    let mut blocks = vec![0_u8; packed_len(weights.len()).unwrap_or_default()];
+    let mut blocks = vec![0_u8; packing.packed_len(weights.len()).unwrap_or_default()];
     let group = match scales.fitting(row_len) {
         TernaryScales::Tensor => {
             let grid = grid(weights, rule)?;
-            let chunks = blocks.par_chunks_mut(CHUNK / BLOCK_LEN * BLOCK_BYTES).zip(weights.par_chunks(CHUNK));
-            chunks.for_each(|(blocks, weights)| pack_weights(weights, grid, blocks));
+            let chunks = blocks.par_chunks_mut(CHUNK / BLOCK_LEN * packing.block_bytes());
+            chunks
+                .zip(weights.par_chunks(CHUNK))
+                .try_for_each(|(blocks, weights)| pack(weights, grid, packing, blocks))?;
             return Ok(blocks);
         }
         TernaryScales::Row => row_len,
         TernaryScales::Block => BLOCK_LEN,
     };
-    let groups = blocks.par_chunks_mut(group / BLOCK_LEN * BLOCK_BYTES).zip(weights.par_chunks(group));
+    let groups = blocks.par_chunks_mut(group / BLOCK_LEN * packing.block_bytes()).zip(weights.par_chunks(group));
     groups.enumerate().try_for_each(|(number, (blocks, weights))| {
         let grid = rule.grid_of(weights).map_err(|error| at_offset(error, number * group))?;
-        pack_weights(weights, grid, blocks);
-        Ok(())
+        pack(weights, grid, packing, blocks)
     })?;
     Ok(blocks)
+}
+
+/// Weights of one grid into as many blocks as they take.
+fn pack(weights: &[f32], grid: TernaryGrid, packing: Packing, blocks: &mut [u8]) -> Result<(), TernaryError> {
+    match packing {
+        Packing::Tq2_0 => pack_weights(weights, grid, blocks),
+        Packing::Tq1_0 => {
+            let trits: Vec<i8> = weights.iter().map(|&weight| grid.trit(weight)).collect();
+            blocks.iter_mut().zip(packing.pack(&trits, grid.scale)?).for_each(|(to, byte)| *to = byte);
+        }
+    }
+    Ok(())
 }
 
 /// The grid of all weights.
@@ -69,7 +81,7 @@ fn at_offset(error: TernaryError, offset: usize) -> TernaryError {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use foretrain_ternary::{pack, ternarize_by, unpack};
+    use foretrain_ternary::{BLOCK_BYTES, ternarize_by};
     use proptest::prelude::*;
 
     use super::*;
@@ -83,8 +95,10 @@ mod tests {
         for rule in [TernaryRule::AbsMean, TernaryRule::Threshold] {
             let weights = weights(3 * CHUNK + 77);
             let ternary = ternarize_by(rule, &weights).unwrap();
-            let packed = pack_ternary(&weights, 100, TernaryScales::Row, rule).unwrap();
-            assert_eq!(packed, pack(&ternary.trits, ternary.scale).unwrap(), "{rule:?}");
+            for packing in [Packing::Tq2_0, Packing::Tq1_0] {
+                let packed = pack_ternary(&weights, 100, (TernaryScales::Row, rule), packing).unwrap();
+                assert_eq!(packed, packing.pack(&ternary.trits, ternary.scale).unwrap(), "{rule:?} {packing:?}");
+            }
         }
     }
 
@@ -92,8 +106,8 @@ mod tests {
     fn finer_scales_lie_nearer() {
         let weights = weights(8 * 512);
         let error = |scales| {
-            let packed = pack_ternary(&weights, 512, scales, TernaryRule::AbsMean).unwrap();
-            let unpacked = unpack(&packed, weights.len()).unwrap();
+            let packed = pack_ternary(&weights, 512, (scales, TernaryRule::AbsMean), Packing::Tq1_0).unwrap();
+            let unpacked = Packing::Tq1_0.unpack(&packed, weights.len()).unwrap();
             let distance = |(at, w): (usize, &f32)| {
                 let stored = f32::from(unpacked.trits[at]) * unpacked.block_scales[at / BLOCK_LEN];
                 f64::from(w - stored).powi(2)
@@ -109,7 +123,7 @@ mod tests {
         for (scales, row_len) in [(TernaryScales::Tensor, 1), (TernaryScales::Block, 256)] {
             let mut weights = weights(2 * CHUNK);
             weights[CHUNK + 5] = f32::NAN;
-            let refused = pack_ternary(&weights, row_len, scales, TernaryRule::AbsMean);
+            let refused = pack_ternary(&weights, row_len, (scales, TernaryRule::AbsMean), Packing::Tq2_0);
             assert!(matches!(refused, Err(TernaryError::NotFinite { index, .. }) if index == CHUNK + 5));
         }
     }
@@ -117,10 +131,10 @@ mod tests {
     proptest! {
         #[test]
         fn blocks_are_slices(values in prop::collection::vec(-2.0_f32..2.0, 512)) {
-            let packed = pack_ternary(&values, 256, TernaryScales::Block, TernaryRule::Threshold).unwrap();
+            let packed = pack_ternary(&values, 256, (TernaryScales::Block, TernaryRule::Threshold), Packing::Tq2_0).unwrap();
             for (block, values) in packed.chunks(BLOCK_BYTES).zip(values.chunks(256)) {
                 let ternary = ternarize_by(TernaryRule::Threshold, values).unwrap();
-                prop_assert_eq!(block, pack(&ternary.trits, ternary.scale).unwrap());
+                prop_assert_eq!(block, Packing::Tq2_0.pack(&ternary.trits, ternary.scale).unwrap());
             }
         }
     }

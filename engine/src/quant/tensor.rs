@@ -1,6 +1,8 @@
 //! One tensor: floats in, codes and scales out, and back.
 
 use candle_core::{DType, Device, Tensor};
+use foretrain_edge::gguf;
+use foretrain_ternary::Packing;
 use half::f16;
 use rayon::prelude::*;
 
@@ -25,10 +27,22 @@ pub enum TensorData {
         /// 34 bytes per 32 weights.
         blocks: Vec<u8>,
     },
-    /// Output-major TQ2_0 blocks, each with its scale; often all with the same.
-    Ternary {
-        /// 66 bytes per started 256 weights.
+    /// Output-major Q4_0 blocks: a little-endian half-precision scale, then 32 codes.
+    Q4 {
+        /// 18 bytes per started 32 weights of a row.
         blocks: Vec<u8>,
+    },
+    /// Output-major Q4_K blocks.
+    Q4K {
+        /// 144 bytes per 256 weights.
+        blocks: Vec<u8>,
+    },
+    /// Output-major blocks of trits, each with its scale; often all with the same.
+    Ternary {
+        /// Of `packing`, for each started 256 weights.
+        blocks: Vec<u8>,
+        /// TQ2_0 or TQ1_0.
+        packing: Packing,
     },
 }
 
@@ -58,7 +72,10 @@ impl QuantizedTensor {
         match &self.data {
             TensorData::Float(tensor) => (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64,
             TensorData::Int8 { codes, scales } => (codes.len() + scales.len() * 4) as u64,
-            TensorData::Q8 { blocks } | TensorData::Ternary { blocks } => blocks.len() as u64,
+            TensorData::Q8 { blocks }
+            | TensorData::Q4 { blocks }
+            | TensorData::Q4K { blocks }
+            | TensorData::Ternary { blocks, .. } => blocks.len() as u64,
         }
     }
 
@@ -94,9 +111,17 @@ impl QuantizedTensor {
                 .zip(scales)
                 .flat_map(|(row, scale)| row.iter().map(move |&code| f32::from(code) * scale))
                 .collect(),
-            TensorData::Q8 { blocks } => foretrain_edge::gguf::decode_q8_0(blocks),
-            TensorData::Ternary { blocks } => {
-                let unpacked = foretrain_ternary::unpack(blocks, self.plan.num_weights())
+            TensorData::Q8 { blocks } => gguf::decode_q8_0(blocks),
+            TensorData::Q4 { blocks } => {
+                let padded_len = row_len.next_multiple_of(gguf::Q4_0_BLOCK_LEN);
+                let padded = gguf::decode_q4_0(blocks);
+                let rows = padded.chunks_exact(padded_len.max(1));
+                rows.flat_map(|row| row.iter().take(row_len)).copied().collect()
+            }
+            TensorData::Q4K { blocks } => gguf::decode_q4_k(blocks),
+            TensorData::Ternary { blocks, packing } => {
+                let unpacked = packing
+                    .unpack(blocks, self.plan.num_weights())
                     .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?;
                 let blocks = unpacked.trits.chunks(foretrain_ternary::BLOCK_LEN).zip(unpacked.block_scales);
                 blocks.flat_map(|(trits, scale)| trits.iter().map(move |&trit| f32::from(trit) * scale)).collect()
@@ -131,20 +156,19 @@ pub(super) fn quantize_tensor(
         }
         Storage::Int8Rows => int8_rows(&kept(&plan, values, options), plan.rows().1),
         Storage::Q8Blocks => {
-            let blocks = foretrain_edge::gguf::encode_q8_0(&kept(&plan, values, options));
-            let named = |cause: foretrain_edge::EdgeError| QuantError::Blocks {
-                tensor: plan.name.clone(),
-                what: cause.to_string(),
-            };
-            TensorData::Q8 { blocks: blocks.map_err(named)? }
+            let blocks = gguf::encode_q8_0(&kept(&plan, values, options));
+            TensorData::Q8 { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
-        Storage::Ternary => {
-            let values = kept(&plan, values, options);
-            let named = |source| QuantError::Ternary { tensor: plan.name.clone(), source };
-            let scales = options.ternary_scales.fitting(plan.rows().1);
-            let blocks = pack_ternary(&values, plan.rows().1, scales, options.ternary_rule).map_err(named)?;
-            TensorData::Ternary { blocks }
+        Storage::Q4Blocks => {
+            let blocks = gguf::encode_q4_0(&padded_rows(kept(&plan, values, options), plan.rows().1));
+            TensorData::Q4 { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
+        Storage::Q4KBlocks => {
+            let blocks = gguf::encode_q4_k(&kept(&plan, values, options));
+            TensorData::Q4K { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
+        }
+        Storage::Ternary => ternary(&plan, &kept(&plan, values, options), Packing::Tq2_0, options)?,
+        Storage::TernaryBase3 => ternary(&plan, &kept(&plan, values, options), Packing::Tq1_0, options)?,
     };
     QuantizedTensor::new(plan, data, &tensor)
 }
@@ -165,6 +189,33 @@ pub(super) fn check_finite(tensor: &str, values: &[f32]) -> Result<(), QuantErro
         Some((index, &found)) => Err(QuantError::NotFinite { tensor: tensor.to_owned(), found, index }),
         None => Ok(()),
     }
+}
+
+/// Output-major numbers as trits.
+fn ternary(
+    plan: &TensorPlan,
+    values: &[f32],
+    packing: Packing,
+    options: &PostTraining,
+) -> Result<TensorData, QuantError> {
+    let (scales, rule) = (options.ternary_scales, options.ternary_rule);
+    let blocks = pack_ternary(values, plan.rows().1, (scales, rule), packing);
+    let blocks = blocks.map_err(|source| QuantError::Ternary { tensor: plan.name.clone(), source })?;
+    Ok(TensorData::Ternary { blocks, packing })
+}
+
+fn blocks_error(plan: &TensorPlan, cause: &foretrain_edge::EdgeError) -> QuantError {
+    QuantError::Blocks { tensor: plan.name.clone(), what: cause.to_string() }
+}
+
+/// Rows of `row_len`, each followed by zeros to whole blocks of Q4_0.
+fn padded_rows(values: Vec<f32>, row_len: usize) -> Vec<f32> {
+    if row_len.is_multiple_of(gguf::Q4_0_BLOCK_LEN) {
+        return values;
+    }
+    let padding = row_len.next_multiple_of(gguf::Q4_0_BLOCK_LEN) - row_len;
+    let rows = values.chunks(row_len.max(1));
+    rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0.0, padding))).collect()
 }
 
 fn tensor_of(quantized: &QuantizedTensor, original: &Tensor) -> Result<Tensor, QuantError> {

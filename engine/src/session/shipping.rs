@@ -11,10 +11,11 @@ use super::worker::Shelf;
 use super::{
     ExportJob, ExportReport, Naming, QuantizeJob, QuantizeReport, SessionError, quality_report, reports, target_speed,
 };
-use crate::data::{BatchConfig, BatchSource, Dataset, DatasetSpec, Example, SplitPart};
+use crate::data::{self, BatchConfig, BatchSource, Dataset, DatasetSpec, Example, SplitPart};
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
 use crate::export::{self, Checkpoint, ExportError, ExportTarget, ModelCard, Preprocessing, Quality, TargetPreset};
+use crate::import;
 use crate::models::{DataShape, Network, Params};
 use crate::quant::{self, Container, MeasuredQuality};
 
@@ -40,7 +41,7 @@ pub(super) fn quantize(job: &QuantizeJob, shelf: &Shelf, watch: Watch<'_>) -> Re
         reports::refuse_taken(folder)?;
     }
     job.options.check()?;
-    let checkpoint = read(&job.input, watch)?;
+    let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
     let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
     let network = Network::new(&checkpoint.card.model)?;
     let is_quick = job.options.is_calibrated() && checkpoint.card.num_params <= MAX_QUICK_PARAMS;
@@ -58,7 +59,7 @@ pub(super) fn quantize(job: &QuantizeJob, shelf: &Shelf, watch: Watch<'_>) -> Re
     let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, job.max_examples, watch);
     let mut report = quality(&checkpoint, &shrunk, measure)?;
     if let Some(output) = &job.output {
-        export::write_quantized(&shrunk.weights, &checkpoint.card, output, watch)?;
+        export::write_quantized(&shrunk.weights, output, watch)?;
         report.output = Some(output.clone());
     }
     if let Some(folder) = &job.report {
@@ -74,7 +75,11 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     let output = free_place(&job.output, job.naming)?;
     let target = TargetPreset::find(&job.target)?;
     job.options.check()?;
-    let checkpoint = read(&job.input, watch)?;
+    let target = match job.scheme {
+        Some(scheme) => target.with_scheme(scheme),
+        None => target,
+    };
+    let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
     let blockers = target.blockers(&checkpoint.card);
     if !blockers.is_empty() {
         return Err(ExportError::Blocked(blockers).into());
@@ -141,16 +146,12 @@ pub fn validate(
     cache: &Path,
     watch: Watch<'_>,
 ) -> Result<Validated, SessionError> {
-    let checkpoint = read(input, watch)?;
+    let checkpoint = import::read_model(input, cache, watch)?;
     let dataset = fitting_dataset(&checkpoint, data, &Shelf::new(cache.to_owned()), watch)?;
     let network = Network::new(&checkpoint.card.model)?;
     let batches = batches(&checkpoint.card, &dataset)?;
     let measured = evaluate(&network, &checkpoint.weights, batches.evaluation_batches(part, usize::MAX), watch)?;
     Ok(Validated { card: checkpoint.card, dataset_name: dataset.name().to_owned(), measured })
-}
-
-fn read(input: &Path, watch: Watch<'_>) -> Result<Checkpoint, SessionError> {
-    Ok(export::read_checkpoint_watched(&export::resolve_checkpoint(input)?, watch)?)
 }
 
 /// `output`, or by `naming` the first free name after it.
@@ -184,6 +185,10 @@ fn fitting_dataset(
     watch: Watch<'_>,
 ) -> Result<Arc<Dataset>, SessionError> {
     let card = &checkpoint.card;
+    if data.is_none() && card.tier == ModelCard::IMPORTED {
+        let what = "this model does not say what it learned from; name a dataset to measure it on (--data)".to_owned();
+        return Err(SessionError::Recipe { what });
+    }
     let spec = data.unwrap_or(&card.data);
     let dataset = match &checkpoint.tokenizer_json {
         Some(tokenizer) => shelf.dataset(&spec.with_tokenizer(tokenizer), watch)?,
@@ -197,8 +202,13 @@ fn fitting_dataset(
         ),
     };
     let (wanted, found) = (card.model.data_shape(), dataset.shape());
-    if wanted != found {
+    if !wanted.takes(found) {
         return Err(misfit(wanted.to_string(), found.to_string()));
+    }
+    if let (Dataset::Text(text), Some(tokenizer)) = (&*dataset, &checkpoint.tokenizer_json)
+        && !data::has_vocabulary_of(text, tokenizer, watch)?
+    {
+        return Err(misfit("tokens of its own tokenizer".to_owned(), "a vocabulary of its own".to_owned()));
     }
     match (&*dataset, &card.preprocessing) {
         (Dataset::Images(images), Preprocessing::Images { mean, std, classes }) => {
@@ -229,7 +239,7 @@ pub(super) fn batches(card: &ModelCard, dataset: &Arc<Dataset>) -> Result<BatchS
     let config = BatchConfig {
         batch_size,
         sequence_length: window_len(card),
-        augmentation: crate::data::Augmentation::default(),
+        augmentation: data::Augmentation::default(),
         seed: 0,
         device: candle_core::Device::Cpu,
     };

@@ -5,7 +5,7 @@ use half::f16;
 use crate::{BLOCK_BYTES, BLOCK_LEN, CODE_BYTES, GROUP_BYTES, GROUP_LEN, TernaryGrid};
 
 /// Ternarizes `weights` by `grid` into TQ2_0 blocks: 66 bytes per started 256 weights, padded with zeros (code 1).
-/// Equal to `pack` of the trits. Blocks beyond the weights, and weights beyond the blocks, are left alone; NaN is 0.
+/// Equal to packing the trits. Blocks beyond the weights, and weights beyond the blocks, are left alone; NaN is 0.
 pub fn pack_weights(weights: &[f32], grid: TernaryGrid, blocks: &mut [u8]) {
     let scale = f16::from_f32(grid.scale).to_le_bytes();
     for (weights, block) in weights.chunks(BLOCK_LEN).zip(blocks.as_chunks_mut::<BLOCK_BYTES>().0) {
@@ -46,7 +46,7 @@ fn pack_block(weights: &[f32; BLOCK_LEN], threshold: f32, codes: &mut [u8]) {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::{TernaryRule, pack, packed_len, ternarize_by};
+    use crate::{Packing, TernaryRule, ternarize_by};
     use proptest::prelude::*;
 
     proptest! {
@@ -54,9 +54,9 @@ mod tests {
         fn equals_packing_the_trits(weights in prop::collection::vec(-2.0_f32..2.0, 0..1500), by_threshold: bool) {
             let rule = if by_threshold { TernaryRule::Threshold } else { TernaryRule::AbsMean };
             let ternary = ternarize_by(rule, &weights).unwrap();
-            let mut blocks = vec![0xff; packed_len(weights.len()).unwrap()];
+            let mut blocks = vec![0xff; Packing::Tq2_0.packed_len(weights.len()).unwrap()];
             pack_weights(&weights, rule.grid_of(&weights).unwrap(), &mut blocks);
-            prop_assert_eq!(blocks, pack(&ternary.trits, ternary.scale).unwrap());
+            prop_assert_eq!(blocks, Packing::Tq2_0.pack(&ternary.trits, ternary.scale).unwrap());
         }
     }
 

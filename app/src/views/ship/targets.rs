@@ -95,7 +95,7 @@ pub(super) fn export(
     let (input, target) = (model.folder.clone(), fit.target.id.clone());
     live.target.clone_from(&target);
     live.is_failure_seen = false;
-    let job = ExportJob { input, target, output, data: None, naming: Naming::NextFree, options };
+    let job = ExportJob { input, target, scheme: None, output, data: None, naming: Naming::NextFree, options };
     live.export.ask(ctx, |id| Command::Export(id, job));
 }
 

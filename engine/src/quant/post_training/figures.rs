@@ -113,10 +113,11 @@ pub fn layer_advice(layers: &[LayerFigures], scheme: QuantScheme) -> Vec<String>
         return Vec::new();
     }
     let advice = match scheme {
-        QuantScheme::Ternary => {
+        QuantScheme::Ternary | QuantScheme::TernaryBase3 => {
             "Train with this scheme in the loop (quantization-aware), or take int8; --mixed with --budget-bits gives these \
              layers more bits first"
         }
+        QuantScheme::Int4 | QuantScheme::Int4K => "Keep these in int8: --mixed with --budget-bits does so, worst first",
         QuantScheme::Int8 => "Keep these in a float type: --mixed with --budget-bits does so, worst first",
         QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => "Take f32",
     };

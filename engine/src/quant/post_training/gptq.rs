@@ -180,7 +180,9 @@ mod tests {
         let n = 160;
         let seen = statistics(&correlated(400, n), n);
         let weights = wave(24 * n);
-        for (storage, most) in [(Storage::Ternary, 0.7), (Storage::Q8Blocks, 0.7), (Storage::Int8Rows, 0.7)] {
+        for (storage, most) in
+            [(Storage::Ternary, 0.7), (Storage::Q8Blocks, 0.7), (Storage::Int8Rows, 0.7), (Storage::Q4Blocks, 0.7)]
+        {
             let grid = Grid::new(storage, n, TernaryScales::Row).unwrap();
             let scales = grid.fit(&weights, n, &vec![1.0; n]);
             let total = |codes: &[i8]| output_errors(&seen, &weights, codes, &scales).iter().sum::<f64>();

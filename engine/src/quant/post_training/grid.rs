@@ -1,5 +1,6 @@
 //! Codes and scales: which numbers a storage can hold, and which scales suit weights best.
 
+use foretrain_edge::gguf::{Q4_0_BLOCK_LEN, Q8_0_BLOCK_LEN};
 use half::f16;
 use rayon::prelude::*;
 
@@ -50,13 +51,18 @@ impl Scales {
 }
 
 impl Grid {
-    /// The grid of an integer storage of rows of `row_len`; `None` for floats, and for blocks that would straddle rows.
+    /// The grid of an integer storage of rows of `row_len`; `None` for floats, for blocks that would straddle rows, and for
+    /// Q4_K, whose scales depend on each other.
     pub fn new(storage: Storage, row_len: usize, ternary: TernaryScales) -> Option<Self> {
         let (codes, group, is_half) = match storage {
-            Storage::F32 | Storage::F16 | Storage::Bf16 => return None,
+            Storage::F32 | Storage::F16 | Storage::Bf16 | Storage::Q4KBlocks => return None,
             Storage::Int8Rows => ((-127, 127), Group::Columns(row_len), false),
-            Storage::Q8Blocks => ((-127, 127), Group::Columns(32), true),
-            Storage::Ternary => {
+            Storage::Q8Blocks => ((-127, 127), Group::Columns(Q8_0_BLOCK_LEN), true),
+            // A row that fills no whole blocks is padded with zeros.
+            Storage::Q4Blocks => {
+                return Some(Self { codes: (-8, 7), group: Group::Columns(Q4_0_BLOCK_LEN), is_half: true });
+            }
+            Storage::Ternary | Storage::TernaryBase3 => {
                 let group = match ternary {
                     TernaryScales::Tensor => Group::Tensor,
                     TernaryScales::Row => Group::Columns(row_len),
@@ -173,7 +179,7 @@ mod tests {
     fn grids(row_len: usize) -> Vec<Grid> {
         let ternary = [TernaryScales::Tensor, TernaryScales::Row, TernaryScales::Block];
         let ternary = ternary.into_iter().filter_map(|scales| Grid::new(Storage::Ternary, row_len, scales));
-        let others = [Storage::Int8Rows, Storage::Q8Blocks];
+        let others = [Storage::Int8Rows, Storage::Q8Blocks, Storage::Q4Blocks];
         let others = others.into_iter().filter_map(|storage| Grid::new(storage, row_len, TernaryScales::Tensor));
         ternary.chain(others).collect()
     }
@@ -183,7 +189,8 @@ mod tests {
         assert_eq!(Grid::new(Storage::F16, 256, TernaryScales::Tensor), None);
         assert_eq!(Grid::new(Storage::Q8Blocks, 33, TernaryScales::Tensor), None);
         assert_eq!(Grid::new(Storage::Ternary, 128, TernaryScales::Block), None);
-        assert_eq!(grids(256).len(), 5);
+        assert_eq!(grids(256).len(), 6);
+        assert!(Grid::new(Storage::Q4Blocks, 33, TernaryScales::Tensor).is_some());
     }
 
     #[test]

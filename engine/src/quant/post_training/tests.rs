@@ -123,7 +123,7 @@ fn every_matrix_is_observed_and_answers_stay() {
 fn outputs_lose_less_and_bytes_are_those_planned() {
     for config in [gpt2(), llama(), cnn(), resnet()] {
         let (network, weights, inputs) = case(&config);
-        for scheme in [QuantScheme::Int8, QuantScheme::Ternary] {
+        for scheme in [QuantScheme::Int8, QuantScheme::Int4, QuantScheme::Ternary, QuantScheme::TernaryBase3] {
             for container in [Container::Safetensors, Container::Gguf] {
                 let is_text = matches!(config, ModelConfig::Gpt2(_) | ModelConfig::Llama(_));
                 if container == Container::Gguf && !is_text {
