@@ -1,7 +1,7 @@
 //! Floats straight into packed trits, on all threads: the weights are read twice and nothing in between is stored.
 
 use foretrain_ternary::{
-    BLOCK_LEN, Packing, TernaryError, TernaryGrid, TernaryRule, magnitude_sum, magnitudes_above, pack_weights,
+    BLOCK_LEN, Packing, TernaryError, TernaryGrid, TernaryRule, magnitude_sum, magnitudes_above, own_grid, pack_weights,
 };
 use rayon::prelude::*;
 
@@ -55,8 +55,11 @@ fn pack(weights: &[f32], grid: TernaryGrid, packing: Packing, blocks: &mut [u8])
     Ok(())
 }
 
-/// The grid of all weights.
+/// The grid of all weights: [`TernaryRule::grid_of`], on all threads.
 fn grid(weights: &[f32], rule: TernaryRule) -> Result<TernaryGrid, TernaryError> {
+    if let Some(grid) = own_grid(weights) {
+        return Ok(grid);
+    }
     let sum =
         |(number, weights): (usize, &[f32])| magnitude_sum(weights).map_err(|error| at_offset(error, number * CHUNK));
     let sums = weights.par_chunks(CHUNK).enumerate().map(sum).collect::<Vec<_>>();

@@ -78,12 +78,25 @@ impl TernaryRule {
         }
     }
 
-    /// The grid for `weights` (any shape, flattened).
+    /// The grid for `weights` (any shape, flattened): their own where they are ternary already, see [`own_grid`].
     ///
     /// Errors: [`TernaryError::NotFinite`] on NaN or infinity; [`TernaryError::Scale`] above 65504.
     pub fn grid_of(self, weights: &[f32]) -> Result<TernaryGrid, TernaryError> {
+        if let Some(grid) = own_grid(weights) {
+            return Ok(grid);
+        }
         self.grid(magnitude_sum(weights)?, weights.len(), |threshold| magnitudes_above(weights, threshold))
     }
+}
+
+/// The grid of weights that are ternary already, all of them 0 or of one magnitude that half precision holds, so that
+/// they come back exactly: their mean magnitude counts the zeros, too. `None` for all others, and for nothing but zeros.
+#[must_use]
+pub fn own_grid(weights: &[f32]) -> Option<TernaryGrid> {
+    let scale = weights.iter().find(|w| **w != 0.0)?.abs();
+    let is_held = scale.is_finite() && f16::from_f32(scale).to_f32() == scale;
+    let is_own = is_held && weights.iter().all(|w| *w == 0.0 || w.abs() == scale);
+    is_own.then_some(TernaryGrid { threshold: 0.5 * scale, scale })
 }
 
 fn stored_scale(scale: f64) -> Result<f32, TernaryError> {
@@ -145,10 +158,13 @@ fn run_sum(weights: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 ///
 /// Errors: [`TernaryError::NotFinite`] on NaN or infinity; [`TernaryError::Scale`] above 65504.
 pub fn absmean_scale(weights: &[f32]) -> Result<f32, TernaryError> {
-    Ok(TernaryRule::AbsMean.grid_of(weights)?.scale)
+    Ok(TernaryRule::AbsMean.grid(magnitude_sum(weights)?, weights.len(), |_| (0.0, 0))?.scale)
 }
 
 /// Ternarizes `weights` (any shape, flattened) with one scale, by the mean magnitude. A scale of 0 gives all zeros.
+///
+/// Weights that are ternary already, all of them 0 or of one magnitude that half precision holds, come back exactly:
+/// their scale is that magnitude, not the mean over the zeros too. Ternarizing twice is ternarizing once.
 ///
 /// Errors: [`TernaryError::NotFinite`] on NaN or infinity; [`TernaryError::Scale`] above 65504.
 /// Source: Ma et al. 2024, arXiv 2402.17764, section 2.
@@ -193,6 +209,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_ternary_already_comes_back_exactly() {
+        let ternary = ternarize(&[0.0, -0.375, 0.0, 0.375, 0.0]).unwrap();
+        assert_eq!(ternary, Ternary { trits: vec![0, -1, 0, 1, 0], scale: 0.375 });
+        // 0.1 is not held in half precision: the mean it is.
+        assert_eq!(ternarize(&[0.0, 0.1]).unwrap().scale, f16::from_f32(0.05).to_f32());
+    }
+
+    #[test]
     fn refuses_what_is_not_finite_or_too_large() {
         assert!(matches!(ternarize(&[1.0, f32::NAN]), Err(TernaryError::NotFinite { index: 1, .. })));
         assert!(matches!(ternarize(&[f32::NEG_INFINITY]), Err(TernaryError::NotFinite { index: 0, .. })));
@@ -205,6 +229,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn twice_is_once(weights in prop::collection::vec(-3.0_f32..3.0, 1..300), by_threshold: bool) {
+            let rule = if by_threshold { TernaryRule::Threshold } else { TernaryRule::AbsMean };
+            let once = ternarize_by(rule, &weights).unwrap();
+            let values: Vec<f32> = once.trits.iter().map(|&trit| f32::from(trit) * once.scale).collect();
+            let twice = ternarize_by(rule, &values).unwrap();
+            prop_assert_eq!(&twice.trits, &once.trits);
+            prop_assert!(twice.scale == once.scale || once.trits.iter().all(|&trit| trit == 0));
+        }
+
         #[test]
         fn never_farther_than_one_scale_or_the_excess(weights in prop::collection::vec(-3.0_f32..3.0, 1..300)) {
             let ternary = ternarize(&weights).unwrap();

@@ -14,7 +14,8 @@ mod tq1_0;
 mod tq2_0;
 
 pub use absmean::{
-    Ternary, TernaryGrid, TernaryRule, absmean_scale, magnitude_sum, magnitudes_above, ternarize, ternarize_by,
+    Ternary, TernaryGrid, TernaryRule, absmean_scale, magnitude_sum, magnitudes_above, own_grid, ternarize,
+    ternarize_by,
 };
 pub use error::TernaryError;
 pub use fused::pack_weights;
