@@ -13,7 +13,7 @@ use foretrain::theme::ThemeChoice;
 use foretrain_engine::data::{DataWarning, DatasetSpec, SplitRecord};
 use foretrain_engine::export::{Blocker, ModelCard, PackageFormat, Preprocessing, TargetPreset};
 use foretrain_engine::models::{DataShape, ModelPreset};
-use foretrain_engine::quant::{LayerFigures, PostTraining, QuantScheme};
+use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{
     Answer, AnswerOutput, Blame, Command, DataPreview, Event, EventKind, ExportReport, Failure, ImagePreview,
     InferInput, JobId, LoadedRun, ModelReport, ModelSource, Naming, PreviewExamples, QuantizeReport, RunStatus,
@@ -347,38 +347,6 @@ fn quantized(scheme: QuantScheme) -> QuantizeReport {
         notes: vec!["ternary costs a little".to_owned()],
         output: None,
         report: None,
-    }
-}
-
-#[test]
-fn choices_of_calibration_reach_the_engine_and_its_layers_are_shown() {
-    let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
-    assert!(harness.query_by_label_contains("Of the training part").is_none());
-    click(&mut harness, "Equalize channels first");
-    harness.get_by_label_contains("Of the training part");
-    click(&mut harness, "Measure int8 and ternary");
-    let sent = commands(&mut harness);
-    let [Command::Quantize(first, int8), Command::Quantize(..)] = sent.as_slice() else {
-        panic!("expected two Quantize, found {sent:?}")
-    };
-    let expected = PostTraining { is_equalized: true, ..PostTraining::default() };
-    assert_eq!((int8.options, &int8.report), (expected, &None));
-    let mut report = quantized(QuantScheme::Int8);
-    report.layers = vec![LayerFigures {
-        name: "fc.weight".to_owned(),
-        storage: "INT8".to_owned(),
-        num_weights: 1000,
-        bytes: 1040,
-        weight_error: 0.01,
-        zero_share: 0.0,
-        nearest_output_error: Some(0.0321),
-        output_error: Some(0.0123),
-        loss_increase: Some(0.0456),
-    }];
-    tell(&mut harness, *first, EventKind::Quantized(Box::new(report)));
-    click(&mut harness, "Each calibrated layer, int8");
-    for shown in ["3.21%", "1.23%", "+0.0456"] {
-        harness.get_by_label(shown);
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use foretrain_engine::experiment::RungSize;
-use foretrain_engine::quant::{PostTraining, Rounding};
 use serde::{Deserialize, Serialize};
 
 use super::{DataForm, Draft, TierLock};
@@ -277,36 +276,11 @@ pub struct ShipSaved {
     pub folder: String,
     /// Most validation examples to measure on.
     pub max_examples: usize,
-    /// Errors of one weight are made up for by the next ones (GPTQ).
-    pub is_compensated: bool,
-    /// Channels are scaled against each other first.
-    pub is_equalized: bool,
-    /// Most training examples to calibrate on.
-    pub calibration_samples: usize,
-}
-
-impl ShipSaved {
-    /// As the engine takes them.
-    #[must_use]
-    pub fn options(&self) -> PostTraining {
-        PostTraining {
-            rounding: if self.is_compensated { Rounding::Compensated } else { Rounding::Nearest },
-            is_equalized: self.is_equalized,
-            calibration_samples: self.calibration_samples,
-            ..PostTraining::default()
-        }
-    }
 }
 
 impl Default for ShipSaved {
     fn default() -> Self {
-        Self {
-            folder: String::new(),
-            max_examples: 1_000,
-            is_compensated: false,
-            is_equalized: false,
-            calibration_samples: PostTraining::DEFAULT_SAMPLES,
-        }
+        Self { folder: String::new(), max_examples: 1_000 }
     }
 }
 

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use egui::{DragValue, RichText, ScrollArea, Ui};
-use foretrain_engine::quant::{QuantScheme, Rounding};
+use foretrain_engine::quant::{PostTraining, QuantScheme};
 use foretrain_engine::session::{Command, ModelReport, QuantizeJob, QuantizeReport};
 
-use super::layers::layers_ui;
 use crate::state::{Query, ShipAction, ShipLive, ShipSaved};
 use crate::theme::{font, palette, space};
 use crate::views::{ViewCtx, job_ui};
 use crate::widgets::{
-    BarRow, CheckLabel, Icon, bar_row_ui, combo_ui, expander_ui, field_ui, hint_ui, icon_text_button_ui, number,
-    section_title_ui,
+    BarRow, Icon, bar_row_ui, expander_ui, field_ui, hint_ui, icon_text_button_ui, number, section_title_ui,
 };
 
 /// Width of the column of tensor names.
@@ -27,11 +25,10 @@ pub(super) fn measure_ui(
     ui: &mut Ui,
 ) {
     hint_ui(ui, "Quantizes the checkpoint and measures it on the validation part, as trained and as stored.");
-    let what = if model.card.is_language_model() { " sequences" } else { " images" };
     field_ui(ui, "On at most", |ui| {
+        let what = if model.card.is_language_model() { " sequences" } else { " images" };
         ui.add(DragValue::new(&mut saved.max_examples).range(1..=1_000_000).speed(10.0).suffix(what));
     });
-    options_ui(saved, what, ui);
     let is_busy = live.int8.is_waiting() || live.ternary.is_waiting();
     let button = ui.add_enabled_ui(!is_busy, |ui| icon_text_button_ui(ui, Icon::Play, "Measure int8 and ternary"));
     if button.inner.clicked() {
@@ -50,41 +47,11 @@ pub(super) fn measure_ui(
     }
 }
 
-/// How weights are quantized, here and in an export.
-fn options_ui(saved: &mut ShipSaved, what: &str, ui: &mut Ui) {
-    let label = |rounding: Rounding| match rounding {
-        Rounding::Nearest => "Each weight by itself",
-        Rounding::Compensated => "GPTQ: later weights make up for errors",
-    };
-    let options = saved.options();
-    field_ui(ui, "Method", |ui| {
-        combo_ui(ui, "rounding", label(options.rounding), |ui| {
-            for rounding in Rounding::ALL {
-                let is_compensated = rounding == Rounding::Compensated;
-                ui.selectable_value(&mut saved.is_compensated, is_compensated, label(rounding));
-            }
-        });
-    });
-    CheckLabel {
-        text: "Equalize channels first",
-        hover: "Scales channels against each other without changing what the network computes, so that weights and \
-                activations share the difficulty of being rounded.",
-    }
-    .show(ui, &mut saved.is_equalized);
-    if options.is_calibrated() {
-        field_ui(ui, "Calibrate on", |ui| {
-            let value = &mut saved.calibration_samples;
-            ui.add(DragValue::new(value).range(1..=1_000_000).speed(10.0).suffix(what));
-        });
-        hint_ui(ui, "Of the training part: what the layers read there decides. Exports use the same choices.");
-    }
-}
-
 /// Asks what both precisions cost.
-pub(super) fn measure(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &ModelReport) {
-    let (options, max_examples) = (saved.options(), saved.max_examples);
+pub(super) fn measure(ctx: &ViewCtx<'_>, max_examples: usize, live: &mut ShipLive, model: &ModelReport) {
     for (query, scheme) in [(&mut live.int8, QuantScheme::Int8), (&mut live.ternary, QuantScheme::Ternary)] {
         let input = model.folder.clone();
+        let options = PostTraining::default();
         query.ask(ctx, |job| {
             let job_of = QuantizeJob { input, scheme, output: None, data: None, max_examples, options, report: None };
             Command::Quantize(job, job_of)
@@ -99,9 +66,6 @@ fn notes_ui(report: &QuantizeReport, ui: &mut Ui) {
     section_title_ui(ui, label);
     for note in &report.notes {
         hint_ui(ui, note);
-    }
-    if report.layers.iter().any(|layer| layer.output_error.is_some()) {
-        expander_ui(ui, &format!("Each calibrated layer, {label}"), |ui| layers_ui(report, ui));
     }
     expander_ui(ui, &format!("Error of each tensor, {label}"), |ui| errors_ui(report, ui));
 }

@@ -1,6 +1,5 @@
 //! Quantize and export: what a precision costs, and packages for hardware targets.
 
-mod layers;
 mod measure;
 mod report;
 mod screen;

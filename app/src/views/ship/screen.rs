@@ -90,11 +90,10 @@ fn allowed(live: &mut ShipLive, model: &ModelReport, ui: &Ui) -> Option<ShipActi
 
 fn act(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &ModelReport, action: &ShipAction) {
     match action {
-        ShipAction::Measure => measure::measure(ctx, saved, live, model),
+        ShipAction::Measure => measure::measure(ctx, saved.max_examples, live, model),
         ShipAction::Export(id) => {
             if let Some(fit) = model.targets.iter().find(|fit| fit.target.id == *id) {
-                let folder = packages_folder(ctx.settings, &saved.folder);
-                targets::export(ctx, (&folder, saved.options()), live, model, fit);
+                targets::export(ctx, &packages_folder(ctx.settings, &saved.folder), live, model, fit);
             }
         }
     }

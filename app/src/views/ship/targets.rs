@@ -83,18 +83,13 @@ fn about_ui(model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
 }
 
 /// Asks for a package in a folder that does not exist yet.
-pub(super) fn export(
-    ctx: &ViewCtx<'_>,
-    (folder, options): (&Path, PostTraining),
-    live: &mut ShipLive,
-    model: &ModelReport,
-    fit: &TargetFit,
-) {
+pub(super) fn export(ctx: &ViewCtx<'_>, folder: &Path, live: &mut ShipLive, model: &ModelReport, fit: &TargetFit) {
     let proposed = proposed_name(model);
     let output = folder.join(format!("{}-{}", package_name(&live.name, &proposed), fit.target.id));
     let (input, target) = (model.folder.clone(), fit.target.id.clone());
     live.target.clone_from(&target);
     live.is_failure_seen = false;
+    let options = PostTraining::default();
     let job = ExportJob { input, target, scheme: None, output, data: None, naming: Naming::NextFree, options };
     live.export.ask(ctx, |id| Command::Export(id, job));
 }
