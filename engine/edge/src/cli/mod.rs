@@ -1,5 +1,6 @@
 //! Arguments, and one file per subcommand.
 
+mod bench;
 mod classify;
 mod generate;
 mod info;
@@ -30,6 +31,8 @@ enum Command {
     Run(generate::RunArguments),
     /// Name what pictures show with an image model.
     Classify(classify::ClassifyArguments),
+    /// Measure how fast a language model runs here.
+    Bench(bench::BenchArguments),
     /// Show what a package holds.
     Info(info::InfoArguments),
 }
@@ -50,6 +53,7 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     match &arguments.command {
         Command::Run(arguments) => generate::run(arguments, out),
         Command::Classify(arguments) => classify::run(arguments, out),
+        Command::Bench(arguments) => bench::run(arguments, out),
         Command::Info(arguments) => info::run(arguments, out),
     }
 }

@@ -1,11 +1,11 @@
 //! Tensor names of llama.cpp in the words of Hugging Face transformers.
-//! Source: the tensor name tables of llama.cpp for the architectures gpt2 and llama.
+//! Source: the tensor name tables of llama.cpp for the architectures gpt2, llama and bitnet.
 
 /// The Hugging Face name of `name` in a GGUF file of `architecture`; `None` for one that we do not use.
 pub(super) fn hugging_face_name(architecture: &str, name: &str) -> Option<String> {
     let table: &[(&str, &str)] = match architecture {
         "gpt2" => &GPT2,
-        "llama" => &LLAMA,
+        "llama" | "bitnet" => &LLAMA,
         _ => return None,
     };
     let (stem, kind) = name.rsplit_once('.')?;
@@ -31,14 +31,16 @@ const GPT2: [(&str, &str); 10] = [
     ("output", "lm_head"),
 ];
 
-const LLAMA: [(&str, &str); 12] = [
+const LLAMA: [(&str, &str); 14] = [
     ("token_embd", "model.embed_tokens"),
     ("attn_norm", "model.layers.{}.input_layernorm"),
     ("attn_q", "model.layers.{}.self_attn.q_proj"),
     ("attn_k", "model.layers.{}.self_attn.k_proj"),
     ("attn_v", "model.layers.{}.self_attn.v_proj"),
     ("attn_output", "model.layers.{}.self_attn.o_proj"),
+    ("attn_sub_norm", "model.layers.{}.self_attn.attn_sub_norm"),
     ("ffn_norm", "model.layers.{}.post_attention_layernorm"),
+    ("ffn_sub_norm", "model.layers.{}.mlp.ffn_sub_norm"),
     ("ffn_gate", "model.layers.{}.mlp.gate_proj"),
     ("ffn_up", "model.layers.{}.mlp.up_proj"),
     ("ffn_down", "model.layers.{}.mlp.down_proj"),
@@ -59,6 +61,7 @@ mod tests {
         check("gpt2", "token_embd.weight", Some("transformer.wte.weight"));
         check("llama", "blk.0.ffn_gate.weight", Some("model.layers.0.mlp.gate_proj.weight"));
         check("llama", "output.weight", Some("lm_head.weight"));
+        check("bitnet", "blk.3.ffn_sub_norm.weight", Some("model.layers.3.mlp.ffn_sub_norm.weight"));
         check("llama", "rope_freqs.weight", None);
         check("llama", "attn_q.weight", None);
         check("bloom", "token_embd.weight", None);
