@@ -32,6 +32,7 @@ mod training;
 mod trial;
 mod worker;
 
+pub use crate::import::{StartingPoint, starting_point};
 pub use checkpoint::{CheckpointError, SessionProgress};
 pub use command::{
     ChartFormat, ChartJob, Command, ExperimentJob, ExperimentKind, ExportJob, InferInput, InferJob, JobId, Naming,
@@ -49,7 +50,7 @@ pub use reports::{ReportError, list_reports, read_report, rewrite_report, write_
 pub use run_config::RunConfig;
 pub use run_folder::{DataRecord, RunFolderError};
 pub use runs::{list_runs, open_run, summarize};
-pub use shipping::validate;
+pub use shipping::{Validated, validate};
 pub use snapshot::{ImageSample, LoadedRun, RunSnapshot, RunStatus, Samples, Savings};
 
 pub use crate::chart;

@@ -2,7 +2,7 @@
 //! reference against plain arithmetic.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use foretrain_ternary::{BLOCK_BYTES, pack};
+use foretrain_ternary::{BLOCK_BYTES, Packing};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -126,7 +126,7 @@ proptest! {
         rows in 0_usize..6,
         x in int8s(128 * 8),
     ) {
-        let blocks = pack(&trits, 1.0).unwrap();
+        let blocks = Packing::Tq2_0.pack(&trits, 1.0).unwrap();
         let x = &x[..groups * 128];
         let expected: Vec<i32> = (0..rows)
             .map(|row| {

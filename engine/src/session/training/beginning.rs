@@ -11,7 +11,7 @@ use crate::device::{CancelFlag, Gauges, resolved_num_threads};
 use crate::hybrid::{HybridEvent, Phase, Strategy, measure_step_costs};
 use crate::session::checkpoint::{self, SessionProgress};
 use crate::session::outlet::Outlet;
-use crate::session::preparing::{Prepared, prepare};
+use crate::session::preparing::{FirstWeights, Prepared, prepare};
 use crate::session::run_folder::{self, DataRecord, RunFolder};
 use crate::session::samples::Sampler;
 use crate::session::worker::Shelf;
@@ -34,7 +34,7 @@ impl Run {
         // Recorded as a number: to end bit for bit alike, a resumed run needs as many threads.
         config.num_threads = resolved_num_threads(config.num_threads);
         let root = config.runs_folder.clone();
-        let prepared = prepare(job, config, cancel, shelf, outlet)?;
+        let prepared = prepare(job, config, FirstWeights::OfRecipe, cancel, shelf, outlet)?;
         let folder = RunFolder::create(&root, &prepared.config)?;
         let progress = SessionProgress { step: 0, good_step: None, best: None, savings: Savings::default() };
         let mut run = Self::assemble(job, prepared, folder, progress)?;
@@ -62,7 +62,7 @@ impl Run {
         let checkpoints = path.join("checkpoints");
         checkpoint::remove_leftovers(&checkpoints);
         let mut newest = checkpoint::load_newest(&checkpoints, path)?;
-        let mut prepared = prepare(job, config, cancel, shelf, outlet)?;
+        let mut prepared = prepare(job, config, FirstWeights::OfCheckpoint, cancel, shelf, outlet)?;
         check_same_data(path, &prepared.dataset)?;
         prepared.trainer.restore(&newest.state)?;
         let good = match newest.progress.good_step {
@@ -192,7 +192,8 @@ impl Run {
         self.publish(RunStatus::Preparing { what: "measuring what prediction costs here".to_owned() }, outlet);
         let start = Instant::now();
         let batch = self.batches.train_batch(0)?;
-        if let Some(costs) = measure_step_costs(&mut self.trainer, &batch, &|| start.elapsed().as_secs_f64())? {
+        let clock = || start.elapsed().as_secs_f64();
+        if let Some(costs) = measure_step_costs(&mut self.trainer, &batch, &clock, cancel)? {
             self.log(LogKind::Hybrid(HybridEvent::Note(format!(
                 "measured here: a forward pass takes {:.0}% of a full step, a quarter of a batch both ways {:.0}%",
                 100.0 * costs.forward,
