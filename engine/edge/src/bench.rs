@@ -65,8 +65,10 @@ pub struct BenchReport {
     pub bytes_per_token: usize,
     /// Bytes of keys and values after decoding.
     pub cache_bytes: usize,
-    /// Bytes per second that the same threads read from memory at best.
+    /// Bytes per second that the same threads read from memory at best, before and after.
     pub bandwidth: f64,
+    /// Bytes per second of processor time that they read on average; `None` where the system does not say.
+    pub cpu_bandwidth: Option<f64>,
 }
 
 impl BenchReport {
@@ -74,6 +76,14 @@ impl BenchReport {
     #[must_use]
     pub fn decode_rate(&self) -> Option<f64> {
         self.decode.map(|pace| pace.tokens_per_second() * self.bytes_per_token as f64)
+    }
+
+    /// Bytes of weights per second of processor time while decoding. Against [`BenchReport::cpu_bandwidth`] it tells, on a
+    /// machine that others use, what wall time does not.
+    #[must_use]
+    pub fn cpu_decode_rate(&self) -> Option<f64> {
+        let pace = self.decode?;
+        Some(pace.num_tokens as f64 / pace.cpu_seconds? * self.bytes_per_token as f64)
     }
 }
 
@@ -101,7 +111,7 @@ fn bench_model(model: &LanguageModel, start: Instant, options: BenchOptions) -> 
     let last_logits = |hidden: Vec<f32>| model.logits(&hidden[hidden.len().saturating_sub(model.width())..]);
     last_logits(model.forward(&[token(1)], &mut model.empty_cache())?)?;
     let first_token_seconds = start.elapsed().as_secs_f64();
-    let bandwidth = bandwidth(read_bytes);
+    let before = Readings::take(read_bytes);
     let mut cache = model.empty_cache();
     let decode = pace(new_tokens, || {
         for number in 0..new_tokens {
@@ -109,6 +119,7 @@ fn bench_model(model: &LanguageModel, start: Instant, options: BenchOptions) -> 
         }
         Ok(())
     })?;
+    let readings = before.and(&Readings::take(if new_tokens > 0 { read_bytes } else { 0 }));
     let tokens: Vec<u32> = (0..prompt_tokens).map(token).collect();
     let prompt = pace(prompt_tokens, || {
         last_logits(model.forward(&tokens, &mut model.empty_cache())?)?;
@@ -122,7 +133,8 @@ fn bench_model(model: &LanguageModel, start: Instant, options: BenchOptions) -> 
         decode,
         bytes_per_token: model.bytes_per_token(),
         cache_bytes: cache.num_bytes(),
-        bandwidth,
+        bandwidth: readings.best,
+        cpu_bandwidth: readings.cpu_seconds.map(|seconds| readings.num_bytes as f64 / seconds),
     })
 }
 
@@ -138,23 +150,46 @@ fn pace(num_tokens: usize, work: impl FnOnce() -> Result<(), EdgeError>) -> Resu
     Ok(Some(Pace { num_tokens, seconds, cpu_seconds }))
 }
 
-/// Bytes per second that the current threads read from `num_bytes` of memory, at best.
-fn bandwidth(num_bytes: usize) -> f64 {
-    let num_tasks = num_bytes.div_ceil(BANDWIDTH_TASK_BYTES).max(1);
-    // Written once, so that each page is there.
-    let bytes = vec![0x5a_u8; num_tasks * BANDWIDTH_TASK_BYTES];
-    let mut sums = vec![0.0; num_tasks];
-    let rounds = (0..BANDWIDTH_ROUNDS).map(|_| {
-        let start = Instant::now();
-        let width = sums.len();
-        panels(&mut [Output { values: &mut sums, width, panel_width: 1 }], |_, mut panel| {
-            let first = panel.columns().start * BANDWIDTH_TASK_BYTES;
-            let part = bytes.get(first..first + BANDWIDTH_TASK_BYTES).unwrap_or_default();
-            panel.row_mut(0).fill((kernels::active().read_all)(part) as f32);
+/// Readings of memory by the current threads.
+struct Readings {
+    /// Bytes per second of the fastest.
+    best: f64,
+    /// Bytes of all, and the processor time that they took.
+    num_bytes: usize,
+    cpu_seconds: Option<f64>,
+}
+
+impl Readings {
+    /// Reads `num_bytes` of memory a few times.
+    fn take(num_bytes: usize) -> Self {
+        let num_tasks = num_bytes.div_ceil(BANDWIDTH_TASK_BYTES);
+        // Written once, so that each page is there.
+        let bytes = vec![0x5a_u8; num_tasks * BANDWIDTH_TASK_BYTES];
+        let mut sums = vec![0.0; num_tasks];
+        let cpu_start = cpu_seconds();
+        let rounds = (0..BANDWIDTH_ROUNDS).map(|_| {
+            let start = Instant::now();
+            panels(&mut [Output { values: &mut sums, width: num_tasks, panel_width: 1 }], |_, mut panel| {
+                let first = panel.columns().start * BANDWIDTH_TASK_BYTES;
+                let part = bytes.get(first..first + BANDWIDTH_TASK_BYTES).unwrap_or_default();
+                panel.row_mut(0).fill((kernels::active().read_all)(part) as f32);
+            });
+            start.elapsed().as_secs_f64()
         });
-        start.elapsed().as_secs_f64()
-    });
-    bytes.len() as f64 / rounds.fold(f64::INFINITY, f64::min)
+        Self {
+            best: bytes.len() as f64 / rounds.fold(f64::INFINITY, f64::min),
+            num_bytes: BANDWIDTH_ROUNDS * bytes.len(),
+            cpu_seconds: cpu_seconds().zip(cpu_start).map(|(now, start)| now - start),
+        }
+    }
+
+    fn and(&self, other: &Self) -> Self {
+        Self {
+            best: self.best.max(other.best),
+            num_bytes: self.num_bytes + other.num_bytes,
+            cpu_seconds: self.cpu_seconds.zip(other.cpu_seconds).map(|(a, b)| a + b),
+        }
+    }
 }
 
 /// Time on processors so far, of all threads of this process; `None` where the system does not say.

@@ -48,6 +48,7 @@ pub(super) fn run(arguments: &BenchArguments, out: &mut impl Write) -> anyhow::R
     let options = BenchOptions { num_threads, prompt_tokens: *prompt, new_tokens: *tokens, read_bytes };
     let report = bench(&path, options)?;
     let share = report.decode_rate().map(|rate| rate / report.bandwidth);
+    let cpu_share = report.cpu_decode_rate().zip(report.cpu_bandwidth).map(|(rate, bandwidth)| rate / bandwidth);
     if *json {
         let pace = |pace: Pace| {
             json!({
@@ -61,6 +62,7 @@ pub(super) fn run(arguments: &BenchArguments, out: &mut impl Write) -> anyhow::R
             "decode": report.decode.map(pace), "bytes_per_token": report.bytes_per_token,
             "cache_bytes": report.cache_bytes, "decode_bytes_per_second": report.decode_rate(),
             "read_bandwidth_bytes_per_second": report.bandwidth, "share_of_bandwidth": share,
+            "cpu_bandwidth_bytes_per_second": report.cpu_bandwidth, "share_of_cpu_bandwidth": cpu_share,
         });
         writeln!(out, "{answer}")?;
         return Ok(());
@@ -86,6 +88,9 @@ pub(super) fn run(arguments: &BenchArguments, out: &mut impl Write) -> anyhow::R
     if let (Some(rate), Some(share)) = (report.decode_rate(), share) {
         let (rate, bandwidth) = (rate / 1e9, report.bandwidth / 1e9);
         write!(out, ": {rate:.1} GB/s, {:.0} % of the {bandwidth:.1} GB/s read from memory", share * 100.0)?;
+        if let Some(cpu_share) = cpu_share {
+            write!(out, " ({:.0} % by processor time)", cpu_share * 100.0)?;
+        }
     }
     writeln!(out)?;
     Ok(())

@@ -5,7 +5,7 @@
 #![allow(unsafe_code, reason = "matrix instructions exist as assembly only; tiles are loaded from slices")]
 
 use std::arch::asm;
-use std::arch::x86_64::__cpuid_count;
+use std::arch::x86_64::*;
 
 use super::quantize::{TILE_INPUTS, TILE_LEN};
 use super::{CodeRows, Kernels, PANEL_ROWS, Quantized, avx512};
@@ -86,6 +86,7 @@ fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {
         return avx512::multiply(codes, x, out);
     }
     let mut sums = [[0_i32; INPUTS]; PANEL_ROWS];
+    let mut turned = [[0_i32; PANEL_ROWS]; INPUTS];
     // SAFETY: the configuration is 64 bytes as the instruction reads; tiles belong to no one else, as no compiled code
     // uses them.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
@@ -138,11 +139,47 @@ fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {
         }
         let start = first * TILE_INPUTS;
         let count = INPUTS.min(num_inputs - start);
-        for (row, sums) in sums.iter().take(num_rows).enumerate() {
-            let at = row * num_inputs + start;
-            out[at..at + count].copy_from_slice(&sums[..count]);
+        // SAFETY: the features were detected.
+        unsafe { turn(&sums, &mut turned) };
+        for (input, sums) in turned.iter().take(count).enumerate() {
+            let at = (start + input) * num_rows;
+            out[at..at + num_rows].copy_from_slice(&sums[..num_rows]);
         }
     }
     // SAFETY: gives the registers' state back, so that switching threads saves none of it.
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
+}
+
+/// Rows become columns, 16 x 16 at a time.
+#[target_feature(enable = "avx512f")]
+fn turn(from: &[[i32; INPUTS]; PANEL_ROWS], to: &mut [[i32; PANEL_ROWS]; INPUTS]) {
+    for (row, column) in [(0, 0), (0, 16), (16, 0), (16, 16)] {
+        // SAFETY: 16 numbers from a multiple of 16 on lie within a row of 32; loads need no alignment.
+        let rows: [__m512i; 16] =
+            std::array::from_fn(|i| unsafe { _mm512_loadu_si512(from[row + i].as_ptr().add(column).cast()) });
+        let pairs: [__m512i; 16] = std::array::from_fn(|i| {
+            let (a, b) = (rows[i / 2 * 2], rows[i / 2 * 2 + 1]);
+            if i % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) }
+        });
+        // Lane l of number 4 · n + c: column 4 · l + c of rows 4 · n to 4 · n + 3.
+        let quads: [__m512i; 16] = std::array::from_fn(|i| {
+            let (a, b) = (pairs[i / 4 * 4 + i % 4 / 2], pairs[i / 4 * 4 + i % 4 / 2 + 2]);
+            if i % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) }
+        });
+        for c in 0..4 {
+            let [a, b, d, e] = [quads[c], quads[4 + c], quads[8 + c], quads[12 + c]];
+            let (low, high) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(d, e));
+            let (more_low, more_high) = (_mm512_shuffle_i32x4::<0xee>(a, b), _mm512_shuffle_i32x4::<0xee>(d, e));
+            let columns = [
+                _mm512_shuffle_i32x4::<0x88>(low, high),
+                _mm512_shuffle_i32x4::<0xdd>(low, high),
+                _mm512_shuffle_i32x4::<0x88>(more_low, more_high),
+                _mm512_shuffle_i32x4::<0xdd>(more_low, more_high),
+            ];
+            for (lane, numbers) in columns.into_iter().enumerate() {
+                // SAFETY: as above.
+                unsafe { _mm512_storeu_si512(to[column + 4 * lane + c].as_mut_ptr().add(row).cast(), numbers) };
+            }
+        }
+    }
 }

@@ -45,6 +45,8 @@ static AVX2: Kernels = Kernels {
     largest_magnitude,
     sum_of_squares,
     exp_shifted,
+    largest,
+    rescale,
     silu_mul,
     read_all,
 };

@@ -41,6 +41,8 @@ static KERNELS: Kernels = Kernels {
     largest_magnitude,
     sum_of_squares,
     exp_shifted,
+    largest,
+    rescale,
     silu_mul,
     read_all,
 };

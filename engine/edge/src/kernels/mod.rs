@@ -43,6 +43,11 @@ pub(crate) type FloatRowsKernel = fn(rows: &[u8], x: &[f32], out: &mut [f32]);
 /// Adds rows of floats, as many as there are `weights`, to `y`.
 pub(crate) type MixKernel = fn(rows: &[u8], weights: &[f32], y: &mut [f32]);
 
+/// Rows of blocks times `x`, with the sums of each block of `x`, as many as `out` has places.
+pub(crate) type BlockRowsKernel = fn(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]);
+/// Integer sums as floats.
+pub(crate) type RescaleKernel = fn(sums: &[i32], excess: i32, scales: &[f32], input_scale: f32, out: &mut [f32]);
+
 /// One set of kernels. Rows follow each other; `out` says how many.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kernels {
@@ -67,8 +72,8 @@ pub(crate) struct Kernels {
     pub(crate) ternary_rows: fn(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]),
     /// Σ over blocks of scale · (Σ codeᵢxᵢ - Σ xᵢ) per row of TQ2_0 blocks; `x`: a multiple of 256 long, with the sum of
     /// each 256 in `block_sums`.
-    pub(crate) ternary_block_rows: fn(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]),
-    /// Σ codeᵢxᵢ of every row of `codes` with every input: `out` (rows, inputs). Exact as `ternary_rows` or `int8_rows`.
+    pub(crate) ternary_block_rows: BlockRowsKernel,
+    /// Σ codeᵢxᵢ of every row of `codes` with every input: `out` (inputs, rows). Exact as `ternary_rows` or `int8_rows`.
     pub(crate) multiply: fn(codes: &CodeRows, x: &Quantized, out: &mut [i32]),
     /// True when `multiply` reads [`Quantized::tiles`].
     pub(crate) reads_tiles: bool,
@@ -84,6 +89,10 @@ pub(crate) struct Kernels {
     pub(crate) exp_shifted: fn(x: &mut [f32], shift: f32) -> f32,
     /// XOR of all whole 64-bit words: reads memory as fast as it comes, to measure that.
     pub(crate) read_all: fn(bytes: &[u8]) -> u64,
+    /// The largest number, -∞ for none; NaN counts as none.
+    pub(crate) largest: fn(x: &[f32]) -> f32,
+    /// outᵢ ← (sumᵢ - excess) · scaleᵢ · input scale; the difference wraps around.
+    pub(crate) rescale: RescaleKernel,
     /// gate ← silu(gate) · up.
     pub(crate) silu_mul: fn(gate: &mut [f32], up: &[f32]),
 }

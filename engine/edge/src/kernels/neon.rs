@@ -244,8 +244,8 @@ macro_rules! byte_kernels {
                     |codes, stride, x| unsafe { tile::<1, 1>(codes, stride, [x], flip)[0][0] },
                 );
                 // A flipped code is 128 less.
-                for row in out.chunks_exact_mut(x.num_rows().max(1)).take(codes.num_rows()) {
-                    for (out, sum) in row.iter_mut().zip(&x.sums) {
+                for (input, sum) in out.chunks_exact_mut(codes.num_rows().max(1)).zip(&x.sums) {
+                    for out in input {
                         *out = out.wrapping_add(sum.wrapping_mul(i32::from(flip)));
                     }
                 }

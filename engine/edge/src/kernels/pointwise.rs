@@ -78,6 +78,28 @@ pub(super) fn exp_shifted(x: &mut [f32], shift: f32) -> f32 {
     sums.iter().sum::<f32>() + rest.iter().sum::<f32>()
 }
 
+/// The largest number, -∞ for none; NaN counts as none.
+#[inline(always)]
+pub(super) fn largest(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for x in whole {
+        for (lane, &x) in lanes.iter_mut().zip(x) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Sums of codes that are more than the weights, as products of the weights: (sum - excess) · scale · input scale. Sums of
+/// large codes may have wrapped around; the difference is exact.
+#[inline(always)]
+pub(super) fn rescale(sums: &[i32], excess: i32, scales: &[f32], input_scale: f32, out: &mut [f32]) {
+    for ((out, sum), scale) in out.iter_mut().zip(sums).zip(scales) {
+        *out = sum.wrapping_sub(excess) as f32 * scale * input_scale;
+    }
+}
+
 #[inline(always)]
 pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
     for (gate, up) in gate.iter_mut().zip(up) {
@@ -107,6 +129,9 @@ macro_rules! compile_for {
         compile_for!(@one $features, round(x: &[f32], inverse: f32, out: &mut [i8]) -> i32);
         compile_for!(@one $features, sum_of_squares(x: &[f32]) -> f32);
         compile_for!(@one $features, exp_shifted(x: &mut [f32], shift: f32) -> f32);
+        compile_for!(@one $features, largest(x: &[f32]) -> f32);
+        compile_for!(@one $features, rescale(
+            sums: &[i32], excess: i32, scales: &[f32], input_scale: f32, out: &mut [f32]) -> ());
         compile_for!(@one $features, silu_mul(gate: &mut [f32], up: &[f32]) -> ());
         compile_for!(@one $features, unpack(groups: &[u8], codes: &mut [u8]) -> ());
     };

@@ -27,6 +27,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     largest_magnitude: |x| pointwise::largest_magnitude(x),
     sum_of_squares: |x| pointwise::sum_of_squares(x),
     exp_shifted: |x, shift| pointwise::exp_shifted(x, shift),
+    largest: |x| pointwise::largest(x),
+    rescale: |sums, excess, scales, input_scale, out| pointwise::rescale(sums, excess, scales, input_scale, out),
     silu_mul: |gate, up| pointwise::silu_mul(gate, up),
     read_all,
 };
@@ -126,8 +128,8 @@ pub(super) fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], ou
 }
 
 pub(super) fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {
-    for (row, out) in out.chunks_exact_mut(x.num_rows().max(1)).take(codes.num_rows()).enumerate() {
-        for (input, out) in out.iter_mut().enumerate() {
+    for (input, out) in out.chunks_exact_mut(codes.num_rows().max(1)).take(x.num_rows()).enumerate() {
+        for (row, out) in out.iter_mut().enumerate() {
             let products = codes.row(row).iter().zip(x.row(input)).map(|(&code, &x)| i32::from(code) * i32::from(x));
             *out = products.fold(0, i32::wrapping_add);
         }

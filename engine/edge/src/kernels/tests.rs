@@ -9,6 +9,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::gguf::encode_q8_0;
 
+/// One kernel of a set.
+type Choice = fn(&Kernels) -> FloatRowsKernel;
+
 fn floats(max_len: usize) -> impl Strategy<Value = Vec<f32>> {
     prop::collection::vec(-2.0_f32..2.0, 0..max_len)
 }
@@ -45,7 +48,7 @@ proptest! {
     #[test]
     fn float_rows(weights in floats(700), x in floats(70), shift in 0_usize..4) {
         let rows = weights.len() / x.len().max(1);
-        let stored: [(Vec<u8>, Vec<f32>, fn(&Kernels) -> FloatRowsKernel); 3] = [
+        let stored: [(Vec<u8>, Vec<f32>, Choice); 3] = [
             (weights.iter().flat_map(|w| w.to_le_bytes()).collect(), weights.clone(), |kernels| kernels.f32_rows),
             (
                 weights.iter().flat_map(|w| f16::from_f32(*w).to_le_bytes()).collect(),
@@ -257,6 +260,13 @@ proptest! {
             }
             let exact_sum: f64 = exact.iter().sum();
             prop_assert!((sum - exact_sum).abs() <= 1e-5 * exact_sum);
+            let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            prop_assert_eq!((kernels.largest)(&x), most);
+            let sums: Vec<i32> = x.iter().map(|x| (x * 1e7) as i32).collect();
+            let mut found = vec![0.0; x.len()];
+            (kernels.rescale)(&sums, -7, &x, 0.5, &mut found);
+            let expected = sums.iter().zip(&x).map(|(sum, scale)| sum.wrapping_add(7) as f32 * scale * 0.5);
+            prop_assert_eq!(found, expected.collect::<Vec<_>>());
             let (mut gate, up) = (x.clone(), vec![2.0; x.len()]);
             (kernels.silu_mul)(&mut gate, &up);
             for (found, x) in gate.iter().zip(&x) {

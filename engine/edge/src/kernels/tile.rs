@@ -62,7 +62,7 @@ impl CodeRows {
     }
 }
 
-/// Products of all rows of `codes` with all of `x` into `out` (rows, inputs), by `tile` for `R` rows and `T` inputs at
+/// Products of all rows of `codes` with all of `x` into `out` (inputs, rows), by `tile` for `R` rows and `T` inputs at
 /// once and `single` for what is left. Both are given the address of their first row, from which all their rows, `stride`
 /// bytes apart, are readable to the length of the inputs, a multiple of 64.
 pub(super) fn multiply_in_tiles<const R: usize, const T: usize>(
@@ -86,13 +86,14 @@ pub(super) fn multiply_in_tiles<const R: usize, const T: usize>(
             // A tile that is not full repeats its last input: no slower than the loop for single ones from two on.
             if row + R <= num_rows && inputs > 1 {
                 for (r, sums) in tile(address(row), codes.stride, xs).iter().enumerate() {
-                    let start = (row + r) * num_inputs + first;
-                    out[start..start + inputs].copy_from_slice(&sums[..inputs]);
+                    for (t, sum) in sums.iter().take(inputs).enumerate() {
+                        out[(first + t) * num_rows + row + r] = *sum;
+                    }
                 }
                 row += R;
             } else {
                 for (t, x) in xs.iter().take(inputs).enumerate() {
-                    out[row * num_inputs + first + t] = single(address(row), codes.stride, x);
+                    out[(first + t) * num_rows + row] = single(address(row), codes.stride, x);
                 }
                 row += 1;
             }

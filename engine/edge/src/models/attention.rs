@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
-use crate::kernels::{self, FloatRowsKernel, MixKernel};
+use crate::kernels;
 use crate::runtime::{Output, Panel, panels};
 use crate::weights::Matrix;
 
@@ -28,26 +29,38 @@ impl Precision {
     pub(super) fn after(projection: &Matrix) -> Self {
         if projection.rounds_inputs() { Self::Half } else { Self::Full }
     }
+}
 
-    fn num_bytes(self) -> usize {
-        match self {
-            Self::Full => 4,
-            Self::Half => 2,
+/// Numbers as they are kept.
+#[derive(Debug, Clone)]
+enum Numbers {
+    Full(Vec<f32>),
+    Half(Vec<f16>),
+}
+
+impl Numbers {
+    fn new(precision: Precision) -> Self {
+        match precision {
+            Precision::Full => Self::Full(Vec::new()),
+            Precision::Half => Self::Half(Vec::new()),
         }
     }
 
-    fn append(self, numbers: &[f32], bytes: &mut Vec<u8>) {
+    fn append(&mut self, numbers: &[f32]) {
         match self {
-            Self::Full => bytes.extend_from_slice(bytemuck::cast_slice(numbers)),
-            Self::Half => bytes.extend(numbers.iter().flat_map(|&number| f16::from_f32(number).to_le_bytes())),
+            Self::Full(kept) => kept.extend_from_slice(numbers),
+            Self::Half(kept) => {
+                let start = kept.len();
+                kept.resize(start + numbers.len(), f16::ZERO);
+                kept[start..].convert_from_f32_slice(numbers);
+            }
         }
     }
 
-    fn kernels(self) -> (FloatRowsKernel, MixKernel) {
-        let kernels = kernels::active();
+    fn bytes(&self) -> &[u8] {
         match self {
-            Self::Full => (kernels.f32_rows, kernels.mix_f32),
-            Self::Half => (kernels.f16_rows, kernels.mix_f16),
+            Self::Full(kept) => bytemuck::cast_slice(kept),
+            Self::Half(kept) => bytemuck::cast_slice(kept),
         }
     }
 }
@@ -56,8 +69,8 @@ impl Precision {
 #[derive(Debug, Clone, Default)]
 pub(super) struct LayerCache {
     precision: Precision,
-    keys: Vec<Vec<u8>>,
-    values: Vec<Vec<u8>>,
+    keys: Vec<Numbers>,
+    values: Vec<Numbers>,
     num_positions: usize,
 }
 
@@ -76,17 +89,17 @@ impl LayerCache {
 
     /// Bytes that the cache holds.
     pub(super) fn num_bytes(&self) -> usize {
-        self.keys.iter().chain(&self.values).map(Vec::len).sum()
+        self.keys.iter().chain(&self.values).map(|numbers| numbers.bytes().len()).sum()
     }
 
     /// Appends `keys` and `values` (n, kv_heads · head_dim).
     pub(super) fn push(&mut self, heads: Heads, keys: &[f32], values: &[f32]) {
         let width = heads.kv_heads * heads.head_dim;
         for (cache, rows) in [(&mut self.keys, keys), (&mut self.values, values)] {
-            cache.resize(heads.kv_heads, Vec::new());
+            cache.resize(heads.kv_heads, Numbers::new(self.precision));
             for row in rows.chunks_exact(width) {
                 for (head, part) in cache.iter_mut().zip(row.chunks_exact(heads.head_dim)) {
-                    self.precision.append(part, head);
+                    head.append(part);
                 }
             }
         }
@@ -115,12 +128,15 @@ impl LayerCache {
     /// Fills the rows `tokens` of `panel`, which are the heads of one key-value head.
     fn attend_some(&self, heads: Heads, kv_head: usize, queries: &[f32], tokens: Range<usize>, panel: &mut Panel<'_>) {
         let Heads { heads: num_heads, kv_heads, head_dim } = heads;
-        let (group, row_bytes) = (num_heads / kv_heads, head_dim * self.precision.num_bytes());
-        let (products, mix) = self.precision.kernels();
-        let exp_shifted = kernels::active().exp_shifted;
+        let kernels = kernels::active();
+        let (products, mix, size) = match self.precision {
+            Precision::Full => (kernels.f32_rows, kernels.mix_f32, size_of::<f32>()),
+            Precision::Half => (kernels.f16_rows, kernels.mix_f16, size_of::<f16>()),
+        };
+        let (group, row_bytes) = (num_heads / kv_heads, head_dim * size);
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let keys = self.keys.get(kv_head).map_or(&[][..], Vec::as_slice);
-        let values = self.values.get(kv_head).map_or(&[][..], Vec::as_slice);
+        let keys = self.keys.get(kv_head).map(Numbers::bytes).unwrap_or_default();
+        let values = self.values.get(kv_head).map(Numbers::bytes).unwrap_or_default();
         let first_visible = self.num_positions.saturating_sub(panel.num_rows());
         // Per token and head: the largest score so far, and the sum of weights scaled to it.
         let mut states = vec![(f32::NEG_INFINITY, 0.0_f32); tokens.len() * group];
@@ -138,14 +154,14 @@ impl LayerCache {
                 }
                 for (((largest, sum), query), output) in states.iter_mut().zip(queries).zip(outputs) {
                     products(keys, query, scores);
-                    let tile_largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max) * scale;
+                    let tile_largest = (kernels.largest)(scores) * scale;
                     if tile_largest > *largest {
                         let shrink = (*largest - tile_largest).exp();
                         output.iter_mut().for_each(|output| *output *= shrink);
                         (*largest, *sum) = (tile_largest, *sum * shrink);
                     }
                     scores.iter_mut().for_each(|score| *score *= scale);
-                    *sum += exp_shifted(scores, *largest);
+                    *sum += (kernels.exp_shifted)(scores, *largest);
                     mix(values, scores, output);
                 }
             }

@@ -124,11 +124,18 @@ impl IntegerRows {
     pub(super) fn fill(&self, x: &Quantized, panel: &mut Panel<'_>) {
         SCRATCH.with_borrow_mut(|scratch| match self {
             Self::Int8 { values, scales, cols } => {
-                let scale = |row: usize| scales.get(row).copied().unwrap_or_default();
-                fill_int8(values, *cols, scale, x, panel, scratch);
+                scratch.scales.clear();
+                scratch.scales.extend_from_slice(scales.get(panel.columns()).unwrap_or_default());
+                fill_int8(values, *cols, x, panel, scratch);
             }
-            Self::Trits { values, scale, cols } => fill_int8(values, *cols, |_| *scale, x, panel, scratch),
-            Self::PackedTrits { blocks, scale, cols } => fill_trits(blocks, *cols, *scale, x, panel, scratch),
+            Self::Trits { values, scale, cols } => {
+                scratch.repeat_scale(*scale, panel);
+                fill_int8(values, *cols, x, panel, scratch);
+            }
+            Self::PackedTrits { blocks, scale, cols } => {
+                scratch.repeat_scale(*scale, panel);
+                fill_trits(blocks, *cols, x, panel, scratch);
+            }
             Self::Q8_0 { blocks, cols } => {
                 let rows = rows_from(blocks, panel.columns().start, q8_0_row_bytes(*cols));
                 fill_scaled(x, panel, |input, out| (kernels::active().q8_0_rows)(rows, x.row(input), out));
@@ -152,6 +159,15 @@ thread_local! {
 struct Scratch {
     codes: CodeRows,
     sums: Vec<i32>,
+    /// Of the panel's rows.
+    scales: Vec<f32>,
+}
+
+impl Scratch {
+    fn repeat_scale(&mut self, scale: f32, panel: &Panel<'_>) {
+        self.scales.clear();
+        self.scales.resize(panel.columns().len(), scale);
+    }
 }
 
 /// Products that come with the weights' scales from `product`, for one input at a time.
@@ -166,19 +182,12 @@ fn fill_scaled(x: &Quantized, panel: &mut Panel<'_>, product: impl Fn(usize, &mu
 }
 
 /// Signed bytes, row-major, with a scale per row.
-fn fill_int8(
-    values: &[u8],
-    cols: usize,
-    scale: impl Fn(usize) -> f32,
-    x: &Quantized,
-    panel: &mut Panel<'_>,
-    scratch: &mut Scratch,
-) {
+fn fill_int8(values: &[u8], cols: usize, x: &Quantized, panel: &mut Panel<'_>, scratch: &mut Scratch) {
     let columns = panel.columns();
     scratch.sums.resize(columns.len() * x.num_rows(), 0);
     if x.num_rows() == 1 {
         (kernels::active().int8_rows)(rows_from(values, columns.start, cols), x.row(0), &mut scratch.sums);
-        return store(scratch, scale, 0, x, panel);
+        return store(&scratch.sums, &scratch.scales, 0, x, panel);
     }
     scratch.codes.resize(columns.len(), cols, u8::MAX);
     for (number, row) in columns.enumerate() {
@@ -188,11 +197,11 @@ fn fill_int8(
         }
     }
     (kernels::active().multiply)(&scratch.codes, x, &mut scratch.sums);
-    store(scratch, scale, INT8_OFFSET, x, panel);
+    store(&scratch.sums, &scratch.scales, INT8_OFFSET, x, panel);
 }
 
 /// Packed trits with one scale; rows are whole groups.
-fn fill_trits(blocks: &[u8], cols: usize, scale: f32, x: &Quantized, panel: &mut Panel<'_>, scratch: &mut Scratch) {
+fn fill_trits(blocks: &[u8], cols: usize, x: &Quantized, panel: &mut Panel<'_>, scratch: &mut Scratch) {
     let kernels = kernels::active();
     let columns = panel.columns();
     let groups_per_row = cols / GROUP_LEN;
@@ -217,7 +226,7 @@ fn fill_trits(blocks: &[u8], cols: usize, scale: f32, x: &Quantized, panel: &mut
         }
         (kernels.multiply)(&scratch.codes, x, &mut scratch.sums);
     }
-    store(scratch, |_| scale, TRIT_OFFSET, x, panel);
+    store(&scratch.sums, &scratch.scales, TRIT_OFFSET, x, panel);
 }
 
 /// The bytes of `count` groups of one block from group `first` on.
@@ -226,16 +235,12 @@ fn group_codes_of_block(blocks: &[u8], first: usize, count: usize) -> &[u8] {
     blocks.get(start..start + count * GROUP_BYTES).unwrap_or_default()
 }
 
-/// Writes the sums (rows, inputs) of codes that are `offset` more than the weights.
-fn store(scratch: &Scratch, scale: impl Fn(usize) -> f32, offset: u8, x: &Quantized, panel: &mut Panel<'_>) {
-    let first_row = panel.columns().start;
-    for (input, (input_scale, sum)) in x.scales.iter().zip(&x.sums).enumerate() {
+/// Writes the sums (inputs, rows) of codes that are `offset` more than the weights; `scales` of the panel's rows.
+fn store(sums: &[i32], scales: &[f32], offset: u8, x: &Quantized, panel: &mut Panel<'_>) {
+    let per_input = sums.chunks_exact(scales.len().max(1)).zip(x.scales.iter().zip(&x.sums));
+    for (input, (sums, (scale, sum))) in per_input.enumerate() {
         let excess = sum.wrapping_mul(i32::from(offset));
-        let sums = scratch.sums.iter().skip(input).step_by(x.num_rows());
-        for ((row, out), sum) in (first_row..).zip(panel.row_mut(input)).zip(sums) {
-            // Sums of large codes may have wrapped around; the difference is exact.
-            *out = sum.wrapping_sub(excess) as f32 * scale(row) * input_scale;
-        }
+        (kernels::active().rescale)(sums, excess, scales, *scale, panel.row_mut(input));
     }
 }
 
