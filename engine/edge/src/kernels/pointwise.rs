@@ -123,6 +123,7 @@ pub(super) fn unpack(groups: &[u8], codes: &mut [u8]) {
 
 /// Defines the functions above again, compiled for `$features`, each behind a safe function of its own name: the file
 /// that uses this hands them out only after it has detected the features.
+#[cfg(target_arch = "x86_64")]
 macro_rules! compile_for {
     ($features:literal) => {
         compile_for!(@one $features, largest_magnitude(x: &[f32]) -> f32);
@@ -147,4 +148,5 @@ macro_rules! compile_for {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 pub(super) use compile_for;

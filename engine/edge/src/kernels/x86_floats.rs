@@ -77,12 +77,13 @@ macro_rules! float_kernels {
                     }
                 }
                 std::array::from_fn(|r| {
-                    let rest = x.iter().enumerate().skip(whole).map(|(i, x)| {
+                    let mut sum = $sum(sums[r]);
+                    for i in whole..len {
                         // SAFETY: by this function's contract.
                         let weight = unsafe { rows.add((r * len + i) * $size).cast::<[u8; $size]>().read() };
-                        one(weight) * x
-                    });
-                    $sum(sums[r]) + rest.sum::<f32>()
+                        sum += one(weight) * x[i];
+                    }
+                    sum
                 })
             }
             let row_bytes = x.len() * $size;
