@@ -10,7 +10,7 @@ use super::data_arg::DataArgs;
 use super::{CliError, CommonArgs, number_arg};
 
 /// A recipe, and what to change of it.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct RecipeArgs {
     /// Recipe to start from; `foretrain train --preset list` names them.
     #[arg(long, default_value = "glyphs-cnn")]
