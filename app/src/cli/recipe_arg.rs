@@ -125,7 +125,7 @@ pub(super) fn preset_config(
 /// The recipe's dataset. Errors: it is to be named by the user.
 fn own_data(recipe: &Recipe) -> Result<DatasetSpec, CliError> {
     let is_complete = match &recipe.data {
-        DatasetSpec::Glyphs | DatasetSpec::Grammar => true,
+        DatasetSpec::Glyphs | DatasetSpec::Grammar | DatasetSpec::Rounds => true,
         DatasetSpec::Idx { path }
         | DatasetSpec::Cifar10 { path }
         | DatasetSpec::ImageFolder { path, .. }

@@ -162,6 +162,23 @@ impl ModelConfig {
             Self::Mlp(_) | Self::Cnn(_) | Self::ResNet(_) => None,
         }
     }
+
+    /// The same transformer as wide as this, with so many heads, each with keys and values of its own; the feed-forward
+    /// part gets narrower or wider in proportion. `None` for other networks.
+    #[must_use]
+    pub fn with_width(&self, width: usize, num_heads: usize) -> Option<Self> {
+        match self.clone() {
+            Self::Gpt2(config) => Some(Self::Gpt2(super::Gpt2Config { n_embd: width, n_head: num_heads, ..config })),
+            Self::Llama(config) => Some(Self::Llama(super::LlamaConfig {
+                hidden_size: width,
+                intermediate_size: (config.intermediate_size * width / config.hidden_size.max(1)).max(1),
+                num_attention_heads: num_heads,
+                num_key_value_heads: num_heads,
+                ..config
+            })),
+            Self::Mlp(_) | Self::Cnn(_) | Self::ResNet(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]

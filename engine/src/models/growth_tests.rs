@@ -173,3 +173,13 @@ fn only_half_and_whole_can_grow() {
     assert_eq!(BlockOrder::from_label("interleaved"), Some(BlockOrder::Interleaved));
     assert_eq!(BlockOrder::from_label("upside-down"), None);
 }
+
+#[test]
+fn depth_and_width_change_nothing_else() {
+    let ModelConfig::Llama(wide) = llama(2, false).with_width(32, 4).unwrap() else { panic!("another family") };
+    assert_eq!((wide.hidden_size, wide.intermediate_size), (32, 80));
+    assert_eq!((wide.num_attention_heads, wide.num_key_value_heads, wide.num_hidden_layers), (4, 4, 2));
+    assert_eq!(llama(2, false).with_width(16, 4).unwrap().with_num_blocks(4).unwrap().num_blocks(), Some(4));
+    assert_eq!(gpt2(2).with_width(16, 2).as_ref(), Some(&gpt2(2)));
+    assert_eq!(gpt2(2).with_num_blocks(3), Some(gpt2(3)));
+}

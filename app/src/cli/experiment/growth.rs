@@ -22,6 +22,12 @@ pub struct GrowthArgs {
     /// Blocks of the network at full depth, an even number; the model's own when left out.
     #[arg(long, value_parser = number_arg::at_least_one())]
     pub blocks: Option<usize>,
+    /// Width of the network, with --heads; the model's own when left out.
+    #[arg(long, requires = "heads", value_parser = number_arg::at_least_one())]
+    pub width: Option<usize>,
+    /// Attention heads of the network, with --width.
+    #[arg(long, requires = "width", value_parser = number_arg::at_least_one())]
+    pub heads: Option<usize>,
     /// Share of the steps that are trained at half depth.
     #[arg(long, default_value_t = 0.65, value_parser = number_arg::parse_above_zero)]
     pub share: f64,
@@ -55,6 +61,9 @@ pub(super) fn run(args: &GrowthArgs, common: &CommonArgs) -> Result<(), CliError
     let recipe = RecipeArgs { tier: Some(TIER.to_owned()), ..args.recipe.clone() };
     let mut config = recipe_arg::config(&recipe, common)?;
     let num_blocks = take_blocks(&mut config, args.blocks)?;
+    if let Some(model) = args.width.zip(args.heads).and_then(|(width, heads)| config.model.with_width(width, heads)) {
+        config.model = model;
+    }
     let (half, name, optimizer) = (num_blocks / 2, &config.name, optimizer_name(&config));
     let title = format!("{name} with {optimizer}: {num_blocks} blocks grown from {half}");
     let kind = ExperimentKind::Growth {
