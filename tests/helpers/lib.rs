@@ -62,6 +62,7 @@ pub fn small_config(data: &Path, runs: &Path) -> RunConfig {
             num_classes: 10,
             activation: Activation::Relu,
         }),
+        start_from: None,
         tier: "conservative".to_owned(),
         hybrid: HybridConfig {
             strategy: Strategy::Importance,

@@ -60,6 +60,7 @@ pub fn config() -> RunConfig {
         name: "glyphs-cnn".to_owned(),
         data: DatasetSpec::Glyphs,
         model: ModelPreset::MnistCnn.config(shape).unwrap(),
+        start_from: None,
         tier: "balanced".to_owned(),
         hybrid: tier("balanced", Strategy::Importance).config(),
         optimizer: OptimizerConfig {

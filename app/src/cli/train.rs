@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use foretrain_engine::session::{
-    Command, Engine, EventKind, JobId, LogEntry, LogKind, RunSnapshot, RunStatus, StopReason, ValidationPoint, recipes,
+    Command, Engine, EventKind, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, StopReason,
+    ValidationPoint, recipes, starting_point,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -11,12 +12,14 @@ use serde_json::json;
 use super::driver::{self, Driver};
 use super::log::LogPrinter;
 use super::recipe_arg::RecipeArgs;
-use super::{CliError, CommonArgs, output, recipe_arg, run_arg};
+use super::{CliError, CommonArgs, output, path_arg, recipe_arg, run_arg};
+use crate::folders;
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
-const RECIPE_OPTIONS: [&str; 22] = [
+const RECIPE_OPTIONS: [&str; 23] = [
     "preset",
+    "from",
     "data",
     "kind",
     "tokenizer",
@@ -49,12 +52,17 @@ const RECIPE_OPTIONS: [&str; 22] = [
   foretrain train --preset glyphs-cnn
   foretrain train --preset mnist-cnn --data path/to/mnist --tier vanilla
   foretrain train --preset shakespeare-gpt2-char --data input.txt --steps 2000 --json
+  foretrain train --preset shakespeare-gpt2-char --from path/to/gpt2 --data input.txt --learning-rate 1e-4
   foretrain train --preset glyphs-cnn --plan
   foretrain train --resume path/to/run")]
 pub struct TrainArgs {
     /// What to train.
     #[command(flatten)]
     pub recipe: RecipeArgs,
+    /// Start from the weights of this model: a checkpoint or run folder, a folder of Hugging Face transformers (GPT-2 or
+    /// Llama: config.json, tokenizer.json, safetensors), or a GGUF file. Network and tokenizer are that model's own.
+    #[arg(long, value_name = "FOLDER|FILE", conflicts_with_all = ["model", "tokenizer"])]
+    pub from: Option<PathBuf>,
     /// Only show what the run would need.
     #[arg(long)]
     pub plan: bool,
@@ -81,7 +89,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
             Box::new(move |job| Command::ResumeRun(job, folder))
         }
         None => {
-            let config = Box::new(recipe_arg::config(&args.recipe, &args.common)?);
+            let config = Box::new(config(args)?);
             Box::new(move |job| Command::Start(job, config))
         }
     };
@@ -131,8 +139,28 @@ pub(super) fn train(
     }
 }
 
+/// The recipe, with the model to start from where one is named.
+fn config(args: &TrainArgs) -> Result<RunConfig, CliError> {
+    let mut config = recipe_arg::config(&args.recipe, &args.common)?;
+    let Some(path) = &args.from else { return Ok(config) };
+    path_arg::check_there("--from", "a checkpoint, a folder of transformers or a GGUF file", path)?;
+    let path = std::path::absolute(path).map_err(CliError::from_display)?;
+    let start = starting_point(&path, &folders::cache()).map_err(|error| CliError::from_session(&error.into()))?;
+    if let Some(tokenizer) = &start.tokenizer {
+        config.data = config.data.with_tokenizer(tokenizer);
+    }
+    if args.recipe.sequence_length.is_none()
+        && let Some(most) = start.model.max_positions()
+    {
+        config.sequence_length = config.sequence_length.min(most);
+    }
+    config.model = start.model;
+    config.start_from = Some(path);
+    Ok(config)
+}
+
 fn plan(args: &TrainArgs) -> Result<(), CliError> {
-    let config = recipe_arg::config(&args.recipe, &args.common)?;
+    let config = config(args)?;
     let mut driver = Driver::new()?;
     let planned = driver.ask_with_bar(
         |job| Command::Plan(job, Box::new(config)),

@@ -32,6 +32,7 @@ mod training;
 mod trial;
 mod worker;
 
+pub use crate::import::{StartingPoint, starting_point};
 pub use checkpoint::{CheckpointError, SessionProgress};
 pub use command::{
     ChartFormat, ChartJob, Command, ExperimentJob, ExperimentKind, ExportJob, InferInput, InferJob, JobId, Naming,

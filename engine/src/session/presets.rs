@@ -116,6 +116,7 @@ impl Recipe {
             name: self.name.clone(),
             data,
             model: self.model.config(shape)?,
+            start_from: None,
             tier: tier.name.clone(),
             hybrid: tier.config(),
             optimizer: self.optimizer.clone(),

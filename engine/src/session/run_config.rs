@@ -18,6 +18,10 @@ pub struct RunConfig {
     pub data: DatasetSpec,
     /// What learns; its two ends are fitted to the data at start.
     pub model: ModelConfig,
+    /// The model whose weights training starts from: a checkpoint or run folder, a folder of transformers, or a GGUF
+    /// file; `None` draws them from the seed. `model` and the tokenizer in `data` are that model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<std::path::PathBuf>,
     /// Name of the tier that `hybrid` came from.
     pub tier: String,
     /// How it predicts.
