@@ -20,14 +20,8 @@ const LONGEST: usize = 9;
 const LENGTH: usize = 63;
 
 /// The rounds.
-pub(super) const ROUNDS: GeneratedText = GeneratedText {
-    name: "rounds",
-    version: 1,
-    seed: 0x726f_756e_6473,
-    num_bytes: 1_000_000,
-    end: "\n",
-    document,
-};
+pub(super) const ROUNDS: GeneratedText =
+    GeneratedText { name: "rounds", version: 1, seed: 0x726f_756e_6473, num_bytes: 1_000_000, end: "\n", document };
 
 /// One line.
 fn document(draw: &mut Draw) -> String {

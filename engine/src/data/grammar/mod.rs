@@ -13,5 +13,11 @@ mod words;
 use super::generated_text::GeneratedText;
 
 /// The stories.
-pub(super) const GRAMMAR: GeneratedText =
-    GeneratedText { name: "grammar", version: 1, seed: 0x6772_616d_6d61, num_bytes: 2_000_000, end: "\n\n", document: story::document };
+pub(super) const GRAMMAR: GeneratedText = GeneratedText {
+    name: "grammar",
+    version: 1,
+    seed: 0x6772_616d_6d61,
+    num_bytes: 2_000_000,
+    end: "\n\n",
+    document: story::document,
+};
