@@ -257,7 +257,7 @@ pub fn guessed_shape(spec: &DatasetSpec) -> DataShape {
             DataShape::Images { channels: 3, height: image_size.0, width: image_size.1, num_classes: 10 }
         }
         DatasetSpec::Grammar => DataShape::Text { vocab_size: 64 },
-        DatasetSpec::Rounds => DataShape::Text { vocab_size: 17 },
+        DatasetSpec::Rounds => DataShape::Text { vocab_size: 18 },
         DatasetSpec::Text { tokenizer, .. } | DatasetSpec::Jsonl { tokenizer, .. } => tokens(tokenizer),
     }
 }
