@@ -35,8 +35,8 @@ pub(crate) fn encode_block(trits: &[i8; BLOCK_LEN], scale: f16) -> Result<[u8; B
                 if place < num_digits { u16::from((trits[element] + 1).cast_unsigned()) } else { 0 }
             };
             let number = (0..DIGITS).fold(0_u16, |number, place| number * 3 + digit(place));
-            // At most (242 · 256 + 242) / 243 = 255.
-            block[first_byte + byte] = ((u32::from(number) * 256 + 242) / 243) as u8;
+            // At most ⌈242 · 256 / 243⌉ = 255.
+            block[first_byte + byte] = (u32::from(number) * 256).div_ceil(243) as u8;
         }
     }
     block[DIGIT_BYTES..].copy_from_slice(&scale.to_le_bytes());
@@ -75,7 +75,7 @@ mod tests {
         // Element 33 is byte 1, second digit; 160 + 3 · 16 + 2 is byte 34, fourth; 240 + 4 + 3 is byte 51, second.
         (trits[33], trits[210], trits[247]) = (1, -1, 1);
         let block = encode_block(&trits, f16::from_f32(1.0)).unwrap();
-        let byte = |number: u32| ((number * 256 + 242) / 243) as u8;
+        let byte = |number: u32| (number * 256).div_ceil(243) as u8;
         let mut expected = [byte(121); BLOCK_BYTES];
         (expected[1], expected[34]) = (byte(121 + 27), byte(121 - 3));
         expected[48..52].copy_from_slice(&[byte(120), byte(120), byte(120), byte(120 + 27)]);
