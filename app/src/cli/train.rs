@@ -2,20 +2,23 @@
 
 use std::path::PathBuf;
 
+use foretrain_engine::export::COMPLETE_MARKER;
 use foretrain_engine::session::{
-    Command, Engine, EventKind, JobId, LogEntry, LogKind, RunSnapshot, RunStatus, StopReason, ValidationPoint, recipes,
+    Command, Engine, EventKind, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, StopReason,
+    ValidationPoint, recipes,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::driver::{self, Driver};
 use super::log::LogPrinter;
+use super::qat_arg::QatArgs;
 use super::recipe_arg::RecipeArgs;
 use super::{CliError, CommonArgs, output, recipe_arg, run_arg};
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
-const RECIPE_OPTIONS: [&str; 22] = [
+const RECIPE_OPTIONS: [&str; 26] = [
     "preset",
     "data",
     "kind",
@@ -38,6 +41,10 @@ const RECIPE_OPTIONS: [&str; 22] = [
     "memory_budget_bytes",
     "name",
     "plan",
+    "qat",
+    "qat_start",
+    "qat_ramp",
+    "from",
 ];
 
 /// Train a model, or go on with a run.
@@ -49,12 +56,21 @@ const RECIPE_OPTIONS: [&str; 22] = [
   foretrain train --preset glyphs-cnn
   foretrain train --preset mnist-cnn --data path/to/mnist --tier vanilla
   foretrain train --preset shakespeare-gpt2-char --data input.txt --steps 2000 --json
+  foretrain train --preset mnist-cnn --data path/to/mnist --qat ternary
+  foretrain train --preset mnist-cnn --data path/to/mnist --from path/to/run --qat ternary --steps 500
   foretrain train --preset glyphs-cnn --plan
   foretrain train --resume path/to/run")]
 pub struct TrainArgs {
     /// What to train.
     #[command(flatten)]
     pub recipe: RecipeArgs,
+    /// Quantization-aware training.
+    #[command(flatten)]
+    pub qat: QatArgs,
+    /// Begin with the weights of this checkpoint, or of the best one of this run (its folder, the folder's name, or its
+    /// name), instead of drawing them; the model must be the same. Everything else starts afresh.
+    #[arg(long, value_name = "NAME|FOLDER")]
+    pub from: Option<PathBuf>,
     /// Only show what the run would need.
     #[arg(long)]
     pub plan: bool,
@@ -81,7 +97,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
             Box::new(move |job| Command::ResumeRun(job, folder))
         }
         None => {
-            let config = Box::new(recipe_arg::config(&args.recipe, &args.common)?);
+            let config = Box::new(config(args)?);
             Box::new(move |job| Command::Start(job, config))
         }
     };
@@ -131,8 +147,22 @@ pub(super) fn train(
     }
 }
 
+/// The run that the arguments describe.
+fn config(args: &TrainArgs) -> Result<RunConfig, CliError> {
+    let mut config = recipe_arg::config(&args.recipe, &args.common)?;
+    if let Some(asked) = &args.from {
+        let is_checkpoint = asked.join(COMPLETE_MARKER).is_file();
+        let found =
+            if is_checkpoint { asked.clone() } else { run_arg::find("--from", asked, args.common.runs_folder()?)? };
+        // The run's recipe names it, wherever a later process begins.
+        config.init = Some(std::path::absolute(&found).unwrap_or(found));
+    }
+    args.qat.put_into(&mut config)?;
+    Ok(config)
+}
+
 fn plan(args: &TrainArgs) -> Result<(), CliError> {
-    let config = recipe_arg::config(&args.recipe, &args.common)?;
+    let config = config(args)?;
     let mut driver = Driver::new()?;
     let planned = driver.ask_with_bar(
         |job| Command::Plan(job, Box::new(config)),

@@ -261,6 +261,7 @@ mod tests {
             signals: GuardSignals { loss_z: Some(1.0), loss_z_limit: 4.0, ..GuardSignals::default() },
             step_ms: 16.0,
             gate_ms: None,
+            quantization: None,
         }
     }
 

@@ -12,6 +12,7 @@ pub mod forecast;
 mod gate;
 mod guard;
 mod ladder;
+mod lens;
 pub(crate) mod nullable;
 mod passes;
 mod phases;

@@ -6,6 +6,7 @@
 mod error;
 mod notes;
 mod plan;
+mod qat;
 mod scheme;
 mod tensor;
 mod weights;
@@ -13,6 +14,7 @@ mod weights;
 pub use error::QuantError;
 pub use notes::{MeasuredQuality, quality_notes, storage_notes};
 pub use plan::{Container, Storage, TensorPlan, plan};
+pub use qat::{FakeQuantizer, QatConfig};
 pub use scheme::QuantScheme;
 pub use tensor::{QuantizedTensor, TensorData};
-pub use weights::{QuantizedWeights, fake_quantize, quantize, quantize_for};
+pub use weights::{QuantizedWeights, quantize, quantize_for};

@@ -135,6 +135,48 @@ pub(super) fn quantize_tensor(plan: TensorPlan, tensor: &Tensor) -> Result<Quant
     Ok(quantized)
 }
 
+/// What a runtime computes with when `values`, in the checkpoint's layout, are stored as `plan` says:
+/// [`quantize_tensor`] and [`QuantizedTensor::dequantized`] in one, bit for bit, without packing anything.
+///
+/// Numbers that the storage cannot hold stay as they are, so that a loss computed from them shows it: unlike an export,
+/// a training step has a guard for that.
+pub(super) fn restored(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
+    let in_layout = |values: Vec<f32>| {
+        let (num_rows, row_len) = plan.rows();
+        if plan.is_input_major { transposed(&values, num_rows, row_len) } else { values }
+    };
+    if !values.iter().all(|value| value.is_finite()) {
+        return values;
+    }
+    match plan.storage {
+        Storage::F32 => values,
+        Storage::F16 => values.into_iter().map(|value| f16::from_f32(value).to_f32()).collect(),
+        Storage::Bf16 => values.into_iter().map(|value| half::bf16::from_f32(value).to_f32()).collect(),
+        Storage::Int8Rows => {
+            let mut values = output_major(plan, values);
+            values.par_chunks_mut(plan.rows().1.max(1)).for_each(|row| {
+                let scale = max_magnitude(row) / 127.0;
+                row.iter_mut().for_each(|value| *value = f32::from(code_at(*value, scale)) * scale);
+            });
+            in_layout(values)
+        }
+        Storage::Q8Blocks => {
+            let values = output_major(plan, values);
+            in_layout(match foretrain_edge::gguf::encode_q8_0(&values) {
+                Ok(blocks) => foretrain_edge::gguf::decode_q8_0(&blocks),
+                Err(_) => values,
+            })
+        }
+        Storage::Ternary => {
+            let values = output_major(plan, values);
+            in_layout(match foretrain_ternary::ternarize(&values) {
+                Ok(ternary) => ternary.trits.into_iter().map(|trit| f32::from(trit) * ternary.scale).collect(),
+                Err(_) => values,
+            })
+        }
+    }
+}
+
 fn tensor_of(quantized: &QuantizedTensor, original: &Tensor) -> Result<Tensor, QuantError> {
     // F32 keeps every bit, so there is nothing to convert.
     if quantized.plan.storage == Storage::F32 { Ok(original.clone()) } else { quantized.dequantized() }
@@ -191,8 +233,9 @@ fn max_magnitude(values: &[f32]) -> f32 {
 
 /// Codes in -127..=127; all 0 for a scale of 0 (a row of zeros, or of numbers too small for a scale).
 fn codes_at(values: &[f32], scale: f32) -> Vec<i8> {
-    if scale == 0.0 {
-        return vec![0; values.len()];
-    }
-    values.iter().map(|value| (value / scale).round().clamp(-127.0, 127.0) as i8).collect()
+    values.iter().map(|value| code_at(*value, scale)).collect()
+}
+
+fn code_at(value: f32, scale: f32) -> i8 {
+    if scale == 0.0 { 0 } else { (value / scale).round().clamp(-127.0, 127.0) as i8 }
 }

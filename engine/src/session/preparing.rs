@@ -69,6 +69,7 @@ pub(super) fn trial_recipe(config: &RunConfig) -> TrialRecipe {
         hybrid: config.hybrid.clone(),
         optimizer: config.optimizer.clone(),
         schedule: config.schedule,
+        qat: config.qat,
         num_steps: config.num_steps,
         batch_size: config.batch_size,
         num_micro_batches: config.num_micro_batches,
@@ -113,6 +114,11 @@ pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), 
         if !(0.0..=1.0).contains(&fraction) {
             return refuse(format!("{name} must be 0 to 1, found {fraction}"));
         }
+    }
+    if let Some(qat) = config.qat
+        && let Err(error) = qat.check()
+    {
+        return refuse(error.to_string());
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use crate::device::ComputeDevice;
 use crate::hybrid::{HybridConfig, TierPreset};
 use crate::models::ModelConfig;
 use crate::optim::{OptimizerConfig, Schedule};
+use crate::quant::QatConfig;
 
 /// A run's recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,12 @@ pub struct RunConfig {
     pub optimizer: OptimizerConfig,
     /// Learning rate over the run.
     pub schedule: Schedule,
+    /// Quantization-aware training; `None` trains in full precision throughout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qat: Option<QatConfig>,
+    /// A checkpoint, or a run's folder, whose weights the run begins with; `None` draws them from the seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<std::path::PathBuf>,
     /// Optimizer steps.
     pub num_steps: u64,
     /// Images or sequences per optimizer step.
