@@ -204,6 +204,7 @@ fn wrong_arguments_exit_with_2_and_failures_with_1() {
         line(&["train", "--validation-interval", "0"], 2),
         line(&["train", "--checkpoint-interval", "0"], 2),
         line(&["train", "--sequence-length", "0"], 2),
+        line(&["train", "--preset", "glyphs-cnn", "--sequence-length", "64"], 2),
         line(&["quantize", "--input", &run, "--scheme", "int8", "--samples", "0"], 2),
         line(&["infer", "--package", "package", "--prompt", "a", "--temperature", "NaN"], 2),
         line(&["train", "--data", "data", "--image-size", "0"], 2),

@@ -1,20 +1,18 @@
-//! Experiments: what a click asks for, how a race and a report are shown, and the lock on the tier that is not proven.
+//! Experiments: what a click asks for, and how a race and a report are shown.
 
 use std::sync::Arc;
 
 use egui::{Rect, Vec2};
 use egui_kittest::kittest::{NodeT, Queryable};
-use foretrain::state::{Access, CorrectionFigures, DataKind, LOCKED_TIER, RaceAxis, RecipeKey, Screen};
+use foretrain::state::{Access, Catalog, DataKind, Draft, LOCKED_TIER, RaceAxis, Screen};
 use foretrain::theme::ThemeChoice;
 use foretrain_engine::device::Progress;
-use foretrain_engine::experiment::{CurvePoint, RaceView, Report};
 use foretrain_engine::hybrid::Strategy;
 use foretrain_engine::session::{
-    Blame, Command, EventKind, ExperimentJob, ExperimentKind, Failure, JobId, PlanReport, ReportSummary, RunStatus,
-    StopReason,
+    Blame, Command, EventKind, ExperimentJob, ExperimentKind, Failure, JobId, PlanReport, ReportSummary, StopReason,
 };
-use serde_json::{Value, json};
 
+use crate::reports::{corrections, experimented, ladder, race, report_of, tiers};
 use crate::scene::{self, Window, click, tell};
 
 /// The experiments in a window of `size`.
@@ -44,100 +42,6 @@ fn start(harness: &mut Window) -> (JobId, ExperimentJob) {
     let sent = commands(harness);
     let [Command::Experiment(job, asked)] = sent.as_slice() else { panic!("expected Experiment, found {sent:?}") };
     (*job, (**asked).clone())
-}
-
-fn point(step: u64, loss: f64) -> CurvePoint {
-    CurvePoint { step, seconds: step as f64 * 0.04, cost: step as f64 * 0.6, loss }
-}
-
-fn curve(scale: f64) -> Vec<CurvePoint> {
-    (1..=20).map(|index| point(index * 10, scale * (2.3 / f64::from(index as u32) + 0.1))).collect()
-}
-
-fn race() -> RaceView {
-    let curves = ["hybrid", "vanilla, same steps", "vanilla, same time", "frozen"];
-    let curves = curves.iter().enumerate().map(|(index, name)| ((*name).to_owned(), curve(1.0 + 0.1 * index as f64)));
-    RaceView { what: "comparing: seed 1 of 1".to_owned(), curves: curves.collect() }
-}
-
-/// A report as its file holds it: so that older ones are read, too.
-fn report(num_seeds: u64) -> Report {
-    report_of(num_seeds, 76_800)
-}
-
-/// The same with as many example-backwards of the hybrid, of 307,200.
-fn report_of(num_seeds: u64, hybrid_backwards: u64) -> Report {
-    let config = scene::config();
-    let recipe = json!({
-        "hybrid": config.hybrid, "optimizer": config.optimizer, "schedule": config.schedule, "num_steps": 1200,
-        "batch_size": 256, "num_micro_batches": 1, "sequence_length": 0, "augmentation": config.augmentation,
-    });
-    let names = ["hybrid", "vanilla, same steps", "vanilla, same time", "frozen"];
-    let tuned = |name: &str| {
-        let tried = |setting: &str, loss: Option<f64>| {
-            json!({ "setting": setting, "learning_rate": 0.004, "batch_size": 256, "num_steps": 1200,
-                "validation_loss": loss, "seconds": 30.0 })
-        };
-        json!({
-            "contender": { "name": name, "what": format!("what {name} is"), "recipe": recipe },
-            "tried": [tried("learning rate 0.004", Some(0.05)), tried("learning rate 0.008", None)],
-            "seed": 7, "best": 0, "is_at_edge": true,
-        })
-    };
-    let result = |index: u64, seed: u64| {
-        let measured = json!({ "loss": 0.03 * (1.0 + 0.1 * index as f64) + 0.001 * seed as f64, "accuracy": 0.99,
-            "num_examples": 4000, "loss_error": 0.001 });
-        let share = json!({ "num_steps": 300, "seconds": 7.5 });
-        json!({
-            "seed": seed, "num_steps": 1200, "seconds": 30.0 + index as f64, "example_cost": 153_600.0,
-            "example_backwards": if index == 0 { hybrid_backwards } else { 307_200 }, "examples_per_unit": 1,
-            "validation": measured, "test": measured, "curve": curve(1.0 + 0.1 * index as f64),
-            "phases": [share, share, share, share], "corrections": [], "divergences": [], "events": [], "costs": null,
-            "has_diverged": false,
-        })
-    };
-    let seeds: Vec<u64> = (1..=num_seeds).collect();
-    let results: Vec<Vec<Value>> =
-        (0..4).map(|index| seeds.iter().map(|seed| result(index, *seed)).collect()).collect();
-    let machine = json!({ "processor": "a processor", "num_cores": 2, "memory_bytes": 1, "system": "Linux",
-        "vector_instructions": "AVX2" });
-    let value = json!({
-        "conditions": { "title": "glyphs-cnn with AdamW: prediction against its controls", "dataset": "glyphs",
-            "model": "105866 parameters", "machine": machine, "num_threads": 2, "version": "0.1.0", "commit": null,
-            "day": "2026-01-01", "command": "foretrain experiment arena --preset glyphs", "seconds": 300.0 },
-        "result": {
-            "plan": { "recipe": recipe, "vanilla": config.hybrid, "rate_factors": [1.0, 2.0], "batch_divisors": [1, 2],
-                "seeds": seeds, "tuning_seed": 7 },
-            "tuned": names.map(tuned), "results": results,
-        },
-    });
-    Report::from_json(value.to_string().as_bytes()).unwrap()
-}
-
-/// A corrections experiment whose one correction brought an error of 0.5 nats down to `after`.
-fn corrections(after: f64) -> EventKind {
-    let Report::Arena(arena) = report(1) else { panic!("an arena") };
-    let mut result = json!(arena.result.results[0][0]);
-    result["corrections"] = json!([[40, { "cosine": 0.9, "predicted_loss": 1.5, "corrected_loss": 1.0 + after,
-        "actual_loss": 1.0, "slice_fraction": 0.25 }]]);
-    let phase =
-        |seconds: f64, median: f64| json!({ "num_steps": 100, "seconds": seconds, "median_step_seconds": median });
-    result["phases"] = json!([phase(4.0, 0.04), phase(4.0, 0.04), phase(2.0, 0.02), phase(4.05, 0.0405)]);
-    let recipe = json!(arena.result.plan.recipe);
-    let value = json!({
-        "experiment": "corrections",
-        "conditions": arena.conditions,
-        "result": {
-            "plan": { "recipe": recipe, "confidence_thresholds": [0.55], "horizons": [50], "seeds": [7] },
-            "settings": [{ "confidence_threshold": 0.55, "max_predict_steps": 50, "results": [result] }],
-        },
-    });
-    let report = Report::from_json(value.to_string().as_bytes()).unwrap();
-    EventKind::Experimented { report: Arc::new(report), folder: "/runs/experiments/two".into() }
-}
-
-fn experimented(num_seeds: u64) -> EventKind {
-    EventKind::Experimented { report: Arc::new(report(num_seeds)), folder: "/runs/experiments/one".into() }
 }
 
 #[test]
@@ -191,6 +95,49 @@ fn corrections_can_be_measured_and_open_the_lock() {
     let Some(Command::Experiment(job, _)) = commands(&mut harness).pop() else { panic!("no experiment") };
     tell(&mut harness, job, corrections(0.4));
     assert!(matches!(access(&harness), Access::Locked(Some(_))), "{:?}", access(&harness));
+}
+
+/// Chooses the experiment called `choice` and starts it by the button called `button`.
+#[track_caller]
+fn start_other(harness: &mut Window, choice: &str, button: &str) -> (JobId, ExperimentKind) {
+    click(harness, choice);
+    harness.run_steps(4);
+    click(harness, button);
+    let sent = commands(harness);
+    let [Command::Experiment(job, asked)] = sent.as_slice() else { panic!("expected Experiment, found {sent:?}") };
+    (*job, asked.kind.clone())
+}
+
+#[test]
+fn tiers_are_compared_and_their_figures_shown() {
+    let mut harness = experiments();
+    let (job, kind) = start_other(&mut harness, "Tiers", "Compare the tiers");
+    assert_eq!(kind, ExperimentKind::Tiers { strategy: None, num_seeds: 1 });
+    tell(&mut harness, job, tiers());
+    harness.run_steps(4);
+    for text in ["bold", "75.0%", "-9.38 %", "99.0%"] {
+        assert!(harness.query_all_by_label(text).count() >= 1, "{text}");
+    }
+    harness.get_by_label("Training loss over steps");
+}
+
+#[test]
+fn a_ladder_needs_text_and_says_how_far_each_rung_came() {
+    let mut harness = experiments();
+    click(&mut harness, "Ladder");
+    harness.run_steps(2);
+    harness.get_by_label_contains("Choose a recipe that trains on text");
+    let recipe = Catalog::load().recipe("grammar-gpt2-char").cloned().unwrap();
+    harness.state_mut().saved_mut().draft = Some(Draft::of(&recipe));
+    harness.run_steps(4);
+    let (job, kind) = start_other(&mut harness, "Ladder", "Climb the ladder");
+    let ExperimentKind::Ladder { sizes, minutes_per_rung, .. } = kind else { panic!("a ladder") };
+    assert_eq!((sizes.len(), minutes_per_rung), (2, 3.0));
+    tell(&mut harness, job, ladder());
+    harness.run_steps(4);
+    for text in ["100k", "+0.00 %", "needs 8.0 GiB"] {
+        assert!(harness.query_all_by_label(text).count() >= 1, "{text}");
+    }
 }
 
 #[test]
@@ -451,67 +398,4 @@ fn everything_fits_the_least_window() {
             check_inside(size, label, harness.get_by_label(label).rect());
         }
     }
-}
-
-/// The window with the form on the tier behind the lock.
-fn locked() -> Window {
-    let mut harness = scene::window_of(scene::SIZE, ThemeChoice::Dark);
-    let draft = harness.state_mut().saved_mut().draft.as_mut().unwrap();
-    draft.config.tier = LOCKED_TIER.to_owned();
-    harness.run_steps(6);
-    harness
-}
-
-/// What a click on the start button asks for.
-fn starts(harness: &mut Window) -> usize {
-    click(harness, "Start training");
-    scene::commands(harness).iter().filter(|command| matches!(command, Command::Start(..))).count()
-}
-
-const EXPERT: &str = "Use it anyway (expert)";
-
-#[test]
-fn the_lock_refuses_and_the_expert_switch_opens_it_for_this_recipe_alone() {
-    let mut harness = locked();
-    harness.get_by_label_contains("It was not measured yet");
-    assert_eq!(starts(&mut harness), 0);
-    harness.get_by_label_contains("is locked for this recipe");
-    click(&mut harness, "Dismiss");
-    click(&mut harness, EXPERT);
-    harness.get_by_label_contains("Used without proof on this recipe");
-    let kept = harness.state().saved().tier_lock.clone();
-    assert!(kept.access(LOCKED_TIER, &scene::config()).is_open(), "it is saved");
-    harness.state_mut().saved_mut().draft.as_mut().unwrap().config.batch_size = 128;
-    harness.run_steps(2);
-    harness.get_by_label_contains("It was not measured yet");
-    assert_eq!(starts(&mut harness), 0, "another recipe");
-    harness.state_mut().saved_mut().draft.as_mut().unwrap().config.batch_size = 256;
-    harness.run_steps(2);
-    assert_eq!(starts(&mut harness), 1);
-}
-
-#[test]
-fn what_was_measured_opens_the_lock_or_says_what_is_missing() {
-    for (error_reduction, expected) in [(0.97, 1), (0.61, 0)] {
-        let mut harness = locked();
-        let figures = CorrectionFigures { error_reduction, overhead: 0.021, num_divergences: 0 };
-        harness.state_mut().live_mut().experiments.measured = Some((RecipeKey::of(&scene::config()), figures));
-        // Any event will do: what was measured is noted with it.
-        tell(&mut harness, JobId(999), EventKind::Cancelled);
-        harness.run_steps(2);
-        harness.get_by_label_contains(&format!("{:.1}%", 100.0 * error_reduction));
-        harness.get_by_label_contains("2.1%, met");
-        assert_eq!(harness.query_by_label(EXPERT).is_some(), expected == 0);
-        assert_eq!(starts(&mut harness), expected);
-    }
-}
-
-#[test]
-fn the_savings_card_says_why_predict_is_in_use_and_where_the_time_went() {
-    let run = scene::snapshot(900, RunStatus::Training);
-    let harness = scene::window_with(run, ThemeChoice::Dark);
-    assert!(harness.query_all_by_label("importance").count() >= 1);
-    assert!(harness.query_all_by_label_contains("Since step ").count() >= 1);
-    assert!(harness.query_all_by_label("Time by phase").count() >= 1);
-    assert!(harness.query_all_by_label_contains("Predict 3").count() >= 1);
 }

@@ -162,7 +162,7 @@ pub fn row(step: u64) -> StepMetrics {
             oscillation_limit: 0.8,
             given_back: None,
             given_back_limit: 0.5,
-            relative_error: None,
+            relative_error: Some(0.1 + 0.1 * noise(step + 29)),
             relative_error_limit: 0.5,
         },
         step_ms: if phase == Phase::Predict { 21.0 } else { 44.0 } + 3.0 * noise(step + 23),

@@ -2,7 +2,7 @@
 
 use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::hybrid::{GateRule, Strategy};
-use foretrain_engine::models::ModelPreset;
+use foretrain_engine::models::{DataShape, ModelPreset};
 use foretrain_engine::optim::OptimizerKind;
 use foretrain_engine::session::{Recipe, RunConfig, recipe, tier};
 
@@ -88,6 +88,10 @@ pub(super) fn config(args: &RecipeArgs, common: &CommonArgs) -> Result<RunConfig
     config.num_steps = args.steps.unwrap_or(config.num_steps);
     config.batch_size = args.batch_size.unwrap_or(config.batch_size);
     config.num_micro_batches = args.micro_batches.unwrap_or(config.num_micro_batches);
+    if let (Some(length), DataShape::Images { .. }) = (args.sequence_length, config.model.data_shape()) {
+        let what = "expected none for images, which have no sequence";
+        return Err(CliError::Usage(format!("--sequence-length: {what}, found {length}")));
+    }
     config.sequence_length = args.sequence_length.unwrap_or(config.sequence_length);
     config.optimizer.learning_rate = args.learning_rate.unwrap_or(config.optimizer.learning_rate);
     config.validation_interval = args.validation_interval.unwrap_or(config.validation_interval);

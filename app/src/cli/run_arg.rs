@@ -44,6 +44,13 @@ pub(super) fn find(option: &str, asked: &Path, root: &Path) -> Result<PathBuf, C
     }
 }
 
+/// The checkpoint or run folder that `asked` names: any path that is there, or a run as [`find`] knows it.
+///
+/// Errors: as [`find`].
+pub(super) fn checkpoint(option: &str, asked: &Path, root: &Path) -> Result<PathBuf, CliError> {
+    if asked.exists() || asked.components().count() > 1 { Ok(asked.to_owned()) } else { find(option, asked, root) }
+}
+
 fn is_run(folder: &Path) -> bool {
     folder.join("config.ron").exists()
 }

@@ -4,21 +4,22 @@ use std::path::PathBuf;
 
 use foretrain_engine::data::SplitPart;
 use foretrain_engine::device::{Progress, Watch};
-use foretrain_engine::session;
+use foretrain_engine::models::DataShape;
+use foretrain_engine::session::{self, Validated};
 use serde_json::json;
 
 use super::data_arg::DataArgs;
-use super::{CliError, CommonArgs, driver, output};
+use super::{CliError, CommonArgs, driver, output, run_arg};
 use crate::folders;
 
 /// Measure a checkpoint on a dataset.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  foretrain validate --checkpoint path/to/run
+  foretrain validate --checkpoint glyphs-cnn
   foretrain validate --checkpoint path/to/run/checkpoints/step-00000400 --data path/to/mnist --part test --json")]
 pub struct ValidateArgs {
-    /// Checkpoint folder, or a run folder (its best checkpoint is taken).
-    #[arg(long, value_name = "FOLDER")]
+    /// Checkpoint folder, or a run by its folder or name (its best checkpoint is taken).
+    #[arg(long, value_name = "FOLDER|NAME")]
     pub checkpoint: PathBuf,
     /// Dataset; the run's own when left out.
     #[command(flatten)]
@@ -66,30 +67,34 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
         bar.set_message(progress.what);
         bar.set_position(progress.done);
     };
-    let measured =
-        session::validate(&args.checkpoint, data.as_ref(), part, &folders::cache(), Watch::new(&cancel, &tell));
+    let checkpoint = run_arg::checkpoint("--checkpoint", &args.checkpoint, args.common.runs_folder()?)?;
+    let validated = session::validate(&checkpoint, data.as_ref(), part, &folders::cache(), Watch::new(&cancel, &tell));
     bar.finish_and_clear();
-    let (card, measured) = measured.map_err(|error| CliError::from_session(&error))?;
+    let Validated { card, dataset_name, measured } = validated.map_err(|error| CliError::from_session(&error))?;
     if !measured.loss.is_finite() {
         return Err(CliError::Failed(format!(
             "measuring a checkpoint: expected a finite loss, found {} after step {}. Did its run diverge? \
              Choose an earlier checkpoint. {}",
             measured.loss,
             card.step,
-            args.checkpoint.display()
+            checkpoint.display()
         )));
     }
     let mut table = output::table(&["figure", "value"]);
     table.add_row(vec!["checkpoint".to_owned(), format!("{}, step {}", card.name, card.step)]);
-    table
-        .add_row(vec!["measured on".to_owned(), format!("{} of the {} part", measured.num_examples, args.part.word())]);
+    let unit = match card.model.data_shape() {
+        DataShape::Images { .. } => "images",
+        DataShape::Text { .. } => "tokens",
+    };
+    let (count, part_name) = (measured.num_examples, args.part.word());
+    table.add_row(vec!["measured on".to_owned(), format!("{dataset_name}: {count} {unit} of the {part_name} part")]);
     table.add_row(vec!["loss".to_owned(), output::metric("loss", measured.loss)]);
     if let Some(accuracy) = measured.accuracy {
         table.add_row(vec!["accuracy".to_owned(), output::metric("accuracy", accuracy)]);
     }
     output::line(table)?;
     if args.common.json {
-        output::print_json(&json!({ "part": part, "step": card.step, "measured": measured }))?;
+        output::print_json(&json!({ "data": dataset_name, "part": part, "step": card.step, "measured": measured }))?;
     }
     Ok(())
 }

@@ -5,10 +5,11 @@
 use std::path::{Path, PathBuf};
 
 use foretrain_engine::experiment::{
-    ArenaResult, Conditions, CorrectionFigures as Found, CorrectionsResult, CurvePoint, Estimate, FROZEN, HYBRID,
-    Report, SAME_STEPS, SAME_TIME, SettingResult, TrialResult, Tuned,
+    ArenaResult, Conditions, CorrectionsResult, CurvePoint, Estimate, FROZEN, HYBRID, LadderResult, Report,
+    RungOutcome, SAME_STEPS, SAME_TIME, TrialResult, Tuned,
 };
 
+use super::report_tables::{FigureTable, corrections_table, ladder_table, tiers_table};
 use super::series::Series;
 use crate::state::{CorrectionFigures, PROOF_CONFIDENCE, RaceAxis};
 use crate::widgets::number;
@@ -110,15 +111,6 @@ pub struct Tuning {
     pub is_at_edge: bool,
 }
 
-/// Figures that are no contenders'.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FigureTable {
-    /// Heads of its columns.
-    pub head: Vec<&'static str>,
-    /// Its lines, a cell for each column.
-    pub lines: Vec<Vec<String>>,
-}
-
 /// A report in view.
 #[derive(Debug, Clone)]
 pub struct ShownReport {
@@ -150,14 +142,20 @@ impl ShownReport {
         let (num_seeds, rows, curves) = match report {
             Report::Arena(report) => arena_of(&report.result),
             Report::Corrections(report) => {
-                (report.result.plan.seeds.len(), Vec::new(), corrections_curves(&report.result))
+                (report.result.plan.seeds.len(), Vec::new(), first_curves(corrections_results(&report.result)))
             }
-            // Their figures are in the page that lies in the folder; here they say their verdict.
-            Report::Tiers(_) | Report::Ladder(_) => (0, Vec::new(), Vec::new()),
+            Report::Tiers(report) => {
+                let results = report.result.plan.tiers.iter().zip(&report.result.results);
+                let named = results.map(|(tier, results)| (tier.name.clone(), results.first()));
+                (report.result.plan.seeds.len(), Vec::new(), first_curves(named))
+            }
+            Report::Ladder(report) => (1, Vec::new(), first_curves(ladder_results(&report.result))),
         };
         let table = match report {
+            Report::Arena(_) => None,
             Report::Corrections(report) => Some(corrections_table(&report.result)),
-            Report::Arena(_) | Report::Tiers(_) | Report::Ladder(_) => None,
+            Report::Tiers(report) => Some(tiers_table(&report.result)),
+            Report::Ladder(report) => Some(ladder_table(&report.result)),
         };
         let version = match &conditions.commit {
             Some(commit) => format!("{}, commit {commit}", conditions.version),
@@ -197,53 +195,40 @@ fn arena_of(result: &ArenaResult) -> (usize, Vec<ContenderRow>, Vec<RaceCurve>) 
     (plan.seeds.len(), rows, race_curves(&first.collect::<Vec<_>>()))
 }
 
+/// Curves of these trainings; what has none is left out.
+fn first_curves<'a>(named: impl Iterator<Item = (String, Option<&'a TrialResult>)>) -> Vec<RaceCurve> {
+    let curves = named.filter_map(|(name, result)| Some((name, result?.curve.clone())));
+    race_curves(&curves.collect::<Vec<_>>())
+}
+
+/// Each setting with its first training.
+fn corrections_results(result: &CorrectionsResult) -> impl Iterator<Item = (String, Option<&TrialResult>)> {
+    result.settings.iter().map(|setting| {
+        let name = format!("confidence {}, H {}", setting.confidence_threshold, setting.max_predict_steps);
+        (name, setting.results.first())
+    })
+}
+
+/// Both trainings of each rung.
+fn ladder_results(result: &LadderResult) -> impl Iterator<Item = (String, Option<&TrialResult>)> {
+    result.rungs.iter().flat_map(|rung| {
+        let (vanilla, hybrid) = match &rung.outcome {
+            RungOutcome::Trained { vanilla, hybrid } => (Some(&**vanilla), Some(&**hybrid)),
+            RungOutcome::NoMemory { .. } | RungOutcome::NotOpened => (None, None),
+        };
+        let size = rung.size.label();
+        [(format!("{size}, vanilla"), vanilla), (format!("{size}, hybrid"), hybrid)]
+    })
+}
+
 fn machine_words(conditions: &Conditions) -> String {
     let threads = conditions.num_threads;
-    format!("{}, {threads} {}", conditions.machine.processor, if threads == 1 { "thread" } else { "threads" })
-}
-
-fn corrections_curves(result: &CorrectionsResult) -> Vec<RaceCurve> {
-    let first = result.settings.iter().map(|setting| {
-        let curve = setting.results.first().map_or_else(Vec::new, |result| result.curve.clone());
-        (format!("confidence {}, H {}", setting.confidence_threshold, setting.max_predict_steps), curve)
-    });
-    race_curves(&first.collect::<Vec<_>>())
-}
-
-fn corrections_table(result: &CorrectionsResult) -> FigureTable {
-    let share =
-        |share: Option<f64>| share.filter(|share| share.is_finite()).map_or_else(|| "—".to_owned(), number::percent);
-    let line = |setting: &SettingResult| {
-        let figures = setting.figures();
-        let nats = |of: fn(&Found) -> f64| {
-            figures.corrections.as_ref().map_or_else(|| "—".to_owned(), |f| number::value(of(f)))
-        };
-        vec![
-            format!("{:.2}", setting.confidence_threshold),
-            setting.max_predict_steps.to_string(),
-            figures.corrections.map_or(0, |found| found.count).to_string(),
-            nats(|found| found.error_before),
-            nats(|found| found.error_after),
-            share(figures.corrections.map(|found| found.error_reduction)),
-            share(figures.overhead_by_medians.map(|overhead| overhead.mean)),
-            share(Some(figures.predicted_share)),
-            figures.num_divergences.to_string(),
-        ]
+    let side_by_side = match conditions.num_side_by_side {
+        0 | 1 => String::new(),
+        count => format!(" for each of {count} trainings side by side"),
     };
-    FigureTable {
-        head: vec![
-            "Confidence",
-            "Horizon",
-            "Corrections",
-            "Error before, nats",
-            "After, nats",
-            "Error taken away",
-            "Cost, of Predict",
-            "Predicted steps",
-            "Divergences",
-        ],
-        lines: result.settings.iter().map(line).collect(),
-    }
+    let threads = format!("{threads} {}", if threads == 1 { "thread" } else { "threads" });
+    format!("{}, {threads}{side_by_side}", conditions.machine.processor)
 }
 
 /// What the corrections experiment measured: the worst of its settings with the confidence threshold of the tier behind

@@ -52,6 +52,7 @@ pub struct RunSeries {
     pub grad_ratio: Series,
     pub oscillation: Series,
     pub given_back: Series,
+    pub relative_error: Series,
     pub grad_norm: Series,
     pub rho: Series,
     pub learning_rate: Series,
@@ -83,6 +84,7 @@ impl RunSeries {
                 grad_ratio: Series::with_gaps(1.5),
                 oscillation: Series::with_gaps(1.5),
                 given_back: Series::with_gaps(1.5),
+                relative_error: Series::with_gaps(1.5),
                 ..Self::default()
             };
         }
@@ -189,6 +191,7 @@ impl RunSeries {
             (&mut self.grad_ratio, signals.grad_ratio, signals.grad_ratio_limit),
             (&mut self.oscillation, signals.oscillation, signals.oscillation_limit),
             (&mut self.given_back, signals.given_back, signals.given_back_limit),
+            (&mut self.relative_error, signals.relative_error, signals.relative_error_limit),
         ] {
             // A limit of 0 means that nothing is watched yet.
             if let Some(value) = value.filter(|_| limit > 0.0) {

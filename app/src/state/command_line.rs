@@ -17,10 +17,21 @@ pub fn experiment_command(catalog: &Catalog, draft: &Draft, config: &RunConfig, 
     let name = match how.choice {
         ExperimentChoice::Arena => "arena",
         ExperimentChoice::Corrections => "corrections",
+        ExperimentChoice::Tiers => "tiers",
+        ExperimentChoice::Ladder => "ladder",
     };
     let mut words = vec![format!("foretrain experiment {name}")];
-    let left_out = recipe_words(catalog, draft, config, &mut words);
-    words.push(format!("--seeds {}", how.num_seeds));
+    let tier = match how.choice {
+        ExperimentChoice::Arena | ExperimentChoice::Corrections | ExperimentChoice::Ladder => TierWords::Named,
+        ExperimentChoice::Tiers => TierWords::All,
+    };
+    let left_out = recipe_words(catalog, (draft, config), tier, &mut words);
+    match how.choice {
+        ExperimentChoice::Arena | ExperimentChoice::Corrections | ExperimentChoice::Tiers => {
+            words.push(format!("--seeds {}", how.num_seeds));
+        }
+        ExperimentChoice::Ladder => {}
+    }
     match how.choice {
         ExperimentChoice::Arena => {
             words.push(format!("--rates {}", list(&how.rate_factors)));
@@ -29,6 +40,11 @@ pub fn experiment_command(catalog: &Catalog, draft: &Draft, config: &RunConfig, 
         ExperimentChoice::Corrections => {
             words.push(format!("--confidence {}", list(&how.thresholds)));
             words.push(format!("--horizons {}", list(&how.horizons)));
+        }
+        ExperimentChoice::Tiers => {}
+        ExperimentChoice::Ladder => {
+            words.push(format!("--rungs {}", list(&how.rungs.iter().map(|size| size.label()).collect::<Vec<_>>())));
+            words.push(format!("--minutes-per-rung {}", how.minutes_per_rung));
         }
     }
     if !left_out.is_empty() {
@@ -41,14 +57,33 @@ fn list<T: ToString>(numbers: &[T]) -> String {
     numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
+/// Whether a command names a tier.
+#[derive(Clone, Copy)]
+enum TierWords {
+    /// The recipe's.
+    Named,
+    /// It compares all of them, each with what is its own.
+    All,
+}
+
 /// Adds the options that make `config` from a preset; returns what they cannot say.
-fn recipe_words(catalog: &Catalog, draft: &Draft, config: &RunConfig, words: &mut Vec<String>) -> Vec<String> {
+fn recipe_words(
+    catalog: &Catalog,
+    (draft, config): (&Draft, &RunConfig),
+    tier: TierWords,
+    words: &mut Vec<String>,
+) -> Vec<String> {
     words.push(format!("--preset {}", quoted(&draft.recipe)));
-    words.push(format!("--tier {}", quoted(&config.tier)));
     let Some(recipe) = catalog.recipe(&draft.recipe) else { return vec![format!("the preset {}", draft.recipe)] };
     let mut made = recipe.config.clone();
-    if let Some(tier) = catalog.tier(&config.tier) {
-        made.hybrid = tier.config();
+    match tier {
+        TierWords::Named => {
+            words.push(format!("--tier {}", quoted(&config.tier)));
+            if let Some(tier) = catalog.tier(&config.tier) {
+                made.hybrid = tier.config();
+            }
+        }
+        TierWords::All => made.hybrid = config.hybrid.clone(),
     }
     made.tier.clone_from(&config.tier);
     (made.seed, made.num_threads) = (0, 0);
@@ -187,5 +222,14 @@ mod tests {
         let text = command_of(|_| {}, &how);
         assert!(text.starts_with("foretrain experiment corrections --preset glyphs-cnn"), "{text}");
         assert!(text.ends_with("--seeds 3 --confidence 0.55,0.6,0.65 --horizons 30,50,75"), "{text}");
+    }
+
+    #[test]
+    fn tiers_name_none_and_a_ladder_takes_no_seeds() {
+        let of = |choice| command_of(|_| {}, &ExperimentsSaved { choice, ..ExperimentsSaved::quick() });
+        let tiers = of(ExperimentChoice::Tiers);
+        assert!(tiers.starts_with("foretrain experiment tiers") && !tiers.contains("--tier "), "{tiers}");
+        let ladder = of(ExperimentChoice::Ladder);
+        assert!(ladder.ends_with("--rungs 100k,1m --minutes-per-rung 3") && !ladder.contains("--seeds"), "{ladder}");
     }
 }

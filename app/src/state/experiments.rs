@@ -17,10 +17,7 @@ pub struct StageTrack {
     pub stages: Vec<ArenaStage>,
     /// Place of the stage that goes on; `None` before the first.
     pub current: Option<usize>,
-    /// What the race that goes on says that it does.
-    race: String,
-    num_races_done: u64,
-    share_of_race: f64,
+    share_of_stage: f64,
 }
 
 impl StageTrack {
@@ -32,21 +29,15 @@ impl StageTrack {
 
     /// Takes what the engine said. What belongs to no stage (loading the data) changes nothing.
     pub fn see(&mut self, progress: &Progress) {
-        let (place, what) = place_and_race(&progress.what);
+        let Some((num_races, what)) = races_and_race(&progress.what) else { return };
         let first = self.current.unwrap_or(0);
         let is_of = |(_, stage): &(usize, &ArenaStage)| what.starts_with(&stage.what);
-        let Some((index, _)) = self.stages.iter().enumerate().skip(first).find(is_of) else { return };
-        if self.current != Some(index) {
-            (self.current, self.num_races_done) = (Some(index), 0);
-        } else if self.race != what {
-            self.num_races_done += 1;
-        }
-        what.clone_into(&mut self.race);
-        let total = progress.total.unwrap_or(0).max(1);
-        let share = progress.done as f64 / total as f64;
-        // The engine tells the share of the whole, each race counting alike.
-        let share = place.map_or(share, |(number, of)| share * of - (number - 1.0));
-        self.share_of_race = share.clamp(0.0, 1.0);
+        let Some((index, stage)) = self.stages.iter().enumerate().skip(first).find(is_of) else { return };
+        // The engine tells the share of the whole, each race counting alike, also those side by side.
+        let done = num_races * progress.done as f64 / progress.total.unwrap_or(0).max(1) as f64;
+        let before: u64 = self.stages.iter().take(index).map(|stage| stage.num_races).sum();
+        self.share_of_stage = ((done - before as f64) / stage.num_races.max(1) as f64).clamp(0.0, 1.0);
+        self.current = Some(index);
     }
 
     /// Share done, by steps; `None` before the first stage.
@@ -56,25 +47,22 @@ impl StageTrack {
         let steps = |stages: &[ArenaStage]| stages.iter().map(|stage| stage.num_steps).sum::<u64>() as f64;
         let total = steps(&self.stages);
         let stage = self.stages.get(current)?;
-        let done = steps(self.stages.get(..current)?) + stage.num_steps as f64 * self.share_of_stage();
+        let done = steps(self.stages.get(..current)?) + stage.num_steps as f64 * self.share_of_stage;
         (total > 0.0).then(|| done / total)
     }
 
     /// Share of the stage that goes on.
     #[must_use]
     pub fn share_of_stage(&self) -> f64 {
-        let Some(stage) = self.current.and_then(|index| self.stages.get(index)) else { return 0.0 };
-        let races = stage.num_races.max(1) as f64;
-        ((self.num_races_done as f64 + self.share_of_race) / races).min(1.0)
+        self.share_of_stage
     }
 }
 
-/// The place and the name of a race in "stage 3 of 14: tuning frozen".
-fn place_and_race(told: &str) -> (Option<(f64, f64)>, &str) {
-    let parts = told.strip_prefix("stage ").and_then(|rest| rest.split_once(": "));
-    let Some((place, what)) = parts else { return (None, told) };
-    let numbers = place.split_once(" of ").and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
-    (numbers, what)
+/// How many races there are, and the name of the one in "stage 3 of 16: tuning frozen".
+fn races_and_race(told: &str) -> Option<(f64, &str)> {
+    let (place, what) = told.strip_prefix("stage ")?.split_once(": ")?;
+    let (_, of) = place.split_once(" of ")?;
+    Some((of.parse().ok()?, what))
 }
 
 /// The experiment that was asked for last.
@@ -213,14 +201,14 @@ mod tests {
         let mut track = StageTrack::new(size.stages());
         track.see(&progress("generating glyphs", 3, 10));
         assert_eq!(track.share(), None, "loading is no stage");
-        let total = 200.0 * 4.0 + 180.0 + 400.0 + 200.0 + 400.0;
+        let total = 200.0 * 4.0 + 180.0 + 400.0 + 600.0 + 400.0;
         for (what, done, of, expected) in [
-            ("stage 1 of 14: tuning hybrid: learning rate 0.004", 500, 14_000, 50.0),
-            ("stage 2 of 14: tuning hybrid: learning rate 0.008", 1100, 14_000, 110.0),
-            ("stage 3 of 14: tuning vanilla, same steps: learning rate 0.004", 2000, 14_000, 200.0),
-            ("stage 8 of 14: measuring the pace of batch sizes", 7500, 14_000, 200.0 * 4.0 + 90.0),
-            ("stage 9 of 14: tuning vanilla, same time: batch 64, 70 steps", 9000, 14_000, 980.0 + 100.0),
-            ("stage 14 of 14: comparing: seed 1 of 1", 13_500, 14_000, total - 200.0),
+            ("stage 1 of 16: tuning hybrid: learning rate 0.004", 500, 16_000, 50.0),
+            ("stage 2 of 16: tuning hybrid: learning rate 0.008", 1100, 16_000, 110.0),
+            ("stage 3 of 16: tuning vanilla, same steps: learning rate 0.004", 2000, 16_000, 200.0),
+            ("stage 8 of 16: measuring the pace of batch sizes", 7500, 16_000, 200.0 * 4.0 + 90.0),
+            ("stage 9 of 16: tuning vanilla, same time: batch 64, 70 steps", 9000, 16_000, 980.0 + 100.0),
+            ("stage 16 of 16: comparing: seed 1", 15_500, 16_000, total - 200.0),
         ] {
             track.see(&progress(what, done, of));
             let share = track.share().unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use foretrain_engine::experiment::RungSize;
 use serde::{Deserialize, Serialize};
 
 use super::{DataForm, Draft, TierLock};
@@ -137,6 +138,10 @@ pub enum ExperimentChoice {
     Arena,
     /// How much of the forecasts' error corrections take away: what opens the lock of the tier that is not proven.
     Corrections,
+    /// The recipe with each tier.
+    Tiers,
+    /// Language models from small to large.
+    Ladder,
 }
 
 /// How an experiment is done and shown.
@@ -155,6 +160,10 @@ pub struct ExperimentsSaved {
     pub thresholds: Vec<f64>,
     /// Its horizons: most predicted steps in a row; rising.
     pub horizons: Vec<u32>,
+    /// Sizes of a ladder, smallest first.
+    pub rungs: Vec<RungSize>,
+    /// Minutes that the two trainings of one of its rungs may take together.
+    pub minutes_per_rung: u32,
     /// Axis of the curves.
     pub axis: RaceAxis,
     /// Losses on a logarithmic axis.
@@ -187,6 +196,8 @@ impl ExperimentsSaved {
             batch_divisors: vec![1, 2],
             thresholds: vec![0.55],
             horizons: vec![75],
+            rungs: vec![RungSize::P100K, RungSize::P1M],
+            minutes_per_rung: 3,
             axis: RaceAxis::Steps,
             is_log: true,
         }
@@ -197,19 +208,28 @@ impl ExperimentsSaved {
     pub fn thorough() -> Self {
         let (rate_factors, batch_divisors) = (vec![0.5, 1.0, 2.0, 4.0], vec![1, 2, 4]);
         let (thresholds, horizons) = (Self::THRESHOLDS.to_vec(), Self::HORIZONS.to_vec());
-        Self { num_seeds: 3, rate_factors, batch_divisors, thresholds, horizons, ..Self::quick() }
+        let (rungs, minutes_per_rung) = (RungSize::ALL.to_vec(), 10);
+        let quick = Self::quick();
+        Self { num_seeds: 3, rate_factors, batch_divisors, thresholds, horizons, rungs, minutes_per_rung, ..quick }
     }
 
     /// True when its experiment would be as thorough as that of `other`.
     #[must_use]
     pub fn is_as_thorough_as(&self, other: &Self) -> bool {
-        let is_same_grid = match self.choice {
+        let are_same_seeds = self.num_seeds == other.num_seeds;
+        match self.choice {
             ExperimentChoice::Arena => {
-                (&self.rate_factors, &self.batch_divisors) == (&other.rate_factors, &other.batch_divisors)
+                let is_same_grid =
+                    (&self.rate_factors, &self.batch_divisors) == (&other.rate_factors, &other.batch_divisors);
+                is_same_grid && are_same_seeds
             }
-            ExperimentChoice::Corrections => (&self.thresholds, &self.horizons) == (&other.thresholds, &other.horizons),
-        };
-        is_same_grid && self.num_seeds == other.num_seeds
+            ExperimentChoice::Corrections => {
+                (&self.thresholds, &self.horizons) == (&other.thresholds, &other.horizons) && are_same_seeds
+            }
+            ExperimentChoice::Tiers => are_same_seeds,
+            // It trains each size with one seed.
+            ExperimentChoice::Ladder => (&self.rungs, self.minutes_per_rung) == (&other.rungs, other.minutes_per_rung),
+        }
     }
 
     /// Becomes as thorough as `other`.

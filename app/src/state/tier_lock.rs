@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use foretrain_engine::experiment::{DEMANDED_OVERHEAD, DEMANDED_REDUCTION};
 use foretrain_engine::session::RunConfig;
 use serde::{Deserialize, Serialize};
 
@@ -13,11 +14,6 @@ pub const LOCKED_TIER: &str = "aggressive";
 
 /// Confidence threshold at which corrections must have been measured: that of the tier.
 pub const PROOF_CONFIDENCE: f64 = 0.55;
-
-/// Least share by which corrections must have reduced the error of the forecasts.
-pub const LEAST_ERROR_REDUCTION: f64 = 0.95;
-/// Share of the time of Predict that they must stay below.
-pub const OVERHEAD_LIMIT: f64 = 0.05;
 
 /// Names a recipe by all that decides how well corrections can work on it: data, model, optimizer, steps and batches.
 /// The tier, the seed, the name of the run and where its files go are no part of it.
@@ -85,12 +81,12 @@ impl CorrectionFigures {
                 what: "Corrections take away at least 95% of the forecasts' error",
                 found: Found::Share(error_reduction),
                 // NaN is no proof.
-                is_met: error_reduction >= LEAST_ERROR_REDUCTION,
+                is_met: error_reduction >= DEMANDED_REDUCTION,
             },
             Demand {
                 what: "They cost less than 5% of the time of Predict",
                 found: Found::Share(overhead),
-                is_met: overhead < OVERHEAD_LIMIT,
+                is_met: overhead < DEMANDED_OVERHEAD,
             },
             Demand { what: "No divergence", found: Found::Count(num_divergences), is_met: num_divergences == 0 },
         ]

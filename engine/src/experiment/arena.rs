@@ -12,14 +12,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::race::{Contender, Ground, OnRace, Terms, race};
+use super::race::{Contender, Ground, OnRace, Terms, race_alone, race_seeds};
 use super::stages::{Eyes, Stages};
-use super::trial::{Exam, TrialResult};
+use super::trial::TrialResult;
 use super::tune::{Tuned, tune};
 use super::words::{compared, interval};
 use super::{Estimate, ExperimentError, TrialRecipe};
 use crate::device::Watch;
 use crate::hybrid::{HybridConfig, Strategy};
+
+/// Races of the hybrid against "vanilla, same time" that give the latter its number of steps.
+pub(super) const MATCHING_RACES: u64 = 3;
 
 /// Steps of the short race that measures what a step of each batch size costs.
 pub(super) const PACE_STEPS: u64 = 60;
@@ -102,10 +105,10 @@ impl ArenaPlan {
         Ok(())
     }
 
-    /// Trainings, those side by side counted once: three grids of rates, one of rates and batch sizes, three races
-    /// that measure paces, and the seeds.
+    /// Trainings, those side by side counted once: three grids of rates, one of rates and batch sizes, two races that
+    /// measure paces, those that match times, and the seeds.
     fn num_stages(&self) -> u64 {
-        (self.rate_factors.len() * (3 + self.batch_divisors.len()) + 3 + self.seeds.len()) as u64
+        (self.rate_factors.len() * (3 + self.batch_divisors.len()) + 2 + self.seeds.len()) as u64 + MATCHING_RACES
     }
 
     /// Most trainings that take turns: those of the comparison, or of the race that measures paces.
@@ -145,14 +148,8 @@ pub fn arena(ground: &Ground, plan: &ArenaPlan, eyes: (Watch<'_>, OnRace<'_>)) -
     let tuned = vec![hybrid, same_steps, same_time, control];
 
     let contenders: Vec<&Contender> = tuned.iter().map(|tuned| &tuned.contender).collect();
-    let mut results = vec![Vec::new(); contenders.len()];
-    for (number, &seed) in plan.seeds.iter().enumerate() {
-        let what = format!("comparing: seed {} of {}", number + 1, plan.seeds.len());
-        let finished = race(ground, &contenders, &Terms { exam: Exam::FINAL, ..Terms::new(&what, seed) }, eyes)?;
-        for (results, result) in results.iter_mut().zip(finished) {
-            results.push(result);
-        }
-    }
+    let what = |seed| format!("comparing: seed {seed}");
+    let results = race_seeds(ground, &contenders, &plan.seeds, what, eyes)?;
     Ok(ArenaResult { plan: plan.clone(), tuned, results })
 }
 
@@ -166,7 +163,7 @@ fn same_time_grid(
     let seed = plan.tuning_seed;
     // Both in one race, because two tunings may have met a machine differently busy.
     let what = "measuring the hybrid's pace against vanilla's";
-    let paced = race(ground, &[hybrid, vanilla], &Terms::new(what, seed), eyes)?;
+    let paced = race_alone(ground, &[hybrid, vanilla], &Terms::new(what, seed), eyes)?;
     let (hybrid_seconds, step_seconds) = match paced.as_slice() {
         [hybrid, vanilla] => (hybrid.seconds, vanilla.seconds / vanilla.num_steps.max(1) as f64),
         _ => return Err(ExperimentError::Plan { expected: "two paces", found: paced.len().to_string() }),
@@ -189,7 +186,7 @@ fn same_time_grid(
     shorts
         .push(Contender { recipe: TrialRecipe { num_steps: PACE_STEPS, ..vanilla.recipe.clone() }, ..vanilla.clone() });
     let shorts: Vec<&Contender> = shorts.iter().collect();
-    let paces = race(ground, &shorts, &Terms::new("measuring the pace of batch sizes", seed), eyes)?;
+    let paces = race_alone(ground, &shorts, &Terms::new("measuring the pace of batch sizes", seed), eyes)?;
     let pace = |result: &TrialResult| result.seconds / result.num_steps.max(1) as f64;
     let reference = paces.last().map_or(f64::NAN, pace);
     let mut grid = Vec::new();
@@ -207,8 +204,8 @@ fn same_time_grid(
     Ok(grid)
 }
 
-/// Gives `other` as many steps as take the hybrid's time, by a race of the two: paces of short races are off by up to a
-/// third, and the comparison stands on this one.
+/// Gives `other` as many steps as take the hybrid's time, by races of the two: paces of short races are off by up to a
+/// third, one whole race by a tenth on a machine that does something else, and the comparison stands on this.
 fn match_time(
     ground: &Ground,
     seed: u64,
@@ -216,13 +213,18 @@ fn match_time(
     other: &mut Contender,
     eyes: Eyes<'_>,
 ) -> Result<(), ExperimentError> {
-    let terms = Terms::new("matching the time of vanilla, same time", seed);
-    let paced = race(ground, &[hybrid, other], &terms, eyes)?;
-    if let [hybrid, vanilla] = paced.as_slice()
-        && vanilla.seconds > 0.0
-    {
-        let num_steps = other.recipe.num_steps as f64 * hybrid.seconds / vanilla.seconds;
-        other.recipe.num_steps = num_steps.round().max(1.0) as u64;
+    let (mut hybrid_seconds, mut step_seconds) = (Vec::new(), Vec::new());
+    for _ in 0..MATCHING_RACES {
+        let terms = Terms::new("matching the time of vanilla, same time", seed);
+        let paced = race_alone(ground, &[hybrid, other], &terms, eyes)?;
+        if let [hybrid, vanilla] = paced.as_slice() {
+            hybrid_seconds.push(hybrid.seconds);
+            step_seconds.push(vanilla.seconds / vanilla.num_steps.max(1) as f64);
+        }
+        let num_steps = hybrid_seconds.iter().sum::<f64>() / step_seconds.iter().sum::<f64>();
+        if num_steps.is_finite() {
+            other.recipe.num_steps = num_steps.round().max(1.0) as u64;
+        }
     }
     Ok(())
 }

@@ -111,7 +111,8 @@ impl CorrectionsPlan {
     }
 }
 
-/// Trains all settings, one after the other: no time of one is compared with that of another.
+/// Trains all settings with all seeds, as many at once as there are lanes: no time of one is compared with that of
+/// another.
 /// Errors: a plan that cannot be, and whatever a training fails with.
 pub fn corrections(
     ground: &Ground,
@@ -122,17 +123,20 @@ pub fn corrections(
     let num_trainings = plan.confidence_thresholds.len() * plan.horizons.len() * plan.seeds.len();
     let stages = Stages::new(num_trainings as u64);
     let eyes = Eyes::new(eyes, &stages);
-    let mut settings = Vec::new();
-    for setting in plan.settings() {
+    let trainings: Vec<((f64, u32), u64)> =
+        plan.settings().flat_map(|setting| plan.seeds.iter().map(move |&seed| (setting, seed))).collect();
+    let train = |&(setting, seed): &((f64, u32), u64)| {
         let contender = plan.contender(setting);
-        let mut results = Vec::new();
-        for &seed in &plan.seeds {
-            let what = format!("{}, seed {seed}", contender.name);
-            results.extend(race(ground, &[&contender], &Terms::new(&what, seed), eyes)?);
-        }
-        let (confidence_threshold, max_predict_steps) = setting;
-        settings.push(SettingResult { confidence_threshold, max_predict_steps, results });
-    }
+        let what = format!("{}, seed {seed}", contender.name);
+        race(ground, &[&contender], &Terms::new(&what, seed), eyes)
+    };
+    let mut results = ground.lanes.side_by_side(&trainings, train)?.into_iter().flatten();
+    let of_setting = |(confidence_threshold, max_predict_steps)| SettingResult {
+        confidence_threshold,
+        max_predict_steps,
+        results: results.by_ref().take(plan.seeds.len()).collect(),
+    };
+    let settings = plan.settings().map(of_setting).collect();
     Ok(CorrectionsResult { plan: plan.clone(), settings })
 }
 

@@ -10,12 +10,12 @@ use std::time::Duration;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::race::{Contender, Ground, OnRace, Terms, race};
+use super::race::{Contender, Ground, OnRace, Terms, race_alone};
 use super::stages::{Eyes, Stages};
 use super::trial::{Exam, TrialResult};
 use super::{ExperimentError, TrialRecipe};
 use crate::data::Dataset;
-use crate::device::Watch;
+use crate::device::{Lanes, Watch};
 use crate::hybrid::{HybridConfig, Phase};
 use crate::memory::{MemoryPlan, format_bytes};
 use crate::models::{DataShape, Gpt2Config, ModelConfig, ModelError, ModelPreset, Network};
@@ -185,7 +185,7 @@ impl LadderPlan {
 /// Climbs the rungs, one for each size of the plan. Errors: a plan that cannot be, and whatever a training fails with;
 /// a rung without memory, without time or without quality is a result.
 pub fn ladder(
-    (dataset, device): (&Arc<Dataset>, &Device),
+    (dataset, device, lanes): (&Arc<Dataset>, &Device, &Arc<Lanes>),
     plan: &LadderPlan,
     rungs: Vec<Rung>,
     eyes: (Watch<'_>, OnRace<'_>),
@@ -205,7 +205,8 @@ pub fn ladder(
             let (needed_bytes, MemoryPlan { budget_bytes, budget_source, .. }) = (memory.total_bytes(), memory);
             RungOutcome::NoMemory { needed_bytes, budget_bytes, budget_source }
         } else {
-            let ground = Ground { network, dataset: Arc::clone(dataset), device: device.clone() };
+            let (dataset, lanes) = (Arc::clone(dataset), Arc::clone(lanes));
+            let ground = Ground { network, dataset, device: device.clone(), lanes };
             climb(&ground, plan, (size, num_micro_batches), eyes)?
         };
         let rung = RungResult { size, num_params, num_micro_batches, outcome };
@@ -229,7 +230,7 @@ fn climb(
         time_limit: Some(Duration::from_secs_f64(plan.seconds_per_rung)),
         ..Terms::new(&what, plan.seed)
     };
-    match <[TrialResult; 2]>::try_from(race(ground, &[&vanilla, &hybrid], &terms, eyes)?) {
+    match <[TrialResult; 2]>::try_from(race_alone(ground, &[&vanilla, &hybrid], &terms, eyes)?) {
         Ok([vanilla, hybrid]) => Ok(RungOutcome::Trained { vanilla: Box::new(vanilla), hybrid: Box::new(hybrid) }),
         Err(other) => Err(ExperimentError::Plan { expected: "two trainings", found: other.len().to_string() }),
     }

@@ -60,7 +60,8 @@ fn climb_with(bytes: u64) -> LadderResult {
     let rungs = plan.sizes.iter().map(rung).collect();
     let cancel = CancelFlag::default();
     let watch = Watch::new(&cancel, &|_| {});
-    ladder((&dataset, &Device::Cpu), &plan, rungs, (watch, &|_| {})).unwrap()
+    let lanes = Arc::new(Lanes::new(1, 1).unwrap());
+    ladder((&dataset, &Device::Cpu, &lanes), &plan, rungs, (watch, &|_| {})).unwrap()
 }
 
 #[test]

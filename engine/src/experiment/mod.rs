@@ -38,7 +38,7 @@ pub use corrections::{
 };
 pub use error::ExperimentError;
 pub use ladder::{LadderPlan, LadderResult, Rung, RungOutcome, RungResult, RungSize, ladder};
-pub use race::{Contender, Ground, OnRace, RaceView, Terms, race};
+pub use race::{Contender, Ground, OnRace, RaceView, Terms};
 pub use recipe::TrialRecipe;
 pub use report::{Conditions, Measured, Report};
 pub use stages::{Eyes, Stages};

@@ -11,6 +11,7 @@ use super::stages::Eyes;
 use super::trial::{CurvePoint, Exam, Trial, TrialResult};
 use super::{ExperimentError, TrialRecipe};
 use crate::data::Dataset;
+use crate::device::Lanes;
 use crate::models::Network;
 
 /// Turns that each contender gets in a race.
@@ -39,6 +40,8 @@ pub struct Ground {
     pub dataset: Arc<Dataset>,
     /// Where to compute.
     pub device: Device,
+    /// Threads for one race, as often as the machine has cores for them.
+    pub lanes: Arc<Lanes>,
 }
 
 /// How a race stands, for whoever watches it.
@@ -75,7 +78,38 @@ impl<'a> Terms<'a> {
     }
 }
 
-/// Trains `contenders` with the same seed, in turns; returns their results in the same order.
+/// One race, with all threads of a lane and the other lanes at rest: for times that decide something.
+pub fn race_alone(
+    ground: &Ground,
+    contenders: &[&Contender],
+    terms: &Terms<'_>,
+    eyes: Eyes<'_>,
+) -> Result<Vec<TrialResult>, ExperimentError> {
+    ground.lanes.alone(|| race(ground, contenders, terms, eyes))
+}
+
+/// Trains `contenders` with each seed, in turns within a seed, and as many seeds at once as there are lanes.
+/// `what` says what the race with a seed is for. Returns for each contender, in that order, one result per seed.
+pub fn race_seeds(
+    ground: &Ground,
+    contenders: &[&Contender],
+    seeds: &[u64],
+    what: impl Fn(u64) -> String + Sync,
+    eyes: Eyes<'_>,
+) -> Result<Vec<Vec<TrialResult>>, ExperimentError> {
+    let with_seed =
+        |&seed: &u64| race(ground, contenders, &Terms { exam: Exam::FINAL, ..Terms::new(&what(seed), seed) }, eyes);
+    let mut results = vec![Vec::new(); contenders.len()];
+    for finished in ground.lanes.side_by_side(seeds, with_seed)? {
+        for (results, result) in results.iter_mut().zip(finished) {
+            results.push(result);
+        }
+    }
+    Ok(results)
+}
+
+/// Trains `contenders` with the same seed, in turns, on the threads of the caller; returns their results in the same
+/// order.
 pub fn race(
     ground: &Ground,
     contenders: &[&Contender],
@@ -85,9 +119,7 @@ pub fn race(
     let started = Instant::now();
     let stage = eyes.begin(terms.what);
     eyes.tell(&stage, 0.0)?;
-    let begin = |contender: &&Contender| {
-        Trial::begin(&contender.recipe, &ground.network, &ground.dataset, terms.seed, ground.device.clone())
-    };
+    let begin = |contender: &&Contender| Trial::begin(&contender.recipe, ground, terms.seed, eyes.watch());
     let mut trials = contenders.iter().map(begin).collect::<Result<Vec<_>, _>>()?;
     let total: u64 = contenders.iter().map(|contender| contender.recipe.num_steps).sum();
     // Share of the time there is; 0 without a limit.
@@ -113,10 +145,12 @@ pub fn race(
         eyes.tell(&stage, share(done))?;
         let curves = contenders.iter().zip(&trials);
         let curves = curves.map(|(contender, trial)| (contender.name.clone(), trial.curve().to_vec())).collect();
-        eyes.show(RaceView { what: terms.what.to_owned(), curves });
+        eyes.show(&stage, RaceView { what: terms.what.to_owned(), curves });
         if time_share() >= 1.0 {
             break;
         }
     }
-    trials.into_iter().map(|trial| trial.finish(terms.exam, eyes.watch())).collect()
+    let results = trials.into_iter().map(|trial| trial.finish(terms.exam, eyes.watch())).collect();
+    eyes.end(&stage);
+    results
 }

@@ -6,9 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::correction_figures::CorrectionFigures;
-use super::race::{Contender, Ground, OnRace, Terms, race};
+use super::race::{Contender, Ground, OnRace, race_seeds};
 use super::stages::{Eyes, Stages};
-use super::trial::{Exam, TrialResult};
+use super::trial::TrialResult;
 use super::words::{compared, interval};
 use super::{Estimate, ExperimentError};
 use crate::device::Watch;
@@ -83,14 +83,8 @@ pub fn tiers(ground: &Ground, plan: &TiersPlan, eyes: (Watch<'_>, OnRace<'_>)) -
     let stages = Stages::new(plan.seeds.len() as u64);
     let eyes = Eyes::new(eyes, &stages);
     let contenders: Vec<&Contender> = plan.tiers.iter().collect();
-    let mut results = vec![Vec::new(); contenders.len()];
-    for (number, &seed) in plan.seeds.iter().enumerate() {
-        let what = format!("all tiers in turns, seed {} of {}", number + 1, plan.seeds.len());
-        let finished = race(ground, &contenders, &Terms { exam: Exam::FINAL, ..Terms::new(&what, seed) }, eyes)?;
-        for (results, result) in results.iter_mut().zip(finished) {
-            results.push(result);
-        }
-    }
+    let what = |seed| format!("all tiers in turns, seed {seed}");
+    let results = race_seeds(ground, &contenders, &plan.seeds, what, eyes)?;
     Ok(TiersResult { plan: plan.clone(), results })
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
+use super::race::Ground;
 use super::{ExperimentError, Stopwatch, TrialRecipe};
-use crate::data::{BatchConfig, BatchSource, Dataset, SplitPart};
+use crate::data::{BatchConfig, BatchSource, SplitPart};
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
 use crate::hybrid::forecast::{ReliabilityPoint, reliability};
@@ -149,18 +149,13 @@ pub struct Trial {
 
 impl Trial {
     /// A trial before its first step; for a strategy that samples, its step costs are measured first.
-    pub fn begin(
-        recipe: &TrialRecipe,
-        network: &Arc<Network>,
-        dataset: &Arc<Dataset>,
-        seed: u64,
-        device: Device,
-    ) -> Result<Self, ExperimentError> {
-        let (mut trainer, batches) = recipe.begin(network, dataset, seed, device)?;
+    pub fn begin(recipe: &TrialRecipe, ground: &Ground, seed: u64, watch: Watch<'_>) -> Result<Self, ExperimentError> {
+        let Ground { network, dataset, device, .. } = ground;
+        let (mut trainer, batches) = recipe.begin(network, dataset, seed, device.clone())?;
         let costs = if recipe.hybrid.strategy.samples() {
             let start = Instant::now();
             let clock = || start.elapsed().as_secs_f64();
-            measure_step_costs(&mut trainer, &batches.train_batch(0)?, &clock)?
+            measure_step_costs(&mut trainer, &batches.train_batch(0)?, &clock, watch.cancel_flag())?
         } else {
             None
         };

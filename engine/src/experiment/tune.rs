@@ -48,10 +48,12 @@ pub fn tune(
     seed: u64,
     eyes: Eyes<'_>,
 ) -> Result<Tuned, ExperimentError> {
-    let mut tried = Vec::with_capacity(grid.len());
-    for (setting, contender) in &grid {
+    let one = |(setting, contender): &(String, Contender)| {
         let what = format!("tuning {}: {setting}", contender.name);
-        let results = race(ground, &[contender], &Terms::new(&what, seed), eyes)?;
+        race(ground, &[contender], &Terms::new(&what, seed), eyes)
+    };
+    let mut tried = Vec::with_capacity(grid.len());
+    for ((setting, contender), results) in grid.iter().zip(ground.lanes.side_by_side(&grid, one)?) {
         let recipe = &contender.recipe;
         tried.extend(results.into_iter().map(|result| Tried {
             setting: setting.clone(),

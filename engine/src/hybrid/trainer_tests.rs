@@ -10,6 +10,7 @@ use rand::{Rng, RngExt};
 use super::passes::{Errors, Passes};
 use super::*;
 use crate::data::Batch;
+use crate::device::CancelFlag;
 use crate::device::seed::{Stream, stream};
 use crate::models::ops::cross_entropy;
 use crate::models::{
@@ -386,12 +387,15 @@ fn measured_costs_leave_no_other_trace() {
         }
         ticks.get()
     };
-    let costs = measure_step_costs(&mut measured, &blobs(6, 1), &clock).unwrap().unwrap();
+    let costs = measure_step_costs(&mut measured, &blobs(6, 1), &clock, &CancelFlag::default()).unwrap().unwrap();
     assert!((costs.forward - 0.25).abs() < 1e-12 && costs.slice > 0.25, "{costs:?}");
     train(&mut measured, 6, 1..=40);
     let mut untouched = trainer(eager(), OptimizerKind::Muon, 6);
     train(&mut untouched, 6, 1..=40);
     assert_eq!(weights(&measured), weights(&untouched));
+    let cancelled = CancelFlag::default();
+    cancelled.set();
+    assert!(measure_step_costs(&mut measured, &blobs(6, 1), &clock, &cancelled).unwrap().is_none());
 }
 
 #[test]

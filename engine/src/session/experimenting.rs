@@ -11,7 +11,7 @@ use super::{
     EventKind, ExperimentJob, ExperimentKind, Failure, JobId, RunConfig, SessionError, planning, presets, reports,
 };
 use crate::data::Dataset;
-use crate::device::{CancelFlag, MachineRecord, Progress, Watch, compute_pool, resolved_num_threads};
+use crate::device::{CancelFlag, Lanes, MachineRecord, Progress, Watch, resolved_num_threads};
 use crate::experiment::{
     ArenaPlan, Conditions, Contender, CorrectionsPlan, Ground, LadderPlan, Measured, OnRace, RaceView, Report, Rung,
     RungSize, TiersPlan, TrialRecipe, arena, corrections, ladder, tiers,
@@ -49,7 +49,7 @@ pub(super) fn run(
         }
     };
     let eyes = (Watch::new(cancel, &tell), &on_race as OnRace<'_>);
-    let report = compute_pool(asked.config.num_threads)?.install(|| measure(&asked, shelf, eyes))?;
+    let report = measure(&asked, shelf, eyes)?;
     reports::write_report(&report, &asked.output)?;
     outlet.send(job, EventKind::Experimented { report: Arc::new(report), folder: asked.output });
     Ok(())
@@ -58,11 +58,14 @@ pub(super) fn run(
 fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) -> Result<Report, SessionError> {
     let started = Instant::now();
     let config = &asked.config;
-    let dataset = shelf.load_anew(&config.data, eyes.0)?;
+    let lanes = Lanes::of_machine(config.num_threads)?;
+    let dataset = lanes.alone(|| shelf.load_anew(&config.data, eyes.0))?;
     let recipe = trial_recipe(config);
     let first_seeds = |count: u64| (0..count).map(|number| config.seed.wrapping_add(number)).collect();
-    let conditions = |model: String| conditions(asked, &dataset, model, started);
-    let model_of = |ground: &Ground| format!("{} parameters, {}", ground.network.num_params(), config.name);
+    let conditions = |ground: &Ground| {
+        let model = format!("{} parameters, {}", ground.network.num_params(), config.name);
+        conditions(asked, &dataset, (model, ground.lanes.count()), started)
+    };
     match &asked.kind {
         ExperimentKind::Arena { rate_factors, batch_divisors, num_seeds } => {
             let plan = ArenaPlan {
@@ -73,9 +76,9 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
                 seeds: (1..=*num_seeds).map(|number| config.seed.wrapping_add(number)).collect(),
                 tuning_seed: config.seed,
             };
-            let ground = ground(config, &dataset, plan.num_side_by_side())?;
+            let ground = ground(config, &dataset, plan.num_side_by_side(), lanes)?;
             let result = arena(&ground, &plan, eyes)?;
-            Ok(Report::Arena(Measured { conditions: conditions(model_of(&ground)), result }))
+            Ok(Report::Arena(Measured { conditions: conditions(&ground), result }))
         }
         ExperimentKind::Corrections { confidence_thresholds, horizons, num_seeds } => {
             let plan = CorrectionsPlan {
@@ -84,15 +87,15 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
                 horizons: horizons.clone(),
                 seeds: first_seeds(*num_seeds),
             };
-            let ground = ground(config, &dataset, 1)?;
+            let ground = ground(config, &dataset, 1, lanes)?;
             let result = corrections(&ground, &plan, eyes)?;
-            Ok(Report::Corrections(Measured { conditions: conditions(model_of(&ground)), result }))
+            Ok(Report::Corrections(Measured { conditions: conditions(&ground), result }))
         }
         ExperimentKind::Tiers { strategy, num_seeds } => {
             let plan = TiersPlan { tiers: tier_contenders(&recipe, *strategy)?, seeds: first_seeds(*num_seeds) };
-            let ground = ground(config, &dataset, plan.tiers.len())?;
+            let ground = ground(config, &dataset, plan.tiers.len(), lanes)?;
             let result = tiers(&ground, &plan, eyes)?;
-            Ok(Report::Tiers(Measured { conditions: conditions(model_of(&ground)), result }))
+            Ok(Report::Tiers(Measured { conditions: conditions(&ground), result }))
         }
         ExperimentKind::Ladder { sizes, minutes_per_rung, loss_tolerance } => {
             let plan = LadderPlan {
@@ -105,21 +108,28 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
                 seed: config.seed,
             };
             let rungs = sizes.iter().map(|&size| rung(config, size, &dataset)).collect::<Result<Vec<_>, _>>()?;
-            let result = ladder((&dataset, &config.device.open()?), &plan, rungs, eyes)?;
+            let result = ladder((&dataset, &config.device.open()?, &Arc::new(lanes)), &plan, rungs, eyes)?;
             let labels = sizes.iter().map(|size| size.label()).collect::<Vec<_>>().join(", ");
             let model = format!("GPT-2 in sizes {labels}, {}", config.name);
-            Ok(Report::Ladder(Measured { conditions: conditions(model), result }))
+            // A rung's two trainings are timed against each other, alone.
+            Ok(Report::Ladder(Measured { conditions: self::conditions(asked, &dataset, (model, 1), started), result }))
         }
     }
 }
 
-fn conditions(asked: &ExperimentJob, dataset: &Dataset, model: String, started: Instant) -> Conditions {
+fn conditions(
+    asked: &ExperimentJob,
+    dataset: &Dataset,
+    (model, num_side_by_side): (String, usize),
+    started: Instant,
+) -> Conditions {
     Conditions {
         title: asked.title.clone(),
         dataset: in_words(dataset),
         model,
         machine: MachineRecord::here(),
         num_threads: resolved_num_threads(asked.config.num_threads),
+        num_side_by_side,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: asked.commit.clone(),
         day: asked.day.clone(),
@@ -128,17 +138,22 @@ fn conditions(asked: &ExperimentJob, dataset: &Dataset, model: String, started: 
     }
 }
 
-/// The recipe's network fitted to the data, for `count` trainings side by side.
+/// The recipe's network fitted to the data, for races of `count` trainings, as many at once as there are lanes; one
+/// lane alone where the memory suffices for no more.
 /// Errors: numbers that cannot work, and a memory plan over the budget.
-fn ground(config: &RunConfig, dataset: &Arc<Dataset>, count: usize) -> Result<Ground, SessionError> {
+fn ground(config: &RunConfig, dataset: &Arc<Dataset>, count: usize, mut lanes: Lanes) -> Result<Ground, SessionError> {
     let config = RunConfig { model: config.model.fitted_to(dataset.shape())?, ..config.clone() };
     check_recipe(&config, dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
-    let plan = planning::plan_side_by_side(&config, &network, dataset.bytes(), count);
-    if !plan.fits() {
-        return Err(SessionError::Memory { plan: Box::new(plan) });
+    let plan_for = |lanes: usize| planning::plan_side_by_side(&config, &network, dataset.bytes(), count * lanes);
+    if !plan_for(lanes.count()).fits() {
+        lanes = Lanes::new(1, config.num_threads)?;
+        let plan = plan_for(1);
+        if !plan.fits() {
+            return Err(SessionError::Memory { plan: Box::new(plan) });
+        }
     }
-    Ok(Ground { network, dataset: Arc::clone(dataset), device: config.device.open()? })
+    Ok(Ground { network, dataset: Arc::clone(dataset), device: config.device.open()?, lanes: Arc::new(lanes) })
 }
 
 /// The recipe with each tier, vanilla first; `strategy` takes the place of the tiers' own.

@@ -52,7 +52,7 @@ pub use reports::{ReportError, list_reports, read_report, rewrite_report, write_
 pub use run_config::RunConfig;
 pub use run_folder::{DataRecord, RunFolderError};
 pub use runs::{list_runs, open_run, summarize};
-pub use shipping::validate;
+pub use shipping::{Validated, validate};
 pub use snapshot::{ImageSample, LoadedRun, RunSnapshot, RunStatus, Samples, Savings};
 
 pub use crate::chart;

@@ -88,6 +88,17 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     })
 }
 
+/// What a checkpoint was measured to be worth.
+#[derive(Debug, Clone)]
+pub struct Validated {
+    /// The checkpoint's.
+    pub card: ModelCard,
+    /// What the dataset calls itself.
+    pub dataset_name: String,
+    /// The figures.
+    pub measured: Evaluation,
+}
+
 /// Loss and accuracy of a checkpoint on a part of a dataset.
 pub fn validate(
     input: &Path,
@@ -95,13 +106,13 @@ pub fn validate(
     part: SplitPart,
     cache: &Path,
     watch: Watch<'_>,
-) -> Result<(ModelCard, Evaluation), SessionError> {
+) -> Result<Validated, SessionError> {
     let checkpoint = read(input, watch)?;
     let dataset = fitting_dataset(&checkpoint, data, &Shelf::new(cache.to_owned()), watch)?;
     let network = Network::new(&checkpoint.card.model)?;
     let batches = batches(&checkpoint.card, &dataset)?;
     let measured = evaluate(&network, &checkpoint.weights, batches.evaluation_batches(part, usize::MAX), watch)?;
-    Ok((checkpoint.card, measured))
+    Ok(Validated { card: checkpoint.card, dataset_name: dataset.name().to_owned(), measured })
 }
 
 fn read(input: &Path, watch: Watch<'_>) -> Result<Checkpoint, SessionError> {

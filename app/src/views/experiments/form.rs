@@ -1,6 +1,7 @@
 //! What to compare, and how thoroughly.
 
 use egui::{Button, DragValue, RichText, Ui, vec2};
+use foretrain_engine::experiment::RungSize;
 use foretrain_engine::session::RunConfig;
 
 use super::{estimate, start};
@@ -14,6 +15,8 @@ use crate::widgets::{Severity, card_ui, chip_ui, field_ui, hint_ui, notice_ui, p
 const CHIP: f32 = 22.0;
 /// Most seeds of a comparison.
 const MAX_SEEDS: u64 = 20;
+/// Most minutes of a rung: half a day.
+const MAX_MINUTES: u32 = 720;
 
 /// Shows the form with its button.
 pub(super) fn form_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut Ui) {
@@ -26,10 +29,13 @@ pub(super) fn form_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui:
         match saved.experiments.choice {
             ExperimentChoice::Arena => grid_ui(&mut saved.experiments, draft.config.batch_size, ui),
             ExperimentChoice::Corrections => settings_ui(&mut saved.experiments, ui),
+            ExperimentChoice::Tiers => {}
+            ExperimentChoice::Ladder => ladder_ui(&mut saved.experiments, ui),
         }
         ui.add_space(space::XS);
         let step_ms = settled_plan(ctx, &draft, live).and_then(|plan| plan.full_step_ms);
-        for line in estimate::in_words(&saved.experiments, draft.config.num_steps, step_ms) {
+        let extent = (draft.config.num_steps, ctx.catalog.tiers.len());
+        for line in estimate::in_words(&saved.experiments, extent, step_ms) {
             hint_ui(ui, &line);
         }
         ui.add_space(space::XS);
@@ -38,10 +44,14 @@ pub(super) fn form_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui:
 }
 
 fn choice_ui(choice: &mut ExperimentChoice, ui: &mut Ui) {
-    ui.horizontal(|ui| {
+    ui.horizontal_wrapped(|ui| {
         ui.selectable_value(choice, ExperimentChoice::Arena, "Arena").on_hover_text("Does prediction pay?");
         ui.selectable_value(choice, ExperimentChoice::Corrections, "Corrections")
             .on_hover_text("How good are forecasts and corrections? This opens the lock of the aggressive tier.");
+        ui.selectable_value(choice, ExperimentChoice::Tiers, "Tiers")
+            .on_hover_text("What does more daring save and cost?");
+        ui.selectable_value(choice, ExperimentChoice::Ladder, "Ladder")
+            .on_hover_text("Does what holds for a small language model hold for the next size?");
     });
     let about = match choice {
         ExperimentChoice::Arena => {
@@ -51,6 +61,14 @@ fn choice_ui(choice: &mut ExperimentChoice, ui: &mut Ui) {
         ExperimentChoice::Corrections => {
             "Trains the recipe and measures how much of the forecasts' error its corrections take away, what they cost, and \
              whether anything diverges: what the aggressive tier must have shown."
+        }
+        ExperimentChoice::Tiers => {
+            "Trains the recipe with every tier, vanilla among them, in turns: time, loss, spread between seeds, corrections \
+             and divergences of each. Learning rates are the recipe's, not tuned."
+        }
+        ExperimentChoice::Ladder => {
+            "Trains language models of growing size on the recipe's text, with its tier and without. The next size opens when \
+             the loss stayed within 1% of vanilla's."
         }
     };
     hint_ui(ui, about);
@@ -81,8 +99,12 @@ fn thoroughness_ui(how: &mut ExperimentsSaved, ui: &mut Ui) {
         ui.horizontal_wrapped(|ui| {
             ui.spacing_mut().item_spacing.x = space::XS;
             for (name, about, preset) in [
-                ("Quick", "One seed: a first look, without an interval", ExperimentsSaved::quick()),
-                ("Thorough", "Three seeds and a wider grid: what a claim needs", ExperimentsSaved::thorough()),
+                ("Quick", "One seed, or the small sizes: a first look, without an interval", ExperimentsSaved::quick()),
+                (
+                    "Thorough",
+                    "Three seeds and a wider grid, or all sizes: what a claim needs",
+                    ExperimentsSaved::thorough(),
+                ),
             ] {
                 if ui.selectable_label(how.is_as_thorough_as(&preset), name).on_hover_text(about).clicked() {
                     how.measure_like(preset);
@@ -90,10 +112,12 @@ fn thoroughness_ui(how: &mut ExperimentsSaved, ui: &mut Ui) {
             }
         });
     });
-    field_ui(ui, "Seeds", |ui| {
-        ui.add(DragValue::new(&mut how.num_seeds).range(1..=MAX_SEEDS))
-            .on_hover_text("Each has its own weights and batches; in an arena one more tunes");
-    });
+    if how.choice != ExperimentChoice::Ladder {
+        field_ui(ui, "Seeds", |ui| {
+            ui.add(DragValue::new(&mut how.num_seeds).range(1..=MAX_SEEDS))
+                .on_hover_text("Each has its own weights and batches; in an arena one more tunes");
+        });
+    }
 }
 
 /// Learning rates and batch sizes that are tried.
@@ -173,6 +197,30 @@ fn settings_ui(how: &mut ExperimentsSaved, ui: &mut Ui) {
     });
 }
 
+/// Sizes of the ladder, and their time.
+fn ladder_ui(how: &mut ExperimentsSaved, ui: &mut Ui) {
+    field_ui(ui, "Sizes", |ui| {
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing = vec2(space::XS, space::XS);
+            // Lines as high as what stands in them.
+            ui.spacing_mut().interact_size.y = CHIP;
+            for size in RungSize::ALL {
+                let is_on = how.rungs.contains(&size);
+                let chip = chip_ui(ui, size.label(), None, is_on);
+                if chip.on_hover_text("Parameters of a GPT-2").clicked() {
+                    how.rungs.retain(|known| *known != size);
+                    how.rungs.extend((!is_on).then_some(size));
+                    how.rungs.sort_by_key(|size| RungSize::ALL.iter().position(|known| known == size));
+                }
+            }
+        });
+    });
+    field_ui(ui, "Minutes per size", |ui| {
+        ui.add(DragValue::new(&mut how.minutes_per_rung).range(1..=MAX_MINUTES))
+            .on_hover_text("For its two trainings together; one that needs more says how far it got");
+    });
+}
+
 fn button_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, config: &Result<RunConfig, String>, ui: &mut Ui) {
     if live.is_experimenting() {
         let text = if live.experiments.is_stopping { "Cancelling…" } else { "Cancel the experiment" };
@@ -191,6 +239,8 @@ fn button_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, config: &Result<
     let text = match saved.experiments.choice {
         ExperimentChoice::Arena => "Start the arena",
         ExperimentChoice::Corrections => "Start the corrections",
+        ExperimentChoice::Tiers => "Compare the tiers",
+        ExperimentChoice::Ladder => "Climb the ladder",
     };
     if primary_button_ui(ui, obstacle.is_none(), text).clicked() {
         start::start(ctx, saved, live, ui);

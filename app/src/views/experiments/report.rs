@@ -20,7 +20,7 @@ pub(super) fn report_ui(shown: &ShownReport, saved: &mut Saved, live: &mut Exper
         card_ui(ui, "Contenders", |ui| table_ui(shown, ui));
     }
     if let Some(table) = &shown.table {
-        card_ui(ui, "Settings", |ui| figures_ui(table, ui));
+        card_ui(ui, table.title, |ui| figures_ui(table, ui));
     }
     if shown.curves.is_empty() {
         hint_ui(ui, "Its figures and charts are in README.md in the report's folder.");

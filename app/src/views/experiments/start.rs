@@ -1,12 +1,16 @@
 //! Starts an experiment, or says what keeps it from starting.
 
 use egui::Ui;
+use foretrain_engine::models::DataShape;
 use foretrain_engine::optim::OptimizerKind;
 use foretrain_engine::session::{Command, ExperimentJob, ExperimentKind, RunConfig};
 
 use super::estimate::stages_of;
 use crate::state::{AskedExperiment, ExperimentChoice, ExperimentsSaved, Live, RecipeKey, Saved, experiment_command};
 use crate::views::ViewCtx;
+
+/// Share by which a rung's hybrid may lose against vanilla for the next one to open.
+const LADDER_TOLERANCE: f64 = 0.01;
 
 /// What keeps an experiment on `config` that is done like `how` from starting; `None` when nothing does.
 pub(super) fn obstacle(config: &Result<RunConfig, String>, how: &ExperimentsSaved, live: &Live) -> Option<String> {
@@ -25,6 +29,8 @@ pub(super) fn obstacle(config: &Result<RunConfig, String>, how: &ExperimentsSave
         ),
         ExperimentChoice::Corrections => (how.thresholds.is_empty() || how.horizons.is_empty())
             .then(|| "Choose at least one confidence threshold and one horizon.".to_owned()),
+        ExperimentChoice::Tiers => None,
+        ExperimentChoice::Ladder => ladder_obstacle(config, how),
     }
 }
 
@@ -37,6 +43,18 @@ fn arena_obstacle(config: &RunConfig, how: &ExperimentsSaved) -> Option<String> 
     }
     let odd = how.batch_divisors.iter().find(|divisor| !config.batch_size.is_multiple_of(**divisor));
     odd.map(|divisor| format!("A batch of {} cannot be divided by {divisor}.", config.batch_size))
+}
+
+fn ladder_obstacle(config: &RunConfig, how: &ExperimentsSaved) -> Option<String> {
+    match config.model.data_shape() {
+        DataShape::Images { .. } => {
+            Some("The ladder trains language models. Choose a recipe that trains on text.".into())
+        }
+        DataShape::Text { .. } if !config.hybrid.strategy.predicts() => {
+            Some("This recipe's tier never predicts: there is nothing to compare. Choose another tier.".to_owned())
+        }
+        DataShape::Text { .. } => how.rungs.is_empty().then(|| "Choose at least one size.".to_owned()),
+    }
 }
 
 /// Asks for the experiment.
@@ -65,10 +83,21 @@ pub(super) fn start(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &Ui) 
             };
             ("forecasts and corrections", kind)
         }
+        ExperimentChoice::Tiers => {
+            ("tiers compared", ExperimentKind::Tiers { strategy: None, num_seeds: how.num_seeds })
+        }
+        ExperimentChoice::Ladder => {
+            let kind = ExperimentKind::Ladder {
+                sizes: how.rungs.clone(),
+                minutes_per_rung: f64::from(how.minutes_per_rung),
+                loss_tolerance: LADDER_TOLERANCE,
+            };
+            ("from small to large", kind)
+        }
     };
     let title = format!("{} with {optimizer}: {about}", config.name);
     let now = jiff::Timestamp::now().to_zoned(ctx.zone.clone());
-    let stages = stages_of(how, config.num_steps);
+    let stages = stages_of(how, (config.num_steps, ctx.catalog.tiers.len()));
     let asked =
         AskedExperiment { title: title.clone(), recipe: RecipeKey::of(&config), since: ui.input(|input| input.time) };
     let folder = format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), file_name(&config.name));

@@ -69,12 +69,16 @@ pub(super) fn part_of<'a>(results: impl IntoIterator<Item = &'a TrialResult>) ->
 
 fn under(conditions: &Conditions, seeds: &str) -> String {
     let Conditions { dataset, model, machine, num_threads, version, commit, day, command, seconds, .. } = conditions;
+    let side_by_side = match conditions.num_side_by_side {
+        0 | 1 => String::new(),
+        count => format!(" for each of {count} races side by side"),
+    };
     let commit = commit.as_deref().map_or_else(String::new, |commit| format!(", commit {commit}"));
     let memory = format_bytes(machine.memory_bytes);
     let minutes = seconds / 60.0;
     format!(
         "## Conditions\n\n- Data: {dataset}\n- Model: {model}\n- Seeds: {seeds}\n\
-         - Machine: {}, {} cores, {memory}, {}, {}; {num_threads} compute threads\n\
+         - Machine: {}, {} cores, {memory}, {}, {}; {num_threads} compute threads{side_by_side}\n\
          - Program: foretrain {version}{commit}, {day}, {minutes:.1} minutes in all\n- Command: `{command}`\n",
         machine.processor, machine.num_cores, machine.vector_instructions, machine.system
     )

@@ -31,8 +31,11 @@ pub struct Conditions {
     pub model: String,
     /// The machine.
     pub machine: MachineRecord,
-    /// Compute threads.
+    /// Compute threads of one race.
     pub num_threads: usize,
+    /// Races at once, each on threads of its own.
+    #[serde(default = "one")]
+    pub num_side_by_side: usize,
     /// Version of the program.
     pub version: String,
     /// Commit of the program; `None` when it was not built from a repository.
@@ -43,6 +46,11 @@ pub struct Conditions {
     pub command: String,
     /// Seconds that the whole experiment took.
     pub seconds: f64,
+}
+
+/// Reports of before there were several.
+fn one() -> usize {
+    1
 }
 
 /// A result with its conditions.

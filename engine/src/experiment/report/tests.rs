@@ -17,6 +17,7 @@ fn conditions() -> Conditions {
             vector_instructions: "AVX2".to_owned(),
         },
         num_threads: 2,
+        num_side_by_side: 1,
         version: "0.1.0".to_owned(),
         commit: Some("0123abc".to_owned()),
         day: "2026-11-28".to_owned(),

@@ -197,7 +197,8 @@ impl Run {
         self.publish(RunStatus::Preparing { what: "measuring what prediction costs here".to_owned() }, outlet);
         let start = Instant::now();
         let batch = self.batches.train_batch(0)?;
-        if let Some(costs) = measure_step_costs(&mut self.trainer, &batch, &|| start.elapsed().as_secs_f64())? {
+        let clock = || start.elapsed().as_secs_f64();
+        if let Some(costs) = measure_step_costs(&mut self.trainer, &batch, &clock, cancel)? {
             self.log(LogKind::Hybrid(HybridEvent::Note(format!(
                 "measured here: a forward pass takes {:.0}% of a full step, a quarter of a batch both ways {:.0}%",
                 100.0 * costs.forward,

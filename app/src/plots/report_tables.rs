@@ -1,0 +1,145 @@
+//! Tables of the experiments that have no contenders tuned alike.
+
+use foretrain_engine::experiment::{
+    CorrectionFigures, CorrectionsResult, Estimate, LadderResult, RungOutcome, RungResult, SettingResult, TierFigures,
+    TiersResult,
+};
+use foretrain_engine::memory::format_bytes;
+
+use crate::widgets::number;
+
+/// Figures that are no contenders'.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FigureTable {
+    /// What its lines are.
+    pub title: &'static str,
+    /// Heads of its columns.
+    pub head: Vec<&'static str>,
+    /// Its lines, a cell for each column.
+    pub lines: Vec<Vec<String>>,
+}
+
+/// A figure, or a dash for what was not measured.
+fn cell(figure: Option<f64>, shown: fn(f64) -> String) -> String {
+    figure.filter(|figure| figure.is_finite()).map_or_else(|| "—".to_owned(), shown)
+}
+
+fn mean(estimate: Option<Estimate>) -> Option<f64> {
+    estimate.map(|estimate| estimate.mean)
+}
+
+/// How many times as fast.
+fn times(factor: f64) -> String {
+    format!("{factor:.2}×")
+}
+
+/// Above or below, of a ratio.
+fn change(ratio: f64) -> String {
+    format!("{:+.2} %", 100.0 * (ratio - 1.0))
+}
+
+/// One line for each setting.
+pub(super) fn corrections_table(result: &CorrectionsResult) -> FigureTable {
+    let line = |setting: &SettingResult| {
+        let figures = setting.figures();
+        let found = |of: fn(&CorrectionFigures) -> f64| figures.corrections.as_ref().map(of);
+        vec![
+            format!("{:.2}", setting.confidence_threshold),
+            setting.max_predict_steps.to_string(),
+            figures.corrections.map_or(0, |found| found.count).to_string(),
+            cell(found(|found| found.error_before), number::value),
+            cell(found(|found| found.error_after), number::value),
+            cell(found(|found| found.error_reduction), number::percent),
+            cell(mean(figures.overhead_by_medians), number::percent),
+            cell(Some(figures.predicted_share), number::percent),
+            figures.num_divergences.to_string(),
+        ]
+    };
+    FigureTable {
+        title: "Settings",
+        head: vec![
+            "Confidence",
+            "Horizon",
+            "Corrections",
+            "Error before, nats",
+            "After, nats",
+            "Error taken away",
+            "Cost, of Predict",
+            "Predicted steps",
+            "Divergences",
+        ],
+        lines: result.settings.iter().map(line).collect(),
+    }
+}
+
+/// One line for each tier, means over seeds.
+pub(super) fn tiers_table(result: &TiersResult) -> FigureTable {
+    let figures = result.figures();
+    let is_text = figures.iter().any(|tier| tier.perplexity.is_some());
+    let line = |tier: &TierFigures| {
+        let quality = if is_text {
+            cell(mean(tier.perplexity), number::value)
+        } else {
+            cell(mean(tier.accuracy), number::percent)
+        };
+        vec![
+            tier.name.clone(),
+            cell(mean(tier.seconds), number::seconds),
+            cell(mean(tier.speed_up), times),
+            cell(mean(tier.backwards_saved), number::percent),
+            cell(mean(tier.loss), number::value),
+            cell(mean(tier.loss_ratio), change),
+            quality,
+            cell(Some(tier.predicted_share), number::percent),
+            cell(tier.corrections.map(|found| found.error_reduction), number::percent),
+            tier.num_divergences.to_string(),
+        ]
+    };
+    FigureTable {
+        title: "Tiers",
+        head: vec![
+            "Tier",
+            "Time",
+            "Speed-up",
+            "Backwards saved",
+            "Loss, nats",
+            "Against vanilla",
+            if is_text { "Perplexity" } else { "Accuracy" },
+            "Predicted steps",
+            "Error taken away",
+            "Divergences",
+        ],
+        lines: figures.iter().map(line).collect(),
+    }
+}
+
+/// One line for each rung.
+pub(super) fn ladder_table(result: &LadderResult) -> FigureTable {
+    let planned = result.plan.recipe.num_steps;
+    let line = |rung: &RungResult| {
+        let (steps, losses) = match &rung.outcome {
+            RungOutcome::Trained { vanilla, hybrid } => {
+                let done = vanilla.num_steps.min(hybrid.num_steps);
+                let steps = format!("{} of {}", number::count(done), number::count(planned));
+                (steps, [Some(vanilla.held_out().loss), Some(hybrid.held_out().loss)])
+            }
+            RungOutcome::NoMemory { needed_bytes, .. } => (format!("needs {}", format_bytes(*needed_bytes)), [None; 2]),
+            RungOutcome::NotOpened => ("not opened".to_owned(), [None; 2]),
+        };
+        let [vanilla, hybrid] = losses.map(|loss| cell(loss, number::value));
+        vec![
+            rung.size.label().to_owned(),
+            number::count(rung.num_params),
+            steps,
+            vanilla,
+            hybrid,
+            cell(rung.loss_ratio(), change),
+            cell(rung.speed_up(), times),
+        ]
+    };
+    FigureTable {
+        title: "Rungs",
+        head: vec!["Rung", "Parameters", "Steps", "Loss, vanilla", "Loss, hybrid", "Against vanilla", "Speed-up"],
+        lines: result.rungs.iter().map(line).collect(),
+    }
+}
