@@ -62,8 +62,9 @@ impl CompareSeries {
                 series.throughput.push(x, mean);
             }
             while let Some(point) = validations.next_if(|point| point.step <= row.step) {
-                series.validation_loss.push(x, point.loss as f32);
-                if let Some(accuracy) = point.accuracy {
+                let figures = point.on_curve();
+                series.validation_loss.push(x, figures.loss as f32);
+                if let Some(accuracy) = figures.accuracy {
                     series.validation_accuracy.push(x, accuracy as f32);
                 }
             }

@@ -16,6 +16,8 @@ mod lens;
 pub(crate) mod nullable;
 mod passes;
 mod phases;
+#[cfg(test)]
+mod qat_tests;
 mod report;
 mod sampler;
 mod state;

@@ -72,7 +72,9 @@ fn metric_note(scheme: QuantScheme, before: MeasuredQuality, after: MeasuredQual
         return format!("The {label} model's loss is not finite: do not ship it; take a more precise scheme");
     }
     let advice = match scheme {
-        QuantScheme::Ternary => "These weights were not trained for three values: take int8",
+        QuantScheme::Ternary => {
+            "These weights were not trained for three values: take int8, or fine-tune them with --qat ternary"
+        }
         QuantScheme::Int8 => "Take bf16, or look at the tensors with the largest change",
         QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => "Take f32, and check the weights for outliers",
     };

@@ -128,6 +128,14 @@ impl ValidationPoint {
         trained_for.map_or_else(|| self.full_precision(), |quantized| quantized.figures())
     }
 
+    /// What training had come to, on the examples of the curve.
+    #[must_use]
+    pub fn on_curve(&self) -> ValidationFigures {
+        let Self { loss, accuracy, num_examples, .. } = *self;
+        let trained_for = self.quantized.filter(|quantized| quantized.strength >= 1.0);
+        trained_for.map_or(ValidationFigures { loss, accuracy, num_examples }, |quantized| quantized.curve)
+    }
+
     /// What the full-precision weights are worth, as measured on the most examples: those of `whole`, else the curve's.
     #[must_use]
     pub fn full_precision(&self) -> ValidationFigures {
