@@ -1,7 +1,7 @@
 //! Foretrain's engine: data, models, the hybrid predictive trainer, quantization and export.
 //!
 //! Rooms, from the public face down (a room uses only rooms below it):
-//! `session -> experiment, export -> hybrid, evaluation -> models, data, optim, memory -> quant -> device -> edge, ternary`;
+//! `session -> experiment, import -> export -> hybrid, evaluation -> models, data, optim, memory -> quant -> device -> edge, ternary`;
 //! `chart` stands beside them and uses none.
 //! No room names the window; only `session` starts threads.
 
@@ -12,6 +12,7 @@ pub mod evaluation;
 pub mod experiment;
 pub mod export;
 pub mod hybrid;
+pub mod import;
 pub mod memory;
 pub mod models;
 pub mod optim;

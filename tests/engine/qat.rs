@@ -154,7 +154,7 @@ fn a_trained_model_is_fine_tuned_for_ternary_weights() {
     let after_training = quantize(&mut test, &trained, QuantScheme::Ternary);
 
     let mut tuned = full.clone();
-    tuned.init = Some(trained.clone());
+    tuned.start_from = Some(trained.clone());
     tuned.qat = Some(QatConfig::fine_tuning(QuantScheme::Ternary));
     (tuned.num_steps, tuned.validation_interval, tuned.seed) = (60, 20, 8);
     let run = test.train(tuned.clone());
@@ -170,7 +170,7 @@ fn a_trained_model_is_fine_tuned_for_ternary_weights() {
 
     // Of a quantized checkpoint it is the weights behind it that go on learning.
     let mut again = tuned.clone();
-    (again.init, again.qat, again.num_steps) = (Some(run.clone()), None, 1);
+    (again.start_from, again.qat, again.num_steps) = (Some(run.clone()), None, 1);
     let once_more = test.train(again);
     let loss = open_run(&once_more).unwrap().history.get(0).unwrap().loss;
     assert!(f64::from(loss) < 1.0, "{loss}");
@@ -188,7 +188,7 @@ fn a_trained_model_is_fine_tuned_for_ternary_weights() {
     }
     let message = rejection(&mut test, other);
     assert!(message.contains("a setting that no tensor shows"), "{message}");
-    tuned.init = Some(PathBuf::from("nowhere"));
+    tuned.start_from = Some(PathBuf::from("nowhere"));
     let message = rejection(&mut test, tuned);
     assert!(message.contains("nowhere"), "{message}");
 }

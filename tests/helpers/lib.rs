@@ -62,6 +62,7 @@ pub fn small_config(data: &Path, runs: &Path) -> RunConfig {
             num_classes: 10,
             activation: Activation::Relu,
         }),
+        start_from: None,
         tier: "conservative".to_owned(),
         hybrid: HybridConfig {
             strategy: Strategy::Importance,
@@ -91,7 +92,6 @@ pub fn small_config(data: &Path, runs: &Path) -> RunConfig {
         },
         schedule: Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.98 },
         qat: None,
-        init: None,
         num_steps: 120,
         batch_size: 64,
         num_micro_batches: 1,

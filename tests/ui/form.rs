@@ -102,12 +102,12 @@ fn quantization_aware_training_is_chosen_in_the_form_and_sent_with_the_run() {
 #[test]
 fn a_run_that_began_with_a_checkpoint_says_so_and_the_next_need_not() {
     let mut harness = scene::window(ThemeChoice::Dark);
-    harness.state_mut().saved_mut().draft.as_mut().unwrap().config.init = Some("/runs/teacher".into());
+    harness.state_mut().saved_mut().draft.as_mut().unwrap().config.start_from = Some("/runs/teacher".into());
     harness.run();
     harness.get_by_label("Begin with");
     harness.get_by_label("/runs/teacher");
     click(&mut harness, "Draw weights");
-    assert!(harness.state().saved().draft.as_ref().unwrap().config.init.is_none());
+    assert!(harness.state().saved().draft.as_ref().unwrap().config.start_from.is_none());
     assert!(harness.query_by_label("Begin with").is_none());
 }
 

@@ -60,6 +60,7 @@ pub fn config() -> RunConfig {
         name: "glyphs-cnn".to_owned(),
         data: DatasetSpec::Glyphs,
         model: ModelPreset::MnistCnn.config(shape).unwrap(),
+        start_from: None,
         tier: "balanced".to_owned(),
         hybrid: tier("balanced", Strategy::Importance).config(),
         optimizer: OptimizerConfig {
@@ -76,7 +77,6 @@ pub fn config() -> RunConfig {
         },
         schedule: Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.1 },
         qat: None,
-        init: None,
         num_steps: 1200,
         batch_size: 256,
         num_micro_batches: 1,

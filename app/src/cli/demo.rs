@@ -122,8 +122,8 @@ fn train_and_export(
     for target in TARGETS {
         output::note(format_args!("{name}: exporting for {target}, reading back, running"));
         let output = package_place(folder, name, target);
-        let naming = Naming::Exact;
-        let job = ExportJob { input: input.clone(), target: target.to_owned(), output, naming, data: None };
+        let (input, target) = (input.clone(), target.to_owned());
+        let job = ExportJob { input, target, scheme: None, output, naming: Naming::Exact, data: None };
         exports.push(export::export(driver, job)?);
     }
     let figures = train::figures(&run);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use foretrain_engine::memory::format_bytes;
+use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{Command, EventKind, ExportJob, ExportReport, Naming, targets};
 use serde_json::json;
 
@@ -11,19 +12,30 @@ use super::driver::Driver;
 use super::quantize::{self, print_quality};
 use super::{CliError, CommonArgs, output};
 
+/// Means every target.
+const ALL: &str = "all";
+
 /// Write a package for a hardware target and run it once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   foretrain export --target list
-  foretrain export --input path/to/run --target cpu-x86-64 --output packages/digits-cpu")]
+  foretrain export --input path/to/run --target cpu-x86-64 --output packages/digits-cpu
+  foretrain export --input path/to/run --target cpu-x86-64 --scheme int4
+  foretrain export --input path/to/run --target all --output packages")]
 pub struct ExportArgs {
-    /// Checkpoint folder, or a run folder (its best checkpoint is taken).
-    #[arg(long, value_name = "FOLDER")]
+    /// Checkpoint folder, run folder (its best checkpoint is taken), folder of Hugging Face transformers or GGUF file; the
+    /// last two need --data.
+    #[arg(long, value_name = "FOLDER|FILE")]
     pub input: Option<PathBuf>,
-    /// Hardware target; `list` names them.
+    /// Hardware target; `all` takes each, `list` names them.
     #[arg(long)]
     pub target: String,
-    /// Folder to create; package-TARGET below the current folder, or package-TARGET-2 and so on, when left out.
+    /// How weights are stored (f32, bf16, f16, int8, int4-k, int4, ternary, ternary-base3); the target's own way when left
+    /// out.
+    #[arg(long, value_parser = quantize::parse_scheme)]
+    pub scheme: Option<QuantScheme>,
+    /// Folder to create; package-TARGET below the current folder, or package-TARGET-2 and so on, when left out. With
+    /// `--target all`, the folder in which each target gets its own.
     #[arg(long, value_name = "FOLDER")]
     pub output: Option<PathBuf>,
     /// Dataset for the figures in the package; the run's own when left out.
@@ -35,23 +47,67 @@ pub struct ExportArgs {
 }
 
 /// Runs the subcommand.
-pub(super) fn run(args: ExportArgs) -> Result<(), CliError> {
+pub(super) fn run(args: &ExportArgs) -> Result<(), CliError> {
     if args.target == "list" {
         return list_targets(args.common.json);
     }
     let missing = || CliError::Usage("--input: expected a checkpoint or run folder, found nothing".to_owned());
-    check_target(&args.target)?;
-    let job = ExportJob {
-        data: args.data.spec()?,
-        input: args.input.ok_or_else(missing)?,
+    let targets = chosen_targets(&args.target)?;
+    let data = args.data.spec()?;
+    let input = args.input.as_ref().ok_or_else(missing)?;
+    let job = |target: &str| ExportJob {
+        data: data.clone(),
+        input: input.clone(),
         // A name that was asked for is meant; one that was left out need only be free.
         naming: if args.output.is_some() { Naming::Exact } else { Naming::NextFree },
-        output: args.output.unwrap_or_else(|| PathBuf::from(format!("package-{}", args.target))),
-        target: args.target,
+        output: match &args.output {
+            Some(output) if args.target == ALL => output.join(target),
+            Some(output) => output.clone(),
+            None => PathBuf::from(format!("package-{target}")),
+        },
+        scheme: args.scheme,
+        target: target.to_owned(),
     };
     let mut driver = Driver::new()?;
-    let report = export(&mut driver, job)?;
+    if args.target == ALL {
+        return export_all(driver, targets.iter().map(|target| job(target)), args.common.json);
+    }
+    let report = export(&mut driver, job(&args.target))?;
     driver.shut_down();
+    print_report(&report)?;
+    if args.common.json { output::print_json(&for_json(report)) } else { Ok(()) }
+}
+
+/// Exports each job; one that fails is told and does not keep the others from being done.
+/// Errors: what failed, by target, once all were tried; a cancel at once.
+fn export_all(mut driver: Driver, jobs: impl Iterator<Item = ExportJob>, is_json: bool) -> Result<(), CliError> {
+    let (mut reports, mut failures) = (Vec::new(), Vec::new());
+    for job in jobs {
+        let target = job.target.clone();
+        match export(&mut driver, job) {
+            Ok(report) => {
+                output::line(format_args!("== {target}"))?;
+                print_report(&report)?;
+                reports.push(for_json(report));
+            }
+            Err(error @ (CliError::Failed(_) | CliError::Usage(_) | CliError::Memory { .. })) => {
+                output::note(format_args!("{target}: {error}"));
+                failures.push(format!("{target}: {error}"));
+            }
+            Err(
+                error @ (CliError::Diverged | CliError::Interrupted | CliError::Saved { .. } | CliError::ClosedPipe),
+            ) => return Err(error),
+        }
+    }
+    driver.shut_down();
+    if !failures.is_empty() {
+        let (done, all) = (reports.len(), reports.len() + failures.len());
+        return Err(CliError::Failed(format!("{done} of {all} packages written; {}", failures.join("; "))));
+    }
+    if is_json { output::print_json(&json!({ "packages": reports })) } else { Ok(()) }
+}
+
+fn print_report(report: &ExportReport) -> Result<(), CliError> {
     print_quality(&report.quality)?;
     let mut table = output::table(&["file", "size"]);
     for (name, bytes) in &report.files {
@@ -68,7 +124,7 @@ pub(super) fn run(args: ExportArgs) -> Result<(), CliError> {
     for note in report.notes.iter().filter(|note| !report.quality.notes.contains(note)) {
         output::line(format_args!("- {note}"))?;
     }
-    if args.common.json { output::print_json(&for_json(report)) } else { Ok(()) }
+    Ok(())
 }
 
 /// Exports with a progress bar.
@@ -82,14 +138,18 @@ pub(super) fn export(driver: &mut Driver, job: ExportJob) -> Result<ExportReport
     )
 }
 
-/// Refuses an unknown target before anything is read.
-fn check_target(id: &str) -> Result<(), CliError> {
+/// The ids of the targets that `asked` means; an unknown one is refused before anything is read.
+fn chosen_targets(asked: &str) -> Result<Vec<String>, CliError> {
     let all = targets().map_err(CliError::from_display)?;
-    if all.iter().any(|target| target.id == id) {
-        return Ok(());
+    let ids: Vec<String> = all.into_iter().map(|target| target.id).collect();
+    if asked == ALL {
+        return Ok(ids);
     }
-    let known = all.iter().map(|target| target.id.as_str()).collect::<Vec<_>>().join(", ");
-    Err(CliError::Usage(format!("--target: expected list or one of {known}, found {id:?}")))
+    if ids.iter().any(|id| id == asked) {
+        return Ok(vec![asked.to_owned()]);
+    }
+    let known = ids.join(", ");
+    Err(CliError::Usage(format!("--target: expected list, all or one of {known}, found {asked:?}")))
 }
 
 /// The report with paths that JSON can hold.

@@ -128,7 +128,7 @@ pub fn run(command: CliCommand) -> ExitCode {
         CliCommand::Train(args) => train::run(&args),
         CliCommand::Validate(args) => validate::run(&args),
         CliCommand::Quantize(args) => quantize::run(args),
-        CliCommand::Export(args) => export::run(args),
+        CliCommand::Export(args) => export::run(&args),
         CliCommand::Infer(args) => infer::run(&args),
         CliCommand::Experiment(args) => experiment::run(&args),
         CliCommand::Runs(args) => runs::run(&args),

@@ -8,7 +8,7 @@ use super::{CliError, number_arg};
 /// Whether, when and how quickly training turns to quantized weights.
 #[derive(Debug, clap::Args)]
 pub struct QatArgs {
-    /// Train for weights quantized like this: ternary or int8. Each validation measures them beside full precision.
+    /// Train for weights quantized like this: ternary, int4 or int8. Each validation measures them beside full precision.
     #[arg(long, value_name = "SCHEME", value_parser = parse_scheme)]
     pub qat: Option<QuantScheme>,
     /// Share of the run in full precision before the switch; 0 quantizes from the first step. 0 with --from, else 0.3.
@@ -23,7 +23,7 @@ impl QatArgs {
     /// Takes what was asked for into `config`. Errors: usage, for shares that do not go together.
     pub(super) fn put_into(&self, config: &mut RunConfig) -> Result<(), CliError> {
         let Some(scheme) = self.qat else { return Ok(()) };
-        let default = if config.init.is_some() { QatConfig::fine_tuning(scheme) } else { QatConfig::new(scheme) };
+        let default = if config.start_from.is_some() { QatConfig::fine_tuning(scheme) } else { QatConfig::new(scheme) };
         let qat = QatConfig {
             scheme,
             start_fraction: self.qat_start.unwrap_or(default.start_fraction),
@@ -39,5 +39,5 @@ fn parse_scheme(label: &str) -> Result<QuantScheme, String> {
     let known = QatConfig::SCHEMES;
     QuantScheme::from_label(label)
         .filter(|scheme| known.contains(scheme))
-        .ok_or_else(|| format!("expected {}, found {label:?}", known.map(QuantScheme::label).join(" or ")))
+        .ok_or_else(|| format!("expected one of {}, found {label:?}", known.map(QuantScheme::label).join(", ")))
 }

@@ -16,10 +16,11 @@ use super::{CliError, CommonArgs, number_arg, output};
   foretrain quantize --input path/to/run --scheme int8
   foretrain quantize --input path/to/run --scheme ternary --output model_2bit.safetensors --json")]
 pub struct QuantizeArgs {
-    /// Checkpoint folder, or a run folder (its best checkpoint is taken).
-    #[arg(long, value_name = "FOLDER")]
+    /// Checkpoint folder, run folder (its best checkpoint is taken), folder of Hugging Face transformers or GGUF file; the
+    /// last two need --data.
+    #[arg(long, value_name = "FOLDER|FILE")]
     pub input: PathBuf,
-    /// f32, bf16, f16, int8 or ternary.
+    /// f32, bf16, f16, int8, int4-k, int4, ternary or ternary-base3.
     #[arg(long, value_parser = parse_scheme)]
     pub scheme: QuantScheme,
     /// File to write; without it, only the cost is measured.

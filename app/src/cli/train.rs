@@ -1,11 +1,10 @@
 //! `foretrain train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use foretrain_engine::export::COMPLETE_MARKER;
 use foretrain_engine::session::{
     Command, Engine, EventKind, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, StopReason,
-    ValidationPoint, recipes,
+    ValidationPoint, recipes, starting_point,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -14,12 +13,14 @@ use super::driver::{self, Driver};
 use super::log::LogPrinter;
 use super::qat_arg::QatArgs;
 use super::recipe_arg::RecipeArgs;
-use super::{CliError, CommonArgs, output, recipe_arg, run_arg};
+use super::{CliError, CommonArgs, output, path_arg, recipe_arg, run_arg};
+use crate::folders;
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
 const RECIPE_OPTIONS: [&str; 26] = [
     "preset",
+    "from",
     "data",
     "kind",
     "tokenizer",
@@ -44,7 +45,6 @@ const RECIPE_OPTIONS: [&str; 26] = [
     "qat",
     "qat_start",
     "qat_ramp",
-    "from",
 ];
 
 /// Train a model, or go on with a run.
@@ -58,6 +58,7 @@ const RECIPE_OPTIONS: [&str; 26] = [
   foretrain train --preset shakespeare-gpt2-char --data input.txt --steps 2000 --json
   foretrain train --preset mnist-cnn --data path/to/mnist --qat ternary
   foretrain train --preset mnist-cnn --data path/to/mnist --from path/to/run --qat ternary --steps 500
+  foretrain train --preset shakespeare-gpt2-char --from path/to/gpt2 --data input.txt --learning-rate 1e-4
   foretrain train --preset glyphs-cnn --plan
   foretrain train --resume path/to/run")]
 pub struct TrainArgs {
@@ -67,9 +68,9 @@ pub struct TrainArgs {
     /// Quantization-aware training.
     #[command(flatten)]
     pub qat: QatArgs,
-    /// Begin with the weights of this checkpoint, or of the best one of this run (its folder, the folder's name, or its
-    /// name), instead of drawing them; the model must be the same. Everything else starts afresh.
-    #[arg(long, value_name = "NAME|FOLDER")]
+    /// Start from the weights of this model: a checkpoint or run folder, a folder of Hugging Face transformers (GPT-2 or
+    /// Llama: config.json, tokenizer.json, safetensors), or a GGUF file. Network and tokenizer are that model's own.
+    #[arg(long, value_name = "FOLDER|FILE", conflicts_with_all = ["model", "tokenizer"])]
     pub from: Option<PathBuf>,
     /// Only show what the run would need.
     #[arg(long)]
@@ -147,18 +148,31 @@ pub(super) fn train(
     }
 }
 
-/// The run that the arguments describe.
+/// The recipe, with the model to start from where one is named, and quantization-aware training where that is asked for.
 fn config(args: &TrainArgs) -> Result<RunConfig, CliError> {
     let mut config = recipe_arg::config(&args.recipe, &args.common)?;
-    if let Some(asked) = &args.from {
-        let is_checkpoint = asked.join(COMPLETE_MARKER).is_file();
-        let found =
-            if is_checkpoint { asked.clone() } else { run_arg::find("--from", asked, args.common.runs_folder()?)? };
-        // The run's recipe names it, wherever a later process begins.
-        config.init = Some(std::path::absolute(&found).unwrap_or(found));
+    if let Some(path) = &args.from {
+        start_from(&mut config, path, args)?;
     }
     args.qat.put_into(&mut config)?;
     Ok(config)
+}
+
+fn start_from(config: &mut RunConfig, path: &Path, args: &TrainArgs) -> Result<(), CliError> {
+    path_arg::check_there("--from", "a checkpoint, a folder of transformers or a GGUF file", path)?;
+    let path = std::path::absolute(path).map_err(CliError::from_display)?;
+    let start = starting_point(&path, &folders::cache()).map_err(|error| CliError::from_session(&error.into()))?;
+    if let Some(tokenizer) = &start.tokenizer {
+        config.data = config.data.with_tokenizer(tokenizer);
+    }
+    if args.recipe.sequence_length.is_none()
+        && let Some(most) = start.model.max_positions()
+    {
+        config.sequence_length = config.sequence_length.min(most);
+    }
+    config.model = start.model;
+    config.start_from = Some(path);
+    Ok(())
 }
 
 fn plan(args: &TrainArgs) -> Result<(), CliError> {

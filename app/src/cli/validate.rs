@@ -16,10 +16,12 @@ use crate::folders;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   foretrain validate --checkpoint glyphs-cnn
-  foretrain validate --checkpoint path/to/run/checkpoints/step-00000400 --data path/to/mnist --part test --json")]
+  foretrain validate --checkpoint path/to/run/checkpoints/step-00000400 --data path/to/mnist --part test --json
+  foretrain validate --checkpoint path/to/model.gguf --data held-out.txt")]
 pub struct ValidateArgs {
-    /// Checkpoint folder, or a run by its folder or name (its best checkpoint is taken).
-    #[arg(long, value_name = "FOLDER|NAME")]
+    /// Checkpoint folder, run by its folder or name (its best checkpoint is taken), folder of Hugging Face transformers or
+    /// GGUF file; the last two need --data.
+    #[arg(long, visible_alias = "input", value_name = "FOLDER|FILE|NAME")]
     pub checkpoint: PathBuf,
     /// Dataset; the run's own when left out.
     #[command(flatten)]

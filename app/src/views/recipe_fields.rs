@@ -118,7 +118,7 @@ fn tokenizer_text(tokenizer: &TokenizerSpec) -> String {
 fn model(config: &RunConfig, values: &mut Vec<Value>) {
     let text = preset_of(&config.model).map_or_else(|| sizes_text(&config.model), |preset| preset.label().to_owned());
     values.push(("Model", text, true));
-    if let Some(checkpoint) = &config.init {
+    if let Some(checkpoint) = &config.start_from {
         values.push(("Begin with", checkpoint.display().to_string(), false));
     }
     if config.model.max_positions().is_some() {

@@ -1,4 +1,4 @@
-//! Command line of the edge runtime: `run`, `classify`, `info`.
+//! Command line of the edge runtime: `run`, `classify`, `perplexity`, `info`.
 
 mod cli;
 

@@ -56,9 +56,21 @@ impl TrialRecipe {
         device: Device,
     ) -> Result<(HybridTrainer, BatchSource), ExperimentError> {
         let (weights, buffers) = initial_params(network, seed, &device)?;
+        self.begin_with(ParamStore::new(weights, buffers, &device)?, network, dataset, seed, device)
+    }
+
+    /// [`Self::begin`] from weights and buffers that are there already, on `device`.
+    pub fn begin_with(
+        &self,
+        store: ParamStore,
+        network: &Arc<Network>,
+        dataset: &Arc<Dataset>,
+        seed: u64,
+        device: Device,
+    ) -> Result<(HybridTrainer, BatchSource), ExperimentError> {
         let trainer = HybridTrainer::new(TrainerSetup {
             network: Arc::clone(network),
-            store: ParamStore::new(weights, buffers, &device)?,
+            store,
             hybrid: self.hybrid.clone(),
             optimizer: self.optimizer.clone(),
             schedule: self.schedule,

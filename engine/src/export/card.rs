@@ -78,6 +78,8 @@ pub struct ModelCard {
 }
 
 impl ModelCard {
+    /// The tier of a model that was read from others' files: nothing is known of how it was trained.
+    pub const IMPORTED: &'static str = "imported";
     /// File name within a checkpoint.
     pub const FILE: &'static str = "card.json";
 

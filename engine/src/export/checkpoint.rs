@@ -13,6 +13,8 @@ use crate::models::{Network, Params};
 pub const COMPLETE_MARKER: &str = "COMPLETE";
 /// Weights of a checkpoint, f32.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// What names the file of each tensor, where weights are in several.
+pub const SHARD_INDEX_FILE: &str = "model.safetensors.index.json";
 /// Tokenizer of a language model's checkpoint.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 

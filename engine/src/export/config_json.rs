@@ -68,7 +68,12 @@ fn torch_type(scheme: QuantScheme) -> &'static str {
         QuantScheme::F32 => "float32",
         QuantScheme::Bf16 => "bfloat16",
         // What is quantized here has half-precision floats beside it.
-        QuantScheme::F16 | QuantScheme::Int8 | QuantScheme::Ternary => "float16",
+        QuantScheme::F16
+        | QuantScheme::Int8
+        | QuantScheme::Int4
+        | QuantScheme::Int4K
+        | QuantScheme::Ternary
+        | QuantScheme::TernaryBase3 => "float16",
     }
 }
 

@@ -27,24 +27,29 @@ pub(super) trait WeightsFormat: std::fmt::Debug {
     /// What a tensor may look like in it.
     fn container(&self) -> Container;
 
-    /// Name of the weight file within the package.
+    /// Name of the weight file within the package; of large models, one container has several, see [`Self::holds`].
     fn file_name(&self) -> &'static str;
 
-    /// Size of the weight file before anything is computed, bytes.
+    /// True for the name of a file that holds weights in this container.
+    fn holds(&self, file: &str) -> bool {
+        file == self.file_name()
+    }
+
+    /// Size of the weights' files before anything is computed, bytes.
     fn predicted_bytes(&self, plans: &[TensorPlan], card: &ModelCard) -> u64;
 
-    /// Writes the weight file; returns what the user should know.
-    fn write(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<Vec<String>, ExportError>;
+    /// Writes the weights into `folder`; returns what the user should know.
+    fn write(&self, input: &FormatInput<'_>, folder: &Path, watch: Watch<'_>) -> Result<Vec<String>, ExportError>;
 
-    /// Reads the file at `path` and compares every tensor, byte by byte, with what was meant.
+    /// Reads the weights in `folder` and compares every tensor, byte by byte, with what was meant.
     /// Errors: [`ExportError::ReadBack`] naming the first difference.
-    fn compare(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<(), ExportError>;
+    fn compare(&self, input: &FormatInput<'_>, folder: &Path, watch: Watch<'_>) -> Result<(), ExportError>;
 }
 
 /// The container of `target` for this model: image models have no GGUF form.
 pub(super) fn weights_format(card: &ModelCard, target: &TargetPreset) -> &'static dyn WeightsFormat {
     match target.format {
         PackageFormat::Gguf if card.is_language_model() => &GgufFormat,
-        PackageFormat::Gguf | PackageFormat::Safetensors => &SafetensorsFormat,
+        PackageFormat::Gguf | PackageFormat::Safetensors => &SafetensorsFormat::SHARDED,
     }
 }

@@ -6,11 +6,10 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use foretrain_edge::EdgeError;
-use foretrain_edge::gguf::{GgufFile, GgufWriter, TensorType, Value};
+use foretrain_edge::gguf::{GgufFile, GgufWriter, TensorType, Value, llama_cpp_name};
 
 use super::format::{FormatInput, WeightsFormat};
 use super::gguf_metadata::{architecture, metadata, predicted_vocabulary_bytes, vocab_size};
-use super::gguf_names::llama_cpp_name;
 use super::gguf_tokenizer::{GgufVocabulary, gguf_vocabulary};
 use super::weights_file::tensor_bytes;
 use super::{ExportError, ModelCard};
@@ -44,7 +43,7 @@ impl WeightsFormat for GgufFormat {
         headers + tensors + predicted_vocabulary_bytes(card)
     }
 
-    fn write(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<Vec<String>, ExportError> {
+    fn write(&self, input: &FormatInput<'_>, folder: &Path, watch: Watch<'_>) -> Result<Vec<String>, ExportError> {
         let FormatInput { weights, card, .. } = *input;
         let failed = |error: EdgeError| ExportError::Runtime { tried: "composing model.gguf", what: error.to_string() };
         let mut writer = GgufWriter::new(architecture(card)?);
@@ -69,7 +68,7 @@ impl WeightsFormat for GgufFormat {
         }
         let total = tensors.iter().map(|tensor| tensor.data.len() as u64).sum();
         let mut failure = None;
-        let written = atomic_file::write(path, |file| {
+        let written = atomic_file::write(&folder.join(FILE), |file| {
             let mut watched = WatchedWrite { inner: file, watch, done: 0, total, cancelled: None };
             let result = writer.write(&mut watched);
             if let Some(cancelled) = watched.cancelled {
@@ -90,10 +89,10 @@ impl WeightsFormat for GgufFormat {
         }
     }
 
-    fn compare(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
+    fn compare(&self, input: &FormatInput<'_>, folder: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
         let FormatInput { weights, card, .. } = *input;
         let differs = |what: String, expected: String, found: String| ExportError::ReadBack { what, expected, found };
-        let file = GgufFile::open(path)
+        let file = GgufFile::open(&folder.join(FILE))
             .map_err(|error| ExportError::Runtime { tried: "reopening model.gguf", what: error.to_string() })?;
         let tensors = gguf_tensors(weights, card)?;
         if file.tensors().len() != tensors.len() {
@@ -174,7 +173,10 @@ fn output_major_bytes(tensor: &QuantizedTensor) -> Result<Cow<'_, [u8]>, ExportE
         }
         TensorData::Float(values) => Cow::Owned(tensor_bytes(values)?),
         TensorData::Int8 { codes, .. } => Cow::Borrowed(bytemuck::cast_slice(codes)),
-        TensorData::Q8 { blocks } | TensorData::Ternary { blocks, .. } => Cow::Borrowed(blocks),
+        TensorData::Q8 { blocks }
+        | TensorData::Q4 { blocks }
+        | TensorData::Q4K { blocks }
+        | TensorData::Ternary { blocks, .. } => Cow::Borrowed(blocks),
     })
 }
 
@@ -216,7 +218,10 @@ fn tensor_type(storage: Storage) -> Result<TensorType, ExportError> {
         Storage::F16 => Ok(TensorType::F16),
         Storage::Bf16 => Ok(TensorType::Bf16),
         Storage::Q8Blocks => Ok(TensorType::Q8_0),
+        Storage::Q4Blocks => Ok(TensorType::Q4_0),
+        Storage::Q4KBlocks => Ok(TensorType::Q4K),
         Storage::Ternary => Ok(TensorType::Tq2_0),
+        Storage::TernaryBase3 => Ok(TensorType::Tq1_0),
         Storage::Int8Rows => Err(ExportError::Runtime {
             tried: "composing model.gguf",
             what: "int8 with a scale per row has no form in GGUF; Q8_0 does".to_owned(),
@@ -275,11 +280,10 @@ mod tests {
         };
         let (meant, other) = (tokenizer("b"), tokenizer("c"));
         let input = |tokenizer| FormatInput { weights: &weights, card: &checkpoint.card, tokenizer };
-        let path = root.path().join("model.gguf");
-        assert!(GgufFormat.write(&input(Some(&meant)), &path, unwatched!()).unwrap().is_empty());
-        GgufFormat.compare(&input(Some(&meant)), &path, unwatched!()).unwrap();
+        assert!(GgufFormat.write(&input(Some(&meant)), root.path(), unwatched!()).unwrap().is_empty());
+        GgufFormat.compare(&input(Some(&meant)), root.path(), unwatched!()).unwrap();
         for another in [Some(&other), None] {
-            match GgufFormat.compare(&input(another), &path, unwatched!()) {
+            match GgufFormat.compare(&input(another), root.path(), unwatched!()) {
                 Err(ExportError::ReadBack { what, .. }) => assert!(what.contains("tokenizer.ggml."), "{what}"),
                 passed => panic!("{another:?}: {passed:?}"),
             }

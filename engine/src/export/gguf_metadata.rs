@@ -42,8 +42,11 @@ pub(super) fn metadata(card: &ModelCard, scheme: QuantScheme) -> Result<Vec<(Str
     let file_type = match scheme {
         QuantScheme::F32 => 0,
         QuantScheme::F16 => 1,
+        QuantScheme::Int4 => 2,
         QuantScheme::Int8 => 7,
+        QuantScheme::Int4K => 14,
         QuantScheme::Bf16 => 32,
+        QuantScheme::TernaryBase3 => 36,
         QuantScheme::Ternary => 37,
     };
     let mut metadata = vec![

@@ -14,7 +14,6 @@ mod error;
 mod format;
 mod gguf_format;
 mod gguf_metadata;
-mod gguf_names;
 mod gguf_tokenizer;
 mod leftovers;
 mod package;
@@ -27,13 +26,13 @@ mod target;
 mod weights_file;
 
 #[cfg(test)]
-mod test_model;
+pub(crate) mod test_model;
 
 pub use blocker::Blocker;
 pub use card::{ModelCard, Preprocessing};
 pub use checkpoint::{
-    COMPLETE_MARKER, Checkpoint, TOKENIZER_FILE, WEIGHTS_FILE, read_checkpoint, read_checkpoint_watched,
-    resolve_checkpoint,
+    COMPLETE_MARKER, Checkpoint, SHARD_INDEX_FILE, TOKENIZER_FILE, WEIGHTS_FILE, read_checkpoint,
+    read_checkpoint_watched, resolve_checkpoint,
 };
 pub use error::ExportError;
 pub use package::{ExportTarget, Quality, Written, blockers, export_package, predicted_bytes, quantize_for_target};

@@ -43,7 +43,7 @@ pub struct Written {
     pub package: PathBuf,
     /// Files with their sizes in bytes, manifest included.
     pub files: Vec<(String, u64)>,
-    /// Size of the weight file, bytes.
+    /// Size of the weight file, or of all of them, bytes.
     pub weight_file_bytes: u64,
     /// Bytes of all tensors, scales included.
     pub weight_bytes: u64,
@@ -152,11 +152,11 @@ impl ExportTarget for TargetPreset {
         let weights = quantize_for_target(checkpoint, self, watch)?;
         let package = PackageInput { checkpoint, target: self, weights: &weights, tokenizer, quality };
         let (format, notes) = package.fill(folder.path(), watch)?;
-        format.compare(&package.format_input(), &folder.path().join(format.file_name()), watch)?;
+        format.compare(&package.format_input(), folder.path(), watch)?;
         let read_back = read_back(checkpoint, &weights, folder.path(), watch)?;
         let files = file_sizes(folder.path())?;
         let package_folder = folder.publish()?;
-        let weight_file_bytes = files.iter().find(|(name, _)| name == format.file_name()).map_or(0, |(_, size)| *size);
+        let weight_file_bytes = files.iter().filter(|(name, _)| format.holds(name)).map(|(_, size)| size).sum();
         Ok(Written {
             run_command: run_command(&checkpoint.card, &package_folder),
             package: package_folder,
@@ -188,8 +188,7 @@ impl PackageInput<'_> {
         let format = weights_format(card, self.target);
         let tokenizer = self.tokenizer.as_ref().map(|(_, parsed)| parsed);
         let mut notes = storage_notes(self.weights);
-        let weights_path = folder.join(format.file_name());
-        notes.extend(format.write(&self.format_input(), &weights_path, watch)?);
+        notes.extend(format.write(&self.format_input(), folder, watch)?);
         write_json(&folder.join("config.json"), &config_json(card, self.target.scheme, tokenizer)?)?;
         if let Some((bytes, parsed)) = &self.tokenizer {
             atomic_file::write_bytes(&folder.join(TOKENIZER_FILE), bytes)?;

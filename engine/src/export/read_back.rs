@@ -136,7 +136,11 @@ pub(super) fn read_back(
             weights_distance: relative_distance(&shipped, &trainer),
             integers: None,
         }),
-        QuantScheme::Int8 | QuantScheme::Ternary => {
+        QuantScheme::Int8
+        | QuantScheme::Int4
+        | QuantScheme::Int4K
+        | QuantScheme::Ternary
+        | QuantScheme::TernaryBase3 => {
             let stored = answers(&open(Activations::Floats)?)?;
             let rounded = answers(&open(Activations::RoundedFloats)?)?;
             judge(ReadBack {
@@ -312,7 +316,7 @@ mod tests {
             ("scale halved", (&right * 0.5).unwrap()),
             ("sign lost", right.neg().unwrap()),
         ];
-        for scheme in [QuantScheme::Int8, QuantScheme::Ternary] {
+        for scheme in [QuantScheme::Int8, QuantScheme::Int4, QuantScheme::Ternary, QuantScheme::TernaryBase3] {
             let target = TargetPreset::for_scheme(scheme);
             let folder = root.path().join(scheme.label());
             let written = export_package(&checkpoint, &target, &folder, None, unwatched!()).unwrap();

@@ -87,14 +87,10 @@ fn write_other_runtimes(
     if !card.is_language_model() {
         return Ok(());
     }
-    let is_float = match scheme {
-        QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => true,
-        QuantScheme::Int8 | QuantScheme::Ternary => false,
-    };
     let has_vocabulary = !notes.iter().any(|note| note.contains("no vocabulary"));
     if weights_file == "model.gguf" && has_vocabulary {
         writeln!(out, "In llama.cpp:\n\n```sh\nllama-cli -m model.gguf -p \"Once upon a time\"\n```\n")?;
-    } else if weights_file != "model.gguf" && is_float {
+    } else if weights_file != "model.gguf" && scheme.is_float() {
         writeln!(
             out,
             "In Python, with transformers:\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
@@ -147,6 +143,10 @@ fn write_quality(
 
 fn write_provenance(out: &mut String, card: &ModelCard) -> std::fmt::Result {
     writeln!(out, "\n## Where it comes from\n")?;
+    if card.tier == ModelCard::IMPORTED {
+        writeln!(out, "- Read from a model that others wrote; what it learned from, and how, is not recorded.")?;
+        return writeln!(out, "- Exported by Foretrain {}.\n", card.version);
+    }
     writeln!(
         out,
         "- Data: {}; split: {} ({} training, {} validation, {} test examples or tokens).",
@@ -181,11 +181,13 @@ fn write_limits(out: &mut String, card: &ModelCard, scheme: QuantScheme) -> std:
         }
     }
     match scheme {
-        QuantScheme::Ternary => writeln!(
+        QuantScheme::Ternary | QuantScheme::TernaryBase3 => writeln!(
             out,
             "- Its matrices were rounded to three values after training; the table above says what that cost.\n"
         ),
-        QuantScheme::Int8 => writeln!(out, "- foretrain-edge also rounds activations to 8 bits.\n"),
+        QuantScheme::Int8 | QuantScheme::Int4 | QuantScheme::Int4K => {
+            writeln!(out, "- foretrain-edge also rounds activations to 8 bits.\n")
+        }
         QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => writeln!(out),
     }
 }

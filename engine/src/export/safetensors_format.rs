@@ -1,40 +1,62 @@
-//! Weights of a package as one safetensors file.
+//! Weights of a package as safetensors: one file, or shards with an index where they are large.
 //!
 //! Float tensors keep the checkpoint's name and layout, so that with float schemes the folder is a Hugging Face one.
-//! Int8 and ternary tensors are output-major, with their logical shape and format in the file's metadata.
+//! Other tensors are output-major, with their logical shape and format in the file's metadata.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::Dtype;
+use serde_json::{Value, json};
 
 use super::format::{FormatInput, WeightsFormat};
 use super::partial_file::PartialFile;
 use super::weights_file::{WeightEntry, WeightsReader, header_bytes, tensor_bytes, write_safetensors};
-use super::{ExportError, ModelCard};
-use crate::device::Watch;
+use super::{ExportError, ModelCard, SHARD_INDEX_FILE, WEIGHTS_FILE};
+use crate::device::{Watch, atomic_file};
 use crate::quant::{Container, QuantizedTensor, QuantizedWeights, Storage, TensorData, TensorPlan};
 
 /// Suffix of the tensor that holds the scales of an int8 tensor.
 const SCALE_SUFFIX: &str = ".scale";
 
-/// One safetensors file.
-#[derive(Debug)]
-pub(super) struct SafetensorsFormat;
+/// Safetensors files of a limited size.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SafetensorsFormat {
+    /// Most bytes of tensors in a file; a tensor is not divided.
+    shard_bytes: u64,
+}
 
 /// Writes quantized weights alone, as the new safetensors file `path`, which it becomes once it was compared with what
 /// was meant. Errors: [`ExportError::NewFile`]; those of writing and of reading back. After an error nothing is there.
-pub fn write_quantized(
-    weights: &QuantizedWeights,
-    card: &ModelCard,
-    path: &Path,
-    watch: Watch<'_>,
-) -> Result<(), ExportError> {
-    let input = FormatInput { weights, card, tokenizer: None };
+pub fn write_quantized(weights: &QuantizedWeights, path: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
     let partial = PartialFile::new(path)?;
-    SafetensorsFormat.write(&input, partial.path(), watch)?;
-    SafetensorsFormat.compare(&input, partial.path(), watch)?;
+    let tensors: Vec<&QuantizedTensor> = weights.tensors().iter().collect();
+    write_file(&tensors, partial.path(), watch)?;
+    compare_file(&tensors, partial.path(), watch)?;
     partial.publish()
+}
+
+impl SafetensorsFormat {
+    /// Cut where transformers cuts.
+    pub(super) const SHARDED: Self = Self { shard_bytes: 5_000_000_000 };
+
+    /// Tensors of each file, in the network's order.
+    fn shards<'a>(&self, weights: &'a QuantizedWeights) -> Vec<Vec<&'a QuantizedTensor>> {
+        let mut shards = vec![Vec::new()];
+        let mut bytes = 0;
+        for tensor in weights.tensors() {
+            let tensor_bytes = tensor.num_bytes();
+            if bytes > 0 && bytes + tensor_bytes > self.shard_bytes {
+                shards.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += tensor_bytes;
+            if let Some(shard) = shards.last_mut() {
+                shard.push(tensor);
+            }
+        }
+        shards
+    }
 }
 
 impl WeightsFormat for SafetensorsFormat {
@@ -43,7 +65,11 @@ impl WeightsFormat for SafetensorsFormat {
     }
 
     fn file_name(&self) -> &'static str {
-        super::WEIGHTS_FILE
+        WEIGHTS_FILE
+    }
+
+    fn holds(&self, file: &str) -> bool {
+        file.ends_with(".safetensors")
     }
 
     fn predicted_bytes(&self, plans: &[TensorPlan], _card: &ModelCard) -> u64 {
@@ -52,44 +78,88 @@ impl WeightsFormat for SafetensorsFormat {
         (header_bytes(&entries, &metadata(plans.iter())).len() + data) as u64
     }
 
-    fn write(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<Vec<String>, ExportError> {
-        let weights = input.weights;
-        let plans = || weights.tensors().iter().map(|tensor| &tensor.plan);
-        let entries: Vec<WeightEntry> = plans().flat_map(entries).collect();
-        write_safetensors(path, &entries, &metadata(plans()), watch, |name| stored_bytes(weights, name))?;
+    fn write(&self, input: &FormatInput<'_>, folder: &Path, watch: Watch<'_>) -> Result<Vec<String>, ExportError> {
+        let shards = self.shards(input.weights);
+        for (number, shard) in shards.iter().enumerate() {
+            write_file(shard, &folder.join(shard_name(number, shards.len())), watch)?;
+        }
+        if shards.len() > 1 {
+            let index = index_json(&shards);
+            atomic_file::write(&folder.join(SHARD_INDEX_FILE), |file| Ok(serde_json::to_writer_pretty(file, &index)?))?;
+        }
         Ok(Vec::new())
     }
 
-    fn compare(&self, input: &FormatInput<'_>, path: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
-        let weights = input.weights;
-        let mut reader = WeightsReader::open(path)?;
-        let wanted: Vec<WeightEntry> = weights.tensors().iter().flat_map(|tensor| entries(&tensor.plan)).collect();
-        let differs = |what: String, expected: String, found: String| ExportError::ReadBack { what, expected, found };
-        if reader.names().len() != wanted.len() {
-            let found = reader.names().len().to_string();
-            return Err(differs("number of tensors".to_owned(), wanted.len().to_string(), found));
+    fn compare(&self, input: &FormatInput<'_>, folder: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
+        let shards = self.shards(input.weights);
+        for (number, shard) in shards.iter().enumerate() {
+            compare_file(shard, &folder.join(shard_name(number, shards.len())), watch)?;
         }
-        for (key, value) in metadata(weights.tensors().iter().map(|tensor| &tensor.plan)) {
-            if reader.metadata(&key) != Some(value.as_str()) {
-                let found = reader.metadata(&key).unwrap_or("none").to_owned();
-                return Err(differs(format!("metadata {key:?}"), value, found));
-            }
-        }
-        for (done, entry) in wanted.iter().enumerate() {
-            watch.step("comparing weights", done as u64, Some(wanted.len() as u64))?;
-            let found = reader.info(&entry.name).map(|info| (info.dtype, info.shape.clone()));
-            if found.as_ref() != Some(&(entry.dtype, entry.shape.clone())) {
-                let expected = format!("{:?} {:?}", entry.dtype, entry.shape);
-                let found = found.map_or_else(|| "none".to_owned(), |(dtype, shape)| format!("{dtype:?} {shape:?}"));
-                return Err(differs(format!("tensor {:?}", entry.name), expected, found));
-            }
-            if reader.read_bytes(&entry.name)? != stored_bytes(weights, &entry.name)? {
-                let expected = "the bytes that were written".to_owned();
-                return Err(differs(format!("tensor {:?}", entry.name), expected, "other bytes".to_owned()));
+        if shards.len() > 1 {
+            let path = folder.join(SHARD_INDEX_FILE);
+            let text = std::fs::read(&path).map_err(|source| ExportError::read(&path, source))?;
+            if serde_json::from_slice::<Value>(&text).ok() != Some(index_json(&shards)) {
+                let (what, expected) = (SHARD_INDEX_FILE.to_owned(), "the index that was written".to_owned());
+                return Err(ExportError::ReadBack { what, expected, found: "another".to_owned() });
             }
         }
         Ok(())
     }
+}
+
+/// The name that transformers gives to file `number` of `count`.
+fn shard_name(number: usize, count: usize) -> String {
+    if count == 1 { WEIGHTS_FILE.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", number + 1) }
+}
+
+/// Which tensor is in which file, as transformers writes it.
+fn index_json(shards: &[Vec<&QuantizedTensor>]) -> Value {
+    let mut map = serde_json::Map::new();
+    let mut total_size = 0;
+    for (number, shard) in shards.iter().enumerate() {
+        for tensor in shard {
+            total_size += tensor.num_bytes();
+            let names = entries(&tensor.plan).into_iter().map(|entry| entry.name);
+            map.extend(names.map(|name| (name, shard_name(number, shards.len()).into())));
+        }
+    }
+    json!({ "metadata": { "total_size": total_size }, "weight_map": map })
+}
+
+fn write_file(tensors: &[&QuantizedTensor], path: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
+    let plans = || tensors.iter().map(|tensor| &tensor.plan);
+    let entries: Vec<WeightEntry> = plans().flat_map(entries).collect();
+    write_safetensors(path, &entries, &metadata(plans()), watch, |name| stored_bytes(tensors, name))
+}
+
+fn compare_file(tensors: &[&QuantizedTensor], path: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
+    let mut reader = WeightsReader::open(path)?;
+    let wanted: Vec<WeightEntry> = tensors.iter().flat_map(|tensor| entries(&tensor.plan)).collect();
+    let differs = |what: String, expected: String, found: String| ExportError::ReadBack { what, expected, found };
+    if reader.names().len() != wanted.len() {
+        let found = reader.names().len().to_string();
+        return Err(differs("number of tensors".to_owned(), wanted.len().to_string(), found));
+    }
+    for (key, value) in metadata(tensors.iter().map(|tensor| &tensor.plan)) {
+        if reader.metadata(&key) != Some(value.as_str()) {
+            let found = reader.metadata(&key).unwrap_or("none").to_owned();
+            return Err(differs(format!("metadata {key:?}"), value, found));
+        }
+    }
+    for (done, entry) in wanted.iter().enumerate() {
+        watch.step("comparing weights", done as u64, Some(wanted.len() as u64))?;
+        let found = reader.info(&entry.name).map(|info| (info.dtype, info.shape.clone()));
+        if found.as_ref() != Some(&(entry.dtype, entry.shape.clone())) {
+            let expected = format!("{:?} {:?}", entry.dtype, entry.shape);
+            let found = found.map_or_else(|| "none".to_owned(), |(dtype, shape)| format!("{dtype:?} {shape:?}"));
+            return Err(differs(format!("tensor {:?}", entry.name), expected, found));
+        }
+        if reader.read_bytes(&entry.name)? != stored_bytes(tensors, &entry.name)? {
+            let expected = "the bytes that were written".to_owned();
+            return Err(differs(format!("tensor {:?}", entry.name), expected, "other bytes".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// The file's tensors for one of ours: itself, and its scales when it is int8.
@@ -111,7 +181,9 @@ fn entries(plan: &TensorPlan) -> Vec<WeightEntry> {
             },
         ],
         // Q8_0 is planned for GGUF only; in safetensors it would be bytes like ternary.
-        Storage::Q8Blocks | Storage::Ternary => vec![entry(Dtype::U8, vec![num_bytes], num_bytes)],
+        Storage::Q8Blocks | Storage::Q4Blocks | Storage::Q4KBlocks | Storage::Ternary | Storage::TernaryBase3 => {
+            vec![entry(Dtype::U8, vec![num_bytes], num_bytes)]
+        }
     }
 }
 
@@ -126,18 +198,86 @@ fn metadata<'a>(plans: impl Iterator<Item = &'a TensorPlan>) -> BTreeMap<String,
 }
 
 /// The bytes of one of the file's tensors.
-fn stored_bytes(weights: &QuantizedWeights, name: &str) -> Result<Vec<u8>, ExportError> {
+fn stored_bytes(tensors: &[&QuantizedTensor], name: &str) -> Result<Vec<u8>, ExportError> {
     let missing = || ExportError::Model(crate::models::ModelError::MissingTensor { name: name.to_owned() });
-    if let Some(QuantizedTensor { data, .. }) = weights.find(name) {
+    let find = |name: &str| tensors.iter().find(|tensor| tensor.plan.name == name);
+    if let Some(QuantizedTensor { data, .. }) = find(name) {
         return Ok(match data {
             TensorData::Float(tensor) => tensor_bytes(tensor)?,
             TensorData::Int8 { codes, .. } => bytemuck::cast_slice(codes).to_vec(),
-            TensorData::Q8 { blocks } | TensorData::Ternary { blocks, .. } => blocks.clone(),
+            TensorData::Q8 { blocks }
+            | TensorData::Q4 { blocks }
+            | TensorData::Q4K { blocks }
+            | TensorData::Ternary { blocks, .. } => blocks.clone(),
         });
     }
-    let scaled = name.strip_suffix(SCALE_SUFFIX).and_then(|name| weights.find(name)).ok_or_else(missing)?;
+    let scaled = name.strip_suffix(SCALE_SUFFIX).and_then(find).ok_or_else(missing)?;
     match &scaled.data {
         TensorData::Int8 { scales, .. } => Ok(bytemuck::cast_slice(scales).to_vec()),
-        TensorData::Float(_) | TensorData::Q8 { .. } | TensorData::Ternary { .. } => Err(missing()),
+        TensorData::Float(_)
+        | TensorData::Q8 { .. }
+        | TensorData::Q4 { .. }
+        | TensorData::Q4K { .. }
+        | TensorData::Ternary { .. } => Err(missing()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::export::test_model::tiny_llama;
+    use crate::models::Network;
+    use crate::quant::{QuantScheme, quantize};
+    use crate::unwatched;
+
+    #[test]
+    fn large_weights_are_cut_between_tensors_and_indexed() {
+        let root = tempfile::tempdir().unwrap();
+        let checkpoint = tiny_llama(root.path());
+        let specs = Network::new(&checkpoint.card.model).unwrap().specs();
+        for scheme in [QuantScheme::F32, QuantScheme::Int8] {
+            let weights = quantize(&specs, &checkpoint.weights, scheme).unwrap();
+            let input = FormatInput { weights: &weights, card: &checkpoint.card, tokenizer: None };
+            let folder = root.path().join(scheme.label());
+            std::fs::create_dir(&folder).unwrap();
+            // Larger than the largest tensor, smaller than all.
+            let shard_bytes = weights.bytes() / 3;
+            let format = SafetensorsFormat { shard_bytes };
+            format.write(&input, &folder, unwatched!()).unwrap();
+            format.compare(&input, &folder, unwatched!()).unwrap();
+            let index: Value = serde_json::from_slice(&std::fs::read(folder.join(SHARD_INDEX_FILE)).unwrap()).unwrap();
+            assert_eq!(index["metadata"]["total_size"], weights.bytes());
+            let map = index["weight_map"].as_object().unwrap();
+            let mut files: Vec<&str> = map.values().map(|file| file.as_str().unwrap()).collect();
+            files.sort_unstable();
+            files.dedup();
+            assert!(
+                files.len() > 2 && files[0] == format!("model-00001-of-{:05}.safetensors", files.len()),
+                "{files:?}"
+            );
+            for file in &files {
+                let reader = WeightsReader::open(&folder.join(file)).unwrap();
+                let names = reader.names();
+                let sizes = names.iter().map(|name| {
+                    assert_eq!(map[name], *file);
+                    let (start, end) = reader.info(name).unwrap().data_offsets;
+                    (end - start) as u64
+                });
+                assert!(sizes.sum::<u64>() <= shard_bytes);
+            }
+            // A damaged shard, and an index of another model, are noticed.
+            let first = folder.join(files[0]);
+            let mut bytes = std::fs::read(&first).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(&first, &bytes).unwrap();
+            assert!(format.compare(&input, &folder, unwatched!()).is_err());
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(&first, &bytes).unwrap();
+            std::fs::write(folder.join(SHARD_INDEX_FILE), "{}").unwrap();
+            assert!(format.compare(&input, &folder, unwatched!()).is_err());
+        }
+        let weights = quantize(&specs, &checkpoint.weights, QuantScheme::F32).unwrap();
+        assert_eq!(SafetensorsFormat::SHARDED.shards(&weights).len(), 1);
     }
 }

@@ -73,6 +73,17 @@ impl TargetPreset {
         found.ok_or_else(|| ExportError::UnknownTarget { id: id.to_owned(), known })
     }
 
+    /// The same machine with its weights stored by `scheme`, as somebody asked.
+    #[must_use]
+    pub fn with_scheme(self, scheme: QuantScheme) -> Self {
+        if scheme == self.scheme {
+            return self;
+        }
+        let why =
+            format!("stored as {}, as asked; this target's own choice is {}", scheme.label(), self.scheme.label());
+        Self { scheme, why, ..self }
+    }
+
     /// A package in safetensors for a scheme alone, such as a comparison of precisions needs.
     #[must_use]
     pub fn for_scheme(scheme: QuantScheme) -> Self {
@@ -102,6 +113,18 @@ mod tests {
         }
         let unknown = TargetPreset::find("toaster").unwrap_err().to_string();
         assert!(unknown.contains("toaster") && unknown.contains("edge-board"), "{unknown}");
+    }
+
+    #[test]
+    fn another_scheme_changes_nothing_else_of_a_target() {
+        let target = TargetPreset::find("cpu-x86-64").unwrap();
+        let asked = target.clone().with_scheme(QuantScheme::Int4);
+        assert_eq!(
+            (asked.scheme, asked.format, asked.memory_bytes),
+            (QuantScheme::Int4, target.format, target.memory_bytes)
+        );
+        assert!(asked.why.contains("int4") && asked.why.contains(target.scheme.label()), "{}", asked.why);
+        assert_eq!(target.clone().with_scheme(target.scheme), target);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::data::{DatasetSpec, SplitRecord};
 use crate::models::{LlamaConfig, ModelConfig, Network, initial_params};
 
 /// A Llama of two layers with random weights; its tokenizer lies in `folder`.
-pub(super) fn tiny_llama(folder: &Path) -> Checkpoint {
+pub(crate) fn tiny_llama(folder: &Path) -> Checkpoint {
     let model = ModelConfig::Llama(LlamaConfig {
         vocab_size: 20,
         max_position_embeddings: 32,

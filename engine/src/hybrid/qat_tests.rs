@@ -194,20 +194,6 @@ fn a_rollback_over_the_switch_expects_nothing_of_the_losses_before_it() {
 }
 
 #[test]
-fn beginning_with_other_weights_replaces_them_everywhere() {
-    let mut fresh = trainer(eager(), None, 5);
-    let other = store(6).detached();
-    fresh.begin_with(&other).unwrap();
-    assert!(weights(&fresh) == bits(&other) && fresh.num_steps_done() == 0);
-    assert!(bits(&fresh.evaluation_params().unwrap()) == bits(&other), "the average begins there, too");
-    // A recovery goes back to them.
-    for step in 1..=3 {
-        fresh.step(&poisoned(5, step)).unwrap();
-    }
-    assert!(weights(&fresh) == bits(&other));
-}
-
-#[test]
 fn settings_out_of_range_are_refused() {
     let setup = |qat| TrainerSetup {
         network: Arc::new(network()),

@@ -106,18 +106,6 @@ impl HybridTrainer {
         })
     }
 
-    /// Begins with `initial` in place of the weights and buffers of the setup, before the first step; everything else
-    /// stays fresh. They become the first rollback snapshot and the start of the average.
-    /// Errors: [`crate::models::ModelError::MissingTensor`], [`crate::models::ModelError::Shape`].
-    pub fn begin_with(&mut self, initial: &Params) -> Result<(), HybridError> {
-        self.store.restore(initial)?;
-        if let Some(decay) = self.schedule.ema_decay() {
-            self.average = Some(WeightAverage::new(&self.store, decay)?);
-        }
-        (self.good, self.good_step) = (self.state()?, 0);
-        Ok(())
-    }
-
     /// Trains on one batch: decides the phase, computes, judges, applies or recovers.
     ///
     /// Images (n, c, h, w) with targets (n), or tokens (n, t) with targets (n, t).

@@ -25,6 +25,18 @@ pub enum DataShape {
     },
 }
 
+impl DataShape {
+    /// True when a model that reads this can read `data`: the same images, or text of no more different tokens. A
+    /// vocabulary is often padded to a round number for speed.
+    #[must_use]
+    pub fn takes(self, data: Self) -> bool {
+        match (self, data) {
+            (Self::Text { vocab_size }, Self::Text { vocab_size: found }) => found <= vocab_size,
+            (Self::Images { .. } | Self::Text { .. }, _) => self == data,
+        }
+    }
+}
+
 impl std::fmt::Display for DataShape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {

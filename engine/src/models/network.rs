@@ -1,6 +1,7 @@
 //! A network: blocks applied in order, reading their weights from [`Params`].
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor};
 use rand::RngExt;
@@ -155,6 +156,15 @@ impl Network {
     pub fn num_params(&self) -> usize {
         let trainable = |spec: &TensorSpec| spec.kind != TensorKind::Buffer;
         self.specs().iter().filter(|spec| trainable(spec)).map(TensorSpec::num_elements).sum()
+    }
+
+    /// Trainable weights, and buffers, out of all tensors of this network.
+    #[must_use]
+    pub fn split_params(&self, all: Params) -> (Params, Params) {
+        let buffers: BTreeSet<String> =
+            self.specs().into_iter().filter(|spec| spec.kind == TensorKind::Buffer).map(|spec| spec.name).collect();
+        let (buffers, weights): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| buffers.contains(name));
+        (weights.into_iter().collect(), buffers.into_iter().collect())
     }
 
     /// Input to logits.

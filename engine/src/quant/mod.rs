@@ -13,6 +13,7 @@ mod weights;
 
 pub use error::QuantError;
 pub use notes::{MeasuredQuality, quality_notes, storage_notes};
+pub(crate) use plan::is_input_major;
 pub use plan::{Container, Storage, TensorPlan, plan};
 pub use qat::{FakeQuantizer, QatConfig};
 pub use scheme::QuantScheme;

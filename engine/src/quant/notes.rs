@@ -35,8 +35,7 @@ pub fn storage_notes(weights: &QuantizedWeights) -> Vec<String> {
         let stored = weights.tensors().iter().filter(|tensor| tensor.plan.storage == storage);
         stored.map(|tensor| tensor.plan.num_weights()).sum::<usize>() as f64 / total
     };
-    let kinds = [Storage::Ternary, Storage::Int8Rows, Storage::Q8Blocks, Storage::Bf16, Storage::F16, Storage::F32];
-    let shares: Vec<String> = kinds
+    let shares: Vec<String> = Storage::ALL
         .into_iter()
         .filter(|storage| share(*storage) > 0.0)
         .map(|storage| format!("{:.1}% {}", share(storage) * 100.0, storage.label()))
@@ -46,14 +45,7 @@ pub fn storage_notes(weights: &QuantizedWeights) -> Vec<String> {
         shares.join(", "),
         weights.bits_per_weight()
     ));
-    if weights.scheme() == QuantScheme::Ternary {
-        let fallbacks = weights.tensors().iter().filter(|tensor| tensor.plan.storage == Storage::Q8Blocks).count();
-        if fallbacks > 0 {
-            notes.push(format!(
-                "{fallbacks} tensors are Q8_0, not ternary: their rows are no multiple of 256, which TQ2_0 in GGUF needs"
-            ));
-        }
-    }
+    notes.extend(fallback_note(weights));
     let worst = weights.tensors().iter().max_by(|a, b| a.relative_error.total_cmp(&b.relative_error));
     if let Some(worst) = worst.filter(|worst| worst.relative_error > 0.0) {
         notes.push(format!(
@@ -66,15 +58,32 @@ pub fn storage_notes(weights: &QuantizedWeights) -> Vec<String> {
     notes
 }
 
+/// Tensors that are stored in another way than the scheme asks, because their rows fill no blocks.
+fn fallback_note(weights: &QuantizedWeights) -> Option<String> {
+    let (kind, storage, fallback) = match weights.scheme() {
+        QuantScheme::Ternary => ("ternary", Storage::Ternary, Storage::Q8Blocks),
+        QuantScheme::TernaryBase3 => ("ternary", Storage::TernaryBase3, Storage::Q8Blocks),
+        QuantScheme::Int4K => ("Q4_K", Storage::Q4KBlocks, Storage::Q4Blocks),
+        QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 | QuantScheme::Int8 | QuantScheme::Int4 => return None,
+    };
+    let count = weights.tensors().iter().filter(|tensor| tensor.plan.storage == fallback).count();
+    let (fallback, storage) = (fallback.label(), storage.label());
+    let are = if count == 1 { "tensor is" } else { "tensors are" };
+    (count > 0).then(|| {
+        format!("{count} {are} {fallback}, not {kind}: rows that are no multiple of 256 fill no blocks of {storage}")
+    })
+}
+
 fn metric_note(scheme: QuantScheme, before: MeasuredQuality, after: MeasuredQuality) -> String {
     let label = scheme.label();
     if !after.loss.is_finite() {
         return format!("The {label} model's loss is not finite: do not ship it; take a more precise scheme");
     }
     let advice = match scheme {
-        QuantScheme::Ternary => {
+        QuantScheme::Ternary | QuantScheme::TernaryBase3 => {
             "These weights were not trained for three values: take int8, or fine-tune them with --qat ternary"
         }
+        QuantScheme::Int4 | QuantScheme::Int4K => "Take int8, or look at the tensors with the largest change",
         QuantScheme::Int8 => "Take bf16, or look at the tensors with the largest change",
         QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => "Take f32, and check the weights for outliers",
     };

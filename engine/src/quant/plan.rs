@@ -1,6 +1,9 @@
 //! Which tensor is stored how: decided from names, shapes and roles alone, so that sizes are known beforehand.
 
-use foretrain_edge::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
+use foretrain_edge::gguf::{
+    Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q4_K_BLOCK_BYTES, Q4_K_BLOCK_LEN, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN,
+};
+use foretrain_ternary::Packing;
 
 use super::QuantScheme;
 use crate::models::{TensorKind, TensorSpec};
@@ -8,9 +11,9 @@ use crate::models::{TensorKind, TensorSpec};
 /// The file that the weights go into; containers differ in what an 8-bit or ternary tensor may look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Container {
-    /// Int8 with one scale per output row, ternary over the flattened tensor.
+    /// Int8 with one scale per output row, Q4_0 with each row padded to whole blocks, ternary over the flattened tensor.
     Safetensors,
-    /// What llama.cpp reads: Q8_0 (rows of a multiple of 32) and TQ2_0 (rows of a multiple of 256).
+    /// What llama.cpp reads: Q8_0 and Q4_0 (rows of a multiple of 32), Q4_K, TQ2_0 and TQ1_0 (of a multiple of 256).
     Gguf,
 }
 
@@ -27,11 +30,30 @@ pub enum Storage {
     Int8Rows,
     /// GGUF's Q8_0: blocks of 32 8-bit integers with a half-precision scale.
     Q8Blocks,
+    /// GGUF's Q4_0: blocks of 32 4-bit integers with a half-precision scale; each row starts a block.
+    Q4Blocks,
+    /// GGUF's Q4_K: blocks of 256 4-bit integers with scales and minimums of 8 groups.
+    Q4KBlocks,
     /// Ternary in TQ2_0 blocks, one scale for the tensor.
     Ternary,
+    /// Ternary in TQ1_0 blocks, one scale for the tensor.
+    TernaryBase3,
 }
 
 impl Storage {
+    /// All of them, coarsest first.
+    pub const ALL: [Self; 9] = [
+        Self::TernaryBase3,
+        Self::Ternary,
+        Self::Q4Blocks,
+        Self::Q4KBlocks,
+        Self::Int8Rows,
+        Self::Q8Blocks,
+        Self::Bf16,
+        Self::F16,
+        Self::F32,
+    ];
+
     /// The name to show.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -41,7 +63,10 @@ impl Storage {
             Self::Bf16 => "BF16",
             Self::Int8Rows => "INT8",
             Self::Q8Blocks => "Q8_0",
+            Self::Q4Blocks => "Q4_0",
+            Self::Q4KBlocks => "Q4_K",
             Self::Ternary => "TQ2_0",
+            Self::TernaryBase3 => "TQ1_0",
         }
     }
 
@@ -50,7 +75,9 @@ impl Storage {
     pub fn is_float(self) -> bool {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => true,
-            Self::Int8Rows | Self::Q8Blocks | Self::Ternary => false,
+            Self::Int8Rows | Self::Q8Blocks | Self::Q4Blocks | Self::Q4KBlocks | Self::Ternary | Self::TernaryBase3 => {
+                false
+            }
         }
     }
 
@@ -59,14 +86,18 @@ impl Storage {
     pub fn num_bytes(self, num_rows: usize, row_len: usize) -> u64 {
         let (num_rows, row_len) = (num_rows as u64, row_len as u64);
         let count = num_rows * row_len;
+        let blocks =
+            |count: u64, block_len: usize, block_bytes: usize| count.div_ceil(block_len as u64) * block_bytes as u64;
+        let trits = |packing: Packing| blocks(count, foretrain_ternary::BLOCK_LEN, packing.block_bytes());
         match self {
             Self::F32 => count * 4,
             Self::F16 | Self::Bf16 => count * 2,
             Self::Int8Rows => count + num_rows * 4,
-            Self::Q8Blocks => count.div_ceil(Q8_0_BLOCK_LEN as u64) * Q8_0_BLOCK_BYTES as u64,
-            Self::Ternary => {
-                count.div_ceil(foretrain_ternary::BLOCK_LEN as u64) * foretrain_ternary::BLOCK_BYTES as u64
-            }
+            Self::Q8Blocks => blocks(count, Q8_0_BLOCK_LEN, Q8_0_BLOCK_BYTES),
+            Self::Q4Blocks => num_rows * blocks(row_len, Q4_0_BLOCK_LEN, Q4_0_BLOCK_BYTES),
+            Self::Q4KBlocks => blocks(count, Q4_K_BLOCK_LEN, Q4_K_BLOCK_BYTES),
+            Self::Ternary => trits(Packing::Tq2_0),
+            Self::TernaryBase3 => trits(Packing::Tq1_0),
         }
     }
 }
@@ -123,10 +154,13 @@ impl TensorPlan {
 
 /// Decides for each tensor.
 ///
-/// Hidden matrices and convolutions take the scheme, except the first layer of an image model, which sees raw pixels;
-/// int8 also takes the head. Other matrices and embeddings are F16. Vectors and buffers stay F32: they are few, and a
-/// norm's scale multiplies everything after it. In GGUF, a row length that fills no TQ2_0 block falls back to Q8_0, and
-/// one that fills no Q8_0 block to F16.
+/// Hidden matrices and convolutions take the scheme, except the first layer of an image model, which sees raw pixels.
+/// The head is 8-bit with int8 and with either int4. Other matrices and embeddings are F16. Vectors and buffers stay F32:
+/// they are few, and a norm's scale multiplies everything after it.
+///
+/// Where rows fill no whole blocks: Q4_K becomes Q4_0. In GGUF, as in llama.cpp, Q4_0 becomes F16, and Q8_0 too;
+/// ternary becomes Q8_0 (llama.cpp takes Q4_0, whose codes reach 8 steps down but only 7 up, so that it cannot hold
+/// {-s, 0, s} exactly; Q8_0 can).
 #[must_use]
 pub fn plan(specs: &[TensorSpec], scheme: QuantScheme, container: Container) -> Vec<TensorPlan> {
     let reads_images = specs.iter().all(|spec| spec.kind != TensorKind::Embedding);
@@ -139,7 +173,7 @@ pub fn plan(specs: &[TensorSpec], scheme: QuantScheme, container: Container) -> 
                 shape: spec.shape.clone(),
                 kind: spec.kind,
                 storage: Storage::F32,
-                is_input_major: is_input_major(spec),
+                is_input_major: is_input_major(&spec.name, &spec.shape),
             };
             let is_first = first.is_some_and(|first| first.name == spec.name);
             plan.storage = storage(spec.kind, is_first, plan.rows().1, scheme, container);
@@ -152,29 +186,48 @@ fn storage(kind: TensorKind, is_first: bool, row_len: usize, scheme: QuantScheme
     let takes_scheme = match kind {
         TensorKind::Vector | TensorKind::Buffer => return Storage::F32,
         TensorKind::Matrix => !is_first,
-        TensorKind::Head => scheme == QuantScheme::Int8,
+        TensorKind::Head => match scheme {
+            QuantScheme::Int8 | QuantScheme::Int4 | QuantScheme::Int4K => return eight_bit(row_len, container),
+            QuantScheme::F32
+            | QuantScheme::F16
+            | QuantScheme::Bf16
+            | QuantScheme::Ternary
+            | QuantScheme::TernaryBase3 => false,
+        },
         TensorKind::Embedding => false,
     };
-    let q8_or_half = if row_len.is_multiple_of(Q8_0_BLOCK_LEN) { Storage::Q8Blocks } else { Storage::F16 };
-    match (scheme, container) {
-        (QuantScheme::F32, _) => Storage::F32,
-        (QuantScheme::F16, _) => Storage::F16,
-        (QuantScheme::Bf16, _) => Storage::Bf16,
-        (QuantScheme::Int8 | QuantScheme::Ternary, _) if !takes_scheme => Storage::F16,
-        (QuantScheme::Int8, Container::Safetensors) => Storage::Int8Rows,
-        (QuantScheme::Int8, Container::Gguf) => q8_or_half,
-        (QuantScheme::Ternary, Container::Safetensors) => Storage::Ternary,
-        (QuantScheme::Ternary, Container::Gguf) if row_len.is_multiple_of(foretrain_ternary::BLOCK_LEN) => {
-            Storage::Ternary
+    let is_gguf = container == Container::Gguf;
+    match scheme {
+        QuantScheme::F32 => Storage::F32,
+        QuantScheme::F16 => Storage::F16,
+        QuantScheme::Bf16 => Storage::Bf16,
+        _ if !takes_scheme => Storage::F16,
+        QuantScheme::Int8 => eight_bit(row_len, container),
+        QuantScheme::Int4K if row_len.is_multiple_of(Q4_K_BLOCK_LEN) => Storage::Q4KBlocks,
+        QuantScheme::Int4 | QuantScheme::Int4K if is_gguf && !row_len.is_multiple_of(Q4_0_BLOCK_LEN) => Storage::F16,
+        QuantScheme::Int4 | QuantScheme::Int4K => Storage::Q4Blocks,
+        QuantScheme::Ternary | QuantScheme::TernaryBase3
+            if is_gguf && !row_len.is_multiple_of(foretrain_ternary::BLOCK_LEN) =>
+        {
+            eight_bit(row_len, container)
         }
-        (QuantScheme::Ternary, Container::Gguf) => q8_or_half,
+        QuantScheme::Ternary => Storage::Ternary,
+        QuantScheme::TernaryBase3 => Storage::TernaryBase3,
     }
 }
 
-/// GPT-2's `Conv1D` layers, the only ones that transformers stores as (in, out).
-fn is_input_major(spec: &TensorSpec) -> bool {
+fn eight_bit(row_len: usize, container: Container) -> Storage {
+    match container {
+        Container::Safetensors => Storage::Int8Rows,
+        Container::Gguf if row_len.is_multiple_of(Q8_0_BLOCK_LEN) => Storage::Q8Blocks,
+        Container::Gguf => Storage::F16,
+    }
+}
+
+/// True for GPT-2's `Conv1D` layers, the only ones that transformers stores as (in, out).
+pub(crate) fn is_input_major(name: &str, shape: &[usize]) -> bool {
     const CONV1D: [&str; 4] = [".attn.c_attn.weight", ".attn.c_proj.weight", ".mlp.c_fc.weight", ".mlp.c_proj.weight"];
-    spec.shape.len() == 2 && CONV1D.iter().any(|suffix| spec.name.ends_with(suffix))
+    shape.len() == 2 && CONV1D.iter().any(|suffix| name.ends_with(suffix))
 }
 
 #[cfg(test)]
@@ -216,7 +269,12 @@ mod tests {
             spec("lm_head.weight", &[65, 96], TensorKind::Head),
         ];
         check(&specs, QuantScheme::Ternary, Container::Gguf, "F16 Q8_0 TQ2_0 F16 F16");
+        check(&specs, QuantScheme::TernaryBase3, Container::Gguf, "F16 Q8_0 TQ1_0 F16 F16");
         check(&specs, QuantScheme::Int8, Container::Gguf, "F16 Q8_0 Q8_0 F16 Q8_0");
+        check(&specs, QuantScheme::Int4, Container::Gguf, "F16 Q4_0 Q4_0 F16 Q8_0");
+        check(&specs, QuantScheme::Int4K, Container::Gguf, "F16 Q4_0 Q4_K F16 Q8_0");
+        check(&specs, QuantScheme::Int4, Container::Safetensors, "F16 Q4_0 Q4_0 Q4_0 INT8");
+        check(&specs, QuantScheme::Int4K, Container::Safetensors, "F16 Q4_0 Q4_K Q4_0 INT8");
         check(&specs, QuantScheme::Ternary, Container::Safetensors, "F16 TQ2_0 TQ2_0 TQ2_0 F16");
     }
 

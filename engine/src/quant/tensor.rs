@@ -1,6 +1,8 @@
 //! One tensor: floats in, codes and scales out, and back.
 
 use candle_core::{DType, Device, Tensor};
+use foretrain_edge::gguf;
+use foretrain_ternary::Packing;
 use half::f16;
 use rayon::prelude::*;
 
@@ -24,10 +26,22 @@ pub enum TensorData {
         /// 34 bytes per 32 weights.
         blocks: Vec<u8>,
     },
-    /// Output-major TQ2_0 blocks, all with the same scale.
-    Ternary {
-        /// 66 bytes per started 256 weights.
+    /// Output-major Q4_0 blocks: a little-endian half-precision scale, then 32 codes.
+    Q4 {
+        /// 18 bytes per started 32 weights of a row.
         blocks: Vec<u8>,
+    },
+    /// Output-major Q4_K blocks.
+    Q4K {
+        /// 144 bytes per 256 weights.
+        blocks: Vec<u8>,
+    },
+    /// Output-major blocks of trits, all with the same scale.
+    Ternary {
+        /// Of `packing`, for each started 256 weights.
+        blocks: Vec<u8>,
+        /// TQ2_0 or TQ1_0.
+        packing: Packing,
         /// In weight units.
         scale: f32,
     },
@@ -51,7 +65,10 @@ impl QuantizedTensor {
         match &self.data {
             TensorData::Float(tensor) => (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64,
             TensorData::Int8 { codes, scales } => (codes.len() + scales.len() * 4) as u64,
-            TensorData::Q8 { blocks } | TensorData::Ternary { blocks, .. } => blocks.len() as u64,
+            TensorData::Q8 { blocks }
+            | TensorData::Q4 { blocks }
+            | TensorData::Q4K { blocks }
+            | TensorData::Ternary { blocks, .. } => blocks.len() as u64,
         }
     }
 
@@ -80,8 +97,11 @@ impl QuantizedTensor {
                 .zip(scales)
                 .flat_map(|(row, scale)| row.iter().map(move |&code| f32::from(code) * scale))
                 .collect(),
-            TensorData::Q8 { blocks } => foretrain_edge::gguf::decode_q8_0(blocks),
-            TensorData::Ternary { blocks, scale } => foretrain_ternary::unpack(blocks, self.plan.num_weights())
+            TensorData::Q8 { blocks } => gguf::decode_q8_0(blocks),
+            TensorData::Q4 { blocks } => without_padding(gguf::decode_q4_0(blocks), row_len),
+            TensorData::Q4K { blocks } => gguf::decode_q4_k(blocks),
+            TensorData::Ternary { blocks, packing, scale } => packing
+                .unpack(blocks, self.plan.num_weights())
                 .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?
                 .trits
                 .into_iter()
@@ -115,20 +135,19 @@ pub(super) fn quantize_tensor(plan: TensorPlan, tensor: &Tensor) -> Result<Quant
         }
         Storage::Int8Rows => int8_rows(&output_major(&plan, values), plan.rows().1),
         Storage::Q8Blocks => {
-            let blocks = foretrain_edge::gguf::encode_q8_0(&output_major(&plan, values));
-            let named = |cause: foretrain_edge::EdgeError| QuantError::Blocks {
-                tensor: plan.name.clone(),
-                what: cause.to_string(),
-            };
-            TensorData::Q8 { blocks: blocks.map_err(named)? }
+            let blocks = gguf::encode_q8_0(&output_major(&plan, values));
+            TensorData::Q8 { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
-        Storage::Ternary => {
-            let values = output_major(&plan, values);
-            let named = |source| QuantError::Ternary { tensor: plan.name.clone(), source };
-            let ternary = foretrain_ternary::ternarize(&values).map_err(named)?;
-            let blocks = foretrain_ternary::pack(&ternary.trits, ternary.scale).map_err(named)?;
-            TensorData::Ternary { blocks, scale: ternary.scale }
+        Storage::Q4Blocks => {
+            let blocks = gguf::encode_q4_0(&padded_rows(output_major(&plan, values), plan.rows().1));
+            TensorData::Q4 { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
+        Storage::Q4KBlocks => {
+            let blocks = gguf::encode_q4_k(&output_major(&plan, values));
+            TensorData::Q4K { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
+        }
+        Storage::Ternary => ternary(&plan, values, Packing::Tq2_0)?,
+        Storage::TernaryBase3 => ternary(&plan, values, Packing::Tq1_0)?,
     };
     let mut quantized = QuantizedTensor { plan, data, relative_error: 0.0 };
     quantized.relative_error = relative_error(&tensor_of(&quantized, &tensor)?, &tensor)?;
@@ -161,13 +180,18 @@ pub(super) fn restored(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
             in_layout(values)
         }
         Storage::Q8Blocks => {
-            let values = output_major(plan, values);
-            in_layout(match foretrain_edge::gguf::encode_q8_0(&values) {
-                Ok(blocks) => foretrain_edge::gguf::decode_q8_0(&blocks),
-                Err(_) => values,
-            })
+            in_layout(through_blocks(output_major(plan, values), gguf::encode_q8_0, gguf::decode_q8_0))
         }
-        Storage::Ternary => {
+        Storage::Q4KBlocks => {
+            in_layout(through_blocks(output_major(plan, values), gguf::encode_q4_k, gguf::decode_q4_k))
+        }
+        Storage::Q4Blocks => {
+            let row_len = plan.rows().1;
+            let rows = padded_rows(output_major(plan, values), row_len);
+            let rows = through_blocks(rows, gguf::encode_q4_0, gguf::decode_q4_0);
+            in_layout(without_padding(rows, row_len))
+        }
+        Storage::Ternary | Storage::TernaryBase3 => {
             let values = output_major(plan, values);
             in_layout(match foretrain_ternary::ternarize(&values) {
                 Ok(ternary) => ternary.trits.into_iter().map(|trit| f32::from(trit) * ternary.scale).collect(),
@@ -175,6 +199,45 @@ pub(super) fn restored(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
             })
         }
     }
+}
+
+fn ternary(plan: &TensorPlan, values: Vec<f32>, packing: Packing) -> Result<TensorData, QuantError> {
+    let named = |source| QuantError::Ternary { tensor: plan.name.clone(), source };
+    let ternary = foretrain_ternary::ternarize(&output_major(plan, values)).map_err(named)?;
+    let blocks = packing.pack(&ternary.trits, ternary.scale).map_err(named)?;
+    Ok(TensorData::Ternary { blocks, packing, scale: ternary.scale })
+}
+
+fn blocks_error(plan: &TensorPlan, cause: &foretrain_edge::EdgeError) -> QuantError {
+    QuantError::Blocks { tensor: plan.name.clone(), what: cause.to_string() }
+}
+
+/// Rows of `row_len`, each followed by zeros to whole blocks of Q4_0.
+fn padded_rows(values: Vec<f32>, row_len: usize) -> Vec<f32> {
+    if row_len.is_multiple_of(gguf::Q4_0_BLOCK_LEN) {
+        return values;
+    }
+    let padding = row_len.next_multiple_of(gguf::Q4_0_BLOCK_LEN) - row_len;
+    let rows = values.chunks(row_len.max(1));
+    rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0.0, padding))).collect()
+}
+
+/// The reverse of [`padded_rows`].
+fn without_padding(values: Vec<f32>, row_len: usize) -> Vec<f32> {
+    let padded_len = row_len.next_multiple_of(gguf::Q4_0_BLOCK_LEN);
+    if padded_len == row_len {
+        return values;
+    }
+    values.chunks_exact(padded_len.max(1)).flat_map(|row| row.iter().take(row_len)).copied().collect()
+}
+
+/// `values` encoded and decoded; as they are where the encoder refuses them.
+fn through_blocks(
+    values: Vec<f32>,
+    encode: fn(&[f32]) -> Result<Vec<u8>, foretrain_edge::EdgeError>,
+    decode: fn(&[u8]) -> Vec<f32>,
+) -> Vec<f32> {
+    encode(&values).map_or(values, |blocks| decode(&blocks))
 }
 
 fn tensor_of(quantized: &QuantizedTensor, original: &Tensor) -> Result<Tensor, QuantError> {

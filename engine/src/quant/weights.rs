@@ -151,7 +151,9 @@ mod tests {
         let values: Vec<f32> = (0..512).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
         let (specs, weights) = pair(&[2, 256], values);
         let quantized = quantize(&specs, &weights, QuantScheme::Ternary).unwrap();
-        let TensorData::Ternary { blocks, scale } = &quantized.tensors()[1].data else { panic!("ternary expected") };
+        let TensorData::Ternary { blocks, scale, .. } = &quantized.tensors()[1].data else {
+            panic!("ternary expected")
+        };
         assert_eq!(blocks.len(), 2 * 66);
         let back = quantized.dequantized().unwrap();
         let back = back.get("h.0.attn.c_attn.weight").unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -171,6 +173,32 @@ mod tests {
         let TensorData::Q8 { blocks } = &tensor.data else { panic!("q8_0 expected") };
         assert_eq!(blocks.len(), 4 * 34);
         assert!(tensor.relative_error < 0.005, "{}", tensor.relative_error);
+    }
+
+    #[test]
+    fn int4_rows_are_padded_to_blocks_and_come_back() {
+        // (in 40, out 3): rows of 40 take two blocks each, whose second holds 24 zeros.
+        let values: Vec<f32> = (0..120).map(|i| (i as f32 * 0.7).sin()).collect();
+        let (specs, weights) = pair(&[40, 3], values.clone());
+        let quantized = quantize(&specs, &weights, QuantScheme::Int4).unwrap();
+        let tensor = &quantized.tensors()[1];
+        let TensorData::Q4 { blocks } = &tensor.data else { panic!("q4_0 expected") };
+        assert_eq!(blocks.len(), 3 * 2 * 18);
+        assert!(tensor.relative_error > 0.001 && tensor.relative_error < 0.1, "{}", tensor.relative_error);
+        let back = quantized.dequantized().unwrap();
+        let back = back.get("h.0.attn.c_attn.weight").unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        // A step is an eighth of the largest magnitude; the far end may be a whole one off.
+        assert!(values.iter().zip(back).all(|(w, back)| (w - back).abs() <= 0.126));
+    }
+
+    #[test]
+    fn both_ternary_packings_hold_the_same_numbers() {
+        let values: Vec<f32> = (0..512).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+        let (specs, weights) = pair(&[2, 256], values);
+        let [two_bits, base3] = [QuantScheme::Ternary, QuantScheme::TernaryBase3]
+            .map(|scheme| quantize(&specs, &weights, scheme).unwrap().tensors()[1].clone());
+        assert_eq!((two_bits.num_bytes(), base3.num_bytes()), (132, 108));
+        assert_eq!(two_bits.output_major_values().unwrap(), base3.output_major_values().unwrap());
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct ExportJob {
     pub input: PathBuf,
     /// Id of a target preset.
     pub target: String,
+    /// How weights are stored; `None` takes the target's own scheme.
+    pub scheme: Option<QuantScheme>,
     /// Folder to create.
     pub output: PathBuf,
     /// What to do when it exists.

@@ -8,6 +8,7 @@ use crate::evaluation::EvaluationError;
 use crate::experiment::ExperimentError;
 use crate::export::ExportError;
 use crate::hybrid::HybridError;
+use crate::import::ImportError;
 use crate::memory::{MemoryPlan, format_bytes};
 use crate::models::ModelError;
 use crate::optim::OptimError;
@@ -72,6 +73,8 @@ pub enum SessionError {
     #[error(transparent)]
     Export(#[from] ExportError),
     #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error(transparent)]
     Edge(#[from] foretrain_edge::EdgeError),
     #[error(transparent)]
     Preset(#[from] PresetError),
@@ -122,7 +125,8 @@ impl SessionError {
             Self::Evaluation(EvaluationError::Empty) => true,
             Self::Experiment(error) => matches!(**error, ExperimentError::Plan { .. }),
             Self::Report(error) => error.is_wrong_request(),
-            Self::Export(error) => is_wrong_export(error),
+            Self::Export(error) | Self::Import(ImportError::File(error)) => is_wrong_export(error),
+            Self::Import(error) => matches!(error, ImportError::NotAModel { .. } | ImportError::Config { .. }),
             Self::Preset(error) => is_wrong_preset(error),
             Self::Busy
             | Self::DataChanged { .. }
@@ -147,6 +151,7 @@ impl SessionError {
                 | Self::Data(DataError::Cancelled(_))
                 | Self::Evaluation(EvaluationError::Cancelled(_))
                 | Self::Export(ExportError::Cancelled(_) | ExportError::Quant(QuantError::Cancelled(_)))
+                | Self::Import(ImportError::Cancelled(_))
                 | Self::Quant(QuantError::Cancelled(_))
         )
     }

@@ -33,6 +33,10 @@ pub(super) fn run(
 ) -> Result<(), SessionError> {
     // Before hours of work rather than after.
     reports::refuse_taken(&asked.output)?;
+    if asked.config.start_from.is_some() {
+        let what = "experiments train every contender from its seed; leave out the model to start from".to_owned();
+        return Err(SessionError::Recipe { what });
+    }
     let shared = Mutex::new((&mut *outlet, Instant::now()));
     let tell = |progress: Progress| {
         if let Ok(mut shared) = shared.lock() {

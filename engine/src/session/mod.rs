@@ -16,7 +16,6 @@ mod error;
 mod event;
 mod experimenting;
 mod history;
-mod initial;
 mod outlet;
 mod planning;
 mod preparing;
@@ -33,6 +32,7 @@ mod training;
 mod trial;
 mod worker;
 
+pub use crate::import::{StartingPoint, starting_point};
 pub use checkpoint::{CheckpointError, SessionProgress};
 pub use command::{
     ChartFormat, ChartJob, Command, ExperimentJob, ExperimentKind, ExportJob, InferInput, InferJob, JobId, Naming,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::preparing::{check_recipe, trainer_and_batches};
+use super::preparing::{check_recipe, fitted_model, trainer_and_batches};
 use super::{PlanReport, RunConfig, SessionError};
 use crate::data::Dataset;
 use crate::device::{Watch, compute_pool};
@@ -75,7 +75,7 @@ pub(super) fn plan(
     watch: Watch<'_>,
 ) -> Result<PlanReport, SessionError> {
     let mut config = config.clone();
-    config.model = config.model.fitted_to(dataset.shape())?;
+    config.model = fitted_model(&config, dataset)?;
     check_recipe(&config, dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
     let plan = plan_memory(&config, &network, dataset.bytes());

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex};
 
 use super::outlet::Outlet;
 use super::worker::Shelf;
-use super::{EventKind, JobId, RunConfig, RunSnapshot, RunStatus, Savings, SessionError, planning};
-use crate::data::{BatchSource, Dataset};
+use super::{EventKind, JobId, RunConfig, RunSnapshot, RunStatus, Savings, SessionError, checkpoint, planning};
+use crate::data::{self, BatchSource, Dataset};
 use crate::device::{CancelFlag, Progress, Watch};
 use crate::experiment::TrialRecipe;
+use crate::export::Checkpoint;
 use crate::hybrid::{HybridTrainer, Phase};
+use crate::import;
 use crate::memory::MemoryPlan;
-use crate::models::Network;
+use crate::models::{ModelConfig, Network, ParamStore, Params};
 use crate::optim::Schedule;
 
 /// What both kinds of run need before they can train.
@@ -24,10 +26,20 @@ pub(super) struct Prepared {
     pub(super) plan: MemoryPlan,
 }
 
+/// Where a run's first weights come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FirstWeights {
+    /// The recipe: a model that it names, else its seed.
+    OfRecipe,
+    /// A checkpoint that is loaded next, so that it does not matter.
+    OfCheckpoint,
+}
+
 /// Loads the data, fits the model to it, plans, allocates.
 pub(super) fn prepare(
     job: JobId,
     mut config: RunConfig,
+    first: FirstWeights,
     cancel: &CancelFlag,
     shelf: &Shelf,
     outlet: &mut Outlet,
@@ -42,15 +54,73 @@ pub(super) fn prepare(
         };
         shelf.load_anew(&config.data, Watch::new(cancel, &tell))?
     };
-    config.model = config.model.fitted_to(dataset.shape())?;
+    config.model = fitted_model(&config, &dataset)?;
     check_recipe(&config, &dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
     let plan = planning::plan_memory(&config, &network, dataset.bytes());
     if !plan.fits() {
         return Err(SessionError::Memory { plan: Box::new(plan) });
     }
-    let (trainer, batches) = trainer_and_batches(&config, &network, &dataset)?;
+    let (trainer, batches) = match config.start_from.clone().filter(|_| first == FirstWeights::OfRecipe) {
+        Some(path) => {
+            publish_preparing(job, &config, "reading the model to start from", outlet);
+            let start = import::read_model(&path, &shelf.cache, Watch::new(cancel, &|_| {}))?;
+            check_start(&config, &start, &dataset, Watch::new(cancel, &|_| {}))?;
+            let device = config.device.open()?;
+            let (weights, buffers) = network.split_params(learning_weights(start)?);
+            let store = ParamStore::new(weights, buffers, &device)?;
+            trial_recipe(&config).begin_with(store, &network, &dataset, config.seed, device)?
+        }
+        None => trainer_and_batches(&config, &network, &dataset)?,
+    };
     Ok(Prepared { config, dataset, batches, network, trainer, plan })
+}
+
+/// The weights of `start` that go on learning: of a checkpoint of quantization-aware training the full-precision ones
+/// behind those that it ships.
+fn learning_weights(start: Checkpoint) -> Result<Params, SessionError> {
+    match start.card.trained_for {
+        Some(_) => Ok(checkpoint::load(&start.folder)?.0.weights()),
+        None => Ok(start.weights),
+    }
+}
+
+/// The recipe's model for `dataset`: its ends are fitted to the data, unless its weights are there already.
+/// Errors: data that it cannot read.
+pub(super) fn fitted_model(config: &RunConfig, dataset: &Dataset) -> Result<ModelConfig, SessionError> {
+    if config.start_from.is_none() {
+        return Ok(config.model.fitted_to(dataset.shape())?);
+    }
+    let (wanted, found) = (config.model.data_shape(), dataset.shape());
+    if wanted.takes(found) {
+        return Ok(config.model.clone());
+    }
+    let name = dataset.name();
+    let what =
+        format!("the model to start from reads {wanted}, {name} has {found}; choose other data or another model");
+    Err(SessionError::Recipe { what })
+}
+
+/// Refuses a model to start from that is not the recipe's, or reads other tokens than the data has.
+fn check_start(
+    config: &RunConfig,
+    start: &Checkpoint,
+    dataset: &Dataset,
+    watch: Watch<'_>,
+) -> Result<(), SessionError> {
+    if start.card.model != config.model {
+        let what = "the model to start from is another than the recipe names. Was it changed meanwhile?".to_owned();
+        return Err(SessionError::Recipe { what });
+    }
+    let (Dataset::Text(text), Some(tokenizer)) = (dataset, &start.tokenizer_json) else { return Ok(()) };
+    if data::has_vocabulary_of(text, tokenizer, watch)? {
+        return Ok(());
+    }
+    let what = format!(
+        "the model to start from reads tokens of its own tokenizer, {} has a vocabulary of its own; name a text (--data)",
+        dataset.name()
+    );
+    Err(SessionError::Recipe { what })
 }
 
 /// A trainer before its first step, and the batches it learns from, as `config` asks for them.

@@ -19,6 +19,10 @@ pub struct RunConfig {
     pub data: DatasetSpec,
     /// What learns; its two ends are fitted to the data at start.
     pub model: ModelConfig,
+    /// The model whose weights training starts from: a checkpoint or run folder, a folder of transformers, or a GGUF
+    /// file; `None` draws them from the seed. `model` and the tokenizer in `data` are that model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<std::path::PathBuf>,
     /// Name of the tier that `hybrid` came from.
     pub tier: String,
     /// How it predicts.
@@ -30,9 +34,6 @@ pub struct RunConfig {
     /// Quantization-aware training; `None` trains in full precision throughout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qat: Option<QatConfig>,
-    /// A checkpoint, or a run's folder, whose weights the run begins with; `None` draws them from the seed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub init: Option<std::path::PathBuf>,
     /// Optimizer steps.
     pub num_steps: u64,
     /// Images or sequences per optimizer step.

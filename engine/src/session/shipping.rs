@@ -8,10 +8,11 @@ use foretrain_edge::Package;
 
 use super::worker::Shelf;
 use super::{ExportJob, ExportReport, Naming, QuantizeJob, QuantizeReport, SessionError};
-use crate::data::{BatchConfig, BatchSource, Dataset, DatasetSpec, Example, SplitPart};
+use crate::data::{self, BatchConfig, BatchSource, Dataset, DatasetSpec, Example, SplitPart};
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
 use crate::export::{self, Checkpoint, ExportError, ExportTarget, ModelCard, Preprocessing, Quality, TargetPreset};
+use crate::import;
 use crate::models::{DataShape, Network, Params};
 use crate::quant::{self, Container, MeasuredQuality, QuantizedWeights};
 
@@ -30,7 +31,7 @@ pub(super) fn quantize(job: &QuantizeJob, shelf: &Shelf, watch: Watch<'_>) -> Re
     if let Some(output) = &job.output {
         export::check_new_file(output)?;
     }
-    let checkpoint = read(&job.input, watch)?;
+    let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
     let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
     let network = Network::new(&checkpoint.card.model)?;
     let quantized =
@@ -38,7 +39,7 @@ pub(super) fn quantize(job: &QuantizeJob, shelf: &Shelf, watch: Watch<'_>) -> Re
     let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, job.max_examples, watch);
     let mut report = quality(&checkpoint.weights, &quantized, measure)?;
     if let Some(output) = &job.output {
-        export::write_quantized(&quantized, &checkpoint.card, output, watch)?;
+        export::write_quantized(&quantized, output, watch)?;
         report.output = Some(output.clone());
     }
     Ok(report)
@@ -49,7 +50,11 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     // The cheap checks come before the computing.
     let output = free_place(&job.output, job.naming)?;
     let target = TargetPreset::find(&job.target)?;
-    let checkpoint = read(&job.input, watch)?;
+    let target = match job.scheme {
+        Some(scheme) => target.with_scheme(scheme),
+        None => target,
+    };
+    let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
     let blockers = target.blockers(&checkpoint.card);
     if !blockers.is_empty() {
         return Err(ExportError::Blocked(blockers).into());
@@ -107,16 +112,12 @@ pub fn validate(
     cache: &Path,
     watch: Watch<'_>,
 ) -> Result<Validated, SessionError> {
-    let checkpoint = read(input, watch)?;
+    let checkpoint = import::read_model(input, cache, watch)?;
     let dataset = fitting_dataset(&checkpoint, data, &Shelf::new(cache.to_owned()), watch)?;
     let network = Network::new(&checkpoint.card.model)?;
     let batches = batches(&checkpoint.card, &dataset)?;
     let measured = evaluate(&network, &checkpoint.weights, batches.evaluation_batches(part, usize::MAX), watch)?;
     Ok(Validated { card: checkpoint.card, dataset_name: dataset.name().to_owned(), measured })
-}
-
-fn read(input: &Path, watch: Watch<'_>) -> Result<Checkpoint, SessionError> {
-    Ok(export::read_checkpoint_watched(&export::resolve_checkpoint(input)?, watch)?)
 }
 
 /// `output`, or by `naming` the first free name after it.
@@ -150,6 +151,10 @@ fn fitting_dataset(
     watch: Watch<'_>,
 ) -> Result<Arc<Dataset>, SessionError> {
     let card = &checkpoint.card;
+    if data.is_none() && card.tier == ModelCard::IMPORTED {
+        let what = "this model does not say what it learned from; name a dataset to measure it on (--data)".to_owned();
+        return Err(SessionError::Recipe { what });
+    }
     let spec = data.unwrap_or(&card.data);
     let dataset = match &checkpoint.tokenizer_json {
         Some(tokenizer) => shelf.dataset(&spec.with_tokenizer(tokenizer), watch)?,
@@ -163,8 +168,13 @@ fn fitting_dataset(
         ),
     };
     let (wanted, found) = (card.model.data_shape(), dataset.shape());
-    if wanted != found {
+    if !wanted.takes(found) {
         return Err(misfit(wanted.to_string(), found.to_string()));
+    }
+    if let (Dataset::Text(text), Some(tokenizer)) = (&*dataset, &checkpoint.tokenizer_json)
+        && !data::has_vocabulary_of(text, tokenizer, watch)?
+    {
+        return Err(misfit("tokens of its own tokenizer".to_owned(), "a vocabulary of its own".to_owned()));
     }
     match (&*dataset, &card.preprocessing) {
         (Dataset::Images(images), Preprocessing::Images { mean, std, classes }) => {
@@ -195,7 +205,7 @@ fn batches(card: &ModelCard, dataset: &Arc<Dataset>) -> Result<BatchSource, Sess
     let config = BatchConfig {
         batch_size,
         sequence_length: window_len(card),
-        augmentation: crate::data::Augmentation::default(),
+        augmentation: data::Augmentation::default(),
         seed: 0,
         device: candle_core::Device::Cpu,
     };

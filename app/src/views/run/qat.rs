@@ -14,13 +14,14 @@ pub(super) fn qat_ui(config: &mut RunConfig, ui: &mut Ui) {
             if ui.selectable_label(chosen == scheme, label).on_hover_text(hover).clicked() && chosen != scheme {
                 config.qat = scheme.map(|scheme| match config.qat {
                     Some(qat) => QatConfig { scheme, ..qat },
-                    None if config.init.is_some() => QatConfig::fine_tuning(scheme),
+                    None if config.start_from.is_some() => QatConfig::fine_tuning(scheme),
                     None => QatConfig::new(scheme),
                 });
             }
         };
         choice_ui(None, "Full precision", "Weights as they are; quantize after training");
         choice_ui(Some(QuantScheme::Int8), "Int8", "Forward passes come to compute with 8-bit weights");
+        choice_ui(Some(QuantScheme::Int4), "Int4", "Forward passes come to compute with 4-bit weights");
         choice_ui(Some(QuantScheme::Ternary), "Ternary", "Forward passes come to compute with weights of three values");
     });
     let Some(qat) = &mut config.qat else { return };

@@ -161,7 +161,7 @@ fn recipe_choice_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, live: &mut RunLive, ui
     field_ui(ui, "Run name", |ui| {
         ui.add(TextEdit::singleline(&mut draft.config.name).desired_width(f32::INFINITY));
     });
-    if let Some(checkpoint) = &draft.config.init {
+    if let Some(checkpoint) = &draft.config.start_from {
         let place = checkpoint.display().to_string();
         let is_dropped = field_ui(ui, "Begin with", |ui| {
             let is_dropped =
@@ -170,7 +170,7 @@ fn recipe_choice_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, live: &mut RunLive, ui
             is_dropped
         });
         if is_dropped {
-            draft.config.init = None;
+            draft.config.start_from = None;
         }
     }
 }
@@ -216,7 +216,7 @@ fn model_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, live: &Live, ui: &mut Ui) {
                     "Reads text; this dataset holds images"
                 };
                 if label.on_disabled_hover_text(reason).clicked() {
-                    draft.model = model;
+                    draft.set_model(model);
                 }
             }
         });

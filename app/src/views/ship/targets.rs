@@ -88,7 +88,7 @@ pub(super) fn export(ctx: &ViewCtx<'_>, folder: &Path, live: &mut ShipLive, mode
     let (input, target) = (model.folder.clone(), fit.target.id.clone());
     live.target.clone_from(&target);
     live.is_failure_seen = false;
-    let job = ExportJob { input, target, output, data: None, naming: Naming::NextFree };
+    let job = ExportJob { input, target, scheme: None, output, data: None, naming: Naming::NextFree };
     live.export.ask(ctx, |id| Command::Export(id, job));
 }
 

@@ -32,7 +32,10 @@ fn title(scheme: QuantScheme) -> &'static str {
         QuantScheme::F16 => "f16",
         QuantScheme::Bf16 => "bf16",
         QuantScheme::Int8 => "int8",
+        QuantScheme::Int4 => "int4",
+        QuantScheme::Int4K => "int4 (Q4_K)",
         QuantScheme::Ternary => "Ternary",
+        QuantScheme::TernaryBase3 => "Ternary, base 3",
     }
 }
 

@@ -3,6 +3,7 @@
 mod classify;
 mod generate;
 mod info;
+mod perplexity;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,7 +15,8 @@ Examples:
   foretrain-edge info --package packages/digits-edge
   foretrain-edge classify --package packages/digits-edge --image three.png seven.png
   foretrain-edge run --package packages/shakespeare-cpu --prompt \"ROMEO:\" --max-tokens 200
-  foretrain-edge run --package packages/shakespeare-cpu --prompt \"ROMEO:\" --temperature 0 --json";
+  foretrain-edge run --package packages/shakespeare-cpu --prompt \"ROMEO:\" --temperature 0 --json
+  foretrain-edge perplexity --package packages/shakespeare-cpu --text held-out.txt --json";
 
 /// Runs packages that Foretrain exported, on the CPU alone.
 #[derive(Debug, Parser)]
@@ -30,6 +32,8 @@ enum Command {
     Run(generate::RunArguments),
     /// Name what pictures show with an image model.
     Classify(classify::ClassifyArguments),
+    /// Measure how well a language model predicts a text.
+    Perplexity(perplexity::PerplexityArguments),
     /// Show what a package holds.
     Info(info::InfoArguments),
 }
@@ -50,6 +54,7 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     match &arguments.command {
         Command::Run(arguments) => generate::run(arguments, out),
         Command::Classify(arguments) => classify::run(arguments, out),
+        Command::Perplexity(arguments) => perplexity::run(arguments, out),
         Command::Info(arguments) => info::run(arguments, out),
     }
 }

@@ -3,6 +3,7 @@
 
 use half::f16;
 
+use super::blocks;
 use crate::EdgeError;
 
 /// Weights in a block.
@@ -10,34 +11,19 @@ pub const Q8_0_BLOCK_LEN: usize = 32;
 /// Bytes of a block: scale (f16, little-endian), then 32 signed bytes.
 pub const Q8_0_BLOCK_BYTES: usize = 2 + Q8_0_BLOCK_LEN;
 
-/// Quantizes `values` (any shape flattened row-major, rows a multiple of 32): scale = max |w| / 127 per block,
-/// rounded to half precision; w ≈ q · scale.
+/// Quantizes `values` (any shape flattened row-major, rows a multiple of 32): scale = max |w| / 127 per block, stored in
+/// half precision; codes are rounded by the scale before that, as llama.cpp's `quantize_row_q8_0_ref` does.
 ///
 /// Errors: [`EdgeError::Write`] for a length that is no multiple of 32, or a block with a value that is NaN, infinite
 /// or too large for a half-precision scale.
 pub fn encode_q8_0(values: &[f32]) -> Result<Vec<u8>, EdgeError> {
-    let refuse = |expected: &str, found: String| EdgeError::Write {
-        what: "Q8_0 tensor".to_owned(),
-        expected: expected.to_owned(),
-        found,
-    };
-    let (blocks, rest) = values.as_chunks::<Q8_0_BLOCK_LEN>();
-    if !rest.is_empty() {
-        return Err(refuse("a multiple of 32 values", values.len().to_string()));
-    }
+    let blocks = blocks::checked::<Q8_0_BLOCK_LEN>("Q8_0", values)?;
     let mut bytes = Vec::with_capacity(blocks.len() * Q8_0_BLOCK_BYTES);
     for block in blocks {
-        if let Some(bad) = block.iter().find(|value| !value.is_finite()) {
-            return Err(refuse("finite values", bad.to_string()));
-        }
-        let largest = block.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-        let scale = f16::from_f32(largest / 127.0);
-        if !scale.is_finite() {
-            return Err(refuse("values up to 8 million", largest.to_string()));
-        }
-        bytes.extend_from_slice(&scale.to_le_bytes());
-        let inverse = if scale > f16::ZERO { 1.0 / scale.to_f32() } else { 0.0 };
-        bytes.extend(block.iter().map(|w| (w * inverse).round().clamp(-127.0, 127.0) as i8).map(i8::cast_unsigned));
+        let scale = block.iter().fold(0.0_f32, |largest, value| largest.max(value.abs())) / 127.0;
+        bytes.extend_from_slice(&blocks::half_scale("Q8_0", scale)?.to_le_bytes());
+        let inverse = blocks::inverse(scale);
+        bytes.extend(block.iter().map(|w| ((w * inverse).round() as i8).cast_unsigned()));
     }
     Ok(bytes)
 }
@@ -63,7 +49,7 @@ mod tests {
     fn refuses_ragged_and_not_finite() {
         assert!(encode_q8_0(&[1.0; 33]).unwrap_err().to_string().contains("multiple of 32"));
         assert!(encode_q8_0(&[f32::NAN; 32]).unwrap_err().to_string().contains("finite"));
-        assert!(encode_q8_0(&[1e30; 32]).unwrap_err().to_string().contains("8 million"));
+        assert!(encode_q8_0(&[1e30; 32]).unwrap_err().to_string().contains("half precision"));
         assert_eq!(decode_q8_0(&encode_q8_0(&[0.0; 64]).unwrap()), [0.0; 64]);
     }
 

@@ -1,7 +1,7 @@
 //! Every kernel against the reference on random ragged lengths, and the reference against plain arithmetic.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use foretrain_ternary::pack;
+use foretrain_ternary::Packing;
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -60,7 +60,7 @@ proptest! {
         num_groups in 0_usize..21,
         x in prop::collection::vec(-127_i8..=127, 128 * 20),
     ) {
-        let blocks = pack(&trits, 1.0).unwrap();
+        let blocks = Packing::Tq2_0.pack(&trits, 1.0).unwrap();
         let x = &x[..x.len().min(num_groups * 128)];
         let expected: i32 =
             trits[row * 128..].iter().zip(x).map(|(&t, &x)| i32::from(t + 1) * i32::from(x)).sum();

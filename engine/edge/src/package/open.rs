@@ -9,7 +9,7 @@ use super::image_file::read_pixels;
 use super::manifest::Manifest;
 use crate::EdgeError;
 use crate::models::{Config, ImageModel, LanguageModel, TextConfig, softmax};
-use crate::text::{GenerateOptions, Generated, generate, guarded, token_losses};
+use crate::text::{GenerateOptions, Generated, generate, guarded, text_losses, token_logits, token_losses, tokens};
 use crate::weights::{Activations, Weights};
 
 /// Largest manifest or config, in bytes.
@@ -53,7 +53,7 @@ enum Model {
 
 impl Package {
     /// Opens the package in folder `dir`: checks the sizes that the manifest gives, loads config, tokenizer and weights
-    /// (`model.gguf` when listed, else `model.safetensors`), and checks every tensor that the config asks for.
+    /// (`model.gguf` when listed, else `model.safetensors` or its shards), and checks every tensor that the config asks for.
     /// Checksums are a separate call, [`Package::verify_checksums`].
     ///
     /// Errors: any [`EdgeError`] but [`EdgeError::Input`]; no file content can cause a panic.
@@ -85,7 +85,13 @@ impl Package {
         let weights = match (manifest.file("model.gguf"), &config) {
             (Some(_), Config::Text(TextConfig::Gpt2(_))) => Weights::open_gguf(&dir.join("model.gguf"), "gpt2")?,
             (Some(_), Config::Text(TextConfig::Llama(_))) => Weights::open_gguf(&dir.join("model.gguf"), "llama")?,
-            (Some(_), Config::Image(_)) | (None, _) => Weights::open_safetensors(&listed("model.safetensors")?)?,
+            (Some(_), Config::Image(_)) | (None, _) => {
+                let shards = shards(&manifest, dir);
+                match shards.split_first() {
+                    Some((first, others)) => Weights::open_safetensors(first, others)?,
+                    None => Weights::open_safetensors(&listed("model.safetensors")?, &[])?,
+                }
+            }
         };
         let weights = weights.with_activations(activations);
         let model = match config {
@@ -199,6 +205,29 @@ impl Package {
         token_losses(self.language_model()?.0, tokens)
     }
 
+    /// -ln p of each next token, nats, of a text of any length: it is cut into stretches of the model's positions, each of
+    /// them read by itself. n tokens give n - 1 losses; their mean's exponential is the perplexity.
+    ///
+    /// Errors: as [`Package::token_losses`], but none for the length.
+    pub fn text_losses(&self, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
+        text_losses(self.language_model()?.0, tokens)
+    }
+
+    /// Logits after each of `tokens` (n): (n, vocabulary), row-major.
+    ///
+    /// Errors: [`EdgeError::Input`] for an image model, a token outside the vocabulary, or more than
+    /// [`Package::max_positions`] tokens; [`EdgeError::Format`] for damaged weights, which give NaN or infinity.
+    pub fn token_logits(&self, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
+        token_logits(self.language_model()?.0, tokens)
+    }
+
+    /// The tokens of `text`, without any that the tokenizer would add around it.
+    ///
+    /// Errors: [`EdgeError::Input`] for an image model; [`EdgeError::Tokenizer`].
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, EdgeError> {
+        tokens(self.language_model()?.1, text)
+    }
+
     /// The tokenizer of a language model.
     #[must_use]
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
@@ -224,6 +253,15 @@ impl Package {
             Model::Image(_) => Err(EdgeError::input("reading text", "a language model", "an image model")),
         }
     }
+}
+
+/// The files of weights that are in several, which have an index beside them; empty for weights in one.
+fn shards(manifest: &Manifest, dir: &Path) -> Vec<PathBuf> {
+    if manifest.file("model.safetensors.index.json").is_none() {
+        return Vec::new();
+    }
+    let names = manifest.files.iter().map(|file| &file.name);
+    names.filter(|name| name.ends_with(".safetensors")).map(|name| dir.join(name)).collect()
 }
 
 fn open_tokenizer(path: &Path) -> Result<Tokenizer, EdgeError> {

@@ -54,9 +54,7 @@ pub(crate) fn generate(
     if !options.temperature.is_finite() || options.temperature < 0.0 {
         return Err(EdgeError::input(tried, "a temperature of at least 0", options.temperature.to_string()));
     }
-    let encoding = guarded(|| tokenizer.encode(prompt, false))
-        .map_err(|message| EdgeError::Tokenizer { tried: "encoding the prompt".to_owned(), message })?;
-    let mut tokens = encoding.get_ids().to_vec();
+    let mut tokens = tokens(tokenizer, prompt)?;
     if tokens.is_empty() {
         return Err(EdgeError::input(tried, "a prompt of at least one known token", format!("{prompt:?}")));
     }
@@ -91,6 +89,13 @@ pub(crate) fn generate(
         on_token(&rest);
     }
     Ok(Generated { text, num_tokens, prompt_ms, decode_ms: milliseconds(decode_start) })
+}
+
+/// The tokens of `text`; see [`crate::Package::tokens`].
+pub(crate) fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, EdgeError> {
+    let encoding = guarded(|| tokenizer.encode(text, false))
+        .map_err(|message| EdgeError::Tokenizer { tried: "encoding a text".to_owned(), message })?;
+    Ok(encoding.get_ids().to_vec())
 }
 
 /// Reads the end of `tokens` into a fresh cache and returns the logits of what follows. When they fill more than the

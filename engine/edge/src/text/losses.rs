@@ -27,6 +27,27 @@ pub(crate) fn token_losses(model: &LanguageModel, tokens: &[u32]) -> Result<Vec<
     Ok(losses)
 }
 
+/// The losses of a text of any length: as [`token_losses`] over stretches of the model's positions, each read by itself,
+/// so that no token but the very first goes unpredicted.
+///
+/// Errors: as [`token_losses`], but none for the length.
+pub(crate) fn text_losses(model: &LanguageModel, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
+    let positions = model.max_positions().max(1);
+    let mut losses = Vec::with_capacity(tokens.len());
+    for start in (0..tokens.len().saturating_sub(1)).step_by(positions) {
+        let end = start.saturating_add(positions).saturating_add(1).min(tokens.len());
+        losses.extend(token_losses(model, tokens.get(start..end).unwrap_or_default())?);
+    }
+    Ok(losses)
+}
+
+/// Logits after each of `tokens` (n): (n, vocab_size).
+///
+/// Errors: as [`token_losses`].
+pub(crate) fn token_logits(model: &LanguageModel, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
+    model.logits(&model.forward(tokens, &mut model.empty_cache())?)
+}
+
 /// ln Σ exp(logits) - logits[target], summed in f64.
 fn loss(logits: &[f32], target: u32) -> f32 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -8,6 +8,6 @@ mod stream;
 
 pub use generate::{GenerateOptions, Generated};
 
-pub(crate) use generate::generate;
+pub(crate) use generate::{generate, tokens};
 pub(crate) use guard::guarded;
-pub(crate) use losses::token_losses;
+pub(crate) use losses::{text_losses, token_logits, token_losses};

@@ -24,7 +24,7 @@ impl FloatRows {
             Format::F32 => (4, kernels::dot_f32),
             Format::F16 => (2, kernels::dot_f16),
             Format::Bf16 => (2, kernels::dot_bf16),
-            Format::Int8 | Format::Q8_0 | Format::Tq2_0 => return None,
+            Format::Int8 | Format::Q8_0 | Format::Q4_0 | Format::Q4K | Format::Tq1_0 | Format::Tq2_0 => return None,
         };
         Some(Self { bytes, format, row_bytes: cols * size, dot })
     }

@@ -1,8 +1,6 @@
 //! Rows of small integers with scales: int8, Q8_0 and ternary.
 
-use foretrain_ternary::{
-    BLOCK_BYTES, BLOCK_LEN, GROUP_LEN, block_scale, group_codes, packed_len, uniform_scale, unpack, unpack_group,
-};
+use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_LEN, Packing, block_scale, group_codes, unpack_group};
 
 use super::tensor::{Format, Tensor};
 use crate::bytes::Bytes;
@@ -40,12 +38,12 @@ impl IntegerRows {
             }
             Format::Int8 => Ok(Self::Int8 { values: bytes, scales: tensor.scales.clone(), cols }),
             Format::Q8_0 => Ok(Self::Q8_0 { blocks: bytes, cols }),
-            Format::Tq2_0 => match uniform_scale(&bytes, rows * cols) {
+            Format::Tq2_0 => match Packing::Tq2_0.uniform_scale(&bytes, rows * cols) {
                 Ok(Some(scale)) if cols.is_multiple_of(GROUP_LEN) => {
                     Ok(Self::PackedTrits { blocks: bytes, scale, cols })
                 }
                 Ok(Some(scale)) => {
-                    let unpacked = unpack(&bytes, rows * cols);
+                    let unpacked = Packing::Tq2_0.unpack(&bytes, rows * cols);
                     let trits = unpacked.map_err(|error| ("trits".to_owned(), error.to_string()))?.trits;
                     let values: Vec<u8> = trits.into_iter().map(i8::cast_unsigned).collect();
                     Ok(Self::Trits { values: values.into(), scale, cols })
@@ -57,7 +55,8 @@ impl IntegerRows {
                 ),
                 Err(error) => refuse("TQ2_0 blocks".to_owned(), error.to_string()),
             },
-            Format::F32 | Format::F16 | Format::Bf16 => {
+            // The last three were widened before.
+            Format::F32 | Format::F16 | Format::Bf16 | Format::Q4_0 | Format::Q4K | Format::Tq1_0 => {
                 refuse("an integer format".to_owned(), tensor.format.label().to_owned())
             }
         }
@@ -135,5 +134,5 @@ fn q8_0_row_bytes(cols: usize) -> usize {
 }
 
 fn trit_row_bytes(cols: usize) -> usize {
-    packed_len(cols).unwrap_or_default()
+    Packing::Tq2_0.packed_len(cols).unwrap_or_default()
 }

@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use super::activations::Activations;
 use super::float_rows::FloatRows;
 use super::integer_rows::IntegerRows;
-use super::tensor::{Format, Tensor};
-use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
+use super::tensor::Tensor;
+use super::widened::widened;
 use crate::kernels::{Quantized, quantize};
 
 /// Multiplications that are worth another thread's attention.
@@ -38,21 +38,17 @@ impl Matrix {
         cols: usize,
         activations: Activations,
     ) -> Result<Self, (String, String)> {
-        let Some(len) = rows.checked_mul(cols).filter(|&len| len > 0) else {
+        if rows.checked_mul(cols).is_none_or(|len| len == 0) {
             return Err(("at least one weight".to_owned(), format!("shape [{rows}, {cols}]")));
-        };
-        let expected_bytes = match tensor.format {
-            Format::F32 => len.checked_mul(4),
-            Format::F16 | Format::Bf16 => len.checked_mul(2),
-            Format::Int8 => Some(len),
-            Format::Q8_0 if cols.is_multiple_of(Q8_0_BLOCK_LEN) => Some(len / Q8_0_BLOCK_LEN * Q8_0_BLOCK_BYTES),
-            Format::Q8_0 => return Err(("Q8_0 rows of whole blocks of 32".to_owned(), format!("rows of {cols}"))),
-            Format::Tq2_0 => foretrain_ternary::packed_len(len),
-        };
-        if expected_bytes != Some(tensor.bytes.len()) {
-            let expected = format!("{} bytes", expected_bytes.unwrap_or(usize::MAX));
-            return Err((expected, format!("{} bytes", tensor.bytes.len())));
         }
+        let Some(expected_bytes) = tensor.format.num_bytes(rows, cols) else {
+            return Err((format!("{} rows of whole blocks", tensor.format.label()), format!("rows of {cols}")));
+        };
+        if expected_bytes != tensor.bytes.len() {
+            return Err((format!("{expected_bytes} bytes"), format!("{} bytes", tensor.bytes.len())));
+        }
+        let widened = widened(tensor, cols)?;
+        let tensor = widened.as_ref().unwrap_or(tensor);
         let storage = match FloatRows::new(tensor.format, tensor.bytes.clone(), cols) {
             Some(floats) => Storage::Floats(floats),
             None => Storage::Integers(IntegerRows::new(tensor, rows, cols)?),

@@ -4,12 +4,12 @@
 
 mod activations;
 mod float_rows;
-mod gguf_names;
 mod integer_rows;
 mod matrix;
 mod safetensors_file;
 mod store;
 mod tensor;
+mod widened;
 
 pub use activations::Activations;
 pub(crate) use matrix::Matrix;

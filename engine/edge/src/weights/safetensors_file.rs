@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use foretrain_ternary::packed_len;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
@@ -53,6 +52,11 @@ fn read_header(bytes: &Bytes, path: &Path) -> Result<(Metadata, usize), EdgeErro
     Ok((metadata, LEN_BYTES + header_len))
 }
 
+/// The format of blocks called `label`.
+fn block_format(label: &str) -> Option<Format> {
+    [Format::Q4_0, Format::Q4K, Format::Tq1_0, Format::Tq2_0].into_iter().find(|format| format.label() == label)
+}
+
 struct File<'a> {
     bytes: &'a Bytes,
     path: &'a Path,
@@ -93,17 +97,20 @@ impl File<'_> {
                 let scales = self.scales(name, info.shape.first().copied().unwrap_or(0))?;
                 Ok(Some(Tensor { scales, ..plain(Format::Int8) }))
             }
-            (Some("TQ2_0"), Dtype::U8) => {
+            (Some(label), Dtype::U8) if block_format(label).is_some() => {
                 let shape = self.logical_shape(name)?;
-                let num_weights = shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
-                if num_weights.and_then(packed_len) != Some(bytes.len()) {
-                    let expected = format!("TQ2_0 blocks for shape {shape:?}");
+                let (rows, row) = shape.split_first().map_or((1, &[][..]), |(rows, row)| (*rows, row));
+                let cols = row.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
+                let format = block_format(label)
+                    .filter(|format| cols.and_then(|cols| format.num_bytes(rows, cols)) == Some(bytes.len()));
+                let Some(format) = format else {
+                    let expected = format!("{label} blocks for shape {shape:?}");
                     return Err(self.refuse(name, expected, format!("{} bytes", bytes.len())));
-                }
-                Ok(Some(Tensor { shape, ..plain(Format::Tq2_0) }))
+                };
+                Ok(Some(Tensor { shape, ..plain(format) }))
             }
             (format, dtype) => {
-                let expected = "F32, F16, BF16, I8 with format \"INT8\" or U8 with format \"TQ2_0\"";
+                let expected = "F32, F16, BF16, I8 with format \"INT8\" or U8 with the format of a block";
                 let format = format.map_or_else(|| "no format".to_owned(), |format| format!("format {format:?}"));
                 Err(self.refuse(name, expected, format!("{dtype:?} with {format}")))
             }

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::activations::Activations;
-use super::gguf_names::hugging_face_name;
 use super::matrix::Matrix;
 use super::safetensors_file;
 use super::tensor::{Format, Tensor, floats};
 use crate::EdgeError;
 use crate::bytes::Bytes;
-use crate::gguf::{GgufFile, TensorType};
+use crate::gguf::{GgufFile, TensorType, hugging_face_name};
 
 /// How a float matrix lies in a checkpoint. Quantized ones are always output-major.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +30,20 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Reads the safetensors file at `path`.
-    pub(crate) fn open_safetensors(path: &Path) -> Result<Self, EdgeError> {
-        Self::from_safetensors(&Bytes::map(path)?, path)
+    /// Reads the safetensors file at `first`, and the other shards of the same model.
+    ///
+    /// Errors: [`EdgeError::Format`] for a tensor in two of them; those of a single file.
+    pub(crate) fn open_safetensors(first: &Path, others: &[PathBuf]) -> Result<Self, EdgeError> {
+        let mut weights = Self::from_safetensors(&Bytes::map(first)?, first)?;
+        for path in others {
+            for (name, tensor) in Self::from_safetensors(&Bytes::map(path)?, path)?.tensors {
+                if weights.tensors.contains_key(&name) {
+                    return Err(EdgeError::format(path, "every tensor in one file", format!("{name:?} in two")));
+                }
+                weights.tensors.insert(name, tensor);
+            }
+        }
+        Ok(weights)
     }
 
     pub(crate) fn from_safetensors(bytes: &Bytes, path: &Path) -> Result<Self, EdgeError> {
@@ -63,6 +73,9 @@ impl Weights {
                 TensorType::F16 => Format::F16,
                 TensorType::Bf16 => Format::Bf16,
                 TensorType::Q8_0 => Format::Q8_0,
+                TensorType::Q4_0 => Format::Q4_0,
+                TensorType::Q4K => Format::Q4K,
+                TensorType::Tq1_0 => Format::Tq1_0,
                 TensorType::Tq2_0 => Format::Tq2_0,
             };
             tensors.insert(name, Tensor { format, shape: info.shape.clone(), bytes, scales: Vec::new() });

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use foretrain_edge::gguf::{GgufWriter, TensorType, decode_q8_0, encode_q8_0};
+use foretrain_edge::gguf::{GgufWriter, TensorType, decode_q4_0, encode_q4_0, encode_q4_k, encode_q8_0};
 use foretrain_edge::{FORMAT_VERSION, Manifest, PackagedFile};
+use foretrain_ternary::Packing;
 use half::{bf16, f16};
 use safetensors::{Dtype, View};
 use serde_json::{Value, json};
@@ -19,14 +20,21 @@ pub enum Scheme {
     F16,
     Bf16,
     Int8,
+    Int4,
     Ternary,
+    TernaryBase3,
 }
 
 impl Scheme {
-    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Int8, Self::Ternary];
+    pub const ALL: [Self; 7] =
+        [Self::F32, Self::F16, Self::Bf16, Self::Int8, Self::Int4, Self::Ternary, Self::TernaryBase3];
 
     pub fn is_integer(self) -> bool {
-        matches!(self, Self::Int8 | Self::Ternary)
+        matches!(self, Self::Int8 | Self::Int4 | Self::Ternary | Self::TernaryBase3)
+    }
+
+    fn packing(self) -> Packing {
+        if self == Self::TernaryBase3 { Packing::Tq1_0 } else { Packing::Tq2_0 }
     }
 }
 
@@ -162,20 +170,37 @@ impl Weights {
                 self.notes.insert(format!("{name}.format"), "INT8".to_owned());
                 (Dtype::I8, bytes, exact)
             }
-            Scheme::Ternary => {
+            Scheme::Int4 => {
+                let row_len = values.len() / shape[0];
+                let (mut bytes, mut exact) = (Vec::new(), Vec::new());
+                for row in values.chunks(row_len) {
+                    let mut row = row.to_vec();
+                    row.resize(row_len.next_multiple_of(32), 0.0);
+                    let blocks = encode_q4_0(&row).unwrap();
+                    exact.extend_from_slice(&decode_q4_0(&blocks)[..row_len]);
+                    bytes.extend(blocks);
+                }
+                self.notes.insert(format!("{name}.format"), "Q4_0".to_owned());
+                (Dtype::U8, bytes, exact)
+            }
+            Scheme::Ternary | Scheme::TernaryBase3 => {
                 let ternary = foretrain_ternary::ternarize(values).unwrap();
                 let exact = ternary.trits.iter().map(|&t| f32::from(t) * ternary.scale).collect();
-                self.notes.insert(format!("{name}.format"), "TQ2_0".to_owned());
-                (Dtype::U8, foretrain_ternary::pack(&ternary.trits, ternary.scale).unwrap(), exact)
+                let format = if scheme == Scheme::Ternary { "TQ2_0" } else { "TQ1_0" };
+                self.notes.insert(format!("{name}.format"), format.to_owned());
+                (Dtype::U8, scheme.packing().pack(&ternary.trits, ternary.scale).unwrap(), exact)
             }
         };
-        let file_shape = if scheme == Scheme::Ternary { vec![bytes.len()] } else { shape.to_vec() };
+        let file_shape = if dtype == Dtype::U8 { vec![bytes.len()] } else { shape.to_vec() };
         if scheme.is_integer() {
             self.notes.insert(format!("{name}.shape"), format!("{shape:?}"));
         }
         self.stored.insert(name.to_owned(), Stored { dtype, shape: file_shape, bytes });
         let values = exact.into_iter().map(f64::from).collect();
-        self.arrays.insert(name.to_owned(), Array { shape: shape.to_vec(), values, is_integer: scheme.is_integer() });
+        // Int4 rows that fill no blocks are decoded to floats.
+        let is_decoded = scheme == Scheme::Int4 && !shape[1..].iter().product::<usize>().is_multiple_of(32);
+        let is_integer = scheme.is_integer() && !is_decoded;
+        self.arrays.insert(name.to_owned(), Array { shape: shape.to_vec(), values, is_integer });
     }
 
     /// Overwrites the first bytes of what the safetensors file holds for `name`.
@@ -204,31 +229,12 @@ impl Weights {
         writer.add_metadata(&format!("{architecture}.block_count"), 2_u32).unwrap();
         for (name, array) in &mut self.arrays {
             let kind = if array.shape.len() == 2 && is_quantized(name) { kind } else { TensorType::F32 };
-            array.is_integer = matches!(kind, TensorType::Q8_0 | TensorType::Tq2_0);
+            array.is_integer = !matches!(kind, TensorType::F32 | TensorType::F16 | TensorType::Bf16 | TensorType::Q4K);
             let floats = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<f32>>();
-            match kind {
-                TensorType::Q8_0 => {
-                    let exact = decode_q8_0(&encode_q8_0(&floats(&array.values)).unwrap());
-                    array.values = exact.into_iter().map(f64::from).collect();
-                }
-                TensorType::Tq2_0 => {
-                    let ternary = foretrain_ternary::ternarize(&floats(&array.values)).unwrap();
-                    array.values = ternary.trits.iter().map(|&t| f64::from(t) * f64::from(ternary.scale)).collect();
-                }
-                TensorType::F32 | TensorType::F16 | TensorType::Bf16 => {}
-            }
-            let values = floats(&permute(name, array));
-            let bytes: Vec<u8> = match kind {
-                TensorType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                TensorType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
-                TensorType::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
-                TensorType::Q8_0 => encode_q8_0(&values).unwrap(),
-                TensorType::Tq2_0 => {
-                    let scale = values.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-                    let trits: Vec<i8> = values.iter().map(|v| (v / scale) as i8).collect();
-                    foretrain_ternary::pack(&trits, scale).unwrap()
-                }
-            };
+            // Rows are moved whole, so that what is in them does not depend on their order.
+            let bytes = encoded(kind, &floats(&permute(name, array)));
+            let exact = kind.decode(&encoded(kind, &floats(&array.values))).unwrap();
+            array.values = exact.into_iter().map(f64::from).collect();
             writer.add_tensor(&gguf_name(name), kind, &array.shape, bytes).unwrap();
         }
         let mut file = Vec::new();
@@ -292,4 +298,23 @@ pub fn character_tokenizer(characters: &str) -> Value {
             "vocab": vocab, "merges": [],
         },
     })
+}
+
+fn packing_of(kind: TensorType) -> Packing {
+    if kind == TensorType::Tq1_0 { Packing::Tq1_0 } else { Packing::Tq2_0 }
+}
+
+fn encoded(kind: TensorType, values: &[f32]) -> Vec<u8> {
+    match kind {
+        TensorType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        TensorType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+        TensorType::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+        TensorType::Q8_0 => encode_q8_0(values).unwrap(),
+        TensorType::Q4_0 => encode_q4_0(values).unwrap(),
+        TensorType::Q4K => encode_q4_k(values).unwrap(),
+        TensorType::Tq1_0 | TensorType::Tq2_0 => {
+            let ternary = foretrain_ternary::ternarize(values).unwrap();
+            packing_of(kind).pack(&ternary.trits, ternary.scale).unwrap()
+        }
+    }
 }

@@ -31,6 +31,35 @@ fn run_streams_text_or_prints_json() {
 }
 
 #[test]
+fn perplexity_reads_texts_of_any_length() {
+    let dir = write(&text_files(&gpt2(Scheme::F32)));
+    let package = foretrain_edge::Package::open(dir.path()).unwrap();
+    let positions = package.max_positions().unwrap();
+    let file = dir.path().join("held-out.txt");
+    let held_out: String = "abcdecab".chars().cycle().take(positions * 2 + 3).collect();
+    std::fs::write(&file, &held_out).unwrap();
+    let file = file.to_str().unwrap();
+    let json: Value = serde_json::from_str(&text(&run(&["perplexity", "--text", file, "--json"], dir.path()))).unwrap();
+    // Every token but the first is predicted, each stretch from itself alone.
+    let tokens = package.tokens(&held_out).unwrap();
+    let stretches = [(0, positions + 1), (positions, 2 * positions + 1), (2 * positions, tokens.len())];
+    let losses = stretches.map(|(start, end)| package.token_losses(&tokens[start..end]).unwrap()).concat();
+    assert_eq!(json["num_tokens"], losses.len());
+    let loss = losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / losses.len() as f64;
+    assert!((json["perplexity"].as_f64().unwrap() - loss.exp()).abs() < 1e-9, "{json}");
+    let plain = text(&run(&["perplexity", "--text", file], dir.path()));
+    assert!(plain.starts_with(&format!("perplexity {:.4}", loss.exp())), "{plain}");
+    let arguments = ["perplexity", "--text", file, "--max-tokens", "5", "--logits", "--json"];
+    let json: Value = serde_json::from_str(&text(&run(&arguments, dir.path()))).unwrap();
+    assert_eq!((json["num_tokens"].as_u64(), json["tokens"].as_array().unwrap().len()), (Some(4), 5));
+    let row = json["logits"][4].as_array().unwrap();
+    let logits = package.token_logits(&tokens[..5]).unwrap();
+    assert!(row.iter().zip(&logits[4 * row.len()..]).all(|(a, b)| a.as_f64().unwrap() as f32 == *b));
+    let short = run(&["perplexity", "--text", file, "--max-tokens", "1"], dir.path());
+    assert!(String::from_utf8_lossy(&short.stderr).contains("at least 2 tokens"));
+}
+
+#[test]
 fn classify_names_pictures_and_info_describes() {
     let dir = write(&image_files(&mlp(Scheme::Int8)));
     let picture = dir.path().join("picture.png");

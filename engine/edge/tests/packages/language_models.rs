@@ -212,17 +212,18 @@ fn permuted(name: &str, array: &Array) -> Vec<f64> {
 
 #[test]
 fn gguf_packages_compute_the_same() {
-    for kind in [TensorType::F32, TensorType::Q8_0, TensorType::Tq2_0] {
-        let scheme = if kind == TensorType::F32 { Scheme::F32 } else { Scheme::Int8 };
-        // Tables stay in floats; GPT-2's rows of 128 are too short for TQ2_0, Llama's of 256 are not.
+    for kind in TensorType::ALL {
+        let scheme = if kind.block_len() == 1 || kind == TensorType::Q4K { Scheme::F32 } else { Scheme::Int8 };
+        // Tables stay in floats; GPT-2's rows of 128 are too short for blocks of 256, Llama's of 256 are not.
         let (config, mut weights) = gpt2(Scheme::F32);
-        let gpt2_kind = if kind == TensorType::Tq2_0 { TensorType::Q8_0 } else { kind };
+        let gpt2_kind = if kind.block_len() == 256 { TensorType::Q8_0 } else { kind };
         let file = weights.gguf("gpt2", gpt2_kind, |name| name.contains(".h."), gpt2_name, |_, a| a.values.clone());
         let tokenizer = Some(character_tokenizer(CHARACTERS));
         let dir = write(&files(&config, "model.gguf", file, tokenizer.clone()));
         let package = Package::open(dir.path()).unwrap();
         let logits = |tokens: &[u32]| reference::gpt2(&weights.arrays, 2, 4, tokens);
-        check(&package, logits, tolerance(scheme), &format!("gpt2 {kind:?}"));
+        let gpt2_scheme = if kind.block_len() == 1 { Scheme::F32 } else { Scheme::Int8 };
+        check(&package, logits, tolerance(gpt2_scheme), &format!("gpt2 {kind:?}"));
 
         let (config, mut weights) = llama(Scheme::F32, 256, false);
         let file = weights.gguf("llama", kind, |name| name.contains("layers"), llama_name, permuted);

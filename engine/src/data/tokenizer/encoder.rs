@@ -11,7 +11,7 @@ use super::cuts::Cuts;
 use super::format::{self, Own, UNKNOWN};
 use super::unknown::Unknown;
 use crate::data::files::{self, OpenFile};
-use crate::data::{DataError, TokenizerSpec};
+use crate::data::{DataError, TextDataset, TokenizerSpec};
 use crate::device::Watch;
 
 /// GPT-2's end of a document.
@@ -60,7 +60,7 @@ impl TextEncoder {
     }
 
     fn bytes(path: &Path) -> Result<Self, DataError> {
-        let value = format::bpe(&json!(format::byte_vocab()), &json!([]), false, &json!([]));
+        let value = format::byte_level_bpe(&json!(format::byte_vocab()), &json!([]), false, &json!([]));
         let tokenizer = format::from_json(&value, path)?;
         Ok(Self { tokenizer, vocab_size: 256, kind: Kind::Bytes, path: path.to_owned() })
     }
@@ -108,7 +108,7 @@ impl TextEncoder {
                 "normalized": false, "special": true})
         });
         let added: Vec<Value> = added.into_iter().collect();
-        let file = format::bpe(&json!(vocab), &json!(pairs), true, &json!(added)).to_string();
+        let file = format::byte_level_bpe(&json!(vocab), &json!(pairs), true, &json!(added)).to_string();
         let tokenizer = format::from_bytes(file.as_bytes(), folder)?;
         Self::of_library(tokenizer, file.as_bytes(), folder)
     }
@@ -208,6 +208,13 @@ impl TextEncoder {
         let expected = format!("at most {limit} that must be encoded in one go");
         DataError::format(what, expected, files::size(num_bytes as u64), hint, &self.path)
     }
+}
+
+/// True when `text` was made into tokens by the same vocabulary as that of the `tokenizer.json` at `path`.
+/// Errors: a file that is no tokenizer.
+pub(crate) fn has_vocabulary_of(text: &TextDataset, path: &Path, watch: Watch<'_>) -> Result<bool, DataError> {
+    let other = TextEncoder::file(path, watch)?;
+    Ok(text.tokenizer.get_vocab(true) == other.tokenizer.get_vocab(true))
 }
 
 /// Dropout leaves out merges at random, so that a text would have other tokens each time.

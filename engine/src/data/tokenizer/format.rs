@@ -39,7 +39,7 @@ pub(super) fn byte_vocab() -> BTreeMap<String, u32> {
 }
 
 /// A byte-level BPE in the form of `tokenizer.json`.
-pub(super) fn bpe(vocab: &Value, merges: &Value, use_regex: bool, added_tokens: &Value) -> Value {
+pub(crate) fn byte_level_bpe(vocab: &Value, merges: &Value, use_regex: bool, added_tokens: &Value) -> Value {
     let byte_level =
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
     json!({

@@ -48,7 +48,7 @@ fn byte_level(added_tokens: &Value) -> TextEncoder {
     for (i, (left, right)) in (256..).zip(pairs) {
         vocab.insert(format!("{left}{right}"), i);
     }
-    open(&format::bpe(&json!(vocab), &json!(pairs), true, added_tokens).to_string()).unwrap()
+    open(&format::byte_level_bpe(&json!(vocab), &json!(pairs), true, added_tokens).to_string()).unwrap()
 }
 
 fn end_of_text() -> Value {
@@ -125,9 +125,9 @@ fn text_is_cut_only_where_that_is_safe() {
     assert_eq!(changed("rstrip", json!(true)), Cuts::Nowhere);
     assert_eq!(changed("content", json!("two words")), Cuts::Nowhere);
     // Without the pattern, or with a space put before each piece.
-    let direct = format::bpe(&json!(format::byte_vocab()), &json!([]), false, &json!([]));
+    let direct = format::byte_level_bpe(&json!(format::byte_vocab()), &json!([]), false, &json!([]));
     assert_eq!(Cuts::of(&open(&direct.to_string()).unwrap().tokenizer), Cuts::Nowhere);
-    let mut prefixed = format::bpe(&json!(format::byte_vocab()), &json!([]), true, &json!([]));
+    let mut prefixed = format::byte_level_bpe(&json!(format::byte_vocab()), &json!([]), true, &json!([]));
     prefixed["pre_tokenizer"]["add_prefix_space"] = json!(true);
     assert_eq!(Cuts::of(&open(&prefixed.to_string()).unwrap().tokenizer), Cuts::Nowhere);
 }

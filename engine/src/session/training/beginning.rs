@@ -7,12 +7,11 @@ use std::time::Instant;
 
 use super::Run;
 use crate::data::{BatchConfig, BatchSource, Dataset};
-use crate::device::{CancelFlag, Gauges, Watch, resolved_num_threads};
+use crate::device::{CancelFlag, Gauges, resolved_num_threads};
 use crate::hybrid::{HybridEvent, Phase, Strategy, measure_step_costs};
 use crate::session::checkpoint::{self, SessionProgress};
-use crate::session::initial::initial_weights;
 use crate::session::outlet::Outlet;
-use crate::session::preparing::{Prepared, prepare};
+use crate::session::preparing::{FirstWeights, Prepared, prepare};
 use crate::session::run_folder::{self, DataRecord, RunFolder};
 use crate::session::samples::Sampler;
 use crate::session::worker::Shelf;
@@ -35,11 +34,7 @@ impl Run {
         // Recorded as a number: to end bit for bit alike, a resumed run needs as many threads.
         config.num_threads = resolved_num_threads(config.num_threads);
         let root = config.runs_folder.clone();
-        let mut prepared = prepare(job, config, cancel, shelf, outlet)?;
-        if let Some(path) = &prepared.config.init {
-            let weights = initial_weights(path, &prepared, Watch::new(cancel, &|_| {}))?;
-            prepared.trainer.begin_with(&weights)?;
-        }
+        let prepared = prepare(job, config, FirstWeights::OfRecipe, cancel, shelf, outlet)?;
         let folder = RunFolder::create(&root, &prepared.config)?;
         let progress = SessionProgress { step: 0, good_step: None, best: None, savings: Savings::default() };
         let mut run = Self::assemble(job, prepared, folder, progress)?;
@@ -67,7 +62,7 @@ impl Run {
         let checkpoints = path.join("checkpoints");
         checkpoint::remove_leftovers(&checkpoints);
         let mut newest = checkpoint::load_newest(&checkpoints, path)?;
-        let mut prepared = prepare(job, config, cancel, shelf, outlet)?;
+        let mut prepared = prepare(job, config, FirstWeights::OfCheckpoint, cancel, shelf, outlet)?;
         check_same_data(path, &prepared.dataset)?;
         prepared.trainer.restore(&newest.state)?;
         let good = match newest.progress.good_step {

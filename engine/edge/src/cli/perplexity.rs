@@ -1,0 +1,68 @@
+//! `perplexity`: how well a language model predicts a text.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use foretrain_edge::{Activations, Package};
+use serde_json::json;
+
+use super::PackageArguments;
+
+/// Arguments of `perplexity`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  foretrain-edge perplexity --package packages/shakespeare-cpu --text held-out.txt
+  foretrain-edge perplexity --package packages/shakespeare-cpu --text held-out.txt --max-tokens 200 --logits --json")]
+pub(super) struct PerplexityArguments {
+    #[command(flatten)]
+    common: PackageArguments,
+    /// Text file in UTF-8. A text longer than the model's positions is read in stretches of that many.
+    #[arg(long, value_name = "FILE")]
+    text: PathBuf,
+    /// Read only this many tokens from its start; 0 reads all.
+    #[arg(long, default_value_t = 0)]
+    max_tokens: usize,
+    /// Multiply integer weights with inputs as they are, not rounded to 8 bits: what the stored weights mean.
+    #[arg(long)]
+    exact: bool,
+    /// Add every token and its logits to the JSON object; the tokens must fit the model's positions.
+    #[arg(long, requires = "json")]
+    logits: bool,
+}
+
+pub(super) fn run(arguments: &PerplexityArguments, out: &mut impl Write) -> anyhow::Result<()> {
+    let PerplexityArguments { common, text, max_tokens, exact, logits } = arguments;
+    let activations = if *exact { Activations::Floats } else { Activations::default() };
+    let package = Package::open_with(&common.package, activations)?;
+    let content = std::fs::read_to_string(text).with_context(|| format!("reading a text from {}", text.display()))?;
+    let mut tokens = package.tokens(&content)?;
+    if *max_tokens > 0 {
+        tokens.truncate(*max_tokens);
+    }
+    if tokens.len() < 2 {
+        bail!("measuring perplexity: expected at least 2 tokens, found {} in {}", tokens.len(), text.display());
+    }
+    let start = Instant::now();
+    let losses = package.text_losses(&tokens)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let loss = losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / losses.len() as f64;
+    if !common.json {
+        let (count, perplexity) = (losses.len(), loss.exp());
+        writeln!(out, "perplexity {perplexity:.4}, loss {loss:.4} nats, {count} tokens predicted in {seconds:.2} s")?;
+        return Ok(());
+    }
+    let mut answer = json!({
+        "perplexity": loss.exp(), "loss": loss, "num_tokens": losses.len(), "seconds": seconds, "is_exact": exact,
+    });
+    if *logits {
+        let flat = package.token_logits(&tokens)?;
+        let rows: Vec<&[f32]> = flat.chunks_exact(flat.len() / tokens.len()).collect();
+        answer["tokens"] = json!(tokens);
+        answer["logits"] = json!(rows);
+    }
+    writeln!(out, "{answer}")?;
+    Ok(())
+}

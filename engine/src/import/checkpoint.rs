@@ -1,0 +1,132 @@
+//! A model of any origin as a checkpoint, and what a run needs to know to start from it.
+
+use std::path::{Path, PathBuf};
+
+use foretrain_edge::gguf::GgufFile;
+
+use super::ImportError;
+use super::gguf::GgufSource;
+use super::hugging_face::SafetensorsSource;
+use super::source::{Source, recognize};
+use super::tensors::read_tensors;
+use super::{gguf_config, gguf_tokenizer, hugging_face};
+use crate::data::{DatasetSpec, SplitRecord, TokenizerSpec};
+use crate::device::{Watch, atomic_file};
+use crate::export::{self, Checkpoint, ExportError, ModelCard, Preprocessing, TOKENIZER_FILE};
+use crate::models::{ModelConfig, ModelError, Network};
+
+/// What is known of a model before its weights are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StartingPoint {
+    /// The network.
+    pub model: ModelConfig,
+    /// The `tokenizer.json` of a language model.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// Reads the config and finds the tokenizer of the model in `path`: a checkpoint or run folder of ours, a folder of
+/// transformers' GPT-2 or Llama, or a GGUF file. A vocabulary that lies within a GGUF file is written below `cache`.
+///
+/// Errors: [`ImportError`], for everything but its weights.
+pub fn starting_point(path: &Path, cache: &Path) -> Result<StartingPoint, ImportError> {
+    match recognize(path)? {
+        Source::Checkpoint(folder) => {
+            let tokenizer = folder.join(TOKENIZER_FILE);
+            let tokenizer = tokenizer.is_file().then_some(tokenizer);
+            Ok(StartingPoint { model: ModelCard::read(&folder)?.model, tokenizer })
+        }
+        Source::HuggingFace(folder) => {
+            let model = hugging_face::read_config(&folder)?;
+            Ok(StartingPoint { model, tokenizer: Some(folder_tokenizer(&folder)?) })
+        }
+        Source::Gguf(file) => {
+            let gguf = GgufFile::open(&file)?;
+            let (model, _) = gguf_config::read_config(&gguf, &file)?;
+            Ok(StartingPoint { model, tokenizer: Some(file_tokenizer(&gguf, &file, cache)?) })
+        }
+    }
+}
+
+/// Reads the model in `path` whole, as [`starting_point`] finds it: weights as f32, each checked.
+///
+/// Errors: any [`ImportError`]; cancelled between tensors.
+pub fn read_model(path: &Path, cache: &Path, watch: Watch<'_>) -> Result<Checkpoint, ImportError> {
+    let (folder, weights, start, config_path) = match recognize(path)? {
+        Source::Checkpoint(folder) => return Ok(export::read_checkpoint_watched(&folder, watch)?),
+        Source::HuggingFace(folder) => {
+            let start = starting_point(path, cache)?;
+            let config_path = folder.join(hugging_face::CONFIG_FILE);
+            let network = network(&start.model, &config_path)?;
+            let mut source = SafetensorsSource::open(&folder, &start.model)?;
+            (folder, read_tensors(&network, &mut source, watch)?, start, config_path)
+        }
+        Source::Gguf(file) => {
+            let gguf = GgufFile::open(&file)?;
+            let (model, architecture) = gguf_config::read_config(&gguf, &file)?;
+            let tokenizer = Some(file_tokenizer(&gguf, &file, cache)?);
+            let network = network(&model, &file)?;
+            let mut source = GgufSource::new(gguf, &file, model.clone(), architecture);
+            let weights = read_tensors(&network, &mut source, watch)?;
+            (file.clone(), weights, StartingPoint { model, tokenizer }, file)
+        }
+    };
+    let network = network(&start.model, &config_path)?;
+    let name = folder.file_stem().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
+    let tokenizer_json = start.tokenizer;
+    let card = ModelCard {
+        name,
+        num_params: network.num_params() as u64,
+        model: start.model,
+        // It does not say what it learned from; whoever measures it names a dataset.
+        data: DatasetSpec::Text {
+            path: PathBuf::new(),
+            tokenizer: TokenizerSpec::File { path: tokenizer_json.clone().unwrap_or_default() },
+        },
+        dataset_name: "data that it does not name".to_owned(),
+        preprocessing: Preprocessing::Text,
+        split: SplitRecord { rule: "unknown".to_owned(), num_train: 0, num_validation: 0, num_test: 0 },
+        sequence_length: None,
+        tier: ModelCard::IMPORTED.to_owned(),
+        step: 0,
+        num_steps: 0,
+        validation_loss: None,
+        validation_accuracy: None,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    Ok(Checkpoint { folder, card, weights, tokenizer_json })
+}
+
+fn network(config: &ModelConfig, path: &Path) -> Result<Network, ImportError> {
+    Network::new(config).map_err(|source: ModelError| ImportError::Config { source, path: path.to_owned() })
+}
+
+fn folder_tokenizer(folder: &Path) -> Result<PathBuf, ImportError> {
+    let tokenizer = folder.join(TOKENIZER_FILE);
+    if tokenizer.is_file() {
+        return Ok(tokenizer);
+    }
+    Err(ImportError::NotAModel {
+        expected: format!("a file {TOKENIZER_FILE}"),
+        found: "none".to_owned(),
+        hint: "Save the model's fast tokenizer into the same folder",
+        path: folder.to_owned(),
+    })
+}
+
+/// The tokenizer beside a GGUF file, else the one that its vocabulary makes, in a folder of its own below `cache`.
+fn file_tokenizer(gguf: &GgufFile, file: &Path, cache: &Path) -> Result<PathBuf, ImportError> {
+    use sha2::{Digest, Sha256};
+    let beside = file.with_file_name(TOKENIZER_FILE);
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    let text = gguf_tokenizer::tokenizer_json(gguf, file)?.to_string();
+    let digest: String = Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let folder = cache.join("tokenizers").join(digest);
+    let path = folder.join(TOKENIZER_FILE);
+    if !path.is_file() {
+        std::fs::create_dir_all(&folder).map_err(|source| ImportError::File(ExportError::read(&folder, source)))?;
+        atomic_file::write_bytes(&path, text.as_bytes()).map_err(|error| ImportError::File(error.into()))?;
+    }
+    Ok(path)
+}

@@ -1,0 +1,62 @@
+//! What a path holds.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::ImportError;
+use super::hugging_face::CONFIG_FILE;
+use crate::export::{self, SHARD_INDEX_FILE, WEIGHTS_FILE};
+
+/// A model by where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A checkpoint of ours.
+    Checkpoint(PathBuf),
+    /// A folder with `config.json` and safetensors.
+    HuggingFace(PathBuf),
+    /// A GGUF file; a `tokenizer.json` beside it counts before its own vocabulary.
+    Gguf(PathBuf),
+}
+
+/// What `path` is.
+/// Errors: [`ImportError::NotAModel`] for weights in a form that we do not read; what
+/// [`export::resolve_checkpoint`] says of everything else.
+pub(super) fn recognize(path: &Path) -> Result<Source, ImportError> {
+    if path.is_file() {
+        if starts_with_gguf(path) {
+            return Ok(Source::Gguf(path.to_owned()));
+        }
+        return Err(ImportError::NotAModel {
+            expected: "a GGUF file, or a folder".to_owned(),
+            found: "a file of another kind".to_owned(),
+            hint: "Of a safetensors file, name the folder that it lies in with its config.json",
+            path: path.to_owned(),
+        });
+    }
+    let checkpoint = export::resolve_checkpoint(path);
+    if let Ok(folder) = checkpoint {
+        return Ok(Source::Checkpoint(folder));
+    }
+    let has = |name: &str| path.join(name).is_file();
+    if has(CONFIG_FILE) && (has(WEIGHTS_FILE) || has(SHARD_INDEX_FILE)) {
+        return Ok(Source::HuggingFace(path.to_owned()));
+    }
+    if has("model.gguf") {
+        return Ok(Source::Gguf(path.join("model.gguf")));
+    }
+    if has("pytorch_model.bin") || has("pytorch_model.bin.index.json") {
+        return Err(ImportError::NotAModel {
+            expected: format!("{WEIGHTS_FILE} beside {CONFIG_FILE}"),
+            found: "weights as a pickle (pytorch_model.bin), which can run code when read".to_owned(),
+            hint: "Save the model with safe_serialization=True",
+            path: path.to_owned(),
+        });
+    }
+    Ok(checkpoint.map(Source::Checkpoint)?)
+}
+
+fn starts_with_gguf(path: &Path) -> bool {
+    let mut magic = [0_u8; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && magic == *b"GGUF"
+}
