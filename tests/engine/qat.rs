@@ -89,6 +89,7 @@ fn a_ternary_package_runs_as_well_as_training_said() {
     let job = ExportJob {
         input: run.join("checkpoints/step-00000120"),
         target: "edge-board".to_owned(),
+        scheme: None,
         output: test.folder.path().join("package"),
         data: None,
         naming: Naming::Exact,

@@ -13,7 +13,7 @@ use crate::export::Checkpoint;
 use crate::hybrid::{HybridTrainer, Phase};
 use crate::import;
 use crate::memory::MemoryPlan;
-use crate::models::{ModelConfig, Network, ParamStore, Params};
+use crate::models::{ModelConfig, Network, ParamStore, Params, TensorSpec};
 use crate::optim::Schedule;
 
 /// What both kinds of run need before they can train.
@@ -109,7 +109,10 @@ fn check_start(
     watch: Watch<'_>,
 ) -> Result<(), SessionError> {
     if start.card.model != config.model {
-        let what = "the model to start from is another than the recipe names. Was it changed meanwhile?".to_owned();
+        let where_they_differ = difference(&config.model, &start.card.model)?;
+        let what = format!(
+            "the model to start from is another than the recipe names: {where_they_differ}. Was it changed meanwhile?"
+        );
         return Err(SessionError::Recipe { what });
     }
     let (Dataset::Text(text), Some(tokenizer)) = (dataset, &start.tokenizer_json) else { return Ok(()) };
@@ -121,6 +124,23 @@ fn check_start(
         dataset.name()
     );
     Err(SessionError::Recipe { what })
+}
+
+/// What tells two models apart: the first tensor that is not the same in both, else a setting that no tensor shows.
+fn difference(ours: &ModelConfig, theirs: &ModelConfig) -> Result<String, SessionError> {
+    let (ours, theirs) = (Network::new(ours)?.specs(), Network::new(theirs)?.specs());
+    let shape_of = |specs: &[TensorSpec], name: &str| {
+        let found = specs.iter().find(|spec| spec.name == name);
+        found.map_or_else(|| "missing".to_owned(), |spec| format!("{:?}", spec.shape))
+    };
+    let mut names = ours.iter().chain(&theirs).map(|spec| spec.name.as_str());
+    Ok(match names.find(|name| shape_of(&ours, name) != shape_of(&theirs, name)) {
+        Some(name) => {
+            let (wanted, found) = (shape_of(&ours, name), shape_of(&theirs, name));
+            format!("tensor {name:?} is {wanted} in the recipe's and {found} in the other")
+        }
+        None => "a setting that no tensor shows (activation, heads, positions)".to_owned(),
+    })
 }
 
 /// A trainer before its first step, and the batches it learns from, as `config` asks for them.
