@@ -79,6 +79,7 @@ fn data(config: &RunConfig, values: &mut Vec<Value>) {
     let (kind, path, tokenizer) = match &config.data {
         DatasetSpec::Glyphs => ("glyphs", None, None),
         DatasetSpec::Grammar => ("grammar", None, None),
+        DatasetSpec::Rounds => ("rounds", None, None),
         DatasetSpec::Idx { path } => ("IDX images", Some(path), None),
         DatasetSpec::Cifar10 { path } => ("CIFAR-10", Some(path), None),
         DatasetSpec::ImageFolder { path, .. } => ("image folder", Some(path), None),
@@ -96,6 +97,7 @@ fn data(config: &RunConfig, values: &mut Vec<Value>) {
         DatasetSpec::Jsonl { field, .. } => values.push(("Text field", field.clone(), false)),
         DatasetSpec::Glyphs
         | DatasetSpec::Grammar
+        | DatasetSpec::Rounds
         | DatasetSpec::Idx { .. }
         | DatasetSpec::Cifar10 { .. }
         | DatasetSpec::Text { .. } => {}

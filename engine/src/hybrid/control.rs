@@ -225,6 +225,19 @@ impl Control {
         self.guard.forgive();
     }
 
+    /// After the network was replaced by another: what was expected of that one's losses and gradients, and usual for
+    /// them, does not hold for this one; steps, ladder and learning rate go on.
+    pub(super) fn meet_another_network(&mut self) {
+        self.gate = Gate::default();
+        self.forecaster = Forecaster::default();
+        self.guard = Guard::default();
+        self.slice_per_rho = SLICE_PER_RHO;
+        self.confidence = None;
+        if self.phase().predicts() {
+            self.phases.force_full("the network grew".to_owned());
+        }
+    }
+
     /// When the guard had ended the run, makes it ready to go on: the ladder starts afresh and Full is next, while
     /// the learning rate stays cut. The event says so; `None` when nothing had ended it.
     pub(super) fn take_up_again(&mut self, config: &HybridConfig) -> Option<HybridEvent> {

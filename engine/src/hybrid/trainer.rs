@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use candle_core::Device;
+
 use super::control::{Control, Judgement, Measured, Rules};
 use super::forecast::{Plan, Rates};
 use super::gate::StepCosts;
@@ -11,7 +13,7 @@ use super::state::{self, Parts, TrainerState};
 use super::strategy::{PredictStep, Scene, Update, Work};
 use super::{ExtraWork, HybridConfig, HybridError, HybridEvent, Mark, Phase, Recovery, StepReport};
 use crate::data::Batch;
-use crate::models::{BATCH_NORM_MOMENTUM, Network, ParamStore, Params, updated_running_stats};
+use crate::models::{BATCH_NORM_MOMENTUM, Growth, Network, ParamStore, Params, updated_running_stats};
 use crate::optim::{Gradients, Optimizer, OptimizerConfig, Schedule, WeightAverage};
 use crate::quant::{FakeQuantizer, QatConfig};
 
@@ -273,6 +275,25 @@ impl HybridTrainer {
         self.restore_tensors(saved)?;
         self.control = control;
         self.untold = self.control.take_up_again(&self.rules.config);
+        Ok(())
+    }
+
+    /// Goes on with `deep`, twice as many blocks whose first weights `growth` makes of the present ones.
+    ///
+    /// Steps and the learning rate's schedule go on. The optimizer and the weight average begin anew, as do gate,
+    /// forecaster and guard: what they know is of another network. A recovery goes back to here.
+    /// Errors: those of [`Growth::grown`], with nothing changed.
+    pub fn grow(&mut self, deep: Arc<Network>, growth: Growth) -> Result<(), HybridError> {
+        let device = self.store.vars().next().map_or(Device::Cpu, |(_, var)| var.device().clone());
+        // Another seed than the shallow network's, whose draws new blocks would repeat.
+        let weights = growth.grown((&self.network, &deep), &self.store.detached(), (!self.seed, &device))?;
+        let store = ParamStore::new(weights, Params::default(), &device)?;
+        let optimizer = Optimizer::new(self.optimizer.config(), &deep.specs())?;
+        let average = self.schedule.ema_decay().map(|decay| WeightAverage::new(&store, decay)).transpose()?;
+        (self.network, self.store, self.optimizer, self.average) = (deep, store, optimizer, average);
+        self.strategy = self.rules.config.strategy.start();
+        self.control.meet_another_network();
+        (self.good, self.good_step) = (self.state()?, self.control.step());
         Ok(())
     }
 
