@@ -318,9 +318,17 @@ impl Draft {
     /// Takes another dataset; a model that cannot read it gives way to one that can.
     pub fn set_data(&mut self, data: DataForm) {
         if data.kind != self.data.kind && self.model.reads_images() != data.kind.holds_images() {
-            self.model = if data.kind.holds_images() { ModelPreset::MnistCnn } else { ModelPreset::Gpt2Char };
+            self.set_model(if data.kind.holds_images() { ModelPreset::MnistCnn } else { ModelPreset::Gpt2Char });
         }
         self.data = data;
+    }
+
+    /// Takes another model, which cannot begin with the weights of the last one.
+    pub fn set_model(&mut self, model: ModelPreset) {
+        if model != self.model {
+            self.config.start_from = None;
+        }
+        self.model = model;
     }
 
     /// Takes another tier's settings.
@@ -347,7 +355,10 @@ impl Draft {
         }
         let mut config = self.config.clone();
         config.data = data;
-        config.model = model;
+        // Weights that are there already have their own model, whose ends fit their own data.
+        if config.start_from.is_none() {
+            config.model = model;
+        }
         config.num_threads = settings.num_threads;
         config.memory_budget_bytes = settings.memory_budget_bytes;
         config.runs_folder = settings.runs_folder_path();

@@ -33,6 +33,7 @@ pub(super) fn recipe() -> TrialRecipe {
             clip_norm: Some(1.0),
         },
         schedule: Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.02 },
+        qat: None,
         num_steps: 40,
         batch_size: 2,
         num_micro_batches: 1,

@@ -145,6 +145,7 @@ impl From<QuantError> for ExportError {
             | QuantError::Range { .. }
             | QuantError::Ternary { .. }
             | QuantError::Blocks { .. }
+            | QuantError::Training { .. }
             | QuantError::Model(_)
             | QuantError::Tensor(_)) => Self::Quant(other),
         }

@@ -43,6 +43,16 @@ pub enum QuantError {
         /// The packer's own words.
         what: String,
     },
+    /// A setting of quantization-aware training.
+    #[error("quantization-aware training, {setting}: expected {expected}, found {found}")]
+    Training {
+        /// The setting.
+        setting: &'static str,
+        /// Its range.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// The user asked to stop.
     #[error(transparent)]
     Cancelled(#[from] crate::device::Cancelled),

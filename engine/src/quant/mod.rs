@@ -6,6 +6,7 @@
 mod error;
 mod notes;
 mod plan;
+mod qat;
 mod scheme;
 mod tensor;
 mod weights;
@@ -14,6 +15,7 @@ pub use error::QuantError;
 pub use notes::{MeasuredQuality, quality_notes, storage_notes};
 pub(crate) use plan::is_input_major;
 pub use plan::{Container, Storage, TensorPlan, plan};
+pub use qat::{FakeQuantizer, QatConfig};
 pub use scheme::QuantScheme;
 pub use tensor::{QuantizedTensor, TensorData};
-pub use weights::{QuantizedWeights, fake_quantize, quantize, quantize_for};
+pub use weights::{QuantizedWeights, quantize, quantize_for};
