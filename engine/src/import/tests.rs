@@ -156,11 +156,11 @@ fn what_is_wrong_with_a_tensor_is_said_by_its_name() {
     };
     check(&broken, &[name, "NaN at index 7"]);
     let whole = |params: &mut Params| {
-        params.insert(name, Tensor::zeros((32, 128), candle_core::DType::I64, &Device::Cpu).unwrap())
+        params.insert(name, Tensor::zeros((32, 128), candle_core::DType::I64, &Device::Cpu).unwrap());
     };
     check(&whole, &[name, "I64"]);
     let more = |params: &mut Params| {
-        params.insert("transformer.h.1.ln_1.weight", Tensor::new(&[1.0_f32], &Device::Cpu).unwrap())
+        params.insert("transformer.h.1.ln_1.weight", Tensor::new(&[1.0_f32], &Device::Cpu).unwrap());
     };
     check(&more, &["transformer.h.1.ln_1.weight", "nearest", "transformer.h.0.ln_1.weight"]);
 }
