@@ -82,6 +82,8 @@ fn quantization_aware_training_is_chosen_in_the_form_and_sent_with_the_run() {
     harness.run();
     let qat = |harness: &Window| harness.state().saved().draft.as_ref().unwrap().config.qat;
     assert!(qat(&harness).is_none() && harness.query_by_label("Switch after").is_none());
+    harness.get_by_label("Ternary").scroll_to_me();
+    harness.run();
     click(&mut harness, "Ternary");
     assert_eq!(qat(&harness), Some(QatConfig::new(QuantScheme::Ternary)));
     let draft = harness.state_mut().saved_mut().draft.as_mut().unwrap();

@@ -104,7 +104,7 @@ impl PlotKind {
             Self::Signals => {
                 "The guard's signals as shares of their limits: at 1 the guard acts. Loss: standard deviations above \
                  the forecast. Gradient: norm over its running median. Oscillation: how often the loss turns around. \
-                 Given back: share of the run's progress that the last steps lost again. Forecast: how far losses lie \
+                 Given back: share of the run's progress that the last steps lost again. Forecast error: how far losses lie \
                  above what was forecast, as a share of it. A gradient that vanishes is judged, too, and has no curve of \
                  its own: Gradient falls to 0, which no limit here marks; the events name it."
             }
@@ -186,7 +186,7 @@ pub fn curves_of<'a>(kind: PlotKind, run: &'a RunSeries, p: &Palette, is_smoothe
             Curve::new("Gradient", second, Solid, &run.grad_ratio),
             Curve::new("Oscillation", fourth, Solid, &run.oscillation),
             Curve::new("Given back", third, Solid, &run.given_back),
-            Curve::new("Forecast", fifth, Solid, &run.relative_error),
+            Curve::new("Forecast error", fifth, Solid, &run.relative_error),
         ],
         PlotKind::GradientNorm => vec![Curve::new("Norm", first, Solid, &run.grad_norm)],
         PlotKind::GateRatio => vec![Curve::new("ρ", second, Solid, &run.rho)],

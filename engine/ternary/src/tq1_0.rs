@@ -1,7 +1,7 @@
 //! One TQ1_0 block: 256 trits at five to a byte, then one half-precision scale; 1.6875 bits per weight.
 //!
 //! Five trits are digits 0 to 2 of a number below 3⁵ = 243, the first the most significant. The byte holds that number
-//! as a fraction of 243, rounded up to 256ths, so that multiplying by 3 moves the next digit into the carry: unpacking
+//! as a fraction of 243 in 256 parts, rounded up, so that multiplying by 3 moves the next digit into the carry: unpacking
 //! needs no division. The digits of a byte lie a stride apart: bytes 0 to 31 hold elements 0 to 159 at a stride of 32,
 //! bytes 32 to 47 elements 160 to 239 at a stride of 16, and bytes 48 to 51 elements 240 to 255, four to a byte, at a
 //! stride of 4. Source: `block_tq1_0` of llama.cpp, type 34 of GGUF.
