@@ -10,7 +10,7 @@ use crate::widgets::{field_ui, hint_ui};
 pub(super) fn qat_ui(config: &mut RunConfig, ui: &mut Ui) {
     field_ui(ui, "Train for", |ui| {
         let chosen = config.qat.map(|qat| qat.scheme);
-        let mut choice_ui = |scheme: Option<QuantScheme>, label: &str, hover: &str| {
+        let mut choice_ui = |ui: &mut Ui, scheme: Option<QuantScheme>, label: &str, hover: &str| {
             if ui.selectable_label(chosen == scheme, label).on_hover_text(hover).clicked() && chosen != scheme {
                 config.qat = scheme.map(|scheme| match config.qat {
                     Some(qat) => QatConfig { scheme, ..qat },
@@ -19,10 +19,18 @@ pub(super) fn qat_ui(config: &mut RunConfig, ui: &mut Ui) {
                 });
             }
         };
-        choice_ui(None, "Full precision", "Weights as they are; quantize after training");
-        choice_ui(Some(QuantScheme::Int8), "Int8", "Forward passes come to compute with 8-bit weights");
-        choice_ui(Some(QuantScheme::Int4), "Int4", "Forward passes come to compute with 4-bit weights");
-        choice_ui(Some(QuantScheme::Ternary), "Ternary", "Forward passes come to compute with weights of three values");
+        // The panel stays as narrow as it is.
+        ui.horizontal_wrapped(|ui| {
+            choice_ui(ui, None, "Full precision", "Weights as they are; quantize after training");
+            choice_ui(ui, Some(QuantScheme::Int8), "Int8", "Forward passes come to compute with 8-bit weights");
+            choice_ui(ui, Some(QuantScheme::Int4), "Int4", "Forward passes come to compute with 4-bit weights");
+            choice_ui(
+                ui,
+                Some(QuantScheme::Ternary),
+                "Ternary",
+                "Forward passes come to compute with weights of three values",
+            );
+        });
     });
     let Some(qat) = &mut config.qat else { return };
     field_ui(ui, "Switch after", |ui| percent_ui(&mut qat.start_fraction, 0.99, ui));
