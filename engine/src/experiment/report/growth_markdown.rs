@@ -67,7 +67,7 @@ fn method(result: &GrowthResult) -> String {
     let blocks = plan.model.num_blocks().unwrap_or_default();
     let [full, half] = [result.pace.full_step_seconds, result.pace.half_step_seconds].map(|seconds| 1e3 * seconds);
     format!(
-        "## Method\n\nThe two that grow train {} of {} steps with {} blocks, then go on with {blocks}: each tensor of a copied block \
+        "## Method\n\nThe two that grow train {} of {} steps with {} of {blocks} blocks, then go on with all: each tensor of a copied block \
          is copied, a random block is drawn as the deep network's are. The optimizer begins anew there, the learning rate's \
          schedule goes on over the whole run. A step took {full:.1} ms at full depth and {half:.1} ms at half depth, measured in \
          turns before the tuning; \"same time\" is as many steps as take, by that, what growing takes.\n",
