@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         hybrid: HybridConfig { gate: GateRule::Open, confidence_threshold: 0.0, ..tier.config() },
         optimizer: preset.optimizer,
         schedule: preset.schedule,
+        qat: None,
         num_steps: 200,
         batch_size,
         num_micro_batches: 1,

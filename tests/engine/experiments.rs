@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
-use foretrain_engine::experiment::{HYBRID, Report, RungOutcome, RungSize, SAME_STEPS};
+use foretrain_engine::experiment::{GrowthResult, HYBRID, Report, RungOutcome, RungSize, SAME_STEPS};
 use foretrain_engine::memory::PlanKind;
+use foretrain_engine::models::BlockOrder;
 use foretrain_engine::session::{
     Blame, Command, EventKind, ExperimentJob, ExperimentKind, Failure, JobId, RunConfig, read_report, rewrite_report,
 };
@@ -222,6 +223,61 @@ fn a_ladder_of_images_is_refused() {
     let output = test.folder.path().join("ladder");
     let failure = refusal(&mut test, job(config, kind, &output));
     assert!(failure.blame == Blame::Request && failure.message.contains("text"), "{failure:?}");
+}
+
+/// A GPT-2 of two blocks, to be grown from one.
+fn growing(test: &TestEngine, config: RunConfig) -> (RunConfig, ExperimentKind) {
+    let (mut config, _) = ladder(test, config);
+    config.num_steps = 40;
+    config.model = RungSize::P100K.config(30).unwrap();
+    let kind = ExperimentKind::Growth {
+        share: 0.65,
+        orders: BlockOrder::ALL.to_vec(),
+        rate_factors: vec![1.0, 2.0],
+        num_seeds: 2,
+    };
+    (config, kind)
+}
+
+#[test]
+fn growth_is_measured_and_written() {
+    let (mut test, config) = workshop();
+    let (config, kind) = growing(&test, config);
+    let output = test.folder.path().join("growth");
+    let (report, _) = finish(&mut test, job(config, kind, &output));
+    let Report::Growth(growth) = &*report else { panic!("another experiment: {report:?}") };
+    let result = &growth.result;
+    assert!(!result.plan.recipe.hybrid.strategy.predicts(), "the recipe's own tier predicts; here every step is full");
+    for (tuned, results) in result.tuned.iter().zip(&result.results) {
+        assert_eq!(tuned.tried.len(), 2);
+        let steps = tuned.contender.recipe.num_steps;
+        for (trial, seed) in results.iter().zip([8, 9]) {
+            assert_eq!((trial.seed, trial.num_steps, trial.has_diverged), (seed, steps, false));
+        }
+    }
+    let grown = &result.results[GrowthResult::GROWN][0];
+    assert!(grown.events.iter().any(|(step, why)| *step == 26 && why.contains("from 1 to 2 blocks")), "{grown:?}");
+    let flops = &result.flops;
+    assert!(flops[GrowthResult::GROWN] < flops[GrowthResult::FULL_SAME_STEPS], "{flops:?}");
+    let summary = result.summary();
+    assert!(summary.controls().iter().all(|ratio| ratio.is_some_and(|ratio| ratio.count == 2)), "{summary:?}");
+    let Report::Growth(_) = check_folder(&output, &["final", "loss"]) else { panic!("another experiment") };
+}
+
+#[test]
+fn what_cannot_grow_is_refused() {
+    let (mut test, config) = workshop();
+    let output = test.folder.path().join("growth");
+    // A network of images.
+    let (_, kind) = growing(&test, config.clone());
+    let failure = refusal(&mut test, job(config.clone(), kind.clone(), &output));
+    assert!(failure.message.contains("transformer with an even number of blocks"), "{failure:?}");
+    // Five blocks.
+    let (mut odd, _) = growing(&test, config);
+    odd.model = RungSize::P1M.config(30).unwrap();
+    let failure = refusal(&mut test, job(odd, kind, &output));
+    assert!(failure.message.contains("found 5 blocks"), "{failure:?}");
+    assert!(!output.exists());
 }
 
 #[test]

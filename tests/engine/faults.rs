@@ -70,6 +70,7 @@ fn recipe(hybrid: HybridConfig, kind: OptimizerKind, num_steps: u64) -> TrialRec
             clip_norm: Some(1.0),
         },
         schedule: Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.98 },
+        qat: None,
         num_steps,
         batch_size: 64,
         num_micro_batches: 1,

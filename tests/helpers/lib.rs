@@ -91,6 +91,7 @@ pub fn small_config(data: &Path, runs: &Path) -> RunConfig {
             clip_norm: Some(5.0),
         },
         schedule: Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.98 },
+        qat: None,
         num_steps: 120,
         batch_size: 64,
         num_micro_batches: 1,

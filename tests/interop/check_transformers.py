@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 
-from models import HELD_OUT_TOKENS, TEXTS
+from models import FOLDER_TARGET, HELD_OUT_TOKENS, TEXTS
 
 NAME = "transformers"
 LOGITS_TOLERANCE = 1e-4
@@ -74,7 +74,7 @@ def way_back(table, ours, texts, model):
     shutil.copy(model.folders["f32"] / "tokenizer.json", saved)
     shards = len(list(saved.glob("*.safetensors")))
     output = ours.work / "packages" / f"{model.name}-again"
-    ours.export(saved, "gpu-high", "f32", output, data=texts.train)
+    ours.export(saved, FOLDER_TARGET, "f32", output, data=texts.train)
     tokens, before = ours.tokens_of(model.folders["f32"], texts.held_out, HELD_OUT_TOKENS)
     _, after = ours.tokens_of(output, texts.held_out, HELD_OUT_TOKENS)
     note = f"{shards} shards"

@@ -2,6 +2,7 @@
 
 use egui_kittest::kittest::Queryable;
 use foretrain::theme::ThemeChoice;
+use foretrain_engine::quant::{QatConfig, QuantScheme};
 use foretrain_engine::session::{Command, JobId, RunSnapshot, RunStatus, StopReason};
 
 use crate::scene::{self, Window, click, commands, show};
@@ -73,6 +74,43 @@ fn changes_that_a_run_s_recipe_replaced_can_be_had_back() {
     harness.get_by_label("Your changes to glyphs were replaced by the recipe of the run.");
     click(&mut harness, "Undo");
     assert_eq!(harness.state().saved().draft.as_ref().unwrap().config.num_steps, 777);
+}
+
+#[test]
+fn quantization_aware_training_is_chosen_in_the_form_and_sent_with_the_run() {
+    let mut harness = scene::window(ThemeChoice::Dark);
+    harness.run();
+    let qat = |harness: &Window| harness.state().saved().draft.as_ref().unwrap().config.qat;
+    assert!(qat(&harness).is_none() && harness.query_by_label("Switch after").is_none());
+    harness.get_by_label("Ternary").scroll_to_me();
+    harness.run();
+    click(&mut harness, "Ternary");
+    assert_eq!(qat(&harness), Some(QatConfig::new(QuantScheme::Ternary)));
+    let draft = harness.state_mut().saved_mut().draft.as_mut().unwrap();
+    draft.config.qat = Some(QatConfig { start_fraction: 0.5, ramp_fraction: 0.6, ..QatConfig::new(QuantScheme::Int8) });
+    harness.run();
+    // A ramp ends with the run at the latest.
+    assert_eq!(qat(&harness).unwrap().ramp_fraction, 0.5);
+    click(&mut harness, "Ternary");
+    click(&mut harness, "Start training");
+    let sent = commands(&mut harness);
+    let [Command::Start(_, config)] = sent.as_slice() else { panic!("expected Start, found {sent:?}") };
+    let expected = QatConfig { scheme: QuantScheme::Ternary, start_fraction: 0.5, ramp_fraction: 0.5 };
+    assert_eq!(config.qat, Some(expected), "another scheme keeps the numbers");
+    click(&mut harness, "Full precision");
+    assert!(qat(&harness).is_none());
+}
+
+#[test]
+fn a_run_that_began_with_a_checkpoint_says_so_and_the_next_need_not() {
+    let mut harness = scene::window(ThemeChoice::Dark);
+    harness.state_mut().saved_mut().draft.as_mut().unwrap().config.start_from = Some("/runs/teacher".into());
+    harness.run();
+    harness.get_by_label("Begin with");
+    harness.get_by_label("/runs/teacher");
+    click(&mut harness, "Draw weights");
+    assert!(harness.state().saved().draft.as_ref().unwrap().config.start_from.is_none());
+    assert!(harness.query_by_label("Begin with").is_none());
 }
 
 #[test]

@@ -76,6 +76,7 @@ pub fn config() -> RunConfig {
             clip_norm: Some(1.0),
         },
         schedule: Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.1 },
+        qat: None,
         num_steps: 1200,
         batch_size: 256,
         num_micro_batches: 1,
@@ -166,6 +167,7 @@ pub fn row(step: u64) -> StepMetrics {
         },
         step_ms: if phase == Phase::Predict { 21.0 } else { 44.0 } + 3.0 * noise(step + 23),
         gate_ms: (!matches!(phase, Phase::Predict | Phase::Correct)).then_some(0.5),
+        quantization: None,
     }
 }
 
@@ -262,6 +264,7 @@ pub fn snapshot(last: u64, status: RunStatus) -> RunSnapshot {
                 num_examples: 1000,
                 seconds: 0.4,
                 whole: None,
+                quantized: None,
             }
         })
         .collect();

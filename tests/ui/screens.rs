@@ -293,6 +293,7 @@ pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
             step: 400,
             sequence_length: None,
             num_steps: 1200,
+            trained_for: None,
             validation_loss: Some(0.2),
             validation_accuracy: Some(0.95),
             version: "0.1.0".to_owned(),

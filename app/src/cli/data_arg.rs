@@ -10,8 +10,8 @@ use super::{CliError, number_arg, path_arg};
 /// Options that name a dataset.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DataArgs {
-    /// `glyphs`, `grammar`, or a path: MNIST-style IDX files, CIFAR-10 (.tar.gz or folder), folder of class
-    /// folders with images, text file or folder, .jsonl file.
+    /// `glyphs`, `grammar`, `rounds`, or a path: MNIST-style IDX files, CIFAR-10 (.tar.gz or folder), folder of
+    /// class folders with images, text file or folder, .jsonl file.
     #[arg(long, value_name = "NAME|PATH")]
     pub data: Option<PathBuf>,
     /// What the path holds, where that is not recognized; with it, --data is always a path.
@@ -35,6 +35,7 @@ impl DataArgs {
         let spec = match (data.to_str(), self.kind) {
             (Some("glyphs"), None) => DatasetSpec::Glyphs,
             (Some("grammar"), None) => DatasetSpec::Grammar,
+            (Some("rounds"), None) => DatasetSpec::Rounds,
             (_, kind) => self.spec_of_path(data, kind)?,
         };
         Ok(Some(spec))
@@ -42,7 +43,7 @@ impl DataArgs {
 
     fn spec_of_path(&self, path: &Path, kind: Option<DataKind>) -> Result<DatasetSpec, CliError> {
         // What is there and cannot be read, the engine says best.
-        path_arg::check_there("--data", "glyphs, grammar or a path", path)?;
+        path_arg::check_there("--data", "glyphs, grammar, rounds or a path", path)?;
         let kind = kind.map_or_else(|| data_kind::recognize(path), Ok)?;
         let path = absolute("--data", path)?;
         Ok(match kind {

@@ -1,7 +1,7 @@
 //! A run's log on a terminal: each line once, and none of what happened before this process.
 
 use foretrain_engine::hybrid::HybridEvent;
-use foretrain_engine::session::{LogEntry, LogKind, ValidationPoint};
+use foretrain_engine::session::{LogEntry, LogKind, ValidationFigures, ValidationPoint};
 
 /// What of a growing log has been printed.
 #[derive(Debug, Default)]
@@ -39,8 +39,15 @@ impl LogPrinter {
         self.last_validated = validations.last().map(|point| point.step.max(last)).or(self.last_validated);
         let told = |point: &ValidationPoint| {
             let ValidationPoint { step, loss, accuracy, num_examples, .. } = point;
-            let accuracy = accuracy.map_or_else(String::new, |share| format!(", accuracy {:.2} %", 100.0 * share));
-            format!("step {step:>6}  validation loss {loss:.4} nats{accuracy}, on {num_examples} examples")
+            let accuracy_text = |accuracy: &Option<f64>| {
+                accuracy.map_or_else(String::new, |share| format!(", accuracy {:.2} %", 100.0 * share))
+            };
+            let quantized = point.quantized.map_or_else(String::new, |quantized| {
+                let ValidationFigures { loss, accuracy, .. } = quantized.curve;
+                format!("; {} {loss:.4} nats{}", quantized.scheme.label(), accuracy_text(&accuracy))
+            });
+            let accuracy = accuracy_text(accuracy);
+            format!("step {step:>6}  validation loss {loss:.4} nats{accuracy}{quantized}, on {num_examples} examples")
         };
         validations.iter().filter(|point| point.step > last).map(told).collect()
     }
@@ -82,6 +89,7 @@ mod tests {
             num_examples: 1_000,
             seconds: 1.0,
             whole: None,
+            quantized: None,
         };
         let log = [entry(0, LogKind::Started { step: 0 }), entry(50, LogKind::Started { step: 50 })];
         let mut printer = LogPrinter::default();

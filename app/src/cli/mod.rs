@@ -18,6 +18,7 @@ mod log;
 mod number_arg;
 mod output;
 mod path_arg;
+mod qat_arg;
 mod quant_arg;
 mod quantize;
 mod recipe_arg;

@@ -71,21 +71,40 @@ pub(super) fn metric(name: &str, value: f64) -> String {
     if name == "accuracy" { format!("{:.2} %", value * 100.0) } else { format!("{value:.4} nats") }
 }
 
-/// Name and value of each figure of a validation, with how many examples each is of: the whole part first, where it was
-/// measured, then the curve's.
+/// Name and value of each figure of a validation, with how many examples each is of: what training has come to, on the
+/// whole part where that was measured; in quantization-aware training the other precision; then the curve's.
 pub(super) fn validation_rows(point: &ValidationPoint) -> Vec<(&'static str, String)> {
-    let value = |name, value, count: u64| format!("{} on {count} examples", metric(name, value));
     let mut rows = Vec::new();
-    let mut push = |names: [&'static str; 2], figures: ValidationFigures| {
-        rows.push((names[0], value("loss", figures.loss, figures.num_examples)));
+    let mut push = |names: [&'static str; 2], figures: ValidationFigures, of: &str| {
+        let value = |name, value| format!("{} on {} examples{of}", metric(name, value), figures.num_examples);
+        rows.push((names[0], value("loss", figures.loss)));
         if let Some(accuracy) = figures.accuracy {
-            rows.push((names[1], value("accuracy", accuracy, figures.num_examples)));
+            rows.push((names[1], value("accuracy", accuracy)));
         }
     };
-    push(["validation loss", "validation accuracy"], point.figures());
-    if point.whole.is_some() {
-        let curve = ValidationPoint { whole: None, ..*point };
-        push(["loss as on the curve", "accuracy as on the curve"], curve.figures());
+    const VALIDATION: [&str; 2] = ["validation loss", "validation accuracy"];
+    const CURVE: [&str; 2] = ["loss as on the curve", "accuracy as on the curve"];
+    match point.quantized {
+        None => {
+            push(VALIDATION, point.figures(), "");
+            if point.whole.is_some() {
+                push(CURVE, ValidationPoint { whole: None, ..*point }.figures(), "");
+            }
+        }
+        Some(quantized) => {
+            let of_quantized = format!(", {} weights", quantized.scheme.label());
+            let of_trained = ", full-precision weights";
+            if quantized.strength >= 1.0 {
+                push(VALIDATION, quantized.figures(), &of_quantized);
+                push(["full-precision loss", "full-precision accuracy"], point.full_precision(), of_trained);
+            } else {
+                push(VALIDATION, point.full_precision(), of_trained);
+                push(["quantized loss", "quantized accuracy"], quantized.figures(), &of_quantized);
+            }
+            if quantized.whole.is_some() {
+                push(CURVE, quantized.curve, &of_quantized);
+            }
+        }
     }
     rows
 }

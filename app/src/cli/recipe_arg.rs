@@ -10,7 +10,7 @@ use super::data_arg::DataArgs;
 use super::{CliError, CommonArgs, number_arg};
 
 /// A recipe, and what to change of it.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct RecipeArgs {
     /// Recipe to start from; `foretrain train --preset list` names them.
     #[arg(long, default_value = "glyphs-cnn")]
@@ -125,7 +125,7 @@ pub(super) fn preset_config(
 /// The recipe's dataset. Errors: it is to be named by the user.
 fn own_data(recipe: &Recipe) -> Result<DatasetSpec, CliError> {
     let is_complete = match &recipe.data {
-        DatasetSpec::Glyphs | DatasetSpec::Grammar => true,
+        DatasetSpec::Glyphs | DatasetSpec::Grammar | DatasetSpec::Rounds => true,
         DatasetSpec::Idx { path }
         | DatasetSpec::Cifar10 { path }
         | DatasetSpec::ImageFolder { path, .. }

@@ -1,6 +1,6 @@
 //! `foretrain train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use foretrain_engine::session::{
     Command, Engine, EventKind, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, StopReason,
@@ -11,13 +11,14 @@ use serde_json::json;
 
 use super::driver::{self, Driver};
 use super::log::LogPrinter;
+use super::qat_arg::QatArgs;
 use super::recipe_arg::RecipeArgs;
 use super::{CliError, CommonArgs, output, path_arg, recipe_arg, run_arg};
 use crate::folders;
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
-const RECIPE_OPTIONS: [&str; 23] = [
+const RECIPE_OPTIONS: [&str; 26] = [
     "preset",
     "from",
     "data",
@@ -41,6 +42,9 @@ const RECIPE_OPTIONS: [&str; 23] = [
     "memory_budget_bytes",
     "name",
     "plan",
+    "qat",
+    "qat_start",
+    "qat_ramp",
 ];
 
 /// Train a model, or go on with a run.
@@ -52,6 +56,8 @@ const RECIPE_OPTIONS: [&str; 23] = [
   foretrain train --preset glyphs-cnn
   foretrain train --preset mnist-cnn --data path/to/mnist --tier vanilla
   foretrain train --preset shakespeare-gpt2-char --data input.txt --steps 2000 --json
+  foretrain train --preset mnist-cnn --data path/to/mnist --qat ternary
+  foretrain train --preset mnist-cnn --data path/to/mnist --from path/to/run --qat ternary --steps 500
   foretrain train --preset shakespeare-gpt2-char --from path/to/gpt2 --data input.txt --learning-rate 1e-4
   foretrain train --preset glyphs-cnn --plan
   foretrain train --resume path/to/run")]
@@ -59,6 +65,9 @@ pub struct TrainArgs {
     /// What to train.
     #[command(flatten)]
     pub recipe: RecipeArgs,
+    /// Quantization-aware training.
+    #[command(flatten)]
+    pub qat: QatArgs,
     /// Start from the weights of this model: a checkpoint or run folder, a folder of Hugging Face transformers (GPT-2 or
     /// Llama: config.json, tokenizer.json, safetensors), or a GGUF file. Network and tokenizer are that model's own.
     #[arg(long, value_name = "FOLDER|FILE", conflicts_with_all = ["model", "tokenizer"])]
@@ -139,10 +148,17 @@ pub(super) fn train(
     }
 }
 
-/// The recipe, with the model to start from where one is named.
+/// The recipe, with the model to start from where one is named, and quantization-aware training where that is asked for.
 fn config(args: &TrainArgs) -> Result<RunConfig, CliError> {
     let mut config = recipe_arg::config(&args.recipe, &args.common)?;
-    let Some(path) = &args.from else { return Ok(config) };
+    if let Some(path) = &args.from {
+        start_from(&mut config, path, args)?;
+    }
+    args.qat.put_into(&mut config)?;
+    Ok(config)
+}
+
+fn start_from(config: &mut RunConfig, path: &Path, args: &TrainArgs) -> Result<(), CliError> {
     path_arg::check_there("--from", "a checkpoint, a folder of transformers or a GGUF file", path)?;
     let path = std::path::absolute(path).map_err(CliError::from_display)?;
     let start = starting_point(&path, &folders::cache()).map_err(|error| CliError::from_session(&error.into()))?;
@@ -156,7 +172,7 @@ fn config(args: &TrainArgs) -> Result<RunConfig, CliError> {
     }
     config.model = start.model;
     config.start_from = Some(path);
-    Ok(config)
+    Ok(())
 }
 
 fn plan(args: &TrainArgs) -> Result<(), CliError> {

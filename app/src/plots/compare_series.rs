@@ -62,8 +62,9 @@ impl CompareSeries {
                 series.throughput.push(x, mean);
             }
             while let Some(point) = validations.next_if(|point| point.step <= row.step) {
-                series.validation_loss.push(x, point.loss as f32);
-                if let Some(accuracy) = point.accuracy {
+                let figures = point.on_curve();
+                series.validation_loss.push(x, figures.loss as f32);
+                if let Some(accuracy) = figures.accuracy {
                     series.validation_accuracy.push(x, accuracy as f32);
                 }
             }
@@ -95,14 +96,22 @@ mod tests {
             signals: GuardSignals::default(),
             step_ms: 500.0,
             gate_ms: None,
+            quantization: None,
         }
     }
 
     #[test]
     fn both_axes_hold_the_same_values() {
         let history: HistoryView = (1..=10).map(row).collect();
-        let point =
-            ValidationPoint { step: 4, loss: 1.5, accuracy: Some(0.5), num_examples: 100, seconds: 1.0, whole: None };
+        let point = ValidationPoint {
+            step: 4,
+            loss: 1.5,
+            accuracy: Some(0.5),
+            num_examples: 100,
+            seconds: 1.0,
+            whole: None,
+            quantized: None,
+        };
         let steps = CompareSeries::of(&history, &[point], CompareAxis::Steps, 0.9);
         let seconds = CompareSeries::of(&history, &[point], CompareAxis::Seconds, 0.9);
         assert_eq!((steps.loss.last(), seconds.loss.last()), (Some((10.0, 2.0)), Some((5.0, 2.0))));

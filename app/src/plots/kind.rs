@@ -83,11 +83,15 @@ impl PlotKind {
         match self {
             Self::Loss => {
                 "Mean loss of each batch as measured (solid), what the forecaster expected (dashed, never mixed with \
-                 measurements), and measurements on the validation part (markers). The band is the interval in which \
+                 measurements), and measurements on the validation part (markers). In quantization-aware training these \
+                 are of the full-precision weights, and open markers of the same weights quantized. The band is the interval in which \
                  90% of losses are to fall, calibrated on this run's earlier forecasts; before there are enough of \
                  them, two standard deviations as the forecaster claims them (σ), which nobody has checked."
             }
-            Self::Accuracy => "Share of right answers on the validation part.",
+            Self::Accuracy => {
+                "Share of right answers on the validation part. In quantization-aware training full markers are of \
+                 full-precision weights, open ones of the same weights quantized."
+            }
             Self::Correction => {
                 "At each Correct step: how far the loss forecast was off before the step's residual went into it, and \
                  after. The figure at the right is the share of all that error that corrections took away, and the \
@@ -100,7 +104,7 @@ impl PlotKind {
             Self::Signals => {
                 "The guard's signals as shares of their limits: at 1 the guard acts. Loss: standard deviations above \
                  the forecast. Gradient: norm over its running median. Oscillation: how often the loss turns around. \
-                 Given back: share of the run's progress that the last steps lost again. Forecast: how far losses lie \
+                 Given back: share of the run's progress that the last steps lost again. Forecast error: how far losses lie \
                  above what was forecast, as a share of it. A gradient that vanishes is judged, too, and has no curve of \
                  its own: Gradient falls to 0, which no limit here marks; the events name it."
             }
@@ -145,19 +149,30 @@ pub fn curves_of<'a>(kind: PlotKind, run: &'a RunSeries, p: &Palette, is_smoothe
             let forecast = Curve::new("Forecast", p.forecast, Dashed, &run.forecast)
                 .with_band(BandKind::Calibrated, &run.interval_low, &run.interval_high)
                 .with_band(BandKind::Deviations, &run.forecast_low, &run.forecast_high);
-            let validation = Curve::new("Validation", p.validation, Marks, &run.validation_loss);
-            if is_smoothed {
+            let mut curves = if is_smoothed {
                 let raw = Curve::new("Measured", p.measured, Faint, &run.loss);
-                let smooth = Curve::new("Smoothed", p.measured, Solid, &run.loss_smooth);
-                vec![raw, smooth, forecast, validation]
+                vec![raw, Curve::new("Smoothed", p.measured, Solid, &run.loss_smooth)]
             } else {
-                vec![Curve::new("Measured", p.measured, Solid, &run.loss), forecast, validation]
+                vec![Curve::new("Measured", p.measured, Solid, &run.loss)]
+            };
+            curves.extend([forecast, Curve::new("Validation", p.validation, Marks, &run.validation_loss)]);
+            if !run.quantized_loss.is_empty() {
+                curves.push(Curve::new(&run.quantized_name, p.quantized, OpenMarks, &run.quantized_loss));
             }
+            curves
         }
-        PlotKind::Accuracy => vec![
-            Curve::new("Validation", p.validation, Solid, &run.validation_accuracy).silent(),
-            Curve::new("Validation", p.validation, Marks, &run.validation_accuracy),
-        ],
+        PlotKind::Accuracy => {
+            let mut curves = vec![
+                Curve::new("Validation", p.validation, Solid, &run.validation_accuracy).silent(),
+                Curve::new("Validation", p.validation, Marks, &run.validation_accuracy),
+            ];
+            if !run.quantized_accuracy.is_empty() {
+                let name = &run.quantized_name;
+                curves.push(Curve::new(name, p.quantized, Solid, &run.quantized_accuracy).silent());
+                curves.push(Curve::new(name, p.quantized, OpenMarks, &run.quantized_accuracy));
+            }
+            curves
+        }
         PlotKind::Correction => vec![
             Curve::new("Before", p.predict, OpenMarks, &run.error_before),
             Curve::new("After", p.correct, Marks, &run.error_after),
@@ -171,7 +186,7 @@ pub fn curves_of<'a>(kind: PlotKind, run: &'a RunSeries, p: &Palette, is_smoothe
             Curve::new("Gradient", second, Solid, &run.grad_ratio),
             Curve::new("Oscillation", fourth, Solid, &run.oscillation),
             Curve::new("Given back", third, Solid, &run.given_back),
-            Curve::new("Forecast", fifth, Solid, &run.relative_error),
+            Curve::new("Forecast error", fifth, Solid, &run.relative_error),
         ],
         PlotKind::GradientNorm => vec![Curve::new("Norm", first, Solid, &run.grad_norm)],
         PlotKind::GateRatio => vec![Curve::new("ρ", second, Solid, &run.rho)],

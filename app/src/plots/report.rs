@@ -9,7 +9,7 @@ use foretrain_engine::experiment::{
     RungOutcome, SAME_STEPS, SAME_TIME, TrialResult, Tuned,
 };
 
-use super::report_tables::{FigureTable, corrections_table, ladder_table, tiers_table};
+use super::report_tables::{FigureTable, corrections_table, growth_table, ladder_table, tiers_table};
 use super::series::Series;
 use crate::state::{CorrectionFigures, PROOF_CONFIDENCE, RaceAxis};
 use crate::widgets::number;
@@ -150,12 +150,18 @@ impl ShownReport {
                 (report.result.plan.seeds.len(), Vec::new(), first_curves(named))
             }
             Report::Ladder(report) => (1, Vec::new(), first_curves(ladder_results(&report.result))),
+            Report::Growth(report) => {
+                let results = report.result.tuned.iter().zip(&report.result.results);
+                let named = results.map(|(tuned, results)| (tuned.contender.name.clone(), results.first()));
+                (report.result.plan.seeds.len(), Vec::new(), first_curves(named))
+            }
         };
         let table = match report {
             Report::Arena(_) => None,
             Report::Corrections(report) => Some(corrections_table(&report.result)),
             Report::Tiers(report) => Some(tiers_table(&report.result)),
             Report::Ladder(report) => Some(ladder_table(&report.result)),
+            Report::Growth(report) => Some(growth_table(&report.result)),
         };
         let version = match &conditions.commit {
             Some(commit) => format!("{}, commit {commit}", conditions.version),

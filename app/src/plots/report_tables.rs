@@ -1,8 +1,8 @@
-//! Tables of the experiments that have no contenders tuned alike.
+//! Tables of the experiments other than the arena.
 
 use foretrain_engine::experiment::{
-    CorrectionFigures, CorrectionsResult, Estimate, LadderResult, RungOutcome, RungResult, SettingResult, TierFigures,
-    TiersResult,
+    CorrectionFigures, CorrectionsResult, Estimate, GrowthResult, LadderResult, RungOutcome, RungResult, SettingResult,
+    TierFigures, TiersResult, TrialResult, Tuned,
 };
 use foretrain_engine::memory::format_bytes;
 
@@ -141,5 +141,26 @@ pub(super) fn ladder_table(result: &LadderResult) -> FigureTable {
         title: "Rungs",
         head: vec!["Rung", "Parameters", "Steps", "Loss, vanilla", "Loss, hybrid", "Against vanilla", "Speed-up"],
         lines: result.rungs.iter().map(line).collect(),
+    }
+}
+
+/// One line for each contender, means over seeds.
+pub(super) fn growth_table(result: &GrowthResult) -> FigureTable {
+    let full = result.flops.get(GrowthResult::FULL_SAME_STEPS).copied().unwrap_or(f64::NAN);
+    let line = |((tuned, results), flops): ((&Tuned, &Vec<TrialResult>), &f64)| {
+        let over_seeds = |of: &dyn Fn(&TrialResult) -> f64| Estimate::of(&results.iter().map(of).collect::<Vec<_>>());
+        vec![
+            tuned.contender.name.clone(),
+            tuned.tried.get(tuned.best).map_or_else(String::new, |tried| tried.setting.clone()),
+            number::count(tuned.contender.recipe.num_steps),
+            cell(mean(over_seeds(&|result| result.held_out().loss)), number::value),
+            cell(mean(over_seeds(&|result| result.seconds)), number::seconds),
+            cell(Some(flops / full), number::percent),
+        ]
+    };
+    FigureTable {
+        title: "Contenders",
+        head: vec!["Contender", "Setting", "Steps", "Loss, nats", "Time", "Operations"],
+        lines: result.tuned.iter().zip(&result.results).zip(&result.flops).map(line).collect(),
     }
 }

@@ -43,6 +43,11 @@ pub struct RunSeries {
     pub reliability: Reliability,
     pub validation_loss: Series,
     pub validation_accuracy: Series,
+    /// Of quantized weights, in quantization-aware training; the two above are of full precision then.
+    pub quantized_loss: Series,
+    pub quantized_accuracy: Series,
+    /// "Validation, ternary"; empty until something was measured.
+    pub quantized_name: String,
     pub error_before: Series,
     pub error_after: Series,
     pub cosine: Series,
@@ -99,6 +104,13 @@ impl RunSeries {
             self.validation_loss.push(point.step as f64, point.loss as f32);
             if let Some(accuracy) = point.accuracy {
                 self.validation_accuracy.push(point.step as f64, accuracy as f32);
+            }
+            if let Some(quantized) = point.quantized {
+                self.quantized_name = format!("Validation, {}", quantized.scheme.label());
+                self.quantized_loss.push(point.step as f64, quantized.curve.loss as f32);
+                if let Some(accuracy) = quantized.curve.accuracy {
+                    self.quantized_accuracy.push(point.step as f64, accuracy as f32);
+                }
             }
         }
         if smoothing.to_bits() != self.smoothing.to_bits() {
@@ -238,8 +250,12 @@ impl RunSeries {
 #[cfg(test)]
 mod tests {
     use foretrain_engine::hybrid::{Correction, Forecast, GuardSignals, Interval};
+    use foretrain_engine::quant::QuantScheme;
+    use foretrain_engine::session::{QuantizedFigures, ValidationFigures};
 
     use super::*;
+    use crate::plots::{PlotKind, curves_of};
+    use crate::theme::DARK;
 
     fn row(step: u64, loss: f32) -> StepMetrics {
         let is_predict = (10..20).contains(&step) || (30..40).contains(&step);
@@ -264,6 +280,7 @@ mod tests {
             signals: GuardSignals { loss_z: Some(1.0), loss_z_limit: 4.0, ..GuardSignals::default() },
             step_ms: 16.0,
             gate_ms: None,
+            quantization: None,
         }
     }
 
@@ -285,6 +302,38 @@ mod tests {
         assert_eq!(series.loss_z.last(), Some((50.0, 0.25)));
         assert!(series.oscillation.is_empty(), "no limit, no curve");
         assert_eq!(series.throughput.last(), Some((50.0, 4000.0)));
+    }
+
+    #[test]
+    fn both_precisions_have_curves_of_their_own() {
+        let figures = |loss| ValidationFigures { loss, accuracy: Some(0.5), num_examples: 10 };
+        let point = |step, quantized: Option<f64>| ValidationPoint {
+            step,
+            loss: 1.0,
+            accuracy: Some(0.75),
+            num_examples: 10,
+            seconds: 0.1,
+            whole: None,
+            quantized: quantized.map(|loss| QuantizedFigures {
+                scheme: QuantScheme::Ternary,
+                strength: 1.0,
+                curve: figures(loss),
+                whole: None,
+            }),
+        };
+        let mut series = RunSeries::default();
+        let history: HistoryView = (1..=2).map(|step| row(step, 1.0)).collect();
+        series.update(key(), &history, &[point(1, None)], 0.0);
+        let names = |series: &RunSeries, kind| -> Vec<String> {
+            curves_of(kind, series, &DARK, false).iter().map(|curve| curve.name.to_owned()).collect()
+        };
+        assert_eq!(names(&series, PlotKind::Loss), ["Measured", "Forecast", "Validation"]);
+        series.update(SeriesKey::Job(JobId(2)), &history, &[point(1, Some(3.0)), point(2, Some(1.25))], 0.0);
+        assert_eq!(series.validation_loss.last(), Some((2.0, 1.0)));
+        assert_eq!((series.quantized_loss.len(), series.quantized_loss.last()), (2, Some((2.0, 1.25))));
+        assert_eq!(series.quantized_accuracy.last(), Some((2.0, 0.5)));
+        assert_eq!(names(&series, PlotKind::Loss).last().map(String::as_str), Some("Validation, ternary"));
+        assert!(names(&series, PlotKind::Accuracy).contains(&"Validation, ternary".to_owned()));
     }
 
     #[test]

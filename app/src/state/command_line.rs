@@ -153,6 +153,7 @@ fn data_words(data: &DatasetSpec) -> String {
     match data {
         DatasetSpec::Glyphs => "--data glyphs".to_owned(),
         DatasetSpec::Grammar => "--data grammar".to_owned(),
+        DatasetSpec::Rounds => "--data rounds".to_owned(),
         DatasetSpec::Idx { path } => place(path, "idx"),
         DatasetSpec::Cifar10 { path } => place(path, "cifar10"),
         DatasetSpec::ImageFolder { path, image_size } => {

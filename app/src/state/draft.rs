@@ -16,6 +16,7 @@ use super::{Catalog, RecipeEntry, Settings};
 pub enum DataKind {
     Glyphs,
     Grammar,
+    Rounds,
     Idx,
     Cifar10,
     ImageFolder,
@@ -25,8 +26,16 @@ pub enum DataKind {
 
 impl DataKind {
     /// All kinds, in the order in which to offer them.
-    pub const ALL: [Self; 7] =
-        [Self::Glyphs, Self::Grammar, Self::Idx, Self::Cifar10, Self::ImageFolder, Self::Text, Self::Jsonl];
+    pub const ALL: [Self; 8] = [
+        Self::Glyphs,
+        Self::Grammar,
+        Self::Rounds,
+        Self::Idx,
+        Self::Cifar10,
+        Self::ImageFolder,
+        Self::Text,
+        Self::Jsonl,
+    ];
 
     /// The name to show.
     #[must_use]
@@ -34,6 +43,7 @@ impl DataKind {
         match self {
             Self::Glyphs => "Glyphs (built in)",
             Self::Grammar => "Grammar (built in)",
+            Self::Rounds => "Rounds (built in)",
             Self::Idx => "IDX images (MNIST)",
             Self::Cifar10 => "CIFAR-10 binary",
             Self::ImageFolder => "Image folder",
@@ -48,6 +58,7 @@ impl DataKind {
         match self {
             Self::Glyphs => "Digits drawn from stroke fonts: 20,000 + 4,000 images of 28x28",
             Self::Grammar => "2 MB of text from a stochastic grammar with long-range agreement",
+            Self::Rounds => "1 MB of lines that repeat a random sequence of letters: depth matters",
             Self::Idx => "A folder with train-images, train-labels, t10k-images, t10k-labels, plain or .gz",
             Self::Cifar10 => "cifar-10-binary.tar.gz, or the folder it unpacks to",
             Self::ImageFolder => "One folder per class with PNG or JPEG files; split by rule",
@@ -60,7 +71,7 @@ impl DataKind {
     #[must_use]
     pub fn needs_path(self) -> bool {
         match self {
-            Self::Glyphs | Self::Grammar => false,
+            Self::Glyphs | Self::Grammar | Self::Rounds => false,
             Self::Idx | Self::Cifar10 | Self::ImageFolder | Self::Text | Self::Jsonl => true,
         }
     }
@@ -70,7 +81,7 @@ impl DataKind {
     pub fn holds_images(self) -> bool {
         match self {
             Self::Glyphs | Self::Idx | Self::Cifar10 | Self::ImageFolder => true,
-            Self::Grammar | Self::Text | Self::Jsonl => false,
+            Self::Grammar | Self::Rounds | Self::Text | Self::Jsonl => false,
         }
     }
 }
@@ -140,6 +151,7 @@ impl DataForm {
         match spec {
             DatasetSpec::Glyphs => form.kind = DataKind::Glyphs,
             DatasetSpec::Grammar => form.kind = DataKind::Grammar,
+            DatasetSpec::Rounds => form.kind = DataKind::Rounds,
             DatasetSpec::Idx { path } => form.set(DataKind::Idx, path),
             DatasetSpec::Cifar10 { path } => form.set(DataKind::Cifar10, path),
             DatasetSpec::ImageFolder { path, image_size } => {
@@ -200,6 +212,7 @@ impl DataForm {
         Ok(match self.kind {
             DataKind::Glyphs => DatasetSpec::Glyphs,
             DataKind::Grammar => DatasetSpec::Grammar,
+            DataKind::Rounds => DatasetSpec::Rounds,
             DataKind::Idx => DatasetSpec::Idx { path: place(&self.path, "the folder with the IDX files")? },
             DataKind::Cifar10 => DatasetSpec::Cifar10 { path: place(&self.path, "the CIFAR-10 archive or folder")? },
             DataKind::ImageFolder => DatasetSpec::ImageFolder {
@@ -244,6 +257,7 @@ pub fn guessed_shape(spec: &DatasetSpec) -> DataShape {
             DataShape::Images { channels: 3, height: image_size.0, width: image_size.1, num_classes: 10 }
         }
         DatasetSpec::Grammar => DataShape::Text { vocab_size: 64 },
+        DatasetSpec::Rounds => DataShape::Text { vocab_size: 18 },
         DatasetSpec::Text { tokenizer, .. } | DatasetSpec::Jsonl { tokenizer, .. } => tokens(tokenizer),
     }
 }
@@ -304,9 +318,17 @@ impl Draft {
     /// Takes another dataset; a model that cannot read it gives way to one that can.
     pub fn set_data(&mut self, data: DataForm) {
         if data.kind != self.data.kind && self.model.reads_images() != data.kind.holds_images() {
-            self.model = if data.kind.holds_images() { ModelPreset::MnistCnn } else { ModelPreset::Gpt2Char };
+            self.set_model(if data.kind.holds_images() { ModelPreset::MnistCnn } else { ModelPreset::Gpt2Char });
         }
         self.data = data;
+    }
+
+    /// Takes another model, which cannot begin with the weights of the last one.
+    pub fn set_model(&mut self, model: ModelPreset) {
+        if model != self.model {
+            self.config.start_from = None;
+        }
+        self.model = model;
     }
 
     /// Takes another tier's settings.
@@ -333,7 +355,10 @@ impl Draft {
         }
         let mut config = self.config.clone();
         config.data = data;
-        config.model = model;
+        // Weights that are there already have their own model, whose ends fit their own data.
+        if config.start_from.is_none() {
+            config.model = model;
+        }
         config.num_threads = settings.num_threads;
         config.memory_budget_bytes = settings.memory_budget_bytes;
         config.runs_folder = settings.runs_folder_path();
@@ -350,6 +375,7 @@ mod tests {
         let specs = [
             DatasetSpec::Glyphs,
             DatasetSpec::Grammar,
+            DatasetSpec::Rounds,
             DatasetSpec::Idx { path: "a".into() },
             DatasetSpec::Cifar10 { path: "b".into() },
             DatasetSpec::ImageFolder { path: "c".into(), image_size: (48, 48) },

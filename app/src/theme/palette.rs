@@ -59,6 +59,8 @@ pub struct Palette {
     /// Forecast curves, always dashed.
     pub forecast: Color32,
     pub validation: Color32,
+    /// Quantized weights, beside full precision in `validation`.
+    pub quantized: Color32,
     /// A limit not to be crossed.
     pub limit: Color32,
     /// Any further curves, in order.
@@ -101,6 +103,7 @@ pub static DARK: Palette = Palette {
     measured: rgb(0x5aa9f0),
     forecast: rgb(0xf0a630),
     validation: rgb(0x46c49a),
+    quantized: rgb(0xd987c0),
     limit: rgb(0xff7b72),
     series: [
         rgb(0x5aa9f0),
@@ -150,6 +153,7 @@ pub static LIGHT: Palette = Palette {
     measured: rgb(0x0067ad),
     forecast: rgb(0xb86e00),
     validation: rgb(0x00795a),
+    quantized: rgb(0xa8447f),
     limit: rgb(0xb3261e),
     series: [
         rgb(0x0067ad),

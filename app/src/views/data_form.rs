@@ -22,7 +22,9 @@ pub fn data_form_ui(ctx: &ViewCtx<'_>, salt: &str, data: &mut DataForm, ui: &mut
             let kind = match data.kind {
                 DataKind::Jsonl => PickKind::File,
                 DataKind::Cifar10 | DataKind::Text => PickKind::FileOrFolder,
-                DataKind::Idx | DataKind::ImageFolder | DataKind::Glyphs | DataKind::Grammar => PickKind::Folder,
+                DataKind::Idx | DataKind::ImageFolder | DataKind::Glyphs | DataKind::Grammar | DataKind::Rounds => {
+                    PickKind::Folder
+                }
             };
             let salt = format!("{salt}-data-path");
             let field = PathField { salt: &salt, what: "the dataset", kind, hint: "/path/to/data" };
@@ -43,7 +45,7 @@ pub fn data_form_ui(ctx: &ViewCtx<'_>, salt: &str, data: &mut DataForm, ui: &mut
             }
             tokenizer_ui(ctx, salt, data, ui);
         }
-        DataKind::Glyphs | DataKind::Grammar | DataKind::Idx | DataKind::Cifar10 => {}
+        DataKind::Glyphs | DataKind::Grammar | DataKind::Rounds | DataKind::Idx | DataKind::Cifar10 => {}
     }
 }
 

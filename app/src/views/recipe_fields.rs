@@ -22,6 +22,8 @@ pub enum RecipeCard {
     Tier,
     /// How weights move.
     Training,
+    /// What precision the weights are trained for.
+    Quantization,
 }
 
 /// A value of a recipe.
@@ -56,6 +58,7 @@ pub fn recipe_fields(config: &RunConfig) -> Vec<RecipeField> {
         (RecipeCard::Training, training),
         (RecipeCard::Training, optimizer),
         (RecipeCard::Training, record),
+        (RecipeCard::Quantization, quantization),
     ] {
         let mut values = Vec::new();
         add(config, &mut values);
@@ -76,6 +79,7 @@ fn data(config: &RunConfig, values: &mut Vec<Value>) {
     let (kind, path, tokenizer) = match &config.data {
         DatasetSpec::Glyphs => ("glyphs", None, None),
         DatasetSpec::Grammar => ("grammar", None, None),
+        DatasetSpec::Rounds => ("rounds", None, None),
         DatasetSpec::Idx { path } => ("IDX images", Some(path), None),
         DatasetSpec::Cifar10 { path } => ("CIFAR-10", Some(path), None),
         DatasetSpec::ImageFolder { path, .. } => ("image folder", Some(path), None),
@@ -93,6 +97,7 @@ fn data(config: &RunConfig, values: &mut Vec<Value>) {
         DatasetSpec::Jsonl { field, .. } => values.push(("Text field", field.clone(), false)),
         DatasetSpec::Glyphs
         | DatasetSpec::Grammar
+        | DatasetSpec::Rounds
         | DatasetSpec::Idx { .. }
         | DatasetSpec::Cifar10 { .. }
         | DatasetSpec::Text { .. } => {}
@@ -115,6 +120,9 @@ fn tokenizer_text(tokenizer: &TokenizerSpec) -> String {
 fn model(config: &RunConfig, values: &mut Vec<Value>) {
     let text = preset_of(&config.model).map_or_else(|| sizes_text(&config.model), |preset| preset.label().to_owned());
     values.push(("Model", text, true));
+    if let Some(checkpoint) = &config.start_from {
+        values.push(("Begin with", checkpoint.display().to_string(), false));
+    }
     if config.model.max_positions().is_some() {
         values.push(("Sequence", format!("{} tokens", number::count(config.sequence_length as u64)), false));
     }
@@ -217,6 +225,16 @@ fn record(config: &RunConfig, values: &mut Vec<Value>) {
         ("Threads", threads, false),
         ("Device", device, false),
     ]);
+}
+
+fn quantization(config: &RunConfig, values: &mut Vec<Value>) {
+    if let Some(qat) = config.qat {
+        values.extend([
+            ("Train for", qat.scheme.label().to_owned(), false),
+            ("Switch after", plain(qat.start_fraction), false),
+            ("Ramp over", plain(qat.ramp_fraction), false),
+        ]);
+    }
 }
 
 /// As it was typed: "0.05".

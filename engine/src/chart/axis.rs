@@ -5,6 +5,8 @@ use super::{ChartError, ticks};
 
 /// Beyond this, differences of values overflow.
 const MOST: f64 = 1e300;
+/// Decimal logarithm of `MOST`: no logarithmic axis goes further, in either direction.
+const MOST_DECADES: f64 = 300.0;
 /// Lines that leave a plot need not be followed further than this, px.
 const FAR_PX: f64 = 1e6;
 
@@ -103,7 +105,8 @@ impl Range {
         } else if scale == Scale::Linear && low >= 0.0 {
             padded_low = padded_low.max(0.0);
         }
-        Ok(Self { scale, low: padded_low, high: padded_high, is_whole })
+        let reach = if scale == Scale::Log { MOST_DECADES } else { f64::INFINITY };
+        Ok(Self { scale, low: padded_low.max(-reach), high: padded_high.min(reach), is_whole })
     }
 
     /// What is drawn of it.
@@ -196,6 +199,11 @@ mod tests {
         assert_eq!(range(&y, &[], Margin::Around), (0.0, 1.06));
         assert_eq!(range(&y.clone().log(), &[1.0, 1000.0, 0.0, -5.0], Margin::None), (0.0, 3.0));
         assert_eq!(range(&y, &[f64::NAN, 1e305, 2.0, 3.0], Margin::None), (2.0, 3.0));
+        assert_eq!(
+            range(&y.clone().log(), &[7.3e-290, 6.6e282], Margin::Around),
+            (-300.0, 300.0),
+            "values have labels"
+        );
     }
 
     #[test]

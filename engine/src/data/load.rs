@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{DataError, Dataset, DatasetSpec, cifar, files, glyphs, grammar, idx, image_folder, text, text_files};
+use super::grammar::GRAMMAR;
+use super::rounds::ROUNDS;
+use super::{DataError, Dataset, DatasetSpec, cifar, files, glyphs, idx, image_folder, text, text_files};
 use crate::device::Watch;
 
 /// Loads or generates the dataset that `spec` names, split and with its warnings.
@@ -22,7 +24,8 @@ pub(super) fn load_within(
 ) -> Result<Dataset, DataError> {
     match spec {
         DatasetSpec::Glyphs => glyphs::load(cache, watch),
-        DatasetSpec::Grammar => grammar::load(cache, watch),
+        DatasetSpec::Grammar => GRAMMAR.load(cache, watch),
+        DatasetSpec::Rounds => ROUNDS.load(cache, watch),
         DatasetSpec::Idx { path } => idx::load(path, max_bytes, watch),
         DatasetSpec::Cifar10 { path } => cifar::load(path, watch),
         DatasetSpec::ImageFolder { path, image_size } => image_folder::load(path, *image_size, max_bytes, watch),

@@ -11,6 +11,8 @@ pub enum DatasetSpec {
     Glyphs,
     /// Built in: text from a stochastic grammar, 2 MB.
     Grammar,
+    /// Built in: lines that repeat a random sequence of letters, 1 MB; depth matters.
+    Rounds,
     /// Folder with MNIST-style IDX files, plain or .gz.
     Idx {
         /// The folder.
@@ -48,7 +50,7 @@ pub enum DatasetSpec {
 
 impl DatasetSpec {
     /// The same text by the tokenizer in `path`, the `tokenizer.json` of a checkpoint or package, so that its model can
-    /// be measured on it. Images stay as they are; so does the built-in text, which has a character vocabulary of its
+    /// be measured on it. Images stay as they are; so do the built-in texts, which have character vocabularies of their
     /// own.
     #[must_use]
     pub fn with_tokenizer(&self, path: &Path) -> Self {
@@ -57,7 +59,12 @@ impl DatasetSpec {
             Self::Text { tokenizer, .. } | Self::Jsonl { tokenizer, .. } => {
                 *tokenizer = TokenizerSpec::File { path: path.to_owned() };
             }
-            Self::Glyphs | Self::Grammar | Self::Idx { .. } | Self::Cifar10 { .. } | Self::ImageFolder { .. } => {}
+            Self::Glyphs
+            | Self::Grammar
+            | Self::Rounds
+            | Self::Idx { .. }
+            | Self::Cifar10 { .. }
+            | Self::ImageFolder { .. } => {}
         }
         spec
     }

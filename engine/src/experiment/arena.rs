@@ -123,7 +123,7 @@ impl ArenaPlan {
         let at = |&factor: &f64| {
             let recipe = recipe.clone().with_rate(factor);
             let setting = format!("learning rate {}", recipe.optimizer.learning_rate);
-            (setting, Contender { name: name.to_owned(), what: what.to_owned(), recipe })
+            (setting, Contender { name: name.to_owned(), what: what.to_owned(), recipe, begins: None })
         };
         self.rate_factors.iter().map(at).collect()
     }
@@ -181,6 +181,7 @@ fn same_time_grid(
         name: format!("batch {}", recipe.batch_size),
         what: String::new(),
         recipe: TrialRecipe { num_steps: PACE_STEPS * *divisor as u64, ..recipe.clone() },
+        begins: None,
     };
     let mut shorts: Vec<Contender> = sizes.iter().map(short).collect();
     shorts
@@ -198,7 +199,7 @@ fn same_time_grid(
             let rate = recipe.optimizer.learning_rate;
             let setting = format!("batch {}, {num_steps} steps, learning rate {rate:.2e}", recipe.batch_size);
             let what = "as much time, all full steps; batch size tuned too".to_owned();
-            grid.push((setting, Contender { name: "vanilla, same time".to_owned(), what, recipe }));
+            grid.push((setting, Contender { name: "vanilla, same time".to_owned(), what, recipe, begins: None }));
         }
     }
     Ok(grid)

@@ -107,7 +107,7 @@ impl CorrectionsPlan {
     fn contender(&self, (confidence_threshold, max_predict_steps): (f64, u32)) -> Contender {
         let hybrid = HybridConfig { confidence_threshold, max_predict_steps, ..self.recipe.hybrid.clone() };
         let name = format!("confidence {confidence_threshold}, H {max_predict_steps}");
-        Contender { name, what: String::new(), recipe: TrialRecipe { hybrid, ..self.recipe.clone() } }
+        Contender { name, what: String::new(), recipe: TrialRecipe { hybrid, ..self.recipe.clone() }, begins: None }
     }
 }
 

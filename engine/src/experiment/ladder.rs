@@ -178,7 +178,7 @@ impl LadderPlan {
 
     fn contender(&self, name: &str, hybrid: &HybridConfig, num_micro_batches: usize) -> Contender {
         let recipe = TrialRecipe { hybrid: hybrid.clone(), num_micro_batches, ..self.recipe.clone() };
-        Contender { name: name.to_owned(), what: String::new(), recipe }
+        Contender { name: name.to_owned(), what: String::new(), recipe, begins: None }
     }
 }
 

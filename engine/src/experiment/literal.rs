@@ -8,6 +8,7 @@ use crate::data::{self, Augmentation, Dataset, DatasetSpec, TokenizerSpec};
 use crate::evaluation::Evaluation;
 use crate::hybrid::forecast::ReliabilityPoint;
 use crate::hybrid::{Correction, HybridConfig, Recovery, TierPreset};
+use crate::models::{BlockOrder, Gpt2Config, Growth, ModelConfig, NewBlocks};
 use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
 use crate::unwatched;
 
@@ -32,6 +33,7 @@ pub(super) fn recipe() -> TrialRecipe {
             clip_norm: Some(1.0),
         },
         schedule: Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.02 },
+        qat: None,
         num_steps: 40,
         batch_size: 2,
         num_micro_batches: 1,
@@ -116,7 +118,7 @@ fn diverged(seed: u64) -> TrialResult {
 }
 
 fn contender(name: &str, recipe: TrialRecipe) -> Contender {
-    Contender { name: name.to_owned(), what: format!("{name}, in words"), recipe }
+    Contender { name: name.to_owned(), what: format!("{name}, in words"), recipe, begins: None }
 }
 
 pub(super) fn arena() -> ArenaResult {
@@ -127,14 +129,6 @@ pub(super) fn arena() -> ArenaResult {
         batch_divisors: vec![1],
         seeds: vec![1, 2],
         tuning_seed: 0,
-    };
-    let tried = |rate: f64, validation_loss| Tried {
-        setting: format!("learning rate {rate}"),
-        learning_rate: rate,
-        batch_size: 2,
-        num_steps: 40,
-        validation_loss,
-        seconds: 10.0,
     };
     let tuned = |name: &str| Tuned {
         contender: contender(name, recipe()),
@@ -207,4 +201,72 @@ pub(super) fn ladder() -> LadderResult {
         rung(RungSize::P11M, 10_800_000, RungOutcome::NotOpened),
     ];
     LadderResult { plan, rungs }
+}
+
+/// A GPT-2 for [`text`], as small as can be.
+pub(super) fn gpt2(vocab_size: usize, n_layer: usize) -> ModelConfig {
+    ModelConfig::Gpt2(Gpt2Config {
+        vocab_size,
+        n_positions: 8,
+        n_embd: 16,
+        n_layer,
+        n_head: 2,
+        layer_norm_epsilon: 1e-5,
+        initializer_range: 0.02,
+    })
+}
+
+pub(super) fn growth_plan(model: ModelConfig) -> GrowthPlan {
+    GrowthPlan {
+        recipe: TrialRecipe { hybrid: tier("vanilla"), ..recipe() },
+        model,
+        share: 0.65,
+        orders: BlockOrder::ALL.to_vec(),
+        rate_factors: vec![1.0, 2.0],
+        seeds: vec![1, 2],
+        tuning_seed: 0,
+    }
+}
+
+/// Of the second seed everything is twice that of the first.
+pub(super) fn growth() -> GrowthResult {
+    let plan = growth_plan(gpt2(30, 4));
+    let model = plan.half().unwrap();
+    let grows = |new_blocks| Some((plan.half_steps(), Growth { order: BlockOrder::Interleaved, new_blocks }));
+    let begins = [
+        Some(Beginning { model: model.clone(), grows: grows(NewBlocks::Copied) }),
+        None,
+        None,
+        Some(Beginning { model: model.clone(), grows: None }),
+        Some(Beginning { model, grows: grows(NewBlocks::Random) }),
+    ];
+    let names = ["grown", "full depth, same steps", "full depth, same time", "half depth, same time", "grown, random"];
+    let tuned = names.into_iter().zip(begins).map(|(name, begins)| Tuned {
+        contender: Contender { begins, ..contender(name, plan.recipe.clone()) },
+        tried: vec![tried(1e-3, Some(0.5)), tried(2e-3, None)],
+        seed: 0,
+        best: 0,
+        is_at_edge: true,
+    });
+    let tuned: Vec<Tuned> = tuned.collect();
+    let flops = tuned.iter().map(|tuned| plan.flops(&tuned.contender, 40)).collect();
+    let seeds = |seconds, loss| [1, 2].map(|seed| TrialResult { seconds, ..result(seed, loss * seed as f64) }).to_vec();
+    GrowthResult {
+        pace: Pace { full_step_seconds: 0.25, half_step_seconds: 0.125 },
+        flops,
+        results: vec![seeds(5.0, 0.1), seeds(10.0, 0.08), seeds(5.0, 0.125), seeds(5.0, 0.15625), seeds(5.0, 0.2)],
+        tuned,
+        plan,
+    }
+}
+
+fn tried(rate: f64, validation_loss: Option<f64>) -> Tried {
+    Tried {
+        setting: format!("learning rate {rate}"),
+        learning_rate: rate,
+        batch_size: 2,
+        num_steps: 40,
+        validation_loss,
+        seconds: 10.0,
+    }
 }

@@ -6,6 +6,7 @@
 //! | corrections | how good are the forecasts, and what of their error does a correction take away? |
 //! | tiers | what does more daring save, and what does it cost? |
 //! | ladder | does what holds for a small language model hold for the next size? |
+//! | growth | do a shallow network's weights predict a deep one's? |
 //!
 //! Invariants: contenders are tuned on the validation part with a seed that the comparison does not use; times compared
 //! come from one process in which contenders take turns; the test part is measured once, after everything was decided.
@@ -15,6 +16,8 @@ mod arena_size;
 mod correction_figures;
 mod corrections;
 mod error;
+mod growth;
+mod growth_summary;
 mod ladder;
 #[cfg(test)]
 mod literal;
@@ -37,8 +40,10 @@ pub use corrections::{
     corrections,
 };
 pub use error::ExperimentError;
+pub use growth::{GrowthPlan, GrowthResult, Pace, growth};
+pub use growth_summary::GrowthSummary;
 pub use ladder::{LadderPlan, LadderResult, Rung, RungOutcome, RungResult, RungSize, ladder};
-pub use race::{Contender, Ground, OnRace, RaceView, Terms};
+pub use race::{Beginning, Contender, Ground, OnRace, RaceView, Terms};
 pub use recipe::TrialRecipe;
 pub use report::{Conditions, Measured, Report};
 pub use stages::{Eyes, Stages};

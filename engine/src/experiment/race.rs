@@ -12,7 +12,7 @@ use super::trial::{CurvePoint, Exam, Trial, TrialResult};
 use super::{ExperimentError, TrialRecipe};
 use crate::data::Dataset;
 use crate::device::Lanes;
-use crate::models::Network;
+use crate::models::{Growth, ModelConfig, Network};
 
 /// Turns that each contender gets in a race.
 const NUM_TURNS: u64 = 50;
@@ -29,12 +29,24 @@ pub struct Contender {
     pub what: String,
     /// How it trains.
     pub recipe: TrialRecipe,
+    /// The network it begins with, where that is not the ground's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins: Option<Beginning>,
+}
+
+/// A contender's own network, and what becomes of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Beginning {
+    /// The network.
+    pub model: ModelConfig,
+    /// Steps after which it grows into the ground's network, and how; `None` when it stays as it is.
+    pub grows: Option<(u64, Growth)>,
 }
 
 /// What all contenders of an experiment share.
 #[derive(Debug, Clone)]
 pub struct Ground {
-    /// The network.
+    /// The network of all contenders that bring none of their own, and that into which those grow that do.
     pub network: Arc<Network>,
     /// The data.
     pub dataset: Arc<Dataset>,
@@ -119,7 +131,7 @@ pub fn race(
     let started = Instant::now();
     let stage = eyes.begin(terms.what);
     eyes.tell(&stage, 0.0)?;
-    let begin = |contender: &&Contender| Trial::begin(&contender.recipe, ground, terms.seed, eyes.watch());
+    let begin = |contender: &&Contender| Trial::begin(contender, ground, terms.seed, eyes.watch());
     let mut trials = contenders.iter().map(begin).collect::<Result<Vec<_>, _>>()?;
     let total: u64 = contenders.iter().map(|contender| contender.recipe.num_steps).sum();
     // Share of the time there is; 0 without a limit.

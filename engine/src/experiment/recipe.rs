@@ -10,6 +10,7 @@ use crate::data::{Augmentation, BatchConfig, BatchSource, Dataset};
 use crate::hybrid::{HybridConfig, HybridTrainer, TrainerSetup};
 use crate::models::{Network, ParamStore, initial_params};
 use crate::optim::{OptimizerConfig, Schedule};
+use crate::quant::QatConfig;
 
 /// How a contender trains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,10 @@ pub struct TrialRecipe {
     pub optimizer: OptimizerConfig,
     /// Learning rate over the run.
     pub schedule: Schedule,
+    /// Quantization-aware training; contenders are then measured with quantized weights. Reports of earlier versions
+    /// have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qat: Option<QatConfig>,
     /// Optimizer steps.
     pub num_steps: u64,
     /// Images or sequences per step.
@@ -69,6 +74,7 @@ impl TrialRecipe {
             hybrid: self.hybrid.clone(),
             optimizer: self.optimizer.clone(),
             schedule: self.schedule,
+            qat: self.qat,
             num_steps: self.num_steps,
             num_micro_batches: self.num_micro_batches,
             seed,

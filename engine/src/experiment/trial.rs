@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::race::Ground;
+use super::race::{Beginning, Contender, Ground};
 use super::{ExperimentError, Stopwatch, TrialRecipe};
 use crate::data::{BatchConfig, BatchSource, SplitPart};
 use crate::device::Watch;
@@ -15,7 +15,8 @@ use crate::hybrid::{
     Correction, ExtraWork, Forecast, HybridEvent, HybridTrainer, Phase, Recovery, StepCosts, StepReport,
     measure_step_costs, nullable,
 };
-use crate::models::Network;
+use crate::memory::step_flops;
+use crate::models::{Growth, ModelConfig, Network};
 
 /// Steps averaged into one point of a curve.
 const CURVE_POINTS: u64 = 100;
@@ -27,7 +28,8 @@ pub struct CurvePoint {
     pub step: u64,
     /// Seconds of training so far, validation left out.
     pub seconds: f64,
-    /// Cost so far, in full steps of the recipe's batch: forward 1/3, backward 2/3 of each example.
+    /// Cost so far, in full steps of the recipe's batch: forward 1/3, backward 2/3 of each example; a network of the
+    /// contender's own counts by its operations.
     pub cost: f64,
     /// Mean training loss, nats; every step's is measured over its whole batch.
     #[serde(with = "nullable")]
@@ -86,7 +88,8 @@ pub struct TrialResult {
     /// Seconds of them spent on deciding: forecaster, guard, gate, phases.
     #[serde(default)]
     pub decision_seconds: f64,
-    /// Cost, in examples (images, or tokens): a forward pass counts 1/3, a backward pass 2/3.
+    /// Cost, in examples (images, or tokens): a forward pass counts 1/3, a backward pass 2/3; through a network of the
+    /// contender's own as much less or more as it has operations.
     pub example_cost: f64,
     /// Examples that went through a backward pass: images, or tokens.
     pub example_backwards: u64,
@@ -129,11 +132,23 @@ impl TrialResult {
     }
 }
 
+/// A network that is to grow.
+#[derive(Debug)]
+struct Growing {
+    after_steps: u64,
+    growth: Growth,
+    deep: Arc<Network>,
+}
+
 /// A training in progress.
 #[derive(Debug)]
 pub struct Trial {
     recipe: TrialRecipe,
     network: Arc<Network>,
+    /// Work of a pass through it over that of one through the ground's network.
+    network_cost: f64,
+    /// What becomes of the network later.
+    grows: Option<Growing>,
     trainer: HybridTrainer,
     batches: BatchSource,
     result: TrialResult,
@@ -149,9 +164,21 @@ pub struct Trial {
 
 impl Trial {
     /// A trial before its first step; for a strategy that samples, its step costs are measured first.
-    pub fn begin(recipe: &TrialRecipe, ground: &Ground, seed: u64, watch: Watch<'_>) -> Result<Self, ExperimentError> {
+    pub fn begin(contender: &Contender, ground: &Ground, seed: u64, watch: Watch<'_>) -> Result<Self, ExperimentError> {
+        let Contender { recipe, begins, .. } = contender;
         let Ground { network, dataset, device, .. } = ground;
-        let (mut trainer, batches) = recipe.begin(network, dataset, seed, device.clone())?;
+        let flops = |model: &ModelConfig| step_flops(model, 1, recipe.sequence_length) as f64;
+        let network_cost =
+            begins.as_ref().map_or(1.0, |begins| flops(&begins.model) / flops(network.config()).max(1.0));
+        let (network, grows) = match begins {
+            None => (Arc::clone(network), None),
+            Some(Beginning { model, grows }) => {
+                let grows =
+                    grows.map(|(after_steps, growth)| Growing { after_steps, growth, deep: Arc::clone(network) });
+                (Arc::new(Network::new(model)?), grows)
+            }
+        };
+        let (mut trainer, batches) = recipe.begin(&network, dataset, seed, device.clone())?;
         let costs = if recipe.hybrid.strategy.samples() {
             let start = Instant::now();
             let clock = || start.elapsed().as_secs_f64();
@@ -165,7 +192,9 @@ impl Trial {
         let nothing = Evaluation { loss: f64::NAN, accuracy: None, num_examples: 0, loss_error: f64::NAN };
         Ok(Self {
             recipe: recipe.clone(),
-            network: Arc::clone(network),
+            network,
+            network_cost,
+            grows,
             trainer,
             batches,
             result: TrialResult {
@@ -219,11 +248,26 @@ impl Trial {
         }
         watch.check()?;
         let started = Instant::now();
+        self.grow_if_due()?;
         let batch = self.batches.train_batch(self.result.num_steps)?;
         let decisions = Stopwatch::new(ExtraWork::Decisions);
         let report = self.trainer.step_marked(&batch, &|mark| decisions.mark(mark))?;
         self.result.decision_seconds += decisions.total().unwrap_or_default().as_secs_f64();
         self.record(report, started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Turns the network into the one it grows into, once its steps are done; counts as training time.
+    fn grow_if_due(&mut self) -> Result<(), ExperimentError> {
+        let step = self.result.num_steps;
+        let Some(Growing { growth, deep, .. }) = self.grows.take_if(|grows| grows.after_steps == step) else {
+            return Ok(());
+        };
+        self.trainer.grow(Arc::clone(&deep), growth)?;
+        let num_blocks = |network: &Network| network.config().num_blocks().unwrap_or_default();
+        let what = format!("grew from {} to {} blocks", num_blocks(&self.network), num_blocks(&deep));
+        self.result.events.push((step, what));
+        (self.network, self.network_cost) = (deep, 1.0);
         Ok(())
     }
 
@@ -255,13 +299,14 @@ impl Trial {
         result.num_steps = report.step;
         result.seconds += seconds;
         result.example_backwards += u64::from(report.num_backward);
-        result.example_cost += example_cost(&report);
+        let example_cost = self.network_cost * example_cost(&report);
+        result.example_cost += example_cost;
         result.examples_per_unit = u64::from(report.num_examples) / self.recipe.batch_size.max(1) as u64;
         let index = phase_index(report.phase);
         let phase = &mut result.phases[index];
         phase.num_steps += 1;
         phase.seconds += seconds;
-        phase.example_cost += example_cost(&report);
+        phase.example_cost += example_cost;
         self.step_seconds[index].push(seconds);
         self.forecasts.extend(report.forecast.map(|forecast| (forecast, report.loss)));
         result.corrections.extend(report.correction.map(|correction| (report.step, correction)));

@@ -8,6 +8,7 @@ use super::ExportError;
 use crate::data::{Dataset, DatasetSpec, SplitRecord};
 use crate::device::atomic_file::{self, WriteError};
 use crate::models::ModelConfig;
+use crate::quant::QuantScheme;
 
 /// How raw input becomes what the network reads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,6 +65,10 @@ pub struct ModelCard {
     pub step: u64,
     /// Optimizer steps the recipe asks for.
     pub num_steps: u64,
+    /// The scheme whose quantized weights these are, as quantization-aware training came to them: storing them by it
+    /// changes nothing. `None` for full-precision weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_for: Option<QuantScheme>,
     /// Measured validation loss of these weights, nats.
     pub validation_loss: Option<f64>,
     /// Measured validation accuracy of these weights, share of 1.

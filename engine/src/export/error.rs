@@ -147,6 +147,7 @@ impl From<QuantError> for ExportError {
             | QuantError::Blocks { .. }
             | QuantError::Setting { .. }
             | QuantError::Calibration { .. }
+            | QuantError::Training { .. }
             | QuantError::Model(_)
             | QuantError::Tensor(_)) => Self::Quant(other),
         }

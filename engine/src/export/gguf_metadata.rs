@@ -92,6 +92,7 @@ pub(super) fn predicted_vocabulary_bytes(card: &ModelCard) -> u64 {
         },
         DatasetSpec::Glyphs
         | DatasetSpec::Grammar
+        | DatasetSpec::Rounds
         | DatasetSpec::Idx { .. }
         | DatasetSpec::Cifar10 { .. }
         | DatasetSpec::ImageFolder { .. } => false,

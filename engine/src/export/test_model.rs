@@ -46,6 +46,7 @@ pub(crate) fn tiny_llama(folder: &Path) -> Checkpoint {
         tier: "vanilla".to_owned(),
         step: 0,
         num_steps: 0,
+        trained_for: None,
         validation_loss: None,
         validation_accuracy: None,
         version: "0".to_owned(),

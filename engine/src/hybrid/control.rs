@@ -14,6 +14,7 @@ use super::ladder::Ladder;
 use super::phases::{PhaseMachine, Situation};
 use super::report::{Correction, Divergence, DivergenceKind, Forecast, GuardSignals, HybridEvent, Phase, Recovery};
 use super::{GateRule, HybridConfig, Strategy};
+use crate::quant::QatConfig;
 
 /// Agreement of sampled and full gradient below which the slice grows, and above which it shrinks.
 const GROW_BELOW: f64 = 0.9;
@@ -38,6 +39,14 @@ pub(super) struct Rules {
     pub config: HybridConfig,
     pub warmup_steps: u64,
     pub plan: Plan,
+    pub qat: Option<QatConfig>,
+}
+
+impl Rules {
+    /// Strength of the quantization in a step; 0 without quantization-aware training.
+    fn strength(&self, step: u64) -> f64 {
+        self.qat.map_or(0.0, |qat| qat.strength(step, self.plan.num_steps))
+    }
 }
 
 /// What a step's passes measured.
@@ -86,6 +95,9 @@ pub(super) struct Control {
     learning_rate_cut: f64,
     #[serde(with = "exact")]
     confidence: Option<f64>,
+    /// Strength of the quantization in the present step. States from before there was one have none.
+    #[serde(default, with = "exact")]
+    strength: f64,
 }
 
 impl Control {
@@ -102,12 +114,14 @@ impl Control {
             costs: None,
             learning_rate_cut: 1.0,
             confidence: None,
+            strength: 0.0,
         }
     }
 
-    /// Moves on to the next step and decides its phase.
-    pub(super) fn begin_step(&mut self, rules: &Rules) -> Option<HybridEvent> {
+    /// Moves on to the next step and decides its phase; tells what changed of quantization and phase.
+    pub(super) fn begin_step(&mut self, rules: &Rules) -> [Option<HybridEvent>; 2] {
         self.step += 1;
+        let quantization = self.quantize(rules);
         let before = self.phases.phase();
         let (costs, source) = self.costs_for(&rules.config);
         let situation = Situation {
@@ -126,7 +140,36 @@ impl Control {
             (_, Phase::Warmup | Phase::Full) => self.forecaster.withdraw(),
             (Phase::Predict | Phase::Correct, Phase::Predict | Phase::Correct) => {}
         }
-        event
+        [quantization, event]
+    }
+
+    /// Takes the step's strength of quantization. Where it changes, the network computes another function: losses and
+    /// gradients of before say nothing about those to come, so that forecaster and guard start afresh, in Full, until it
+    /// no longer changes. NaN and infinity are judged all the same.
+    fn quantize(&mut self, rules: &Rules) -> Option<HybridEvent> {
+        let (before, strength) = (self.strength, rules.strength(self.step));
+        let scheme = rules.qat?.scheme.label();
+        if before.to_bits() == strength.to_bits() {
+            return None;
+        }
+        self.strength = strength;
+        self.expect_nothing();
+        self.phases.force_full(format!("quantization changes what the network computes ({scheme})"));
+        let what = if strength >= 1.0 {
+            format!("forward passes compute with {scheme} weights from here on; the optimizer's state is kept")
+        } else if before <= 0.0 {
+            format!("forward passes turn to {scheme} weights step by step; the optimizer's state is kept")
+        } else {
+            return None;
+        };
+        Some(HybridEvent::Note(what))
+    }
+
+    /// Forgets what was usual; what was measured of examples and of this machine stays.
+    fn expect_nothing(&mut self) {
+        self.forecaster = Forecaster::default();
+        self.guard = Guard::default();
+        self.confidence = None;
     }
 
     /// Takes in what the step measured.
@@ -172,10 +215,27 @@ impl Control {
     /// After a rollback: expectations go back to the snapshot's, so that restored losses are not surprising;
     /// steps, ladder and learning rate go on.
     pub(super) fn roll_back(&mut self, good: &Self) {
+        if good.strength.to_bits() != self.strength.to_bits() {
+            // Its expectations are of another function.
+            return self.expect_nothing();
+        }
         self.forecaster = good.forecaster.clone();
         self.forecaster.roll_back();
         self.guard = good.guard.clone();
         self.guard.forgive();
+    }
+
+    /// After the network was replaced by another: what was expected of that one's losses and gradients, and usual for
+    /// them, does not hold for this one; steps, ladder and learning rate go on.
+    pub(super) fn meet_another_network(&mut self) {
+        self.gate = Gate::default();
+        self.forecaster = Forecaster::default();
+        self.guard = Guard::default();
+        self.slice_per_rho = SLICE_PER_RHO;
+        self.confidence = None;
+        if self.phase().predicts() {
+            self.phases.force_full("the network grew".to_owned());
+        }
     }
 
     /// When the guard had ended the run, makes it ready to go on: the ladder starts afresh and Full is next, while
@@ -231,6 +291,11 @@ impl Control {
     #[cfg(test)]
     pub(super) fn scale_learning_rate(&mut self, factor: f64) {
         self.learning_rate_cut *= factor;
+    }
+
+    /// Strength of the quantization in the current step.
+    pub(super) fn strength(&self) -> f64 {
+        self.strength
     }
 
     /// Smoothed ρ.

@@ -24,7 +24,7 @@ fn conservative() -> HybridConfig {
 
 fn rules(config: HybridConfig) -> Rules {
     let plan = Plan { seed: 0, num_steps: 1000, rates: Rates::Recorded(vec![1.0]) };
-    Rules { config, warmup_steps: 5, plan }
+    Rules { config, warmup_steps: 5, plan, qat: None }
 }
 
 /// What a calm run measures: sampling pays, gradients agree.
@@ -143,7 +143,7 @@ fn what_ended_prediction_is_told_in_words() {
     let rules = rules(conservative());
     let mut control = Control::new(&rules.config);
     let told = (1..=60).filter_map(|step| {
-        let event = control.begin_step(&rules);
+        let [_, event] = control.begin_step(&rules);
         control.judge(&rules, &calm(if step < 50 { falling(step) } else { 9.0 }));
         if let Some(HybridEvent::Phase { why, .. }) = event { Some(why) } else { None }
     });

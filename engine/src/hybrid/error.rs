@@ -46,6 +46,9 @@ pub enum HybridError {
         /// The step refused.
         step: u64,
     },
+    /// Quantization-aware training failed, or a setting of it is out of range.
+    #[error(transparent)]
+    Quant(#[from] crate::quant::QuantError),
     /// The network failed.
     #[error(transparent)]
     Model(#[from] ModelError),

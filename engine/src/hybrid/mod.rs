@@ -12,9 +12,12 @@ pub mod forecast;
 mod gate;
 mod guard;
 mod ladder;
+mod lens;
 pub(crate) mod nullable;
 mod passes;
 mod phases;
+#[cfg(test)]
+mod qat_tests;
 mod report;
 mod sampler;
 mod state;

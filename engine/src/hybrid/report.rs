@@ -235,6 +235,8 @@ pub struct StepReport {
     pub correction: Option<Correction>,
     /// Divergence signals.
     pub signals: GuardSignals,
+    /// Strength of the quantization, 0 to 1; `None` without quantization-aware training.
+    pub quantization: Option<f32>,
     /// What the user should read about.
     pub events: Vec<HybridEvent>,
     /// The ladder's last rung was reached: end the run.

@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
+use candle_core::Device;
+
 use super::control::{Control, Judgement, Measured, Rules};
 use super::forecast::{Plan, Rates};
 use super::gate::StepCosts;
+use super::lens::Lens;
 use super::passes::{Errors, Passes, Seen, examples_per_unit};
 use super::state::{self, Parts, TrainerState};
 use super::strategy::{PredictStep, Scene, Update, Work};
 use super::{ExtraWork, HybridConfig, HybridError, HybridEvent, Mark, Phase, Recovery, StepReport};
 use crate::data::Batch;
-use crate::models::{BATCH_NORM_MOMENTUM, Network, ParamStore, Params, updated_running_stats};
+use crate::models::{BATCH_NORM_MOMENTUM, Growth, Network, ParamStore, Params, updated_running_stats};
 use crate::optim::{Gradients, Optimizer, OptimizerConfig, Schedule, WeightAverage};
+use crate::quant::{FakeQuantizer, QatConfig};
 
 /// Everything a trainer is built from.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub struct TrainerSetup {
     pub optimizer: OptimizerConfig,
     /// Learning rate over the run.
     pub schedule: Schedule,
+    /// Quantization-aware training, where it is wanted.
+    pub qat: Option<QatConfig>,
     /// Steps of the whole run.
     pub num_steps: u64,
     /// Parts that a batch is cut into; 1 computes it whole.
@@ -45,6 +51,7 @@ pub struct HybridTrainer {
     pub(super) optimizer: Optimizer,
     pub(super) average: Option<WeightAverage>,
     pub(super) control: Control,
+    quantizer: Option<FakeQuantizer>,
     strategy: Box<dyn PredictStep>,
     rules: Rules,
     schedule: Schedule,
@@ -61,9 +68,16 @@ pub struct HybridTrainer {
 impl HybridTrainer {
     /// A trainer before its first step. The weights as given are the first rollback snapshot (a copy); those at the
     /// end of Warmup are the second.
-    /// Errors: [`HybridError::Config`], [`HybridError::Optim`] for settings out of range.
+    /// Errors: [`HybridError::Config`], [`HybridError::Optim`], [`HybridError::Quant`] for settings out of range.
     pub fn new(setup: TrainerSetup) -> Result<Self, HybridError> {
         setup.hybrid.check()?;
+        let quantizer = match setup.qat {
+            Some(qat) => {
+                qat.check()?;
+                Some(FakeQuantizer::new(&setup.network.specs(), qat.scheme))
+            }
+            None => None,
+        };
         let optimizer = Optimizer::new(&setup.optimizer, &setup.network.specs())?;
         let average = match setup.schedule.ema_decay() {
             Some(decay) => Some(WeightAverage::new(&setup.store, decay)?),
@@ -81,8 +95,9 @@ impl HybridTrainer {
             optimizer,
             average,
             control,
+            quantizer,
             strategy,
-            rules: Rules { config: setup.hybrid, warmup_steps, plan },
+            rules: Rules { config: setup.hybrid, warmup_steps, plan, qat: setup.qat },
             schedule: setup.schedule,
             num_steps: setup.num_steps,
             num_micro_batches: setup.num_micro_batches.max(1),
@@ -110,7 +125,7 @@ impl HybridTrainer {
         }
         let examples_per_unit = examples_per_unit(batch)?;
         mark(Mark::Begins(ExtraWork::Decisions));
-        let phase_event = self.control.begin_step(&self.rules);
+        let [quantization_event, phase_event] = self.control.begin_step(&self.rules);
         mark(Mark::Ends(ExtraWork::Decisions));
         let phase = self.control.phase();
         let (mut work, rolled_back) = match phase {
@@ -167,7 +182,11 @@ impl HybridTrainer {
             num_backward: (work.units_backward * examples_per_unit) as u32,
             correction,
             signals,
-            events: [self.untold.take(), phase_event, rolled_back, diverged].into_iter().flatten().collect(),
+            quantization: self.quantizer.is_some().then(|| self.control.strength() as f32),
+            events: [self.untold.take(), quantization_event, phase_event, rolled_back, diverged]
+                .into_iter()
+                .flatten()
+                .collect(),
             must_stop: self.control.must_stop(),
         })
     }
@@ -175,7 +194,7 @@ impl HybridTrainer {
     /// One full forward, backward and update, and nothing else: no step is counted, nothing is judged.
     /// To time what vanilla training costs; [`Self::restore`] undoes it.
     pub fn vanilla_step(&mut self, batch: &Batch) -> Result<(), HybridError> {
-        let (seen, mut gradient) = self.passes().full(batch, Errors::Skip)?;
+        let (seen, mut gradient) = self.in_scene(|_, scene| scene.passes.full(batch, Errors::Skip))?;
         self.norm_and_clip(&mut gradient)?;
         let factor = self.schedule.factor(self.control.step().max(1), self.num_steps);
         self.move_by(&gradient, &seen, factor)
@@ -185,7 +204,7 @@ impl HybridTrainer {
     /// The share of the batch that was sampled; 0 for a strategy that samples nothing.
     pub fn rehearse(&mut self, batch: &Batch, with_sample: bool) -> Result<f64, HybridError> {
         if !with_sample {
-            self.passes().look(batch)?;
+            self.in_scene(|_, scene| scene.passes.look(batch))?;
             return Ok(0.0);
         }
         let work = self.in_scene(|strategy, scene| strategy.predict(scene, batch))?;
@@ -198,13 +217,35 @@ impl HybridTrainer {
         self.control.set_costs(costs);
     }
 
-    /// The weights to evaluate, with their batch-norm statistics: the running average of both when the schedule has
+    /// The full-precision weights, with their batch-norm statistics: the running average of both when the schedule has
     /// one (a copy), else themselves, which the next step moves (copy what must stay).
-    pub fn evaluation_params(&self) -> Result<Params, HybridError> {
+    pub fn trained_params(&self) -> Result<Params, HybridError> {
         match &self.average {
             Some(average) => Ok(average.params(&self.store)?),
             None => Ok(self.store.detached()),
         }
+    }
+
+    /// [`Self::trained_params`], quantized as an export would store them; `None` without quantization-aware training.
+    pub fn quantized_params(&self) -> Result<Option<Params>, HybridError> {
+        match &self.quantizer {
+            Some(quantizer) => Ok(Some(quantizer.quantized(&self.trained_params()?)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The weights that training has come to: the quantized ones once the network computes with those alone, until
+    /// then, and without quantization-aware training, the full-precision ones.
+    pub fn evaluation_params(&self) -> Result<Params, HybridError> {
+        let quantized = if self.quantization_strength() >= 1.0 { self.quantized_params()? } else { None };
+        quantized.map_or_else(|| self.trained_params(), Ok)
+    }
+
+    /// Strength of the quantization in the last step: 0 before the switch, 1 once the network computes with quantized
+    /// weights alone.
+    #[must_use]
+    pub fn quantization_strength(&self) -> f64 {
+        self.control.strength()
     }
 
     /// Steps done.
@@ -234,6 +275,25 @@ impl HybridTrainer {
         self.restore_tensors(saved)?;
         self.control = control;
         self.untold = self.control.take_up_again(&self.rules.config);
+        Ok(())
+    }
+
+    /// Goes on with `deep`, twice as many blocks whose first weights `growth` makes of the present ones.
+    ///
+    /// Steps and the learning rate's schedule go on. The optimizer and the weight average begin anew, as do gate,
+    /// forecaster and guard: what they know is of another network. A recovery goes back to here.
+    /// Errors: those of [`Growth::grown`], with nothing changed.
+    pub fn grow(&mut self, deep: Arc<Network>, growth: Growth) -> Result<(), HybridError> {
+        let device = self.store.vars().next().map_or(Device::Cpu, |(_, var)| var.device().clone());
+        // Another seed than the shallow network's, whose draws new blocks would repeat.
+        let weights = growth.grown((&self.network, &deep), &self.store.detached(), (!self.seed, &device))?;
+        let store = ParamStore::new(weights, Params::default(), &device)?;
+        let optimizer = Optimizer::new(self.optimizer.config(), &deep.specs())?;
+        let average = self.schedule.ema_decay().map(|decay| WeightAverage::new(&store, decay)).transpose()?;
+        (self.network, self.store, self.optimizer, self.average) = (deep, store, optimizer, average);
+        self.strategy = self.rules.config.strategy.start();
+        self.control.meet_another_network();
+        (self.good, self.good_step) = (self.state()?, self.control.step());
         Ok(())
     }
 
@@ -274,8 +334,12 @@ impl HybridTrainer {
         &mut self,
         work: impl FnOnce(&mut dyn PredictStep, &Scene<'_>) -> Result<T, HybridError>,
     ) -> Result<T, HybridError> {
+        let lens = Lens { quantizer: self.quantizer.as_ref(), strength: self.control.strength() };
+        let store = lens.read(&self.store)?;
         let scene = Scene {
-            passes: Passes { network: &self.network, store: &self.store, num_micro_batches: self.num_micro_batches },
+            passes: Passes { network: &self.network, store: &store, num_micro_batches: self.num_micro_batches },
+            store: &self.store,
+            lens,
             slice_fraction: self.control.slice_fraction(&self.rules.config),
             seed: self.seed,
             step: self.control.step(),
@@ -290,10 +354,6 @@ impl HybridTrainer {
         };
         self.store.set_weights(&weights)?;
         Ok(Some(HybridEvent::Note(what)))
-    }
-
-    fn passes(&self) -> Passes<'_> {
-        Passes { network: &self.network, store: &self.store, num_micro_batches: self.num_micro_batches }
     }
 
     /// Norm before clipping.

@@ -18,7 +18,7 @@ use crate::models::{
 };
 use crate::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind, Schedule, WeightAverage};
 
-const CLASSES: usize = 4;
+pub(super) const CLASSES: usize = 4;
 const PIXELS: usize = 9;
 
 fn normal(rng: &mut impl Rng) -> f32 {
@@ -27,7 +27,7 @@ fn normal(rng: &mut impl Rng) -> f32 {
 }
 
 /// 64 points of 4 overlapping blobs in 9 dimensions: most are easy, some are hard.
-fn blobs(seed: u64, step: u64) -> Batch {
+pub(super) fn blobs(seed: u64, step: u64) -> Batch {
     let mut place = stream(seed, Stream::Generate, 0);
     let centers: Vec<f32> = (0..CLASSES * PIXELS).map(|_| 1.3 * normal(&mut place)).collect();
     let mut rng = stream(seed, Stream::Generate, step);
@@ -57,7 +57,7 @@ fn store(network: &Network, seed: u64) -> ParamStore {
     ParamStore::new(weights, buffers, &Device::Cpu).unwrap()
 }
 
-fn optimizer(kind: OptimizerKind) -> OptimizerConfig {
+pub(super) fn optimizer(kind: OptimizerKind) -> OptimizerConfig {
     OptimizerConfig {
         kind,
         learning_rate: 0.01,
@@ -72,10 +72,10 @@ fn optimizer(kind: OptimizerKind) -> OptimizerConfig {
     }
 }
 
-const SCHEDULE: Schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.98 };
+pub(super) const SCHEDULE: Schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.98 };
 
 /// Short phases, so that a short test sees them all.
-fn eager() -> HybridConfig {
+pub(super) fn eager() -> HybridConfig {
     HybridConfig {
         strategy: Strategy::Importance,
         gate: GateRule::ByCost,
@@ -105,6 +105,7 @@ fn trainer_from(hybrid: HybridConfig, kind: OptimizerKind, seed: u64, weight_see
         hybrid,
         optimizer: optimizer(kind),
         schedule: SCHEDULE,
+        qat: None,
         num_steps: 200,
         num_micro_batches: 1,
         seed,
@@ -113,26 +114,26 @@ fn trainer_from(hybrid: HybridConfig, kind: OptimizerKind, seed: u64, weight_see
 }
 
 /// Trains on steps `steps` of the blobs of `seed`.
-fn train(trainer: &mut HybridTrainer, seed: u64, steps: std::ops::RangeInclusive<u64>) -> Vec<StepReport> {
+pub(super) fn train(trainer: &mut HybridTrainer, seed: u64, steps: std::ops::RangeInclusive<u64>) -> Vec<StepReport> {
     steps.map(|step| trainer.step(&blobs(seed, step)).unwrap()).collect()
 }
 
 /// Names and numbers, as bits: equal means equal, and NaN is no exception.
-type Bits = Vec<(String, Vec<u32>)>;
+pub(super) type Bits = Vec<(String, Vec<u32>)>;
 
-fn bits(params: &Params) -> Bits {
+pub(super) fn bits(params: &Params) -> Bits {
     let bits = |tensor: &Tensor| -> Vec<u32> {
         tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|value| value.to_bits()).collect()
     };
     params.iter().map(|(name, tensor)| (name.to_owned(), bits(tensor))).collect()
 }
 
-fn weights(trainer: &HybridTrainer) -> Bits {
+pub(super) fn weights(trainer: &HybridTrainer) -> Bits {
     bits(&trainer.store().detached())
 }
 
 /// A batch that gives NaN.
-fn poisoned(seed: u64, step: u64) -> Batch {
+pub(super) fn poisoned(seed: u64, step: u64) -> Batch {
     let batch = blobs(seed, step);
     Batch { inputs: (batch.inputs * f64::NAN).unwrap(), targets: batch.targets }
 }
@@ -274,7 +275,7 @@ fn a_frozen_control_moves_nothing_in_predict() {
 }
 
 /// Settings under which weights are extrapolated often.
-fn extrapolating(trajectory: Trajectory) -> HybridConfig {
+pub(super) fn extrapolating(trajectory: Trajectory) -> HybridConfig {
     HybridConfig { strategy: Strategy::Extrapolate(trajectory), gate: GateRule::Open, ..eager() }
 }
 
@@ -596,6 +597,7 @@ fn batch_norm_learns_its_statistics_in_every_phase() {
         hybrid: HybridConfig { slice_fraction: 0.5, confidence_threshold: 0.0, ..eager() },
         optimizer: OptimizerConfig { learning_rate: 0.03, ..optimizer(OptimizerKind::AdamW) },
         schedule: SCHEDULE,
+        qat: None,
         num_steps: 200,
         num_micro_batches: 2,
         seed: 11,

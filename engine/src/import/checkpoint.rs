@@ -89,6 +89,7 @@ pub fn read_model(path: &Path, cache: &Path, watch: Watch<'_>) -> Result<Checkpo
         tier: ModelCard::IMPORTED.to_owned(),
         step: 0,
         num_steps: 0,
+        trained_for: None,
         validation_loss: None,
         validation_accuracy: None,
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -60,7 +60,7 @@ pub(super) fn read_tensors(
         match source.found().get(name) {
             None => {
                 let wanted = |found: &&str| specs.iter().all(|spec| spec.name != **found);
-                let strangers = source.found().keys().map(String::as_str).filter(|found| wanted(&found));
+                let strangers = source.found().keys().map(String::as_str).filter(|found| wanted(found));
                 let near =
                     nearest(name, strangers).or_else(|| nearest(name, source.found().keys().map(String::as_str)));
                 let near = near.map_or_else(String::new, |near| format!("; the nearest is {near:?}"));

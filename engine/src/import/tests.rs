@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::export::test_model::tiny_llama;
 use crate::export::{Checkpoint, TargetPreset, WEIGHTS_FILE, export_package, quantize_for_target, write_params};
-use crate::models::{DataShape, ModelPreset, Network, Params, hf_config, initial_params};
+use crate::models::{DataShape, LlamaConfig, ModelConfig, ModelPreset, Network, Params, hf_config, initial_params};
 use crate::quant::QuantScheme;
 use crate::unwatched;
 
@@ -52,6 +52,14 @@ fn tiny_gpt2() -> (Value, Params) {
     (config, weights)
 }
 
+/// Without how its weights were drawn, which not every file says.
+fn drawn_alike(model: ModelConfig) -> ModelConfig {
+    match model {
+        ModelConfig::Llama(config) => ModelConfig::Llama(LlamaConfig { initializer_range: 0.02, ..config }),
+        other => other,
+    }
+}
+
 #[test]
 fn packages_of_every_kind_are_read_back_as_they_were_stored() {
     let root = tempfile::tempdir().unwrap();
@@ -68,7 +76,7 @@ fn packages_of_every_kind_are_read_back_as_they_were_stored() {
             let expected = quantize_for_target(&checkpoint, &target, unwatched!()).unwrap().dequantized().unwrap();
             let found = read(&folder).unwrap();
             assert_same(&found.weights, &expected);
-            assert_eq!(found.card.model, checkpoint.card.model, "{scheme:?}");
+            assert_eq!(drawn_alike(found.card.model), drawn_alike(checkpoint.card.model.clone()), "{scheme:?}");
             assert!(found.tokenizer_json.unwrap().is_file());
         }
     }
@@ -156,11 +164,11 @@ fn what_is_wrong_with_a_tensor_is_said_by_its_name() {
     };
     check(&broken, &[name, "NaN at index 7"]);
     let whole = |params: &mut Params| {
-        params.insert(name, Tensor::zeros((32, 128), candle_core::DType::I64, &Device::Cpu).unwrap())
+        params.insert(name, Tensor::zeros((32, 128), candle_core::DType::I64, &Device::Cpu).unwrap());
     };
     check(&whole, &[name, "I64"]);
     let more = |params: &mut Params| {
-        params.insert("transformer.h.1.ln_1.weight", Tensor::new(&[1.0_f32], &Device::Cpu).unwrap())
+        params.insert("transformer.h.1.ln_1.weight", Tensor::new(&[1.0_f32], &Device::Cpu).unwrap());
     };
     check(&more, &["transformer.h.1.ln_1.weight", "nearest", "transformer.h.0.ln_1.weight"]);
 }

@@ -23,6 +23,8 @@ pub struct PlanInput<'a> {
     pub schedule: &'a Schedule,
     /// Whether the tier predicts: a Correct step holds two gradients.
     pub predict: bool,
+    /// Whether forward passes read quantized copies of the weights.
+    pub qat: bool,
     /// Images or sequences per step.
     pub batch_size: usize,
     /// Parts a batch is cut into. An evaluation takes no more at once than one such part.
@@ -92,6 +94,7 @@ pub(super) struct Case {
     pub(super) tensors: Tensors,
     pub(super) schedule: Schedule,
     pub(super) predict: bool,
+    pub(super) qat: bool,
     pub(super) batch_size: usize,
     pub(super) num_micro_batches: usize,
     pub(super) sequence_length: usize,
@@ -107,6 +110,7 @@ impl Case {
             tensors: Tensors::of(&input.network.specs(), input.optimizer, num_threads),
             schedule: *input.schedule,
             predict: input.predict,
+            qat: input.qat,
             batch_size: input.batch_size.max(1),
             num_micro_batches: input.num_micro_batches.max(1),
             sequence_length: input.sequence_length,
@@ -139,12 +143,17 @@ impl Case {
         let weights = self.weights();
         let average = if self.schedule.ema_decay().is_some() { weights } else { 0 };
         let state = plus(&[weights, tensors.optimizer_bytes, average]);
-        let step = [self.gradients(), self.activations(&example), self.logits(&example)];
+        let quantized = if self.qat { weights } else { 0 };
+        let mut step = vec![self.gradients(), self.activations(&example), self.logits(&example)];
+        if quantized > 0 {
+            let how = format!("a copy that forward passes compute with: {}", self.weights_how());
+            step.push(PlanItem { kind: PlanKind::QuantizedWeights, bytes: quantized, how });
+        }
         // Three things happen one after the other, and the peak is the largest: a step, saving, evaluating. What
         // operations keep for their next call is there in all three.
         let shelved = example.scratch.shelved(self.micro_batch() as u64, self.num_threads as u64).saturating_mul(F32);
         let stepping = step.iter().fold(0, |sum: u64, item| sum.saturating_add(item.bytes));
-        let saving = plus(&[state, average, shelved]);
+        let saving = plus(&[state, average, quantized, shelved]);
         let mut items = vec![
             PlanItem { kind: PlanKind::Weights, bytes: weights, how: self.weights_how() },
             PlanItem {
@@ -158,7 +167,7 @@ impl Case {
                 how: "a copy of weights, optimizer state and average, to go back to".to_owned(),
             },
             runtime(saving.saturating_sub(stepping)),
-            self.evaluation(&example, plus(&[average, shelved]), stepping.max(saving)),
+            self.evaluation(&example, plus(&[average, quantized, shelved]), stepping.max(saving)),
         ];
         items.extend(step);
         if average > 0 {

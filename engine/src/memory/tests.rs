@@ -53,6 +53,7 @@ fn planned_by(
         optimizer: &optimizer,
         schedule: &COSINE,
         predict: false,
+        qat: false,
         batch_size: 64,
         num_micro_batches: 1,
         sequence_length: 256,
@@ -99,6 +100,9 @@ fn what_is_switched_on_is_counted() {
     assert_eq!(bytes(&averaged, PlanKind::RollbackSnapshot), bytes(&plain, PlanKind::RollbackSnapshot) + weights);
     let predicting = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.predict = true);
     assert_eq!(bytes(&predicting, PlanKind::Gradients), bytes(&plain, PlanKind::Gradients) + weights);
+    let aware = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.qat = true);
+    assert_eq!(bytes(&aware, PlanKind::QuantizedWeights), weights);
+    assert_eq!(aware.total_bytes(), plain.total_bytes() + weights, "one copy, as long as a step is the peak");
     let activations = |num_micro_batches| {
         let plan = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.num_micro_batches = num_micro_batches);
         bytes(&plan, PlanKind::Activations)
@@ -152,6 +156,7 @@ fn an_evaluation_counts_where_it_takes_more_than_a_step() {
         optimizer: &optimizer(OptimizerKind::AdamW),
         schedule: &COSINE,
         predict: false,
+        qat: false,
         batch_size: 64,
         num_micro_batches: 2,
         sequence_length: 0,

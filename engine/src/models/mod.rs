@@ -8,6 +8,7 @@ mod cnn;
 mod config;
 mod error;
 mod gpt2;
+mod growth;
 pub mod hf_config;
 mod limits;
 mod llama;
@@ -27,6 +28,7 @@ pub use config::{
     Activation, CnnConfig, DataShape, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ModelPreset, ResNetConfig,
 };
 pub use error::ModelError;
+pub use growth::{BlockOrder, Growth, NewBlocks};
 pub use network::{BatchStats, Block, Forward, Init, Mode, Network, TensorKind, TensorSpec, initial_params};
 pub use observe::{InputObserver, LayerInput};
 pub use params::{ParamStore, Params};

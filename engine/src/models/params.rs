@@ -129,6 +129,21 @@ impl ParamStore {
         self.view(Var::as_detached_tensor)
     }
 
+    /// The same buffers and variables, but for new variables that hold copies of `weights`; names that are none
+    /// of a variable are left out. Errors: [`ModelError::Shape`].
+    pub fn with_weights(&self, weights: Params) -> Result<Self, ModelError> {
+        let mut vars = self.vars.clone();
+        for (name, tensor) in weights {
+            let Some(var) = vars.get_mut(&name) else { continue };
+            if tensor.dims() != var.dims() {
+                let (expected, found) = (var.dims().to_vec(), tensor.dims().to_vec());
+                return Err(ModelError::Shape { name, expected, found });
+            }
+            *var = Var::from_tensor(&tensor)?;
+        }
+        Ok(Self { vars, buffers: self.buffers.clone() })
+    }
+
     /// False when a weight or a buffer is NaN or infinite: see [`Params::is_finite`].
     pub fn is_finite(&self) -> Result<bool, ModelError> {
         self.detached().is_finite()

@@ -53,6 +53,16 @@ pub enum QuantError {
         /// What it is.
         found: String,
     },
+    /// A setting of quantization-aware training.
+    #[error("quantization-aware training, {setting}: expected {expected}, found {found}")]
+    Training {
+        /// The setting.
+        setting: &'static str,
+        /// Its range.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// Examples that nothing can be calibrated on.
     #[error("calibrating: expected {expected}, found {found}. Choose the data that the model was trained on")]
     Calibration {

@@ -8,6 +8,7 @@ mod notes;
 mod pack_ternary;
 mod plan;
 mod post_training;
+mod qat;
 mod scheme;
 mod tensor;
 mod weights;
@@ -22,6 +23,7 @@ pub use post_training::{
     CalibratedWeights, Choice, LayerFigures, OutputError, PostTraining, Rounding, Sparsity, TernaryScales,
     cheapest_within, equalized, layer_advice, layer_figures, quantize_calibrated, small_calibration_note,
 };
+pub use qat::{FakeQuantizer, QatConfig};
 pub use scheme::QuantScheme;
 pub use tensor::{QuantizedTensor, TensorData};
-pub use weights::{QuantizedWeights, fake_quantize, quantize, quantize_for, quantize_planned};
+pub use weights::{QuantizedWeights, quantize, quantize_for, quantize_planned};

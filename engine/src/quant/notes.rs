@@ -81,7 +81,7 @@ fn metric_note(scheme: QuantScheme, before: MeasuredQuality, after: MeasuredQual
     }
     let advice = match scheme {
         QuantScheme::Ternary | QuantScheme::TernaryBase3 => {
-            "These weights were not trained for three values: take int8"
+            "These weights were not trained for three values: take int8, or fine-tune them with --qat ternary"
         }
         QuantScheme::Int4 | QuantScheme::Int4K => "Take int8, or look at the tensors with the largest change",
         QuantScheme::Int8 => "Take bf16, or look at the tensors with the largest change",

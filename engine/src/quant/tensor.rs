@@ -112,12 +112,7 @@ impl QuantizedTensor {
                 .flat_map(|(row, scale)| row.iter().map(move |&code| f32::from(code) * scale))
                 .collect(),
             TensorData::Q8 { blocks } => gguf::decode_q8_0(blocks),
-            TensorData::Q4 { blocks } => {
-                let padded_len = row_len.next_multiple_of(gguf::Q4_0_BLOCK_LEN);
-                let padded = gguf::decode_q4_0(blocks);
-                let rows = padded.chunks_exact(padded_len.max(1));
-                rows.flat_map(|row| row.iter().take(row_len)).copied().collect()
-            }
+            TensorData::Q4 { blocks } => without_padding(gguf::decode_q4_0(blocks), row_len),
             TensorData::Q4K { blocks } => gguf::decode_q4_k(blocks),
             TensorData::Ternary { blocks, packing } => {
                 let unpacked = packing
@@ -173,6 +168,53 @@ pub(super) fn quantize_tensor(
     QuantizedTensor::new(plan, data, &tensor)
 }
 
+/// What a runtime computes with when `values`, in the checkpoint's layout, are stored as `plan` says:
+/// [`quantize_tensor`] and [`QuantizedTensor::dequantized`] in one, bit for bit, without packing anything.
+///
+/// Numbers that the storage cannot hold stay as they are, so that a loss computed from them shows it: unlike an export,
+/// a training step has a guard for that.
+pub(super) fn restored(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
+    let in_layout = |values: Vec<f32>| {
+        let (num_rows, row_len) = plan.rows();
+        if plan.is_input_major { transposed(&values, num_rows, row_len) } else { values }
+    };
+    if !values.iter().all(|value| value.is_finite()) {
+        return values;
+    }
+    match plan.storage {
+        Storage::F32 => values,
+        Storage::F16 => values.into_iter().map(|value| f16::from_f32(value).to_f32()).collect(),
+        Storage::Bf16 => values.into_iter().map(|value| half::bf16::from_f32(value).to_f32()).collect(),
+        Storage::Int8Rows => {
+            let mut values = output_major(plan, values);
+            values.par_chunks_mut(plan.rows().1.max(1)).for_each(|row| {
+                let scale = max_magnitude(row) / 127.0;
+                row.iter_mut().for_each(|value| *value = f32::from(code_at(*value, scale)) * scale);
+            });
+            in_layout(values)
+        }
+        Storage::Q8Blocks => {
+            in_layout(through_blocks(output_major(plan, values), gguf::encode_q8_0, gguf::decode_q8_0))
+        }
+        Storage::Q4KBlocks => {
+            in_layout(through_blocks(output_major(plan, values), gguf::encode_q4_k, gguf::decode_q4_k))
+        }
+        Storage::Q4Blocks => {
+            let row_len = plan.rows().1;
+            let rows = padded_rows(output_major(plan, values), row_len);
+            let rows = through_blocks(rows, gguf::encode_q4_0, gguf::decode_q4_0);
+            in_layout(without_padding(rows, row_len))
+        }
+        Storage::Ternary | Storage::TernaryBase3 => {
+            let values = output_major(plan, values);
+            in_layout(match foretrain_ternary::ternarize(&values) {
+                Ok(ternary) => ternary.trits.into_iter().map(|trit| f32::from(trit) * ternary.scale).collect(),
+                Err(_) => values,
+            })
+        }
+    }
+}
+
 /// Output-major numbers, those set to zero that `options` gives up.
 fn kept(plan: &TensorPlan, values: Vec<f32>, options: &PostTraining) -> Vec<f32> {
     let mut values = output_major(plan, values);
@@ -216,6 +258,24 @@ fn padded_rows(values: Vec<f32>, row_len: usize) -> Vec<f32> {
     let padding = row_len.next_multiple_of(gguf::Q4_0_BLOCK_LEN) - row_len;
     let rows = values.chunks(row_len.max(1));
     rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0.0, padding))).collect()
+}
+
+/// The reverse of [`padded_rows`].
+fn without_padding(values: Vec<f32>, row_len: usize) -> Vec<f32> {
+    let padded_len = row_len.next_multiple_of(gguf::Q4_0_BLOCK_LEN);
+    if padded_len == row_len {
+        return values;
+    }
+    values.chunks_exact(padded_len.max(1)).flat_map(|row| row.iter().take(row_len)).copied().collect()
+}
+
+/// `values` encoded and decoded; as they are where the encoder refuses them.
+fn through_blocks(
+    values: Vec<f32>,
+    encode: fn(&[f32]) -> Result<Vec<u8>, foretrain_edge::EdgeError>,
+    decode: fn(&[u8]) -> Vec<f32>,
+) -> Vec<f32> {
+    encode(&values).map_or(values, |blocks| decode(&blocks))
 }
 
 fn tensor_of(quantized: &QuantizedTensor, original: &Tensor) -> Result<Tensor, QuantError> {
@@ -274,8 +334,9 @@ fn max_magnitude(values: &[f32]) -> f32 {
 
 /// Codes in -127..=127; all 0 for a scale of 0 (a row of zeros, or of numbers too small for a scale).
 fn codes_at(values: &[f32], scale: f32) -> Vec<i8> {
-    if scale == 0.0 {
-        return vec![0; values.len()];
-    }
-    values.iter().map(|value| (value / scale).round().clamp(-127.0, 127.0) as i8).collect()
+    values.iter().map(|value| code_at(*value, scale)).collect()
+}
+
+fn code_at(value: f32, scale: f32) -> i8 {
+    if scale == 0.0 { 0 } else { (value / scale).round().clamp(-127.0, 127.0) as i8 }
 }

@@ -120,34 +120,10 @@ pub fn quantize_planned(
     Ok(QuantizedWeights { scheme, container, tensors })
 }
 
-/// What a quantized network computes with, differentiable: `w + (q(w) - w)` with the difference detached, so that
-/// the forward pass sees quantized weights and the gradient passes straight through to the trained ones.
-///
-/// `weights` by name, in the checkpoint's shapes, f32 or f64, on any device; the result likewise.
-/// Errors: as [`quantize`]. Source: Bengio et al. 2013, arXiv 1308.3432, section 4 (straight-through).
-pub fn fake_quantize(specs: &[TensorSpec], weights: &Params, scheme: QuantScheme) -> Result<Params, QuantError> {
-    plan(specs, scheme, Container::Safetensors)
-        .into_par_iter()
-        .map(|plan| {
-            let weight = weights.get(&plan.name)?;
-            let name = plan.name.clone();
-            if plan.storage == Storage::F32 {
-                return Ok((name, weight.clone()));
-            }
-            // The same code path as the export, so that training and package agree.
-            let stored = quantize_tensor(plan, weight, &PostTraining::default())?.dequantized()?;
-            let stored = stored.to_dtype(weight.dtype())?.to_device(weight.device())?;
-            let change = (stored - weight.detach())?;
-            Ok((name, (weight + change)?))
-        })
-        .collect::<Result<Vec<_>, QuantError>>()
-        .map(|tensors| tensors.into_iter().collect())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use candle_core::{DType, Device, Tensor, Var};
+    use candle_core::{Device, Tensor};
     use proptest::prelude::*;
 
     use super::*;
@@ -275,31 +251,6 @@ mod tests {
         assert!(matches!(quantize(&specs, &weights, QuantScheme::Int8), Err(QuantError::Model(_))));
     }
 
-    #[test]
-    fn gradient_passes_straight_through() {
-        let (specs, weights) = pair(&[2, 2], vec![0.9, -0.1, 0.3, -1.2]);
-        for scheme in QuantScheme::ALL {
-            if scheme == QuantScheme::F32 {
-                continue;
-            }
-            let var = Var::from_tensor(weights.get("h.0.attn.c_attn.weight").unwrap()).unwrap();
-            let mut tracked = weights.clone();
-            tracked.insert("h.0.attn.c_attn.weight", var.as_tensor().clone());
-            let fake = fake_quantize(&specs, &tracked, scheme).unwrap();
-            let stored = quantize(&specs, &weights, scheme).unwrap().dequantized().unwrap();
-            let seen = fake.get("h.0.attn.c_attn.weight").unwrap();
-            let meant = stored.get("h.0.attn.c_attn.weight").unwrap();
-            let distance = (seen - meant).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-            assert!(distance < 1e-6, "the forward pass must see the stored weights: {distance}");
-            // d/dw of sum(q(w)²) is 2·q(w) when the gradient passes straight through; 2·w would mean that the forward
-            // pass was not quantized, nothing at all that the graph was cut.
-            let grads = seen.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-            let gradient = grads.get(&var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let expected = (seen * 2.0).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            assert_eq!(gradient, expected);
-        }
-    }
-
     proptest! {
         #[test]
         fn int8_is_within_half_a_step(values in prop::collection::vec(-5.0_f32..5.0, 24)) {
@@ -327,13 +278,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn f64_weights_are_taken_too() {
-        let (specs, weights) = pair(&[2, 2], vec![0.9, -0.1, 0.3, -1.2]);
-        let weights = weights.map(|_, tensor| tensor.to_dtype(DType::F64)).unwrap();
-        let fake = fake_quantize(&specs, &weights, QuantScheme::Ternary).unwrap();
-        assert_eq!(fake.get("h.0.attn.c_attn.weight").unwrap().dtype(), DType::F64);
     }
 }

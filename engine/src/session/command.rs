@@ -7,6 +7,7 @@ use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
 use crate::experiment::RungSize;
 use crate::hybrid::Strategy;
+use crate::models::BlockOrder;
 use crate::quant::{PostTraining, QuantScheme};
 
 /// Names one job; events carry it back, so that answers to old questions can be ignored.
@@ -176,6 +177,17 @@ pub enum ExperimentKind {
         minutes_per_rung: f64,
         /// Share by which the hybrid's loss may lie above vanilla's for the next rung to open.
         loss_tolerance: f64,
+    },
+    /// The recipe's transformer grown from one of half its blocks, against its controls; every step is a full one.
+    Growth {
+        /// Share of the steps that are trained at half depth.
+        share: f64,
+        /// Orders of blocks tried.
+        orders: Vec<BlockOrder>,
+        /// Learning rates tried for each contender, as factors of the recipe's.
+        rate_factors: Vec<f64>,
+        /// Seeds of the comparison: those after the recipe's own, which is the tuning's.
+        num_seeds: u64,
     },
 }
 

@@ -73,7 +73,7 @@ pub enum SessionError {
     #[error(transparent)]
     Export(#[from] ExportError),
     #[error(transparent)]
-    Import(#[from] ImportError),
+    Import(Box<ImportError>),
     #[error(transparent)]
     Edge(#[from] foretrain_edge::EdgeError),
     #[error(transparent)]
@@ -89,6 +89,12 @@ pub enum SessionError {
 impl From<candle_core::Error> for SessionError {
     fn from(error: candle_core::Error) -> Self {
         Self::Model(ModelError::Tensor(error))
+    }
+}
+
+impl From<ImportError> for SessionError {
+    fn from(error: ImportError) -> Self {
+        Self::Import(Box::new(error))
     }
 }
 
@@ -125,8 +131,15 @@ impl SessionError {
             Self::Evaluation(EvaluationError::Empty) => true,
             Self::Experiment(error) => matches!(**error, ExperimentError::Plan { .. }),
             Self::Report(error) => error.is_wrong_request(),
-            Self::Export(error) | Self::Import(ImportError::File(error)) => is_wrong_export(error),
-            Self::Import(error) => matches!(error, ImportError::NotAModel { .. } | ImportError::Config { .. }),
+            Self::Export(error) => is_wrong_export(error),
+            Self::Import(error) => match &**error {
+                ImportError::File(error) => is_wrong_export(error),
+                ImportError::NotAModel { .. } | ImportError::Config { .. } => true,
+                ImportError::Tensor { .. }
+                | ImportError::Gguf(_)
+                | ImportError::Cancelled(_)
+                | ImportError::Tensors(_) => false,
+            },
             Self::Preset(error) => is_wrong_preset(error),
             Self::Quant(error) => matches!(error, QuantError::Setting { .. }),
             Self::Busy
@@ -151,9 +164,8 @@ impl SessionError {
                 | Self::Data(DataError::Cancelled(_))
                 | Self::Evaluation(EvaluationError::Cancelled(_))
                 | Self::Export(ExportError::Cancelled(_) | ExportError::Quant(QuantError::Cancelled(_)))
-                | Self::Import(ImportError::Cancelled(_))
                 | Self::Quant(QuantError::Cancelled(_))
-        )
+        ) || matches!(self, Self::Import(error) if matches!(**error, ImportError::Cancelled(_)))
     }
 }
 

@@ -13,8 +13,8 @@ use super::{
 use crate::data::Dataset;
 use crate::device::{CancelFlag, Lanes, MachineRecord, Progress, Watch, resolved_num_threads};
 use crate::experiment::{
-    ArenaPlan, Conditions, Contender, CorrectionsPlan, Ground, LadderPlan, Measured, OnRace, RaceView, Report, Rung,
-    RungSize, TiersPlan, TrialRecipe, arena, corrections, ladder, tiers,
+    ArenaPlan, Conditions, Contender, CorrectionsPlan, Ground, GrowthPlan, LadderPlan, Measured, OnRace, RaceView,
+    Report, Rung, RungSize, TiersPlan, TrialRecipe, arena, corrections, growth, ladder, tiers,
 };
 use crate::hybrid::{GateRule, Strategy, TierPreset};
 use crate::models::{DataShape, Network};
@@ -66,6 +66,7 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
     let dataset = lanes.alone(|| shelf.load_anew(&config.data, eyes.0))?;
     let recipe = trial_recipe(config);
     let first_seeds = |count: u64| (0..count).map(|number| config.seed.wrapping_add(number)).collect();
+    let following_seeds = |count: u64| (1..=count).map(|number| config.seed.wrapping_add(number)).collect();
     let conditions = |ground: &Ground| {
         let model = format!("{} parameters, {}", ground.network.num_params(), config.name);
         conditions(asked, &dataset, (model, ground.lanes.count()), started)
@@ -77,7 +78,7 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
                 vanilla: presets::tier("vanilla")?.config(),
                 rate_factors: rate_factors.clone(),
                 batch_divisors: batch_divisors.clone(),
-                seeds: (1..=*num_seeds).map(|number| config.seed.wrapping_add(number)).collect(),
+                seeds: following_seeds(*num_seeds),
                 tuning_seed: config.seed,
             };
             let ground = ground(config, &dataset, plan.num_side_by_side(), lanes)?;
@@ -117,6 +118,20 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
             let model = format!("GPT-2 in sizes {labels}, {}", config.name);
             // A rung's two trainings are timed against each other, alone.
             Ok(Report::Ladder(Measured { conditions: self::conditions(asked, &dataset, (model, 1), started), result }))
+        }
+        ExperimentKind::Growth { share, orders, rate_factors, num_seeds } => {
+            let ground = ground(config, &dataset, GrowthPlan::NUM_SIDE_BY_SIDE, lanes)?;
+            let plan = GrowthPlan {
+                recipe: TrialRecipe { hybrid: presets::tier("vanilla")?.config(), ..recipe },
+                model: ground.network.config().clone(),
+                share: *share,
+                orders: orders.clone(),
+                rate_factors: rate_factors.clone(),
+                seeds: following_seeds(*num_seeds),
+                tuning_seed: config.seed,
+            };
+            let result = growth(&ground, &plan, eyes)?;
+            Ok(Report::Growth(Measured { conditions: conditions(&ground), result }))
         }
     }
 }
@@ -171,7 +186,12 @@ fn tier_contenders(recipe: &TrialRecipe, strategy: Option<Strategy>) -> Result<V
                 hybrid.gate = GateRule::Open;
             }
         }
-        Contender { name: tier.name, what: tier.summary, recipe: TrialRecipe { hybrid, ..recipe.clone() } }
+        Contender {
+            name: tier.name,
+            what: tier.summary,
+            recipe: TrialRecipe { hybrid, ..recipe.clone() },
+            begins: None,
+        }
     };
     Ok(presets::tiers()?.into_iter().map(contender).collect())
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StopReason;
 use crate::hybrid::{Correction, Forecast, GuardSignals, HybridEvent, Phase, nullable};
+use crate::quant::QuantScheme;
 
 /// One optimizer step. Everything is measured, except `forecast`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -43,6 +44,9 @@ pub struct StepMetrics {
     /// weights moved for a prediction. `None` in Predict and Correct, in runs that do not predict, and in old runs.
     #[serde(default)]
     pub gate_ms: Option<f32>,
+    /// Strength of the quantization with which the loss was computed, 0 to 1; `None` without quantization-aware training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<f32>,
 }
 
 impl StepMetrics {
@@ -69,6 +73,29 @@ pub struct ValidationFigures {
     pub num_examples: u64,
 }
 
+/// What quantized weights are worth, beside the full-precision ones that they come from.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct QuantizedFigures {
+    /// What the weights are quantized to.
+    pub scheme: QuantScheme,
+    /// Strength of the quantization that training had come to, 0 to 1. Whatever it was, these figures are of weights that
+    /// are quantized altogether.
+    pub strength: f64,
+    /// On the examples of the validation curve.
+    pub curve: ValidationFigures,
+    /// On the whole validation part: at the end of a run whose curve uses less of it, else `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<ValidationFigures>,
+}
+
+impl QuantizedFigures {
+    /// The figures on the most examples.
+    #[must_use]
+    pub fn figures(&self) -> ValidationFigures {
+        self.whole.unwrap_or(self.curve)
+    }
+}
+
 /// A measurement on the validation part: a point of the validation curve, all of whose points are measured on the same
 /// examples. (The last point of runs from before `whole` was kept was measured on all examples.)
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -87,12 +114,31 @@ pub struct ValidationPoint {
     /// The same weights on the whole validation part: at the end of a run whose curve uses less of it, else `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole: Option<ValidationFigures>,
+    /// The same weights quantized, in quantization-aware training. All other figures are of full precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantized: Option<QuantizedFigures>,
 }
 
 impl ValidationPoint {
-    /// What these weights are worth, as measured on the most examples: those of `whole`, else the curve's.
+    /// What training had come to, as measured on the most examples: quantized weights once the network computed with those
+    /// alone, else full precision.
     #[must_use]
     pub fn figures(&self) -> ValidationFigures {
+        let trained_for = self.quantized.filter(|quantized| quantized.strength >= 1.0);
+        trained_for.map_or_else(|| self.full_precision(), |quantized| quantized.figures())
+    }
+
+    /// What training had come to, on the examples of the curve.
+    #[must_use]
+    pub fn on_curve(&self) -> ValidationFigures {
+        let Self { loss, accuracy, num_examples, .. } = *self;
+        let trained_for = self.quantized.filter(|quantized| quantized.strength >= 1.0);
+        trained_for.map_or(ValidationFigures { loss, accuracy, num_examples }, |quantized| quantized.curve)
+    }
+
+    /// What the full-precision weights are worth, as measured on the most examples: those of `whole`, else the curve's.
+    #[must_use]
+    pub fn full_precision(&self) -> ValidationFigures {
         let Self { loss, accuracy, num_examples, .. } = *self;
         self.whole.unwrap_or(ValidationFigures { loss, accuracy, num_examples })
     }

@@ -28,6 +28,7 @@ pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: 
         optimizer: &config.optimizer,
         schedule: &config.schedule,
         predict: config.hybrid.strategy.predicts(),
+        qat: config.qat.is_some(),
         batch_size: config.batch_size,
         num_micro_batches: config.num_micro_batches,
         sequence_length: config.sequence_length,
@@ -51,6 +52,7 @@ pub(super) fn plan_side_by_side(config: &RunConfig, network: &Network, dataset_b
             PlanKind::Gradients
             | PlanKind::Activations
             | PlanKind::Logits
+            | PlanKind::QuantizedWeights
             | PlanKind::Evaluation
             | PlanKind::Dataset
             | PlanKind::Runtime => false,

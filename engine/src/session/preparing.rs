@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::outlet::Outlet;
 use super::worker::Shelf;
-use super::{EventKind, JobId, RunConfig, RunSnapshot, RunStatus, Savings, SessionError, planning};
+use super::{EventKind, JobId, RunConfig, RunSnapshot, RunStatus, Savings, SessionError, checkpoint, planning};
 use crate::data::{self, BatchSource, Dataset};
 use crate::device::{CancelFlag, Progress, Watch};
 use crate::experiment::TrialRecipe;
@@ -13,7 +13,7 @@ use crate::export::Checkpoint;
 use crate::hybrid::{HybridTrainer, Phase};
 use crate::import;
 use crate::memory::MemoryPlan;
-use crate::models::{ModelConfig, Network, ParamStore};
+use crate::models::{ModelConfig, Network, ParamStore, Params, TensorSpec};
 use crate::optim::Schedule;
 
 /// What both kinds of run need before they can train.
@@ -67,13 +67,22 @@ pub(super) fn prepare(
             let start = import::read_model(&path, &shelf.cache, Watch::new(cancel, &|_| {}))?;
             check_start(&config, &start, &dataset, Watch::new(cancel, &|_| {}))?;
             let device = config.device.open()?;
-            let (weights, buffers) = network.split_params(start.weights);
+            let (weights, buffers) = network.split_params(learning_weights(start)?);
             let store = ParamStore::new(weights, buffers, &device)?;
             trial_recipe(&config).begin_with(store, &network, &dataset, config.seed, device)?
         }
         None => trainer_and_batches(&config, &network, &dataset)?,
     };
     Ok(Prepared { config, dataset, batches, network, trainer, plan })
+}
+
+/// The weights of `start` that go on learning: of a checkpoint of quantization-aware training the full-precision ones
+/// behind those that it ships.
+fn learning_weights(start: Checkpoint) -> Result<Params, SessionError> {
+    match start.card.trained_for {
+        Some(_) => Ok(checkpoint::load(&start.folder)?.0.weights()),
+        None => Ok(start.weights),
+    }
 }
 
 /// The recipe's model for `dataset`: its ends are fitted to the data, unless its weights are there already.
@@ -100,7 +109,10 @@ fn check_start(
     watch: Watch<'_>,
 ) -> Result<(), SessionError> {
     if start.card.model != config.model {
-        let what = "the model to start from is another than the recipe names. Was it changed meanwhile?".to_owned();
+        let where_they_differ = difference(&config.model, &start.card.model)?;
+        let what = format!(
+            "the model to start from is another than the recipe names: {where_they_differ}. Was it changed meanwhile?"
+        );
         return Err(SessionError::Recipe { what });
     }
     let (Dataset::Text(text), Some(tokenizer)) = (dataset, &start.tokenizer_json) else { return Ok(()) };
@@ -112,6 +124,23 @@ fn check_start(
         dataset.name()
     );
     Err(SessionError::Recipe { what })
+}
+
+/// What tells two models apart: the first tensor that is not the same in both, else a setting that no tensor shows.
+fn difference(ours: &ModelConfig, theirs: &ModelConfig) -> Result<String, SessionError> {
+    let (ours, theirs) = (Network::new(ours)?.specs(), Network::new(theirs)?.specs());
+    let shape_of = |specs: &[TensorSpec], name: &str| {
+        let found = specs.iter().find(|spec| spec.name == name);
+        found.map_or_else(|| "missing".to_owned(), |spec| format!("{:?}", spec.shape))
+    };
+    let mut names = ours.iter().chain(&theirs).map(|spec| spec.name.as_str());
+    Ok(match names.find(|name| shape_of(&ours, name) != shape_of(&theirs, name)) {
+        Some(name) => {
+            let (wanted, found) = (shape_of(&ours, name), shape_of(&theirs, name));
+            format!("tensor {name:?} is {wanted} in the recipe's and {found} in the other")
+        }
+        None => "a setting that no tensor shows (activation, heads, positions)".to_owned(),
+    })
 }
 
 /// A trainer before its first step, and the batches it learns from, as `config` asks for them.
@@ -130,6 +159,7 @@ pub(super) fn trial_recipe(config: &RunConfig) -> TrialRecipe {
         hybrid: config.hybrid.clone(),
         optimizer: config.optimizer.clone(),
         schedule: config.schedule,
+        qat: config.qat,
         num_steps: config.num_steps,
         batch_size: config.batch_size,
         num_micro_batches: config.num_micro_batches,
@@ -174,6 +204,11 @@ pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), 
         if !(0.0..=1.0).contains(&fraction) {
             return refuse(format!("{name} must be 0 to 1, found {fraction}"));
         }
+    }
+    if let Some(qat) = config.qat
+        && let Err(error) = qat.check()
+    {
+        return refuse(error.to_string());
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::export::{ExportError, TargetPreset};
 use crate::hybrid::{HybridError, TierPreset};
 use crate::models::{DataShape, ModelError, ModelPreset};
 use crate::optim::{OptimizerConfig, Schedule};
+use crate::quant::QatConfig;
 
 /// A preset that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,9 @@ pub struct Recipe {
     pub optimizer: OptimizerConfig,
     /// Learning rate over the run.
     pub schedule: Schedule,
+    /// Quantization-aware training, where the recipe is one.
+    #[serde(default)]
+    pub qat: Option<QatConfig>,
     /// Optimizer steps.
     pub num_steps: u64,
     /// Images or sequences per step.
@@ -121,6 +125,7 @@ impl Recipe {
             hybrid: tier.config(),
             optimizer: self.optimizer.clone(),
             schedule: self.schedule,
+            qat: self.qat,
             num_steps: self.num_steps,
             batch_size: self.batch_size,
             num_micro_batches: self.num_micro_batches,

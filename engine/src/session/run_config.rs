@@ -7,6 +7,7 @@ use crate::device::ComputeDevice;
 use crate::hybrid::{HybridConfig, TierPreset};
 use crate::models::ModelConfig;
 use crate::optim::{OptimizerConfig, Schedule};
+use crate::quant::QatConfig;
 
 /// A run's recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct RunConfig {
     pub optimizer: OptimizerConfig,
     /// Learning rate over the run.
     pub schedule: Schedule,
+    /// Quantization-aware training; `None` trains in full precision throughout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qat: Option<QatConfig>,
     /// Optimizer steps.
     pub num_steps: u64,
     /// Images or sequences per optimizer step.

@@ -1,7 +1,7 @@
 //! One TQ1_0 block: 256 trits at five to a byte, then one half-precision scale; 1.6875 bits per weight.
 //!
 //! Five trits are digits 0 to 2 of a number below 3⁵ = 243, the first the most significant. The byte holds that number
-//! as a fraction of 243, rounded up to 256ths, so that multiplying by 3 moves the next digit into the carry: unpacking
+//! as a fraction of 243 in 256 parts, rounded up, so that multiplying by 3 moves the next digit into the carry: unpacking
 //! needs no division. The digits of a byte lie a stride apart: bytes 0 to 31 hold elements 0 to 159 at a stride of 32,
 //! bytes 32 to 47 elements 160 to 239 at a stride of 16, and bytes 48 to 51 elements 240 to 255, four to a byte, at a
 //! stride of 4. Source: `block_tq1_0` of llama.cpp, type 34 of GGUF.
@@ -35,8 +35,8 @@ pub(crate) fn encode_block(trits: &[i8; BLOCK_LEN], scale: f16) -> Result<[u8; B
                 if place < num_digits { u16::from((trits[element] + 1).cast_unsigned()) } else { 0 }
             };
             let number = (0..DIGITS).fold(0_u16, |number, place| number * 3 + digit(place));
-            // At most (242 · 256 + 242) / 243 = 255.
-            block[first_byte + byte] = ((u32::from(number) * 256 + 242) / 243) as u8;
+            // At most ⌈242 · 256 / 243⌉ = 255.
+            block[first_byte + byte] = (u32::from(number) * 256).div_ceil(243) as u8;
         }
     }
     block[DIGIT_BYTES..].copy_from_slice(&scale.to_le_bytes());
@@ -75,7 +75,7 @@ mod tests {
         // Element 33 is byte 1, second digit; 160 + 3 · 16 + 2 is byte 34, fourth; 240 + 4 + 3 is byte 51, second.
         (trits[33], trits[210], trits[247]) = (1, -1, 1);
         let block = encode_block(&trits, f16::from_f32(1.0)).unwrap();
-        let byte = |number: u32| ((number * 256 + 242) / 243) as u8;
+        let byte = |number: u32| (number * 256).div_ceil(243) as u8;
         let mut expected = [byte(121); BLOCK_BYTES];
         (expected[1], expected[34]) = (byte(121 + 27), byte(121 - 3));
         expected[48..52].copy_from_slice(&[byte(120), byte(120), byte(120), byte(120 + 27)]);

@@ -106,6 +106,7 @@ pub fn card(model: &ModelConfig) -> ModelCard {
         tier: "vanilla".to_owned(),
         step: 20,
         num_steps: 20,
+        trained_for: None,
         validation_loss: Some(1.25),
         validation_accuracy: None,
         version: "0.0.0-fixture".to_owned(),

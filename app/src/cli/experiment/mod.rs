@@ -2,6 +2,7 @@
 
 mod arena;
 mod corrections;
+mod growth;
 mod ladder;
 mod tiers;
 
@@ -25,6 +26,7 @@ use super::{CliError, CommonArgs, output};
   foretrain experiment corrections --preset glyphs-cnn --output reports/glyphs-corrections
   foretrain experiment tiers --preset glyphs-cnn --output reports/glyphs-tiers
   foretrain experiment ladder --rungs 100k,1m --minutes-per-rung 5
+  foretrain experiment growth --preset grammar-gpt2-char --seeds 5 --output reports/growth
   foretrain experiment render reports/glyphs --output reports/glyphs-again")]
 pub struct ExperimentArgs {
     /// Which.
@@ -64,6 +66,12 @@ pub enum ExperimentCommand {
   foretrain experiment ladder --rungs 100k,1m --minutes-per-rung 5
   foretrain experiment ladder --data input.txt --tokenizer char --steps 300 --batch-size 8 --output reports/ladder --json")]
     Ladder(Box<ladder::LadderArgs>),
+    /// A deep language model grown from one of half its blocks, against full depth and half depth of as much time and
+    /// against random new blocks; all tuned alike.
+    #[command(after_help = "Examples:
+  foretrain experiment growth --preset grammar-gpt2-char --seeds 5 --output reports/growth
+  foretrain experiment growth --data input.txt --blocks 8 --share 0.5 --orders stacked --steps 400 --json")]
+    Growth(Box<growth::GrowthArgs>),
     /// Write a report again from its report.json, without measuring again.
     #[command(after_help = "Examples:
   foretrain experiment render reports/glyphs --output reports/glyphs-again")]
@@ -85,6 +93,7 @@ pub(super) fn run(args: &ExperimentArgs) -> Result<(), CliError> {
         ExperimentCommand::Corrections(asked) => corrections::run(asked, common),
         ExperimentCommand::Tiers(asked) => tiers::run(asked, common),
         ExperimentCommand::Ladder(asked) => ladder::run(asked, common),
+        ExperimentCommand::Growth(asked) => growth::run(asked, common),
         ExperimentCommand::Render { report, output } => {
             let report = rewrite_report(report, output).map_err(|error| CliError::from_session(&error))?;
             tell(&report, output, common.json)
@@ -190,6 +199,7 @@ fn tell(report: &Report, folder: &Path, is_json: bool) -> Result<(), CliError> {
         Report::Corrections(report) => corrections::figures(&report.result),
         Report::Tiers(report) => tiers::figures(&report.result),
         Report::Ladder(report) => ladder::figures(&report.result),
+        Report::Growth(report) => growth::figures(&report.result),
     };
     output::line(table)?;
     output::line(report.verdict())?;

@@ -8,6 +8,7 @@ mod header;
 mod lock;
 mod log;
 mod needs;
+mod qat;
 mod recipe;
 mod resume;
 mod run_recipe;

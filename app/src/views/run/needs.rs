@@ -135,6 +135,7 @@ fn kind_color(p: &Palette, kind: PlanKind) -> Color32 {
         PlanKind::Gradients => p.series[1],
         PlanKind::Optimizer => p.series[2],
         PlanKind::WeightAverage => p.series[6],
+        PlanKind::QuantizedWeights => p.predict,
         PlanKind::RollbackSnapshot => p.series[7],
         PlanKind::Activations => p.series[3],
         PlanKind::Logits => p.series[5],

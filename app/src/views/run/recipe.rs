@@ -5,7 +5,7 @@ use foretrain_engine::models::ModelPreset;
 use foretrain_engine::optim::{OptimizerKind, Schedule};
 use foretrain_engine::session::{Command, RunConfig};
 
-use super::{control, needs, run_recipe, tier};
+use super::{control, needs, qat, run_recipe, tier};
 use crate::state::{Draft, Live, Planned, Replaced, RunLive, Saved};
 use crate::theme::{palette, space};
 use crate::views::{ViewCtx, data_form_ui};
@@ -86,6 +86,7 @@ pub fn recipe_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut
                         let lock = &mut saved.tier_lock;
                         card_ui(ui, "Tier", |ui| tier::tier_ui(ctx, draft, lock, is_expert, ui));
                         card_ui(ui, "Training", |ui| training_ui(draft, is_expert, ui));
+                        card_ui(ui, "Quantization", |ui| qat::qat_ui(&mut draft.config, ui));
                         card_ui(ui, "Needs", |ui| needs::needs_ui(ctx, draft, live, ui));
                     }
                     None => notice_ui(
@@ -160,6 +161,18 @@ fn recipe_choice_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, live: &mut RunLive, ui
     field_ui(ui, "Run name", |ui| {
         ui.add(TextEdit::singleline(&mut draft.config.name).desired_width(f32::INFINITY));
     });
+    if let Some(checkpoint) = &draft.config.start_from {
+        let place = checkpoint.display().to_string();
+        let is_dropped = field_ui(ui, "Begin with", |ui| {
+            let is_dropped =
+                ui.small_button("Draw weights").on_hover_text("Begin with fresh weights instead").clicked();
+            ui.add(egui::Label::new(&place).truncate()).on_hover_text(&place);
+            is_dropped
+        });
+        if is_dropped {
+            draft.config.start_from = None;
+        }
+    }
 }
 
 /// Puts `chosen` in place of the form; what was changed there can be had back.
@@ -203,7 +216,7 @@ fn model_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, live: &Live, ui: &mut Ui) {
                     "Reads text; this dataset holds images"
                 };
                 if label.on_disabled_hover_text(reason).clicked() {
-                    draft.model = model;
+                    draft.set_model(model);
                 }
             }
         });

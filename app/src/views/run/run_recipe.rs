@@ -28,7 +28,12 @@ pub(super) fn run_recipe_ui(run: &RunSnapshot, ui: &mut Ui) {
         (RecipeCard::Model, "Model"),
         (RecipeCard::Tier, "Tier"),
         (RecipeCard::Training, "Training"),
+        (RecipeCard::Quantization, "Quantization"),
     ] {
+        // A run in full precision has nothing to say there.
+        if !fields.iter().any(|field| field.card == card) {
+            continue;
+        }
         card_ui(ui, title, |ui| {
             ui.spacing_mut().item_spacing.y = 0.0;
             for RecipeField { name, value, .. } in fields.iter().filter(|field| field.card == card) {

@@ -119,8 +119,9 @@ mod tests {
                 let step = largest.abs() / 8.0;
                 for (v, b) in block.iter().zip(back) {
                     // The codes reach 8 steps on the side of the largest, 7 on the other.
+                    // The step is a half-precision number: 7 of them are off by 7/2048 of a step.
                     let missed = (-(v * largest.signum()) - 7.5 * step).max(0.0);
-                    prop_assert!((v - b).abs() <= step * 0.502 + missed + 1e-6, "{v} became {b}");
+                    prop_assert!((v - b).abs() <= step * 0.504 + missed + 1e-6, "{v} became {b}");
                 }
             }
         }

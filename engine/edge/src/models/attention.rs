@@ -27,7 +27,7 @@ pub(super) enum Precision {
 impl Precision {
     /// For keys that come out of `projection`.
     pub(super) fn after(projection: &Matrix) -> Self {
-        if projection.rounds_inputs() { Self::Half } else { Self::Full }
+        if projection.reads_rounded_inputs() { Self::Half } else { Self::Full }
     }
 }
 

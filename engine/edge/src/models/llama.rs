@@ -136,3 +136,166 @@ impl Block {
         })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use crate::gguf::{GgufFile, GgufWriter, TensorType};
+    use crate::models::{LanguageModel, TextConfig};
+    use crate::weights::Weights;
+
+    const WIDTH: usize = 32;
+    const INNER: usize = 48;
+    const HEADS: usize = 4;
+    const KV_HEADS: usize = 2;
+    const DIM: usize = WIDTH / HEADS;
+    const VOCAB: usize = 11;
+    const LAYERS: usize = 2;
+
+    type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+    fn bitnet() -> Tensors {
+        let mut state = 1_u32;
+        let mut random = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let mut tensors = Tensors::new();
+        let mut add = |name: String, shape: &[usize]| {
+            // Norms around 1, so that leaving one out shows.
+            let (center, size) = if shape.len() == 1 { (1.0, 0.5) } else { (0.0, 0.4) };
+            let values = (0..shape.iter().product()).map(|_| center + size * random()).collect();
+            tensors.insert(format!("{name}.weight"), (shape.to_vec(), values));
+        };
+        add("token_embd".to_owned(), &[VOCAB, WIDTH]);
+        add("output_norm".to_owned(), &[WIDTH]);
+        for layer in 0..LAYERS {
+            for (part, shape) in [
+                ("attn_norm", &[WIDTH][..]),
+                ("attn_sub_norm", &[WIDTH]),
+                ("ffn_norm", &[WIDTH]),
+                ("ffn_sub_norm", &[INNER]),
+                ("attn_q", &[WIDTH, WIDTH]),
+                ("attn_k", &[KV_HEADS * DIM, WIDTH]),
+                ("attn_v", &[KV_HEADS * DIM, WIDTH]),
+                ("attn_output", &[WIDTH, WIDTH]),
+                ("ffn_gate", &[INNER, WIDTH]),
+                ("ffn_up", &[INNER, WIDTH]),
+                ("ffn_down", &[WIDTH, INNER]),
+            ] {
+                add(format!("blk.{layer}.{part}"), shape);
+            }
+        }
+        tensors
+    }
+
+    fn model(tensors: &Tensors) -> LanguageModel {
+        let mut writer = GgufWriter::new("bitnet");
+        for (name, number) in [
+            ("context_length", 16),
+            ("embedding_length", WIDTH),
+            ("feed_forward_length", INNER),
+            ("block_count", LAYERS),
+            ("attention.head_count", HEADS),
+            ("attention.head_count_kv", KV_HEADS),
+        ] {
+            writer.add_metadata(&format!("bitnet.{name}"), u32::try_from(number).unwrap()).unwrap();
+        }
+        writer.add_metadata("bitnet.attention.layer_norm_rms_epsilon", 1e-5_f32).unwrap();
+        for (name, (shape, values)) in tensors {
+            let bytes: &[u8] = bytemuck::cast_slice(values);
+            writer.add_tensor(name, TensorType::F32, shape, bytes).unwrap();
+        }
+        let mut bytes = Vec::new();
+        writer.write(&mut bytes).unwrap();
+        let path = Path::new("bitnet.gguf");
+        let file = GgufFile::parse(bytes.into(), path).unwrap();
+        let (config, architecture) = TextConfig::from_gguf(&file, path).unwrap();
+        LanguageModel::load(&config, &Weights::from_gguf(&file, path, architecture).unwrap()).unwrap()
+    }
+
+    /// The same network in plain loops of f64, with llama.cpp's order of operations for "bitnet".
+    fn reference(tensors: &Tensors, tokens: &[u32]) -> Vec<f64> {
+        let get = |name: &str| &tensors[&format!("{name}.weight")].1;
+        let norm = |name: &str, x: &[f64]| -> Vec<f64> {
+            let mean_square = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+            let inverse = 1.0 / (mean_square + 1e-5).sqrt();
+            x.iter().zip(get(name)).map(|(x, w)| x * inverse * f64::from(*w)).collect()
+        };
+        let product = |name: &str, x: &[f64]| -> Vec<f64> {
+            let rows = get(name).chunks(x.len());
+            rows.map(|row| row.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum()).collect()
+        };
+        let turn = |x: &mut [f64], position: usize| {
+            for head in x.chunks_mut(DIM) {
+                for i in 0..DIM / 2 {
+                    let angle = position as f64 / 10_000_f64.powf(2.0 * i as f64 / DIM as f64);
+                    let (a, b) = (head[i], head[i + DIM / 2]);
+                    head[i] = a * angle.cos() - b * angle.sin();
+                    head[i + DIM / 2] = b * angle.cos() + a * angle.sin();
+                }
+            }
+        };
+        let embedded = |&token: &u32| -> Vec<f64> {
+            get("token_embd")[token as usize * WIDTH..][..WIDTH].iter().map(|&x| f64::from(x)).collect()
+        };
+        let mut xs: Vec<Vec<f64>> = tokens.iter().map(embedded).collect();
+        for layer in 0..LAYERS {
+            let name = |part: &str| format!("blk.{layer}.{part}");
+            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            for (position, x) in xs.iter_mut().enumerate() {
+                let normed = norm(&name("attn_norm"), x);
+                let (mut query, mut key) = (product(&name("attn_q"), &normed), product(&name("attn_k"), &normed));
+                turn(&mut query, position);
+                turn(&mut key, position);
+                keys.push(key);
+                values.push(product(&name("attn_v"), &normed));
+                let mut attended = vec![0.0; WIDTH];
+                for head in 0..HEADS {
+                    let kv = head / (HEADS / KV_HEADS) * DIM;
+                    let query = &query[head * DIM..][..DIM];
+                    let dot = |key: &Vec<f64>| query.iter().zip(&key[kv..]).map(|(q, k)| q * k).sum::<f64>();
+                    let weights: Vec<f64> = keys.iter().map(|key| (dot(key) / (DIM as f64).sqrt()).exp()).collect();
+                    let sum: f64 = weights.iter().sum();
+                    for (weight, value) in weights.iter().zip(&values) {
+                        for i in 0..DIM {
+                            attended[head * DIM + i] += weight / sum * value[kv + i];
+                        }
+                    }
+                }
+                let out = product(&name("attn_output"), &norm(&name("attn_sub_norm"), &attended));
+                x.iter_mut().zip(out).for_each(|(x, out)| *x += out);
+                let normed = norm(&name("ffn_norm"), x);
+                let (gate, up) = (product(&name("ffn_gate"), &normed), product(&name("ffn_up"), &normed));
+                let hidden: Vec<f64> = gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+                let out = product(&name("ffn_down"), &norm(&name("ffn_sub_norm"), &hidden));
+                x.iter_mut().zip(out).for_each(|(x, out)| *x += out);
+            }
+        }
+        product("token_embd", &norm("output_norm", xs.last().unwrap()))
+    }
+
+    #[test]
+    fn bitnet_computes_what_the_reference_computes() {
+        let (tensors, tokens) = (bitnet(), [3, 1, 4, 1, 5, 9, 2, 6]);
+        let model = model(&tensors);
+        let expected = reference(&tensors, &tokens);
+        let largest = expected.iter().fold(0.0_f64, |largest, logit| largest.max(logit.abs()));
+        // At once, and one token after the other.
+        for step in [tokens.len(), 1, 3] {
+            let mut cache = model.empty_cache();
+            let mut hidden = Vec::new();
+            for tokens in tokens.chunks(step) {
+                hidden = model.forward(tokens, &mut cache).unwrap();
+            }
+            let logits = model.logits(&hidden[hidden.len() - WIDTH..]).unwrap();
+            assert_eq!(logits.len(), VOCAB);
+            for (found, expected) in logits.iter().zip(&expected) {
+                assert!((f64::from(*found) - expected).abs() <= 1e-4 * largest, "{step}: {found} {expected}");
+            }
+        }
+    }
+}

@@ -74,8 +74,14 @@ impl Matrix {
         (row < self.rows).then_some(decoded)
     }
 
-    /// True when products are rounded to 8 bits of input, so that more precision around them is wasted.
-    pub(crate) fn rounds_inputs(&self) -> bool {
+    /// True when products are of inputs rounded to 8 bits, by the integer kernels or as floats, so that more precision
+    /// around them is wasted.
+    pub(crate) fn reads_rounded_inputs(&self) -> bool {
+        matches!(self.storage, Storage::Integers(_)) && self.activations != Activations::Floats
+    }
+
+    /// True when the integer kernels multiply.
+    fn rounds_inputs(&self) -> bool {
         matches!(self.storage, Storage::Integers(_)) && self.activations == Activations::Bytes
     }
 

@@ -70,6 +70,27 @@ fn grammar_is_the_same_everywhere() {
 }
 
 #[test]
+fn rounds_repeat() {
+    let dataset = text(&DatasetSpec::Rounds);
+    assert!(dataset.warnings.is_empty(), "{:?}", dataset.warnings);
+    // Letters, the end of a line, and what is neither.
+    assert_eq!(dataset.vocab_size, 18);
+    let whole = [&dataset.train, &dataset.validation, &dataset.test].map(|part| dataset.tokenizer.decode(part, false));
+    let mut lengths = [0; 10];
+    for line in whole.iter().flat_map(|part| part.as_ref().unwrap().trim_end().lines()) {
+        let letters = line.as_bytes();
+        let length = letters.iter().skip(1).position(|letter| *letter == letters[0]).unwrap() + 1;
+        let round: std::collections::BTreeSet<u8> = letters[..length].iter().copied().collect();
+        assert_eq!((letters.len(), round.len()), (63, length), "{line}");
+        assert!(letters.iter().zip(&letters[length..]).all(|(a, b)| a == b), "{line}");
+        lengths[length] += 1;
+    }
+    let num_lines: usize = lengths.iter().sum();
+    assert_eq!(num_lines, 15_625);
+    assert!(lengths[..4] == [0; 4] && lengths[4..].iter().all(|&count| count > num_lines / 8), "{lengths:?}");
+}
+
+#[test]
 fn grammar_agrees() {
     let dataset = grammar();
     let text = dataset.tokenizer.decode(&dataset.validation, false).unwrap();

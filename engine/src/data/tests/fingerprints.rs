@@ -183,6 +183,7 @@ fn only_text_takes_a_tokenizer() {
     let others = [
         DatasetSpec::Glyphs,
         DatasetSpec::Grammar,
+        DatasetSpec::Rounds,
         idx_spec(path),
         DatasetSpec::Cifar10 { path: path.into() },
         DatasetSpec::ImageFolder { path: path.into(), image_size: (8, 8) },

@@ -184,6 +184,7 @@ fn cancel_ends_every_loader() {
     let specs = [
         DatasetSpec::Glyphs,
         DatasetSpec::Grammar,
+        DatasetSpec::Rounds,
         idx_spec(folder.path()),
         text_spec(folder.path(), TokenizerSpec::Char),
     ];

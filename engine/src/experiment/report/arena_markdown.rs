@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::frame::{Parts, part_of};
+use super::tuned::tuning;
 use crate::experiment::words::{list, with_interval, with_spread};
-use crate::experiment::{ArenaResult, HYBRID, TrialResult, Tuned};
+use crate::experiment::{ArenaResult, HYBRID, TrialResult};
 
 /// Contenders and ratios; below, where time went and what was tried in tuning.
 pub(super) fn parts(result: &ArenaResult) -> Parts {
@@ -93,24 +94,5 @@ fn phases(result: &ArenaResult) -> String {
         "\nSeed {}. Forecaster, guard, gate and phases took {share:.1} % of it. Divergences in all runs: {divergences}.\n",
         first.seed
     );
-    text
-}
-
-fn tuning(tuned: &[Tuned]) -> String {
-    let mut text =
-        "## Tuning\n\nEach contender got the best of its grid by validation loss, with a seed of its own.\n\n\
-                    | contender | setting | validation loss | |\n| --- | --- | --- | --- |\n"
-            .to_owned();
-    for tuned in tuned {
-        for (index, tried) in tuned.tried.iter().enumerate() {
-            let loss = tried.validation_loss.map_or_else(|| "diverged".to_owned(), |loss| format!("{loss:.4}"));
-            let mark = match (index == tuned.best, tuned.is_at_edge) {
-                (false, _) => "",
-                (true, false) => "chosen",
-                (true, true) => "chosen, at an edge of its grid",
-            };
-            let _ = writeln!(text, "| {} | {} | {loss} | {mark} |", tuned.contender.name, tried.setting);
-        }
-    }
     text
 }

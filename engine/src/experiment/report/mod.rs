@@ -7,16 +7,19 @@ mod arena_markdown;
 mod corrections_charts;
 mod corrections_markdown;
 mod frame;
+mod growth_charts;
+mod growth_markdown;
 mod ladder_charts;
 mod ladder_markdown;
 #[cfg(test)]
 mod tests;
 mod tiers_charts;
 mod tiers_markdown;
+mod tuned;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ArenaResult, CorrectionsResult, LadderResult, TiersResult};
+use super::{ArenaResult, CorrectionsResult, GrowthResult, LadderResult, TiersResult};
 use crate::chart::Chart;
 use crate::device::MachineRecord;
 
@@ -75,6 +78,8 @@ pub enum Report {
     Tiers(Measured<TiersResult>),
     /// Language models from small to large.
     Ladder(Measured<LadderResult>),
+    /// Deep networks from shallow ones.
+    Growth(Measured<GrowthResult>),
 }
 
 impl Report {
@@ -96,6 +101,7 @@ impl Report {
             Self::Corrections(report) => &report.conditions,
             Self::Tiers(report) => &report.conditions,
             Self::Ladder(report) => &report.conditions,
+            Self::Growth(report) => &report.conditions,
         }
     }
 
@@ -107,6 +113,7 @@ impl Report {
             Self::Corrections(report) => report.result.verdict(),
             Self::Tiers(report) => report.result.verdict(),
             Self::Ladder(report) => report.result.verdict(),
+            Self::Growth(report) => report.result.verdict(),
         }
     }
 
@@ -118,6 +125,7 @@ impl Report {
             Self::Corrections(report) => corrections_markdown::parts(&report.result),
             Self::Tiers(report) => tiers_markdown::parts(&report.result),
             Self::Ladder(report) => ladder_markdown::parts(&report.result),
+            Self::Growth(report) => growth_markdown::parts(&report.result),
         };
         frame::page(self, &parts)
     }
@@ -131,6 +139,7 @@ impl Report {
             Self::Corrections(report) => corrections_charts::charts(&report.result, &subtitle),
             Self::Tiers(report) => tiers_charts::charts(&report.result, &subtitle),
             Self::Ladder(report) => ladder_charts::charts(&report.result, &subtitle),
+            Self::Growth(report) => growth_charts::charts(&report.result, &subtitle),
         }
     }
 }

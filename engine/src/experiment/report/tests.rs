@@ -97,3 +97,12 @@ fn a_ladder_is_made_from_its_json() {
     );
     assert!(page.contains("| 11m | 10800000 | none: not opened | – |"), "{page}");
 }
+
+#[test]
+fn growth_is_made_from_its_json() {
+    let report = Report::Growth(Measured { conditions: conditions(), result: literal::growth() });
+    let page = check(&report, "growth", 2);
+    assert!(page.contains("- Seeds: 1, 2; tuning seed 0\n") && page.contains("## Tuning"), "{page}");
+    assert!(page.contains("train 26 of 40 steps with 2 of 4 blocks, then go on with all"), "{page}");
+    assert!(page.contains("| loss over that of full depth given the same time | 0.800 (0.800 to 0.800) |"), "{page}");
+}

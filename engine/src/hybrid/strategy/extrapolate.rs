@@ -48,7 +48,7 @@ impl Extrapolate {
     /// Tries lengths on `batch`, whose loss at the present weights is `loss`. `None` when standing still is best.
     fn search(&self, scene: &Scene<'_>, batch: &Batch, loss: f64) -> Result<Option<Heading>, HybridError> {
         let Some(direction) = self.follower.direction()? else { return Ok(None) };
-        let anchor = vars(scene.passes.store)?;
+        let anchor = vars(scene.store)?;
         let mut best = (loss, None);
         for length in LENGTHS {
             let moved = combine(&anchor, 1.0, &direction, length)?;
@@ -72,9 +72,7 @@ impl PredictStep for Extrapolate {
             num_passes += LENGTHS.len();
         }
         let (update, exhausted) = match &self.heading {
-            Some(heading) => {
-                (Update::Weights(combine(&vars(scene.passes.store)?, 1.0, &heading.direction, 1.0)?), None)
-            }
+            Some(heading) => (Update::Weights(combine(&vars(scene.store)?, 1.0, &heading.direction, 1.0)?), None),
             None => {
                 let why = "no length of the predicted move lowers the loss of this batch: standing still is best";
                 (Update::Nothing, Some(why.to_owned()))
@@ -142,6 +140,7 @@ fn vars(store: &ParamStore) -> Result<Params, HybridError> {
 fn loss_at(scene: &Scene<'_>, weights: Params, batch: &Batch) -> Result<f64, HybridError> {
     let Passes { network, store, num_micro_batches } = scene.passes;
     let other = ParamStore::new(weights, store.buffers().clone(), batch.inputs.device())?;
-    let passes = Passes { network, store: &other, num_micro_batches };
+    let read = scene.lens.read(&other)?;
+    let passes = Passes { network, store: &read, num_micro_batches };
     Ok(passes.look(batch)?.mean_loss())
 }

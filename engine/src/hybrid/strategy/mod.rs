@@ -19,6 +19,7 @@ mod trajectory;
 use serde::{Deserialize, Serialize};
 
 use super::HybridError;
+use super::lens::Lens;
 use super::passes::{Errors, Passes, Seen};
 use crate::data::Batch;
 use crate::models::{ParamStore, Params};
@@ -137,7 +138,12 @@ impl Strategy {
 /// What a strategy works with in one step.
 #[derive(Debug)]
 pub(super) struct Scene<'a> {
+    /// Passes over the weights as the lens shows them.
     pub passes: Passes<'a>,
+    /// The weights themselves, which a strategy moves.
+    pub store: &'a ParamStore,
+    /// How passes read weights.
+    pub lens: Lens<'a>,
     /// Share of a batch to sample.
     pub slice_fraction: f64,
     /// Seed of the run.

@@ -18,8 +18,8 @@ use super::samples::Sampler;
 use super::trainer_thread::{Control, Inbox, RunRequest, TrainerJob};
 use super::worker::Shelf;
 use super::{
-    Blame, EventKind, Failure, History, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, Samples,
-    StepMetrics, StopReason, ValidationFigures, ValidationPoint,
+    Blame, EventKind, Failure, History, JobId, LogEntry, LogKind, QuantizedFigures, RunConfig, RunSnapshot, RunStatus,
+    Samples, StepMetrics, StopReason, ValidationFigures, ValidationPoint,
 };
 use crate::data::{BatchSource, Dataset, SplitPart};
 use crate::device::{CancelFlag, GaugeReading, Gauges, Watch, compute_pool, process_memory_bytes};
@@ -27,7 +27,7 @@ use crate::evaluation::{Evaluation, EvaluationError, evaluate};
 use crate::experiment::Stopwatch;
 use crate::hybrid::{ExtraWork, HybridTrainer, Phase, StepReport};
 use crate::memory::MemoryPlan;
-use crate::models::Network;
+use crate::models::{Network, Params};
 
 /// The vanilla step time is the mean of this many of the newest full-backward steps: a mean, because it is summed
 /// and compared with a sum.
@@ -263,6 +263,7 @@ impl Run {
             signals: report.signals,
             step_ms: step_ms as f32,
             gate_ms: beyond_vanilla.map(|total| (total.as_secs_f64() * 1e3) as f32),
+            quantization: report.quantization,
         };
         if let Some(vanilla_ms) = row.vanilla_ms() {
             self.see_vanilla_step(vanilla_ms);
@@ -287,36 +288,41 @@ impl Run {
     fn validate(&mut self, is_last: bool, cancel: &CancelFlag, outlet: &mut Outlet) -> Result<(), SessionError> {
         self.publish(RunStatus::Validating, outlet);
         let started = Instant::now();
-        let params = self.trainer.evaluation_params()?;
-        let measure = |limit| {
-            let batches = self.evaluation.evaluation_batches(SplitPart::Validation, limit);
-            evaluate(&self.network, &params, batches, Watch::new(cancel, &|_| {}))
+        let step = self.progress.step;
+        let quantized = match (self.config.qat, self.trainer.quantized_params()?) {
+            (Some(qat), Some(params)) => match self.measure(&params, is_last, cancel) {
+                Ok(measured) => Some((qat, params, measured)),
+                Err(EvaluationError::Cancelled(_)) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            },
+            (Some(_) | None, _) => None,
         };
-        // The curve, and which step is best, are of the same examples each time; the end is measured on all, too.
-        let limit = self.config.max_validation_examples;
-        let has_more = self.evaluation.num_examples(SplitPart::Validation) > limit;
-        let measured = measure(limit).and_then(|compared| {
-            let whole = (is_last && has_more).then(|| measure(usize::MAX)).transpose()?;
-            Ok((compared, whole))
-        });
-        let (compared, whole) = match measured {
+        let trained = self.trainer.trained_params()?;
+        let (of_trained, whole) = match self.measure(&trained, is_last, cancel) {
             Ok(measured) => measured,
             // Stopped while measuring: the run ends without this point.
             Err(EvaluationError::Cancelled(_)) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let step = self.progress.step;
+        let strength = self.trainer.quantization_strength();
         let point = ValidationPoint {
             step,
-            loss: compared.loss,
-            accuracy: compared.accuracy,
-            num_examples: compared.num_examples,
+            loss: of_trained.loss,
+            accuracy: of_trained.accuracy,
+            num_examples: of_trained.num_examples,
             seconds: started.elapsed().as_secs_f64(),
-            whole: whole.map(|Evaluation { loss, accuracy, num_examples, .. }| ValidationFigures {
-                loss,
-                accuracy,
-                num_examples,
+            whole: whole.map(figures_of),
+            quantized: quantized.as_ref().map(|(qat, _, (curve, whole))| QuantizedFigures {
+                scheme: qat.scheme,
+                strength,
+                curve: figures_of(*curve),
+                whole: whole.map(figures_of),
             }),
+        };
+        // What training has come to: which step is best, and what a sample shows, are of these weights.
+        let (params, compared) = match quantized {
+            Some((_, params, (compared, _))) if strength >= 1.0 => (params, compared),
+            Some(_) | None => (trained, of_trained),
         };
         self.validations.push(point);
         if let Err(error) = self.folder.push_validation(&point) {
@@ -331,7 +337,7 @@ impl Run {
                 self.warn_of_files(&error.to_string());
             }
         }
-        if let Some(best) = Best::after(self.progress.best, step, &compared) {
+        if let Some(best) = Best::after(self.comparable_best(), step, &compared) {
             let last_best = self.progress.best.replace(best);
             self.save_or_warn(outlet);
             if self.saved_step != Some(step) {
@@ -340,6 +346,32 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Loss and accuracy of `params`. The curve, and which step is best, are of the same examples each time; the end is
+    /// measured on all, too.
+    fn measure(
+        &self,
+        params: &Params,
+        is_last: bool,
+        cancel: &CancelFlag,
+    ) -> Result<(Evaluation, Option<Evaluation>), EvaluationError> {
+        let measure = |limit| {
+            let batches = self.evaluation.evaluation_batches(SplitPart::Validation, limit);
+            evaluate(&self.network, params, batches, Watch::new(cancel, &|_| {}))
+        };
+        let limit = self.config.max_validation_examples;
+        let has_more = self.evaluation.num_examples(SplitPart::Validation) > limit;
+        let compared = measure(limit)?;
+        Ok((compared, (is_last && has_more).then(|| measure(usize::MAX)).transpose()?))
+    }
+
+    /// The best checkpoint so far, among those whose weights are quantized as today's are: once the network computes with
+    /// quantized weights alone, none of before is what the run is for.
+    fn comparable_best(&self) -> Option<Best> {
+        let Some(qat) = self.config.qat else { return self.progress.best };
+        let is_quantized = |step| qat.strength(step, self.config.num_steps) >= 1.0;
+        self.progress.best.filter(|best| is_quantized(best.step) == is_quantized(self.progress.step))
     }
 
     fn log(&mut self, kind: LogKind) {
@@ -394,4 +426,9 @@ impl Run {
         let num_left = self.config.num_steps.saturating_sub(self.progress.step);
         (num_done > 0).then(|| began.elapsed().as_secs_f64() / num_done as f64 * num_left as f64)
     }
+}
+
+fn figures_of(measured: Evaluation) -> ValidationFigures {
+    let Evaluation { loss, accuracy, num_examples, .. } = measured;
+    ValidationFigures { loss, accuracy, num_examples }
 }

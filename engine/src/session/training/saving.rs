@@ -85,6 +85,10 @@ impl Run {
             tier: self.config.tier.clone(),
             step: self.progress.step,
             num_steps: self.config.num_steps,
+            trained_for: (self.trainer.quantization_strength() >= 1.0)
+                .then_some(self.config.qat)
+                .flatten()
+                .map(|qat| qat.scheme),
             validation_loss: measured.map(|figures| figures.loss),
             validation_accuracy: measured.and_then(|figures| figures.accuracy),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,0 +1,291 @@
+//! Quantization-aware training: when weights are quantized, how strongly, and what a forward pass reads then.
+//!
+//! The optimizer goes on moving full-precision *latent* weights `w`. A forward pass computes with
+//! `w + s · (q(w) - w)`, where `s` is the strength of the step and `q` stores and restores a tensor exactly as an export
+//! into safetensors does; the difference counts as constant, so that the gradient passes straight through to `w`
+//! (Bengio et al. 2013, arXiv 1308.3432, section 4). Full precision first and then the switch, with the optimizer's
+//! state kept: Nielsen et al. 2025, arXiv 2502.11895, section 4.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Container, Storage, TensorPlan, plan};
+use super::tensor::restored;
+use super::{QuantError, QuantScheme};
+use crate::models::{ParamStore, Params, TensorSpec};
+
+/// Settings of quantization-aware training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QatConfig {
+    /// What the weights are trained for.
+    pub scheme: QuantScheme,
+    /// Share of the run in full precision before the switch; 0 quantizes from the first step.
+    pub start_fraction: f64,
+    /// Share of the run over which the strength rises from 0 to 1 after that; 0 switches at once.
+    pub ramp_fraction: f64,
+}
+
+impl QatConfig {
+    /// Schemes that there is something to train for: the float types lose too little.
+    pub const SCHEMES: [QuantScheme; 3] = [QuantScheme::Int8, QuantScheme::Int4, QuantScheme::Ternary];
+
+    /// The settings that suit a new run: its first part in full precision, then a switch at once.
+    #[must_use]
+    pub fn new(scheme: QuantScheme) -> Self {
+        Self { scheme, start_fraction: 0.3, ramp_fraction: 0.0 }
+    }
+
+    /// The settings that suit weights learned before: quantized from the first step.
+    #[must_use]
+    pub fn fine_tuning(scheme: QuantScheme) -> Self {
+        Self { start_fraction: 0.0, ..Self::new(scheme) }
+    }
+
+    /// Errors: [`QuantError::Training`] for a scheme that is not trained for, or a fraction out of its range.
+    pub fn check(&self) -> Result<(), QuantError> {
+        let refuse = |setting, expected: &str, found: String| {
+            Err(QuantError::Training { setting, expected: expected.to_owned(), found })
+        };
+        if !Self::SCHEMES.contains(&self.scheme) {
+            let known = Self::SCHEMES.map(QuantScheme::label).join(", ");
+            return refuse("scheme", &known, self.scheme.label().to_owned());
+        }
+        let (start, ramp) = (self.start_fraction, self.ramp_fraction);
+        if !(0.0..1.0).contains(&start) {
+            return refuse("start", "a share of the run, 0 to below 1", start.to_string());
+        }
+        if !((0.0..=1.0).contains(&ramp) && start + ramp <= 1.0) {
+            return refuse("ramp", "a share of the run that ends within it, after the start", ramp.to_string());
+        }
+        Ok(())
+    }
+
+    /// Strength of step `step`, from 1, of a run of `num_steps`: 0 before the switch, 1 at the ramp's end and after.
+    #[must_use]
+    pub fn strength(&self, step: u64, num_steps: u64) -> f64 {
+        let start = self.start_fraction * num_steps as f64;
+        let ramp = self.ramp_fraction * num_steps as f64;
+        let into = step as f64 - start.floor();
+        if into <= 0.0 {
+            0.0
+        } else if into >= ramp {
+            1.0
+        } else {
+            into / ramp
+        }
+    }
+}
+
+/// Quantizes the weights of one network as a package would store them.
+#[derive(Debug, Clone)]
+pub struct FakeQuantizer {
+    /// Tensors that change.
+    plans: BTreeMap<String, TensorPlan>,
+}
+
+impl FakeQuantizer {
+    /// For the network with these tensors.
+    #[must_use]
+    pub fn new(specs: &[TensorSpec], scheme: QuantScheme) -> Self {
+        let plans = plan(specs, scheme, Container::Safetensors).into_iter();
+        let changed = plans.filter(|plan| plan.storage != Storage::F32);
+        Self { plans: changed.map(|plan| (plan.name.clone(), plan)).collect() }
+    }
+
+    /// What the network computes with once it is quantized: every tensor of `params`, in its shape, type and place.
+    /// Numbers that the scheme cannot hold, NaN among them, stay as they are.
+    /// Errors: the tensor library's.
+    pub fn quantized(&self, params: &Params) -> Result<Params, QuantError> {
+        let mut quantized = params.clone();
+        for (name, tensor) in self.blended(params.iter(), 1.0)? {
+            quantized.insert(name, tensor);
+        }
+        Ok(quantized)
+    }
+
+    /// The weights that a forward pass of strength `strength` reads, buffers included: quantized tensors are variables of
+    /// their own, all others are `store`'s. A gradient with respect to one of those variables *is* the straight-through
+    /// gradient of the weight of its name, so the graph holds nothing but the network.
+    /// Errors: the tensor library's.
+    pub fn view(&self, store: &ParamStore, strength: f64) -> Result<ParamStore, QuantError> {
+        let weights: Vec<(&str, Tensor)> = store.vars().map(|(name, var)| (name, var.as_detached_tensor())).collect();
+        let changed = self.blended(weights.iter().map(|(name, tensor)| (*name, tensor)), strength)?;
+        Ok(store.with_weights(changed.into_iter().collect())?)
+    }
+
+    /// `w + strength · (q(w) - w)` of the tensors that change.
+    fn blended<'a>(
+        &self,
+        tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
+        strength: f64,
+    ) -> Result<Vec<(String, Tensor)>, QuantError> {
+        let planned: Vec<(&TensorPlan, &Tensor)> =
+            tensors.filter_map(|(name, tensor)| Some((self.plans.get(name)?, tensor))).collect();
+        let blended = planned.into_par_iter().map(|(plan, tensor)| {
+            let on_cpu = tensor.detach().to_device(&Device::Cpu)?.to_dtype(candle_core::DType::F32)?;
+            let latent = on_cpu.flatten_all()?.to_vec1::<f32>()?;
+            let mut values = restored(plan, latent.clone());
+            if strength < 1.0 {
+                let strength = strength as f32;
+                values
+                    .iter_mut()
+                    .zip(&latent)
+                    .for_each(|(value, latent)| *value = latent + strength * (*value - latent));
+            }
+            let blended = Tensor::from_vec(values, tensor.shape(), &Device::Cpu)?;
+            Ok((plan.name.clone(), blended.to_dtype(tensor.dtype())?.to_device(tensor.device())?))
+        });
+        blended.collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use candle_core::DType;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::models::{Init, TensorKind};
+    use crate::quant::{TensorData, quantize};
+
+    const MATRIX: &str = "h.0.attn.c_attn.weight";
+
+    fn spec(name: &str, shape: &[usize], kind: TensorKind) -> TensorSpec {
+        TensorSpec { name: name.to_owned(), shape: shape.to_vec(), kind, init: Init::Constant(0.0) }
+    }
+
+    /// An embedding, which is stored in half precision, a matrix and a vector, which is kept as it is.
+    fn network(shape: &[usize], values: &[f32]) -> (Vec<TensorSpec>, ParamStore) {
+        let specs = vec![
+            spec("wte", &[2, 2], TensorKind::Embedding),
+            spec(MATRIX, shape, TensorKind::Matrix),
+            spec("h.0.bias", &[2], TensorKind::Vector),
+        ];
+        let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+        let weights = [
+            ("wte".to_owned(), tensor(&[0.5, 1.0003, 2.0, 4.0], &[2, 2])),
+            (MATRIX.to_owned(), tensor(values, shape)),
+            ("h.0.bias".to_owned(), tensor(&[0.1, 0.2], &[2])),
+        ];
+        (specs, ParamStore::new(weights.into_iter().collect(), Params::default(), &Device::Cpu).unwrap())
+    }
+
+    fn values(params: &Params, name: &str) -> Vec<f32> {
+        params.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    }
+
+    #[test]
+    fn strength_rises_from_the_switch_to_the_end_of_the_ramp() {
+        let config = QatConfig { scheme: QuantScheme::Ternary, start_fraction: 0.5, ramp_fraction: 0.25 };
+        let at = |step| config.strength(step, 40);
+        assert_eq!([at(1), at(20), at(21), at(25), at(30), at(40)], [0.0, 0.0, 0.1, 0.5, 1.0, 1.0]);
+        let at_once = QatConfig { ramp_fraction: 0.0, ..config };
+        assert_eq!([at_once.strength(20, 40), at_once.strength(21, 40)], [0.0, 1.0]);
+        let from_the_start = QatConfig { start_fraction: 0.0, ..at_once };
+        assert_eq!((from_the_start.strength(0, 40), from_the_start.strength(1, 40)), (0.0, 1.0));
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused_by_name() {
+        let good = QatConfig::new(QuantScheme::Ternary);
+        assert!(good.check().is_ok());
+        let bad = [
+            (QatConfig { scheme: QuantScheme::F16, ..good }, "scheme"),
+            (QatConfig { start_fraction: 1.0, ..good }, "start"),
+            (QatConfig { start_fraction: f64::NAN, ..good }, "start"),
+            (QatConfig { start_fraction: 0.6, ramp_fraction: 0.5, ..good }, "ramp"),
+        ];
+        for (config, setting) in bad {
+            let message = config.check().unwrap_err().to_string();
+            assert!(message.contains(setting), "{message}");
+        }
+    }
+
+    /// d/dw of sum(f(w)²) by both ways: a variable in place of the quantized tensor, and the textbook's
+    /// `w + (s · (q(w) - w)).detach()` through candle's own graph.
+    #[test]
+    fn the_gradient_is_that_of_the_textbook() {
+        let numbers = [0.9, -0.1, 0.3, -1.2, 0.05, 0.7];
+        for (scheme, strength) in [(QuantScheme::Ternary, 1.0), (QuantScheme::Int8, 1.0), (QuantScheme::Ternary, 0.4)] {
+            let (specs, store) = network(&[2, 3], &numbers);
+            let view = FakeQuantizer::new(&specs, scheme).view(&store, strength).unwrap();
+            let loss = |weights: &Params| weights.get(MATRIX).unwrap().sqr().unwrap().sum_all().unwrap();
+            let of_view = loss(&view.tracked()).backward().unwrap();
+            let var = |store: &ParamStore| store.vars().find(|(name, _)| *name == MATRIX).unwrap().1.clone();
+            let found = of_view.get(var(&view).as_tensor()).unwrap();
+
+            let stored = quantize(&specs, &store.detached(), scheme).unwrap().dequantized().unwrap();
+            let latent = var(&store);
+            let change = ((stored.get(MATRIX).unwrap() - latent.as_detached_tensor()).unwrap() * strength).unwrap();
+            let textbook = (latent.as_tensor() + change.detach()).unwrap();
+            let gradients = textbook.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            let expected = gradients.get(latent.as_tensor()).unwrap();
+            let distance = (found - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(distance < 1e-6, "{scheme:?} at {strength}: {distance}");
+            // It is not the gradient at the latent weights: the forward pass was quantized.
+            let plain = (latent.as_detached_tensor() * 2.0).unwrap();
+            let distance = (found - plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(distance > 1e-4, "{scheme:?} at {strength}: {distance}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_quantized_is_shared_and_the_store_stays() {
+        let (specs, store) = network(&[2, 2], &[0.9, -0.1, 0.3, -1.2]);
+        let view = FakeQuantizer::new(&specs, QuantScheme::Ternary).view(&store, 1.0).unwrap();
+        let id = |store: &ParamStore, name: &str| store.tracked().get(name).unwrap().id();
+        assert_eq!(id(&view, "h.0.bias"), id(&store, "h.0.bias"));
+        assert_ne!(id(&view, MATRIX), id(&store, MATRIX));
+        assert_eq!(values(&store.detached(), MATRIX), [0.9, -0.1, 0.3, -1.2]);
+        assert_eq!(values(&view.detached(), "wte")[1], half::f16::from_f32(1.0003).to_f32());
+    }
+
+    #[test]
+    fn numbers_that_no_scheme_holds_show_in_what_is_computed() {
+        for scheme in QatConfig::SCHEMES {
+            let (specs, store) = network(&[2, 2], &[1.0, f32::NAN, 0.0, 1.0]);
+            let quantized = FakeQuantizer::new(&specs, scheme).quantized(&store.detached()).unwrap();
+            assert!(values(&quantized, MATRIX)[1].is_nan());
+        }
+    }
+
+    #[test]
+    fn f64_weights_are_taken_too() {
+        let (specs, store) = network(&[2, 2], &[0.9, -0.1, 0.3, -1.2]);
+        let weights = store.detached().map(|_, tensor| tensor.to_dtype(DType::F64)).unwrap();
+        let quantized = FakeQuantizer::new(&specs, QuantScheme::Ternary).quantized(&weights).unwrap();
+        assert_eq!(quantized.get(MATRIX).unwrap().dtype(), DType::F64);
+    }
+
+    proptest! {
+        #[test]
+        fn training_computes_with_what_an_export_stores(
+            rows in 1_usize..20, columns in 1_usize..20, numbers in prop::collection::vec(-3.0_f32..3.0, 400),
+        ) {
+            let (specs, store) = network(&[rows, columns], &numbers[..rows * columns]);
+            for scheme in QuantScheme::ALL {
+                let weights = store.detached();
+                let found = FakeQuantizer::new(&specs, scheme).quantized(&weights).unwrap();
+                let stored = quantize(&specs, &weights, scheme).unwrap();
+                let expected = stored.dequantized().unwrap();
+                prop_assert_eq!(found.len(), expected.len());
+                for (name, _) in expected.iter() {
+                    prop_assert_eq!(values(&found, name), values(&expected, name));
+                }
+                // Storing what was trained for a scheme by that scheme changes nothing any more.
+                let again = quantize(&specs, &found, scheme).unwrap();
+                if let TensorData::Ternary { .. } = &again.tensors()[1].data {
+                    prop_assert_eq!(again.tensors()[1].relative_error, 0.0);
+                }
+                if QatConfig::SCHEMES.contains(&scheme) {
+                    prop_assert!(again.tensors().iter().all(|tensor| tensor.relative_error < 1e-6));
+                }
+            }
+        }
+    }
+}
