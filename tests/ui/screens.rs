@@ -300,8 +300,18 @@ pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
         },
         guard_end: None,
         targets: vec![
-            TargetFit { target: target("cpu", "CPU"), predicted_bytes: 40_000, blockers: Vec::new() },
-            TargetFit { target: target("board", "Edge board"), predicted_bytes: 14 << 30, blockers: vec![blocker] },
+            TargetFit {
+                target: target("cpu", "CPU"),
+                predicted_bytes: 40_000,
+                most_tokens_per_second: None,
+                blockers: Vec::new(),
+            },
+            TargetFit {
+                target: target("board", "Edge board"),
+                predicted_bytes: 14 << 30,
+                most_tokens_per_second: None,
+                blockers: vec![blocker],
+            },
         ],
     }
 }
@@ -354,7 +364,7 @@ fn quantized(scheme: QuantScheme) -> QuantizeReport {
 #[test]
 fn both_precisions_are_measured_and_shown() {
     let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
-    click(&mut harness, "Measure int8 and ternary");
+    click(&mut harness, "Measure");
     let sent = commands(&mut harness);
     let [Command::Quantize(first, int8), Command::Quantize(second, ternary)] = sent.as_slice() else {
         panic!("expected two Quantize, found {sent:?}")
@@ -434,7 +444,7 @@ fn save_a_better_one(harness: &mut Window) {
 #[test]
 fn measurements_survive_a_new_checkpoint_until_it_is_taken() {
     let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
-    click(&mut harness, "Measure int8 and ternary");
+    click(&mut harness, "Measure");
     let sent = commands(&mut harness);
     let [Command::Quantize(first, _), Command::Quantize(second, _)] = sent.as_slice() else {
         panic!("expected two Quantize, found {sent:?}")

@@ -109,6 +109,11 @@ pub fn quantize_for_target(
     Ok(quantize_for(&specs, &checkpoint.weights, target.scheme, container(&checkpoint.card, target), watch)?)
 }
 
+/// How each tensor of this model is stored for `target`. Errors: a model config that builds no network.
+pub fn planned(card: &ModelCard, target: &TargetPreset) -> Result<Vec<TensorPlan>, ExportError> {
+    Ok(plan(&Network::new(&card.model)?.specs(), target.scheme, container(card, target)))
+}
+
 /// [`ExportTarget::predicted_bytes`] of a preset.
 pub fn predicted_bytes(card: &ModelCard, target: &TargetPreset) -> Result<u64, ExportError> {
     target.predicted_bytes(card)
@@ -144,9 +149,7 @@ impl ExportTarget for TargetPreset {
     }
 
     fn predicted_bytes(&self, model: &ModelCard) -> Result<u64, ExportError> {
-        let format = weights_format(model, self);
-        let specs = Network::new(&model.model)?.specs();
-        Ok(format.predicted_bytes(&plan(&specs, self.scheme, format.container()), model))
+        Ok(weights_format(model, self).predicted_bytes(&planned(model, self)?, model))
     }
 
     fn write(

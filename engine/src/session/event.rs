@@ -240,6 +240,9 @@ pub struct TargetFit {
     pub target: TargetPreset,
     /// Bytes that the weight file will have.
     pub predicted_bytes: u64,
+    /// Tokens a second for one reader at most, predicted from the bytes read for each and the memory's data sheet; `None`
+    /// for image models.
+    pub most_tokens_per_second: Option<f64>,
     /// Why the target cannot take the model; empty when it can.
     pub blockers: Vec<Blocker>,
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::SessionError;
 use crate::export::{ModelCard, TargetPreset};
 use crate::models::TensorKind;
-use crate::quant::QuantizedWeights;
+use crate::quant::{QuantizedWeights, TensorPlan};
 
 /// A prediction for one target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,47 +19,39 @@ pub struct TargetSpeed {
     pub most_tokens_per_second: f64,
 }
 
-/// One entry per built-in target; none for image models, which wait for arithmetic and not for memory.
+/// One entry per built-in target; none for image models.
 /// Errors: a built-in target that does not parse.
 pub(super) fn predict(card: &ModelCard, weights: &QuantizedWeights) -> Result<Vec<TargetSpeed>, SessionError> {
-    if !card.is_language_model() {
-        return Ok(Vec::new());
-    }
-    let bytes = bytes_per_token(weights);
-    let speed = |target: TargetPreset| TargetSpeed {
-        most_tokens_per_second: target.memory_bandwidth as f64 / bytes.max(1) as f64,
-        target: target.id,
-        name: target.name,
+    let plans: Vec<&TensorPlan> = weights.tensors().iter().map(|tensor| &tensor.plan).collect();
+    let speed = |target: TargetPreset| {
+        let most_tokens_per_second = most_tokens_per_second(card, &plans, &target)?;
+        Some(TargetSpeed { target: target.id, name: target.name, most_tokens_per_second })
     };
-    Ok(TargetPreset::all()?.into_iter().map(speed).collect())
+    Ok(TargetPreset::all()?.into_iter().filter_map(speed).collect())
+}
+
+/// Tokens a second for one reader on `target` at most, of weights stored as `plans` say; `None` for image models, which
+/// wait for arithmetic and not for memory.
+pub(super) fn most_tokens_per_second(card: &ModelCard, plans: &[&TensorPlan], target: &TargetPreset) -> Option<f64> {
+    card.is_language_model().then(|| target.memory_bandwidth as f64 / bytes_per_token(plans).max(1) as f64)
 }
 
 /// Bytes read for one token: everything but the rows of embeddings that are looked up, unless the token embedding is the
 /// head, too.
-fn bytes_per_token(weights: &QuantizedWeights) -> u64 {
-    let is_of = |kind| move |plan: &&crate::quant::TensorPlan| plan.kind == kind;
-    let plans = || weights.tensors().iter().map(|tensor| &tensor.plan);
-    let is_tied = plans().find(is_of(TensorKind::Head)).is_none();
+fn bytes_per_token(plans: &[&TensorPlan]) -> u64 {
+    let first_of = |kind| plans.iter().find(|plan| plan.kind == kind);
     // The token embedding is the first, positions follow.
-    let head = plans().find(is_of(TensorKind::Embedding)).filter(|_| is_tied);
-    weights
-        .tensors()
-        .iter()
-        .filter(|tensor| {
-            tensor.plan.kind != TensorKind::Embedding || head.is_some_and(|head| head.name == tensor.plan.name)
-        })
-        .map(crate::quant::QuantizedTensor::num_bytes)
-        .sum()
+    let head = first_of(TensorKind::Embedding).filter(|_| first_of(TensorKind::Head).is_none());
+    let is_read =
+        |plan: &&&TensorPlan| plan.kind != TensorKind::Embedding || head.is_some_and(|head| head.name == plan.name);
+    plans.iter().filter(is_read).map(|plan| plan.num_bytes()).sum()
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use candle_core::{DType, Device, Tensor};
-
     use super::*;
-    use crate::models::{Init, Params, TensorSpec};
-    use crate::quant::{QuantScheme, quantize};
+    use crate::models::{Init, TensorSpec};
+    use crate::quant::{Container, QuantScheme, plan};
 
     #[test]
     fn lookups_are_not_read_and_a_tied_head_is() {
@@ -75,11 +67,8 @@ mod tests {
             spec("matrix", 4, TensorKind::Matrix),
         ];
         let bytes = |specs: &[TensorSpec]| {
-            let zeros = |spec: &TensorSpec| {
-                (spec.name.clone(), Tensor::zeros(spec.shape.as_slice(), DType::F32, &Device::Cpu).unwrap())
-            };
-            let weights: Params = specs.iter().map(zeros).collect();
-            bytes_per_token(&quantize(specs, &weights, QuantScheme::F16).unwrap())
+            let plans = plan(specs, QuantScheme::F16, Container::Safetensors);
+            bytes_per_token(&plans.iter().collect::<Vec<_>>())
         };
         assert_eq!(bytes(&tied), 2 * (1000 + 40));
         let mut untied = tied;
