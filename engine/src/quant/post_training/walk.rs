@@ -181,8 +181,8 @@ impl Walk<'_> {
         if let Some(kept) = self.activations.as_ref().and_then(|activations| activations.get(batch)) {
             return Ok(kept.clone());
         }
-        let before = self.network.blocks().iter().take(self.next);
-        Ok(before.fold(Ok(self.inputs[batch].clone()), |x, block| self.forward(block.as_ref(), &x?))?)
+        let mut before = self.network.blocks().iter().take(self.next);
+        Ok(before.try_fold(self.inputs[batch].clone(), |x, block| self.forward(block.as_ref(), &x))?)
     }
 
     fn forward(&self, block: &dyn Block, x: &Tensor) -> Result<Tensor, crate::models::ModelError> {
