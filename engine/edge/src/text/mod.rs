@@ -1,4 +1,5 @@
 //! Text out of a language model: sampling, streaming, losses.
+#![forbid(unsafe_code)]
 
 mod generate;
 mod guard;
