@@ -69,7 +69,7 @@ fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), Cli
         // A closed pipe ends the generation.
         printed.is_ok()
     };
-    let generated = package.generate(prompt, options, &mut show).map_err(|error| CliError::from_edge(&error))?;
+    let generated = package.generate(prompt, &options, &mut show).map_err(|error| CliError::from_edge(&error))?;
     printed?;
     output::line("")?;
     let per_token_ms = generated.decode_ms / generated.num_tokens.max(1) as f64;

@@ -13,8 +13,8 @@ use super::language_models::{gpt2, llama, text_files};
 fn use_everything(files: &Files) -> Result<(), String> {
     let dir = write(files);
     let package = Package::open(dir.path()).map_err(|error| error.to_string())?;
-    let options = GenerateOptions { max_tokens: 3, temperature: 0.5, top_k: 2, seed: 1 };
-    let _ = package.generate("ab", options, &mut |_| true);
+    let options = GenerateOptions { max_tokens: 3, temperature: 0.5, top_k: 2, seed: 1, ..GenerateOptions::default() };
+    let _ = package.generate("ab", &options, &mut |_| true);
     let _ = package.token_losses(&[0, 1, 2, 3]);
     let _ = package.classify(&[100; 35]);
     let _ = package.classify(&[100; 324]);
