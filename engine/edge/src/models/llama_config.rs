@@ -9,6 +9,8 @@ use super::config::{TokenIds, check, check_epsilon, fields};
 use super::rope::RopeScaling;
 use crate::EdgeError;
 
+/// Widest head: its frequencies are computed before any weight shows that it is there.
+const MAX_HEAD_DIM: usize = 1 << 16;
 /// transformers' name of max(0, x)².
 const RELU_SQUARED: &str = "relu2";
 
@@ -179,8 +181,9 @@ fn checked_llama(config: LlamaConfig, path: &Path) -> Result<LlamaConfig, EdgeEr
     let is_fine = config.head_dim.is_some() || config.hidden_size.is_multiple_of(heads);
     check(is_fine, path, "num_attention_heads that divides hidden_size", (heads, config.hidden_size))?;
     let head_dim = config.head_dim();
-    let is_fine = head_dim > 0 && head_dim.is_multiple_of(2) && head_dim.checked_mul(heads).is_some();
-    check(is_fine, path, "heads of an even width", head_dim)?;
+    let is_fine = (2..=MAX_HEAD_DIM).contains(&head_dim) && head_dim.is_multiple_of(2);
+    let is_fine = is_fine && head_dim.checked_mul(heads).is_some();
+    check(is_fine, path, "heads of an even width, at most 65536", head_dim)?;
     check(config.max_position_embeddings > 0, path, "max_position_embeddings of at least 1", 0)?;
     check_epsilon(config.rms_norm_eps, path)?;
     check(config.theta().is_finite() && config.theta() > 0.0, path, "a positive rope_theta", config.theta())?;

@@ -97,7 +97,9 @@ fn texts_that_go_on_together_are_those_that_go_on_alone() {
             let (slot, _) = batch.start(prompts[number].clone(), &options[number]).unwrap();
             owners[slot] = Some(number);
         }
-        assert!(batch.start(vec![1], &greedy(1)).is_err() || batch.has_room() || num_ended > 0);
+        if !batch.has_room() {
+            assert!(batch.start(vec![1], &greedy(1)).unwrap_err().to_string().contains("free slot"));
+        }
         for progress in batch.step().unwrap() {
             let Some(number) = owners[progress.slot] else { continue };
             texts[number].push_str(&progress.text);
