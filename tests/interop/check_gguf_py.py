@@ -11,9 +11,6 @@ NAME = "gguf-py"
 REFERENCE = "ggml-quants.c"
 # Floats to these at once; the ternary types from what they hold already.
 FROM_FLOATS, FROM_TRITS = ["Q8_0", "Q4_0"], ["TQ2_0", "TQ1_0"]
-# The search for scales sums in another order, so that now and then another candidate wins.
-Q4_K_OTHER_BLOCKS = 0.02
-Q4_K_ERROR = 0.001
 
 
 def check(table, ours, texts, models):
@@ -42,7 +39,6 @@ def compare(table, gguf, reference, model, scheme, package, floats):
     is_same = {t.name: list(t.shape) for t in tensors} == {name: list(t.shape) for name, t in floats.items()}
     table.equal(NAME, model.name, kind, "names and shapes", is_same, f"{len(tensors)} tensors")
     counts = {"by gguf-py": [0, 0], "by ggml": [0, 0]}
-    errors = []
     for tensor in tensors:
         name = tensor.tensor_type.name
         stored = np.array(tensor.data).view(np.uint8).reshape(-1)
@@ -51,13 +47,10 @@ def compare(table, gguf, reference, model, scheme, package, floats):
             source = original
         elif name in FROM_TRITS:
             source = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        elif name == "Q4_K" and reference is not None:
-            theirs = reference["Q4_K"](original)
-            mine = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-            other = gguf.quants.dequantize(theirs.reshape(np.array(tensor.data).shape), tensor.tensor_type)
-            norm = np.linalg.norm(original)
-            errors.append((np.linalg.norm(mine - original) / norm, np.linalg.norm(other - original) / norm))
-            count(counts["by ggml"], theirs, stored, 144)
+        elif name == "Q4_K":
+            # gguf-py reads it, but has no quantizer for it.
+            if reference is not None:
+                count(counts["by ggml"], reference[name](original), stored, 144)
             continue
         else:
             continue
@@ -65,14 +58,6 @@ def compare(table, gguf, reference, model, scheme, package, floats):
         count(counts["by gguf-py"], gguf.quants.quantize(source, tensor.tensor_type).reshape(-1), stored, block)
         if reference is not None:
             count(counts["by ggml"], reference[name](source), stored, block)
-    if errors:
-        mine, theirs = (max(column) for column in zip(*errors))
-        different, all_blocks = counts["by ggml"]
-        note = f"{different} of {all_blocks} blocks"
-        table.within(REFERENCE, model.name, "Q4_K", "other blocks, share", different / all_blocks, Q4_K_OTHER_BLOCKS, note)
-        note = f"{mine:.4f} here, {theirs:.4f} there"
-        table.within(REFERENCE, model.name, "Q4_K", "error above the reference's", mine - theirs, Q4_K_ERROR, note)
-        counts["by ggml"] = [0, 0]
     for who, (different, all_blocks) in counts.items():
         if all_blocks:
             runtime = NAME if who == "by gguf-py" else REFERENCE

@@ -64,9 +64,17 @@ class ReadyMadeLlama:
     def __init__(self, path, num_tokens):
         import cyllama.llama.llama_cpp as llama_cpp
 
+        class SizedModel(llama_cpp.LlamaModel):
+            """Its context asks the model for the vocabulary's size, which version 0.2.18 forgot to give it."""
+
+            @property
+            def n_vocab(self):
+                return self.get_vocab().n_vocab
+
+        llama_cpp.disable_logging()
         model_parameters = llama_cpp.LlamaModelParams()
         model_parameters.n_gpu_layers = 0
-        self.model = llama_cpp.LlamaModel(path_model=str(path), params=model_parameters, verbose=False)
+        self.model = SizedModel(path_model=str(path), params=model_parameters, verbose=False)
         parameters = llama_cpp.LlamaContextParams()
         parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = num_tokens, num_tokens, num_tokens
         parameters.type_k, parameters.type_v, parameters.flash_attn_type = GGML_F32, GGML_F32, NO_FLASH_ATTENTION

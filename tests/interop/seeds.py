@@ -7,6 +7,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 VOCABULARY = 768
 POSITIONS = 256
 END = "<|endoftext|>"
+# A tokenizer learns its special tokens first.
+ENDS = {"bos_token_id": 0, "eos_token_id": 0}
 
 
 def write_tokenizer(folder, text):
@@ -34,7 +36,7 @@ def write(folder, text, build):
 def gpt2_256(folder, text):
     """Widths that fill blocks of 256."""
     build = lambda size: GPT2LMHeadModel(
-        GPT2Config(vocab_size=size, n_positions=POSITIONS, n_embd=256, n_layer=2, n_head=4)
+        GPT2Config(vocab_size=size, n_positions=POSITIONS, n_embd=256, n_layer=2, n_head=4, **ENDS)
     )
     write(folder, text, build)
 
@@ -52,6 +54,7 @@ def llama(folder, text, hidden, inner, is_tied):
             num_key_value_heads=2,
             rope_theta=50_000.0,
             tie_word_embeddings=is_tied,
+            **ENDS,
         )
     )
     write(folder, text, build)

@@ -29,6 +29,7 @@ class Table:
 
     def within(self, runtime, model, type, figure, value, tolerance, note=""):
         """A figure that must be at most `tolerance`; NaN is more than anything."""
+        value = float(value)
         verdict = OK if math.isfinite(value) and value <= tolerance else FAILED
         self.rows.append(Row(runtime, model, type, figure, value, tolerance, verdict, note))
 

@@ -123,7 +123,7 @@ fn train_and_export(
         output::note(format_args!("{name}: exporting for {target}, reading back, running"));
         let output = package_place(folder, name, target);
         let (input, target) = (input.clone(), target.to_owned());
-        let job = ExportJob { input, target, scheme: None, output, naming: Naming::Exact, data: None };
+        let job = ExportJob { input, target, scheme: None, format: None, output, naming: Naming::Exact, data: None };
         exports.push(export::export(driver, job)?);
     }
     let figures = train::figures(&run);

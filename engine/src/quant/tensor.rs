@@ -36,6 +36,13 @@ pub enum TensorData {
         /// 144 bytes per 256 weights.
         blocks: Vec<u8>,
     },
+    /// Output-major trits, four rows to a byte: w = trit · scale.
+    Bitnet {
+        /// A byte per four weights of a column.
+        codes: Vec<u8>,
+        /// In weight units.
+        scale: f32,
+    },
     /// Output-major blocks of trits, all with the same scale.
     Ternary {
         /// Of `packing`, for each started 256 weights.
@@ -69,6 +76,7 @@ impl QuantizedTensor {
             | TensorData::Q4 { blocks }
             | TensorData::Q4K { blocks }
             | TensorData::Ternary { blocks, .. } => blocks.len() as u64,
+            TensorData::Bitnet { codes, .. } => codes.len() as u64 + 4,
         }
     }
 
@@ -105,6 +113,11 @@ impl QuantizedTensor {
                 rows.flat_map(|row| row.iter().take(row_len)).copied().collect()
             }
             TensorData::Q4K { blocks } => gguf::decode_q4_k(blocks),
+            TensorData::Bitnet { codes, scale } => foretrain_ternary::unpack_rows(codes)
+                .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?
+                .into_iter()
+                .map(|trit| f32::from(trit) * scale)
+                .collect(),
             TensorData::Ternary { blocks, packing, scale } => packing
                 .unpack(blocks, self.plan.num_weights())
                 .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?
@@ -153,6 +166,7 @@ pub(super) fn quantize_tensor(plan: TensorPlan, tensor: &Tensor) -> Result<Quant
         }
         Storage::Ternary => ternary(&plan, values, Packing::Tq2_0)?,
         Storage::TernaryBase3 => ternary(&plan, values, Packing::Tq1_0)?,
+        Storage::BitnetRows => bitnet(&plan, values)?,
     };
     let mut quantized = QuantizedTensor { plan, data, relative_error: 0.0 };
     quantized.relative_error = relative_error(&tensor_of(&quantized, &tensor)?, &tensor)?;
@@ -164,6 +178,13 @@ fn ternary(plan: &TensorPlan, values: Vec<f32>, packing: Packing) -> Result<Tens
     let ternary = foretrain_ternary::ternarize(&output_major(plan, values)).map_err(named)?;
     let blocks = packing.pack(&ternary.trits, ternary.scale).map_err(named)?;
     Ok(TensorData::Ternary { blocks, packing, scale: ternary.scale })
+}
+
+fn bitnet(plan: &TensorPlan, values: Vec<f32>) -> Result<TensorData, QuantError> {
+    let named = |source| QuantError::Ternary { tensor: plan.name.clone(), source };
+    let ternary = foretrain_ternary::ternarize(&output_major(plan, values)).map_err(named)?;
+    let codes = foretrain_ternary::pack_rows(&ternary.trits).map_err(named)?;
+    Ok(TensorData::Bitnet { codes, scale: ternary.scale })
 }
 
 fn blocks_error(plan: &TensorPlan, cause: &foretrain_edge::EdgeError) -> QuantError {

@@ -1,17 +1,20 @@
 //! Balanced ternary weights: values in {-1, 0, 1} times a scale, and their packed form.
 //!
 //! Rooms: `absmean` turns floats into trits, `tq2_0` packs trits 2 bits each and `tq1_0` five to a byte into the
-//! block layouts that llama.cpp calls by these names, `tensor` packs whole flattened tensors.
+//! block layouts that llama.cpp calls by these names, `tensor` packs whole flattened tensors, `bitnet` matrices as
+//! transformers does.
 //!
 //! Invariants: packing and unpacking are exact inverses; no function panics on any input; nothing here knows a file.
 
 mod absmean;
+mod bitnet;
 mod error;
 mod tensor;
 mod tq1_0;
 mod tq2_0;
 
 pub use absmean::{Ternary, absmean_scale, ternarize};
+pub use bitnet::{ROWS_PER_BYTE, pack_rows, unpack_rows};
 pub use error::TernaryError;
 pub use tensor::{Packing, Unpacked};
 pub use tq2_0::{

@@ -121,21 +121,23 @@ fn fit(group: &[f32; GROUP_LEN]) -> Fit {
     if high <= low {
         return Fit { scale: 0.0, minimum: -low, codes: [0; GROUP_LEN] };
     }
-    let codes_at = |inverse: f32| group.map(|w| code_of(inverse * (w - low)));
+    let codes_at = |inverse: f32, low: f32| group.map(|w| code_of(inverse * (w - low)));
     let error = |scale: f32, low: f32, codes: &[u8; GROUP_LEN]| {
         let terms = group.iter().zip(&weights).zip(codes).map(|((w, weight), code)| {
             let difference = scale * f32::from(*code) + low - w;
-            weight * difference * difference
+            weight * (difference * difference)
         });
         terms.sum::<f32>()
     };
-    let plain_scale = (high - low) / MAX_CODE;
-    let mut best = Fit { scale: plain_scale, minimum: -low, codes: codes_at(MAX_CODE / (high - low)) };
-    let mut best_error = error(plain_scale, low, &best.codes);
+    let inverse = MAX_CODE / (high - low);
+    let mut best = Fit { scale: 1.0 / inverse, minimum: -low, codes: codes_at(inverse, low) };
+    let mut best_error = error(best.scale, low, &best.codes);
     let sum_w: f32 = weights.iter().sum();
     let sum_x: f32 = group.iter().zip(&weights).map(|(w, weight)| weight * w).sum();
     for step in 0..NUM_TRIES {
-        let codes = codes_at((FIRST_TRY + TRY_STEP * f32::from(step) + MAX_CODE) / (high - low));
+        // Each try starts from the best line so far.
+        let low = -best.minimum;
+        let codes = codes_at((FIRST_TRY + TRY_STEP * f32::from(step) + MAX_CODE) / (high - low), low);
         let (mut sum_l, mut sum_l2, mut sum_xl) = (0.0_f32, 0.0_f32, 0.0_f32);
         for ((w, weight), code) in group.iter().zip(&weights).zip(&codes) {
             let code = f32::from(*code);
