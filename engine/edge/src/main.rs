@@ -1,4 +1,4 @@
-//! Command line of the edge runtime: `run`, `classify`, `perplexity`, `info`.
+//! Command line of the edge runtime: `run`, `classify`, `perplexity`, `bench`, `info`.
 
 mod cli;
 

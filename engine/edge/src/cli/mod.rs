@@ -1,5 +1,6 @@
 //! Arguments, and one file per subcommand.
 
+mod bench;
 mod classify;
 mod generate;
 mod info;
@@ -34,6 +35,8 @@ enum Command {
     Classify(classify::ClassifyArguments),
     /// Measure how well a language model predicts a text.
     Perplexity(perplexity::PerplexityArguments),
+    /// Measure how fast a language model runs here.
+    Bench(bench::BenchArguments),
     /// Show what a package holds.
     Info(info::InfoArguments),
 }
@@ -55,6 +58,7 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
         Command::Run(arguments) => generate::run(arguments, out),
         Command::Classify(arguments) => classify::run(arguments, out),
         Command::Perplexity(arguments) => perplexity::run(arguments, out),
+        Command::Bench(arguments) => bench::run(arguments, out),
         Command::Info(arguments) => info::run(arguments, out),
     }
 }

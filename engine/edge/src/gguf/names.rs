@@ -1,5 +1,5 @@
 //! Tensor names of llama.cpp and those of Hugging Face transformers, each for the other.
-//! Source: llama.cpp, `gguf-py/gguf/tensor_mapping.py`, architectures gpt2 and llama.
+//! Source: llama.cpp, `gguf-py/gguf/tensor_mapping.py`, architectures gpt2, llama and bitnet.
 
 /// (transformers, llama.cpp); `{}` stands for the block's number.
 type Table = [(&'static str, &'static str)];
@@ -17,12 +17,15 @@ const GPT2: [(&str, &str); 10] = [
     ("transformer.h.{}.mlp.c_proj", "blk.{}.ffn_down"),
 ];
 
-const LLAMA: [(&str, &str); 12] = [
+/// With the two norms that a BitNet has besides.
+const LLAMA: [(&str, &str); 14] = [
     ("model.embed_tokens", "token_embd"),
     ("model.norm", "output_norm"),
     ("lm_head", "output"),
     ("model.layers.{}.input_layernorm", "blk.{}.attn_norm"),
     ("model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"),
+    ("model.layers.{}.self_attn.attn_sub_norm", "blk.{}.attn_sub_norm"),
+    ("model.layers.{}.mlp.ffn_sub_norm", "blk.{}.ffn_sub_norm"),
     ("model.layers.{}.self_attn.q_proj", "blk.{}.attn_q"),
     ("model.layers.{}.self_attn.k_proj", "blk.{}.attn_k"),
     ("model.layers.{}.self_attn.v_proj", "blk.{}.attn_v"),
@@ -35,12 +38,12 @@ const LLAMA: [(&str, &str); 12] = [
 fn table(architecture: &str) -> Option<&'static Table> {
     match architecture {
         "gpt2" => Some(&GPT2),
-        "llama" => Some(&LLAMA),
+        "llama" | "bitnet" => Some(&LLAMA),
         _ => None,
     }
 }
 
-/// llama.cpp's name of transformers' tensor `name` in a model of `architecture` ("gpt2", "llama"); `None` for one that it
+/// llama.cpp's name of transformers' tensor `name` in a model of `architecture` ("gpt2", "llama", "bitnet"); `None` for one that it
 /// does not have.
 #[must_use]
 pub fn llama_cpp_name(architecture: &str, name: &str) -> Option<String> {
@@ -81,6 +84,7 @@ mod tests {
         check("gpt2", "transformer.wte.weight", "token_embd.weight");
         check("llama", "model.layers.0.mlp.gate_proj.weight", "blk.0.ffn_gate.weight");
         check("llama", "lm_head.weight", "output.weight");
+        check("bitnet", "model.layers.3.mlp.ffn_sub_norm.weight", "blk.3.ffn_sub_norm.weight");
     }
 
     #[test]

@@ -1,64 +1,76 @@
-//! The kernels for processors with AVX2, FMA and F16C: 256-bit vectors.
+//! The kernels for processors with AVX2, FMA and F16C: 256-bit vectors; and, with AVX-VNNI besides, those of its lanes
+//! that add four products of bytes at once.
 //!
-//! Each public function is safe: it is reached only after the features were detected (`super::has_avx2`), and reads
-//! only inside its slices: vector loads cover whole chunks, the scalar kernel finishes the rest.
+//! Each public function is safe: it is reached only after the features were detected ([`available`]), and reads only
+//! inside its slices, whose lengths it checks first.
 #![allow(unsafe_code, reason = "vector loads from slices, and calls into functions compiled for detected features")]
 
 use std::arch::x86_64::*;
 
-use foretrain_ternary::{BLOCK_BYTES, GROUP_BYTES, GROUP_LEN};
-use half::f16;
-
-use super::scalar;
+use super::pointwise::compile_for;
+use super::tile::{multiply_in_tiles, whole_blocks};
+use super::x86_floats::{AHEAD, float_kernels};
+use super::{CodeRows, Kernels, Quantized, TernaryRows, scalar};
 use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
+use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale};
 
-/// Floats in a vector.
-const WIDTH: usize = 8;
 /// Signed bytes in a vector.
 const BYTES: usize = 32;
-/// Groups whose 16-bit sums cannot overflow: each adds at most 4 · 2 · 3 · 127 = 3048 to a lane.
-const GROUPS_PER_FLUSH: usize = 8;
+/// Groups whose 16-bit sums cannot overflow: each adds at most 2 · 2 · 12 · 127 = 6096 to a lane.
+const GROUPS_PER_FLUSH: usize = 4;
+/// Rows that share an input while it is in registers.
+const ROWS: usize = 2;
+/// Largest code whose 16-bit sums cannot overflow in 32 steps: 32 · 2 · 3 · 127 = 24384.
+const SMALL_CODE: u8 = 3;
+/// Steps of 32 bytes between two flushes of such sums.
+const STEPS_PER_FLUSH: usize = 32;
 
-pub(super) fn dot_f32(weights: &[u8], x: &[f32]) -> f32 {
-    // SAFETY: the caller detected the features.
-    unsafe { dot_f32_avx2(weights, x) }
-}
+compile_for!("avx2,fma,f16c");
 
-pub(super) fn dot_f16(weights: &[u8], x: &[f32]) -> f32 {
-    // SAFETY: the caller detected the features.
-    unsafe { dot_f16_avx2(weights, x) }
-}
+static AVX2: Kernels = Kernels {
+    name: "avx2",
+    f32_rows,
+    f16_rows,
+    bf16_rows,
+    mix_f32,
+    mix_f16,
+    int8_rows: plain::int8_rows,
+    q8_0_rows: plain::q8_0_rows,
+    ternary_rows: ternary_groups,
+    ternary_block_rows: plain::ternary_block_rows,
+    multiply: multiply_16_bit,
+    reads_tiles: false,
+    unpack,
+    round,
+    largest_magnitude,
+    sum_of_squares,
+    exp_shifted,
+    largest,
+    rescale,
+    silu_mul,
+    read_all,
+};
 
-pub(super) fn dot_bf16(weights: &[u8], x: &[f32]) -> f32 {
-    // SAFETY: the caller detected the features.
-    unsafe { dot_bf16_avx2(weights, x) }
-}
+static AVX_VNNI: Kernels = Kernels {
+    name: "avx-vnni",
+    int8_rows: vnni::int8_rows,
+    q8_0_rows: vnni::q8_0_rows,
+    ternary_rows: tiled_vnni::ternary_rows,
+    ternary_block_rows: vnni::ternary_block_rows,
+    multiply: tiled_vnni::multiply,
+    ..AVX2
+};
 
-pub(super) fn dot_i8(weights: &[u8], x: &[i8]) -> i32 {
-    // SAFETY: the caller detected the features.
-    unsafe { dot_i8_avx2(weights, x) }
-}
-
-pub(super) fn dot_q8_0(blocks: &[u8], x: &[i8]) -> f32 {
-    // SAFETY: the caller detected the features.
-    unsafe { dot_q8_0_avx2(blocks, x) }
-}
-
-pub(super) fn dot_tq2_0(blocks: &[u8], first_group: usize, x: &[i8]) -> i32 {
-    let num_groups = x.len() / GROUP_LEN;
-    let last = first_group.saturating_add(num_groups).saturating_sub(1);
-    let end = (last / 2).saturating_mul(BLOCK_BYTES).saturating_add(last % 2 * GROUP_BYTES + GROUP_BYTES);
-    if num_groups == 0 || end > blocks.len() {
-        return scalar::dot_tq2_0(blocks, first_group, x);
-    }
-    // SAFETY: the caller detected the features; all `num_groups` groups lie within `blocks`.
-    unsafe { dot_tq2_0_avx2(blocks, first_group, x) }
+/// The sets that run here, slower first.
+pub(super) fn available() -> Vec<&'static Kernels> {
+    let has_avx2 =
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    let has_vnni = has_avx2 && is_x86_feature_detected!("avxvnni");
+    [has_avx2.then_some(&AVX2), has_vnni.then_some(&AVX_VNNI)].into_iter().flatten().collect()
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn sum_floats(sums: [__m256; 4]) -> f32 {
-    let [a, b, c, d] = sums;
-    let sum = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
+fn sum_floats(sum: __m256) -> f32 {
     let half = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
     let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
     _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)))
@@ -71,104 +83,364 @@ fn sum_ints(sum: __m256i) -> i32 {
     _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32::<0b10_11_00_01>(quarter)))
 }
 
-/// Defines a float kernel: `$load` turns a pointer to 8 weights of `$size` bytes into a vector of floats.
-macro_rules! float_kernel {
-    ($name:ident, $size:literal, $scalar:path, $load:expr) => {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn $name(weights: &[u8], x: &[f32]) -> f32 {
-            let len = (weights.len() / $size).min(x.len());
-            let mut sums = [_mm256_setzero_ps(); 4];
-            let mut i = 0;
-            while i + 4 * WIDTH <= len {
-                for (lane, sum) in sums.iter_mut().enumerate() {
-                    let at = i + lane * WIDTH;
-                    // SAFETY: at + 8 <= len, so both loads stay inside their slices; they need no alignment.
-                    let (w, x) =
-                        unsafe { ($load(weights.as_ptr().add(at * $size)), _mm256_loadu_ps(x.as_ptr().add(at))) };
-                    *sum = _mm256_fmadd_ps(w, x, *sum);
+float_kernels! {
+    features: "avx2,fma,f16c",
+    vector: __m256,
+    width: 8,
+    zero: _mm256_setzero_ps,
+    load: _mm256_loadu_ps,
+    store: _mm256_storeu_ps,
+    multiply_add: _mm256_fmadd_ps,
+    repeat: _mm256_set1_ps,
+    sum: sum_floats,
+    load_f16: |p: *const u8| _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
+    load_bf16: |p: *const u8| {
+        let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+    },
+}
+
+/// Defines the kernels that need no more than sums of four products per 32-bit lane, in a module of their own: `$dot` adds
+/// to `sum` the products of unsigned with signed bytes, of which no two neighbors together exceed 16 bits.
+macro_rules! byte_kernels {
+    ($module:ident, $features:literal, $dot:expr) => {
+        #[allow(dead_code, reason = "the AVX-512 set takes one of them")]
+        pub(super) mod $module {
+            use super::*;
+
+            /// Eight 32-bit partial sums of 32 products. |w| <= 128 and |x| <= 127, so two (at most 32512) fit 16 bits.
+            #[target_feature(enable = $features)]
+            fn add_products(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+                $dot(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+            }
+
+            pub(in super::super) fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
+                #[target_feature(enable = $features)]
+                fn dot(weights: &[u8], x: &[i8]) -> i32 {
+                    let mut sums = [_mm256_setzero_si256(); 2];
+                    let mut i = 0;
+                    while i + 2 * BYTES <= x.len().min(weights.len()) {
+                        for (half, sum) in sums.iter_mut().enumerate() {
+                            // SAFETY: i + 64 is within both slices; loads need no alignment, a prefetch no valid address.
+                            let (w, x) = unsafe {
+                                let w = weights.as_ptr().add(i + half * BYTES);
+                                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD).cast());
+                                let x = x.as_ptr().add(i + half * BYTES);
+                                (_mm256_loadu_si256(w.cast()), _mm256_loadu_si256(x.cast()))
+                            };
+                            *sum = add_products(*sum, w, x);
+                        }
+                        i += 2 * BYTES;
+                    }
+                    let mut rest = [0];
+                    if i < x.len() {
+                        scalar::int8_rows(&weights[i..], &x[i..], &mut rest);
+                    }
+                    sum_ints(_mm256_add_epi32(sums[0], sums[1])) + rest[0]
                 }
-                i += 4 * WIDTH;
+                for (row, out) in values.chunks_exact(x.len().max(1)).zip(out) {
+                    // SAFETY: this set of kernels is handed out only where its features were detected.
+                    *out = unsafe { dot(row, x) };
+                }
             }
-            while i + WIDTH <= len {
-                // SAFETY: i + 8 <= len, so both loads stay inside their slices; they need no alignment.
-                let (w, x) = unsafe { ($load(weights.as_ptr().add(i * $size)), _mm256_loadu_ps(x.as_ptr().add(i))) };
-                sums[0] = _mm256_fmadd_ps(w, x, sums[0]);
-                i += WIDTH;
+
+            pub(in super::super) fn q8_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                fn dot(blocks: &[u8], x: &[i8]) -> f32 {
+                    let mut sums = [_mm256_setzero_ps(); 2];
+                    let pairs = blocks.as_chunks::<Q8_0_BLOCK_BYTES>().0.iter().zip(x.as_chunks::<Q8_0_BLOCK_LEN>().0);
+                    for (number, (block, x)) in pairs.enumerate() {
+                        // SAFETY: a block is 34 bytes, of which 32 follow the scale; x is 32 bytes; loads need no
+                        // alignment, a prefetch no valid address.
+                        let (w, x) = unsafe {
+                            _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD).cast());
+                            (_mm256_loadu_si256(block.as_ptr().add(2).cast()), _mm256_loadu_si256(x.as_ptr().cast()))
+                        };
+                        let products = _mm256_cvtepi32_ps(add_products(_mm256_setzero_si256(), w, x));
+                        let scale = _mm_cvtsi32_si128(i32::from(u16::from_le_bytes([block[0], block[1]])));
+                        let scale = _mm256_broadcastss_ps(_mm_cvtph_ps(scale));
+                        sums[number % 2] = _mm256_fmadd_ps(scale, products, sums[number % 2]);
+                    }
+                    sum_floats(_mm256_add_ps(sums[0], sums[1]))
+                }
+                let row_bytes = x.len() / Q8_0_BLOCK_LEN * Q8_0_BLOCK_BYTES;
+                for (row, out) in blocks.chunks_exact(row_bytes.max(1)).zip(out) {
+                    // SAFETY: this set of kernels is handed out only where its features were detected.
+                    *out = unsafe { dot(row, x) };
+                }
             }
-            sum_floats(sums) + $scalar(&weights[i * $size..], &x[i..])
+
+            pub(in super::super) fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                fn dot(blocks: &[u8], x: &[i8], block_sums: &[i32]) -> f32 {
+                    let mask = _mm256_set1_epi8(3);
+                    let mut sum = _mm256_setzero_ps();
+                    let mut correction = 0.0;
+                    let pairs = blocks.as_chunks::<BLOCK_BYTES>().0.iter().zip(x.as_chunks::<BLOCK_LEN>().0);
+                    for ((block, x), block_sum) in pairs.zip(block_sums) {
+                        let mut products = _mm256_setzero_si256();
+                        // A prefetch needs no valid address.
+                        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD).cast());
+                        for (codes, x) in block.as_chunks::<GROUP_BYTES>().0.iter().zip(x.as_chunks::<GROUP_LEN>().0) {
+                            // SAFETY: codes are 32 bytes, x is 128; loads need no alignment.
+                            let codes = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
+                            let planes = [
+                                codes,
+                                _mm256_srli_epi16::<2>(codes),
+                                _mm256_srli_epi16::<4>(codes),
+                                _mm256_srli_epi16::<6>(codes),
+                            ];
+                            for (plane, x) in planes.into_iter().zip(x.as_chunks::<BYTES>().0) {
+                                // SAFETY: x is 32 bytes; loads need no alignment.
+                                let x = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
+                                products = $dot(products, _mm256_and_si256(plane, mask), x);
+                            }
+                        }
+                        let scale = block_scale(block);
+                        let scale = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(scale.to_bits())));
+                        sum = _mm256_fmadd_ps(_mm256_broadcastss_ps(scale), _mm256_cvtepi32_ps(products), sum);
+                        correction += *block_sum as f32 * _mm_cvtss_f32(scale);
+                    }
+                    sum_floats(sum) - correction
+                }
+                let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
+                for (row, out) in blocks.chunks_exact(row_bytes.max(1)).zip(out) {
+                    // SAFETY: this set of kernels is handed out only where its features were detected.
+                    *out = unsafe { dot(row, x, block_sums) };
+                }
+            }
         }
     };
 }
 
-float_kernel!(dot_f32_avx2, 4, scalar::dot_f32, |p: *const u8| _mm256_loadu_ps(p.cast()));
-float_kernel!(dot_f16_avx2, 2, scalar::dot_f16, |p: *const u8| _mm256_cvtph_ps(_mm_loadu_si128(p.cast())));
-float_kernel!(dot_bf16_avx2, 2, scalar::dot_bf16, |p: *const u8| {
-    let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
-    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+byte_kernels!(plain, "avx2,fma,f16c", |sum, unsigned, signed| {
+    _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned, signed), _mm256_set1_epi16(1)))
+});
+byte_kernels!(vnni, "avx2,fma,f16c,avxvnni", |sum, unsigned, signed| {
+    _mm256_dpbusd_avx_epi32(sum, unsigned, signed)
+});
+// The same instruction in the encoding of AVX-512.
+byte_kernels!(short_vnni, "avx2,fma,f16c,avx512f,avx512vl,avx512vnni", |sum, unsigned, signed| {
+    _mm256_dpbusd_epi32(sum, unsigned, signed)
 });
 
-/// Eight 32-bit partial sums of 32 products. |w| <= 128 and |x| <= 127, so a 16-bit pair sum (at most 32512) fits.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn products_i8(w: __m256i, x: __m256i) -> __m256i {
-    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-    _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn dot_i8_avx2(weights: &[u8], x: &[i8]) -> i32 {
-    let len = weights.len().min(x.len());
-    let mut sum = _mm256_setzero_si256();
-    let mut i = 0;
-    while i + BYTES <= len {
-        // SAFETY: i + 32 <= len, so both loads stay inside their slices; they need no alignment.
-        let (w, x) = unsafe {
-            (_mm256_loadu_si256(weights.as_ptr().add(i).cast()), _mm256_loadu_si256(x.as_ptr().add(i).cast()))
-        };
-        sum = _mm256_add_epi32(sum, products_i8(w, x));
-        i += BYTES;
-    }
-    sum_ints(sum) + scalar::dot_i8(&weights[i..], &x[i..])
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn dot_q8_0_avx2(blocks: &[u8], x: &[i8]) -> f32 {
-    let mut sum = _mm256_setzero_ps();
-    let pairs = blocks.as_chunks::<Q8_0_BLOCK_BYTES>().0.iter().zip(x.as_chunks::<Q8_0_BLOCK_LEN>().0);
-    for (block, x) in pairs {
-        // SAFETY: a block is 34 bytes, of which 32 follow the scale; x is 32 bytes; no alignment needed.
-        let (w, x) =
-            unsafe { (_mm256_loadu_si256(block.as_ptr().add(2).cast()), _mm256_loadu_si256(x.as_ptr().cast())) };
-        let scale = _mm256_set1_ps(f16::from_le_bytes([block[0], block[1]]).to_f32());
-        sum = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(products_i8(w, x)), sum);
-    }
-    let zero = _mm256_setzero_ps();
-    sum_floats([sum, zero, zero, zero])
-}
-
-/// # Safety
-/// Groups `first_group .. first_group + x.len() / 128` must lie within `blocks`.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn dot_tq2_0_avx2(blocks: &[u8], first_group: usize, x: &[i8]) -> i32 {
-    let mask = _mm256_set1_epi8(3);
-    let ones = _mm256_set1_epi16(1);
-    let mut sum = _mm256_setzero_si256();
-    let mut group = first_group;
-    for run in x.chunks(GROUPS_PER_FLUSH * GROUP_LEN) {
-        let mut sum16 = _mm256_setzero_si256();
-        for x in run.as_chunks::<GROUP_LEN>().0 {
-            let at = group / 2 * BLOCK_BYTES + group % 2 * GROUP_BYTES;
-            // SAFETY: the group's 32 bytes lie within `blocks` by this function's contract.
-            let codes = unsafe { _mm256_loadu_si256(blocks.as_ptr().add(at).cast()) };
-            let planes =
-                [codes, _mm256_srli_epi16::<2>(codes), _mm256_srli_epi16::<4>(codes), _mm256_srli_epi16::<6>(codes)];
-            for (plane, x) in planes.into_iter().zip(x.as_chunks::<BYTES>().0) {
-                // SAFETY: x is 32 bytes; no alignment needed.
-                let x = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
-                sum16 = _mm256_add_epi16(sum16, _mm256_maddubs_epi16(_mm256_and_si256(plane, mask), x));
+/// Products with rows of any start and length, group by group.
+pub(super) fn ternary_groups(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
+    /// # Safety
+    /// Groups `first_group .. first_group + x.len() / 128` must lie within `blocks`.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn dot(blocks: &[u8], first_group: usize, x: &[i8]) -> i32 {
+        let (first, second) = (_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0c));
+        let ones = _mm256_set1_epi16(1);
+        let mut sum = _mm256_setzero_si256();
+        let mut group = first_group;
+        for run in x.chunks(GROUPS_PER_FLUSH * GROUP_LEN) {
+            // Odd planes stay where they are in their bytes and count four times.
+            let (mut even, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+            for x in run.as_chunks::<GROUP_LEN>().0 {
+                let at = group / 2 * BLOCK_BYTES + group % 2 * GROUP_BYTES;
+                // SAFETY: the group's 32 bytes lie within `blocks` by this function's contract, x is 128 bytes; loads
+                // need no alignment, a prefetch no valid address.
+                let (codes, x): (_, [__m256i; 4]) = unsafe {
+                    let codes = blocks.as_ptr().add(at);
+                    _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
+                    let part = |i| _mm256_loadu_si256(x.as_ptr().add(i * BYTES).cast());
+                    (_mm256_loadu_si256(codes.cast()), [part(0), part(1), part(2), part(3)])
+                };
+                let high = _mm256_srli_epi16::<4>(codes);
+                let add =
+                    |sum, codes, mask, x| _mm256_add_epi16(sum, _mm256_maddubs_epi16(_mm256_and_si256(codes, mask), x));
+                even = add(add(even, codes, first, x[0]), high, first, x[2]);
+                odd = add(add(odd, codes, second, x[1]), high, second, x[3]);
+                group += 1;
             }
-            group += 1;
+            let odd = _mm256_srai_epi32::<2>(_mm256_madd_epi16(odd, ones));
+            sum = _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(even, ones), odd));
         }
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(sum16, ones));
+        sum_ints(sum)
     }
-    sum_ints(sum)
+    let groups_per_row = x.len() / GROUP_LEN;
+    for (row, out) in out.iter_mut().enumerate() {
+        let first_group = rows.first_group + row * groups_per_row;
+        let last = first_group.saturating_add(groups_per_row).saturating_sub(1);
+        let end = (last / 2).saturating_mul(BLOCK_BYTES).saturating_add(last % 2 * GROUP_BYTES + GROUP_BYTES);
+        if groups_per_row == 0 || end > rows.blocks.len() {
+            let mut single = [0];
+            scalar::ternary_rows(TernaryRows { first_group, ..rows }, x, &mut single);
+            *out = single[0];
+        } else {
+            // SAFETY: all groups of the row lie within the blocks; the features were detected.
+            *out = unsafe { dot(rows.blocks, first_group, x) };
+        }
+    }
+}
+
+mod tiled_vnni {
+    use super::*;
+
+    pub(in super::super) fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
+        /// Products with rows of whole blocks, which follow each other from `rows` on. Codes stay where they are in their
+        /// bytes: each plane has sums of its own, which count 1, 4, 16 and 64 times.
+        ///
+        /// # Safety
+        /// `R` rows of `x.len() / 256` blocks must be readable from `rows` on.
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        unsafe fn dot<const R: usize>(rows: *const u8, x: &[i8]) -> [i32; R] {
+            let masks: [__m256i; 4] =
+                std::array::from_fn(|plane| _mm256_set1_epi8((3_u8 << (2 * plane)).cast_signed()));
+            let mut sums = [[_mm256_setzero_si256(); 4]; R];
+            let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
+            for (group, x) in x.as_chunks::<GROUP_LEN>().0.iter().enumerate() {
+                let at = group / 2 * BLOCK_BYTES + group % 2 * GROUP_BYTES;
+                let codes: [__m256i; R] = std::array::from_fn(|r| {
+                    // SAFETY: by this function's contract; a prefetch may name any address.
+                    unsafe {
+                        let codes = rows.add(r * row_bytes + at);
+                        _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
+                        _mm256_loadu_si256(codes.cast())
+                    }
+                });
+                for (plane, x) in x.as_chunks::<BYTES>().0.iter().enumerate() {
+                    // SAFETY: x is 32 bytes; loads need no alignment.
+                    let x = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
+                    for r in 0..R {
+                        let codes = _mm256_and_si256(codes[r], masks[plane]);
+                        sums[r][plane] = _mm256_dpbusd_avx_epi32(sums[r][plane], codes, x);
+                    }
+                }
+            }
+            sums.map(|[a, b, c, d]| {
+                let (b, c) = (_mm256_srai_epi32::<2>(b), _mm256_srai_epi32::<4>(c));
+                let d = _mm256_srai_epi32::<6>(d);
+                sum_ints(_mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d)))
+            })
+        }
+        let Some(blocks) = whole_blocks(rows, x.len(), out.len()) else {
+            return ternary_groups(rows, x, out);
+        };
+        let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
+        let mut row = 0;
+        while row < out.len() {
+            // SAFETY: all `out.len()` rows lie within `blocks`; the features were detected.
+            unsafe {
+                let rows = blocks.as_ptr().add(row * row_bytes);
+                if row + ROWS <= out.len() {
+                    out[row..row + ROWS].copy_from_slice(&dot::<ROWS>(rows, x));
+                    row += ROWS;
+                } else {
+                    out[row] = dot::<1>(rows, x)[0];
+                    row += 1;
+                }
+            }
+        }
+    }
+
+    pub(in super::super) fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {
+        /// # Safety
+        /// `R` rows of `x[0].len()` bytes, `stride` apart, must be readable from `codes` on; all of `x` must be as long, a
+        /// multiple of 32.
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        unsafe fn tile<const R: usize, const T: usize>(
+            codes: *const u8,
+            stride: usize,
+            x: [&[i8]; T],
+        ) -> [[i32; T]; R] {
+            let mut sums = [[_mm256_setzero_si256(); T]; R];
+            for at in (0..x[0].len()).step_by(BYTES) {
+                let weights: [__m256i; R] = std::array::from_fn(|r| {
+                    // SAFETY: by this function's contract.
+                    unsafe { _mm256_loadu_si256(codes.add(r * stride + at).cast()) }
+                });
+                for t in 0..T {
+                    // SAFETY: by this function's contract.
+                    let inputs = unsafe { _mm256_loadu_si256(x[t].as_ptr().add(at).cast()) };
+                    for r in 0..R {
+                        sums[r][t] = _mm256_dpbusd_avx_epi32(sums[r][t], weights[r], inputs);
+                    }
+                }
+            }
+            sums.map(|sums| sums.map(|sum| sum_ints(sum)))
+        }
+        multiply_in_tiles::<3, 3>(
+            codes,
+            x,
+            out,
+            // SAFETY: `multiply_in_tiles` keeps the contract; the features were detected.
+            |codes, stride, x| unsafe { tile::<3, 3>(codes, stride, x) },
+            // SAFETY: as above.
+            |codes, stride, x| unsafe { tile::<1, 1>(codes, stride, [x])[0][0] },
+        );
+    }
+}
+
+fn multiply_16_bit(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {
+    /// Codes up to 3: pairs of products are summed in 16 bits.
+    ///
+    /// # Safety
+    /// `R` rows of `x[0].len()` bytes, `stride` apart, must be readable from `codes` on; all of `x` must be as long, a
+    /// multiple of 32.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn small<const R: usize, const T: usize>(codes: *const u8, stride: usize, x: [&[i8]; T]) -> [[i32; T]; R] {
+        let ones = _mm256_set1_epi16(1);
+        let mut sums = [[_mm256_setzero_si256(); T]; R];
+        let len = x[0].len();
+        for start in (0..len).step_by(STEPS_PER_FLUSH * BYTES) {
+            let mut pairs = [[_mm256_setzero_si256(); T]; R];
+            for at in (start..len.min(start + STEPS_PER_FLUSH * BYTES)).step_by(BYTES) {
+                let weights: [__m256i; R] = std::array::from_fn(|r| {
+                    // SAFETY: by this function's contract.
+                    unsafe { _mm256_loadu_si256(codes.add(r * stride + at).cast()) }
+                });
+                for t in 0..T {
+                    // SAFETY: by this function's contract.
+                    let inputs = unsafe { _mm256_loadu_si256(x[t].as_ptr().add(at).cast()) };
+                    for r in 0..R {
+                        pairs[r][t] = _mm256_add_epi16(pairs[r][t], _mm256_maddubs_epi16(weights[r], inputs));
+                    }
+                }
+            }
+            for r in 0..R {
+                for t in 0..T {
+                    sums[r][t] = _mm256_add_epi32(sums[r][t], _mm256_madd_epi16(pairs[r][t], ones));
+                }
+            }
+        }
+        sums.map(|sums| sums.map(|sum| sum_ints(sum)))
+    }
+    /// Any codes: both sides are widened to 16 bits.
+    ///
+    /// # Safety
+    /// As `small`.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn wide<const R: usize, const T: usize>(codes: *const u8, stride: usize, x: [&[i8]; T]) -> [[i32; T]; R] {
+        let mut sums = [[_mm256_setzero_si256(); T]; R];
+        for at in (0..x[0].len()).step_by(BYTES / 2) {
+            let weights: [__m256i; R] = std::array::from_fn(|r| {
+                // SAFETY: by this function's contract.
+                _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(codes.add(r * stride + at).cast()) })
+            });
+            for t in 0..T {
+                // SAFETY: by this function's contract.
+                let inputs = _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(x[t].as_ptr().add(at).cast()) });
+                for r in 0..R {
+                    sums[r][t] = _mm256_add_epi32(sums[r][t], _mm256_madd_epi16(weights[r], inputs));
+                }
+            }
+        }
+        sums.map(|sums| sums.map(|sum| sum_ints(sum)))
+    }
+    let is_small = codes.largest <= SMALL_CODE;
+    multiply_in_tiles::<2, 3>(
+        codes,
+        x,
+        out,
+        // SAFETY: `multiply_in_tiles` keeps the contract; the features were detected.
+        |codes, stride, x| unsafe {
+            if is_small { small::<2, 3>(codes, stride, x) } else { wide::<2, 3>(codes, stride, x) }
+        },
+        // SAFETY: as above.
+        |codes, stride, x| unsafe {
+            if is_small { small::<1, 1>(codes, stride, [x])[0][0] } else { wide::<1, 1>(codes, stride, [x])[0][0] }
+        },
+    );
 }

@@ -1,75 +1,125 @@
-//! Dot products of one packed weight row with one input vector: everything a model spends its time in.
+//! What a model spends its time in: products of packed weight rows with input vectors, attention, rounding.
 //!
-//! `scalar` is the reference and runs everywhere; `avx2` is chosen at run time on processors that have it. Both
-//! compute the same integers bit for bit; float sums differ by rounding order only. Weight rows are little-endian
-//! bytes without alignment, so that they can be used where they lie in a mapped file.
+//! A [`Kernels`] is one set of functions; [`active`] is the fastest that this processor runs, found out once. `scalar`
+//! is the reference and runs everywhere. All sets compute the same integers bit for bit; float sums differ by rounding
+//! order only. Weight rows are little-endian bytes without alignment, so that they can be used where they lie in a
+//! mapped file.
 //!
-//! Integer kernels read inputs quantized by [`quantize`]: signed bytes in -127..=127 with one scale per vector.
+//! Integer kernels read inputs quantized by [`Quantized`]: signed bytes in -127..=127 with one scale per vector.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod pointwise;
 mod quantize;
 mod scalar;
 #[cfg(test)]
 mod tests;
-
-pub(crate) use quantize::{Quantized, quantize};
-
-/// True when the AVX2 kernels can run here.
+mod tile;
 #[cfg(target_arch = "x86_64")]
-fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+mod x86_floats;
+
+use std::sync::OnceLock;
+
+pub(crate) use quantize::Quantized;
+pub(crate) use tile::{CodeRows, PANEL_ROWS};
+
+/// Consecutive ternary rows: packed groups of 128 codes, and where the first row starts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TernaryRows<'a> {
+    /// TQ2_0 blocks.
+    pub(crate) blocks: &'a [u8],
+    /// Number of the first row's first group within `blocks`, two to a block.
+    pub(crate) first_group: usize,
 }
 
-/// Defines a kernel that runs the AVX2 form where it can and the scalar form elsewhere.
-macro_rules! dispatch {
-    ($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) -> $out:ty) => {
-        $(#[$doc])*
-        #[must_use]
-        pub(crate) fn $name($($arg: $type),*) -> $out {
-            #[cfg(target_arch = "x86_64")]
-            if has_avx2() {
-                return avx2::$name($($arg),*);
-            }
-            scalar::$name($($arg),*)
-        }
-    };
-}
+/// Rows of floats times `x`, as many as `out` has places.
+pub(crate) type FloatRowsKernel = fn(rows: &[u8], x: &[f32], out: &mut [f32]);
+/// Adds rows of floats, as many as there are `weights`, to `y`.
+pub(crate) type MixKernel = fn(rows: &[u8], weights: &[f32], y: &mut [f32]);
 
-dispatch!(
-    /// Σ wᵢxᵢ; `weights`: f32 bytes. A shorter side ends the sum, here and below.
-    dot_f32(weights: &[u8], x: &[f32]) -> f32
-);
-dispatch!(
-    /// Σ wᵢxᵢ; `weights`: f16 bytes.
-    dot_f16(weights: &[u8], x: &[f32]) -> f32
-);
-dispatch!(
-    /// Σ wᵢxᵢ; `weights`: bfloat16 bytes.
-    dot_bf16(weights: &[u8], x: &[f32]) -> f32
-);
-dispatch!(
-    /// Σ qᵢxᵢ; `weights`: signed bytes. Exact up to [`MAX_INT8_LEN`] weights.
-    dot_i8(weights: &[u8], x: &[i8]) -> i32
-);
-dispatch!(
-    /// Σ over blocks of scale · Σ qᵢxᵢ; `blocks`: Q8_0 blocks.
-    dot_q8_0(blocks: &[u8], x: &[i8]) -> f32
-);
-dispatch!(
-    /// Σ codeᵢxᵢ with codes = trit + 1 (subtract Σ xᵢ for the trits' sum); `blocks`: TQ2_0 blocks, read from group
-    /// `first_group` of 128 on; `x`: a multiple of 128 long.
-    dot_tq2_0(blocks: &[u8], first_group: usize, x: &[i8]) -> i32
-);
+/// Rows of blocks times `x`, with the sums of each block of `x`, as many as `out` has places.
+pub(crate) type BlockRowsKernel = fn(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]);
+/// Integer sums as floats.
+pub(crate) type RescaleKernel = fn(sums: &[i32], excess: i32, scales: &[f32], input_scale: f32, out: &mut [f32]);
+
+/// One set of kernels. Rows follow each other; `out` says how many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kernels {
+    /// The processor features it is for.
+    pub(crate) name: &'static str,
+    /// Σ wᵢxᵢ per row of `x.len()` f32s.
+    pub(crate) f32_rows: FloatRowsKernel,
+    /// Σ wᵢxᵢ per row of `x.len()` f16s.
+    pub(crate) f16_rows: FloatRowsKernel,
+    /// Σ wᵢxᵢ per row of `x.len()` bfloat16s.
+    pub(crate) bf16_rows: FloatRowsKernel,
+    /// y ← y + Σ aᵢ · rowᵢ with rows of `y.len()` f32s.
+    pub(crate) mix_f32: MixKernel,
+    /// y ← y + Σ aᵢ · rowᵢ with rows of `y.len()` f16s.
+    pub(crate) mix_f16: MixKernel,
+    /// Σ qᵢxᵢ per row of `x.len()` signed bytes. Exact up to [`MAX_INT8_LEN`] weights.
+    pub(crate) int8_rows: fn(values: &[u8], x: &[i8], out: &mut [i32]),
+    /// Σ over blocks of scale · Σ qᵢxᵢ per row of Q8_0 blocks; `x`: a multiple of 32 long.
+    pub(crate) q8_0_rows: fn(blocks: &[u8], x: &[i8], out: &mut [f32]),
+    /// Σ codeᵢxᵢ per row, with codes = trit + 1 (subtract Σ xᵢ for the trits' sum); `x`: a multiple of 128 long.
+    /// Exact up to [`MAX_TERNARY_LEN`] weights.
+    pub(crate) ternary_rows: fn(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]),
+    /// Σ over blocks of scale · (Σ codeᵢxᵢ - Σ xᵢ) per row of TQ2_0 blocks; `x`: a multiple of 256 long, with the sum of
+    /// each 256 in `block_sums`.
+    pub(crate) ternary_block_rows: BlockRowsKernel,
+    /// Σ codeᵢxᵢ of every row of `codes` with every input: `out` (inputs, rows). Exact as `ternary_rows` or `int8_rows`.
+    pub(crate) multiply: fn(codes: &CodeRows, x: &Quantized, out: &mut [i32]),
+    /// True when `multiply` reads [`Quantized::tiles`].
+    pub(crate) reads_tiles: bool,
+    /// Codes of packed groups of 32 bytes, 128 of them each.
+    pub(crate) unpack: fn(group: &[u8], codes: &mut [u8]),
+    /// Rounds to signed bytes: `(x · inverse)`, half to even; returns their sum.
+    pub(crate) round: fn(x: &[f32], inverse: f32, out: &mut [i8]) -> i32,
+    /// max |x| by its bits: NaN counts as larger than infinity.
+    pub(crate) largest_magnitude: fn(x: &[f32]) -> f32,
+    /// Σ xᵢ².
+    pub(crate) sum_of_squares: fn(x: &[f32]) -> f32,
+    /// x ← exp(x - shift); returns the sum.
+    pub(crate) exp_shifted: fn(x: &mut [f32], shift: f32) -> f32,
+    /// XOR of all whole 64-bit words: reads memory as fast as it comes, to measure that.
+    pub(crate) read_all: fn(bytes: &[u8]) -> u64,
+    /// The largest number, -∞ for none; NaN counts as none.
+    pub(crate) largest: fn(x: &[f32]) -> f32,
+    /// outᵢ ← (sumᵢ - excess) · scaleᵢ · input scale; the difference wraps around.
+    pub(crate) rescale: RescaleKernel,
+    /// gate ← silu(gate) · up.
+    pub(crate) silu_mul: fn(gate: &mut [f32], up: &[f32]),
+}
 
 /// Longest row whose int8 products (127 · 128 each) fit an i32 sum.
 pub(crate) const MAX_INT8_LEN: usize = (i32::MAX / (127 * 128)) as usize;
-/// Longest row whose TQ2_0 products (3 · 127 each) fit an i32 sum.
-pub(crate) const MAX_TERNARY_LEN: usize = (i32::MAX / (3 * 127)) as usize;
+/// Longest row whose TQ2_0 products fit the i32 lanes of every kernel: per block of 256, the AVX-512 kernel adds
+/// 2 · 4 products of up to 64 · 3 · 127 to a lane.
+pub(crate) const MAX_TERNARY_LEN: usize = (i32::MAX / (2 * 4 * 64 * 3 * 127)) as usize * 256;
 
-/// y ← y + a·x, up to the shorter length.
-pub(crate) fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
+/// The fastest set for this processor.
+pub(crate) fn active() -> &'static Kernels {
+    static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();
+    ACTIVE.get_or_init(|| available().last().copied().unwrap_or(&scalar::KERNELS))
+}
+
+/// All sets that run here, slowest first.
+pub(crate) fn available() -> Vec<&'static Kernels> {
+    let mut sets = vec![&scalar::KERNELS];
+    #[cfg(target_arch = "x86_64")]
+    {
+        sets.extend(avx2::available());
+        sets.extend(avx512::available());
+        #[cfg(target_os = "linux")]
+        sets.extend(amx::available());
     }
+    #[cfg(target_arch = "aarch64")]
+    sets.extend(neon::available());
+    sets
 }

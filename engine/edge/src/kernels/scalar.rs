@@ -1,12 +1,37 @@
 //! The reference kernels: plain loops, for every processor.
 
-use foretrain_ternary::{GROUP_BYTES, GROUP_LEN, group_codes};
+use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale, group_codes};
 use half::{bf16, f16};
 
+use super::{CodeRows, Kernels, Quantized, TernaryRows, pointwise};
 use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
 
 /// Partial sums, so that the compiler may use vector registers.
 const LANES: usize = 8;
+
+pub(super) static KERNELS: Kernels = Kernels {
+    name: "scalar",
+    f32_rows,
+    f16_rows,
+    bf16_rows,
+    mix_f32,
+    mix_f16,
+    int8_rows,
+    q8_0_rows,
+    ternary_rows,
+    ternary_block_rows,
+    multiply,
+    reads_tiles: false,
+    unpack: |groups, codes| pointwise::unpack(groups, codes),
+    round: |x, inverse, out| pointwise::round(x, inverse, out),
+    largest_magnitude: |x| pointwise::largest_magnitude(x),
+    sum_of_squares: |x| pointwise::sum_of_squares(x),
+    exp_shifted: |x, shift| pointwise::exp_shifted(x, shift),
+    largest: |x| pointwise::largest(x),
+    rescale: |sums, excess, scales, input_scale, out| pointwise::rescale(sums, excess, scales, input_scale, out),
+    silu_mul: |gate, up| pointwise::silu_mul(gate, up),
+    read_all,
+};
 
 fn dot_floats<const N: usize>(weights: &[u8], x: &[f32], read: impl Fn([u8; N]) -> f32) -> f32 {
     let weights = weights.as_chunks::<N>().0;
@@ -22,28 +47,59 @@ fn dot_floats<const N: usize>(weights: &[u8], x: &[f32], read: impl Fn([u8; N]) 
     sums.iter().sum::<f32>() + rest.sum::<f32>()
 }
 
-pub(super) fn dot_f32(weights: &[u8], x: &[f32]) -> f32 {
-    dot_floats(weights, x, f32::from_le_bytes)
+pub(super) fn f32_rows(rows: &[u8], x: &[f32], out: &mut [f32]) {
+    each_row(rows, 4 * x.len(), out, |row| dot_floats(row, x, f32::from_le_bytes));
 }
 
-pub(super) fn dot_f16(weights: &[u8], x: &[f32]) -> f32 {
-    dot_floats(weights, x, |bytes| f16::from_le_bytes(bytes).to_f32())
+pub(super) fn f16_rows(rows: &[u8], x: &[f32], out: &mut [f32]) {
+    each_row(rows, 2 * x.len(), out, |row| dot_floats(row, x, |bytes| f16::from_le_bytes(bytes).to_f32()));
 }
 
-pub(super) fn dot_bf16(weights: &[u8], x: &[f32]) -> f32 {
-    dot_floats(weights, x, |bytes| bf16::from_le_bytes(bytes).to_f32())
+pub(super) fn bf16_rows(rows: &[u8], x: &[f32], out: &mut [f32]) {
+    each_row(rows, 2 * x.len(), out, |row| dot_floats(row, x, |bytes| bf16::from_le_bytes(bytes).to_f32()));
 }
 
-pub(super) fn dot_i8(weights: &[u8], x: &[i8]) -> i32 {
-    weights.iter().zip(x).map(|(w, &x)| i32::from(w.cast_signed()) * i32::from(x)).sum()
+fn mix_floats<const N: usize>(rows: &[u8], weights: &[f32], y: &mut [f32], read: impl Fn([u8; N]) -> f32) {
+    for (row, weight) in rows.chunks_exact((N * y.len()).max(1)).zip(weights) {
+        for (y, &x) in y.iter_mut().zip(row.as_chunks::<N>().0) {
+            *y += weight * read(x);
+        }
+    }
 }
 
-pub(super) fn dot_q8_0(blocks: &[u8], x: &[i8]) -> f32 {
-    let blocks = blocks.as_chunks::<Q8_0_BLOCK_BYTES>().0.iter().zip(x.chunks_exact(Q8_0_BLOCK_LEN));
-    blocks.map(|(block, x)| f16::from_le_bytes([block[0], block[1]]).to_f32() * dot_i8(&block[2..], x) as f32).sum()
+pub(super) fn mix_f32(rows: &[u8], weights: &[f32], y: &mut [f32]) {
+    mix_floats(rows, weights, y, f32::from_le_bytes);
 }
 
-pub(super) fn dot_tq2_0(blocks: &[u8], first_group: usize, x: &[i8]) -> i32 {
+pub(super) fn mix_f16(rows: &[u8], weights: &[f32], y: &mut [f32]) {
+    mix_floats(rows, weights, y, |bytes| f16::from_le_bytes(bytes).to_f32());
+}
+
+/// The rows of `row_bytes` that follow each other in `bytes`, each with its place in `out`.
+fn each_row<T>(bytes: &[u8], row_bytes: usize, out: &mut [T], product: impl Fn(&[u8]) -> T) {
+    for (row, out) in bytes.chunks_exact(row_bytes.max(1)).zip(out) {
+        *out = product(row);
+    }
+}
+
+pub(super) fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
+    let dot = |row: &[u8]| row.iter().zip(x).map(|(w, &x)| i32::from(w.cast_signed()) * i32::from(x)).sum();
+    each_row(values, x.len(), out, dot);
+}
+
+pub(super) fn q8_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+    each_row(blocks, x.len() / Q8_0_BLOCK_LEN * Q8_0_BLOCK_BYTES, out, |row| {
+        let blocks = row.as_chunks::<Q8_0_BLOCK_BYTES>().0.iter().zip(x.as_chunks::<Q8_0_BLOCK_LEN>().0);
+        let products = blocks.map(|(block, x)| {
+            let dot: i32 = block[2..].iter().zip(x).map(|(w, &x)| i32::from(w.cast_signed()) * i32::from(x)).sum();
+            f16::from_le_bytes([block[0], block[1]]).to_f32() * dot as f32
+        });
+        products.sum()
+    });
+}
+
+/// Σ codeᵢxᵢ of `x` (a multiple of 128 long) with the groups from `first_group` on; groups that are not there count as 0.
+fn dot_ternary(blocks: &[u8], first_group: usize, x: &[i8]) -> i32 {
     let mut sum = 0;
     for (number, x) in x.chunks_exact(GROUP_LEN).enumerate() {
         let Some(codes) = group_codes(blocks, first_group + number) else { break };
@@ -53,4 +109,33 @@ pub(super) fn dot_tq2_0(blocks: &[u8], first_group: usize, x: &[i8]) -> i32 {
         }
     }
     sum
+}
+
+pub(super) fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
+    for (row, out) in out.iter_mut().enumerate() {
+        *out = dot_ternary(rows.blocks, rows.first_group + row * (x.len() / GROUP_LEN), x);
+    }
+}
+
+pub(super) fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]) {
+    each_row(blocks, x.len() / BLOCK_LEN * BLOCK_BYTES, out, |row| {
+        let blocks = row.as_chunks::<BLOCK_BYTES>().0.iter().zip(x.as_chunks::<BLOCK_LEN>().0);
+        let products = blocks
+            .zip(block_sums)
+            .map(|((block, x), sum)| (dot_ternary(block, 0, x) - sum) as f32 * block_scale(block).to_f32());
+        products.sum()
+    });
+}
+
+pub(super) fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {
+    for (input, out) in out.chunks_exact_mut(codes.num_rows().max(1)).take(x.num_rows()).enumerate() {
+        for (row, out) in out.iter_mut().enumerate() {
+            let products = codes.row(row).iter().zip(x.row(input)).map(|(&code, &x)| i32::from(code) * i32::from(x));
+            *out = products.fold(0, i32::wrapping_add);
+        }
+    }
+}
+
+pub(super) fn read_all(bytes: &[u8]) -> u64 {
+    bytes.as_chunks::<8>().0.iter().fold(0, |all, &word| all ^ u64::from_le_bytes(word))
 }

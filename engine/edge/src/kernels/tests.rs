@@ -1,108 +1,338 @@
-//! Every kernel against the reference on random ragged lengths, and the reference against plain arithmetic.
+//! Every set of kernels that runs here against the reference, on random ragged shapes and unaligned addresses, and the
+//! reference against plain arithmetic.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use foretrain_ternary::Packing;
+use foretrain_ternary::{BLOCK_BYTES, Packing};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::*;
 use crate::gguf::encode_q8_0;
 
+/// One kernel of a set.
+type Choice = fn(&Kernels) -> FloatRowsKernel;
+
 fn floats(max_len: usize) -> impl Strategy<Value = Vec<f32>> {
     prop::collection::vec(-2.0_f32..2.0, 0..max_len)
 }
 
-fn int8s(max_len: usize) -> impl Strategy<Value = Vec<i8>> {
-    prop::collection::vec(-127_i8..=127, 0..max_len)
+fn int8s(len: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Vec<i8>> {
+    prop::collection::vec(prop_oneof![8 => -127_i8..=127, 1 => Just(-127), 1 => Just(127)], len)
 }
 
-fn exact(weights: impl Iterator<Item = f32>, x: &[f32]) -> f64 {
-    weights.zip(x).map(|(w, x)| f64::from(w) * f64::from(*x)).sum()
+fn bytes(len: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop_oneof![8 => any::<u8>(), 1 => Just(0x80), 1 => Just(0xff)], len)
 }
 
-fn near(found: f32, expected: f64) -> bool {
-    (f64::from(found) - expected).abs() < 1e-3
+/// The same bytes, one byte behind an address that a vector would like.
+fn shifted(bytes: &[u8], by: usize) -> Vec<u8> {
+    [&vec![0; by], bytes].concat()
+}
+
+fn near(found: f32, expected: f64, magnitude: f64) -> bool {
+    (f64::from(found) - expected).abs() <= 1e-5 * magnitude.max(1.0)
+}
+
+#[test]
+fn this_processor_has_the_sets_that_it_should() {
+    let names: Vec<&str> = available().iter().map(|kernels| kernels.name).collect();
+    assert_eq!(names[0], "scalar");
+    assert_eq!(active().name, *names.last().unwrap());
+    #[cfg(target_arch = "x86_64")]
+    assert_eq!(names.contains(&"avx512-vnni"), is_x86_feature_detected!("avx512vnni"));
+    #[cfg(target_arch = "aarch64")]
+    assert!(names.contains(&"neon"));
 }
 
 proptest! {
     #[test]
-    fn float_rows(weights in floats(200), x in floats(200)) {
-        let f32s: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
-        let f16s: Vec<u8> = weights.iter().flat_map(|w| f16::from_f32(*w).to_le_bytes()).collect();
-        let bf16s: Vec<u8> = weights.iter().flat_map(|w| bf16::from_f32(*w).to_le_bytes()).collect();
-        let expected = exact(weights.iter().copied(), &x);
-        prop_assert!(near(scalar::dot_f32(&f32s, &x), expected) && near(dot_f32(&f32s, &x), expected));
-        let expected = exact(weights.iter().map(|w| f16::from_f32(*w).to_f32()), &x);
-        prop_assert!(near(scalar::dot_f16(&f16s, &x), expected) && near(dot_f16(&f16s, &x), expected));
-        let expected = exact(weights.iter().map(|w| bf16::from_f32(*w).to_f32()), &x);
-        prop_assert!(near(scalar::dot_bf16(&bf16s, &x), expected) && near(dot_bf16(&bf16s, &x), expected));
+    fn float_rows(weights in floats(700), x in floats(70), shift in 0_usize..4) {
+        let rows = weights.len() / x.len().max(1);
+        let stored: [(Vec<u8>, Vec<f32>, Choice); 3] = [
+            (weights.iter().flat_map(|w| w.to_le_bytes()).collect(), weights.clone(), |kernels| kernels.f32_rows),
+            (
+                weights.iter().flat_map(|w| f16::from_f32(*w).to_le_bytes()).collect(),
+                weights.iter().map(|w| f16::from_f32(*w).to_f32()).collect(),
+                |kernels| kernels.f16_rows,
+            ),
+            (
+                weights.iter().flat_map(|w| bf16::from_f32(*w).to_le_bytes()).collect(),
+                weights.iter().map(|w| bf16::from_f32(*w).to_f32()).collect(),
+                |kernels| kernels.bf16_rows,
+            ),
+        ];
+        for (bytes, exact, kernel) in stored {
+            for kernels in available() {
+                let mut out = vec![0.0; rows];
+                kernel(kernels)(&shifted(&bytes, shift)[shift..], &x, &mut out);
+                for (row, found) in exact.chunks(x.len().max(1)).zip(out) {
+                    let expected: f64 = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+                    prop_assert!(near(found, expected, 4.0 * x.len() as f64), "{} {found} {expected}", kernels.name);
+                }
+            }
+        }
     }
 
     #[test]
-    fn int8_rows_bit_for_bit(weights in prop::collection::vec(any::<i8>(), 0..300), x in int8s(300)) {
-        let bytes: Vec<u8> = weights.iter().map(|w| w.cast_unsigned()).collect();
-        let expected: i32 = weights.iter().zip(&x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
-        prop_assert_eq!(scalar::dot_i8(&bytes, &x), expected);
-        prop_assert_eq!(dot_i8(&bytes, &x), expected);
+    fn mixes(rows in floats(700), weights in floats(8), y in floats(150), shift in 0_usize..4) {
+        let full: Vec<u8> = rows.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let half: Vec<u8> = rows.iter().flat_map(|w| f16::from_f32(*w).to_le_bytes()).collect();
+        for kernels in available() {
+            for (bytes, kernel, reference) in
+                [(&full, kernels.mix_f32, scalar::KERNELS.mix_f32), (&half, kernels.mix_f16, scalar::KERNELS.mix_f16)]
+            {
+                let (mut found, mut expected) = (y.clone(), y.clone());
+                kernel(&shifted(bytes, shift)[shift..], &weights, &mut found);
+                reference(bytes, &weights, &mut expected);
+                for (found, expected) in found.iter().zip(expected) {
+                    prop_assert!(near(*found, f64::from(expected), 40.0), "{} {found} {expected}", kernels.name);
+                }
+            }
+        }
     }
 
     #[test]
-    fn q8_0_rows(weights in prop::collection::vec(-2.0_f32..2.0, 160), x in int8s(200)) {
+    fn int8_rows_bit_for_bit(values in bytes(0..1200), x in int8s(0..300), shift in 0_usize..4) {
+        let rows = values.len() / x.len().max(1);
+        let expected: Vec<i32> = (0..rows)
+            .map(|row| {
+                let products = values[row * x.len()..].iter().zip(&x);
+                products.map(|(w, &x)| i32::from(w.cast_signed()) * i32::from(x)).sum()
+            })
+            .collect();
+        for kernels in available() {
+            let mut out = vec![0; rows];
+            (kernels.int8_rows)(&shifted(&values, shift)[shift..], &x, &mut out);
+            prop_assert_eq!(&out, &expected, "{}", kernels.name);
+        }
+    }
+
+    #[test]
+    fn q8_0_rows(weights in prop::collection::vec(-2.0_f32..2.0, 7 * 96), x in int8s(96), rows in 0_usize..8) {
         let blocks = encode_q8_0(&weights).unwrap();
-        let (reference, found) = (scalar::dot_q8_0(&blocks, &x), dot_q8_0(&blocks, &x));
-        prop_assert!((reference - found).abs() <= 1e-4 * (1.0 + reference.abs()), "{reference} {found}");
+        let mut expected = vec![0.0; rows];
+        (scalar::KERNELS.q8_0_rows)(&blocks, &x, &mut expected);
+        for kernels in available() {
+            let mut out = vec![0.0; rows];
+            (kernels.q8_0_rows)(&shifted(&blocks, 1)[1..], &x, &mut out);
+            for (found, expected) in out.iter().zip(&expected) {
+                prop_assert!(near(*found, f64::from(*expected), 400.0), "{} {found} {expected}", kernels.name);
+            }
+        }
     }
 
     #[test]
     fn ternary_rows_bit_for_bit(
-        trits in prop::collection::vec(-1_i8..=1, 128 * 25),
-        row in 0_usize..4,
-        num_groups in 0_usize..21,
-        x in prop::collection::vec(-127_i8..=127, 128 * 20),
+        trits in prop::collection::vec(-1_i8..=1, 128 * 48),
+        first_group in 0_usize..4,
+        groups in 0_usize..8,
+        rows in 0_usize..6,
+        x in int8s(128 * 8),
     ) {
         let blocks = Packing::Tq2_0.pack(&trits, 1.0).unwrap();
-        let x = &x[..x.len().min(num_groups * 128)];
-        let expected: i32 =
-            trits[row * 128..].iter().zip(x).map(|(&t, &x)| i32::from(t + 1) * i32::from(x)).sum();
-        prop_assert_eq!(scalar::dot_tq2_0(&blocks, row, x), expected);
-        prop_assert_eq!(dot_tq2_0(&blocks, row, x), expected);
+        let x = &x[..groups * 128];
+        let expected: Vec<i32> = (0..rows)
+            .map(|row| {
+                let trits = &trits[(first_group + row * groups) * 128..];
+                trits.iter().zip(x).map(|(&t, &x)| i32::from(t + 1) * i32::from(x)).sum()
+            })
+            .collect();
+        for kernels in available() {
+            let mut out = vec![0; rows];
+            let rows = TernaryRows { blocks: &shifted(&blocks, 1)[1..], first_group };
+            (kernels.ternary_rows)(rows, x, &mut out);
+            prop_assert_eq!(&out, &expected, "{}", kernels.name);
+        }
     }
 
     #[test]
     fn ternary_rows_of_any_bytes(
-        blocks in prop::collection::vec(any::<u8>(), 0..700),
+        blocks in bytes(0..900),
         first_group in 0_usize..12,
-        x in prop::collection::vec(-127_i8..=127, 0..1500),
+        x in int8s(0..700),
+        rows in 0_usize..7,
     ) {
-        prop_assert_eq!(dot_tq2_0(&blocks, first_group, &x), scalar::dot_tq2_0(&blocks, first_group, &x));
+        let x = &x[..x.len() / 128 * 128];
+        let mut expected = vec![0; rows];
+        let given = TernaryRows { blocks: &blocks, first_group };
+        (scalar::KERNELS.ternary_rows)(given, x, &mut expected);
+        for kernels in available() {
+            let mut out = vec![0; rows];
+            (kernels.ternary_rows)(given, x, &mut out);
+            prop_assert_eq!(&out, &expected, "{}", kernels.name);
+        }
     }
 
     #[test]
-    fn quantized_inputs_are_within_half_a_step(x in floats(100)) {
-        let quantized = quantize(&x);
-        prop_assert_eq!(quantized.sum, quantized.values.iter().map(|&q| i32::from(q)).sum::<i32>());
-        for (x, &q) in x.iter().zip(&quantized.values) {
-            prop_assert!((-127..=127).contains(&q));
-            prop_assert!((x - f32::from(q) * quantized.scale).abs() <= quantized.scale * 0.501);
+    fn ternary_blocks_with_scales(
+        codes in bytes(BLOCK_BYTES * 12),
+        scales in prop::collection::vec(0.0_f32..3.0, 12),
+        blocks_per_row in 0_usize..4,
+        x in int8s(256 * 3),
+    ) {
+        let mut blocks = codes;
+        for (block, scale) in blocks.chunks_mut(BLOCK_BYTES).zip(&scales) {
+            block[BLOCK_BYTES - 2..].copy_from_slice(&f16::from_f32(*scale).to_le_bytes());
+        }
+        let x = &x[..blocks_per_row * 256];
+        let sums: Vec<i32> = x.chunks(256).map(|x| x.iter().map(|&x| i32::from(x)).sum()).collect();
+        let rows = 12_usize.checked_div(blocks_per_row).unwrap_or(2).min(7);
+        let mut expected = vec![0.0; rows];
+        (scalar::KERNELS.ternary_block_rows)(&blocks, x, &sums, &mut expected);
+        for kernels in available() {
+            let mut out = vec![0.0; rows];
+            (kernels.ternary_block_rows)(&shifted(&blocks, 1)[1..], x, &sums, &mut out);
+            for (found, expected) in out.iter().zip(&expected) {
+                prop_assert!(near(*found, f64::from(*expected), 1e6), "{} {found} {expected}", kernels.name);
+            }
+        }
+    }
+
+    #[test]
+    fn many_inputs_bit_for_bit(
+        len in 1_usize..300,
+        rows in 1_usize..=PANEL_ROWS,
+        inputs in 2_usize..40,
+        is_small: bool,
+        seed: u64,
+    ) {
+        let mut state = seed | 1;
+        let mut random = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as usize
+        };
+        let x: Vec<f32> = (0..len * inputs).map(|_| random() as f32 - 8e6).collect();
+        let mut codes = CodeRows::default();
+        let largest = if is_small { 3 } else { u8::MAX };
+        // Rows of another length before must leave no trace.
+        codes.resize(PANEL_ROWS, 333, u8::MAX);
+        (0..PANEL_ROWS).for_each(|row| codes.row_mut(row).fill(0xff));
+        codes.resize(rows, len, largest);
+        for row in 0..rows {
+            codes.row_mut(row)[..len].fill_with(|| random() as u8 & largest);
+        }
+        let mut expected = vec![0; rows * inputs];
+        (scalar::KERNELS.multiply)(&codes, &Quantized::new(&x, len, &scalar::KERNELS), &mut expected);
+        for kernels in available() {
+            let mut out = vec![0; rows * inputs];
+            (kernels.multiply)(&codes, &Quantized::new(&x, len, kernels), &mut out);
+            prop_assert_eq!(&out, &expected, "{}", kernels.name);
+        }
+    }
+
+    #[test]
+    fn quantized_inputs_are_within_half_a_step(x in floats(400), rows in 1_usize..4) {
+        let len = x.len() / rows;
+        if len == 0 {
+            return Ok(());
+        }
+        let reference = Quantized::new(&x[..rows * len], len, &scalar::KERNELS);
+        prop_assert_eq!(reference.num_rows(), rows);
+        for (row, x) in x.chunks_exact(len).take(rows).enumerate() {
+            prop_assert_eq!(reference.sums[row], reference.row(row).iter().map(|&q| i32::from(q)).sum::<i32>());
+            prop_assert_eq!(reference.block_sums(row).iter().sum::<i32>(), reference.sums[row]);
+            for (x, &q) in x.iter().zip(reference.row(row)) {
+                prop_assert!((-127..=127).contains(&q));
+                prop_assert!((x - f32::from(q) * reference.scales[row]).abs() <= reference.scales[row] * 0.501);
+            }
+        }
+        for kernels in available() {
+            let found = Quantized::new(&x[..rows * len], len, kernels);
+            for row in 0..rows {
+                prop_assert_eq!(found.row(row), reference.row(row));
+                prop_assert_eq!((found.scales[row], found.sums[row]), (reference.scales[row], reference.sums[row]));
+            }
+        }
+    }
+
+    #[test]
+    fn plain_loops(x in prop::collection::vec(-30.0_f32..30.0, 0..100), codes in bytes(0..300), shift in -5.0_f32..5.0) {
+        for kernels in available() {
+            let squares: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+            prop_assert!(near((kernels.sum_of_squares)(&x), squares, squares));
+            let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            prop_assert_eq!((kernels.largest_magnitude)(&x), largest);
+            let mut found = x.clone();
+            let sum = f64::from((kernels.exp_shifted)(&mut found, shift));
+            let exact: Vec<f64> = x.iter().map(|x| f64::from(x - shift).exp()).collect();
+            for (found, exact) in found.iter().zip(&exact) {
+                prop_assert!((f64::from(*found) / exact - 1.0).abs() < 1e-6, "{found} {exact}");
+            }
+            let exact_sum: f64 = exact.iter().sum();
+            prop_assert!((sum - exact_sum).abs() <= 1e-5 * exact_sum);
+            let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            prop_assert_eq!((kernels.largest)(&x), most);
+            let sums: Vec<i32> = x.iter().map(|x| (x * 1e7) as i32).collect();
+            let mut found = vec![0.0; x.len()];
+            (kernels.rescale)(&sums, -7, &x, 0.5, &mut found);
+            let expected = sums.iter().zip(&x).map(|(sum, scale)| sum.wrapping_add(7) as f32 * scale * 0.5);
+            prop_assert_eq!(found, expected.collect::<Vec<_>>());
+            let (mut gate, up) = (x.clone(), vec![2.0; x.len()]);
+            (kernels.silu_mul)(&mut gate, &up);
+            for (found, x) in gate.iter().zip(&x) {
+                let exact = 2.0 * f64::from(*x) / (1.0 + (-f64::from(*x)).exp());
+                prop_assert!((f64::from(*found) - exact).abs() <= 1e-5 * exact.abs().max(1e-6), "{found} {exact}");
+            }
+            let groups = &codes[..codes.len() / 32 * 32];
+            let (mut found, mut expected) = (vec![9; groups.len() * 4], vec![9; groups.len() * 4]);
+            (kernels.unpack)(groups, &mut found);
+            (scalar::KERNELS.unpack)(groups, &mut expected);
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!((kernels.read_all)(&codes), scalar::read_all(&codes));
         }
     }
 }
 
 #[test]
 fn extremes_do_not_saturate() {
-    let (weights, x) = (vec![0x80_u8; 64], vec![127_i8; 64]);
-    assert_eq!(dot_i8(&weights, &x), -128 * 127 * 64);
-    assert_eq!(dot_i8(&weights, &[-127; 64]), 128 * 127 * 64);
-    let blocks = vec![0xff_u8; 66 * 20];
-    let x = vec![-127_i8; 256 * 20];
-    assert_eq!(dot_tq2_0(&blocks, 0, &x), 3 * -127 * 256 * 20);
+    for kernels in available() {
+        let mut out = [0; 5];
+        for input in [127_i8, -127] {
+            (kernels.int8_rows)(&[0x80; 5 * 64], &[input; 64], &mut out);
+            assert_eq!(out, [-128 * i32::from(input) * 64; 5], "{}", kernels.name);
+        }
+        let (blocks, x) = (vec![0xff_u8; 66 * 20 * 5], vec![-127_i8; 256 * 20]);
+        (kernels.ternary_rows)(TernaryRows { blocks: &blocks, first_group: 0 }, &x, &mut out);
+        assert_eq!(out, [3 * -127 * 256 * 20; 5], "{}", kernels.name);
+    }
+}
+
+#[test]
+fn the_longest_rows_fit() {
+    for kernels in available() {
+        let blocks = vec![0xff_u8; 66 * (MAX_TERNARY_LEN / 256)];
+        let mut out = [0];
+        for input in [127_i8, -127] {
+            let x = vec![input; MAX_TERNARY_LEN];
+            (kernels.ternary_rows)(TernaryRows { blocks: &blocks, first_group: 0 }, &x, &mut out);
+            assert_eq!(i64::from(out[0]), 3 * i64::from(input) * MAX_TERNARY_LEN as i64, "{}", kernels.name);
+            let values = vec![0x80; MAX_INT8_LEN];
+            (kernels.int8_rows)(&values, &x[..MAX_INT8_LEN], &mut out);
+            assert_eq!(i64::from(out[0]), -128 * i64::from(input) * MAX_INT8_LEN as i64, "{}", kernels.name);
+        }
+    }
+}
+
+#[test]
+fn exponentials_at_the_ends() {
+    for kernels in available() {
+        let mut x = [-1e30, -88.0, 0.0, 88.6, 89.0, f32::NAN, f32::NEG_INFINITY, f32::INFINITY];
+        (kernels.exp_shifted)(&mut x, 0.0);
+        assert_eq!((x[0], x[1], x[2], x[6]), (0.0, 0.0, 1.0, 0.0), "{}", kernels.name);
+        assert!((f64::from(x[3]) / 88.6_f64.exp() - 1.0).abs() < 1e-5 && x[4] == f32::INFINITY);
+        assert!(x[5].is_nan() && x[7] == f32::INFINITY);
+    }
 }
 
 #[test]
 fn trouble_in_the_input_stays_visible() {
-    assert!(quantize(&[1.0, f32::NAN]).scale.is_nan());
-    assert!(quantize(&[f32::NEG_INFINITY]).scale.is_nan());
-    assert_eq!(quantize(&[0.0, -0.0]), Quantized { values: vec![0, 0], scale: 0.0, sum: 0 });
-    assert_eq!(quantize(&[1e-45]).scale, 0.0);
-    assert_eq!(quantize(&[-2.0, 1.0]).values, [-127, 64]);
+    for kernels in available() {
+        let quantize = |x: &[f32]| Quantized::new(x, x.len(), kernels);
+        assert!(quantize(&[1.0, f32::NAN]).scales[0].is_nan());
+        assert!(quantize(&[f32::NEG_INFINITY]).scales[0].is_nan());
+        let zeros = quantize(&[0.0, -0.0]);
+        assert_eq!((zeros.row(0), zeros.scales[0], zeros.sums[0]), (&[0_i8, 0][..], 0.0, 0));
+        assert_eq!(quantize(&[1e-45]).scales[0], 0.0);
+        assert_eq!(quantize(&[-2.0, 1.0]).row(0), [-127, 64]);
+    }
 }

@@ -102,6 +102,9 @@ pub(crate) struct LlamaConfig {
     mlp_bias: bool,
     #[serde(default)]
     pub(crate) tie_word_embeddings: bool,
+    /// Set for BitNet models, which only GGUF files hold.
+    #[serde(skip)]
+    has_sub_norms: bool,
     #[serde(default)]
     pub(crate) eos_token_id: Option<u32>,
 }
@@ -191,6 +194,13 @@ impl Gpt2Config {
 }
 
 impl LlamaConfig {
+    /// The config with these fields, checked.
+    ///
+    /// Errors: [`EdgeError::Format`] for fields that are missing or do not go together.
+    pub(super) fn from_json(json: &Value, has_sub_norms: bool, path: &Path) -> Result<Self, EdgeError> {
+        checked_llama(Self { has_sub_norms, ..fields(json, path)? }, path)
+    }
+
     /// Key and value heads.
     pub(crate) fn kv_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
@@ -199,6 +209,11 @@ impl LlamaConfig {
     /// Width of a head.
     pub(crate) fn head_dim(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+
+    /// True for BitNet: norms before the output of attention and of the feed-forward part.
+    pub(crate) fn has_sub_norms(&self) -> bool {
+        self.has_sub_norms
     }
 
     /// Base of the rotary frequencies.

@@ -8,6 +8,8 @@ use crate::weights::{Layout, Matrix, Weights};
 const BATCH_NORM_EPSILON: f32 = 1e-5;
 /// Numbers in a tile of patches, so that memory does not grow with the image.
 const MAX_TILE_LEN: usize = 1 << 20;
+/// Patches in a tile, so that the sums of a few rows with all of them stay in a cache.
+const MAX_TILE_PATCHES: usize = 1 << 11;
 
 /// A square convolution: y = scale · (W * x) + offset, per output channel.
 #[derive(Debug)]
@@ -54,7 +56,7 @@ impl Conv {
         let num_pixels = height * width;
         let mut output =
             FeatureMap { channels: out_channels, height, width, values: vec![0.0; out_channels * num_pixels] };
-        let tile = (MAX_TILE_LEN / self.matrix.cols()).clamp(1, num_pixels.max(1));
+        let tile = (MAX_TILE_LEN / self.matrix.cols()).min(MAX_TILE_PATCHES).clamp(1, num_pixels.max(1));
         let mut patches = vec![0.0; tile * self.matrix.cols()];
         for start in (0..num_pixels).step_by(tile) {
             let count = tile.min(num_pixels - start);
@@ -63,9 +65,10 @@ impl Conv {
                 let pixel = start + number;
                 self.copy_patch(input, pixel / width * stride, pixel % width * stride, patch);
             }
-            let products = self.matrix.apply_transposed(patches);
-            let channels = products.chunks_exact(count).zip(output.values.chunks_exact_mut(num_pixels));
-            for ((products, out), (scale, offset)) in channels.zip(self.scale.iter().zip(&self.offset)) {
+            let products = self.matrix.apply(patches);
+            let channels = output.values.chunks_exact_mut(num_pixels).zip(self.scale.iter().zip(&self.offset));
+            for (channel, (out, (scale, offset))) in channels.enumerate() {
+                let products = products.iter().skip(channel).step_by(out_channels);
                 for (out, product) in out.iter_mut().skip(start).zip(products) {
                     *out = product * scale + offset;
                 }

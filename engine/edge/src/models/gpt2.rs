@@ -1,7 +1,7 @@
 //! GPT-2: learned positions, layer norm before each part, GELU, head tied to the token embedding.
 //! Source: transformers' `GPT2LMHeadModel`.
 
-use super::attention::Heads;
+use super::attention::{Heads, LayerCache, Precision};
 use super::config::Gpt2Config;
 use super::language_model::{Cache, embed};
 use super::linear::Linear;
@@ -49,8 +49,17 @@ impl Gpt2 {
         Ok(gpt2)
     }
 
-    pub(super) fn num_layers(&self) -> usize {
-        self.blocks.len()
+    /// A cache without tokens for each layer.
+    pub(super) fn empty_layers(&self) -> Vec<LayerCache> {
+        let precision = |block: &Block| Precision::after(block.query_key_value.matrix());
+        self.blocks.iter().map(|block| LayerCache::new(precision(block))).collect()
+    }
+
+    /// Bytes of the matrices that one token is multiplied with.
+    pub(super) fn bytes_per_token(&self) -> usize {
+        let layers =
+            self.blocks.iter().flat_map(|block| [&block.query_key_value, &block.attention_out, &block.up, &block.down]);
+        layers.map(|layer| layer.matrix().num_bytes()).sum::<usize>() + self.head().num_bytes()
     }
 
     pub(super) fn head(&self) -> &Matrix {

@@ -10,6 +10,10 @@ use super::llama::Llama;
 use crate::EdgeError;
 use crate::weights::{Matrix, Weights};
 
+/// Tokens that pass through the layers together: enough that unpacking a weight for them costs little each, few enough
+/// that what lies between two layers of a 7B model takes some ten megabytes.
+const TOKENS_AT_ONCE: usize = 256;
+
 /// Everything computed for the tokens so far.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
@@ -21,6 +25,11 @@ impl Cache {
     /// Tokens so far.
     pub(crate) fn num_positions(&self) -> usize {
         self.num_positions
+    }
+
+    /// Bytes of all keys and values.
+    pub(crate) fn num_bytes(&self) -> usize {
+        self.layers.iter().map(LayerCache::num_bytes).sum()
     }
 }
 
@@ -80,11 +89,11 @@ impl LanguageModel {
 
     /// A cache without tokens. It grows with the tokens read, not with the positions that a config claims.
     pub(crate) fn empty_cache(&self) -> Cache {
-        let num_layers = match &self.network {
-            Network::Gpt2(gpt2) => gpt2.num_layers(),
-            Network::Llama(llama) => llama.num_layers(),
+        let layers = match &self.network {
+            Network::Gpt2(gpt2) => gpt2.empty_layers(),
+            Network::Llama(llama) => llama.empty_layers(),
         };
-        Cache { layers: vec![LayerCache::default(); num_layers], num_positions: 0 }
+        Cache { layers, num_positions: 0 }
     }
 
     /// Appends `tokens` (n) to `cache`; returns their hidden states after the last norm (n, width).
@@ -96,12 +105,23 @@ impl LanguageModel {
             let expected = format!("at most {} tokens", self.max_positions);
             return Err(EdgeError::input("running the model", expected, num_positions.to_string()));
         }
-        let hidden = match &self.network {
-            Network::Gpt2(gpt2) => gpt2.forward(tokens, cache),
-            Network::Llama(llama) => llama.forward(tokens, cache),
-        }?;
-        cache.num_positions = num_positions;
+        let mut hidden = Vec::with_capacity(tokens.len() * self.width());
+        for tokens in tokens.chunks(TOKENS_AT_ONCE) {
+            hidden.extend(match &self.network {
+                Network::Gpt2(gpt2) => gpt2.forward(tokens, cache),
+                Network::Llama(llama) => llama.forward(tokens, cache),
+            }?);
+            cache.num_positions += tokens.len();
+        }
         Ok(hidden)
+    }
+
+    /// Bytes of weights that one more token reads, besides its own row of the embedding.
+    pub(crate) fn bytes_per_token(&self) -> usize {
+        match &self.network {
+            Network::Gpt2(gpt2) => gpt2.bytes_per_token(),
+            Network::Llama(llama) => llama.bytes_per_token(),
+        }
     }
 
     /// Logits (n, vocab_size) of hidden states (n, width).

@@ -40,14 +40,27 @@ impl Linear {
         Ok(Self { matrix, bias: None })
     }
 
+    /// The matrix without the bias.
+    pub(super) fn matrix(&self) -> &Matrix {
+        &self.matrix
+    }
+
     /// `x` (n, in) becomes (n, out).
     pub(super) fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let mut y = self.matrix.apply(x);
-        if let Some(bias) = &self.bias {
-            for row in y.chunks_exact_mut(bias.len()) {
-                add(row, bias);
+        let [y] = Self::apply_together([self], x);
+        y
+    }
+
+    /// `x` (n, in) through each of `layers`, which read the same inputs.
+    pub(super) fn apply_together<const N: usize>(layers: [&Self; N], x: &[f32]) -> [Vec<f32>; N] {
+        let mut outputs = Matrix::apply_together(layers.map(Self::matrix), x);
+        for (output, layer) in outputs.iter_mut().zip(layers) {
+            if let Some(bias) = &layer.bias {
+                for row in output.chunks_exact_mut(bias.len()) {
+                    add(row, bias);
+                }
             }
         }
-        y
+        outputs
     }
 }

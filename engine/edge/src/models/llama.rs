@@ -1,6 +1,8 @@
 //! Llama: RMS norm, rotary positions, SwiGLU, grouped-query attention. Source: transformers' `LlamaForCausalLM`.
+//! BitNet b1.58 is a Llama with two more norms per block, before the output of attention and before that of the
+//! feed-forward part. Source: Wang et al. 2023, arXiv 2310.11453, and llama.cpp's architecture "bitnet".
 
-use super::attention::{Heads, Rope, RopePairs};
+use super::attention::{Heads, LayerCache, Precision, Rope, RopePairs};
 use super::config::LlamaConfig;
 use super::language_model::{Cache, embed};
 use super::linear::Linear;
@@ -25,10 +27,14 @@ struct Block {
     query: Linear,
     key: Linear,
     value: Linear,
+    /// Of BitNet.
+    attention_sub_norm: Option<RmsNorm>,
     attention_out: Linear,
     feed_forward_norm: RmsNorm,
     gate: Linear,
     up: Linear,
+    /// Of BitNet.
+    feed_forward_sub_norm: Option<RmsNorm>,
     down: Linear,
 }
 
@@ -38,7 +44,9 @@ impl Llama {
         let table = |name: &str| weights.matrix(name, config.vocab_size, &[width], Layout::OutputMajor);
         let heads =
             Heads { heads: config.num_attention_heads, kv_heads: config.kv_heads(), head_dim: config.head_dim() };
-        let pairs = if weights.is_gguf() { RopePairs::Neighbors } else { RopePairs::Halves };
+        // llama.cpp's converter reorders the rows of a Llama, but not those of a BitNet.
+        let is_reordered = weights.is_gguf() && !config.has_sub_norms();
+        let pairs = if is_reordered { RopePairs::Neighbors } else { RopePairs::Halves };
         let mut llama = Self {
             tokens: table("model.embed_tokens.weight")?,
             blocks: Vec::new(),
@@ -53,8 +61,18 @@ impl Llama {
         Ok(llama)
     }
 
-    pub(super) fn num_layers(&self) -> usize {
-        self.blocks.len()
+    /// A cache without tokens for each layer.
+    pub(super) fn empty_layers(&self) -> Vec<LayerCache> {
+        let precision = |block: &Block| Precision::after(block.key.matrix());
+        self.blocks.iter().map(|block| LayerCache::new(precision(block))).collect()
+    }
+
+    /// Bytes of the matrices that one token is multiplied with.
+    pub(super) fn bytes_per_token(&self) -> usize {
+        let layers = self.blocks.iter().flat_map(|block| {
+            [&block.query, &block.key, &block.value, &block.attention_out, &block.gate, &block.up, &block.down]
+        });
+        layers.map(|layer| layer.matrix().num_bytes()).sum::<usize>() + self.head().num_bytes()
     }
 
     pub(super) fn head(&self) -> &Matrix {
@@ -65,20 +83,30 @@ impl Llama {
     pub(super) fn forward(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>, EdgeError> {
         let Heads { heads, kv_heads, head_dim } = self.heads;
         let mut x = embed(&self.tokens, tokens)?;
-        let position = cache.num_positions;
+        let turns = self.rope.turns(cache.num_positions..cache.num_positions + tokens.len());
         for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
             let normed = block.attention_norm.apply(&x);
-            let (mut query, mut key) = (block.query.apply(&normed), block.key.apply(&normed));
-            self.rope.apply(&mut query, heads * head_dim, position);
-            self.rope.apply(&mut key, kv_heads * head_dim, position);
-            layer.push(self.heads, &key, &block.value.apply(&normed));
-            add(&mut x, &block.attention_out.apply(&layer.attend(self.heads, &query)));
+            let [mut query, mut key, value] = Linear::apply_together([&block.query, &block.key, &block.value], &normed);
+            self.rope.apply(&mut query, heads * head_dim, &turns);
+            self.rope.apply(&mut key, kv_heads * head_dim, &turns);
+            layer.push(self.heads, &key, &value);
+            let attended = normed_by(block.attention_sub_norm.as_ref(), layer.attend(self.heads, &query));
+            add(&mut x, &block.attention_out.apply(&attended));
             let normed = block.feed_forward_norm.apply(&x);
-            let mut hidden = block.gate.apply(&normed);
-            silu_mul(&mut hidden, &block.up.apply(&normed));
+            let [mut hidden, up] = Linear::apply_together([&block.gate, &block.up], &normed);
+            silu_mul(&mut hidden, &up);
+            let hidden = normed_by(block.feed_forward_sub_norm.as_ref(), hidden);
             add(&mut x, &block.down.apply(&hidden));
         }
         Ok(self.norm.apply(&x))
+    }
+}
+
+/// `x` through `norm`, where there is one.
+fn normed_by(norm: Option<&RmsNorm>, x: Vec<f32>) -> Vec<f32> {
+    match norm {
+        Some(norm) => norm.apply(&x),
+        None => x,
     }
 }
 
@@ -89,7 +117,13 @@ impl Block {
         let linear = |part: &str, out: usize, input: usize| {
             Linear::load_without_bias(weights, &format!("{name}.{part}"), out, input)
         };
+        let sub_norm = |part: &str, width: usize| match config.has_sub_norms() {
+            true => RmsNorm::load(weights, &format!("{name}.{part}"), width, epsilon).map(Some),
+            false => Ok(None),
+        };
         Ok(Self {
+            attention_sub_norm: sub_norm("self_attn.attn_sub_norm", query_width)?,
+            feed_forward_sub_norm: sub_norm("mlp.ffn_sub_norm", inner)?,
             attention_norm: RmsNorm::load(weights, &format!("{name}.input_layernorm"), width, epsilon)?,
             query: linear("self_attn.q_proj", query_width, width)?,
             key: linear("self_attn.k_proj", kv_width, width)?,

@@ -7,6 +7,7 @@ mod cnn;
 mod config;
 mod conv;
 mod finite;
+mod gguf_config;
 mod gpt2;
 mod image_model;
 mod language_model;

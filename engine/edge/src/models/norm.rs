@@ -1,7 +1,12 @@
 //! Norms and pointwise functions.
 
 use crate::EdgeError;
+use crate::kernels;
+use crate::runtime::{Output, panels};
 use crate::weights::Weights;
+
+/// Numbers of a pointwise function that are worth another thread's attention.
+const TASK_LEN: usize = 1 << 13;
 
 /// Layer norm with weight and bias.
 #[derive(Debug)]
@@ -46,13 +51,17 @@ impl RmsNorm {
 
     /// Of each row of `x` (n, width).
     pub(super) fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let mut out = Vec::with_capacity(x.len());
-        for row in x.chunks_exact(self.weight.len()) {
-            let mean_square = row.iter().map(|x| x * x).sum::<f32>() / row.len() as f32;
+        let mut normed = vec![0.0; x.len()];
+        let (width, panel_width) = (x.len(), self.weight.len());
+        panels(&mut [Output { values: &mut normed, width, panel_width }], |_, mut panel| {
+            let row = x.get(panel.columns()).unwrap_or_default();
+            let mean_square = (kernels::active().sum_of_squares)(row) / row.len() as f32;
             let inverse = 1.0 / (mean_square + self.epsilon).sqrt();
-            out.extend(row.iter().zip(&self.weight).map(|(x, w)| x * inverse * w));
-        }
-        out
+            for ((normed, x), w) in panel.row_mut(0).iter_mut().zip(row).zip(&self.weight) {
+                *normed = x * inverse * w;
+            }
+        });
+        normed
     }
 }
 
@@ -75,11 +84,13 @@ pub(super) fn gelu(x: &mut [f32]) {
     }
 }
 
-/// gate ← silu(gate) · up. Source: Shazeer 2020, arXiv 2002.05202 (SwiGLU).
+/// gate ← silu(gate) · up, both of one length. Source: Shazeer 2020, arXiv 2002.05202 (SwiGLU).
 pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
-    for (gate, up) in gate.iter_mut().zip(up) {
-        *gate *= up / (1.0 + (-*gate).exp());
-    }
+    let width = gate.len();
+    panels(&mut [Output { values: gate, width, panel_width: TASK_LEN }], |_, mut panel| {
+        let up = up.get(panel.columns()).unwrap_or_default();
+        (kernels::active().silu_mul)(panel.row_mut(0), up);
+    });
 }
 
 /// x ← x + y.

@@ -9,6 +9,7 @@ use super::image_file::read_pixels;
 use super::manifest::Manifest;
 use crate::EdgeError;
 use crate::models::{Config, ImageModel, LanguageModel, TextConfig, softmax};
+use crate::runtime::with_threads;
 use crate::text::{GenerateOptions, Generated, generate, guarded, text_losses, token_logits, token_losses, tokens};
 use crate::weights::{Activations, Weights};
 
@@ -35,7 +36,8 @@ pub enum PackageKind {
     Text,
 }
 
-/// An open package, ready to answer. Weights stay in the mapped file; answers use the threads of the current pool.
+/// An open package, ready to answer. Weights stay in the mapped file. An answer uses as many threads as rayon's current
+/// pool has; they are its own and end with it.
 #[derive(Debug)]
 pub struct Package {
     dir: PathBuf,
@@ -170,7 +172,8 @@ impl Package {
     /// Errors: [`EdgeError::Input`] for a language model or another number of pixels; [`EdgeError::Format`] for damaged
     /// weights, which give NaN or infinity.
     pub fn logits(&self, pixels: &[u8]) -> Result<Vec<f32>, EdgeError> {
-        self.image_model()?.logits(pixels)
+        let model = self.image_model()?;
+        with_threads(rayon::current_num_threads(), || model.logits(pixels))
     }
 
     /// The picture in the PNG or JPEG file at `path` as the pixels that [`Package::classify`] takes: scaled to the
@@ -194,7 +197,7 @@ impl Package {
         on_token: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Generated, EdgeError> {
         let (model, tokenizer) = self.language_model()?;
-        generate(model, tokenizer, prompt, options, on_token)
+        with_threads(rayon::current_num_threads(), || generate(model, tokenizer, prompt, options, on_token))
     }
 
     /// -ln p of each next token, nats: n tokens give n - 1 losses.
@@ -202,7 +205,8 @@ impl Package {
     /// Errors: [`EdgeError::Input`] for an image model, a token outside the vocabulary, or more than
     /// [`Package::max_positions`] + 1 tokens; [`EdgeError::Format`] for damaged weights, which give NaN or infinity.
     pub fn token_losses(&self, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
-        token_losses(self.language_model()?.0, tokens)
+        let (model, _) = self.language_model()?;
+        with_threads(rayon::current_num_threads(), || token_losses(model, tokens))
     }
 
     /// -ln p of each next token, nats, of a text of any length: it is cut into stretches of the model's positions, each of
@@ -210,7 +214,8 @@ impl Package {
     ///
     /// Errors: as [`Package::token_losses`], but none for the length.
     pub fn text_losses(&self, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
-        text_losses(self.language_model()?.0, tokens)
+        let (model, _) = self.language_model()?;
+        with_threads(rayon::current_num_threads(), || text_losses(model, tokens))
     }
 
     /// Logits after each of `tokens` (n): (n, vocabulary), row-major.
@@ -218,7 +223,8 @@ impl Package {
     /// Errors: [`EdgeError::Input`] for an image model, a token outside the vocabulary, or more than
     /// [`Package::max_positions`] tokens; [`EdgeError::Format`] for damaged weights, which give NaN or infinity.
     pub fn token_logits(&self, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
-        token_logits(self.language_model()?.0, tokens)
+        let (model, _) = self.language_model()?;
+        with_threads(rayon::current_num_threads(), || token_logits(model, tokens))
     }
 
     /// The tokens of `text`, without any that the tokenizer would add around it.
@@ -238,6 +244,10 @@ impl Package {
     #[must_use]
     pub fn max_positions(&self) -> Option<usize> {
         self.language_model().ok().map(|(model, _)| model.max_positions())
+    }
+
+    pub(crate) fn text_model(&self) -> Result<&LanguageModel, EdgeError> {
+        self.language_model().map(|(model, _)| model)
     }
 
     fn image_model(&self) -> Result<&ImageModel, EdgeError> {

@@ -1,6 +1,6 @@
 //! What integer weights are multiplied with.
 
-use crate::kernels::quantize;
+use crate::kernels::{self, Quantized};
 
 /// What integer weights are multiplied with. Packages are run with [`Activations::Bytes`]; the others are for checking
 /// one: they decode each row and multiply floats, slowly, so that a difference can be laid to its cause.
@@ -21,9 +21,10 @@ impl Activations {
         match self {
             Self::Floats => x.to_vec(),
             Self::Bytes | Self::RoundedFloats => {
-                let rounded = quantize(x);
+                let rounded = Quantized::new(x, x.len(), kernels::active());
                 // A scale of NaN says that the input was not finite.
-                rounded.values.iter().map(|&value| f32::from(value) * rounded.scale).collect()
+                let scale = rounded.scales.first().copied().unwrap_or_default();
+                rounded.row(0).iter().map(|&value| f32::from(value) * scale).collect()
             }
         }
     }

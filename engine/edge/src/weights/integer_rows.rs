@@ -1,11 +1,23 @@
 //! Rows of small integers with scales: int8, Q8_0 and ternary.
 
-use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_LEN, Packing, block_scale, group_codes, unpack_group};
+use std::cell::RefCell;
+
+use foretrain_ternary::{
+    BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, Packing, block_scale, group_codes, unpack_group,
+};
 
 use super::tensor::{Format, Tensor};
 use crate::bytes::Bytes;
 use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN, decode_q8_0};
-use crate::kernels::{self, MAX_INT8_LEN, MAX_TERNARY_LEN, Quantized};
+use crate::kernels::{self, CodeRows, MAX_INT8_LEN, MAX_TERNARY_LEN, Quantized, TernaryRows};
+use crate::runtime::Panel;
+
+/// What turns signed bytes into the unsigned codes of [`CodeRows`].
+const INT8_OFFSET: u8 = 128;
+/// A trit is its code less this.
+const TRIT_OFFSET: u8 = 1;
+/// The largest code of two bits.
+const LARGEST_TRIT_CODE: u8 = 3;
 
 /// Integer rows of `cols` numbers. Indices are in range by construction; a slice that were not there would count as
 /// empty, so that no file can cause a panic here.
@@ -97,32 +109,143 @@ impl IntegerRows {
         }
     }
 
-    /// Row `row` times `x`.
-    pub(super) fn product(&self, row: usize, x: &Quantized) -> f32 {
-        let unscaled = match self {
+    /// Bytes of a row.
+    pub(super) fn row_bytes(&self) -> usize {
+        match self {
+            Self::Int8 { cols, .. } | Self::Trits { cols, .. } => *cols,
+            Self::Q8_0 { cols, .. } => q8_0_row_bytes(*cols),
+            // Groups of two rows may share a block.
+            Self::PackedTrits { cols, .. } => cols / GROUP_LEN * (BLOCK_BYTES / 2),
+            Self::TritBlocks { cols, .. } => trit_row_bytes(*cols),
+        }
+    }
+
+    /// The products of the rows in `panel` with each row of `x`.
+    pub(super) fn fill(&self, x: &Quantized, panel: &mut Panel<'_>) {
+        SCRATCH.with_borrow_mut(|scratch| match self {
             Self::Int8 { values, scales, cols } => {
-                let scale = scales.get(row).copied().unwrap_or_default();
-                kernels::dot_i8(row_of(values, row, *cols), &x.values) as f32 * scale
+                scratch.scales.clear();
+                scratch.scales.extend_from_slice(scales.get(panel.columns()).unwrap_or_default());
+                fill_int8(values, *cols, x, panel, scratch);
             }
             Self::Trits { values, scale, cols } => {
-                kernels::dot_i8(row_of(values, row, *cols), &x.values) as f32 * scale
+                scratch.repeat_scale(*scale, panel);
+                fill_int8(values, *cols, x, panel, scratch);
             }
-            Self::Q8_0 { blocks, cols } => kernels::dot_q8_0(row_of(blocks, row, q8_0_row_bytes(*cols)), &x.values),
             Self::PackedTrits { blocks, scale, cols } => {
-                let codes = kernels::dot_tq2_0(blocks, row * (cols / GROUP_LEN), &x.values);
-                (codes - x.sum) as f32 * scale
+                scratch.repeat_scale(*scale, panel);
+                fill_trits(blocks, *cols, x, panel, scratch);
+            }
+            Self::Q8_0 { blocks, cols } => {
+                let rows = rows_from(blocks, panel.columns().start, q8_0_row_bytes(*cols));
+                fill_scaled(x, panel, |input, out| (kernels::active().q8_0_rows)(rows, x.row(input), out));
             }
             Self::TritBlocks { blocks, cols } => {
-                let blocks = row_of(blocks, row, trit_row_bytes(*cols)).as_chunks::<BLOCK_BYTES>().0;
-                let sums = blocks.iter().zip(x.values.chunks_exact(BLOCK_LEN)).map(|(block, x)| {
-                    let sum: i32 = x.iter().map(|&x| i32::from(x)).sum();
-                    (kernels::dot_tq2_0(block, 0, x) - sum) as f32 * block_scale(block).to_f32()
+                let rows = rows_from(blocks, panel.columns().start, trit_row_bytes(*cols));
+                fill_scaled(x, panel, |input, out| {
+                    (kernels::active().ternary_block_rows)(rows, x.row(input), &x.block_sums(input), out);
                 });
-                sums.sum()
             }
-        };
-        unscaled * x.scale
+        });
     }
+}
+
+thread_local! {
+    /// Working memory of products: it stays in this thread's cache.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Scratch {
+    codes: CodeRows,
+    sums: Vec<i32>,
+    /// Of the panel's rows.
+    scales: Vec<f32>,
+}
+
+impl Scratch {
+    fn repeat_scale(&mut self, scale: f32, panel: &Panel<'_>) {
+        self.scales.clear();
+        self.scales.resize(panel.columns().len(), scale);
+    }
+}
+
+/// Products that come with the weights' scales from `product`, for one input at a time.
+fn fill_scaled(x: &Quantized, panel: &mut Panel<'_>, product: impl Fn(usize, &mut [f32])) {
+    for (input, scale) in x.scales.iter().enumerate() {
+        let out = panel.row_mut(input);
+        product(input, out);
+        for out in out {
+            *out *= scale;
+        }
+    }
+}
+
+/// Signed bytes, row-major, with a scale per row.
+fn fill_int8(values: &[u8], cols: usize, x: &Quantized, panel: &mut Panel<'_>, scratch: &mut Scratch) {
+    let columns = panel.columns();
+    scratch.sums.resize(columns.len() * x.num_rows(), 0);
+    if x.num_rows() == 1 {
+        (kernels::active().int8_rows)(rows_from(values, columns.start, cols), x.row(0), &mut scratch.sums);
+        return store(&scratch.sums, &scratch.scales, 0, x, panel);
+    }
+    scratch.codes.resize(columns.len(), cols, u8::MAX);
+    for (number, row) in columns.enumerate() {
+        for (code, value) in scratch.codes.row_mut(number).iter_mut().zip(row_of(values, row, cols)) {
+            // Signed + 128.
+            *code = value ^ INT8_OFFSET;
+        }
+    }
+    (kernels::active().multiply)(&scratch.codes, x, &mut scratch.sums);
+    store(&scratch.sums, &scratch.scales, INT8_OFFSET, x, panel);
+}
+
+/// Packed trits with one scale; rows are whole groups.
+fn fill_trits(blocks: &[u8], cols: usize, x: &Quantized, panel: &mut Panel<'_>, scratch: &mut Scratch) {
+    let kernels = kernels::active();
+    let columns = panel.columns();
+    let groups_per_row = cols / GROUP_LEN;
+    scratch.sums.resize(columns.len() * x.num_rows(), 0);
+    if x.num_rows() == 1 {
+        let rows = TernaryRows { blocks, first_group: columns.start * groups_per_row };
+        (kernels.ternary_rows)(rows, x.row(0), &mut scratch.sums);
+    } else {
+        scratch.codes.resize(columns.len(), cols, LARGEST_TRIT_CODE);
+        for (number, row) in columns.enumerate() {
+            let mut codes = scratch.codes.row_mut(number);
+            let mut group = row * groups_per_row;
+            let end = group + groups_per_row;
+            while group < end {
+                // Groups that share a block follow each other.
+                let count = if group.is_multiple_of(2) && group + 1 < end { 2 } else { 1 };
+                let packed = group_codes_of_block(blocks, group, count);
+                let (unpacked, rest) = codes.split_at_mut(codes.len().min(count * GROUP_LEN));
+                (kernels.unpack)(packed, unpacked);
+                (codes, group) = (rest, group + count);
+            }
+        }
+        (kernels.multiply)(&scratch.codes, x, &mut scratch.sums);
+    }
+    store(&scratch.sums, &scratch.scales, TRIT_OFFSET, x, panel);
+}
+
+/// The bytes of `count` groups of one block from group `first` on.
+fn group_codes_of_block(blocks: &[u8], first: usize, count: usize) -> &[u8] {
+    let start = first / 2 * BLOCK_BYTES + first % 2 * GROUP_BYTES;
+    blocks.get(start..start + count * GROUP_BYTES).unwrap_or_default()
+}
+
+/// Writes the sums (inputs, rows) of codes that are `offset` more than the weights; `scales` of the panel's rows.
+fn store(sums: &[i32], scales: &[f32], offset: u8, x: &Quantized, panel: &mut Panel<'_>) {
+    let per_input = sums.chunks_exact(scales.len().max(1)).zip(x.scales.iter().zip(&x.sums));
+    for (input, (sums, (scale, sum))) in per_input.enumerate() {
+        let excess = sum.wrapping_mul(i32::from(offset));
+        (kernels::active().rescale)(sums, excess, scales, *scale, panel.row_mut(input));
+    }
+}
+
+fn rows_from(bytes: &[u8], first_row: usize, row_bytes: usize) -> &[u8] {
+    bytes.get(first_row * row_bytes..).unwrap_or_default()
 }
 
 fn row_of(bytes: &[u8], row: usize, row_bytes: usize) -> &[u8] {

@@ -1,18 +1,17 @@
 //! A matrix in whatever form it is stored, and its product with vectors.
 
-use rayon::prelude::*;
-
 use super::activations::Activations;
 use super::float_rows::FloatRows;
 use super::integer_rows::IntegerRows;
 use super::tensor::Tensor;
 use super::widened::widened;
-use crate::kernels::{Quantized, quantize};
+use crate::kernels::{self, PANEL_ROWS, Quantized};
+use crate::runtime::{Output, Panel, panels};
 
-/// Multiplications that are worth another thread's attention.
-const MIN_TASK_WORK: usize = 1 << 15;
-/// Rows that share an input while it is in the nearest cache.
-const TILE_ROWS: usize = 4;
+/// Bytes of weights that are worth another thread's attention: some microseconds of reading.
+const TASK_BYTES: usize = 1 << 15;
+/// A panel has a multiple of these rows, which kernels take at once.
+const ROW_STEP: usize = 4;
 
 /// A matrix (rows = outputs, cols = inputs).
 #[derive(Debug)]
@@ -75,94 +74,84 @@ impl Matrix {
         (row < self.rows).then_some(decoded)
     }
 
+    /// True when products are rounded to 8 bits of input, so that more precision around them is wasted.
+    pub(crate) fn rounds_inputs(&self) -> bool {
+        matches!(self.storage, Storage::Integers(_)) && self.activations == Activations::Bytes
+    }
+
+    /// Bytes that a product reads.
+    pub(crate) fn num_bytes(&self) -> usize {
+        self.rows * self.row_bytes()
+    }
+
+    fn row_bytes(&self) -> usize {
+        match &self.storage {
+            Storage::Floats(floats) => floats.row_bytes(),
+            Storage::Integers(integers) => integers.row_bytes(),
+        }
+    }
+
     /// `inputs` (n, cols) times the transpose of this matrix: (n, rows).
     pub(crate) fn apply(&self, inputs: &[f32]) -> Vec<f32> {
-        let n = inputs.len() / self.cols;
-        let columns = self.apply_transposed(inputs);
-        if n <= 1 {
-            return columns;
-        }
-        let mut outputs = vec![0.0; columns.len()];
-        for (row, column) in columns.chunks_exact(n).enumerate() {
-            for (value, output) in column.iter().zip(outputs.iter_mut().skip(row).step_by(self.rows)) {
-                *output = *value;
-            }
-        }
+        let [outputs] = Self::apply_together([self], inputs);
         outputs
     }
 
-    /// This matrix times the transpose of `inputs` (n, cols): (rows, n).
-    pub(crate) fn apply_transposed(&self, inputs: &[f32]) -> Vec<f32> {
-        let inputs = inputs.chunks_exact(self.cols);
-        match &self.storage {
-            Storage::Floats(floats) => {
-                let inputs: Vec<&[f32]> = inputs.collect();
-                self.products(&inputs, |row, x| floats.product(row, x))
-            }
-            Storage::Integers(integers) => match self.activations {
-                Activations::Bytes => {
-                    let inputs: Vec<Quantized> = inputs.map(quantize).collect();
-                    self.products(&inputs, |row, x| integers.product(row, x))
-                }
-                Activations::RoundedFloats | Activations::Floats => {
-                    let inputs: Vec<Vec<f32>> = inputs.map(|x| self.activations.floats(x)).collect();
-                    self.decoded_products(&inputs, integers)
-                }
-            },
-        }
-    }
-
-    /// (rows, n) products of decoded rows, without the integer kernels.
-    fn decoded_products(&self, inputs: &[Vec<f32>], integers: &IntegerRows) -> Vec<f32> {
-        let mut outputs = vec![0.0; self.rows * inputs.len()];
-        outputs.par_chunks_mut(inputs.len().max(1)).enumerate().for_each(|(number, outputs)| {
-            let row = integers.row(number);
-            for (output, input) in outputs.iter_mut().zip(inputs) {
-                *output = dot(&row, input);
+    /// `inputs` (n, cols) times the transpose of each of `matrices`, which have as many columns as the first: threads
+    /// meet once for all of them. Kernels read the inputs rounded once.
+    pub(crate) fn apply_together<const N: usize>(matrices: [&Self; N], inputs: &[f32]) -> [Vec<f32>; N] {
+        let cols = matrices.first().map_or(1, |matrix| matrix.cols);
+        let n = inputs.len() / cols;
+        let is_rounded = matrices.iter().any(|matrix| matrix.rounds_inputs());
+        let rounded = is_rounded.then(|| Quantized::new(inputs, cols, kernels::active()));
+        let mut values = matrices.map(|matrix| vec![0.0; n * matrix.rows]);
+        let outputs = values.iter_mut().zip(&matrices).map(|(values, matrix)| Output {
+            values,
+            width: matrix.rows,
+            panel_width: matrix.panel_rows(n),
+        });
+        let mut outputs: Vec<Output<'_>> = outputs.collect();
+        panels(&mut outputs, |number, panel| {
+            if let Some(matrix) = matrices.get(number) {
+                matrix.fill(inputs, rounded.as_ref(), panel);
             }
         });
-        outputs
+        values
     }
 
-    /// (rows, n) products; shared among threads when there is enough to do.
-    fn products<T: Sync>(&self, inputs: &[T], product: impl Fn(usize, &T) -> f32 + Sync) -> Vec<f32> {
-        let n = inputs.len();
-        if n == 0 {
-            return Vec::new();
+    /// Rows of a task with `n` inputs: with one, what takes some microseconds to read; with several, what is unpacked at
+    /// once.
+    fn panel_rows(&self, n: usize) -> usize {
+        if n > 1 {
+            return PANEL_ROWS;
         }
-        let mut outputs = vec![0.0; self.rows * n];
-        let rows_per_task = (MIN_TASK_WORK / (self.cols * n)).max(1).next_multiple_of(TILE_ROWS);
-        // An input is multiplied with a few rows while it is in the nearest cache.
-        let task = |(number, outputs): (usize, &mut [f32])| {
-            for (tile, outputs) in outputs.chunks_mut(TILE_ROWS * n).enumerate() {
-                let first_row = number * rows_per_task + tile * TILE_ROWS;
-                for (column, input) in inputs.iter().enumerate() {
-                    for (row, output) in outputs.iter_mut().skip(column).step_by(n).enumerate() {
-                        *output = product(first_row + row, input);
+        (TASK_BYTES / self.row_bytes().max(1)).max(1).next_multiple_of(ROW_STEP)
+    }
+
+    /// The products of this matrix's rows in `panel` with all inputs.
+    fn fill(&self, inputs: &[f32], rounded: Option<&Quantized>, mut panel: Panel<'_>) {
+        match (&self.storage, rounded) {
+            (Storage::Integers(integers), Some(rounded)) if self.rounds_inputs() => integers.fill(rounded, &mut panel),
+            (Storage::Integers(integers), _) => {
+                let inputs: Vec<Vec<f32>> =
+                    inputs.chunks_exact(self.cols).map(|x| self.activations.floats(x)).collect();
+                for (column, row) in panel.columns().enumerate() {
+                    let row = integers.row(row);
+                    for (n, input) in inputs.iter().enumerate() {
+                        if let Some(output) = panel.row_mut(n).get_mut(column) {
+                            *output = dot(&row, input);
+                        }
                     }
                 }
             }
-        };
-        let task_len = rows_per_task * n;
-        if outputs.len() <= task_len {
-            task((0, &mut outputs));
-        } else {
-            outputs.par_chunks_mut(task_len).enumerate().for_each(task);
+            (Storage::Floats(floats), _) => floats.fill(inputs, &mut panel),
         }
-        outputs
     }
 }
 
 /// Σ wᵢxᵢ.
 fn dot(w: &[f32], x: &[f32]) -> f32 {
-    /// Partial sums, so that the compiler may use vector registers.
-    const LANES: usize = 8;
-    let mut sums = [0.0_f32; LANES];
-    let (w, x) = (w.as_chunks::<LANES>(), x.as_chunks::<LANES>());
-    for (w, x) in w.0.iter().zip(x.0) {
-        for ((sum, w), x) in sums.iter_mut().zip(w).zip(x) {
-            *sum += w * x;
-        }
-    }
-    sums.iter().sum::<f32>() + w.1.iter().zip(x.1).map(|(w, x)| w * x).sum::<f32>()
+    let mut sum = [0.0];
+    (kernels::active().f32_rows)(bytemuck::cast_slice(w), x, &mut sum);
+    sum[0]
 }

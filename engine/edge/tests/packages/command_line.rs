@@ -79,6 +79,28 @@ fn classify_names_pictures_and_info_describes() {
 }
 
 #[test]
+fn bench_prints_rates_or_json() {
+    let dir = write(&text_files(&gpt2(Scheme::Ternary)));
+    let arguments = ["bench", "--prompt", "6", "--tokens", "5", "--memory", "4", "--threads", "2"];
+    let plain = text(&run(&arguments, dir.path()));
+    assert!(plain.contains("prompt") && plain.contains("decode") && plain.contains("2 thread(s)"), "{plain}");
+    let json: Value = serde_json::from_str(&text(&run(&[&arguments[..], &["--json"]].concat(), dir.path()))).unwrap();
+    for (test, count) in [("prompt", 6), ("decode", 5)] {
+        assert_eq!(json[test]["num_tokens"], count);
+        assert!(json[test]["tokens_per_second"].as_f64().unwrap() > 0.0);
+    }
+    // 2 layers of 4 · 3 matrices of 128 x 128 at 66 bytes in 256, and a table of 30 x 128 half-precision numbers.
+    assert_eq!(json["bytes_per_token"], 2 * 12 * 128 * 128 / 256 * 66 + 30 * 128 * 2);
+    // Keys and values of 5 tokens in 2 layers, in half precision.
+    assert_eq!(json["cache_bytes"], 2 * 2 * 5 * 128 * 2);
+    assert!(json["share_of_bandwidth"].as_f64().unwrap() > 0.0);
+    let nothing = run(&["bench", "--prompt", "0", "--tokens", "0", "--memory", "4"], dir.path());
+    assert!(!text(&nothing).contains("decode"));
+    let too_long = run(&["bench", "--prompt", "0", "--tokens", "99", "--memory", "4"], dir.path());
+    assert!(String::from_utf8_lossy(&too_long.stderr).contains("tokens"));
+}
+
+#[test]
 fn errors_name_the_file_and_end_with_a_code() {
     let dir = write(&image_files(&mlp(Scheme::Int8)));
     let check = |output: &Output, says: &str| {

@@ -1,0 +1,97 @@
+//! `bench`: how fast a language model runs here.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use foretrain_edge::{BenchOptions, Pace, bench};
+use serde_json::json;
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  foretrain-edge bench --package packages/shakespeare-cpu --prompt 64
+  foretrain-edge bench --gguf model-TQ2_0.gguf --threads 2 --json")]
+pub(super) struct BenchArguments {
+    /// Folder of a language package (the one that holds manifest.json).
+    #[arg(long, value_name = "DIR", required_unless_present = "gguf", conflicts_with = "gguf")]
+    package: Option<PathBuf>,
+    /// GGUF file of a Llama or BitNet model.
+    #[arg(long, value_name = "FILE")]
+    gguf: Option<PathBuf>,
+    /// Threads; 0 takes one per core.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Tokens of the prompt; 0 leaves it out.
+    #[arg(long, default_value_t = 512)]
+    prompt: usize,
+    /// New tokens; 0 leaves them out.
+    #[arg(long, default_value_t = 64)]
+    tokens: usize,
+    /// Memory to read for measuring its rate, in MiB: more than the processor's caches hold.
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    memory: usize,
+    /// Print one JSON object on one line instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &BenchArguments, out: &mut impl Write) -> anyhow::Result<()> {
+    let BenchArguments { package, gguf, threads, prompt, tokens, memory, json } = arguments;
+    // One of them is there by the argument parser's rules.
+    let path = package.as_ref().or(gguf.as_ref()).cloned().unwrap_or_default();
+    let num_threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        threads => *threads,
+    };
+    let read_bytes = memory.saturating_mul(1 << 20);
+    let options = BenchOptions { num_threads, prompt_tokens: *prompt, new_tokens: *tokens, read_bytes };
+    let report = bench(&path, options)?;
+    let share = report.decode_rate().map(|rate| rate / report.bandwidth);
+    let cpu_share = report.cpu_decode_rate().zip(report.cpu_bandwidth).map(|(rate, bandwidth)| rate / bandwidth);
+    if *json {
+        let pace = |pace: Pace| {
+            json!({
+                "num_tokens": pace.num_tokens, "tokens_per_second": pace.tokens_per_second(), "seconds": pace.seconds,
+                "cpu_seconds": pace.cpu_seconds,
+            })
+        };
+        let answer = json!({
+            "model": path.display().to_string(), "kernels": report.kernels, "num_threads": report.num_threads,
+            "first_token_seconds": report.first_token_seconds, "prompt": report.prompt.map(pace),
+            "decode": report.decode.map(pace), "bytes_per_token": report.bytes_per_token,
+            "cache_bytes": report.cache_bytes, "decode_bytes_per_second": report.decode_rate(),
+            "read_bandwidth_bytes_per_second": report.bandwidth, "share_of_bandwidth": share,
+            "cpu_bandwidth_bytes_per_second": report.cpu_bandwidth, "share_of_cpu_bandwidth": cpu_share,
+        });
+        writeln!(out, "{answer}")?;
+        return Ok(());
+    }
+    writeln!(out, "kernels       {}, {} thread(s)", report.kernels, report.num_threads)?;
+    writeln!(out, "first token   {:.2} s after opening the file", report.first_token_seconds)?;
+    for (name, pace) in [("prompt", report.prompt), ("decode", report.decode)] {
+        let Some(pace) = pace else { continue };
+        write!(
+            out,
+            "{name}        {:.2} tokens/s ({} in {:.2} s",
+            pace.tokens_per_second(),
+            pace.num_tokens,
+            pace.seconds
+        )?;
+        if let Some(cpu_seconds) = pace.cpu_seconds {
+            write!(out, "; {:.2} per CPU-second", pace.num_tokens as f64 / cpu_seconds)?;
+        }
+        writeln!(out, ")")?;
+    }
+    let megabytes = report.bytes_per_token as f64 / 1e6;
+    write!(out, "weights       {megabytes:.1} MB per token")?;
+    if let (Some(rate), Some(share)) = (report.decode_rate(), share) {
+        let (rate, bandwidth) = (rate / 1e9, report.bandwidth / 1e9);
+        write!(out, ": {rate:.1} GB/s, {:.0} % of the {bandwidth:.1} GB/s read from memory", share * 100.0)?;
+        if let Some(cpu_share) = cpu_share {
+            write!(out, " ({:.0} % by processor time)", cpu_share * 100.0)?;
+        }
+    }
+    writeln!(out)?;
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Products of many rows with many inputs on the matrix unit of processors with AMX (Linux): 16 x 16 sums of 64 products
+//! each at once. Everything else is the AVX-512 set's.
+//!
+//! The compiler's own functions for these instructions are not stable yet, hence assembly.
+#![allow(unsafe_code, reason = "matrix instructions exist as assembly only; tiles are loaded from slices")]
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::quantize::{TILE_INPUTS, TILE_LEN};
+use super::{CodeRows, Kernels, PANEL_ROWS, Quantized, avx512};
+
+/// Rows of a tile.
+const TILE_ROWS: usize = 16;
+/// Inputs of two tiles side by side: four tiles of sums use each tile that is loaded twice.
+const INPUTS: usize = 2 * TILE_INPUTS;
+
+/// The set, where it runs: the processor has it, and the kernel lets this process use it.
+pub(super) fn available() -> Option<&'static Kernels> {
+    let avx512 = avx512::available()?;
+    let is_usable = has_amx_int8() && request_permission();
+    is_usable.then(|| {
+        static AMX: std::sync::OnceLock<Kernels> = std::sync::OnceLock::new();
+        AMX.get_or_init(|| Kernels { name: "amx-int8", multiply, reads_tiles: true, ..*avx512 })
+    })
+}
+
+fn has_amx_int8() -> bool {
+    /// Bits of EDX in leaf 7 of CPUID: tiles, and products of bytes.
+    const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
+    __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8
+}
+
+/// Asks Linux for the tile registers, whose state threads have only on request; true when granted. Threads started
+/// later have it, too. Source: Documentation/arch/x86/xstate.rst of Linux.
+fn request_permission() -> bool {
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const XFEATURE_XTILEDATA: i64 = 18;
+    let result: i64;
+    // SAFETY: this system call takes two numbers and touches no memory of ours; it overwrites rcx and r11.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XFEATURE_XTILEDATA,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+/// The shape of the eight tile registers: 16 rows of 64 bytes each.
+#[repr(C, align(64))]
+struct TileConfig {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static CONFIG: TileConfig = TileConfig {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {
+    let (num_rows, num_inputs) = (codes.num_rows(), x.num_rows());
+    let steps = x.padded_row(0).len() / TILE_LEN;
+    let tile_bytes = TILE_INPUTS * TILE_LEN;
+    let num_tiles = num_inputs.div_ceil(TILE_INPUTS);
+    let is_fitting = steps > 0
+        && x.tiles.len() == num_tiles * steps * tile_bytes
+        && codes.codes().len() >= PANEL_ROWS * codes.stride()
+        && codes.stride() >= steps * TILE_LEN
+        && out.len() >= num_rows * num_inputs;
+    if !is_fitting {
+        // One input alone has no tiles.
+        return avx512::multiply(codes, x, out);
+    }
+    let mut sums = [[0_i32; INPUTS]; PANEL_ROWS];
+    let mut turned = [[0_i32; PANEL_ROWS]; INPUTS];
+    // SAFETY: the configuration is 64 bytes as the instruction reads; tiles belong to no one else, as no compiled code
+    // uses them.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+    for first in (0..num_tiles).step_by(2) {
+        // The last tile, when it has no neighbor, is multiplied twice.
+        let second = (first + 1).min(num_tiles - 1);
+        let rows = codes.codes().as_ptr();
+        // SAFETY: rows: two tiles of 16 rows, `stride` apart, of `steps` times 64 bytes, all within the codes' 32 rows;
+        // inputs: `steps` tiles of 1024 bytes from each of two tile rows within `x.tiles`; sums: 32 rows of 128 bytes. The
+        // tile registers are configured; no compiled code uses them.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{rows} + {stride}*1]",
+                "tileloadd tmm6, [{inputs} + {row}*1]",
+                "tdpbusd tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{more_inputs} + {row}*1]",
+                "tdpbusd tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{more_rows} + {stride}*1]",
+                "tdpbusd tmm2, tmm5, tmm6",
+                "tdpbusd tmm3, tmm5, tmm7",
+                "add {rows}, 64",
+                "add {more_rows}, 64",
+                "add {inputs}, 1024",
+                "add {more_inputs}, 1024",
+                "dec {steps}",
+                "jnz 2b",
+                "tilestored [{sums} + {sums_stride}*1], tmm0",
+                "tilestored [{sums} + {sums_stride}*1 + 64], tmm1",
+                "tilestored [{more_sums} + {sums_stride}*1], tmm2",
+                "tilestored [{more_sums} + {sums_stride}*1 + 64], tmm3",
+                rows = inout(reg) rows => _,
+                more_rows = inout(reg) rows.add(TILE_ROWS * codes.stride()) => _,
+                inputs = inout(reg) x.tiles.as_ptr().add(first * steps * tile_bytes) => _,
+                more_inputs = inout(reg) x.tiles.as_ptr().add(second * steps * tile_bytes) => _,
+                steps = inout(reg) steps => _,
+                stride = in(reg) codes.stride(),
+                row = in(reg) TILE_LEN,
+                sums = in(reg) sums.as_mut_ptr(),
+                more_sums = in(reg) sums.as_mut_ptr().add(TILE_ROWS),
+                sums_stride = in(reg) INPUTS * 4,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+        let start = first * TILE_INPUTS;
+        let count = INPUTS.min(num_inputs - start);
+        // SAFETY: the features were detected.
+        unsafe { turn(&sums, &mut turned) };
+        for (input, sums) in turned.iter().take(count).enumerate() {
+            let at = (start + input) * num_rows;
+            out[at..at + num_rows].copy_from_slice(&sums[..num_rows]);
+        }
+    }
+    // SAFETY: gives the registers' state back, so that switching threads saves none of it.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+}
+
+/// Rows become columns, 16 x 16 at a time.
+#[target_feature(enable = "avx512f")]
+fn turn(from: &[[i32; INPUTS]; PANEL_ROWS], to: &mut [[i32; PANEL_ROWS]; INPUTS]) {
+    for (row, column) in [(0, 0), (0, 16), (16, 0), (16, 16)] {
+        // SAFETY: 16 numbers from a multiple of 16 on lie within a row of 32; loads need no alignment.
+        let rows: [__m512i; 16] =
+            std::array::from_fn(|i| unsafe { _mm512_loadu_si512(from[row + i].as_ptr().add(column).cast()) });
+        let pairs: [__m512i; 16] = std::array::from_fn(|i| {
+            let (a, b) = (rows[i / 2 * 2], rows[i / 2 * 2 + 1]);
+            if i % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) }
+        });
+        // Lane l of number 4 · n + c: column 4 · l + c of rows 4 · n to 4 · n + 3.
+        let quads: [__m512i; 16] = std::array::from_fn(|i| {
+            let (a, b) = (pairs[i / 4 * 4 + i % 4 / 2], pairs[i / 4 * 4 + i % 4 / 2 + 2]);
+            if i % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) }
+        });
+        for c in 0..4 {
+            let [a, b, d, e] = [quads[c], quads[4 + c], quads[8 + c], quads[12 + c]];
+            let (low, high) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(d, e));
+            let (more_low, more_high) = (_mm512_shuffle_i32x4::<0xee>(a, b), _mm512_shuffle_i32x4::<0xee>(d, e));
+            let columns = [
+                _mm512_shuffle_i32x4::<0x88>(low, high),
+                _mm512_shuffle_i32x4::<0xdd>(low, high),
+                _mm512_shuffle_i32x4::<0x88>(more_low, more_high),
+                _mm512_shuffle_i32x4::<0xdd>(more_low, more_high),
+            ];
+            for (lane, numbers) in columns.into_iter().enumerate() {
+                // SAFETY: as above.
+                unsafe { _mm512_storeu_si512(to[column + 4 * lane + c].as_mut_ptr().add(row).cast(), numbers) };
+            }
+        }
+    }
+}

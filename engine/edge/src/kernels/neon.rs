@@ -1,0 +1,270 @@
+//! The kernels for 64-bit ARM: 128-bit vectors, with the instruction that adds four products of bytes per lane where the
+//! processor has it (dotprod), with widening products elsewhere. Float loops are the reference's: every such processor
+//! has the vector registers that the compiler gives them.
+//!
+//! Each public function is safe: it is reached only after the features were detected ([`available`]), and reads only
+//! inside its slices, whose lengths it checks first.
+#![allow(unsafe_code, reason = "vector loads from slices, and calls into functions compiled for detected features")]
+
+use std::arch::aarch64::*;
+use std::arch::{asm, is_aarch64_feature_detected};
+
+use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale};
+use half::f16;
+
+use super::tile::{multiply_in_tiles, whole_blocks};
+use super::{CodeRows, Kernels, Quantized, TernaryRows, scalar};
+use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
+
+/// Bytes in a vector.
+const BYTES: usize = 16;
+/// Codes from here on are negative as signed bytes.
+const FIRST_NEGATIVE: u8 = 128;
+
+static NEON: Kernels = Kernels {
+    name: "neon",
+    int8_rows: plain::int8_rows,
+    q8_0_rows: plain::q8_0_rows,
+    ternary_rows: plain::ternary_rows,
+    ternary_block_rows: plain::ternary_block_rows,
+    multiply: plain::multiply,
+    ..scalar::KERNELS
+};
+
+static DOTPROD: Kernels = Kernels {
+    name: "neon-dotprod",
+    int8_rows: dotprod::int8_rows,
+    q8_0_rows: dotprod::q8_0_rows,
+    ternary_rows: dotprod::ternary_rows,
+    ternary_block_rows: dotprod::ternary_block_rows,
+    multiply: dotprod::multiply,
+    ..scalar::KERNELS
+};
+
+/// The sets that run here, slower first.
+pub(super) fn available() -> Vec<&'static Kernels> {
+    let has_neon = is_aarch64_feature_detected!("neon");
+    let has_dotprod = has_neon && is_aarch64_feature_detected!("dotprod");
+    [has_neon.then_some(&NEON), has_dotprod.then_some(&DOTPROD)].into_iter().flatten().collect()
+}
+
+/// Defines the kernels in a module of their own: `$add` adds to four 32-bit sums the products of signed bytes.
+macro_rules! byte_kernels {
+    ($module:ident, $features:literal, $add:expr) => {
+        mod $module {
+            use super::*;
+
+            #[target_feature(enable = $features)]
+            fn add_products(sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+                $add(sum, w, x)
+            }
+
+            /// The four planes of 16 code bytes.
+            #[target_feature(enable = $features)]
+            fn planes(codes: uint8x16_t) -> [int8x16_t; 4] {
+                let mask = vdupq_n_u8(3);
+                let planes = [
+                    vandq_u8(codes, mask),
+                    vandq_u8(vshrq_n_u8::<2>(codes), mask),
+                    vandq_u8(vshrq_n_u8::<4>(codes), mask),
+                    vshrq_n_u8::<6>(codes),
+                ];
+                planes.map(|plane| vreinterpretq_s8_u8(plane))
+            }
+
+            /// Adds the products of one group.
+            #[target_feature(enable = $features)]
+            fn add_group(sums: &mut [int32x4_t; 2], codes: &[u8; GROUP_BYTES], x: &[i8; GROUP_LEN]) {
+                for (half, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: 16 bytes from 0 or 16 on lie within the 32.
+                    let codes = unsafe { vld1q_u8(codes.as_ptr().add(half * BYTES)) };
+                    for (plane, codes) in planes(codes).into_iter().enumerate() {
+                        // SAFETY: plane · 32 + half · 16 + 16 is within the 128.
+                        let x = unsafe { vld1q_s8(x.as_ptr().add(plane * GROUP_BYTES + half * BYTES)) };
+                        *sum = add_products(*sum, codes, x);
+                    }
+                }
+            }
+
+            pub(super) fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
+                #[target_feature(enable = $features)]
+                fn dot(weights: &[u8], x: &[i8]) -> i32 {
+                    let mut sum = vdupq_n_s32(0);
+                    let (weights, rest_of_weights) = weights.as_chunks::<BYTES>();
+                    let (inputs, rest) = x.as_chunks::<BYTES>();
+                    for (weights, x) in weights.iter().zip(inputs) {
+                        // SAFETY: both are 16 bytes; loads need no alignment.
+                        let (w, x) = unsafe { (vld1q_s8(weights.as_ptr().cast()), vld1q_s8(x.as_ptr())) };
+                        sum = add_products(sum, w, x);
+                    }
+                    let mut last = [0];
+                    if !rest.is_empty() {
+                        scalar::int8_rows(rest_of_weights, rest, &mut last);
+                    }
+                    vaddvq_s32(sum) + last[0]
+                }
+                for (row, out) in values.chunks_exact(x.len().max(1)).zip(out) {
+                    // SAFETY: this set of kernels is handed out only where its features were detected.
+                    *out = unsafe { dot(row, x) };
+                }
+            }
+
+            pub(super) fn q8_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                fn dot(blocks: &[u8], x: &[i8]) -> f32 {
+                    let mut sum = vdupq_n_f32(0.0);
+                    let pairs = blocks.as_chunks::<Q8_0_BLOCK_BYTES>().0.iter().zip(x.as_chunks::<Q8_0_BLOCK_LEN>().0);
+                    for (block, x) in pairs {
+                        let mut products = vdupq_n_s32(0);
+                        for half in 0..2 {
+                            // SAFETY: 32 bytes follow a block's scale, x is 32 bytes; loads need no alignment.
+                            let (w, x) = unsafe {
+                                let w = block.as_ptr().add(2 + half * BYTES);
+                                (vld1q_s8(w.cast()), vld1q_s8(x.as_ptr().add(half * BYTES)))
+                            };
+                            products = add_products(products, w, x);
+                        }
+                        let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+                        sum = vfmaq_n_f32(sum, vcvtq_f32_s32(products), scale);
+                    }
+                    vaddvq_f32(sum)
+                }
+                let row_bytes = x.len() / Q8_0_BLOCK_LEN * Q8_0_BLOCK_BYTES;
+                for (row, out) in blocks.chunks_exact(row_bytes.max(1)).zip(out) {
+                    // SAFETY: this set of kernels is handed out only where its features were detected.
+                    *out = unsafe { dot(row, x) };
+                }
+            }
+
+            pub(super) fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
+                #[target_feature(enable = $features)]
+                fn dot(blocks: &[u8], x: &[i8]) -> i32 {
+                    let mut sums = [vdupq_n_s32(0); 2];
+                    let pairs = blocks.as_chunks::<BLOCK_BYTES>().0.iter().zip(x.as_chunks::<BLOCK_LEN>().0);
+                    for (block, x) in pairs {
+                        for (codes, x) in block.as_chunks::<GROUP_BYTES>().0.iter().zip(x.as_chunks::<GROUP_LEN>().0) {
+                            add_group(&mut sums, codes, x);
+                        }
+                    }
+                    vaddvq_s32(vaddq_s32(sums[0], sums[1]))
+                }
+                let Some(blocks) = whole_blocks(rows, x.len(), out.len()) else {
+                    return ternary_groups(rows, x, out);
+                };
+                let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
+                if row_bytes == 0 {
+                    out.fill(0);
+                }
+                for (row, out) in blocks.chunks_exact(row_bytes.max(1)).zip(out) {
+                    // SAFETY: this set of kernels is handed out only where its features were detected.
+                    *out = unsafe { dot(row, x) };
+                }
+            }
+
+            /// Rows of any start and length.
+            fn ternary_groups(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
+                #[target_feature(enable = $features)]
+                fn dot(blocks: &[u8], first_group: usize, x: &[i8]) -> i32 {
+                    let mut sums = [vdupq_n_s32(0); 2];
+                    for (group, x) in (first_group..).zip(x.as_chunks::<GROUP_LEN>().0) {
+                        let codes = foretrain_ternary::group_codes(blocks, group).and_then(<[u8]>::first_chunk);
+                        let Some(codes) = codes else { break };
+                        add_group(&mut sums, codes, x);
+                    }
+                    vaddvq_s32(vaddq_s32(sums[0], sums[1]))
+                }
+                for (row, out) in out.iter_mut().enumerate() {
+                    let first_group = rows.first_group + row * (x.len() / GROUP_LEN);
+                    // SAFETY: this set of kernels is handed out only where its features were detected.
+                    *out = unsafe { dot(rows.blocks, first_group, x) };
+                }
+            }
+
+            pub(super) fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                fn dot(blocks: &[u8], x: &[i8], block_sums: &[i32]) -> f32 {
+                    let mut sum = 0.0;
+                    let pairs = blocks.as_chunks::<BLOCK_BYTES>().0.iter().zip(x.as_chunks::<BLOCK_LEN>().0);
+                    for ((block, x), block_sum) in pairs.zip(block_sums) {
+                        let mut sums = [vdupq_n_s32(0); 2];
+                        for (codes, x) in block.as_chunks::<GROUP_BYTES>().0.iter().zip(x.as_chunks::<GROUP_LEN>().0) {
+                            add_group(&mut sums, codes, x);
+                        }
+                        let products = vaddvq_s32(vaddq_s32(sums[0], sums[1])) - block_sum;
+                        sum += products as f32 * block_scale(block).to_f32();
+                    }
+                    sum
+                }
+                let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
+                for (row, out) in blocks.chunks_exact(row_bytes.max(1)).zip(out) {
+                    // SAFETY: this set of kernels is handed out only where its features were detected.
+                    *out = unsafe { dot(row, x, block_sums) };
+                }
+            }
+
+            pub(super) fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {
+                /// Products of signed bytes: `flip` turns codes into them.
+                ///
+                /// # Safety
+                /// `R` rows of `x[0].len()` bytes, `stride` apart, must be readable from `codes` on; all of `x` must be as
+                /// long, a multiple of 16.
+                #[target_feature(enable = $features)]
+                unsafe fn tile<const R: usize, const T: usize>(
+                    codes: *const u8,
+                    stride: usize,
+                    x: [&[i8]; T],
+                    flip: u8,
+                ) -> [[i32; T]; R] {
+                    let flip = vdupq_n_u8(flip);
+                    let mut sums = [[vdupq_n_s32(0); T]; R];
+                    for at in (0..x[0].len()).step_by(BYTES) {
+                        let weights: [int8x16_t; R] = std::array::from_fn(|r| {
+                            // SAFETY: by this function's contract.
+                            let codes = unsafe { vld1q_u8(codes.add(r * stride + at)) };
+                            vreinterpretq_s8_u8(veorq_u8(codes, flip))
+                        });
+                        for t in 0..T {
+                            // SAFETY: by this function's contract.
+                            let inputs = unsafe { vld1q_s8(x[t].as_ptr().add(at)) };
+                            for r in 0..R {
+                                sums[r][t] = add_products(sums[r][t], weights[r], inputs);
+                            }
+                        }
+                    }
+                    sums.map(|sums| sums.map(|sum| vaddvq_s32(sum)))
+                }
+                let flip = if codes.largest >= FIRST_NEGATIVE { FIRST_NEGATIVE } else { 0 };
+                multiply_in_tiles::<4, 4>(
+                    codes,
+                    x,
+                    out,
+                    // SAFETY: `multiply_in_tiles` keeps the contract; the features were detected.
+                    |codes, stride, x| unsafe { tile::<4, 4>(codes, stride, x, flip) },
+                    // SAFETY: as above.
+                    |codes, stride, x| unsafe { tile::<1, 1>(codes, stride, [x], flip)[0][0] },
+                );
+                // A flipped code is 128 less.
+                for (input, sum) in out.chunks_exact_mut(codes.num_rows().max(1)).zip(&x.sums) {
+                    for out in input {
+                        *out = out.wrapping_add(sum.wrapping_mul(i32::from(flip)));
+                    }
+                }
+            }
+        }
+    };
+}
+
+byte_kernels!(plain, "neon", |sum, w, x| {
+    // A product is at most 128 · 127, so that it fits 16 bits.
+    let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+    vpadalq_s16(vpadalq_s16(sum, low), vmull_high_s8(w, x))
+});
+byte_kernels!(dotprod, "neon,dotprod", |sum: int32x4_t, w: int8x16_t, x: int8x16_t| {
+    let mut sum = sum;
+    // The compiler's own function for this instruction is not stable yet.
+    // SAFETY: the instruction reads and writes registers only; the features were detected.
+    unsafe {
+        asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sum, in(vreg) w, in(vreg) x, options(pure, nomem, nostack));
+    }
+    sum
+});
