@@ -11,10 +11,10 @@ use super::format::{FormatInput, WeightsFormat, weights_format};
 use super::partial_folder::PartialFolder;
 use super::read_back::{ReadBack, read_back};
 use super::readme::{Readme, run_command, runtime_note};
-use super::{Blocker, Checkpoint, ExportError, ModelCard, TOKENIZER_FILE, TargetPreset};
+use super::{Blocker, Checkpoint, ExportError, ModelCard, PackageFormat, TOKENIZER_FILE, TargetPreset};
 use crate::device::{Watch, atomic_file};
-use crate::models::Network;
-use crate::quant::{QuantScheme, QuantizedWeights, plan, quantize_for, storage_notes};
+use crate::models::{ModelConfig, Network};
+use crate::quant::{Container, QuantScheme, QuantizedWeights, TensorPlan, plan, quantize_for, storage_notes};
 
 /// Room kept for the small files of a package, bytes.
 const SMALL_FILES_BYTES: u64 = 1 << 20;
@@ -79,6 +79,23 @@ pub trait ExportTarget {
         quality: Option<&Quality>,
         watch: Watch<'_>,
     ) -> Result<Written, ExportError>;
+
+    /// [`Self::write`] with weights that were quantized already, tensor by tensor as the caller chose, for the container
+    /// of [`container`]. Errors: as there.
+    fn write_weights(
+        &self,
+        checkpoint: &Checkpoint,
+        weights: &QuantizedWeights,
+        output: &Path,
+        quality: Option<&Quality>,
+        watch: Watch<'_>,
+    ) -> Result<Written, ExportError>;
+}
+
+/// The container that `target` wants the weights of this model in.
+#[must_use]
+pub fn container(card: &ModelCard, target: &TargetPreset) -> Container {
+    weights_format(card, target).container()
 }
 
 /// The weights as `target` will store them: measure `.dequantized()` to know what the package is worth.
@@ -89,8 +106,12 @@ pub fn quantize_for_target(
     watch: Watch<'_>,
 ) -> Result<QuantizedWeights, ExportError> {
     let specs = Network::new(&checkpoint.card.model)?.specs();
-    let container = weights_format(&checkpoint.card, target).container();
-    Ok(quantize_for(&specs, &checkpoint.weights, target.scheme, container, watch)?)
+    Ok(quantize_for(&specs, &checkpoint.weights, target.scheme, container(&checkpoint.card, target), watch)?)
+}
+
+/// How each tensor of this model is stored for `target`. Errors: a model config that builds no network.
+pub fn planned(card: &ModelCard, target: &TargetPreset) -> Result<Vec<TensorPlan>, ExportError> {
+    Ok(plan(&Network::new(&card.model)?.specs(), target.scheme, container(card, target)))
 }
 
 /// [`ExportTarget::predicted_bytes`] of a preset.
@@ -117,6 +138,9 @@ pub fn export_package(
 
 impl ExportTarget for TargetPreset {
     fn blockers(&self, model: &ModelCard) -> Vec<Blocker> {
+        if let Some(blocker) = no_form(self, model) {
+            return vec![blocker];
+        }
         match self.predicted_bytes(model) {
             Err(error) => {
                 let remedy = "Train a model from a preset".to_owned();
@@ -128,9 +152,7 @@ impl ExportTarget for TargetPreset {
     }
 
     fn predicted_bytes(&self, model: &ModelCard) -> Result<u64, ExportError> {
-        let format = weights_format(model, self);
-        let specs = Network::new(&model.model)?.specs();
-        Ok(format.predicted_bytes(&plan(&specs, self.scheme, format.container()), model))
+        Ok(weights_format(model, self).predicted_bytes(&planned(model, self)?, model))
     }
 
     fn write(
@@ -145,15 +167,50 @@ impl ExportTarget for TargetPreset {
             return Err(ExportError::Blocked(blockers));
         }
         let tokenizer = read_tokenizer(checkpoint)?;
-        let tokenizer_bytes = tokenizer.as_ref().map_or(0, |(bytes, _)| bytes.len() as u64);
-        let needed_bytes = self.predicted_bytes(&checkpoint.card)? + tokenizer_bytes + SMALL_FILES_BYTES;
         // The cheap checks come before the computing.
-        let folder = PartialFolder::create(output, needed_bytes)?;
+        let folder = PartialFolder::create(output, needed_bytes(self.predicted_bytes(&checkpoint.card)?, &tokenizer))?;
         let weights = quantize_for_target(checkpoint, self, watch)?;
-        let package = PackageInput { checkpoint, target: self, weights: &weights, tokenizer, quality };
-        let (format, notes) = package.fill(folder.path(), watch)?;
-        format.compare(&package.format_input(), folder.path(), watch)?;
-        let read_back = read_back(checkpoint, &weights, folder.path(), watch)?;
+        PackageInput { checkpoint, target: self, weights: &weights, tokenizer, quality }.write(folder, watch)
+    }
+
+    fn write_weights(
+        &self,
+        checkpoint: &Checkpoint,
+        weights: &QuantizedWeights,
+        output: &Path,
+        quality: Option<&Quality>,
+        watch: Watch<'_>,
+    ) -> Result<Written, ExportError> {
+        let tokenizer = read_tokenizer(checkpoint)?;
+        let plans: Vec<TensorPlan> = weights.tensors().iter().map(|tensor| tensor.plan.clone()).collect();
+        let weight_bytes = weights_format(&checkpoint.card, self).predicted_bytes(&plans, &checkpoint.card);
+        let folder = PartialFolder::create(output, needed_bytes(weight_bytes, &tokenizer))?;
+        PackageInput { checkpoint, target: self, weights, tokenizer, quality }.write(folder, watch)
+    }
+}
+
+/// Room that a package needs, bytes.
+fn needed_bytes(weight_bytes: u64, tokenizer: &Option<(Vec<u8>, Value)>) -> u64 {
+    weight_bytes + tokenizer.as_ref().map_or(0, |(bytes, _)| bytes.len() as u64) + SMALL_FILES_BYTES
+}
+
+/// Everything that goes into a package.
+struct PackageInput<'a> {
+    checkpoint: &'a Checkpoint,
+    target: &'a TargetPreset,
+    weights: &'a QuantizedWeights,
+    /// `tokenizer.json`: its bytes and what they say.
+    tokenizer: Option<(Vec<u8>, Value)>,
+    quality: Option<&'a Quality>,
+}
+
+impl PackageInput<'_> {
+    /// Fills the folder, reads it back, compares and runs it; then it gets its name.
+    fn write(&self, folder: PartialFolder, watch: Watch<'_>) -> Result<Written, ExportError> {
+        let (checkpoint, weights) = (self.checkpoint, self.weights);
+        let (format, notes) = self.fill(folder.path(), watch)?;
+        format.compare(&self.format_input(), folder.path(), watch)?;
+        let read_back = read_back(checkpoint, weights, folder.path(), watch)?;
         let files = file_sizes(folder.path())?;
         let package_folder = folder.publish()?;
         let weight_file_bytes = files.iter().filter(|(name, _)| format.holds(name)).map(|(_, size)| size).sum();
@@ -169,19 +226,7 @@ impl ExportTarget for TargetPreset {
             read_back,
         })
     }
-}
 
-/// Everything that goes into a package.
-struct PackageInput<'a> {
-    checkpoint: &'a Checkpoint,
-    target: &'a TargetPreset,
-    weights: &'a QuantizedWeights,
-    /// `tokenizer.json`: its bytes and what they say.
-    tokenizer: Option<(Vec<u8>, Value)>,
-    quality: Option<&'a Quality>,
-}
-
-impl PackageInput<'_> {
     /// Writes all files, the manifest last; returns the container and what the user should know.
     fn fill(&self, folder: &Path, watch: Watch<'_>) -> Result<(&'static dyn WeightsFormat, Vec<String>), ExportError> {
         let card = &self.checkpoint.card;
@@ -189,7 +234,7 @@ impl PackageInput<'_> {
         let tokenizer = self.tokenizer.as_ref().map(|(_, parsed)| parsed);
         let mut notes = storage_notes(self.weights);
         notes.extend(format.write(&self.format_input(), folder, watch)?);
-        write_json(&folder.join("config.json"), &config_json(card, self.target.scheme, tokenizer)?)?;
+        write_json(&folder.join("config.json"), &config_json(card, self.weights, tokenizer)?)?;
         if let Some((bytes, parsed)) = &self.tokenizer {
             atomic_file::write_bytes(&folder.join(TOKENIZER_FILE), bytes)?;
             write_json(&folder.join("tokenizer_config.json"), &tokenizer_config_json(card, Some(parsed)))?;
@@ -246,6 +291,29 @@ fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Option<(Vec<u8>, Value)>, E
         path: path.clone(),
     })?;
     Ok(Some((bytes, parsed)))
+}
+
+/// What transformers has no form for, where it is to load the package.
+fn no_form(target: &TargetPreset, card: &ModelCard) -> Option<Blocker> {
+    if target.format != PackageFormat::Transformers {
+        return None;
+    }
+    let is_ternary = target.scheme == QuantScheme::Ternary;
+    let blocker = |what: String, remedy: &str| Some(Blocker { what, remedy: remedy.to_owned() });
+    match &card.model {
+        ModelConfig::Mlp(_) | ModelConfig::Cnn(_) | ModelConfig::ResNet(_) => {
+            blocker(format!("transformers has no {} of this form", card.family()), "Choose the format safetensors")
+        }
+        ModelConfig::Gpt2(_) if is_ternary => {
+            let what = "transformers' BitNet takes linear layers, and GPT-2 has none".to_owned();
+            blocker(what, "Choose f32, bf16 or f16, or the format gguf")
+        }
+        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) if target.scheme.is_float() || is_ternary => None,
+        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => blocker(
+            format!("transformers loads no {} of this form", target.scheme.label()),
+            "Choose f32, bf16, f16 or ternary, or the format gguf",
+        ),
+    }
 }
 
 fn too_large(bytes: u64, target: &TargetPreset, card: &ModelCard) -> Blocker {

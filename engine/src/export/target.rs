@@ -12,6 +12,8 @@ pub enum PackageFormat {
     Safetensors,
     /// GGUF, for language models; image models fall back to safetensors.
     Gguf,
+    /// Safetensors that transformers loads: GPT-2 and Llama in floats, Llama in ternary as its BitNet integration has it.
+    Transformers,
 }
 
 /// A hardware target.
@@ -30,6 +32,8 @@ pub struct TargetPreset {
     pub format: PackageFormat,
     /// Memory such a machine has for a model, bytes.
     pub memory_bytes: u64,
+    /// Bytes a second that it reads at best: what generating text waits for.
+    pub memory_bandwidth: u64,
     /// Why this scheme and container.
     pub why: String,
 }
@@ -45,6 +49,27 @@ const PRESETS: [(&str, &str); 7] = [
     ("edge-board.ron", include_str!("../../../presets/targets/edge-board.ron")),
 ];
 
+impl PackageFormat {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Safetensors, Self::Gguf, Self::Transformers];
+
+    /// The name to show and to type.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Gguf => "gguf",
+            Self::Transformers => "transformers",
+        }
+    }
+
+    /// The format called `label`.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.label() == label)
+    }
+}
+
 impl TargetPreset {
     /// Reads a preset in RON. Errors: [`ExportError::Preset`] with line, column and the key at fault.
     pub fn parse(text: &str, file: &str) -> Result<Self, ExportError> {
@@ -56,6 +81,9 @@ impl TargetPreset {
         }
         if preset.memory_bytes == 0 {
             return Err(wrong("memory_bytes: expected at least 1, found 0".to_owned()));
+        }
+        if preset.memory_bandwidth == 0 {
+            return Err(wrong("memory_bandwidth: expected at least 1, found 0".to_owned()));
         }
         Ok(preset)
     }
@@ -84,6 +112,12 @@ impl TargetPreset {
         Self { scheme, why, ..self }
     }
 
+    /// The same machine with its weights in `format`, as somebody asked.
+    #[must_use]
+    pub fn with_format(self, format: PackageFormat) -> Self {
+        Self { format, ..self }
+    }
+
     /// A package in safetensors for a scheme alone, such as a comparison of precisions needs.
     #[must_use]
     pub fn for_scheme(scheme: QuantScheme) -> Self {
@@ -94,6 +128,7 @@ impl TargetPreset {
             scheme,
             format: PackageFormat::Safetensors,
             memory_bytes: u64::MAX,
+            memory_bandwidth: u64::MAX,
             why: "to compare precisions through the runtime that ships".to_owned(),
         }
     }
@@ -135,6 +170,7 @@ mod tests {
             ("Bf16", "Bf17", "Bf17"),
             ("\"gpu-high\"", "\"../up\"", "id"),
             ("25_769_803_776", "0", "memory_bytes"),
+            ("1_008_000_000_000", "0", "memory_bandwidth"),
         ] {
             let error = TargetPreset::parse(&good.replace(from, to), "gpu-high.ron").unwrap_err().to_string();
             assert!(error.contains(key) && error.contains("gpu-high.ron"), "{error}");

@@ -6,9 +6,10 @@ use super::RunConfig;
 use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
 use crate::experiment::RungSize;
+use crate::export::PackageFormat;
 use crate::hybrid::Strategy;
 use crate::models::BlockOrder;
-use crate::quant::QuantScheme;
+use crate::quant::{PostTraining, QuantScheme};
 
 /// Names one job; events carry it back, so that answers to old questions can be ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,6 +28,10 @@ pub struct QuantizeJob {
     pub data: Option<DatasetSpec>,
     /// Most validation examples to measure on.
     pub max_examples: usize,
+    /// Calibration, equalization, mixed precision.
+    pub options: PostTraining,
+    /// New folder for a report with figures and charts of every layer.
+    pub report: Option<PathBuf>,
 }
 
 /// What to do when the place for something new is taken. Nothing is ever written over.
@@ -48,12 +53,16 @@ pub struct ExportJob {
     pub target: String,
     /// How weights are stored; `None` takes the target's own scheme.
     pub scheme: Option<QuantScheme>,
+    /// In which container; `None` takes the target's own.
+    pub format: Option<PackageFormat>,
     /// Folder to create.
     pub output: PathBuf,
     /// What to do when it exists.
     pub naming: Naming,
     /// Data for the metrics in the manifest; `None` takes the run's own.
     pub data: Option<DatasetSpec>,
+    /// Calibration, equalization, mixed precision.
+    pub options: PostTraining,
 }
 
 /// What to put into a model.

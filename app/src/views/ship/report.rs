@@ -1,10 +1,11 @@
-//! A package that was written, verified and run.
+//! Packages that were written, verified and run.
 
 use egui::{RichText, Ui};
 use foretrain_engine::session::ExportReport;
 
 use super::measure::metric_text;
-use crate::state::{Screen, TrySaved, TrySource};
+use crate::open_folder::{Opening, open_folder};
+use crate::state::{Screen, ShipLive, TrySaved, TrySource};
 use crate::theme::{font, palette, space};
 use crate::views::{Action, ViewCtx};
 use crate::widgets::{
@@ -14,14 +15,75 @@ use crate::widgets::{
 /// Least width of a figure.
 const FIGURE_WIDTH: f32 = 150.0;
 
-/// Shows it.
-pub(super) fn report_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, report: &ExportReport, ui: &mut Ui) {
+/// Shows the last package, a table of all where there are several, and what kept others from being made.
+pub(super) fn packages_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, live: &mut ShipLive, ui: &mut Ui) {
+    for (target, why) in &live.failures {
+        notice_ui(ui, Severity::Error, &format!("{target}: {why}"), |_| {});
+    }
+    if live.packages.len() > 1 {
+        table_ui(live, ui);
+        ui.add_space(space::SM);
+    }
+    let ShipLive { packages, opened_folder, .. } = live;
+    if let Some(last) = packages.last() {
+        report_ui(ctx, trial, last, opened_folder, ui);
+    }
+}
+
+/// A line for each package.
+fn table_ui(live: &mut ShipLive, ui: &mut Ui) {
+    let p = palette(ui);
+    let ShipLive { packages, opened_folder, .. } = live;
+    egui::ScrollArea::horizontal().id_salt("packages").show(ui, |ui| {
+        egui::Grid::new("packages").num_columns(6).spacing([space::LG, space::XS]).show(ui, |ui| {
+            for title in ["Target", "Precision", "In this package", "Size", "Pace here", ""] {
+                ui.label(RichText::new(title).size(font::SMALL).color(p.text_weak));
+            }
+            ui.end_row();
+            for package in packages.iter() {
+                ui.label(RichText::new(&package.target).color(p.text_strong));
+                ui.label(package.quality.scheme.label());
+                ui.label(metric_text(&package.quality.metric, package.edge_metric));
+                ui.label(number::bytes(package.files.iter().map(|(_, bytes)| bytes).sum()));
+                ui.label(number::milliseconds(package.edge_ms));
+                ui.horizontal(|ui| {
+                    let of = &package.target;
+                    if icon_button_ui(ui, Icon::Folder, &format!("Open the folder of {of}")).clicked() {
+                        *opened_folder = Some(open_folder(ui.ctx(), &package.package));
+                    }
+                    if icon_button_ui(ui, Icon::Copy, &format!("Copy the command for {of}")).clicked() {
+                        ui.ctx().copy_text(package.run_command.clone());
+                    }
+                });
+                ui.end_row();
+            }
+        });
+    });
+}
+
+fn report_ui(
+    ctx: &ViewCtx<'_>,
+    trial: &mut TrySaved,
+    report: &ExportReport,
+    opened_folder: &mut Option<Opening>,
+    ui: &mut Ui,
+) {
     notice_ui(ui, Severity::Good, "Written, read back, compared, and run by foretrain-edge.", |_| {});
     copied_ui(ui, "the package's folder", &report.package.display().to_string());
-    if icon_text_button_ui(ui, Icon::Play, "Try this package").clicked() {
-        trial.source = TrySource::Package;
-        trial.package = report.package.display().to_string();
-        ctx.act(Action::Show(Screen::Try));
+    ui.horizontal(|ui| {
+        if icon_text_button_ui(ui, Icon::Play, "Try this package").clicked() {
+            trial.source = TrySource::Package;
+            trial.package = report.package.display().to_string();
+            ctx.act(Action::Show(Screen::Try));
+        }
+        if icon_text_button_ui(ui, Icon::Folder, "Open folder").clicked() {
+            *opened_folder = Some(open_folder(ui.ctx(), &report.package));
+        }
+    });
+    if let Some(why) = opened_folder.as_ref().and_then(|opening| opening.failure().map(str::to_owned))
+        && notice_ui(ui, Severity::Warning, &why, |ui| ui.small_button("Dismiss").clicked())
+    {
+        *opened_folder = None;
     }
     figures_ui(report, ui);
     ui.add_space(space::XS);
