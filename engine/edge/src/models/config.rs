@@ -53,7 +53,7 @@ pub(crate) enum ImageNetwork {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum TextConfig {
     Gpt2(Gpt2Config),
-    Llama(LlamaConfig),
+    Llama(Box<LlamaConfig>),
 }
 
 /// Fields of transformers' `GPT2Config` that change the computation.
@@ -187,7 +187,8 @@ impl Config {
         match model_type.as_str() {
             "gpt2" => Ok(Self::Text(TextConfig::Gpt2(checked_gpt2(fields(json, path)?, path)?))),
             "llama" | "bitnet" => {
-                Ok(Self::Text(TextConfig::Llama(LlamaConfig::from_json(json, model_type == "bitnet", path)?)))
+                let config = LlamaConfig::from_json(json, model_type == "bitnet", path)?;
+                Ok(Self::Text(TextConfig::Llama(Box::new(config))))
             }
             "mlp" | "cnn" | "resnet" => {
                 let network = image_network(&model_type, json, path)?;

@@ -33,7 +33,7 @@ impl TextConfig {
         if architecture == "gpt2" {
             return Ok((gpt2(&keys, path)?, architecture));
         }
-        Ok((Self::Llama(llama(&keys, architecture, *is_bitnet, path)?), architecture))
+        Ok((Self::Llama(Box::new(llama(&keys, architecture, *is_bitnet, path)?)), architecture))
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Package {
 
 #[derive(Debug)]
 enum Content {
-    Image(ImageModel),
+    Image(Box<ImageModel>),
     Text(Box<Model>),
 }
 
@@ -105,7 +105,7 @@ impl Package {
         let formats = weights.bytes_by_format();
         let weight_bytes = formats.iter().map(|(_, bytes)| bytes).sum();
         let content = match config {
-            Config::Image(config) => Content::Image(ImageModel::load(config, &weights)?),
+            Config::Image(config) => Content::Image(Box::new(ImageModel::load(config, &weights)?)),
             Config::Text(config) => {
                 let tokenizer = open_tokenizer(&listed("tokenizer.json")?)?;
                 let chat = chat_format(&manifest, dir)?;
