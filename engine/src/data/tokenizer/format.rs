@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-pub(crate) use foretrain_edge::gguf::byte_level_bpe;
+pub(super) use foretrain_edge::gguf::byte_level_bpe;
 use serde_json::{Value, json};
 use tokenizers::models::ModelWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
