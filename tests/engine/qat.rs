@@ -98,6 +98,7 @@ fn a_ternary_package_runs_as_well_as_training_said() {
         input: run.join("checkpoints/step-00000120"),
         target: "edge-board".to_owned(),
         scheme: None,
+        format: None,
         options: PostTraining::default(),
         output: test.folder.path().join("package"),
         data: None,

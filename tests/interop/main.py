@@ -41,10 +41,10 @@ def main():
     ours = Ours(asked.binaries, asked.work)
     table = Table()
     texts = models.Texts(ROOT, ours.work)
-    is_installed = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+    is_installed = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "accelerate"))
     made = models.make(ours, texts, is_installed and not asked.without_transformers)
     if not is_installed and not asked.without_transformers:
-        table.not_checked("models that transformers wrote", "torch or transformers is not installed")
+        table.not_checked("models that transformers wrote", "torch, transformers or accelerate is not installed")
     names = set(asked.only.split(","))
     if asked.without_transformers:
         names.discard(check_transformers.NAME)

@@ -124,7 +124,8 @@ fn train_and_export(
         output::note(format_args!("{name}: exporting for {target}, reading back, running"));
         let output = package_place(folder, name, target);
         let (input, target, options) = (input.clone(), target.to_owned(), PostTraining::default());
-        let job = ExportJob { input, target, scheme: None, output, naming: Naming::Exact, data: None, options };
+        let job =
+            ExportJob { input, target, scheme: None, format: None, output, naming: Naming::Exact, data: None, options };
         exports.push(export::export(driver, job)?);
     }
     let figures = train::figures(&run);

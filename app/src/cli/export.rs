@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use foretrain_engine::export::PackageFormat;
 use foretrain_engine::memory::format_bytes;
 use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{Command, EventKind, ExportJob, ExportReport, Naming, targets};
@@ -23,6 +24,7 @@ const ALL: &str = "all";
   foretrain export --input path/to/run --target cpu-x86-64 --output packages/digits-cpu
   foretrain export --input path/to/run --target cpu-x86-64 --scheme int4 --method gptq
   foretrain export --input path/to/run --target edge-board --method gptq --ternary-scales row
+  foretrain export --input path/to/llama --target edge-board --format transformers --scheme ternary
   foretrain export --input path/to/run --target all --output packages")]
 pub struct ExportArgs {
     /// Checkpoint folder, run folder (its best checkpoint is taken), folder of Hugging Face transformers or GGUF file; the
@@ -36,6 +38,10 @@ pub struct ExportArgs {
     /// out.
     #[arg(long, value_parser = quantize::parse_scheme)]
     pub scheme: Option<QuantScheme>,
+    /// In which container (safetensors, gguf, transformers); the target's own when left out. `transformers` holds only what
+    /// that library loads: GPT-2 and Llama in floats, Llama in ternary as its BitNet integration has it.
+    #[arg(long, value_parser = parse_format)]
+    pub format: Option<PackageFormat>,
     /// Folder to create; package-TARGET below the current folder, or package-TARGET-2 and so on, when left out. With
     /// `--target all`, the folder in which each target gets its own.
     #[arg(long, value_name = "FOLDER")]
@@ -71,6 +77,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), CliError> {
             None => PathBuf::from(format!("package-{target}")),
         },
         scheme: args.scheme,
+        format: args.format,
         target: target.to_owned(),
         options: args.quant.options(),
     };
@@ -82,6 +89,12 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), CliError> {
     driver.shut_down();
     print_report(&report)?;
     if args.common.json { output::print_json(&for_json(report)) } else { Ok(()) }
+}
+
+/// A container by its label.
+fn parse_format(label: &str) -> Result<PackageFormat, String> {
+    let known = || PackageFormat::ALL.map(PackageFormat::label).join(", ");
+    PackageFormat::from_label(label).ok_or_else(|| format!("expected one of {}", known()))
 }
 
 /// Exports each job; one that fails is told and does not keep the others from being done.

@@ -12,6 +12,8 @@ pub enum PackageFormat {
     Safetensors,
     /// GGUF, for language models; image models fall back to safetensors.
     Gguf,
+    /// Safetensors that transformers loads: GPT-2 and Llama in floats, Llama in ternary as its BitNet integration has it.
+    Transformers,
 }
 
 /// A hardware target.
@@ -46,6 +48,27 @@ const PRESETS: [(&str, &str); 7] = [
     ("mobile.ron", include_str!("../../../presets/targets/mobile.ron")),
     ("edge-board.ron", include_str!("../../../presets/targets/edge-board.ron")),
 ];
+
+impl PackageFormat {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Safetensors, Self::Gguf, Self::Transformers];
+
+    /// The name to show and to type.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Gguf => "gguf",
+            Self::Transformers => "transformers",
+        }
+    }
+
+    /// The format called `label`.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.label() == label)
+    }
+}
 
 impl TargetPreset {
     /// Reads a preset in RON. Errors: [`ExportError::Preset`] with line, column and the key at fault.
@@ -87,6 +110,12 @@ impl TargetPreset {
         let why =
             format!("stored as {}, as asked; this target's own choice is {}", scheme.label(), self.scheme.label());
         Self { scheme, why, ..self }
+    }
+
+    /// The same machine with its weights in `format`, as somebody asked.
+    #[must_use]
+    pub fn with_format(self, format: PackageFormat) -> Self {
+        Self { format, ..self }
     }
 
     /// A package in safetensors for a scheme alone, such as a comparison of precisions needs.

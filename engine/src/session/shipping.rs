@@ -79,6 +79,10 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
         Some(scheme) => target.with_scheme(scheme),
         None => target,
     };
+    let target = match job.format {
+        Some(format) => target.with_format(format),
+        None => target,
+    };
     let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
     let blockers = target.blockers(&checkpoint.card);
     if !blockers.is_empty() {
