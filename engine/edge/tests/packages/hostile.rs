@@ -12,9 +12,10 @@ use super::language_models::{gpt2, llama, text_files};
 use super::talker::write_talker;
 
 /// Bytes that opening a package may take from the allocator for each byte of its files: a list of empty strings, of 8 bytes
-/// in a GGUF file, is 24 each in memory, twice while it grows; a number of 2 bytes in JSON becomes 32; a merge of a
+/// in a GGUF file, is 24 each in memory, twice while it grows; a number of 2 bytes in JSON becomes 32, kept twice over by
+/// the tokenizers library where it tries one form of a list after the other; a merge of a
 /// tokenizer, of 6 bytes at least, some 500 while the library reads it.
-const BYTES_PER_BYTE: usize = 100;
+const BYTES_PER_BYTE: usize = 128;
 /// Bytes that it may take besides: names of up to 65536 classes, compiled patterns of the tokenizer, the objects that JSON
 /// may have.
 const BYTES_BESIDES: usize = 8 << 20;
