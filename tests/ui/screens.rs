@@ -15,9 +15,9 @@ use foretrain_engine::export::{Blocker, ModelCard, PackageFormat, Preprocessing,
 use foretrain_engine::models::{DataShape, ModelPreset};
 use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{
-    Answer, AnswerOutput, Blame, Command, DataPreview, Event, EventKind, ExportReport, Failure, ImagePreview,
-    InferInput, JobId, LoadedRun, ModelReport, ModelSource, Naming, PreviewExamples, QuantizeReport, RunStatus,
-    RunSummary, StopReason, TargetFit, TokenPreview,
+    Answer, AnswerOutput, Blame, Command, DataPreview, EdgeFigures, Event, EventKind, ExportReport, Failure,
+    ImagePreview, InferInput, JobId, LoadedRun, ModelReport, ModelSource, Naming, PreviewExamples, QuantizeReport,
+    RunStatus, RunSummary, StopReason, TargetFit, TokenPreview,
 };
 
 use crate::scene;
@@ -273,6 +273,7 @@ pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
         scheme: QuantScheme::Ternary,
         format: PackageFormat::Gguf,
         memory_bytes: 8 << 30,
+        images: None,
         why: "a CPU waits for memory".to_owned(),
     };
     let blocker = Blocker { what: "needs 14 GB, the target has 1 GB".to_owned(), remedy: "Choose ternary".to_owned() };
@@ -382,9 +383,7 @@ fn one_click_exports_for_a_target_that_can_take_the_model() {
         package: "/packages/first-run-step400-cpu-2".into(),
         files: vec![("model.safetensors".to_owned(), 40_000)],
         quality: quantized(QuantScheme::Ternary),
-        edge_metric: 0.9307,
-        edge_examples: 2000,
-        edge_ms: 0.4,
+        edge: Some(EdgeFigures { metric: 0.9307, num_examples: 2000, ms_per_example: 0.4 }),
         run_command: "foretrain infer --package first".to_owned(),
         notes: Vec::new(),
     };

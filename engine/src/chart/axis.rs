@@ -199,7 +199,11 @@ mod tests {
         assert_eq!(range(&y, &[], Margin::Around), (0.0, 1.06));
         assert_eq!(range(&y.clone().log(), &[1.0, 1000.0, 0.0, -5.0], Margin::None), (0.0, 3.0));
         assert_eq!(range(&y, &[f64::NAN, 1e305, 2.0, 3.0], Margin::None), (2.0, 3.0));
-        assert_eq!(range(&y.clone().log(), &[7.3e-290, 6.6e282], Margin::Around), (-300.0, 300.0), "values have labels");
+        assert_eq!(
+            range(&y.clone().log(), &[7.3e-290, 6.6e282], Margin::Around),
+            (-300.0, 300.0),
+            "values have labels"
+        );
     }
 
     #[test]

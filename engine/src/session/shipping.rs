@@ -7,21 +7,23 @@ use std::time::Instant;
 use foretrain_edge::Package;
 
 use super::worker::Shelf;
-use super::{ExportJob, ExportReport, Naming, QuantizeJob, QuantizeReport, SessionError};
+use super::{EdgeFigures, ExportJob, ExportReport, Naming, QuantizeJob, QuantizeReport, SessionError, onnx_shipping};
 use crate::data::{self, BatchConfig, BatchSource, Dataset, DatasetSpec, Example, SplitPart};
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
-use crate::export::{self, Checkpoint, ExportError, ExportTarget, ModelCard, Preprocessing, Quality, TargetPreset};
+use crate::export::{
+    self, Checkpoint, ExportError, ExportTarget, ModelCard, PackageFormat, Preprocessing, Quality, TargetPreset,
+};
 use crate::import;
 use crate::models::{DataShape, Network, Params};
 use crate::quant::{self, Container, MeasuredQuality, QuantizedWeights};
 
 /// Most validation images that an export is measured on: in full precision, quantized, and as the package runs.
-const EXPORT_IMAGES: usize = 2_000;
+pub(super) const EXPORT_IMAGES: usize = 2_000;
 /// Most validation tokens that an export is measured on.
 const EXPORT_TOKENS: usize = 16_384;
 /// Images per evaluation batch, and most sequences.
-const BATCH_SIZE: usize = 64;
+pub(super) const BATCH_SIZE: usize = 64;
 /// Most logits at once: 256 MiB of them.
 const MAX_LOGITS: usize = 1 << 26;
 
@@ -50,16 +52,16 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     // The cheap checks come before the computing.
     let output = free_place(&job.output, job.naming)?;
     let target = TargetPreset::find(&job.target)?;
-    let target = match job.scheme {
-        Some(scheme) => target.with_scheme(scheme),
-        None => target,
-    };
     let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
+    let target = target.asked(&checkpoint.card, job.scheme, job.format);
     let blockers = target.blockers(&checkpoint.card);
     if !blockers.is_empty() {
         return Err(ExportError::Blocked(blockers).into());
     }
     let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
+    if target.format == PackageFormat::Onnx {
+        return onnx_shipping::export(&checkpoint, &target, &output, &dataset, watch);
+    }
     let network = Network::new(&checkpoint.card.model)?;
     let quantized = export::quantize_for_target(&checkpoint, &target, watch)?;
     // The same examples for all three, so that a difference is the package's own.
@@ -85,9 +87,7 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
         package: output,
         files: written.files,
         quality,
-        edge_metric: edge.metric,
-        edge_examples: edge.num_examples,
-        edge_ms: edge.ms_per_example,
+        edge: Some(edge),
         run_command: written.run_command,
         notes: written.notes,
     })
@@ -195,7 +195,7 @@ fn window_len(card: &ModelCard) -> usize {
     card.sequence_length.or(card.model.max_positions()).unwrap_or(1).clamp(1, 1024)
 }
 
-fn batches(card: &ModelCard, dataset: &Arc<Dataset>) -> Result<BatchSource, SessionError> {
+pub(super) fn batches(card: &ModelCard, dataset: &Arc<Dataset>) -> Result<BatchSource, SessionError> {
     let batch_size = match card.model.data_shape() {
         DataShape::Images { .. } => BATCH_SIZE,
         DataShape::Text { vocab_size } => {
@@ -212,7 +212,7 @@ fn batches(card: &ModelCard, dataset: &Arc<Dataset>) -> Result<BatchSource, Sess
     Ok(BatchSource::new(Arc::clone(dataset), config)?)
 }
 
-fn measure(
+pub(super) fn measure(
     card: &ModelCard,
     network: &Network,
     params: &Params,
@@ -250,14 +250,6 @@ fn quality(
     })
 }
 
-/// What foretrain-edge makes of the validation part.
-struct EdgeMeasurement {
-    /// Accuracy for images, mean nats per token for text.
-    metric: f64,
-    num_examples: u64,
-    ms_per_example: f64,
-}
-
 /// Runs the package on the examples that [`measure`] looks at.
 fn measure_on_edge(
     package: &Package,
@@ -265,7 +257,7 @@ fn measure_on_edge(
     dataset: &Arc<Dataset>,
     max_examples: usize,
     watch: Watch<'_>,
-) -> Result<EdgeMeasurement, SessionError> {
+) -> Result<EdgeFigures, SessionError> {
     let batches = batches(card, dataset)?;
     let num_shown = batches.num_examples(SplitPart::Validation).min(max_examples) as u64;
     let started = Instant::now();
@@ -289,5 +281,5 @@ fn measure_on_edge(
     }
     let count = num_examples.max(1) as f64;
     let ms_per_example = started.elapsed().as_secs_f64() * 1e3 / count;
-    Ok(EdgeMeasurement { metric: total / count, num_examples, ms_per_example })
+    Ok(EdgeFigures { metric: total / count, num_examples, ms_per_example })
 }

@@ -16,9 +16,14 @@ const FIGURE_WIDTH: f32 = 150.0;
 
 /// Shows it.
 pub(super) fn report_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, report: &ExportReport, ui: &mut Ui) {
-    notice_ui(ui, Severity::Good, "Written, read back, compared, and run by foretrain-edge.", |_| {});
+    let done = match report.edge {
+        Some(_) => "Written, read back, compared, and run by foretrain-edge.",
+        None => "Written, read back and compared; its graph was computed and measured.",
+    };
+    notice_ui(ui, Severity::Good, done, |_| {});
     copied_ui(ui, "the package's folder", &report.package.display().to_string());
-    if icon_text_button_ui(ui, Icon::Play, "Try this package").clicked() {
+    // The trial runs packages by foretrain-edge.
+    if report.edge.is_some() && icon_text_button_ui(ui, Icon::Play, "Try this package").clicked() {
         trial.source = TrySource::Package;
         trial.package = report.package.display().to_string();
         ctx.act(Action::Show(Screen::Try));
@@ -39,16 +44,18 @@ fn figures_ui(report: &ExportReport, ui: &mut Ui) {
     let quality = &report.quality;
     let total: u64 = report.files.iter().map(|(_, bytes)| bytes).sum();
     let (unit, of) = if quality.metric == "accuracy" { ("accuracy", "an image") } else { ("nats a token", "a token") };
-    let figures = [
+    let (metric, measured) = match &report.edge {
+        Some(edge) => (edge.metric, format!("{unit} by foretrain-edge, on {}", number::count(edge.num_examples))),
+        None => (quality.after, format!("{unit} by its graph, on {}", number::count(quality.num_examples))),
+    };
+    let mut figures = vec![
         ("As trained", metric_text(&quality.metric, quality.before), format!("{unit}, f32")),
-        (
-            "In this package",
-            metric_text(&quality.metric, report.edge_metric),
-            format!("{unit} by foretrain-edge, on {}", number::count(report.edge_examples)),
-        ),
-        ("Pace here", number::milliseconds(report.edge_ms), format!("{of}, on this CPU")),
-        ("Size", number::bytes(total), format!("{} files", report.files.len())),
+        ("In this package", metric_text(&quality.metric, metric), measured),
     ];
+    if let Some(edge) = &report.edge {
+        figures.push(("Pace here", number::milliseconds(edge.ms_per_example), format!("{of}, on this CPU")));
+    }
+    figures.push(("Size", number::bytes(total), format!("{} files", report.files.len())));
     let columns = num_columns(ui, FIGURE_WIDTH, figures.len());
     for row in figures.chunks(columns) {
         ui.columns(columns, |cells| {

@@ -68,6 +68,7 @@ fn about_ui(model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
             let container = match target.format {
                 PackageFormat::Gguf if model.card.is_language_model() => "GGUF",
                 PackageFormat::Gguf | PackageFormat::Safetensors => "safetensors",
+                PackageFormat::Onnx => "ONNX",
             };
             pill_ui(ui, &format!("{} · {container}", target.scheme.label()), p.accent_soft, p.text);
         });
@@ -88,7 +89,7 @@ pub(super) fn export(ctx: &ViewCtx<'_>, folder: &Path, live: &mut ShipLive, mode
     let (input, target) = (model.folder.clone(), fit.target.id.clone());
     live.target.clone_from(&target);
     live.is_failure_seen = false;
-    let job = ExportJob { input, target, scheme: None, output, data: None, naming: Naming::NextFree };
+    let job = ExportJob { input, target, scheme: None, format: None, output, data: None, naming: Naming::NextFree };
     live.export.ask(ctx, |id| Command::Export(id, job));
 }
 
