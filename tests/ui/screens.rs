@@ -396,6 +396,30 @@ fn one_click_exports_for_a_target_that_can_take_the_model() {
     assert_eq!((saved.screen, saved.trial.package.as_str()), (Screen::Try, "/packages/first-run-step400-cpu-2"));
 }
 
+/// foretrain-edge does not run ONNX: no trial is offered, and no pace claimed.
+#[test]
+fn an_onnx_package_is_measured_by_its_graph() {
+    let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
+    click(&mut harness, "Export for CPU");
+    let Some(Command::Export(job, _)) = commands(&mut harness).pop() else { panic!("no Export") };
+    let mut quality = quantized(QuantScheme::Int8);
+    quality.after = 0.9411;
+    let exported = ExportReport {
+        target: "cpu".to_owned(),
+        package: "/packages/first-onnx".into(),
+        files: vec![("model.onnx".to_owned(), 40_000)],
+        quality,
+        edge: None,
+        run_command: "python3 /packages/first-onnx/run.py picture.png".to_owned(),
+        notes: Vec::new(),
+    };
+    tell(&mut harness, job, EventKind::Exported(Box::new(exported)));
+    harness.get_by_label("94.11%");
+    harness.get_by_label_contains("its graph was computed and measured");
+    harness.get_by_label("python3 /packages/first-onnx/run.py picture.png");
+    assert!(harness.query_by_label("Try this package").is_none() && harness.query_by_label("Pace here").is_none());
+}
+
 #[test]
 fn an_export_is_followed_in_the_card_of_its_target() {
     let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);

@@ -12,7 +12,8 @@ use crate::data::{self, BatchConfig, BatchSource, Dataset, DatasetSpec, Example,
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
 use crate::export::{
-    self, Checkpoint, ExportError, ExportTarget, ModelCard, PackageFormat, Preprocessing, Quality, TargetPreset,
+    self, Blocker, Checkpoint, ExportError, ExportTarget, ModelCard, PackageFormat, Preprocessing, Quality,
+    TargetPreset,
 };
 use crate::import;
 use crate::models::{DataShape, Network, Params};
@@ -54,6 +55,12 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     let target = TargetPreset::find(&job.target)?;
     let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
     let target = target.asked(&checkpoint.card, job.scheme, job.format);
+    if job.format == Some(PackageFormat::Gguf) && !checkpoint.card.is_language_model() {
+        // A target that prefers GGUF falls back for image models; somebody who asks for it means it.
+        let what = format!("GGUF holds language models, this {} reads images", checkpoint.card.family());
+        let remedy = "Choose safetensors or onnx".to_owned();
+        return Err(ExportError::Blocked(vec![Blocker { what, remedy }]).into());
+    }
     let blockers = target.blockers(&checkpoint.card);
     if !blockers.is_empty() {
         return Err(ExportError::Blocked(blockers).into());

@@ -58,7 +58,8 @@ pub(super) fn compose(card: &ModelCard, source: &Source<'_>) -> Result<FloatGrap
     let fixed = |size: usize| DimensionValue::Fixed(size as i64);
     let batch = || DimensionValue::Named(BATCH.to_owned());
     let image = vec![batch(), fixed(channels), fixed(height), fixed(width)];
-    composer.graph.name.clone_from(&card.name);
+    // The standard asks for a name.
+    composer.graph.name = if card.name.is_empty() { "model".to_owned() } else { card.name.clone() };
     composer.graph.input.push(ValueInfoProto::floats(INPUT, image));
     composer.graph.output.push(ValueInfoProto::floats(OUTPUT, vec![batch(), fixed(num_classes)]));
     Ok(FloatGraph { graph: composer.graph, points: composer.points })
