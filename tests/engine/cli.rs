@@ -393,6 +393,59 @@ fn an_export_takes_a_free_name_and_its_package_runs() {
     assert!(json["images"][0]["class"].is_string(), "{json}");
 }
 
+#[test]
+fn a_calibrated_quantization_tells_of_every_layer_and_leaves_a_report() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let run = train(folder);
+    let mut args = vec!["quantize", "--input", &run, "--scheme", "ternary", "--method", "gptq", "--json"];
+    args.extend(["--calibration-samples", "1000", "--equalize", "--mixed", "--budget-bits", "12", "--report", "cost"]);
+    let json = json_of(folder, &args, 0);
+    assert!(json["bits_per_weight"].as_f64().unwrap() <= 12.0, "{json}");
+    let layers = json["layers"].as_array().unwrap();
+    let calibrated = layers.iter().filter(|layer| layer["output_error"].is_number());
+    let mut num_calibrated = 0;
+    for layer in calibrated {
+        num_calibrated += 1;
+        let (stored, nearest) = (layer["output_error"].as_f64(), layer["nearest_output_error"].as_f64());
+        assert!(stored <= nearest && layer["loss_increase"].is_number(), "{layer}");
+    }
+    assert!(num_calibrated > 0, "{json}");
+    let notes = json["notes"].to_string();
+    // The training part has 450 images or fewer: some are held out.
+    assert!(notes.contains("the training part has no more") && notes.contains("Equalized"), "{notes}");
+    for file in ["report.json", "README.md", "sensitivity.svg", "outputs.svg"] {
+        assert!(folder.join("cost").join(file).metadata().unwrap().len() > 100, "{file}");
+    }
+    let page = std::fs::read_to_string(folder.join("cost/README.md")).unwrap();
+    assert!(page.contains("gptq, calibrated on") && page.contains("bits per weight"), "{page}");
+    // Nothing is written over, and wrong settings are told before anything is computed.
+    let refusal = json_of(folder, &args, 2);
+    assert!(refusal["error"].as_str().unwrap().contains("free"), "{refusal}");
+    for (wrong, named) in [
+        (vec!["--mixed"], "--budget-bits"),
+        (vec!["--mixed", "--budget-bits", "0.5"], "at least"),
+        (vec!["--sparsity", "1.5"], "sparsity"),
+        (vec!["--ternary-scales", "64"], "tensor, row, 256"),
+    ] {
+        let line = [&["quantize", "--input", &run, "--scheme", "ternary"][..], &wrong].concat();
+        let message = stderr_of(folder, &line, 2);
+        assert!(message.contains(named), "{message}");
+    }
+}
+
+#[test]
+fn an_export_may_be_calibrated() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let run = train(folder);
+    let export =
+        ["export", "--input", &run, "--target", "edge-board", "--method", "gptq", "--sparsity", "2:4", "--json"];
+    let json = json_of(folder, &export, 0);
+    assert!(json["quality"]["method"].as_str().unwrap().starts_with("gptq, calibrated on"), "{json}");
+    assert!(json["quality"]["notes"].to_string().contains("quantized weights are 0"), "{json}");
+}
+
 /// A file's name that is not UTF-8, where the file system takes one.
 #[cfg(target_os = "linux")]
 fn odd_name() -> std::ffi::OsString {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use foretrain_engine::export::ModelCard;
 use foretrain_engine::models::{Activation, MlpConfig, ModelConfig};
-use foretrain_engine::quant::{QatConfig, QuantScheme};
+use foretrain_engine::quant::{PostTraining, QatConfig, QuantScheme};
 use foretrain_engine::session::{
     Command, EventKind, ExportJob, LogEntry, Naming, QuantizeJob, QuantizeReport, RunConfig, ValidationPoint, open_run,
 };
@@ -28,7 +28,15 @@ fn config(data: &Path, runs: &Path, scheme: QuantScheme) -> RunConfig {
 
 fn quantize(test: &mut TestEngine, input: &Path, scheme: QuantScheme) -> QuantizeReport {
     let input = input.to_owned();
-    let job = QuantizeJob { input, scheme, output: None, data: None, max_examples: usize::MAX };
+    let job = QuantizeJob {
+        input,
+        scheme,
+        output: None,
+        data: None,
+        max_examples: usize::MAX,
+        options: PostTraining::default(),
+        report: None,
+    };
     let job = test.send(|id| Command::Quantize(id, job));
     *test.wait(job, |kind| if let EventKind::Quantized(report) = kind { Some(report) } else { None })
 }
@@ -91,6 +99,7 @@ fn a_ternary_package_runs_as_well_as_training_said() {
         input: run.join("checkpoints/step-00000120"),
         target: "edge-board".to_owned(),
         scheme: None,
+        options: PostTraining::default(),
         output: test.folder.path().join("package"),
         data: None,
         naming: Naming::Exact,

@@ -9,7 +9,7 @@ from PIL import Image
 
 NUM_CLASSES, NUM_TRAIN, NUM_TEST = 10, 4_000, 1_000
 # Share of noise: what keeps networks below 100%.
-NOISE = 0.72
+NOISE = 0.6
 
 
 class Pictures:

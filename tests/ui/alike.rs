@@ -144,20 +144,20 @@ fn a_model_of_a_run_that_diverged_is_exported_after_a_question_only() {
     let sent = commands(&mut harness);
     let [Command::Export(_, export)] = sent.as_slice() else { panic!("expected Export, found {sent:?}") };
     assert_eq!(export.target, "cpu");
-    click(&mut harness, "Measure int8 and ternary");
+    click(&mut harness, "Measure");
     assert_eq!(commands(&mut harness).len(), 2, "the same model is asked about once");
 }
 
 #[test]
 fn a_model_of_a_run_that_diverged_is_quantized_after_a_question_only() {
     let mut harness = shipping();
-    click(&mut harness, "Measure int8 and ternary");
+    click(&mut harness, "Measure");
     assert_eq!(commands(&mut harness).len(), 0, "it asks first");
     harness.key_press(Key::Escape);
     harness.run_steps(3);
     assert!(harness.query_by_label("Quantize a run that diverged?").is_none());
     assert_eq!(commands(&mut harness).len(), 0);
-    click(&mut harness, "Measure int8 and ternary");
+    click(&mut harness, "Measure");
     click(&mut harness, "Quantize anyway");
     let sent = commands(&mut harness);
     let [Command::Quantize(_, first), Command::Quantize(_, second)] = sent.as_slice() else {

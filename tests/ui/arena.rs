@@ -184,8 +184,8 @@ fn the_time_is_estimated_from_a_measured_step_only() {
     };
     tell(&mut harness, asked.expect("the step is measured"), EventKind::Planned(Box::new(plan)));
     harness.run_steps(2);
-    // 22 times 1,200 steps and 180 short ones.
-    harness.get_by_label_contains("About 8 min 52 s of steps, at 20.0 ms for a full step");
+    // 24 times 1,200 steps and 180 short ones.
+    harness.get_by_label_contains("About 9 min 40 s of steps, at 20.0 ms for a full step");
 }
 
 #[test]
@@ -193,15 +193,15 @@ fn a_race_shows_its_stage_progress_and_curves() {
     let mut harness = experiments();
     let (job, _) = start(&mut harness);
     harness.get_by_label("Waiting for the engine");
-    // Half of the last of sixteen.
-    let what = "stage 16 of 16: comparing: seed 1".to_owned();
-    tell(&mut harness, job, EventKind::Progress(Progress { what, done: 15_500, total: Some(16_000) }));
+    // Half of the last of fifteen.
+    let what = "stage 15 of 15: comparing: seed 1".to_owned();
+    tell(&mut harness, job, EventKind::Progress(Progress { what, done: 14_500, total: Some(15_000) }));
     harness.run_steps(2);
-    harness.get_by_label("Stage 16 of 16: comparing: seed 1");
+    harness.get_by_label("Stage 15 of 15: comparing: seed 1");
     let meter = harness.get_by_label("Progress of the experiment");
     let share = meter.accesskit_node().data().numeric_value().unwrap();
-    // All but half of the last 4,800 of 26,580 steps.
-    assert!((share - (1.0 - 2_400.0 / 26_580.0)).abs() < 1e-3, "{share}");
+    // All but half of the last 4,800 of 28,980 steps.
+    assert!((share - (1.0 - 2_400.0 / 28_980.0)).abs() < 1e-3, "{share}");
     assert!(harness.query_by_label("Training loss over steps").is_none(), "no curve was measured yet");
     tell(&mut harness, job, EventKind::Raced(Arc::new(race())));
     harness.run_steps(4);

@@ -13,7 +13,7 @@ use foretrain::theme::ThemeChoice;
 use foretrain_engine::data::{DataWarning, DatasetSpec, SplitRecord};
 use foretrain_engine::export::{Blocker, ModelCard, PackageFormat, Preprocessing, TargetPreset};
 use foretrain_engine::models::{DataShape, ModelPreset};
-use foretrain_engine::quant::QuantScheme;
+use foretrain_engine::quant::{QuantScheme, Rounding};
 use foretrain_engine::session::{
     Answer, AnswerOutput, Blame, Command, DataPreview, EdgeFigures, Event, EventKind, ExportReport, Failure,
     ImagePreview, InferInput, JobId, LoadedRun, ModelReport, ModelSource, Naming, PreviewExamples, QuantizeReport,
@@ -273,6 +273,7 @@ pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
         scheme: QuantScheme::Ternary,
         format: PackageFormat::Gguf,
         memory_bytes: 8 << 30,
+        memory_bandwidth: 40_000_000_000,
         images: None,
         why: "a CPU waits for memory".to_owned(),
     };
@@ -300,8 +301,18 @@ pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
         },
         guard_end: None,
         targets: vec![
-            TargetFit { target: target("cpu", "CPU"), predicted_bytes: 40_000, blockers: Vec::new() },
-            TargetFit { target: target("board", "Edge board"), predicted_bytes: 14 << 30, blockers: vec![blocker] },
+            TargetFit {
+                target: target("cpu", "CPU"),
+                predicted_bytes: 40_000,
+                most_tokens_per_second: None,
+                blockers: Vec::new(),
+            },
+            TargetFit {
+                target: target("board", "Edge board"),
+                predicted_bytes: 14 << 30,
+                most_tokens_per_second: None,
+                blockers: vec![blocker],
+            },
         ],
     }
 }
@@ -342,15 +353,31 @@ fn quantized(scheme: QuantScheme) -> QuantizeReport {
         bytes_after: 40_000,
         bits_per_weight: 3.02,
         tensor_errors: vec![("classifier.weight".to_owned(), 0.41)],
+        method: "nearest".to_owned(),
+        layers: Vec::new(),
+        speeds: Vec::new(),
         notes: vec!["ternary costs a little".to_owned()],
         output: None,
+        report: None,
+    }
+}
+
+fn exported(target: &str, package: &str) -> ExportReport {
+    ExportReport {
+        target: target.to_owned(),
+        package: package.into(),
+        files: vec![("model.safetensors".to_owned(), 40_000)],
+        quality: quantized(QuantScheme::Ternary),
+        edge: Some(EdgeFigures { metric: 0.9307, num_examples: 2000, ms_per_example: 0.4 }),
+        run_command: "foretrain infer --package first".to_owned(),
+        notes: Vec::new(),
     }
 }
 
 #[test]
 fn both_precisions_are_measured_and_shown() {
     let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
-    click(&mut harness, "Measure int8 and ternary");
+    click(&mut harness, "Measure");
     let sent = commands(&mut harness);
     let [Command::Quantize(first, int8), Command::Quantize(second, ternary)] = sent.as_slice() else {
         panic!("expected two Quantize, found {sent:?}")
@@ -378,15 +405,7 @@ fn one_click_exports_for_a_target_that_can_take_the_model() {
     assert_eq!(export.output.to_str(), Some("/packages/first-run-step400-cpu"));
     assert_eq!(export.naming, Naming::NextFree, "a second export takes another folder");
     assert!(export.input.ends_with("step-00000400"));
-    let exported = ExportReport {
-        target: "cpu".to_owned(),
-        package: "/packages/first-run-step400-cpu-2".into(),
-        files: vec![("model.safetensors".to_owned(), 40_000)],
-        quality: quantized(QuantScheme::Ternary),
-        edge: Some(EdgeFigures { metric: 0.9307, num_examples: 2000, ms_per_example: 0.4 }),
-        run_command: "foretrain infer --package first".to_owned(),
-        notes: Vec::new(),
-    };
+    let exported = exported("cpu", "/packages/first-run-step400-cpu-2");
     tell(&mut harness, *job, EventKind::Exported(Box::new(exported)));
     harness.get_by_label("93.07%");
     harness.get_by_label("Copy the command");
@@ -404,20 +423,79 @@ fn an_onnx_package_is_measured_by_its_graph() {
     let Some(Command::Export(job, _)) = commands(&mut harness).pop() else { panic!("no Export") };
     let mut quality = quantized(QuantScheme::Int8);
     quality.after = 0.9411;
-    let exported = ExportReport {
-        target: "cpu".to_owned(),
-        package: "/packages/first-onnx".into(),
-        files: vec![("model.onnx".to_owned(), 40_000)],
-        quality,
-        edge: None,
-        run_command: "python3 /packages/first-onnx/run.py picture.png".to_owned(),
-        notes: Vec::new(),
-    };
+    let exported = ExportReport { quality, edge: None, ..exported("cpu", "/packages/first-onnx") };
     tell(&mut harness, job, EventKind::Exported(Box::new(exported)));
     harness.get_by_label("94.11%");
     harness.get_by_label_contains("its graph was computed and measured");
-    harness.get_by_label("python3 /packages/first-onnx/run.py picture.png");
     assert!(harness.query_by_label("Try this package").is_none() && harness.query_by_label("Pace here").is_none());
+}
+
+/// A window with three targets, of which one cannot take the model.
+fn window_with_three_targets() -> Window {
+    let mut report = report(ModelPreset::MnistCnn, IMAGES);
+    let mut other = report.targets[0].clone();
+    (other.target.id, other.target.name) = ("phone".to_owned(), "Phone".to_owned());
+    report.targets.push(other);
+    window_with_report(Screen::Ship, report)
+}
+
+fn next_export(harness: &mut Window) -> (JobId, String) {
+    let sent = commands(harness);
+    let [Command::Export(job, export)] = sent.as_slice() else { panic!("expected Export, found {sent:?}") };
+    (*job, export.target.clone())
+}
+
+#[test]
+fn all_targets_that_can_are_exported_one_after_the_other() {
+    let mut harness = window_with_three_targets();
+    click(&mut harness, "Export for all targets");
+    let (job, target) = next_export(&mut harness);
+    assert_eq!(target, "cpu");
+    harness.get_by_label("Waits for the exports before it.");
+    let failure = Failure { message: "writing the package: no space left".to_owned(), plan: None, blame: Blame::Work };
+    tell(&mut harness, job, EventKind::Rejected(failure));
+    let (job, target) = next_export(&mut harness);
+    assert_eq!(target, "phone", "a failure does not keep the others from being made");
+    tell(&mut harness, job, EventKind::Exported(Box::new(exported("phone", "/packages/phone"))));
+    assert_eq!(commands(&mut harness), [], "a blocked target is left out");
+    harness.get_by_label_contains("CPU: writing the package: no space left");
+    click(&mut harness, "Export for CPU");
+    let (job, _) = next_export(&mut harness);
+    tell(&mut harness, job, EventKind::Exported(Box::new(exported("cpu", "/packages/cpu"))));
+    harness.run_steps(3);
+    harness.get_by_label("Copy the command for phone");
+    harness.get_by_label("Copy the command for cpu");
+    assert!(harness.query_by_label_contains("CPU: writing the package").is_none(), "a new export forgets it");
+}
+
+#[test]
+fn cancelling_an_export_leaves_out_those_that_wait() {
+    let mut harness = window_with_three_targets();
+    click(&mut harness, "Export for all targets");
+    next_export(&mut harness);
+    click(&mut harness, "Cancel: Exporting for CPU");
+    assert!(matches!(commands(&mut harness).as_slice(), [Command::Cancel(_)]));
+    assert!(harness.query_by_label("Waits for the exports before it.").is_none());
+    click(&mut harness, "Export for Phone");
+    assert_eq!(next_export(&mut harness).1, "phone");
+}
+
+#[test]
+fn what_is_chosen_is_measured_as_it_is_chosen() {
+    let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
+    for label in ["ternary", "int4", "GPTQ", "Equalize channels", "Measure"] {
+        click(&mut harness, label);
+    }
+    let sent = commands(&mut harness);
+    let [Command::Quantize(_, int8), Command::Quantize(_, int4)] = sent.as_slice() else {
+        panic!("expected two Quantize, found {sent:?}")
+    };
+    assert_eq!((int8.scheme, int4.scheme), (QuantScheme::Int8, QuantScheme::Int4));
+    assert!(int4.options.is_equalized && int4.options.rounding == Rounding::Compensated);
+    click(&mut harness, "Export for CPU");
+    let sent = commands(&mut harness);
+    let [Command::Export(_, export)] = sent.as_slice() else { panic!("expected Export, found {sent:?}") };
+    assert_eq!(export.options, int4.options, "exports are rounded the same way");
 }
 
 #[test]
@@ -452,7 +530,7 @@ fn save_a_better_one(harness: &mut Window) {
 #[test]
 fn measurements_survive_a_new_checkpoint_until_it_is_taken() {
     let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
-    click(&mut harness, "Measure int8 and ternary");
+    click(&mut harness, "Measure");
     let sent = commands(&mut harness);
     let [Command::Quantize(first, _), Command::Quantize(second, _)] = sent.as_slice() else {
         panic!("expected two Quantize, found {sent:?}")

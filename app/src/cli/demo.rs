@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use comfy_table::Table;
 use foretrain_engine::memory::format_bytes;
+use foretrain_engine::quant::PostTraining;
 use foretrain_engine::session::{Command, ExportJob, ExportReport, Naming, RunConfig, recipe, tier};
 use serde_json::{Value, json};
 
@@ -122,8 +123,9 @@ fn train_and_export(
     for target in TARGETS {
         output::note(format_args!("{name}: exporting for {target}, reading back, running"));
         let output = package_place(folder, name, target);
-        let (input, target) = (input.clone(), target.to_owned());
-        let job = ExportJob { input, target, scheme: None, format: None, output, naming: Naming::Exact, data: None };
+        let (input, target, options) = (input.clone(), target.to_owned(), PostTraining::default());
+        let job =
+            ExportJob { input, target, scheme: None, format: None, output, naming: Naming::Exact, data: None, options };
         exports.push(export::export(driver, job)?);
     }
     let figures = train::figures(&run);

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::data_arg::DataArgs;
 use super::driver::Driver;
+use super::quant_arg::QuantArgs;
 use super::quantize::{self, print_quality};
 use super::{CliError, CommonArgs, output};
 
@@ -21,8 +22,9 @@ const ALL: &str = "all";
 #[command(after_help = "Examples:
   foretrain export --target list
   foretrain export --input path/to/run --target cpu-x86-64 --output packages/digits-cpu
-  foretrain export --input path/to/run --target cpu-x86-64 --scheme int4
+  foretrain export --input path/to/run --target cpu-x86-64 --scheme int4 --method gptq
   foretrain export --input path/to/run --target gpu-high --format onnx --scheme f32
+  foretrain export --input path/to/run --target edge-board --method gptq --ternary-scales row
   foretrain export --input path/to/run --target all --output packages")]
 pub struct ExportArgs {
     /// Checkpoint folder, run folder (its best checkpoint is taken), folder of Hugging Face transformers or GGUF file; the
@@ -37,7 +39,7 @@ pub struct ExportArgs {
     #[arg(long, value_parser = quantize::parse_scheme)]
     pub scheme: Option<QuantScheme>,
     /// In which container (safetensors, gguf, onnx); the target's own when left out. ONNX is for image models, in f32 or
-    /// int8; int8 is calibrated on 256 images of the training part.
+    /// int8; int8 is calibrated on --calibration-samples images of the training part.
     #[arg(long, value_parser = parse_format)]
     pub format: Option<PackageFormat>,
     /// Folder to create; package-TARGET below the current folder, or package-TARGET-2 and so on, when left out. With
@@ -47,6 +49,9 @@ pub struct ExportArgs {
     /// Dataset for the figures in the package; the run's own when left out.
     #[command(flatten)]
     pub data: DataArgs,
+    /// How weights are quantized.
+    #[command(flatten)]
+    pub quant: QuantArgs,
     /// Common options.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -74,6 +79,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), CliError> {
         scheme: args.scheme,
         format: args.format,
         target: target.to_owned(),
+        options: args.quant.options(),
     };
     let mut driver = Driver::new()?;
     if args.target == ALL {

@@ -19,6 +19,7 @@ mod number_arg;
 mod output;
 mod path_arg;
 mod qat_arg;
+mod quant_arg;
 mod quantize;
 mod recipe_arg;
 mod run_arg;

@@ -3,18 +3,21 @@
 use std::path::PathBuf;
 
 use foretrain_engine::memory::format_bytes;
-use foretrain_engine::quant::QuantScheme;
+use foretrain_engine::quant::{LayerFigures, QuantScheme};
 use foretrain_engine::session::{Command, EventKind, QuantizeJob, QuantizeReport};
 
 use super::data_arg::DataArgs;
 use super::driver::Driver;
+use super::quant_arg::QuantArgs;
 use super::{CliError, CommonArgs, number_arg, output};
 
 /// Quantize a checkpoint and measure what that costs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   foretrain quantize --input path/to/run --scheme int8
-  foretrain quantize --input path/to/run --scheme ternary --output model_2bit.safetensors --json")]
+  foretrain quantize --input path/to/run --scheme ternary --output model_2bit.safetensors --json
+  foretrain quantize --input path/to/run --scheme int8 --method gptq --report path/to/report
+  foretrain quantize --input path/to/run --scheme ternary --method gptq --mixed --budget-bits 5")]
 pub struct QuantizeArgs {
     /// Checkpoint folder, run folder (its best checkpoint is taken), folder of Hugging Face transformers or GGUF file; the
     /// last two need --data.
@@ -32,6 +35,12 @@ pub struct QuantizeArgs {
     /// Most validation images or sequences to measure on.
     #[arg(long, default_value_t = 4000, value_parser = number_arg::at_least_one())]
     pub samples: usize,
+    /// New folder for a report: figures and charts of every layer.
+    #[arg(long, value_name = "FOLDER")]
+    pub report: Option<PathBuf>,
+    /// How weights are quantized.
+    #[command(flatten)]
+    pub quant: QuantArgs,
     /// Common options.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -53,6 +62,8 @@ pub(super) fn run(args: QuantizeArgs) -> Result<(), CliError> {
         scheme: args.scheme,
         output: args.output,
         max_examples: args.samples,
+        options: args.quant.options(),
+        report: args.report,
     };
     let mut driver = Driver::new()?;
     let report = driver.ask_with_bar(
@@ -69,8 +80,8 @@ pub(super) fn run(args: QuantizeArgs) -> Result<(), CliError> {
 
 /// The report with a path that JSON can hold.
 pub(super) fn for_json(report: QuantizeReport) -> QuantizeReport {
-    let output = report.output.as_deref().map(|path| output::path_text(path).into());
-    QuantizeReport { output, ..report }
+    let text = |path: Option<PathBuf>| path.map(|path| output::path_text(&path).into());
+    QuantizeReport { output: text(report.output), report: text(report.report), ..report }
 }
 
 /// The quality table and notes.
@@ -87,12 +98,40 @@ pub(super) fn print_quality(report: &QuantizeReport) -> Result<(), CliError> {
     let bits = output::number(format!("{:.2}", report.bits_per_weight));
     table.add_row(vec!["bits per weight".into(), output::number("32.00"), bits]);
     output::line(table)?;
-    output::line(format_args!("{} on {} validation examples", report.scheme.label(), report.num_examples))?;
+    let scheme = report.scheme.label();
+    output::line(format_args!("{scheme}, {}; on {} validation examples", report.method, report.num_examples))?;
+    print_layers(report)?;
     for note in &report.notes {
         output::line(format_args!("- {note}"))?;
     }
-    match &report.output {
-        Some(path) => output::line(format_args!("written: {}", path.display())),
+    if let Some(path) = &report.output {
+        output::line(format_args!("written: {}", path.display()))?;
+    }
+    match &report.report {
+        Some(path) => output::line(format_args!("report: {}", path.display())),
         None => Ok(()),
     }
+}
+
+/// What calibration knows of each layer; nothing without one.
+fn print_layers(report: &QuantizeReport) -> Result<(), CliError> {
+    let is_told = |layer: &&LayerFigures| layer.output_error.is_some() || layer.loss_increase.is_some();
+    let told: Vec<&LayerFigures> = report.layers.iter().filter(is_told).collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    let mut table = output::table(&["tensor", "storage", "weights lost", "outputs lost", "rounded alone", "loss"]);
+    let percent =
+        |error: Option<f64>| output::number(error.map_or_else(String::new, |error| format!("{:.2}%", error * 100.0)));
+    for layer in told {
+        table.add_row(vec![
+            layer.name.as_str().into(),
+            layer.storage.as_str().into(),
+            percent(Some(layer.weight_error)),
+            percent(layer.output_error),
+            percent(layer.nearest_output_error),
+            output::number(layer.loss_increase.map_or_else(String::new, |loss| format!("{loss:+.4}"))),
+        ]);
+    }
+    output::line(table)
 }

@@ -1,9 +1,10 @@
 //! What lives as long as the window.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{
     Answer, Command, DataPreview, Event, EventKind, ExportReport, LoadedRun, ModelReport, PlanReport, QuantizeReport,
     RunConfig, RunSnapshot, RunStatus, RunSummary, StopReason,
@@ -188,10 +189,10 @@ pub struct ModelLive {
 /// What can be done with a model on the quantize and export screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShipAction {
-    /// Measure what int8 and ternary cost.
+    /// Measure what the chosen precisions cost.
     Measure,
-    /// Export for the target with this id.
-    Export(String),
+    /// Export for the targets with these ids, one after the other.
+    Export(Vec<String>),
 }
 
 /// State of the quantize and export screen.
@@ -199,12 +200,20 @@ pub enum ShipAction {
 pub struct ShipLive {
     /// The model that the answers are about.
     pub model: HeldModel,
-    /// Quantized to int8, measured.
-    pub int8: Query<Box<QuantizeReport>>,
-    /// Quantized to ternary, measured.
-    pub ternary: Query<Box<QuantizeReport>>,
+    /// Quantized and measured, as far as that was asked for.
+    pub measured: BTreeMap<QuantScheme, Query<Box<QuantizeReport>>>,
     /// An export.
     pub export: Query<Box<ExportReport>>,
+    /// An export was begun, and what came of it was not seen yet.
+    pub is_exporting: bool,
+    /// Ids of the targets to export for next.
+    pub queue: VecDeque<String>,
+    /// Packages made of this model, the last one last.
+    pub packages: Vec<Box<ExportReport>>,
+    /// Targets that no package was made for, by name, with the reason.
+    pub failures: Vec<(String, String)>,
+    /// The folder that was opened last, to tell if that failed.
+    pub opened_folder: Option<crate::open_folder::Opening>,
     /// What was clicked and is not begun yet.
     pub wanted: Option<ShipAction>,
     /// What the user is asked about, because the model's run diverged.
@@ -225,7 +234,13 @@ impl ShipLive {
     /// True while answers are there or on their way.
     #[must_use]
     pub fn has_results(&self) -> bool {
-        is_in_use(&self.int8) || is_in_use(&self.ternary) || is_in_use(&self.export)
+        self.measured.values().any(is_in_use) || is_in_use(&self.export) || !self.packages.is_empty()
+    }
+
+    /// True while something is quantized.
+    #[must_use]
+    pub fn is_measuring(&self) -> bool {
+        self.measured.values().any(Query::is_waiting)
     }
 }
 
@@ -370,8 +385,9 @@ impl Live {
         }
         answer!(model.describe, Described);
         answer!(package.describe, Described);
-        answer!(ship.int8, Quantized);
-        answer!(ship.ternary, Quantized);
+        for query in self.ship.measured.values_mut() {
+            take!(query, event, Quantized);
+        }
         answer!(ship.export, Exported);
         answer!(trial.infer, Answered);
         answer!(run.drawn, ChartDrawn);
@@ -441,7 +457,7 @@ impl Live {
     pub fn jobs_under_way(&self) -> Vec<&'static str> {
         let jobs = [
             (self.ship.export.is_waiting(), "an export"),
-            (self.ship.int8.is_waiting() || self.ship.ternary.is_waiting(), "a quantization"),
+            (self.ship.is_measuring(), "a quantization"),
             (self.trial.infer.is_waiting(), "a trial"),
             (self.experiments.run.is_waiting(), "an experiment"),
         ];
@@ -450,9 +466,9 @@ impl Live {
 
     /// Asks the engine to end these jobs; they go on waiting until it has.
     pub fn end_jobs(&mut self, ctx: &ViewCtx<'_>) {
+        self.ship.queue.clear();
         self.ship.export.end(ctx);
-        self.ship.int8.end(ctx);
-        self.ship.ternary.end(ctx);
+        self.ship.measured.values().for_each(|query| query.end(ctx));
         self.trial.infer.end(ctx);
         self.trial.is_stale = false;
         self.end_experiment(ctx);

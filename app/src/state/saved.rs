@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use foretrain_engine::experiment::RungSize;
+use foretrain_engine::quant::{PostTraining, QuantScheme, Rounding};
 use serde::{Deserialize, Serialize};
 
 use super::{DataForm, Draft, TierLock};
@@ -276,11 +277,46 @@ pub struct ShipSaved {
     pub folder: String,
     /// Most validation examples to measure on.
     pub max_examples: usize,
+    /// Precisions to measure.
+    pub schemes: BTreeSet<QuantScheme>,
+    /// Round with error compensation (GPTQ), not each weight by itself.
+    pub is_compensated: bool,
+    /// Scale channels against each other first.
+    pub is_equalized: bool,
+    /// Give each tensor its own precision, within `budget_bits`.
+    pub is_mixed: bool,
+    /// Bits per weight of the whole file, at most.
+    pub budget_bits: f64,
+    /// Images or sequences of the training part to calibrate on.
+    pub calibration_samples: usize,
 }
 
 impl Default for ShipSaved {
     fn default() -> Self {
-        Self { folder: String::new(), max_examples: 1_000 }
+        Self {
+            folder: String::new(),
+            max_examples: 1_000,
+            schemes: BTreeSet::from([QuantScheme::Int8, QuantScheme::Ternary]),
+            is_compensated: false,
+            is_equalized: false,
+            is_mixed: false,
+            budget_bits: 5.0,
+            calibration_samples: 256,
+        }
+    }
+}
+
+impl ShipSaved {
+    /// The settings as the engine takes them.
+    #[must_use]
+    pub fn post_training(&self) -> PostTraining {
+        PostTraining {
+            rounding: if self.is_compensated { Rounding::Compensated } else { Rounding::Nearest },
+            calibration_samples: self.calibration_samples.max(1),
+            is_equalized: self.is_equalized,
+            budget_bits: self.is_mixed.then_some(self.budget_bits),
+            ..PostTraining::default()
+        }
     }
 }
 

@@ -43,7 +43,7 @@ impl ArenaSize {
             // As many examples for each batch size, and once more for the recipe's own.
             stage("measuring the pace of batch sizes", 1, PACE_STEPS * (num_batch_sizes + 1)),
             tuned("vanilla, same time", num_rates * num_batch_sizes),
-            stage("matching the time", MATCHING_RACES, MATCHING_RACES * 2 * num_steps),
+            stage("matching the time", MATCHING_RACES, MATCHING_RACES * 4 * num_steps),
             stage("comparing: seed", num_seeds, 4 * num_steps * num_seeds),
         ]
     }
@@ -57,7 +57,7 @@ mod tests {
     fn a_quick_arena_by_hand() {
         let stages = ArenaSize { num_steps: 100, num_rates: 2, num_batch_sizes: 2, num_seeds: 1 }.stages();
         let steps: Vec<u64> = stages.iter().map(|stage| stage.num_steps).collect();
-        assert_eq!(steps, [200, 200, 200, 200, 180, 400, 600, 400]);
-        assert_eq!(stages.iter().map(|stage| stage.num_races).sum::<u64>(), 2 + 2 + 2 + 1 + 1 + 4 + 3 + 1);
+        assert_eq!(steps, [200, 200, 200, 200, 180, 400, 800, 400]);
+        assert_eq!(stages.iter().map(|stage| stage.num_races).sum::<u64>(), 2 + 2 + 2 + 1 + 1 + 4 + 2 + 1);
     }
 }

@@ -145,6 +145,8 @@ impl From<QuantError> for ExportError {
             | QuantError::Range { .. }
             | QuantError::Ternary { .. }
             | QuantError::Blocks { .. }
+            | QuantError::Setting { .. }
+            | QuantError::Calibration { .. }
             | QuantError::Training { .. }
             | QuantError::Model(_)
             | QuantError::Tensor(_)) => Self::Quant(other),

@@ -38,7 +38,9 @@ pub use checkpoint::{
     read_checkpoint_watched, resolve_checkpoint,
 };
 pub use error::ExportError;
-pub use package::{ExportTarget, Quality, Written, blockers, export_package, predicted_bytes, quantize_for_target};
+pub use package::{
+    ExportTarget, Quality, Written, blockers, container, export_package, planned, predicted_bytes, quantize_for_target,
+};
 pub use partial_file::check_new_file;
 pub use read_back::{IntegerReadBack, ReadBack};
 pub use safetensors_format::write_quantized;

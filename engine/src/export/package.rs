@@ -14,7 +14,7 @@ use super::readme::{Readme, run_command, runtime_note};
 use super::{Blocker, Checkpoint, ExportError, ModelCard, PackageFormat, TOKENIZER_FILE, TargetPreset, onnx};
 use crate::device::{Watch, atomic_file};
 use crate::models::Network;
-use crate::quant::{QuantScheme, QuantizedWeights, plan, quantize_for, storage_notes};
+use crate::quant::{Container, QuantScheme, QuantizedWeights, TensorPlan, plan, quantize_for, storage_notes};
 
 /// Room kept for the small files of a package, bytes.
 pub(super) const SMALL_FILES_BYTES: u64 = 1 << 20;
@@ -79,6 +79,23 @@ pub trait ExportTarget {
         quality: Option<&Quality>,
         watch: Watch<'_>,
     ) -> Result<Written, ExportError>;
+
+    /// [`Self::write`] with weights that were quantized already, tensor by tensor as the caller chose, for the container
+    /// of [`container`]. Errors: as there.
+    fn write_weights(
+        &self,
+        checkpoint: &Checkpoint,
+        weights: &QuantizedWeights,
+        output: &Path,
+        quality: Option<&Quality>,
+        watch: Watch<'_>,
+    ) -> Result<Written, ExportError>;
+}
+
+/// The container that `target` wants the weights of this model in.
+#[must_use]
+pub fn container(card: &ModelCard, target: &TargetPreset) -> Container {
+    weights_format(card, target).container()
 }
 
 /// The weights as `target` will store them: measure `.dequantized()` to know what the package is worth.
@@ -89,8 +106,12 @@ pub fn quantize_for_target(
     watch: Watch<'_>,
 ) -> Result<QuantizedWeights, ExportError> {
     let specs = Network::new(&checkpoint.card.model)?.specs();
-    let container = weights_format(&checkpoint.card, target).container();
-    Ok(quantize_for(&specs, &checkpoint.weights, target.scheme, container, watch)?)
+    Ok(quantize_for(&specs, &checkpoint.weights, target.scheme, container(&checkpoint.card, target), watch)?)
+}
+
+/// How each tensor of this model is stored for `target`. Errors: a model config that builds no network.
+pub fn planned(card: &ModelCard, target: &TargetPreset) -> Result<Vec<TensorPlan>, ExportError> {
+    Ok(plan(&Network::new(&card.model)?.specs(), target.scheme, container(card, target)))
 }
 
 /// [`ExportTarget::predicted_bytes`] of a preset.
@@ -137,9 +158,7 @@ impl ExportTarget for TargetPreset {
         if self.format == PackageFormat::Onnx {
             return onnx::predicted_bytes(model, self.scheme);
         }
-        let format = weights_format(model, self);
-        let specs = Network::new(&model.model)?.specs();
-        Ok(format.predicted_bytes(&plan(&specs, self.scheme, format.container()), model))
+        Ok(weights_format(model, self).predicted_bytes(&planned(model, self)?, model))
     }
 
     fn write(
@@ -157,29 +176,25 @@ impl ExportTarget for TargetPreset {
             return write_onnx(checkpoint, self, output, quality, watch);
         }
         let tokenizer = read_tokenizer(checkpoint)?;
-        let tokenizer_bytes = tokenizer.as_ref().map_or(0, |(bytes, _)| bytes.len() as u64);
-        let needed_bytes = self.predicted_bytes(&checkpoint.card)? + tokenizer_bytes + SMALL_FILES_BYTES;
         // The cheap checks come before the computing.
-        let folder = PartialFolder::create(output, needed_bytes)?;
+        let folder = PartialFolder::create(output, needed_bytes(self.predicted_bytes(&checkpoint.card)?, &tokenizer))?;
         let weights = quantize_for_target(checkpoint, self, watch)?;
-        let package = PackageInput { checkpoint, target: self, weights: &weights, tokenizer, quality };
-        let (format, notes) = package.fill(folder.path(), watch)?;
-        format.compare(&package.format_input(), folder.path(), watch)?;
-        let read_back = read_back(checkpoint, &weights, folder.path(), watch)?;
-        let files = file_sizes(folder.path())?;
-        let package_folder = folder.publish()?;
-        let weight_file_bytes = files.iter().filter(|(name, _)| format.holds(name)).map(|(_, size)| size).sum();
-        Ok(Written {
-            run_command: run_command(&checkpoint.card, &package_folder),
-            package: package_folder,
-            files,
-            weight_file_bytes,
-            weight_bytes: weights.bytes(),
-            bits_per_weight: weights.bits_per_weight(),
-            tensor_errors: weights.tensor_errors(),
-            notes: notes.into_iter().chain([read_back.note(), runtime_note()]).collect(),
-            read_back,
-        })
+        PackageInput { checkpoint, target: self, weights: &weights, tokenizer, quality }.write(folder, watch)
+    }
+
+    fn write_weights(
+        &self,
+        checkpoint: &Checkpoint,
+        weights: &QuantizedWeights,
+        output: &Path,
+        quality: Option<&Quality>,
+        watch: Watch<'_>,
+    ) -> Result<Written, ExportError> {
+        let tokenizer = read_tokenizer(checkpoint)?;
+        let plans: Vec<TensorPlan> = weights.tensors().iter().map(|tensor| tensor.plan.clone()).collect();
+        let weight_bytes = weights_format(&checkpoint.card, self).predicted_bytes(&plans, &checkpoint.card);
+        let folder = PartialFolder::create(output, needed_bytes(weight_bytes, &tokenizer))?;
+        PackageInput { checkpoint, target: self, weights, tokenizer, quality }.write(folder, watch)
     }
 }
 
@@ -201,6 +216,11 @@ fn write_onnx(
     onnx::write_onnx_package(checkpoint, target, &model, output, quality, watch)
 }
 
+/// Room that a package needs, bytes.
+fn needed_bytes(weight_bytes: u64, tokenizer: &Option<(Vec<u8>, Value)>) -> u64 {
+    weight_bytes + tokenizer.as_ref().map_or(0, |(bytes, _)| bytes.len() as u64) + SMALL_FILES_BYTES
+}
+
 /// Everything that goes into a package.
 struct PackageInput<'a> {
     checkpoint: &'a Checkpoint,
@@ -212,6 +232,28 @@ struct PackageInput<'a> {
 }
 
 impl PackageInput<'_> {
+    /// Fills the folder, reads it back, compares and runs it; then it gets its name.
+    fn write(&self, folder: PartialFolder, watch: Watch<'_>) -> Result<Written, ExportError> {
+        let (checkpoint, weights) = (self.checkpoint, self.weights);
+        let (format, notes) = self.fill(folder.path(), watch)?;
+        format.compare(&self.format_input(), folder.path(), watch)?;
+        let read_back = read_back(checkpoint, weights, folder.path(), watch)?;
+        let files = file_sizes(folder.path())?;
+        let package_folder = folder.publish()?;
+        let weight_file_bytes = files.iter().filter(|(name, _)| format.holds(name)).map(|(_, size)| size).sum();
+        Ok(Written {
+            run_command: run_command(&checkpoint.card, &package_folder),
+            package: package_folder,
+            files,
+            weight_file_bytes,
+            weight_bytes: weights.bytes(),
+            bits_per_weight: weights.bits_per_weight(),
+            tensor_errors: weights.tensor_errors(),
+            notes: notes.into_iter().chain([read_back.note(), runtime_note()]).collect(),
+            read_back,
+        })
+    }
+
     /// Writes all files, the manifest last; returns the container and what the user should know.
     fn fill(&self, folder: &Path, watch: Watch<'_>) -> Result<(&'static dyn WeightsFormat, Vec<String>), ExportError> {
         let card = &self.checkpoint.card;

@@ -65,6 +65,8 @@ pub struct TargetPreset {
     pub format: PackageFormat,
     /// Memory such a machine has for a model, bytes.
     pub memory_bytes: u64,
+    /// Bytes a second that it reads at best: what generating text waits for.
+    pub memory_bandwidth: u64,
     /// Why this scheme and container.
     pub why: String,
     /// What image models get instead; `None` when it is the same.
@@ -94,6 +96,9 @@ impl TargetPreset {
         }
         if preset.memory_bytes == 0 {
             return Err(wrong("memory_bytes: expected at least 1, found 0".to_owned()));
+        }
+        if preset.memory_bandwidth == 0 {
+            return Err(wrong("memory_bandwidth: expected at least 1, found 0".to_owned()));
         }
         Ok(preset)
     }
@@ -171,6 +176,7 @@ impl TargetPreset {
             scheme,
             format: PackageFormat::Safetensors,
             memory_bytes: u64::MAX,
+            memory_bandwidth: u64::MAX,
             images: None,
             why: "to compare precisions through the runtime that ships".to_owned(),
         }
@@ -239,6 +245,7 @@ mod tests {
             ("Bf16", "Bf17", "Bf17"),
             ("\"gpu-high\"", "\"../up\"", "id"),
             ("25_769_803_776", "0", "memory_bytes"),
+            ("1_008_000_000_000", "0", "memory_bandwidth"),
         ] {
             let error = TargetPreset::parse(&good.replace(from, to), "gpu-high.ron").unwrap_err().to_string();
             assert!(error.contains(key) && error.contains("gpu-high.ron"), "{error}");

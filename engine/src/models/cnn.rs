@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
 use super::ops::{Epilogue, conv2d_relu_pool};
-use super::{CnnConfig, ModelError};
+use super::{CnnConfig, LayerInput, ModelError};
 
 /// One block per convolution (with ReLU and pooling), one for the hidden linear layer, one for the classifier.
 pub(super) fn blocks(config: &CnnConfig) -> Result<Vec<Box<dyn Block>>, ModelError> {
@@ -78,8 +78,10 @@ impl Block for ConvBlock {
     }
 
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
-        let weight = pass.params.get(&format!("{}.weight", self.name))?;
+        let name = format!("{}.weight", self.name);
+        let weight = pass.params.get(&name)?;
         let bias = pass.params.get(&format!("{}.bias", self.name))?;
+        pass.observe(&name, LayerInput::Images { x: input, kernel: (3, 3), stride: 1, padding: 1 })?;
         Ok(conv2d_relu_pool(input, weight, bias, 1)?)
     }
 }
@@ -123,9 +125,12 @@ impl Block for LinearBlock {
     }
 
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
-        let weight = pass.params.get(&format!("{}.weight", self.name))?;
+        let name = format!("{}.weight", self.name);
+        let weight = pass.params.get(&name)?;
         let bias = pass.params.get(&format!("{}.bias", self.name))?;
-        let y = input.flatten_from(1)?.matmul(&weight.t()?)?.broadcast_add(bias)?;
+        let x = input.flatten_from(1)?;
+        pass.observe(&name, LayerInput::Rows(&x))?;
+        let y = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
         Ok(match self.epilogue {
             Epilogue::Relu => y.relu()?,
             Epilogue::Identity => y,

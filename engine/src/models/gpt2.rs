@@ -5,8 +5,8 @@ use candle_core::Tensor;
 
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
-use super::ops::{Gpt2LayerWeights, embedding, gpt2_layer, layer_norm, linear};
-use super::{Gpt2Config, ModelError};
+use super::ops::{Gpt2LayerWeights, embedding, gpt2_layer, gpt2_layer_observed, layer_norm, linear};
+use super::{Gpt2Config, LayerInput, ModelError};
 
 const TOKENS: &str = "transformer.wte.weight";
 const POSITIONS: &str = "transformer.wpe.weight";
@@ -118,7 +118,13 @@ impl Block for LayerBlock {
             mlp_c_proj_weight: get("mlp.c_proj.weight")?,
             mlp_c_proj_bias: get("mlp.c_proj.bias")?,
         };
-        Ok(gpt2_layer(input, &weights, self.config.n_head, self.config.layer_norm_epsilon)?)
+        let (heads, eps) = (self.config.n_head, self.config.layer_norm_epsilon);
+        if pass.is_observed() {
+            let mut seen =
+                |part: &str, x: &Tensor| pass.observe(&format!("{}.{part}.weight", self.name), LayerInput::Rows(x));
+            return Ok(gpt2_layer_observed(input, &weights, heads, eps, &mut seen)?);
+        }
+        Ok(gpt2_layer(input, &weights, heads, eps)?)
     }
 }
 
@@ -145,6 +151,7 @@ impl Block for HeadBlock {
         let get = |name: &str| pass.params.get(name);
         let (weight, bias) = (get("transformer.ln_f.weight")?, get("transformer.ln_f.bias")?);
         let x = layer_norm(input, weight, bias, self.config.layer_norm_epsilon)?;
+        pass.observe(TOKENS, LayerInput::Rows(&x))?;
         Ok(linear(&x, get(TOKENS)?)?)
     }
 }

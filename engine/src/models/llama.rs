@@ -5,8 +5,10 @@ use candle_core::Tensor;
 
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
-use super::ops::{Heads, LlamaLayerShape, LlamaLayerWeights, embedding, linear, llama_layer, rms_norm};
-use super::{LlamaConfig, ModelError};
+use super::ops::{
+    Heads, LlamaLayerShape, LlamaLayerWeights, embedding, linear, llama_layer, llama_layer_observed, rms_norm,
+};
+use super::{LayerInput, LlamaConfig, ModelError};
 
 const TOKENS: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";
@@ -128,6 +130,11 @@ impl Block for LayerBlock {
         };
         let shape =
             LlamaLayerShape { heads: self.heads(), eps: self.config.rms_norm_eps, rope_theta: self.config.rope_theta };
+        if pass.is_observed() {
+            let mut seen =
+                |part: &str, x: &Tensor| pass.observe(&format!("{}.{part}.weight", self.name), LayerInput::Rows(x));
+            return Ok(llama_layer_observed(input, &weights, shape, &mut seen)?);
+        }
         Ok(llama_layer(input, &weights, shape)?)
     }
 }
@@ -156,6 +163,7 @@ impl Block for HeadBlock {
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
         let x = rms_norm(input, pass.params.get(NORM)?, self.config.rms_norm_eps)?;
         let head = if self.config.tie_word_embeddings { TOKENS } else { HEAD };
+        pass.observe(head, LayerInput::Rows(&x))?;
         Ok(linear(&x, pass.params.get(head)?)?)
     }
 }

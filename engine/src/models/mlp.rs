@@ -5,7 +5,7 @@ use candle_core::Tensor;
 
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
-use super::{Activation, MlpConfig, ModelError};
+use super::{Activation, LayerInput, MlpConfig, ModelError};
 
 /// One block per linear layer; (n, ...) is flattened to (n, features) on entry.
 pub(super) fn blocks(config: &MlpConfig) -> Result<Vec<Box<dyn Block>>, ModelError> {
@@ -66,8 +66,10 @@ impl Block for LinearBlock {
 
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
         let x = input.flatten_from(1)?;
-        let weight = pass.params.get(&format!("{}.weight", self.name))?;
+        let name = format!("{}.weight", self.name);
+        let weight = pass.params.get(&name)?;
         let bias = pass.params.get(&format!("{}.bias", self.name))?;
+        pass.observe(&name, LayerInput::Rows(&x))?;
         let y = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
         Ok(match self.activation {
             Some(Activation::Relu) => y.relu()?,

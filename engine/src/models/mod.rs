@@ -14,6 +14,7 @@ mod limits;
 mod llama;
 mod mlp;
 mod network;
+mod observe;
 pub mod ops;
 mod params;
 mod resnet;
@@ -29,6 +30,7 @@ pub use config::{
 pub use error::ModelError;
 pub use growth::{BlockOrder, Growth, NewBlocks};
 pub use network::{BatchStats, Block, Forward, Init, Mode, Network, TensorKind, TensorSpec, initial_params};
+pub use observe::{InputObserver, LayerInput};
 pub use params::{ParamStore, Params};
 pub use resnet::BATCH_NORM_EPS;
 pub use running_stats::{BATCH_NORM_MOMENTUM, updated_running_stats};

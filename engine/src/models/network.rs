@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use candle_core::{DType, Device, Tensor};
 use rand::RngExt;
 
-use super::{ModelConfig, ModelError, Params, cnn, gpt2, limits, llama, mlp, resnet};
+use super::{InputObserver, LayerInput, ModelConfig, ModelError, Params, cnn, gpt2, limits, llama, mlp, resnet};
 use crate::device::seed::{Stream, stream};
 
 /// What a tensor is to the optimizer and the quantizer.
@@ -78,13 +78,31 @@ pub struct Forward<'a> {
     /// Purpose.
     pub mode: Mode<'a>,
     stats: RefCell<BatchStats>,
+    observer: Option<&'a dyn InputObserver>,
 }
 
 impl<'a> Forward<'a> {
     /// A pass over `params`.
     #[must_use]
     pub fn new(params: &'a Params, mode: Mode<'a>) -> Self {
-        Self { params, mode, stats: RefCell::default() }
+        Self { params, mode, stats: RefCell::default(), observer: None }
+    }
+
+    /// The same pass, with `observer` told what each layer reads.
+    #[must_use]
+    pub fn observed_by(self, observer: &'a dyn InputObserver) -> Self {
+        Self { observer: Some(observer), ..self }
+    }
+
+    /// True when somebody wants to know what each layer reads.
+    #[must_use]
+    pub fn is_observed(&self) -> bool {
+        self.observer.is_some()
+    }
+
+    /// The layer whose weight is called `weight` reads `input`.
+    pub fn observe(&self, weight: &str, input: LayerInput<'_>) -> candle_core::Result<()> {
+        self.observer.map_or(Ok(()), |observer| observer.observe(weight, input))
     }
 
     /// Batch norm reports a statistic of this batch.

@@ -10,7 +10,7 @@ use super::limits::check_positive;
 use super::network::{Block, Forward, Init, Mode, TensorKind, TensorSpec};
 use super::ops::batch_norm::{Moments, ResidualBlock, Statistics};
 use super::ops::{self, Epilogue};
-use super::{ModelError, ResNetConfig};
+use super::{LayerInput, ModelError, ResNetConfig};
 
 /// Added to the variance in batch norm, as in PyTorch.
 pub const BATCH_NORM_EPS: f64 = 1e-5;
@@ -123,6 +123,13 @@ impl ConvNorm {
         })
     }
 
+    /// Tells an observer that this layer reads `x`.
+    fn observe(&self, pass: &Forward<'_>, x: &Tensor) -> Result<(), ModelError> {
+        let input =
+            LayerInput::Images { x, kernel: (self.kernel, self.kernel), stride: self.stride, padding: self.kernel / 2 };
+        Ok(pass.observe(&format!("{}.convolution.weight", self.name), input)?)
+    }
+
     /// Reports mean, biased variance and count (one f64), when the batch was the statistics.
     fn report(&self, pass: &Forward<'_>, moments: Option<Moments>) -> Result<(), ModelError> {
         let Some(Moments { mean, var, count }) = moments else { return Ok(()) };
@@ -148,6 +155,7 @@ impl Block for Stem {
     }
 
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
+        self.0.observe(pass, input)?;
         let (y, moments) = ops::conv_norm(input, self.0.layer(pass)?, Epilogue::Relu)?;
         self.0.report(pass, moments)?;
         Ok(y)
@@ -196,6 +204,13 @@ impl Block for BasicBlock {
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
         let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.layer(pass)).transpose()?;
         let [first, second] = &self.layers;
+        if pass.is_observed() {
+            // What the second convolution reads never leaves the fused operation, so it is computed once more.
+            let (middle, _) = ops::conv_norm(input, first.layer(pass)?, Epilogue::Relu)?;
+            first.observe(pass, input)?;
+            second.observe(pass, &middle)?;
+            self.shortcut.as_ref().map_or(Ok(()), |shortcut| shortcut.observe(pass, input))?;
+        }
         let block = ResidualBlock { first: first.layer(pass)?, second: second.layer(pass)?, shortcut };
         let (y, moments) = ops::residual_block(input, block)?;
         for (layer, moments) in self.layers.iter().chain(&self.shortcut).zip(moments) {

@@ -43,6 +43,16 @@ pub enum QuantError {
         /// The packer's own words.
         what: String,
     },
+    /// A setting of post-training quantization.
+    #[error("quantizing, {setting}: expected {expected}, found {found}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// Its range.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// A setting of quantization-aware training.
     #[error("quantization-aware training, {setting}: expected {expected}, found {found}")]
     Training {
@@ -51,6 +61,14 @@ pub enum QuantError {
         /// Its range.
         expected: String,
         /// What it is.
+        found: String,
+    },
+    /// Examples that nothing can be calibrated on.
+    #[error("calibrating: expected {expected}, found {found}. Choose the data that the model was trained on")]
+    Calibration {
+        /// What a calibration needs.
+        expected: String,
+        /// What there is.
         found: String,
     },
     /// The user asked to stop.

@@ -5,17 +5,25 @@
 
 mod error;
 mod notes;
+mod pack_ternary;
 mod plan;
+mod post_training;
 mod qat;
 mod scheme;
 mod tensor;
 mod weights;
 
 pub use error::QuantError;
+pub use foretrain_ternary::TernaryRule;
 pub use notes::{MeasuredQuality, quality_notes, storage_notes};
+pub use pack_ternary::pack_ternary;
 pub(crate) use plan::is_input_major;
-pub use plan::{Container, Storage, TensorPlan, plan};
+pub use plan::{Container, Storage, TensorPlan, alternatives, plan};
+pub use post_training::{
+    CalibratedWeights, Choice, LayerFigures, OutputError, PostTraining, Rounding, Sparsity, TernaryScales,
+    cheapest_within, equalized, layer_advice, layer_figures, quantize_calibrated, small_calibration_note,
+};
 pub use qat::{FakeQuantizer, QatConfig};
 pub use scheme::QuantScheme;
 pub use tensor::{QuantizedTensor, TensorData};
-pub use weights::{QuantizedWeights, quantize, quantize_for};
+pub use weights::{QuantizedWeights, quantize, quantize_for, quantize_planned};

@@ -182,6 +182,27 @@ pub fn plan(specs: &[TensorSpec], scheme: QuantScheme, container: Container) -> 
         .collect()
 }
 
+/// The storages that `plan` may have in `container` instead of its own, its own first, then by rising bytes: what mixed
+/// precision chooses from. Only its own where that is a float type.
+#[must_use]
+pub fn alternatives(plan: &TensorPlan, container: Container) -> Vec<Storage> {
+    if plan.storage.is_float() {
+        return vec![plan.storage];
+    }
+    let row_len = plan.rows().1;
+    let has_blocks = container == Container::Safetensors || row_len.is_multiple_of(Q4_0_BLOCK_LEN);
+    let four_bits = has_blocks.then_some(Storage::Q4Blocks);
+    let mut storages = vec![plan.storage];
+    let bytes = |storage: Storage| TensorPlan { storage, ..plan.clone() }.num_bytes();
+    for storage in four_bits.into_iter().chain([eight_bit(row_len, container), Storage::F16]) {
+        // Where rows fill no blocks, two of these are one.
+        if storages.last().is_some_and(|last| bytes(*last) < bytes(storage)) {
+            storages.push(storage);
+        }
+    }
+    storages
+}
+
 fn storage(kind: TensorKind, is_first: bool, row_len: usize, scheme: QuantScheme, container: Container) -> Storage {
     let takes_scheme = match kind {
         TensorKind::Vector | TensorKind::Buffer => return Storage::F32,
@@ -276,6 +297,21 @@ mod tests {
         check(&specs, QuantScheme::Int4, Container::Safetensors, "F16 Q4_0 Q4_0 Q4_0 INT8");
         check(&specs, QuantScheme::Int4K, Container::Safetensors, "F16 Q4_0 Q4_K Q4_0 INT8");
         check(&specs, QuantScheme::Ternary, Container::Safetensors, "F16 TQ2_0 TQ2_0 TQ2_0 F16");
+    }
+
+    #[test]
+    fn alternatives_take_more_bytes() {
+        let spec = spec("model.layers.0.mlp.up_proj.weight", &[64, 256], TensorKind::Matrix);
+        let of = |scheme, container| {
+            let specs = [self::spec("model.embed_tokens.weight", &[9, 64], TensorKind::Embedding), spec.clone()];
+            let plans = plan(&specs, scheme, container);
+            alternatives(&plans[1], container).into_iter().map(Storage::label).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of(QuantScheme::Ternary, Container::Safetensors), "TQ2_0 Q4_0 INT8 F16");
+        assert_eq!(of(QuantScheme::Ternary, Container::Gguf), "TQ2_0 Q4_0 Q8_0 F16");
+        assert_eq!(of(QuantScheme::Int4, Container::Safetensors), "Q4_0 INT8 F16");
+        assert_eq!(of(QuantScheme::Int8, Container::Safetensors), "INT8 F16");
+        assert_eq!(of(QuantScheme::F16, Container::Gguf), "F16");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// How weights are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum QuantScheme {
     /// 32-bit floats, as trained.
     F32,

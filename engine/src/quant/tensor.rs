@@ -6,8 +6,9 @@ use foretrain_ternary::Packing;
 use half::f16;
 use rayon::prelude::*;
 
+use super::pack_ternary::pack_ternary;
 use super::plan::{Storage, TensorPlan};
-use super::{QuantError, QuantScheme};
+use super::{PostTraining, QuantError, QuantScheme};
 
 /// Stored numbers of one tensor.
 #[derive(Debug, Clone)]
@@ -36,14 +37,12 @@ pub enum TensorData {
         /// 144 bytes per 256 weights.
         blocks: Vec<u8>,
     },
-    /// Output-major blocks of trits, all with the same scale.
+    /// Output-major blocks of trits, each with its scale; often all with the same.
     Ternary {
         /// Of `packing`, for each started 256 weights.
         blocks: Vec<u8>,
         /// TQ2_0 or TQ1_0.
         packing: Packing,
-        /// In weight units.
-        scale: f32,
     },
 }
 
@@ -59,6 +58,14 @@ pub struct QuantizedTensor {
 }
 
 impl QuantizedTensor {
+    /// `data` as what `original` is stored as. Errors: the tensor library's.
+    pub(super) fn new(plan: TensorPlan, data: TensorData, original: &Tensor) -> Result<Self, QuantError> {
+        let mut quantized = Self { plan, data, relative_error: 0.0 };
+        let original = original.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        quantized.relative_error = relative_error(&tensor_of(&quantized, &original)?, &original)?;
+        Ok(quantized)
+    }
+
     /// Bytes, scales included.
     #[must_use]
     pub fn num_bytes(&self) -> u64 {
@@ -85,6 +92,13 @@ impl QuantizedTensor {
         Ok(Tensor::from_vec(values, self.plan.shape.as_slice(), &Device::Cpu)?)
     }
 
+    /// Share of the stored numbers that are 0.
+    pub fn zero_share(&self) -> Result<f64, QuantError> {
+        let values = self.output_major_values()?;
+        let num_zeros = values.iter().filter(|value| **value == 0.0).count();
+        Ok(num_zeros as f64 / values.len().max(1) as f64)
+    }
+
     /// Dequantized numbers, (out, in...) row-major.
     pub fn output_major_values(&self) -> Result<Vec<f32>, QuantError> {
         let row_len = self.plan.rows().1;
@@ -100,29 +114,31 @@ impl QuantizedTensor {
             TensorData::Q8 { blocks } => gguf::decode_q8_0(blocks),
             TensorData::Q4 { blocks } => without_padding(gguf::decode_q4_0(blocks), row_len),
             TensorData::Q4K { blocks } => gguf::decode_q4_k(blocks),
-            TensorData::Ternary { blocks, packing, scale } => packing
-                .unpack(blocks, self.plan.num_weights())
-                .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?
-                .trits
-                .into_iter()
-                .map(|trit| f32::from(trit) * scale)
-                .collect(),
+            TensorData::Ternary { blocks, packing } => {
+                let unpacked = packing
+                    .unpack(blocks, self.plan.num_weights())
+                    .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?;
+                let blocks = unpacked.trits.chunks(foretrain_ternary::BLOCK_LEN).zip(unpacked.block_scales);
+                blocks.flat_map(|(trits, scale)| trits.iter().map(move |&trit| f32::from(trit) * scale)).collect()
+            }
         })
     }
 }
 
-/// Stores `tensor` (any float type, shape as planned) as `plan` says.
+/// Stores `tensor` (any float type, shape as planned) as `plan` says, each number by itself.
 /// Errors: [`QuantError::NotFinite`], [`QuantError::Range`], a shape other than the plan's.
-pub(super) fn quantize_tensor(plan: TensorPlan, tensor: &Tensor) -> Result<QuantizedTensor, QuantError> {
+pub(super) fn quantize_tensor(
+    plan: TensorPlan,
+    tensor: &Tensor,
+    options: &PostTraining,
+) -> Result<QuantizedTensor, QuantError> {
     if tensor.dims() != plan.shape {
         let (name, expected, found) = (plan.name, plan.shape, tensor.dims().to_vec());
         return Err(crate::models::ModelError::Shape { name, expected, found }.into());
     }
     let tensor = tensor.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
     let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-        return Err(QuantError::NotFinite { found: values[index], tensor: plan.name, index });
-    }
+    check_finite(&plan.name, &values)?;
     let data = match plan.storage {
         Storage::F32 => TensorData::Float(tensor.clone()),
         Storage::F16 => {
@@ -133,25 +149,23 @@ pub(super) fn quantize_tensor(plan: TensorPlan, tensor: &Tensor) -> Result<Quant
             check_range(&plan, &values, QuantScheme::Bf16, half::bf16::MAX.to_f32())?;
             TensorData::Float(tensor.to_dtype(DType::BF16)?)
         }
-        Storage::Int8Rows => int8_rows(&output_major(&plan, values), plan.rows().1),
+        Storage::Int8Rows => int8_rows(&kept(&plan, values, options), plan.rows().1),
         Storage::Q8Blocks => {
-            let blocks = gguf::encode_q8_0(&output_major(&plan, values));
+            let blocks = gguf::encode_q8_0(&kept(&plan, values, options));
             TensorData::Q8 { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
         Storage::Q4Blocks => {
-            let blocks = gguf::encode_q4_0(&padded_rows(output_major(&plan, values), plan.rows().1));
+            let blocks = gguf::encode_q4_0(&padded_rows(kept(&plan, values, options), plan.rows().1));
             TensorData::Q4 { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
         Storage::Q4KBlocks => {
-            let blocks = gguf::encode_q4_k(&output_major(&plan, values));
+            let blocks = gguf::encode_q4_k(&kept(&plan, values, options));
             TensorData::Q4K { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
-        Storage::Ternary => ternary(&plan, values, Packing::Tq2_0)?,
-        Storage::TernaryBase3 => ternary(&plan, values, Packing::Tq1_0)?,
+        Storage::Ternary => ternary(&plan, &kept(&plan, values, options), Packing::Tq2_0, options)?,
+        Storage::TernaryBase3 => ternary(&plan, &kept(&plan, values, options), Packing::Tq1_0, options)?,
     };
-    let mut quantized = QuantizedTensor { plan, data, relative_error: 0.0 };
-    quantized.relative_error = relative_error(&tensor_of(&quantized, &tensor)?, &tensor)?;
-    Ok(quantized)
+    QuantizedTensor::new(plan, data, &tensor)
 }
 
 /// What a runtime computes with when `values`, in the checkpoint's layout, are stored as `plan` says:
@@ -201,11 +215,35 @@ pub(super) fn restored(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
     }
 }
 
-fn ternary(plan: &TensorPlan, values: Vec<f32>, packing: Packing) -> Result<TensorData, QuantError> {
-    let named = |source| QuantError::Ternary { tensor: plan.name.clone(), source };
-    let ternary = foretrain_ternary::ternarize(&output_major(plan, values)).map_err(named)?;
-    let blocks = packing.pack(&ternary.trits, ternary.scale).map_err(named)?;
-    Ok(TensorData::Ternary { blocks, packing, scale: ternary.scale })
+/// Output-major numbers, those set to zero that `options` gives up.
+fn kept(plan: &TensorPlan, values: Vec<f32>, options: &PostTraining) -> Vec<f32> {
+    let mut values = output_major(plan, values);
+    let Some(sparsity) = options.sparsity else { return values };
+    let weights: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
+    let mask = sparsity.mask(&weights, plan.rows().1, &[]);
+    values.iter_mut().zip(mask).filter(|(_, is_zero)| *is_zero).for_each(|(value, _)| *value = 0.0);
+    values
+}
+
+/// Errors: [`QuantError::NotFinite`] naming the tensor and the first number that is none.
+pub(super) fn check_finite(tensor: &str, values: &[f32]) -> Result<(), QuantError> {
+    match values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+        Some((index, &found)) => Err(QuantError::NotFinite { tensor: tensor.to_owned(), found, index }),
+        None => Ok(()),
+    }
+}
+
+/// Output-major numbers as trits.
+fn ternary(
+    plan: &TensorPlan,
+    values: &[f32],
+    packing: Packing,
+    options: &PostTraining,
+) -> Result<TensorData, QuantError> {
+    let (scales, rule) = (options.ternary_scales, options.ternary_rule);
+    let blocks = pack_ternary(values, plan.rows().1, (scales, rule), packing);
+    let blocks = blocks.map_err(|source| QuantError::Ternary { tensor: plan.name.clone(), source })?;
+    Ok(TensorData::Ternary { blocks, packing })
 }
 
 fn blocks_error(plan: &TensorPlan, cause: &foretrain_edge::EdgeError) -> QuantError {
@@ -272,7 +310,7 @@ fn transposed(values: &[f32], num_rows: usize, num_columns: usize) -> Vec<f32> {
 }
 
 /// The checkpoint's numbers with the outputs first.
-fn output_major(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
+pub(super) fn output_major(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
     let (num_rows, row_len) = plan.rows();
     if plan.is_input_major { transposed(&values, row_len, num_rows) } else { values }
 }

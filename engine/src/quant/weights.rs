@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::plan::{Container, Storage, TensorPlan, plan};
 use super::tensor::{QuantizedTensor, quantize_tensor};
-use super::{QuantError, QuantScheme};
+use super::{PostTraining, QuantError, QuantScheme};
 use crate::device::Watch;
 use crate::models::{Params, TensorSpec};
 
@@ -17,6 +17,11 @@ pub struct QuantizedWeights {
 }
 
 impl QuantizedWeights {
+    /// `tensors` in the network's order.
+    pub(super) fn new(scheme: QuantScheme, container: Container, tensors: Vec<QuantizedTensor>) -> Self {
+        Self { scheme, container, tensors }
+    }
+
     /// The scheme asked for.
     #[must_use]
     pub fn scheme(&self) -> QuantScheme {
@@ -89,14 +94,24 @@ pub fn quantize_for(
     container: Container,
     watch: Watch<'_>,
 ) -> Result<QuantizedWeights, QuantError> {
-    let plans: Vec<TensorPlan> = plan(specs, scheme, container);
+    quantize_planned(weights, (scheme, container, plan(specs, scheme, container)), &PostTraining::default(), watch)
+}
+
+/// [`quantize_for`] with a storage per tensor, in the network's order, and without a calibration: of `options`, what
+/// concerns the rounding of single numbers counts.
+pub fn quantize_planned(
+    weights: &Params,
+    (scheme, container, plans): (QuantScheme, Container, Vec<TensorPlan>),
+    options: &PostTraining,
+    watch: Watch<'_>,
+) -> Result<QuantizedWeights, QuantError> {
     let total = plans.iter().map(|plan| plan.num_weights() as u64).sum();
     let done = std::sync::atomic::AtomicU64::new(0);
     let tensors = plans
         .into_par_iter()
         .map(|plan| {
             let count = plan.num_weights() as u64;
-            let tensor = quantize_tensor(plan.clone(), weights.get(&plan.name)?)?;
+            let tensor = quantize_tensor(plan.clone(), weights.get(&plan.name)?, options)?;
             let done = done.fetch_add(count, std::sync::atomic::Ordering::Relaxed) + count;
             watch.step("quantizing", done, Some(total))?;
             Ok(tensor)
@@ -151,14 +166,13 @@ mod tests {
         let values: Vec<f32> = (0..512).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
         let (specs, weights) = pair(&[2, 256], values);
         let quantized = quantize(&specs, &weights, QuantScheme::Ternary).unwrap();
-        let TensorData::Ternary { blocks, scale, .. } = &quantized.tensors()[1].data else {
-            panic!("ternary expected")
-        };
+        let TensorData::Ternary { blocks, .. } = &quantized.tensors()[1].data else { panic!("ternary expected") };
         assert_eq!(blocks.len(), 2 * 66);
         let back = quantized.dequantized().unwrap();
         let back = back.get("h.0.attn.c_attn.weight").unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert!(back.iter().all(|v| *v == 0.0 || v.abs() == *scale));
-        assert!(back.contains(scale) && back.contains(&-scale) && back.contains(&0.0));
+        let scale = back.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
+        assert!(scale > 0.0 && back.iter().all(|v| *v == 0.0 || v.abs() == scale));
+        assert!(back.contains(&scale) && back.contains(&-scale) && back.contains(&0.0));
         let error = quantized.tensors()[1].relative_error;
         assert!(error > 0.1 && error < 0.7, "{error}");
     }

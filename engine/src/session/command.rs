@@ -9,7 +9,7 @@ use crate::experiment::RungSize;
 use crate::export::PackageFormat;
 use crate::hybrid::Strategy;
 use crate::models::BlockOrder;
-use crate::quant::QuantScheme;
+use crate::quant::{PostTraining, QuantScheme};
 
 /// Names one job; events carry it back, so that answers to old questions can be ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +28,10 @@ pub struct QuantizeJob {
     pub data: Option<DatasetSpec>,
     /// Most validation examples to measure on.
     pub max_examples: usize,
+    /// Calibration, equalization, mixed precision.
+    pub options: PostTraining,
+    /// New folder for a report with figures and charts of every layer.
+    pub report: Option<PathBuf>,
 }
 
 /// What to do when the place for something new is taken. Nothing is ever written over.
@@ -57,6 +61,8 @@ pub struct ExportJob {
     pub naming: Naming,
     /// Data for the metrics in the manifest; `None` takes the run's own.
     pub data: Option<DatasetSpec>,
+    /// Calibration, equalization, mixed precision.
+    pub options: PostTraining,
 }
 
 /// What to put into a model.

@@ -6,7 +6,7 @@ use foretrain_edge::{EdgeError, Package};
 
 use super::run_folder::read_lines;
 use super::runs::guard_end;
-use super::{GuardEnd, LogEntry, ModelReport, ModelSource, SessionError, TargetFit};
+use super::{GuardEnd, LogEntry, ModelReport, ModelSource, SessionError, TargetFit, target_speed};
 use crate::export::{self, ModelCard, TargetPreset};
 use crate::quant::QuantScheme;
 
@@ -58,8 +58,11 @@ fn describe_checkpoint(input: &Path) -> Result<ModelReport, SessionError> {
         .map(|target| {
             let target = target.for_model(&card);
             let predicted_bytes = export::predicted_bytes(&card, &target)?;
+            let plans = export::planned(&card, &target)?;
+            let plans: Vec<_> = plans.iter().collect();
+            let most_tokens_per_second = target_speed::most_tokens_per_second(&card, &plans, &target);
             let blockers = export::blockers(&card, &target);
-            Ok(TargetFit { target, predicted_bytes, blockers })
+            Ok(TargetFit { target, predicted_bytes, most_tokens_per_second, blockers })
         })
         .collect::<Result<_, SessionError>>()?;
     let guard_end = guard_end_of(&folder);

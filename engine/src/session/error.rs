@@ -141,13 +141,13 @@ impl SessionError {
                 | ImportError::Tensors(_) => false,
             },
             Self::Preset(error) => is_wrong_preset(error),
+            Self::Quant(error) => matches!(error, QuantError::Setting { .. }),
             Self::Busy
             | Self::DataChanged { .. }
             | Self::Cancelled(_)
             | Self::Evaluation(EvaluationError::Cancelled(_))
             | Self::Checkpoint(_)
             | Self::RunFolder(_)
-            | Self::Quant(_)
             | Self::Edge(_)
             | Self::Chart(_)
             | Self::Write(_) => false,

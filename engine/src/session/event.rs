@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataPreview, LoadedRun, RunConfig, SessionError, ValidationPoint};
+use super::{DataPreview, LoadedRun, RunConfig, SessionError, TargetSpeed, ValidationPoint};
 use crate::device::Progress;
 use crate::experiment::{RaceView, Report};
 use crate::export::{Blocker, ModelCard, TargetPreset};
 use crate::hybrid::Divergence;
 use crate::memory::MemoryPlan;
-use crate::quant::QuantScheme;
+use crate::quant::{LayerFigures, QuantScheme};
 
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,10 +90,20 @@ pub struct QuantizeReport {
     pub bits_per_weight: f64,
     /// Relative L2 error of each quantized tensor, by name.
     pub tensor_errors: Vec<(String, f64)>,
+    /// How the weights found their codes, in words: "gptq, calibrated on 1000 sequences".
+    pub method: String,
+    /// What it did to each tensor that is not stored as it was.
+    pub layers: Vec<LayerFigures>,
+    /// What can be generated on each target at best, predicted; empty for image models.
+    #[serde(default)]
+    pub speeds: Vec<TargetSpeed>,
     /// Advice or caution in words.
     pub notes: Vec<String>,
     /// The file written, if any.
     pub output: Option<PathBuf>,
+    /// The folder with the report, if one was asked for.
+    #[serde(default)]
+    pub report: Option<PathBuf>,
 }
 
 /// A package on disk, verified.
@@ -242,6 +252,9 @@ pub struct TargetFit {
     pub target: TargetPreset,
     /// Bytes that the weight file will have.
     pub predicted_bytes: u64,
+    /// Tokens a second for one reader at most, predicted from the bytes read for each and the memory's data sheet; `None`
+    /// for image models.
+    pub most_tokens_per_second: Option<f64>,
     /// Why the target cannot take the model; empty when it can.
     pub blockers: Vec<Blocker>,
 }

@@ -13,15 +13,13 @@ use crate::evaluation::{Evaluation, evaluate_with};
 use crate::export::onnx::{OnnxModel, pixels_tensor, write_onnx_package};
 use crate::export::{Checkpoint, ExportError, Quality, TargetPreset};
 use crate::models::{DataShape, Network};
-use crate::quant::QuantScheme;
-
-/// Training images that the ranges of activations are taken from: a few of each class are enough for their extremes.
-const CALIBRATION_IMAGES: usize = 256;
+use crate::quant::{PostTraining, QuantScheme};
 
 /// Writes the package of `checkpoint`, measured through its own graph on the validation part of `dataset`.
 pub(super) fn export(
     checkpoint: &Checkpoint,
     target: &TargetPreset,
+    options: &PostTraining,
     output: &Path,
     dataset: &Arc<Dataset>,
     watch: Watch<'_>,
@@ -31,7 +29,7 @@ pub(super) fn export(
     let float = OnnxModel::new(checkpoint, watch)?;
     let model = match target.scheme {
         QuantScheme::Int8 => {
-            let images = pixels_of(&source, SplitPart::Train, CALIBRATION_IMAGES, card.model.data_shape());
+            let images = pixels_of(&source, SplitPart::Train, options.calibration_samples, card.model.data_shape());
             float.quantized(images.map(|batch| batch.map(|batch| batch.inputs)), watch)?
         }
         QuantScheme::F32
@@ -48,7 +46,7 @@ pub(super) fn export(
     let images = pixels_of(&source, SplitPart::Validation, EXPORT_IMAGES, card.model.data_shape());
     let after =
         evaluate_with::<SessionError>(|inputs| Ok(evaluator.logits(inputs)?), images.map(|batch| Ok(batch?)), watch)?;
-    let quality = quality(checkpoint, &model, &before, &after);
+    let quality = quality(checkpoint, &model, options, &before, &after);
     let measured = Quality {
         metric: quality.metric.clone(),
         before: quality.before,
@@ -94,8 +92,25 @@ fn pixels_of(
     })
 }
 
-fn quality(checkpoint: &Checkpoint, model: &OnnxModel, before: &Evaluation, after: &Evaluation) -> QuantizeReport {
+fn quality(
+    checkpoint: &Checkpoint,
+    model: &OnnxModel,
+    options: &PostTraining,
+    before: &Evaluation,
+    after: &Evaluation,
+) -> QuantizeReport {
     let size = model.size();
+    let method = match model.num_calibration_images() {
+        0 => "batch norm folded".to_owned(),
+        count => format!("nearest, activations calibrated on {count} images"),
+    };
+    let plain = PostTraining { calibration_samples: options.calibration_samples, ..PostTraining::default() };
+    let mut notes = Vec::new();
+    if *options != plain {
+        let note = "ONNX weights are rounded each by itself, in one width: other options than the number of calibration \
+                    samples were left out";
+        notes.push(note.to_owned());
+    }
     QuantizeReport {
         scheme: model.scheme(),
         metric: before.metric().0.to_owned(),
@@ -108,7 +123,11 @@ fn quality(checkpoint: &Checkpoint, model: &OnnxModel, before: &Evaluation, afte
         bytes_after: size.bytes,
         bits_per_weight: size.bits_per_weight(),
         tensor_errors: model.tensor_errors().to_vec(),
-        notes: Vec::new(),
+        method,
+        layers: Vec::new(),
+        speeds: Vec::new(),
+        notes,
         output: None,
+        report: None,
     }
 }

@@ -135,6 +135,13 @@ fn write_json(json: &[u8], folder: &Path) -> Result<Report, SessionError> {
     for (name, chart) in report.charts() {
         files.push((format!("{name}.svg"), render_svg(&chart, Theme::Light)?.into_bytes()));
     }
+    publish(&files, folder)?;
+    Ok(report)
+}
+
+/// Files by name into a new folder, which is whole or absent. Errors: the folder exists, or cannot be written.
+pub(super) fn publish(files: &[(String, Vec<u8>)], folder: &Path) -> Result<(), SessionError> {
+    refuse_taken(folder)?;
     let partial = partial_of(folder);
     // What a killed process left.
     let _ = std::fs::remove_dir_all(&partial);
@@ -144,8 +151,7 @@ fn write_json(json: &[u8], folder: &Path) -> Result<Report, SessionError> {
     if published.is_err() {
         let _ = std::fs::remove_dir_all(&partial);
     }
-    published?;
-    Ok(report)
+    Ok(published?)
 }
 
 fn partial_of(folder: &Path) -> PathBuf {

@@ -6,8 +6,12 @@ use std::time::Instant;
 
 use foretrain_edge::Package;
 
+use super::shrinking::{Detail, Shrinking, Shrunk};
 use super::worker::Shelf;
-use super::{EdgeFigures, ExportJob, ExportReport, Naming, QuantizeJob, QuantizeReport, SessionError, onnx_shipping};
+use super::{
+    EdgeFigures, ExportJob, ExportReport, Naming, QuantizeJob, QuantizeReport, SessionError, onnx_shipping,
+    quality_report, reports, target_speed,
+};
 use crate::data::{self, BatchConfig, BatchSource, Dataset, DatasetSpec, Example, SplitPart};
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
@@ -17,7 +21,7 @@ use crate::export::{
 };
 use crate::import;
 use crate::models::{DataShape, Network, Params};
-use crate::quant::{self, Container, MeasuredQuality, QuantizedWeights};
+use crate::quant::{self, Container, MeasuredQuality};
 
 /// Most validation images that an export is measured on: in full precision, quantized, and as the package runs.
 pub(super) const EXPORT_IMAGES: usize = 2_000;
@@ -28,22 +32,43 @@ pub(super) const BATCH_SIZE: usize = 64;
 /// Most logits at once: 256 MiB of them.
 const MAX_LOGITS: usize = 1 << 26;
 
+/// Parameters of a network whose every layer is measured by itself when it is calibrated anyway.
+const MAX_QUICK_PARAMS: u64 = 5_000_000;
+
 /// Quantizes a checkpoint and measures before and after; writes the file when the job names one.
 pub(super) fn quantize(job: &QuantizeJob, shelf: &Shelf, watch: Watch<'_>) -> Result<QuantizeReport, SessionError> {
     // The cheap checks come before the computing.
     if let Some(output) = &job.output {
         export::check_new_file(output)?;
     }
+    if let Some(folder) = &job.report {
+        reports::refuse_taken(folder)?;
+    }
+    job.options.check()?;
     let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
     let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
     let network = Network::new(&checkpoint.card.model)?;
-    let quantized =
-        quant::quantize_for(&network.specs(), &checkpoint.weights, job.scheme, Container::Safetensors, watch)?;
+    let is_quick = job.options.is_calibrated() && checkpoint.card.num_params <= MAX_QUICK_PARAMS;
+    let detail = if job.report.is_some() || is_quick { Detail::EveryLayer } else { Detail::Brief };
+    let shrunk = Shrinking {
+        checkpoint: &checkpoint,
+        network: &network,
+        dataset: &dataset,
+        scheme: job.scheme,
+        container: Container::Safetensors,
+        options: &job.options,
+        detail,
+    }
+    .run(watch)?;
     let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, job.max_examples, watch);
-    let mut report = quality(&checkpoint.weights, &quantized, measure)?;
+    let mut report = quality(&checkpoint, &shrunk, measure)?;
     if let Some(output) = &job.output {
-        export::write_quantized(&quantized, output, watch)?;
+        export::write_quantized(&shrunk.weights, output, watch)?;
         report.output = Some(output.clone());
+    }
+    if let Some(folder) = &job.report {
+        report.report = Some(folder.clone());
+        quality_report::write(&report, &checkpoint.card, folder)?;
     }
     Ok(report)
 }
@@ -53,6 +78,7 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     // The cheap checks come before the computing.
     let output = free_place(&job.output, job.naming)?;
     let target = TargetPreset::find(&job.target)?;
+    job.options.check()?;
     let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
     let target = target.asked(&checkpoint.card, job.scheme, job.format);
     if job.format == Some(PackageFormat::Gguf) && !checkpoint.card.is_language_model() {
@@ -67,17 +93,26 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     }
     let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
     if target.format == PackageFormat::Onnx {
-        return onnx_shipping::export(&checkpoint, &target, &output, &dataset, watch);
+        return onnx_shipping::export(&checkpoint, &target, &job.options, &output, &dataset, watch);
     }
     let network = Network::new(&checkpoint.card.model)?;
-    let quantized = export::quantize_for_target(&checkpoint, &target, watch)?;
+    let shrunk = Shrinking {
+        checkpoint: &checkpoint,
+        network: &network,
+        dataset: &dataset,
+        scheme: target.scheme,
+        container: export::container(&checkpoint.card, &target),
+        options: &job.options,
+        detail: Detail::Brief,
+    }
+    .run(watch)?;
     // The same examples for all three, so that a difference is the package's own.
     let max_examples = match checkpoint.card.model.data_shape() {
         DataShape::Images { .. } => EXPORT_IMAGES,
         DataShape::Text { .. } => (EXPORT_TOKENS / window_len(&checkpoint.card)).max(1),
     };
     let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, max_examples, watch);
-    let quality = quality(&checkpoint.weights, &quantized, measure)?;
+    let quality = quality(&checkpoint, &shrunk, measure)?;
     let measured = Quality {
         metric: quality.metric.clone(),
         before: quality.before,
@@ -86,7 +121,7 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
         loss_after: quality.loss_after,
         num_examples: quality.num_examples,
     };
-    let written = target.write(&checkpoint, &output, Some(&measured), watch)?;
+    let written = target.write_weights(&checkpoint, &shrunk.weights, &output, Some(&measured), watch)?;
     let package = Package::open(&output)?;
     let edge = measure_on_edge(&package, &checkpoint.card, &dataset, max_examples, watch)?;
     Ok(ExportReport {
@@ -233,13 +268,16 @@ pub(super) fn measure(
 
 /// The report of a quantization, measured before and after.
 fn quality(
-    weights: &Params,
-    quantized: &QuantizedWeights,
+    Checkpoint { card, weights, .. }: &Checkpoint,
+    shrunk: &Shrunk,
     measure: impl Fn(&Params) -> Result<Evaluation, SessionError>,
 ) -> Result<QuantizeReport, SessionError> {
+    let quantized = &shrunk.weights;
     let before = measure(weights)?;
     let after = measure(&quantized.dequantized()?)?;
     let measured = |evaluation: &Evaluation| MeasuredQuality { loss: evaluation.loss, accuracy: evaluation.accuracy };
+    let mut notes = quant::quality_notes(quantized, measured(&before), measured(&after));
+    notes.extend(shrunk.notes.iter().cloned());
     Ok(QuantizeReport {
         scheme: quantized.scheme(),
         metric: before.metric().0.to_owned(),
@@ -252,8 +290,12 @@ fn quality(
         bytes_after: quantized.bytes(),
         bits_per_weight: quantized.bits_per_weight(),
         tensor_errors: quantized.tensor_errors(),
-        notes: quant::quality_notes(quantized, measured(&before), measured(&after)),
+        method: shrunk.method.clone(),
+        layers: shrunk.layers.clone(),
+        speeds: target_speed::predict(card, quantized)?,
+        notes,
         output: None,
+        report: None,
     })
 }
 

@@ -83,8 +83,8 @@ mod tests {
     #[test]
     fn time_is_told_only_where_a_step_was_measured() {
         let [work, time] = in_words(&ExperimentsSaved::quick(), (100, 4), Some(10.0));
-        assert_eq!(work, "10 trainings to tune with, 4 to compare: as much as 2,380 full steps.");
-        assert!(time.starts_with("About 24 s of steps, at 10.0 ms for a full step"), "{time}");
+        assert_eq!(work, "10 trainings to tune with, 4 to compare: as much as 2,580 full steps.");
+        assert!(time.starts_with("About 26 s of steps, at 10.0 ms for a full step"), "{time}");
         let [_, time] = in_words(&ExperimentsSaved::quick(), (100, 4), None);
         assert!(time.contains("is not known"), "{time}");
     }

@@ -45,6 +45,8 @@ pub(super) fn form_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui:
 
 fn choice_ui(choice: &mut ExperimentChoice, ui: &mut Ui) {
     ui.horizontal_wrapped(|ui| {
+        // All four beside each other.
+        ui.spacing_mut().item_spacing.x = space::XS;
         ui.selectable_value(choice, ExperimentChoice::Arena, "Arena").on_hover_text("Does prediction pay?");
         ui.selectable_value(choice, ExperimentChoice::Corrections, "Corrections")
             .on_hover_text("How good are forecasts and corrections? This opens the lock of the aggressive tier.");
@@ -87,7 +89,7 @@ fn recipe_ui(ctx: &ViewCtx<'_>, name: &str, config: &Result<RunConfig, String>, 
         let line = parts.chain([steps, format!("seed {}", config.seed)]).collect::<Vec<_>>().join(" · ");
         hint_ui(ui, &line);
     }
-    if ui.small_button("Change it on Run").on_hover_text("The form there says what is compared here").clicked() {
+    if ui.button("Change it on Run").on_hover_text("The form there says what is compared here").clicked() {
         ctx.act(Action::Show(Screen::Run));
     }
     ui.add_space(space::XS);

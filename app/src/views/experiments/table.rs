@@ -122,7 +122,9 @@ pub(super) fn figures_ui(table: &FigureTable, ui: &mut Ui) {
             }
         });
     });
-    hint_ui(ui, "— could not be measured: there was no step of that kind to measure it by.");
+    if table.lines.iter().flatten().any(|cell| cell == "—") {
+        hint_ui(ui, "— could not be measured: there was no step of that kind to measure it by.");
+    }
 }
 
 /// Shows loss, time and cost as bars, as many side by side as fit.

@@ -6,17 +6,17 @@ use egui::{DragValue, RichText, ScrollArea, Ui};
 use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{Command, ModelReport, QuantizeJob, QuantizeReport};
 
-use crate::state::{Query, ShipAction, ShipLive, ShipSaved};
+use crate::state::{ShipAction, ShipLive, ShipSaved};
 use crate::theme::{font, palette, space};
 use crate::views::{ViewCtx, job_ui};
 use crate::widgets::{
-    BarRow, Icon, bar_row_ui, expander_ui, field_ui, hint_ui, icon_text_button_ui, number, section_title_ui,
+    BarRow, Icon, bar_row_ui, chip_ui, expander_ui, field_ui, hint_ui, icon_text_button_ui, number, section_title_ui,
 };
 
 /// Width of the column of tensor names.
 const NAME_WIDTH: f32 = 240.0;
 
-/// Shows what int8 and ternary cost this model.
+/// Shows what the chosen precisions cost this model.
 pub(super) fn measure_ui(
     ctx: &ViewCtx<'_>,
     saved: &mut ShipSaved,
@@ -25,18 +25,23 @@ pub(super) fn measure_ui(
     ui: &mut Ui,
 ) {
     hint_ui(ui, "Quantizes the checkpoint and measures it on the validation part, as trained and as stored.");
-    field_ui(ui, "On at most", |ui| {
-        let what = if model.card.is_language_model() { " sequences" } else { " images" };
-        ui.add(DragValue::new(&mut saved.max_examples).range(1..=1_000_000).speed(10.0).suffix(what));
+    let what = if model.card.is_language_model() { " sequences" } else { " images" };
+    schemes_ui(saved, ui);
+    method_ui(saved, what, ui);
+    field_ui(ui, "Measured on", |ui| {
+        ui.add(
+            DragValue::new(&mut saved.max_examples).range(1..=1_000_000).speed(10.0).prefix("at most ").suffix(what),
+        );
     });
-    let is_busy = live.int8.is_waiting() || live.ternary.is_waiting();
-    let button = ui.add_enabled_ui(!is_busy, |ui| icon_text_button_ui(ui, Icon::Play, "Measure int8 and ternary"));
-    if button.inner.clicked() {
+    let can_measure = !live.is_measuring() && !saved.schemes.is_empty();
+    let button = ui.add_enabled_ui(can_measure, |ui| icon_text_button_ui(ui, Icon::Play, "Measure")).inner;
+    if button.on_disabled_hover_text("Choose a precision, or wait for what is being measured").clicked() {
         live.wanted = Some(ShipAction::Measure);
     }
-    job_ui(ctx, "Measuring int8", &mut live.int8, ui);
-    job_ui(ctx, "Measuring ternary", &mut live.ternary, ui);
-    let reports: Vec<&QuantizeReport> = [&live.int8, &live.ternary].into_iter().filter_map(answer).collect();
+    for (scheme, query) in &mut live.measured {
+        job_ui(ctx, &format!("Measuring {}", scheme.label()), query, ui);
+    }
+    let reports: Vec<&QuantizeReport> = answers(live).collect();
     if reports.is_empty() {
         return;
     }
@@ -47,29 +52,96 @@ pub(super) fn measure_ui(
     }
 }
 
-/// Asks what both precisions cost.
-pub(super) fn measure(ctx: &ViewCtx<'_>, max_examples: usize, live: &mut ShipLive, model: &ModelReport) {
-    for (query, scheme) in [(&mut live.int8, QuantScheme::Int8), (&mut live.ternary, QuantScheme::Ternary)] {
-        let input = model.folder.clone();
-        query.ask(ctx, |job| {
-            Command::Quantize(job, QuantizeJob { input, scheme, output: None, data: None, max_examples })
+fn schemes_ui(saved: &mut ShipSaved, ui: &mut Ui) {
+    field_ui(ui, "Precisions", |ui| {
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing = egui::vec2(space::XS, space::XS);
+            for scheme in QuantScheme::ALL.into_iter().filter(|scheme| *scheme != QuantScheme::F32) {
+                let is_on = saved.schemes.contains(&scheme);
+                if chip_ui(ui, scheme.label(), None, is_on).on_hover_text(about(scheme)).clicked() {
+                    if is_on {
+                        saved.schemes.remove(&scheme);
+                    } else {
+                        saved.schemes.insert(scheme);
+                    }
+                }
+            }
+        });
+    });
+}
+
+fn about(scheme: QuantScheme) -> &'static str {
+    match scheme {
+        QuantScheme::F32 => "As trained",
+        QuantScheme::F16 => "Half precision",
+        QuantScheme::Bf16 => "bfloat16: half of the digits, all of the range",
+        QuantScheme::Int8 => "8 bits, a scale per output row",
+        QuantScheme::Int4 => "4 bits, a scale per 32 weights (Q4_0)",
+        QuantScheme::Int4K => "4 bits, a scale and a minimum per 32 weights (Q4_K)",
+        QuantScheme::Ternary => "-1, 0 and 1 in 2 bits (TQ2_0)",
+        QuantScheme::TernaryBase3 => "-1, 0 and 1, five to a byte (TQ1_0): smaller, slower to unpack",
+    }
+}
+
+/// How weights find their codes.
+fn method_ui(saved: &mut ShipSaved, what: &str, ui: &mut Ui) {
+    field_ui(ui, "Rounding", |ui| {
+        ui.selectable_value(&mut saved.is_compensated, false, "Nearest")
+            .on_hover_text("Each weight by itself: seconds");
+        ui.selectable_value(&mut saved.is_compensated, true, "GPTQ").on_hover_text(
+            "Column by column, later columns making up for the errors of earlier ones, by what the layers read: slower, \
+             and mostly better",
+        );
+    });
+    field_ui(ui, "Before it", |ui| {
+        ui.checkbox(&mut saved.is_equalized, "Equalize channels")
+            .on_hover_text("Scales channels against each other; what the network computes stays the same");
+    });
+    field_ui(ui, "Per tensor", |ui| {
+        ui.checkbox(&mut saved.is_mixed, "Mix precisions")
+            .on_hover_text("Tensors whose rounding costs most loss, as measured, get more bits, within the budget");
+        let budget = DragValue::new(&mut saved.budget_bits).range(1.0..=32.0).speed(0.05).max_decimals(2);
+        ui.add_enabled(saved.is_mixed, budget.prefix("at most ").suffix(" bits per weight"));
+    });
+    if saved.post_training().is_calibrated() {
+        field_ui(ui, "Calibrated on", |ui| {
+            ui.add(DragValue::new(&mut saved.calibration_samples).range(1..=100_000).speed(8.0).suffix(what))
+                .on_hover_text("Of the training part. The validation part judges and decides nothing.");
         });
     }
+    hint_ui(ui, "Exports are rounded the same way, each in its target's precision.");
+}
+
+/// Asks what the chosen precisions cost; what was measured of others is forgotten.
+pub(super) fn measure(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &ModelReport) {
+    live.measured.retain(|scheme, _| saved.schemes.contains(scheme));
+    let (options, max_examples) = (saved.post_training(), saved.max_examples);
+    for &scheme in &saved.schemes {
+        let input = model.folder.clone();
+        live.measured.entry(scheme).or_default().ask(ctx, |job| {
+            let job_of = QuantizeJob { input, scheme, output: None, data: None, max_examples, options, report: None };
+            Command::Quantize(job, job_of)
+        });
+    }
+}
+
+/// What was measured, most precise first.
+fn answers(live: &ShipLive) -> impl Iterator<Item = &QuantizeReport> {
+    QuantScheme::ALL.iter().filter_map(|scheme| live.measured.get(scheme)?.answer().map(|report| &**report))
 }
 
 /// What there is to say about one precision.
 fn notes_ui(report: &QuantizeReport, ui: &mut Ui) {
     let label = report.scheme.label();
     ui.add_space(space::XS);
-    section_title_ui(ui, label);
+    section_title_ui(ui, &format!("{label}, {}", report.method));
     for note in &report.notes {
         hint_ui(ui, note);
     }
     expander_ui(ui, &format!("Error of each tensor, {label}"), |ui| errors_ui(report, ui));
-}
-
-fn answer(query: &Query<Box<QuantizeReport>>) -> Option<&QuantizeReport> {
-    query.answer().map(|report| &**report)
+    if report.layers.iter().any(|layer| layer.loss_increase.is_some()) {
+        expander_ui(ui, &format!("What each tensor costs, {label}"), |ui| sensitivities_ui(report, ui));
+    }
 }
 
 /// A metric as people read it.
@@ -130,6 +202,29 @@ fn errors_ui(report: &QuantizeReport, ui: &mut Ui) {
             share: (error / most) as f32,
             color: p.series[1],
             value: &format!("{:.2}%", error * 100.0),
+            value_width: BarRow::VALUE_WIDTH,
+        };
+        bar_row_ui(ui, row);
+    }
+}
+
+/// A bar per tensor, the longest for the tensor whose rounding alone costs most loss; those that cost nothing have none.
+fn sensitivities_ui(report: &QuantizeReport, ui: &mut Ui) {
+    let p = palette(ui);
+    let costs = || report.layers.iter().filter_map(|layer| Some((layer, layer.loss_increase?)));
+    let most = costs().map(|(_, cost)| cost).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
+    hint_ui(
+        ui,
+        "By how much the loss grows when this tensor alone is quantized, nats. Below zero it is noise, or luck.",
+    );
+    for (layer, cost) in costs() {
+        let row = BarRow {
+            name: &layer.name,
+            name_width: NAME_WIDTH,
+            about: &format!("What {} costs, stored as {}", layer.name, layer.storage),
+            share: (cost.max(0.0) / most) as f32,
+            color: p.series[0],
+            value: &format!("{cost:+.4}"),
             value_width: BarRow::VALUE_WIDTH,
         };
         bar_row_ui(ui, row);

@@ -1,10 +1,11 @@
-//! A package that was written, verified and run.
+//! Packages that were written, verified and run.
 
 use egui::{RichText, Ui};
 use foretrain_engine::session::ExportReport;
 
 use super::measure::metric_text;
-use crate::state::{Screen, TrySaved, TrySource};
+use crate::open_folder::{Opening, open_folder};
+use crate::state::{Screen, ShipLive, TrySaved, TrySource};
 use crate::theme::{font, palette, space};
 use crate::views::{Action, ViewCtx};
 use crate::widgets::{
@@ -14,19 +15,80 @@ use crate::widgets::{
 /// Least width of a figure.
 const FIGURE_WIDTH: f32 = 150.0;
 
-/// Shows it.
-pub(super) fn report_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, report: &ExportReport, ui: &mut Ui) {
+/// Shows the last package, a table of all where there are several, and what kept others from being made.
+pub(super) fn packages_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, live: &mut ShipLive, ui: &mut Ui) {
+    for (target, why) in &live.failures {
+        notice_ui(ui, Severity::Error, &format!("{target}: {why}"), |_| {});
+    }
+    if live.packages.len() > 1 {
+        table_ui(live, ui);
+        ui.add_space(space::SM);
+    }
+    let ShipLive { packages, opened_folder, .. } = live;
+    if let Some(last) = packages.last() {
+        report_ui(ctx, trial, last, opened_folder, ui);
+    }
+}
+
+/// A line for each package.
+fn table_ui(live: &mut ShipLive, ui: &mut Ui) {
+    let p = palette(ui);
+    let ShipLive { packages, opened_folder, .. } = live;
+    egui::ScrollArea::horizontal().id_salt("packages").show(ui, |ui| {
+        egui::Grid::new("packages").num_columns(6).spacing([space::LG, space::XS]).show(ui, |ui| {
+            for title in ["Target", "Precision", "In this package", "Size", "Pace here", ""] {
+                ui.label(RichText::new(title).size(font::SMALL).color(p.text_weak));
+            }
+            ui.end_row();
+            for package in packages.iter() {
+                ui.label(RichText::new(&package.target).color(p.text_strong));
+                ui.label(package.quality.scheme.label());
+                ui.label(metric_text(&package.quality.metric, measured(package)));
+                ui.label(number::bytes(package.files.iter().map(|(_, bytes)| bytes).sum()));
+                ui.label(package.edge.map_or_else(String::new, |edge| number::milliseconds(edge.ms_per_example)));
+                ui.horizontal(|ui| {
+                    let of = &package.target;
+                    if icon_button_ui(ui, Icon::Folder, &format!("Open the folder of {of}")).clicked() {
+                        *opened_folder = Some(open_folder(ui.ctx(), &package.package));
+                    }
+                    if icon_button_ui(ui, Icon::Copy, &format!("Copy the command for {of}")).clicked() {
+                        ui.ctx().copy_text(package.run_command.clone());
+                    }
+                });
+                ui.end_row();
+            }
+        });
+    });
+}
+
+fn report_ui(
+    ctx: &ViewCtx<'_>,
+    trial: &mut TrySaved,
+    report: &ExportReport,
+    opened_folder: &mut Option<Opening>,
+    ui: &mut Ui,
+) {
     let done = match report.edge {
         Some(_) => "Written, read back, compared, and run by foretrain-edge.",
         None => "Written, read back and compared; its graph was computed and measured.",
     };
     notice_ui(ui, Severity::Good, done, |_| {});
     copied_ui(ui, "the package's folder", &report.package.display().to_string());
-    // The trial runs packages by foretrain-edge.
-    if report.edge.is_some() && icon_text_button_ui(ui, Icon::Play, "Try this package").clicked() {
-        trial.source = TrySource::Package;
-        trial.package = report.package.display().to_string();
-        ctx.act(Action::Show(Screen::Try));
+    ui.horizontal(|ui| {
+        // The trial runs packages by foretrain-edge.
+        if report.edge.is_some() && icon_text_button_ui(ui, Icon::Play, "Try this package").clicked() {
+            trial.source = TrySource::Package;
+            trial.package = report.package.display().to_string();
+            ctx.act(Action::Show(Screen::Try));
+        }
+        if icon_text_button_ui(ui, Icon::Folder, "Open folder").clicked() {
+            *opened_folder = Some(open_folder(ui.ctx(), &report.package));
+        }
+    });
+    if let Some(why) = opened_folder.as_ref().and_then(|opening| opening.failure().map(str::to_owned))
+        && notice_ui(ui, Severity::Warning, &why, |ui| ui.small_button("Dismiss").clicked())
+    {
+        *opened_folder = None;
     }
     figures_ui(report, ui);
     ui.add_space(space::XS);
@@ -38,19 +100,24 @@ pub(super) fn report_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, report: &Export
     }
 }
 
+/// The metric of a package: as foretrain-edge runs it, or as the graph of an ONNX file answers.
+fn measured(report: &ExportReport) -> f64 {
+    report.edge.map_or(report.quality.after, |edge| edge.metric)
+}
+
 /// Quality, pace and size.
 fn figures_ui(report: &ExportReport, ui: &mut Ui) {
     let p = palette(ui);
     let quality = &report.quality;
     let total: u64 = report.files.iter().map(|(_, bytes)| bytes).sum();
     let (unit, of) = if quality.metric == "accuracy" { ("accuracy", "an image") } else { ("nats a token", "a token") };
-    let (metric, measured) = match &report.edge {
-        Some(edge) => (edge.metric, format!("{unit} by foretrain-edge, on {}", number::count(edge.num_examples))),
-        None => (quality.after, format!("{unit} by its graph, on {}", number::count(quality.num_examples))),
+    let of_package = match &report.edge {
+        Some(edge) => format!("{unit} by foretrain-edge, on {}", number::count(edge.num_examples)),
+        None => format!("{unit} by its graph, on {}", number::count(quality.num_examples)),
     };
     let mut figures = vec![
         ("As trained", metric_text(&quality.metric, quality.before), format!("{unit}, f32")),
-        ("In this package", metric_text(&quality.metric, metric), measured),
+        ("In this package", metric_text(&quality.metric, measured(report)), of_package),
     ];
     if let Some(edge) = &report.edge {
         figures.push(("Pace here", number::milliseconds(edge.ms_per_example), format!("{of}, on this CPU")));

@@ -57,8 +57,9 @@ fn right_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut ShipLive, model: &A
     exported_ui(ctx, &mut saved.trial, live, ui);
     targets::targets_ui(ctx, live, model, ui);
     if let Some(action) = allowed(live, model, ui) {
-        act(ctx, &saved.ship, live, model, &action);
+        act(ctx, &saved.ship, live, model, action);
     }
+    go_on(ctx, &saved.ship, live, model);
 }
 
 /// What may be done now: what was clicked, once the user was asked where the model's run diverged.
@@ -88,23 +89,52 @@ fn allowed(live: &mut ShipLive, model: &ModelReport, ui: &Ui) -> Option<ShipActi
     }
 }
 
-fn act(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &ModelReport, action: &ShipAction) {
+fn act(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &ModelReport, action: ShipAction) {
     match action {
-        ShipAction::Measure => measure::measure(ctx, saved.max_examples, live, model),
-        ShipAction::Export(id) => {
-            if let Some(fit) = model.targets.iter().find(|fit| fit.target.id == *id) {
-                targets::export(ctx, &packages_folder(ctx.settings, &saved.folder), live, model, fit);
-            }
+        ShipAction::Measure => measure::measure(ctx, saved, live, model),
+        ShipAction::Export(ids) => {
+            live.failures.clear();
+            live.queue.extend(ids);
         }
     }
 }
 
-/// The last export. It is brought into view once: the button that asked for it is further down.
+/// Sees what came of the last export, and begins the next one that waits.
+fn go_on(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &ModelReport) {
+    if live.export.is_waiting() {
+        return;
+    }
+    let fit_of = |id: &str| model.targets.iter().find(|fit| fit.target.id == id);
+    if std::mem::take(&mut live.is_exporting) {
+        let made =
+            live.export.answer().filter(|made| live.packages.last().is_none_or(|last| last.package != made.package));
+        if let Some(failure) = live.export.failure() {
+            // The last one's stays in the card of its target.
+            if !live.queue.is_empty() {
+                let name = fit_of(&live.target).map_or_else(|| live.target.clone(), |fit| fit.target.name.clone());
+                live.failures.push((name, failure.message.clone()));
+            }
+        } else if let Some(made) = made {
+            live.packages.push(made.clone());
+        } else {
+            // It was cancelled, and the rest with it.
+            live.queue.clear();
+        }
+    }
+    if let Some(fit) = live.queue.pop_front().and_then(|id| fit_of(&id)) {
+        let folder = packages_folder(ctx.settings, &saved.folder);
+        targets::export(ctx, (&folder, saved.post_training()), live, model, fit);
+    }
+}
+
+/// The packages made. The last one is brought into view once: the button that asked for it is further down.
 fn exported_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, live: &mut ShipLive, ui: &mut Ui) {
-    let Some(exported) = live.export.answer() else { return };
-    let card = ui.scope(|ui| card_ui(ui, "Exported", |ui| report::report_ui(ctx, trial, exported, ui))).response;
-    if live.reported != exported.package {
-        live.reported.clone_from(&exported.package);
+    if live.packages.is_empty() && live.failures.is_empty() {
+        return;
+    }
+    let card = ui.scope(|ui| card_ui(ui, "Exported", |ui| report::packages_ui(ctx, trial, live, ui))).response;
+    if let Some(last) = live.packages.last().map(|last| &last.package).filter(|last| **last != live.reported) {
+        live.reported = last.clone();
         card.scroll_to_me(Some(Align::Min));
     }
 }
@@ -123,10 +153,10 @@ fn see_model(ctx: &ViewCtx<'_>, live: &mut ShipLive, found: &Arc<ModelReport>) {
 
 /// Forgets what was measured and exported; an export under way goes on.
 fn forget_results(ctx: &ViewCtx<'_>, live: &mut ShipLive) {
-    for query in [&mut live.int8, &mut live.ternary] {
-        query.cancel(ctx);
-        query.clear();
-    }
+    live.measured.values_mut().for_each(|query| query.cancel(ctx));
+    live.measured.clear();
+    live.packages.clear();
+    live.failures.clear();
     if !live.export.is_waiting() {
         live.export.clear();
     }

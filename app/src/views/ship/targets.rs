@@ -4,6 +4,7 @@ use std::path::Path;
 
 use egui::{RichText, Ui};
 use foretrain_engine::export::PackageFormat;
+use foretrain_engine::quant::PostTraining;
 use foretrain_engine::session::{Command, ExportJob, ModelReport, Naming, TargetFit};
 
 use crate::state::{ShipAction, ShipLive};
@@ -30,7 +31,17 @@ pub(super) fn package_name<'a>(typed: &'a str, proposed: &'a str) -> &'a str {
 
 /// Shows the cards.
 pub(super) fn targets_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, model: &ModelReport, ui: &mut Ui) {
-    section_title_ui(ui, "Export for");
+    ui.horizontal(|ui| {
+        section_title_ui(ui, "Export for");
+        let open: Vec<String> =
+            model.targets.iter().filter(|fit| fit.blockers.is_empty()).map(|fit| fit.target.id.clone()).collect();
+        let is_free = !is_exporting(live) && !open.is_empty();
+        let button =
+            ui.add_enabled(is_free, egui::Button::new("All targets")).accessible_name("Export for all targets");
+        if button.on_hover_text("One package after the other, for every target that can take the model").clicked() {
+            live.wanted = Some(ShipAction::Export(open));
+        }
+    });
     let columns = num_columns(ui, CARD_WIDTH, 3);
     for row in model.targets.chunks(columns) {
         ui.columns(columns, |cells| {
@@ -46,16 +57,23 @@ fn target_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, model: &ModelReport, fit: &
     for blocker in &fit.blockers {
         notice_ui(ui, Severity::Warning, &format!("{}. {}", blocker.what, blocker.remedy), |_| {});
     }
-    let is_free = fit.blockers.is_empty() && !live.export.is_waiting();
+    let is_free = fit.blockers.is_empty() && !is_exporting(live);
     let button = egui::Button::new(RichText::new("Export").strong());
     let button = ui.add_enabled(is_free, button).accessible_name(format!("Export for {}", fit.target.name));
     let why_not = if fit.blockers.is_empty() { "An export is under way" } else { "This target cannot take the model" };
     if button.on_disabled_hover_text(why_not).clicked() {
-        live.wanted = Some(ShipAction::Export(fit.target.id.clone()));
+        live.wanted = Some(ShipAction::Export(vec![fit.target.id.clone()]));
     }
     if live.target == fit.target.id {
         progress_ui(ctx, &fit.target.name, live, ui);
+    } else if live.queue.contains(&fit.target.id) {
+        hint_ui(ui, "Waits for the exports before it.");
     }
+}
+
+/// True while a package is made or waits to be.
+fn is_exporting(live: &ShipLive) -> bool {
+    live.export.is_waiting() || !live.queue.is_empty()
 }
 
 /// What the target is, what it gets, and how much of it that fills.
@@ -80,16 +98,31 @@ fn about_ui(model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
     meter_ui(ui, &format!("Share of the memory of {}", target.name), share as f32, color, None);
     let (file, memory) = (number::bytes(fit.predicted_bytes), number::bytes(target.memory_bytes));
     hint_ui(ui, &format!("Predicted size: {file}, of {memory} of memory."));
+    if let Some(speed) = fit.most_tokens_per_second {
+        let speed = number::three_digits(speed);
+        hint_ui(ui, &format!("Predicted speed: at most {speed} tokens/s.")).on_hover_text(
+            "The memory's data sheet over the bytes that each token reads: no program is faster than this, and most reach \
+             half to nine tenths of it",
+        );
+    }
 }
 
 /// Asks for a package in a folder that does not exist yet.
-pub(super) fn export(ctx: &ViewCtx<'_>, folder: &Path, live: &mut ShipLive, model: &ModelReport, fit: &TargetFit) {
+pub(super) fn export(
+    ctx: &ViewCtx<'_>,
+    (folder, options): (&Path, PostTraining),
+    live: &mut ShipLive,
+    model: &ModelReport,
+    fit: &TargetFit,
+) {
     let proposed = proposed_name(model);
     let output = folder.join(format!("{}-{}", package_name(&live.name, &proposed), fit.target.id));
     let (input, target) = (model.folder.clone(), fit.target.id.clone());
     live.target.clone_from(&target);
     live.is_failure_seen = false;
-    let job = ExportJob { input, target, scheme: None, format: None, output, data: None, naming: Naming::NextFree };
+    live.is_exporting = true;
+    let job =
+        ExportJob { input, target, scheme: None, format: None, output, data: None, naming: Naming::NextFree, options };
     live.export.ask(ctx, |id| Command::Export(id, job));
 }
 

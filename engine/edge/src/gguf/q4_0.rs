@@ -27,14 +27,25 @@ pub fn encode_q4_0(values: &[f32]) -> Result<Vec<u8>, EdgeError> {
         // The first of equally large ones.
         let largest = block.iter().fold(0.0_f32, |largest, w| if w.abs() > largest.abs() { *w } else { largest });
         let scale = largest / -8.0;
-        bytes.extend_from_slice(&blocks::half_scale("Q4_0", scale)?.to_le_bytes());
         let inverse = blocks::inverse(scale);
         // 8.5 is the code of 0 and a half, which makes the cut a rounding.
         let code = |w: f32| ((w * inverse + 8.5) as u8).min(15);
-        let (low, high) = block.split_at(Q4_0_BLOCK_LEN / 2);
-        bytes.extend(low.iter().zip(high).map(|(low, high)| code(*low) | code(*high) << 4));
+        let codes = block.map(|w| code(w).cast_signed() - ZERO_CODE.cast_signed());
+        bytes.extend_from_slice(&pack_q4_0(blocks::half_scale("Q4_0", scale)?, &codes));
     }
     Ok(bytes)
+}
+
+/// A block of these codes, -8 to 7, each worth `scale`; others lose their upper bits.
+#[must_use]
+pub fn pack_q4_0(scale: f16, codes: &[i8; Q4_0_BLOCK_LEN]) -> [u8; Q4_0_BLOCK_BYTES] {
+    let mut bytes = [0; Q4_0_BLOCK_BYTES];
+    let (scale_bytes, packed) = bytes.split_at_mut(2);
+    scale_bytes.copy_from_slice(&scale.to_le_bytes());
+    let code = |code: i8| code.wrapping_add(ZERO_CODE.cast_signed()).cast_unsigned() & 15;
+    let (low, high) = codes.split_at(Q4_0_BLOCK_LEN / 2);
+    packed.iter_mut().zip(low.iter().zip(high)).for_each(|(byte, (low, high))| *byte = code(*low) | code(*high) << 4);
+    bytes
 }
 
 /// The values of Q4_0 blocks; bytes beyond the last whole block are ignored.

@@ -8,8 +8,9 @@
 use std::arch::x86_64::*;
 
 use super::pointwise::compile_for;
+use super::streams::{AHEAD, fill_rows};
 use super::tile::{multiply_in_tiles, whole_blocks};
-use super::x86_floats::{AHEAD, float_kernels};
+use super::x86_floats::float_kernels;
 use super::{CodeRows, Kernels, Quantized, TernaryRows, scalar};
 use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale};
@@ -145,29 +146,40 @@ macro_rules! byte_kernels {
             }
 
             pub(in super::super) fn q8_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+                /// # Safety
+                /// `R` rows of `x.len() / 32` blocks, `apart` bytes from start to start, must be readable from `rows` on.
                 #[target_feature(enable = $features)]
-                fn dot(blocks: &[u8], x: &[i8]) -> f32 {
-                    let mut sums = [_mm256_setzero_ps(); 2];
-                    let pairs = blocks.as_chunks::<Q8_0_BLOCK_BYTES>().0.iter().zip(x.as_chunks::<Q8_0_BLOCK_LEN>().0);
-                    for (number, (block, x)) in pairs.enumerate() {
-                        // SAFETY: a block is 34 bytes, of which 32 follow the scale; x is 32 bytes; loads need no
-                        // alignment, a prefetch no valid address.
-                        let (w, x) = unsafe {
-                            _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD).cast());
-                            (_mm256_loadu_si256(block.as_ptr().add(2).cast()), _mm256_loadu_si256(x.as_ptr().cast()))
-                        };
-                        let products = _mm256_cvtepi32_ps(add_products(_mm256_setzero_si256(), w, x));
-                        let scale = _mm_cvtsi32_si128(i32::from(u16::from_le_bytes([block[0], block[1]])));
-                        let scale = _mm256_broadcastss_ps(_mm_cvtph_ps(scale));
-                        sums[number % 2] = _mm256_fmadd_ps(scale, products, sums[number % 2]);
+                unsafe fn dot<const R: usize>(rows: *const u8, apart: usize, x: &[i8]) -> [f32; R] {
+                    let mut sums = [_mm256_setzero_ps(); R];
+                    for (number, x) in x.as_chunks::<Q8_0_BLOCK_LEN>().0.iter().enumerate() {
+                        // SAFETY: x is 32 bytes; loads need no alignment.
+                        let x = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
+                        for (r, sum) in sums.iter_mut().enumerate() {
+                            // SAFETY: by this function's contract, of a block of a scale and 32 bytes; loads need no
+                            // alignment, a prefetch no valid address.
+                            let (scale, w) = unsafe {
+                                let block = rows.add(r * apart + number * Q8_0_BLOCK_BYTES);
+                                _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD).cast());
+                                (block.cast::<[u8; 2]>().read(), _mm256_loadu_si256(block.add(2).cast()))
+                            };
+                            let products = _mm256_cvtepi32_ps(add_products(_mm256_setzero_si256(), w, x));
+                            let scale = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(u16::from_le_bytes(scale))));
+                            *sum = _mm256_fmadd_ps(_mm256_broadcastss_ps(scale), products, *sum);
+                        }
                     }
-                    sum_floats(_mm256_add_ps(sums[0], sums[1]))
+                    sums.map(|sum| sum_floats(sum))
                 }
                 let row_bytes = x.len() / Q8_0_BLOCK_LEN * Q8_0_BLOCK_BYTES;
-                for (row, out) in blocks.chunks_exact(row_bytes.max(1)).zip(out) {
-                    // SAFETY: this set of kernels is handed out only where its features were detected.
-                    *out = unsafe { dot(row, x) };
+                if row_bytes == 0 {
+                    out.fill(0.0);
+                    return;
                 }
+                let num_rows = (blocks.len() / row_bytes).min(out.len());
+                let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
+                // SAFETY, both: rows up to `num_rows` lie within `blocks`; the features were detected.
+                let many = |first, apart| unsafe { dot::<4>(start(first), apart * row_bytes, x) };
+                let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
+                fill_rows(&mut out[..num_rows], many, one);
             }
 
             pub(in super::super) fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]) {
@@ -279,23 +291,21 @@ mod tiled_vnni {
     use super::*;
 
     pub(in super::super) fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
-        /// Products with rows of whole blocks, which follow each other from `rows` on. Codes stay where they are in their
-        /// bytes: each plane has sums of its own, which count 1, 4, 16 and 64 times.
+        /// Products with rows of whole blocks. Codes stay where they are in their bytes: each plane has sums of its own, which count 1, 4, 16 and 64 times.
         ///
         /// # Safety
-        /// `R` rows of `x.len() / 256` blocks must be readable from `rows` on.
+        /// `R` rows of `x.len() / 256` blocks, `apart` bytes from start to start, must be readable from `rows` on.
         #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-        unsafe fn dot<const R: usize>(rows: *const u8, x: &[i8]) -> [i32; R] {
+        unsafe fn dot<const R: usize>(rows: *const u8, apart: usize, x: &[i8]) -> [i32; R] {
             let masks: [__m256i; 4] =
                 std::array::from_fn(|plane| _mm256_set1_epi8((3_u8 << (2 * plane)).cast_signed()));
             let mut sums = [[_mm256_setzero_si256(); 4]; R];
-            let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
             for (group, x) in x.as_chunks::<GROUP_LEN>().0.iter().enumerate() {
                 let at = group / 2 * BLOCK_BYTES + group % 2 * GROUP_BYTES;
                 let codes: [__m256i; R] = std::array::from_fn(|r| {
                     // SAFETY: by this function's contract; a prefetch may name any address.
                     unsafe {
-                        let codes = rows.add(r * row_bytes + at);
+                        let codes = rows.add(r * apart + at);
                         _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
                         _mm256_loadu_si256(codes.cast())
                     }
@@ -319,20 +329,11 @@ mod tiled_vnni {
             return ternary_groups(rows, x, out);
         };
         let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
-        let mut row = 0;
-        while row < out.len() {
-            // SAFETY: all `out.len()` rows lie within `blocks`; the features were detected.
-            unsafe {
-                let rows = blocks.as_ptr().add(row * row_bytes);
-                if row + ROWS <= out.len() {
-                    out[row..row + ROWS].copy_from_slice(&dot::<ROWS>(rows, x));
-                    row += ROWS;
-                } else {
-                    out[row] = dot::<1>(rows, x)[0];
-                    row += 1;
-                }
-            }
-        }
+        let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
+        // SAFETY, both: all `out.len()` rows lie within `blocks`; the features were detected.
+        let many = |first, apart| unsafe { dot::<ROWS>(start(first), apart * row_bytes, x) };
+        let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
+        fill_rows(out, many, one);
     }
 
     pub(in super::super) fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {

@@ -10,8 +10,9 @@ use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES};
 use half::f16;
 
 use super::pointwise::compile_for;
+use super::streams::{AHEAD, fill_rows};
 use super::tile::{multiply_in_tiles, whole_blocks};
-use super::x86_floats::{AHEAD, float_kernels};
+use super::x86_floats::float_kernels;
 use super::{CodeRows, Kernels, Quantized, TernaryRows, avx2};
 
 /// Bytes in a vector.
@@ -79,9 +80,9 @@ float_kernels! {
 
 fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
     /// # Safety
-    /// `R` rows of `x.len()` bytes must be readable from `rows` on.
+    /// `R` rows of `x.len()` bytes, `apart` bytes from start to start, must be readable from `rows` on.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn dot<const R: usize>(rows: *const u8, x: &[i8]) -> [i32; R] {
+    unsafe fn dot<const R: usize>(rows: *const u8, apart: usize, x: &[i8]) -> [i32; R] {
         // The instruction multiplies unsigned with signed bytes: x + 128 with w, less 128 · w. Sums may wrap around; the
         // difference is exact.
         let offset = _mm512_set1_epi8(i8::MIN);
@@ -93,7 +94,7 @@ fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
             let inputs = unsafe { _mm512_maskz_loadu_epi8(mask, part.as_ptr()) };
             let inputs = _mm512_xor_si512(inputs, offset);
             for (r, (sum, excess)) in sums.iter_mut().zip(&mut excess).enumerate() {
-                let at = r * x.len() + number * BYTES;
+                let at = r * apart + number * BYTES;
                 // SAFETY: by this function's contract for the bytes not masked; a prefetch may name any address.
                 let weights = unsafe {
                     _mm_prefetch::<_MM_HINT_T0>(rows.wrapping_add(at + AHEAD).cast());
@@ -110,20 +111,11 @@ fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
         return;
     }
     let num_rows = (values.len() / x.len()).min(out.len());
-    let mut row = 0;
-    while row < num_rows {
-        // SAFETY: rows up to `num_rows` lie within `values`; the features were detected.
-        unsafe {
-            let rows = values.as_ptr().add(row * x.len());
-            if row + ROWS <= num_rows {
-                out[row..row + ROWS].copy_from_slice(&dot::<ROWS>(rows, x));
-                row += ROWS;
-            } else {
-                out[row] = dot::<1>(rows, x)[0];
-                row += 1;
-            }
-        }
-    }
+    let start = |row: usize| values.as_ptr().wrapping_add(row * x.len());
+    // SAFETY, both: rows up to `num_rows` lie within `values`; the features were detected.
+    let many = |first, apart| unsafe { dot::<ROWS>(start(first), apart * x.len(), x) };
+    let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
+    fill_rows(&mut out[..num_rows], many, one);
 }
 
 /// The codes of a group in both halves of a vector.
@@ -137,20 +129,19 @@ unsafe fn twice(group: *const u8) -> __m512i {
 }
 
 fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
-    /// Products with rows of whole blocks, which follow each other from `rows` on.
+    /// Products with rows of whole blocks.
     ///
     /// Codes stay where they are in their bytes: the second plane counts four times, the third 16 times, the fourth 64
     /// times, each in lanes of its own, so that one shift at the end does for all.
     ///
     /// # Safety
-    /// `R` rows of `x.len() / 256` blocks must be readable from `rows` on.
+    /// `R` rows of `x.len() / 256` blocks, `apart` bytes from start to start, must be readable from `rows` on.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn dot<const R: usize>(rows: *const u8, x: &[i8]) -> [i32; R] {
+    unsafe fn dot<const R: usize>(rows: *const u8, apart: usize, x: &[i8]) -> [i32; R] {
         let halves = |low: i8, high: i8| _mm512_inserti64x4::<1>(_mm512_set1_epi8(low), _mm256_set1_epi8(high));
         let (first, second) = (halves(0x03, 0x0c), halves(0x30, 0xc0_u8.cast_signed()));
         let mut low = [_mm512_setzero_si512(); R];
         let mut high = [_mm512_setzero_si512(); R];
-        let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
         for (block, x) in x.as_chunks::<BLOCK_LEN>().0.iter().enumerate() {
             // SAFETY: a block of x is 256 bytes.
             let x: [__m512i; 4] =
@@ -158,7 +149,7 @@ fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
             for r in 0..R {
                 // SAFETY: by this function's contract; a prefetch may name any address.
                 let (a, b) = unsafe {
-                    let codes = rows.add(r * row_bytes + block * BLOCK_BYTES);
+                    let codes = rows.add(r * apart + block * BLOCK_BYTES);
                     _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
                     (twice(codes), twice(codes.add(GROUP_BYTES)))
                 };
@@ -179,33 +170,23 @@ fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
         return avx2::ternary_groups(rows, x, out);
     };
     let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
-    let mut row = 0;
-    while row < out.len() {
-        // SAFETY: all `out.len()` rows lie within `blocks`; the features were detected.
-        unsafe {
-            let rows = blocks.as_ptr().add(row * row_bytes);
-            if row + ROWS <= out.len() {
-                out[row..row + ROWS].copy_from_slice(&dot::<ROWS>(rows, x));
-                row += ROWS;
-            } else {
-                out[row] = dot::<1>(rows, x)[0];
-                row += 1;
-            }
-        }
-    }
+    let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
+    // SAFETY, both: all `out.len()` rows lie within `blocks`; the features were detected.
+    let many = |first, apart| unsafe { dot::<ROWS>(start(first), apart * row_bytes, x) };
+    let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
+    fill_rows(out, many, one);
 }
 
 fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]) {
     /// # Safety
-    /// `R` rows of `x.len() / 256` blocks must be readable from `rows` on.
+    /// `R` rows of `x.len() / 256` blocks, `apart` bytes from start to start, must be readable from `rows` on.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vl")]
-    unsafe fn dot<const R: usize>(rows: *const u8, x: &[i8], block_sums: &[i32]) -> [f32; R] {
+    unsafe fn dot<const R: usize>(rows: *const u8, apart: usize, x: &[i8], block_sums: &[i32]) -> [f32; R] {
         let mask = _mm512_set1_epi8(0x03);
         let halves = |low: i16, high: i16| _mm512_inserti64x4::<1>(_mm512_set1_epi16(low), _mm256_set1_epi16(high));
         let (first, second) = (halves(0, 2), halves(4, 6));
         let mut sums = [_mm512_setzero_ps(); R];
         let mut corrections = [0.0_f32; R];
-        let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
         for ((block, x), block_sum) in x.as_chunks::<BLOCK_LEN>().0.iter().enumerate().zip(block_sums) {
             // SAFETY: a block of x is 256 bytes.
             let x: [__m512i; 4] =
@@ -214,7 +195,7 @@ fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f3
             for r in 0..R {
                 // SAFETY: by this function's contract; a prefetch may name any address.
                 let (a, b, scale) = unsafe {
-                    let codes = rows.add(r * row_bytes + block * BLOCK_BYTES);
+                    let codes = rows.add(r * apart + block * BLOCK_BYTES);
                     _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
                     let scale = codes.add(2 * GROUP_BYTES).cast::<[u8; 2]>().read();
                     (twice(codes), twice(codes.add(GROUP_BYTES)), f16::from_le_bytes(scale))
@@ -238,20 +219,11 @@ fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f3
         return;
     }
     let num_rows = (blocks.len() / row_bytes).min(out.len());
-    let mut row = 0;
-    while row < num_rows {
-        // SAFETY: rows up to `num_rows` lie within `blocks`; the features were detected.
-        unsafe {
-            let rows = blocks.as_ptr().add(row * row_bytes);
-            if row + ROWS <= num_rows {
-                out[row..row + ROWS].copy_from_slice(&dot::<ROWS>(rows, x, block_sums));
-                row += ROWS;
-            } else {
-                out[row] = dot::<1>(rows, x, block_sums)[0];
-                row += 1;
-            }
-        }
-    }
+    let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
+    // SAFETY, both: rows up to `num_rows` lie within `blocks`; the features were detected.
+    let many = |first, apart| unsafe { dot::<ROWS>(start(first), apart * row_bytes, x, block_sums) };
+    let one = |row| unsafe { dot::<1>(start(row), 0, x, block_sums)[0] };
+    fill_rows(&mut out[..num_rows], many, one);
 }
 
 pub(super) fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {

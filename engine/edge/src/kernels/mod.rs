@@ -18,6 +18,8 @@ mod neon;
 mod pointwise;
 mod quantize;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod streams;
 #[cfg(test)]
 mod tests;
 mod tile;

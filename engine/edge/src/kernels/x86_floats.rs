@@ -1,8 +1,5 @@
 //! Kernels of floats for x86-64: written once, compiled for the vectors of each set.
 
-/// How far ahead rows are fetched, bytes. One plain stream per core gets only two thirds of the memory's rate.
-pub(super) const AHEAD: usize = 6 * 1024;
-
 /// Defines `f32_rows`, `f16_rows`, `bf16_rows`, `mix_f32`, `mix_f16` and `read_all` with vectors of `$width` floats. The file
 /// that uses this hands them out only after it has detected the features.
 macro_rules! float_kernels {
@@ -31,21 +28,21 @@ macro_rules! float_kernels {
             $features, $vector, $width, $load, $store, $multiply_add, $repeat);
 
         fn read_all(bytes: &[u8]) -> u64 {
-            /// Two streams with a prefetch each: a plain one does not fill a core's share of the memory's rate.
+            /// Four streams with a prefetch each: a plain one does not fill a core's share of the memory's rate.
             #[target_feature(enable = $features)]
             fn inner(bytes: &[u8]) -> u64 {
-                let half = bytes.len() / 2 / 64 * 64;
-                let (first, rest) = bytes.split_at(half);
-                let (second, rest) = rest.split_at(half);
+                let stream = bytes.len() / 4 / 64 * 64;
                 let mut all = [0_u64; 8];
-                for (first, second) in first.as_chunks::<64>().0.iter().zip(second.as_chunks::<64>().0) {
-                    _mm_prefetch::<_MM_HINT_NTA>(first.as_ptr().wrapping_add(AHEAD).cast());
-                    _mm_prefetch::<_MM_HINT_NTA>(second.as_ptr().wrapping_add(AHEAD).cast());
-                    let words = first.as_chunks::<8>().0.iter().zip(second.as_chunks::<8>().0);
-                    for (all, (first, second)) in all.iter_mut().zip(words) {
-                        *all ^= u64::from_le_bytes(*first) ^ u64::from_le_bytes(*second);
+                for line in (0..stream).step_by(64) {
+                    for number in 0..4 {
+                        let line = &bytes[number * stream + line..][..64];
+                        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(AHEAD).cast());
+                        for (all, word) in all.iter_mut().zip(line.as_chunks::<8>().0) {
+                            *all ^= u64::from_le_bytes(*word);
+                        }
                     }
                 }
+                let rest = &bytes[4 * stream..];
                 all.iter().fold($crate::kernels::scalar::read_all(rest), |all, word| all ^ word)
             }
             // SAFETY: this set of kernels is handed out only where its features were detected.
@@ -57,9 +54,9 @@ macro_rules! float_kernels {
         $features:literal, $width:literal, $zero:path, $load:path, $multiply_add:path, $sum:path) => {
         fn $name(rows: &[u8], x: &[f32], out: &mut [f32]) {
             /// # Safety
-            /// `R` rows of `x.len()` weights must be readable from `rows` on.
+            /// `R` rows of `x.len()` weights, `apart` bytes from start to start, must be readable from `rows` on.
             #[target_feature(enable = $features)]
-            unsafe fn dot<const R: usize>(rows: *const u8, x: &[f32]) -> [f32; R] {
+            unsafe fn dot<const R: usize>(rows: *const u8, apart: usize, x: &[f32]) -> [f32; R] {
                 let one: fn([u8; $size]) -> f32 = $one;
                 let (len, whole) = (x.len(), x.len() / $width * $width);
                 let mut sums = [$zero(); R];
@@ -69,7 +66,7 @@ macro_rules! float_kernels {
                     for (r, sum) in sums.iter_mut().enumerate() {
                         // SAFETY: by this function's contract; loads need no alignment, a prefetch no valid address.
                         let weights = unsafe {
-                            let weights = rows.add((r * len + i) * $size);
+                            let weights = rows.add(r * apart + i * $size);
                             _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(AHEAD).cast());
                             $read(weights)
                         };
@@ -80,7 +77,7 @@ macro_rules! float_kernels {
                     let mut sum = $sum(sums[r]);
                     for i in whole..len {
                         // SAFETY: by this function's contract.
-                        let weight = unsafe { rows.add((r * len + i) * $size).cast::<[u8; $size]>().read() };
+                        let weight = unsafe { rows.add(r * apart + i * $size).cast::<[u8; $size]>().read() };
                         sum += one(weight) * x[i];
                     }
                     sum
@@ -92,20 +89,11 @@ macro_rules! float_kernels {
                 return;
             }
             let num_rows = (rows.len() / row_bytes).min(out.len());
-            let mut row = 0;
-            while row < num_rows {
-                // SAFETY: rows up to `num_rows` lie within `rows`; the features were detected.
-                unsafe {
-                    let rows = rows.as_ptr().add(row * row_bytes);
-                    if row + 4 <= num_rows {
-                        out[row..row + 4].copy_from_slice(&dot::<4>(rows, x));
-                        row += 4;
-                    } else {
-                        out[row] = dot::<1>(rows, x)[0];
-                        row += 1;
-                    }
-                }
-            }
+            let start = |row: usize| rows.as_ptr().wrapping_add(row * row_bytes);
+            // SAFETY, both: rows up to `num_rows` lie within `rows`; the features were detected.
+            let many = |first, apart| unsafe { dot::<4>(start(first), apart * row_bytes, x) };
+            let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
+            fill_rows(&mut out[..num_rows], many, one);
         }
     };
     (@mix $name:ident, $size:literal, $read:expr, $one:expr,

@@ -8,8 +8,11 @@ use super::widened::widened;
 use crate::kernels::{self, PANEL_ROWS, Quantized};
 use crate::runtime::{Output, Panel, panels};
 
-/// Bytes of weights that are worth another thread's attention: some microseconds of reading.
-const TASK_BYTES: usize = 1 << 15;
+/// Bytes of weights in a task: at least what is worth another thread's attention, some microseconds of reading; at most
+/// what reads at the memory's full rate.
+const TASK_BYTES: std::ops::RangeInclusive<usize> = 1 << 15..=1 << 17;
+/// Tasks of a matrix, where they are not too small for it: so many that threads end at about the same time.
+const NUM_TASKS: usize = 32;
 /// A panel has a multiple of these rows, which kernels take at once.
 const ROW_STEP: usize = 4;
 
@@ -131,7 +134,8 @@ impl Matrix {
         if n > 1 {
             return PANEL_ROWS;
         }
-        (TASK_BYTES / self.row_bytes().max(1)).max(1).next_multiple_of(ROW_STEP)
+        let task_bytes = (self.num_bytes() / NUM_TASKS).clamp(*TASK_BYTES.start(), *TASK_BYTES.end());
+        (task_bytes / self.row_bytes().max(1)).max(1).next_multiple_of(ROW_STEP)
     }
 
     /// The products of this matrix's rows in `panel` with all inputs.

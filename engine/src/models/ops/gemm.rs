@@ -81,6 +81,25 @@ pub(super) fn multiply<T: Real>(
     }
 }
 
+/// dst (m, n; rows `dst_stride` apart) += scale · a (m, k) · b (k, n), in f64 on all threads. Factors are slices with
+/// their row and column strides. Nothing happens when a size is 0.
+///
+/// Panics when a matrix does not lie in its slice.
+pub(crate) fn add_product(
+    (m, n, k): (usize, usize, usize),
+    (dst, dst_stride): (&mut [f64], usize),
+    scale: f64,
+    (a, a_strides): (&[f64], (usize, usize)),
+    (b, b_strides): (&[f64], (usize, usize)),
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    let matrix = |data, (row_stride, column_stride)| Matrix { data, row_stride, column_stride };
+    let factors = (matrix(a, a_strides), matrix(b, b_strides));
+    multiply((m, n, k), (dst, dst_stride), Old::Kept, scale, factors, parallelism(1));
+}
+
 /// Threads for a multiplication: one when `num_tasks` of them already keep every thread busy.
 pub(super) fn parallelism(num_tasks: usize) -> Parallelism {
     let threads = rayon::current_num_threads();

@@ -51,6 +51,28 @@ impl<'a> Gpt2LayerWeights<'a> {
 /// Errors: weights that do not fit c; heads that do not divide it.
 /// Source: Radford et al. 2019, as in transformers' `GPT2Block`.
 pub fn gpt2_layer(x: &Tensor, weights: &Gpt2LayerWeights<'_>, num_heads: usize, eps: f64) -> Result<Tensor> {
+    let (heads, hidden) = check(x, weights, num_heads)?;
+    if x.device().is_cpu() {
+        return apply(&Gpt2Layer { heads, hidden, eps }, x, &weights.in_order());
+    }
+    composed(x, weights, heads, eps, &mut |_, _| Ok(()))
+}
+
+/// [`gpt2_layer`], telling `seen` what each matrix reads: its name within the layer ("attn.c_attn") and its inputs,
+/// (n, t, inputs). Slower, for calibration: intermediate values are tensors of their own.
+pub fn gpt2_layer_observed(
+    x: &Tensor,
+    weights: &Gpt2LayerWeights<'_>,
+    num_heads: usize,
+    eps: f64,
+    seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
+) -> Result<Tensor> {
+    let (heads, _) = check(x, weights, num_heads)?;
+    composed(x, weights, heads, eps, seen)
+}
+
+/// Heads, and the width of the feed-forward part. Errors: as [`gpt2_layer`].
+fn check(x: &Tensor, weights: &Gpt2LayerWeights<'_>, num_heads: usize) -> Result<(Heads, usize)> {
     let c = x.dim(D::Minus1)?;
     let (_, hidden) = weights.c_fc_weight.dims2()?;
     if num_heads == 0 || !c.is_multiple_of(num_heads) || c == 0 || hidden == 0 {
@@ -63,21 +85,27 @@ pub fn gpt2_layer(x: &Tensor, weights: &Gpt2LayerWeights<'_>, num_heads: usize, 
             bail!("gpt2_layer: expected a weight of shape {shape:?}, found {:?}", weight.dims());
         }
     }
-    let heads = Heads { num_query: num_heads, num_kv: num_heads, size: c / num_heads };
-    if x.device().is_cpu() {
-        return apply(&Gpt2Layer { heads, hidden, eps }, x, &weights.in_order());
-    }
-    composed(x, weights, heads, eps)
+    Ok((Heads { num_query: num_heads, num_kv: num_heads, size: c / num_heads }, hidden))
 }
 
-/// The same out of smaller operations, for devices other than the CPU.
-pub(super) fn composed(x: &Tensor, weights: &Gpt2LayerWeights<'_>, heads: Heads, eps: f64) -> Result<Tensor> {
+/// The same out of smaller operations, for devices other than the CPU and for observers.
+pub(super) fn composed(
+    x: &Tensor,
+    weights: &Gpt2LayerWeights<'_>,
+    heads: Heads,
+    eps: f64,
+    seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
+) -> Result<Tensor> {
     let affine = |x: &Tensor, weight: &Tensor, bias: &Tensor| x.broadcast_matmul(weight)?.broadcast_add(bias);
     let h = layer_norm(x, weights.ln_1_weight, weights.ln_1_bias, eps)?;
+    seen("attn.c_attn", &h)?;
     let h = causal_attention(&affine(&h, weights.c_attn_weight, weights.c_attn_bias)?, heads)?;
+    seen("attn.c_proj", &h)?;
     let x = (x + affine(&h, weights.attn_c_proj_weight, weights.attn_c_proj_bias)?)?;
     let h = layer_norm(&x, weights.ln_2_weight, weights.ln_2_bias, eps)?;
+    seen("mlp.c_fc", &h)?;
     let h = gelu(&affine(&h, weights.c_fc_weight, weights.c_fc_bias)?)?;
+    seen("mlp.c_proj", &h)?;
     x + affine(&h, weights.mlp_c_proj_weight, weights.mlp_c_proj_bias)?
 }
 
@@ -275,7 +303,7 @@ mod tests {
         for (n, t) in [(1, 1), (3, 5), (2, 67)] {
             let x = inputs(n, t);
             let ours = gpt2_layer(&x[0], &weights(&x), 2, 1e-5).unwrap();
-            let theirs = composed(&x[0], &weights(&x), HEADS, 1e-5).unwrap();
+            let theirs = composed(&x[0], &weights(&x), HEADS, 1e-5, &mut |_, _| Ok(())).unwrap();
             assert!(max_difference(&ours, &theirs).unwrap() < 1e-12, "n {n} t {t}");
         }
     }
@@ -298,7 +326,7 @@ mod tests {
             vars.iter().map(|v| store.get(v).unwrap().clone()).collect::<Vec<_>>()
         };
         let ours = grads(&|x| gpt2_layer(&x[0], &weights(x), 2, 1e-5).unwrap());
-        let theirs = grads(&|x| composed(&x[0], &weights(x), HEADS, 1e-5).unwrap());
+        let theirs = grads(&|x| composed(&x[0], &weights(x), HEADS, 1e-5, &mut |_, _| Ok(())).unwrap());
         for (a, b) in ours.iter().zip(&theirs) {
             assert!(max_difference(a, b).unwrap() < 1e-9);
         }

@@ -57,6 +57,27 @@ pub struct LlamaLayerShape {
 /// Errors: weights or heads that do not fit c.
 /// Source: Touvron et al. 2023, arXiv 2302.13971, as in transformers' `LlamaDecoderLayer`.
 pub fn llama_layer(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLayerShape) -> Result<Tensor> {
+    let hidden = check(x, weights, shape)?;
+    if x.device().is_cpu() {
+        return apply(&LlamaLayer { shape, hidden }, x, &weights.in_order());
+    }
+    composed(x, weights, shape, &mut |_, _| Ok(()))
+}
+
+/// [`llama_layer`], telling `seen` what each matrix reads: its name within the layer ("self_attn.q_proj") and its
+/// inputs, (n, t, inputs). Slower, for calibration: intermediate values are tensors of their own.
+pub fn llama_layer_observed(
+    x: &Tensor,
+    weights: &LlamaLayerWeights<'_>,
+    shape: LlamaLayerShape,
+    seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
+) -> Result<Tensor> {
+    check(x, weights, shape)?;
+    composed(x, weights, shape, seen)
+}
+
+/// The width of the feed-forward part. Errors: as [`llama_layer`].
+fn check(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLayerShape) -> Result<usize> {
     let c = x.dim(D::Minus1)?;
     let heads = shape.heads;
     let grouped = heads.num_kv > 0 && heads.num_query > 0 && heads.num_query.is_multiple_of(heads.num_kv);
@@ -72,23 +93,33 @@ pub fn llama_layer(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLaye
             bail!("llama_layer: expected a weight of shape {shape:?}, found {:?}", weight.dims());
         }
     }
-    if x.device().is_cpu() {
-        return apply(&LlamaLayer { shape, hidden }, x, &weights.in_order());
-    }
-    composed(x, weights, shape)
+    Ok(hidden)
 }
 
-/// The same out of smaller operations, for devices other than the CPU.
-pub(super) fn composed(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLayerShape) -> Result<Tensor> {
+/// The same out of smaller operations, for devices other than the CPU and for observers.
+pub(super) fn composed(
+    x: &Tensor,
+    weights: &LlamaLayerWeights<'_>,
+    shape: LlamaLayerShape,
+    seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
+) -> Result<Tensor> {
     let linear = |x: &Tensor, weight: &Tensor| x.broadcast_matmul(&weight.t()?);
     let turned = |x: Tensor| rope(&x, shape.heads.size, shape.rope_theta);
     let h = rms_norm(x, weights.input_layernorm, shape.eps)?;
+    for part in ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"] {
+        seen(part, &h)?;
+    }
     let q = turned(linear(&h, weights.q_proj)?)?;
     let k = turned(linear(&h, weights.k_proj)?)?;
     let qkv = Tensor::cat(&[q, k, linear(&h, weights.v_proj)?], 2)?;
-    let x = (x + linear(&causal_attention(&qkv, shape.heads)?, weights.o_proj)?)?;
+    let h = causal_attention(&qkv, shape.heads)?;
+    seen("self_attn.o_proj", &h)?;
+    let x = (x + linear(&h, weights.o_proj)?)?;
     let h = rms_norm(&x, weights.post_attention_layernorm, shape.eps)?;
+    seen("mlp.gate_proj", &h)?;
+    seen("mlp.up_proj", &h)?;
     let h = silu_mul(&linear(&h, weights.gate_proj)?, &linear(&h, weights.up_proj)?)?;
+    seen("mlp.down_proj", &h)?;
     x + linear(&h, weights.down_proj)?
 }
 
@@ -287,7 +318,7 @@ mod tests {
         for (n, t) in [(1, 1), (3, 5), (2, 67)] {
             let x = inputs(n, t);
             let ours = llama_layer(&x[0], &weights(&x), SHAPE).unwrap();
-            let theirs = composed(&x[0], &weights(&x), SHAPE).unwrap();
+            let theirs = composed(&x[0], &weights(&x), SHAPE, &mut |_, _| Ok(())).unwrap();
             assert!(max_difference(&ours, &theirs).unwrap() < 1e-12, "n {n} t {t}");
         }
     }
