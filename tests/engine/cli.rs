@@ -446,6 +446,56 @@ fn an_export_may_be_calibrated() {
     assert!(json["quality"]["notes"].to_string().contains("quantized weights are 0"), "{json}");
 }
 
+#[test]
+fn every_target_gets_a_package_in_any_scheme() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let run = train(folder);
+    let export = ["export", "--input", &run, "--target", "all", "--scheme", "int4", "--output", "all", "--json"];
+    let packages = json_of(folder, &export, 0)["packages"].as_array().unwrap().clone();
+    let targets = json_of(folder, &["export", "--target", "list", "--json"], 0);
+    assert_eq!(packages.len(), targets["targets"].as_array().unwrap().len());
+    for package in &packages {
+        let target = package["target"].as_str().unwrap();
+        assert!(folder.join("all").join(target).join("manifest.json").is_file(), "{package}");
+        assert_eq!(package["quality"]["scheme"], "Int4", "{package}");
+    }
+    // Each name is taken now; all of them are tried and told.
+    let refusal = json_of(folder, &export, 1);
+    let message = refusal["error"].as_str().unwrap();
+    assert!(message.starts_with("0 of") && message.contains("edge-board") && message.contains("gpu-high"), "{message}");
+    // transformers knows no image model of ours.
+    let export = ["export", "--input", &run, "--target", "gpu-high", "--format", "transformers", "--json"];
+    let refusal = json_of(folder, &export, 2);
+    assert!(refusal["error"].as_str().unwrap().contains("transformers has no"), "{refusal}");
+}
+
+#[test]
+fn a_run_starts_from_the_weights_of_another() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let first = train(folder);
+    let loss = |run: &str| {
+        let json = json_of(folder, &["validate", "--checkpoint", run, "--json"], 0);
+        json["measured"]["loss"].as_f64().unwrap()
+    };
+    // A rate that moves nothing leaves what it started from.
+    let still = ["--from", &first, "--learning-rate", "1e-30", "--optimizer", "adamw", "--seed", "5", "--json"];
+    let line: Vec<&str> = TRAIN.iter().chain(&still).copied().collect();
+    let second = json_of(folder, &line, 0)["run"].as_str().unwrap().to_owned();
+    assert!((loss(&second) - loss(&first)).abs() < 1e-4, "{} {}", loss(&second), loss(&first));
+    // It goes on without what it started from.
+    std::fs::remove_dir_all(folder.join(&first)).unwrap();
+    assert_eq!(json_of(folder, &["train", "--resume", &second, "--json"], 0)["steps"], 2);
+    let refusal = |args: &[&str]| {
+        let line: Vec<&str> = TRAIN.iter().chain(args).chain(&["--json"]).copied().collect();
+        json_of(folder, &line, 2)["error"].as_str().unwrap().to_owned()
+    };
+    assert!(refusal(&["--from", "nowhere"]).contains("--from"));
+    assert!(refusal(&["--from", "data"]).contains("data"));
+    assert!(refusal(&["--from", &second, "--model", "mlp"]).contains("--model"));
+}
+
 /// A file's name that is not UTF-8, where the file system takes one.
 #[cfg(target_os = "linux")]
 fn odd_name() -> std::ffi::OsString {

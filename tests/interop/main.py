@@ -62,9 +62,9 @@ def main():
 
 def language_models(ours, texts, table, asked):
     """Those that can be made here."""
-    is_installed = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+    is_installed = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "accelerate"))
     if not is_installed and not asked.without_transformers:
-        table.not_checked("models that transformers wrote", "torch or transformers is not installed")
+        table.not_checked("models that transformers wrote", "torch, transformers or accelerate is not installed")
     return models.make(ours, texts, is_installed and not asked.without_transformers)
 
 

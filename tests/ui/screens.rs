@@ -483,7 +483,7 @@ fn cancelling_an_export_leaves_out_those_that_wait() {
 #[test]
 fn what_is_chosen_is_measured_as_it_is_chosen() {
     let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
-    for label in ["ternary", "int4", "GPTQ", "Equalize channels", "Measure"] {
+    for label in ["ternary", "int4", "GPTQ", "Equalize first", "Measure"] {
         click(&mut harness, label);
     }
     let sent = commands(&mut harness);

@@ -25,6 +25,7 @@ const ALL: &str = "all";
   foretrain export --input path/to/run --target cpu-x86-64 --scheme int4 --method gptq
   foretrain export --input path/to/run --target gpu-high --format onnx --scheme f32
   foretrain export --input path/to/run --target edge-board --method gptq --ternary-scales row
+  foretrain export --input path/to/llama --target edge-board --format transformers --scheme ternary
   foretrain export --input path/to/run --target all --output packages")]
 pub struct ExportArgs {
     /// Checkpoint folder, run folder (its best checkpoint is taken), folder of Hugging Face transformers or GGUF file; the
@@ -38,8 +39,9 @@ pub struct ExportArgs {
     /// out.
     #[arg(long, value_parser = quantize::parse_scheme)]
     pub scheme: Option<QuantScheme>,
-    /// In which container (safetensors, gguf, onnx); the target's own when left out. ONNX is for image models, in f32 or
-    /// int8; int8 is calibrated on --calibration-samples images of the training part.
+    /// In which container (safetensors, gguf, transformers, onnx); the target's own when left out. `transformers` holds only
+    /// what that library loads: GPT-2 and Llama in floats, Llama in ternary as its BitNet integration has it. ONNX is for
+    /// image models, in f32 or int8; int8 is calibrated on --calibration-samples images of the training part.
     #[arg(long, value_parser = parse_format)]
     pub format: Option<PackageFormat>,
     /// Folder to create; package-TARGET below the current folder, or package-TARGET-2 and so on, when left out. With
@@ -174,6 +176,7 @@ fn for_json(report: ExportReport) -> ExportReport {
     ExportReport { package, quality: quantize::for_json(report.quality), ..report }
 }
 
+/// A container by its label.
 fn parse_format(label: &str) -> Result<PackageFormat, String> {
     let known = PackageFormat::ALL.map(PackageFormat::label).join(", ");
     PackageFormat::from_label(label).ok_or_else(|| format!("expected one of {known}"))

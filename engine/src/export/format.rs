@@ -51,6 +51,7 @@ pub(super) trait WeightsFormat: std::fmt::Debug {
 pub(super) fn weights_format(card: &ModelCard, target: &TargetPreset) -> &'static dyn WeightsFormat {
     match target.format {
         PackageFormat::Gguf if card.is_language_model() => &GgufFormat,
-        PackageFormat::Gguf | PackageFormat::Safetensors | PackageFormat::Onnx => &SafetensorsFormat::SHARDED,
+        PackageFormat::Gguf | PackageFormat::Safetensors | PackageFormat::Onnx => &SafetensorsFormat::OURS,
+        PackageFormat::Transformers => &SafetensorsFormat::TRANSFORMERS,
     }
 }

@@ -13,7 +13,7 @@ use super::read_back::{ReadBack, read_back};
 use super::readme::{Readme, run_command, runtime_note};
 use super::{Blocker, Checkpoint, ExportError, ModelCard, PackageFormat, TOKENIZER_FILE, TargetPreset, onnx};
 use crate::device::{Watch, atomic_file};
-use crate::models::Network;
+use crate::models::{ModelConfig, Network};
 use crate::quant::{Container, QuantScheme, QuantizedWeights, TensorPlan, plan, quantize_for, storage_notes};
 
 /// Room kept for the small files of a package, bytes.
@@ -144,6 +144,9 @@ impl ExportTarget for TargetPreset {
                 return blockers;
             }
         }
+        if let Some(blocker) = no_form(self, model) {
+            return vec![blocker];
+        }
         match self.predicted_bytes(model) {
             Err(error) => {
                 let remedy = "Train a model from a preset".to_owned();
@@ -261,7 +264,7 @@ impl PackageInput<'_> {
         let tokenizer = self.tokenizer.as_ref().map(|(_, parsed)| parsed);
         let mut notes = storage_notes(self.weights);
         notes.extend(format.write(&self.format_input(), folder, watch)?);
-        write_json(&folder.join("config.json"), &config_json(card, self.target.scheme, tokenizer)?)?;
+        write_json(&folder.join("config.json"), &config_json(card, self.weights, tokenizer)?)?;
         if let Some((bytes, parsed)) = &self.tokenizer {
             atomic_file::write_bytes(&folder.join(TOKENIZER_FILE), bytes)?;
             write_json(&folder.join("tokenizer_config.json"), &tokenizer_config_json(card, Some(parsed)))?;
@@ -326,6 +329,29 @@ fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Option<(Vec<u8>, Value)>, E
         path: path.clone(),
     })?;
     Ok(Some((bytes, parsed)))
+}
+
+/// What transformers has no form for, where it is to load the package.
+fn no_form(target: &TargetPreset, card: &ModelCard) -> Option<Blocker> {
+    if target.format != PackageFormat::Transformers {
+        return None;
+    }
+    let is_ternary = target.scheme == QuantScheme::Ternary;
+    let blocker = |what: String, remedy: &str| Some(Blocker { what, remedy: remedy.to_owned() });
+    match &card.model {
+        ModelConfig::Mlp(_) | ModelConfig::Cnn(_) | ModelConfig::ResNet(_) => {
+            blocker(format!("transformers has no {} of this form", card.family()), "Choose the format safetensors")
+        }
+        ModelConfig::Gpt2(_) if is_ternary => {
+            let what = "transformers' BitNet takes linear layers, and GPT-2 has none".to_owned();
+            blocker(what, "Choose f32, bf16 or f16, or the format gguf")
+        }
+        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) if target.scheme.is_float() || is_ternary => None,
+        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => blocker(
+            format!("transformers loads no {} of this form", target.scheme.label()),
+            "Choose f32, bf16, f16 or ternary, or the format gguf",
+        ),
+    }
 }
 
 fn too_large(bytes: u64, target: &TargetPreset, card: &ModelCard) -> Blocker {

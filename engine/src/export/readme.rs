@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{ModelCard, Preprocessing, Quality, StoredSize, TargetPreset};
+use super::{ModelCard, PackageFormat, Preprocessing, Quality, StoredSize, TargetPreset};
 use crate::quant::{QuantScheme, QuantizedWeights};
 
 /// Builds the runtime alone, which building the studio does not.
@@ -65,7 +65,8 @@ impl Readme<'_> {
         writeln!(out, "{EDGE_BUILD}  # in Foretrain's source folder; gives target/release/foretrain-edge")?;
         writeln!(out, "foretrain-edge {verb} --package . {}", example_input(card))?;
         writeln!(out, "```\n")?;
-        write_other_runtimes(out, card, weights.scheme(), self.weights_file, notes)?;
+        let is_folder = weights.scheme().is_float() || target.format == PackageFormat::Transformers;
+        write_other_runtimes(out, card, is_folder, self.weights_file, notes)?;
         write_quality(out, card, StoredSize::of(weights), self.quality)?;
         writeln!(out, "## Storage\n\n{}.\n", target.why)?;
         for note in notes {
@@ -80,7 +81,7 @@ impl Readme<'_> {
 fn write_other_runtimes(
     out: &mut String,
     card: &ModelCard,
-    scheme: QuantScheme,
+    is_folder_of_transformers: bool,
     weights_file: &str,
     notes: &[String],
 ) -> std::fmt::Result {
@@ -90,7 +91,7 @@ fn write_other_runtimes(
     let has_vocabulary = !notes.iter().any(|note| note.contains("no vocabulary"));
     if weights_file == "model.gguf" && has_vocabulary {
         writeln!(out, "In llama.cpp:\n\n```sh\nllama-cli -m model.gguf -p \"Once upon a time\"\n```\n")?;
-    } else if weights_file != "model.gguf" && scheme.is_float() {
+    } else if weights_file != "model.gguf" && is_folder_of_transformers {
         writeln!(
             out,
             "In Python, with transformers:\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\

@@ -12,13 +12,15 @@ pub enum PackageFormat {
     Safetensors,
     /// GGUF, for language models; image models fall back to safetensors.
     Gguf,
+    /// Safetensors that transformers loads: GPT-2 and Llama in floats, Llama in ternary as its BitNet integration has it.
+    Transformers,
     /// ONNX, for image models.
     Onnx,
 }
 
 impl PackageFormat {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Safetensors, Self::Gguf, Self::Onnx];
+    pub const ALL: [Self; 4] = [Self::Safetensors, Self::Gguf, Self::Transformers, Self::Onnx];
 
     /// The name to show and to type.
     #[must_use]
@@ -26,6 +28,7 @@ impl PackageFormat {
         match self {
             Self::Safetensors => "safetensors",
             Self::Gguf => "gguf",
+            Self::Transformers => "transformers",
             Self::Onnx => "onnx",
         }
     }

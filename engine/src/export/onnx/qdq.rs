@@ -192,7 +192,7 @@ mod tests {
             }
             for (i, (&bias, &code)) in biases.iter().zip(&layer.biases).enumerate() {
                 let step = f64::from(layer.bias_scales[i]);
-                prop_assert!((f64::from(code) * step - f64::from(bias)).abs() <= step * 0.5001 + bias.abs() as f64 * 1e-6);
+                prop_assert!((f64::from(code) * step - f64::from(bias)).abs() <= step * 0.5001 + f64::from(bias.abs()) * 1e-6);
             }
         }
     }
