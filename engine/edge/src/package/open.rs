@@ -88,6 +88,10 @@ impl Package {
             Some(_) => Ok(dir.join(name)),
             None => Err(EdgeError::format(&manifest_path, format!("{name:?} among the files"), "a list without it")),
         };
+        if manifest.file("model.onnx").is_some() {
+            let found = "ONNX, which foretrain-edge does not run. Its run.py does, with onnxruntime";
+            return Err(EdgeError::format(&manifest_path, "a model in safetensors or GGUF", found));
+        }
         let config_path = listed("config.json")?;
         let config = Config::parse(&read_json(&config_path)?, &config_path)?;
         let weights = match (manifest.file("model.gguf"), &config) {
