@@ -58,8 +58,10 @@ def train(ours, preset, pictures, data, settings):
     """Trains the preset, exports it as ONNX in both types, and asks our own runtime about the test pictures."""
     run = ours.train(*("--preset", preset, "--data", data, "--tier", "vanilla", "--name", preset), *settings)
     folder = ours.work / "packages"
-    packages = {scheme: ours.export(run, TARGET, scheme, folder / f"{preset}-{scheme}-onnx") for scheme in ("f32", "int8")}
-    edge = ours.export(run, EDGE_TARGET, "f32", folder / f"{preset}-edge")
+    packages = {
+        scheme: ours.export(run, TARGET, scheme, folder / f"{preset}-{scheme}-onnx", "onnx") for scheme in ("f32", "int8")
+    }
+    edge = ours.export(run, EDGE_TARGET, "f32", folder / f"{preset}-edge", "safetensors")
     files = pictures.write_test_files(ours.work / "pictures" / preset)
     answers = ours.call(ours.foretrain, "infer", "--package", edge, "--image", *files)["images"]
     probabilities = np.array([[share for _, share in answer["classes"]] for answer in answers])
