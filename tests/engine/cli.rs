@@ -1,4 +1,5 @@
-//! The command line as a script sees it: exit codes, the JSON line, closed pipes, odd paths.
+//! The command line as a script sees it: exit codes, the JSON line, closed pipes, odd paths. One file, because every command
+//! is tried on the same small run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
