@@ -203,8 +203,8 @@ impl Peer {
             let outcome = match self.ask(&request, watch)? {
                 Reply::Prepared { loss } => {
                     let tolerance = variant.tolerance() * ours.abs().max(1.0);
-                    // Written so that NaN differs, too.
-                    if !((loss - ours).abs() <= tolerance) {
+
+                    if loss.is_nan() || (loss - ours).abs() > tolerance {
                         let (model, variant) = (case.model.label(), variant.label());
                         return Err(BenchError::Differs { model, variant, ours, theirs: loss, tolerance });
                     }
