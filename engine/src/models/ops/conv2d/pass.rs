@@ -21,7 +21,7 @@ pub(super) struct Forward<T: Vectors> {
     way: ForwardWay<T>,
 }
 
-enum ForwardWay<T> {
+enum ForwardWay<T: Vectors> {
     Direct(DirectForward<T>),
     Winograd(WinogradForward<T>, usize),
 }

@@ -20,7 +20,7 @@ use crate::models::ops::lanes::Vectors;
 const POSITIONS: usize = 16;
 
 /// Fewest channels on either side for which the products outweigh the transforms.
-const MIN_CHANNELS: usize = 32;
+const MIN_CHANNELS: usize = 64;
 
 /// Numbers in a group's transformed tiles, 2 MiB of f32: they stay in the second-level cache.
 const GROUP_ELEMENTS: usize = 512 * 1024;
@@ -69,13 +69,13 @@ impl Winograd {
 
     /// Numbers in the transformed weights.
     fn filters(&self) -> usize {
-        POSITIONS * self.sizes.in_channels * self.out_pitch()
+        POSITIONS * self.sizes.out_channels * self.in_pitch()
     }
 
-    /// G g Gᵀ of all kernels, (16, in, out pitch); `weight`: (out, in, 3, 3).
-    fn transform_weights<T: Vectors>(&self, weight: &[T]) -> Vec<T> {
-        let mut filters = vec![T::zero(); self.filters()];
-        let (inputs, outputs, pitch) = (self.sizes.in_channels, self.sizes.out_channels, self.out_pitch());
+    /// G g Gᵀ of all kernels, (16, out, in pitch); `weight`: (out, in, 3, 3).
+    fn transform_weights<T: Vectors>(&self, weight: &[T]) -> Scratch<T> {
+        let mut filters = Scratch::new(self.filters());
+        let (inputs, outputs, pitch) = (self.sizes.in_channels, self.sizes.out_channels, self.in_pitch());
         T::dispatch(FilterTransform { weight, filters: &mut filters, inputs, outputs, pitch });
         filters
     }
@@ -126,9 +126,9 @@ impl Winograd {
 }
 
 /// The forward pass.
-pub(super) struct WinogradForward<T> {
+pub(super) struct WinogradForward<T: Vectors> {
     domain: Winograd,
-    filters: Vec<T>,
+    filters: Scratch<T>,
 }
 
 /// Working memory of a thread, and the result of [`WinogradForward::run`].
@@ -164,8 +164,8 @@ impl<T: Vectors> WinogradForward<T> {
         let tiles = domain.transform_input(images, &mut buffers.padded, &mut buffers.v);
         let (inputs, outputs) = (domain.in_pitch(), domain.out_pitch());
         let products = buffers.m.chunks_exact_mut(tiles * outputs).zip(buffers.v.chunks_exact(tiles * inputs));
-        for ((m, v), u) in products.zip(self.filters.chunks_exact(s.in_channels * outputs)) {
-            let factors = (Matrix::rows(v, inputs), Matrix::rows(u, outputs));
+        for ((m, v), u) in products.zip(self.filters.chunks_exact(s.out_channels * inputs)) {
+            let factors = (Matrix::rows(v, inputs), Matrix::rows(u, inputs).t());
             let size = (tiles, s.out_channels, s.in_channels);
             multiply(size, (m, outputs), Old::Replaced, T::one(), factors, parallelism(domain.groups()));
         }
@@ -187,10 +187,10 @@ impl<T: Vectors> WinogradForward<T> {
 }
 
 /// The backward passes.
-pub(super) struct WinogradBackward<T> {
+pub(super) struct WinogradBackward<T: Vectors> {
     domain: Winograd,
     /// Absent when the input needs no gradient.
-    filters: Option<Vec<T>>,
+    filters: Option<Scratch<T>>,
 }
 
 /// Working memory of a thread.
@@ -201,8 +201,8 @@ pub(super) struct WinogradBackwardBuffers<T: Vectors> {
     v: Scratch<T>,
     /// Transformed output gradient.
     m: Scratch<T>,
-    /// Gradient of the transformed weights so far.
-    filters: Vec<T>,
+    /// Gradient of the transformed weights so far, once `has_filters`.
+    filters: Scratch<T>,
     has_filters: bool,
 }
 
@@ -219,7 +219,7 @@ impl<T: Vectors> WinogradBackward<T> {
             pixels: domain.pixels(),
             v: Scratch::new(domain.transformed(domain.in_pitch())),
             m: Scratch::new(domain.transformed(domain.out_pitch())),
-            filters: vec![T::zero(); domain.filters()],
+            filters: Scratch::new(domain.filters()),
             has_filters: false,
         }
     }
@@ -233,17 +233,20 @@ impl<T: Vectors> WinogradBackward<T> {
         let old = if buffers.has_filters { Old::Kept } else { Old::Replaced };
         buffers.has_filters = true;
         let factors = buffers.v.chunks_exact(tiles * inputs).zip(buffers.m.chunks_exact(tiles * outputs));
-        for ((v, m), u) in factors.zip(buffers.filters.chunks_exact_mut(s.in_channels * outputs)) {
-            let factors = (Matrix::rows(v, inputs).t(), Matrix::rows(m, outputs));
-            let size = (s.in_channels, s.out_channels, tiles);
-            multiply(size, (u, outputs), old, T::one(), factors, parallelism(domain.groups()));
+        for ((v, m), u) in factors.zip(buffers.filters.chunks_exact_mut(s.out_channels * inputs)) {
+            let factors = (Matrix::rows(m, outputs).t(), Matrix::rows(v, inputs));
+            let size = (s.out_channels, s.in_channels, tiles);
+            multiply(size, (u, inputs), old, T::one(), factors, parallelism(domain.groups()));
         }
     }
 
     /// Adds what [`Self::weights`] added up to `dw`, (out, in, 3, 3).
     pub fn finish_weights(&self, dw: &mut [T], buffers: &WinogradBackwardBuffers<T>) {
+        if !buffers.has_filters {
+            return;
+        }
         let (inputs, outputs, pitch) =
-            (self.domain.sizes.in_channels, self.domain.sizes.out_channels, self.domain.out_pitch());
+            (self.domain.sizes.in_channels, self.domain.sizes.out_channels, self.domain.in_pitch());
         T::dispatch(FilterGradient { filters: &buffers.filters, dw, inputs, outputs, pitch });
     }
 
@@ -255,8 +258,8 @@ impl<T: Vectors> WinogradBackward<T> {
         let tiles = dx.len() / s.image() * grid.count();
         let (inputs, outputs) = (domain.in_pitch(), domain.out_pitch());
         let products = buffers.v.chunks_exact_mut(tiles * inputs).zip(buffers.m.chunks_exact(tiles * outputs));
-        for ((v, m), u) in products.zip(filters.chunks_exact(s.in_channels * outputs)) {
-            let factors = (Matrix::rows(m, outputs), Matrix::rows(u, outputs).t());
+        for ((v, m), u) in products.zip(filters.chunks_exact(s.out_channels * inputs)) {
+            let factors = (Matrix::rows(m, outputs), Matrix::rows(u, inputs));
             let size = (tiles, s.in_channels, s.out_channels);
             multiply(size, (v, inputs), Old::Replaced, T::one(), factors, parallelism(domain.groups()));
         }

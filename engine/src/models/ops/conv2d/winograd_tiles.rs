@@ -154,10 +154,28 @@ unsafe fn a<L: Lanes>(x: [L::Vector; 2]) -> [L::Vector; 4] {
     unsafe { [x[0], add::<L>(x[0], x[1]), subtract::<L>(x[0], x[1]), subtract::<L>(L::zero(), x[1])] }
 }
 
-/// Column `j` of a tile.
+/// G x. Safety: the processor has `L`.
 #[inline(always)]
-fn column<V: Copy, const N: usize, const M: usize>(tile: &[[V; M]; N], j: usize) -> [V; N] {
-    std::array::from_fn(|i| tile[i][j])
+unsafe fn g<L: Lanes>(x: [L::Vector; 3]) -> [L::Vector; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (half, outer) = (L::splat(constant::<L>(0.5)), add::<L>(x[0], x[2]));
+        let sum = L::multiply_add(add::<L>(outer, x[1]), half, L::zero());
+        let difference = L::multiply_add(subtract::<L>(outer, x[1]), half, L::zero());
+        [x[0], sum, difference, x[2]]
+    }
+}
+
+/// Gᵀ x, the adjoint of [`g`]. Safety: the processor has `L`.
+#[inline(always)]
+unsafe fn gt<L: Lanes>(x: [L::Vector; 4]) -> [L::Vector; 3] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let half = L::splat(constant::<L>(0.5));
+        let sum = L::multiply_add(add::<L>(x[1], x[2]), half, L::zero());
+        let difference = L::multiply_add(subtract::<L>(x[1], x[2]), half, L::zero());
+        [add::<L>(x[0], sum), difference, add::<L>(sum, x[3])]
+    }
 }
 
 /// Pixels with their border to transformed tiles: v[position][tile] = Bᵀ d B.
@@ -197,7 +215,7 @@ impl<T: Vectors> Kernel<T> for InputTransform<'_, T> {
                     }
                     let mut half: Tile<L> = d;
                     for j in 0..4 {
-                        let transformed = bt::<L>(column(&d, j));
+                        let transformed = bt::<L>([d[0][j], d[1][j], d[2][j], d[3][j]]);
                         for i in 0..4 {
                             half[i][j] = transformed[i];
                         }
@@ -369,11 +387,11 @@ impl<T: Vectors> Kernel<T> for GradientTransform<'_, T> {
     }
 }
 
-/// Kernels to Winograd's domain: filters[position][in][out] = G g Gᵀ.
+/// Kernels to Winograd's domain: filters[position][out][in] = G g Gᵀ.
 pub(super) struct FilterTransform<'a, T> {
     /// (out, in, 3, 3)
     pub weight: &'a [T],
-    /// (16, in, pitch), zero beyond the last output channel.
+    /// (16, out, pitch)
     pub filters: &'a mut [T],
     pub inputs: usize,
     pub outputs: usize,
@@ -387,26 +405,41 @@ impl<T: Vectors> Kernel<T> for FilterTransform<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Real = T>>(self) {
         let Self { weight, filters, inputs, outputs, pitch } = self;
-        let half = <T as candle_core::WithDType>::from_f64(0.5);
-        // G x
-        let g = |x: [T; 3]| [x[0], half * (x[0] + x[1] + x[2]), half * (x[0] - x[1] + x[2]), x[2]];
-        for first in (0..outputs).step_by(LANE) {
-            let lanes = LANE.min(outputs - first);
-            for input in 0..inputs {
-                let mut transformed = [[T::zero(); LANE]; 16];
-                for lane in 0..lanes {
-                    let kernel = &weight[((first + lane) * inputs + input) * 9..][..9];
-                    let columns: [[T; 4]; 3] = std::array::from_fn(|j| g([kernel[j], kernel[3 + j], kernel[6 + j]]));
-                    for i in 0..4 {
-                        let row = g(std::array::from_fn(|j| columns[j][i]));
-                        for j in 0..4 {
-                            transformed[4 * i + j][lane] = row[j];
-                        }
+        for output in 0..outputs {
+            for first in (0..inputs).step_by(LANE) {
+                let kernels = &weight[(output * inputs + first) * 9..(output * inputs + inputs.min(first + LANE)) * 9];
+                // Lanes innermost.
+                let mut taps = [[T::zero(); LANE]; 9];
+                for (lane, kernel) in kernels.chunks_exact(9).enumerate() {
+                    for tap in 0..9 {
+                        taps[tap][lane] = kernel[tap];
                     }
                 }
-                for (position, values) in transformed.iter().enumerate() {
-                    let start = (position * inputs + input) * pitch + first;
-                    filters[start..start + LANE].copy_from_slice(values);
+                for lane in (0..LANE).step_by(L::WIDTH) {
+                    for j in 0..16 {
+                        // Each store is checked against the slice once.
+                        let start = (j * outputs + output) * pitch + first + lane;
+                        assert!(start + L::WIDTH <= filters.len());
+                    }
+                    // SAFETY: `taps` has LANE numbers a row, a multiple of the width; stores were checked above; the
+                    // processor has `L`.
+                    unsafe {
+                        let mut columns = [[L::zero(); 4]; 3];
+                        for j in 0..3 {
+                            let mut x = [L::zero(); 3];
+                            for i in 0..3 {
+                                x[i] = L::load(taps[3 * i + j].as_ptr().add(lane));
+                            }
+                            columns[j] = g::<L>(x);
+                        }
+                        for i in 0..4 {
+                            let row = g::<L>([columns[0][i], columns[1][i], columns[2][i]]);
+                            for j in 0..4 {
+                                let start = ((4 * i + j) * outputs + output) * pitch + first + lane;
+                                L::store(filters.as_mut_ptr().add(start), row[j]);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -415,7 +448,7 @@ impl<T: Vectors> Kernel<T> for FilterTransform<'_, T> {
 
 /// Gradients of transformed kernels onto the kernels' own: dw += Gᵀ filters G.
 pub(super) struct FilterGradient<'a, T> {
-    /// (16, in, pitch)
+    /// (16, out, pitch)
     pub filters: &'a [T],
     /// (out, in, 3, 3)
     pub dw: &'a mut [T],
@@ -431,26 +464,39 @@ impl<T: Vectors> Kernel<T> for FilterGradient<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Real = T>>(self) {
         let Self { filters, dw, inputs, outputs, pitch } = self;
-        let half = <T as candle_core::WithDType>::from_f64(0.5);
-        // Gᵀ x
-        let gt = |x: [T; 4]| [x[0] + half * (x[1] + x[2]), half * (x[1] - x[2]), half * (x[1] + x[2]) + x[3]];
-        for first in (0..outputs).step_by(LANE) {
-            let lanes = LANE.min(outputs - first);
-            for input in 0..inputs {
-                let mut positions = [[T::zero(); LANE]; 16];
-                for (position, values) in positions.iter_mut().enumerate() {
-                    let start = (position * inputs + input) * pitch + first;
-                    values.copy_from_slice(&filters[start..start + LANE]);
-                }
-                for lane in 0..lanes {
-                    let columns: [[T; 3]; 4] =
-                        std::array::from_fn(|j| gt(std::array::from_fn(|i| positions[4 * i + j][lane])));
-                    let kernel = &mut dw[((first + lane) * inputs + input) * 9..][..9];
-                    for i in 0..3 {
-                        let row = gt(std::array::from_fn(|j| columns[j][i]));
-                        for j in 0..3 {
-                            kernel[3 * i + j] += row[j];
+        for output in 0..outputs {
+            for first in (0..inputs).step_by(LANE) {
+                // Lanes innermost.
+                let mut taps = [[T::zero(); LANE]; 9];
+                for lane in (0..LANE).step_by(L::WIDTH) {
+                    for j in 0..16 {
+                        let start = (j * outputs + output) * pitch + first + lane;
+                        assert!(start + L::WIDTH <= filters.len());
+                    }
+                    // SAFETY: loads were checked above; `taps` has LANE numbers a row, a multiple of the width; the
+                    // processor has `L`.
+                    unsafe {
+                        let mut columns = [[L::zero(); 3]; 4];
+                        for j in 0..4 {
+                            let mut x = [L::zero(); 4];
+                            for i in 0..4 {
+                                let start = ((4 * i + j) * outputs + output) * pitch + first + lane;
+                                x[i] = L::load(filters.as_ptr().add(start));
+                            }
+                            columns[j] = gt::<L>(x);
                         }
+                        for i in 0..3 {
+                            let row = gt::<L>([columns[0][i], columns[1][i], columns[2][i], columns[3][i]]);
+                            for j in 0..3 {
+                                L::store(taps[3 * i + j].as_mut_ptr().add(lane), row[j]);
+                            }
+                        }
+                    }
+                }
+                let kernels = &mut dw[(output * inputs + first) * 9..(output * inputs + inputs.min(first + LANE)) * 9];
+                for (lane, kernel) in kernels.chunks_exact_mut(9).enumerate() {
+                    for tap in 0..9 {
+                        kernel[tap] += taps[tap][lane];
                     }
                 }
             }
