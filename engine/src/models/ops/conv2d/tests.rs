@@ -72,14 +72,14 @@ fn agrees_with_candle_in_every_geometry() {
 #[test]
 fn winograds_domain_agrees_with_candle() {
     for (x, weight) in
-        [([3, 32, 6, 6], [32, 32, 3, 3]), ([2, 33, 5, 7], [40, 33, 3, 3]), ([19, 32, 3, 1], [35, 32, 3, 3])]
+        [([3, 64, 6, 6], [64, 64, 3, 3]), ([2, 65, 5, 7], [70, 65, 3, 3]), ([19, 64, 3, 1], [67, 64, 3, 3])]
     {
         let sizes = Sizes::new(&x, &weight, 1, 1).unwrap();
         let domain = winograd::Winograd::of(sizes).unwrap();
         assert!(domain.group < x[0], "several groups");
         let config = Conv2dConfig { stride: 1, padding: 1, epilogue: Epilogue::Relu };
         // The largest values are about 5; f32 sums of 300 products are exact to about 1e-5 of that in any order.
-        for (dtype, tolerance) in [(DType::F64, 1e-11), (DType::F32, 2e-4)] {
+        for (dtype, tolerance) in [(DType::F64, 1e-11), (DType::F32, 5e-4)] {
             let inputs = inputs(&x, &weight).map(|t| t.to_dtype(dtype).unwrap());
             let (ours, theirs) = (run(&inputs, config, conv2d), run(&inputs, config, composed));
             for (part, (a, b)) in ours.iter().zip(&theirs).enumerate() {
