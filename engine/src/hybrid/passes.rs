@@ -9,7 +9,7 @@ use super::gate::rho_of;
 use super::sampler::Sample;
 use super::{ExtraWork, HybridError, Mark};
 use crate::data::Batch;
-use crate::models::ops::{cross_entropy, error_norms};
+use crate::models::ops::{Precision, cross_entropy, error_norms};
 use crate::models::{BatchStats, Forward, Mode, Network, ParamStore, Params};
 use crate::optim::Gradients;
 
@@ -51,6 +51,7 @@ pub(super) struct Passes<'a> {
     pub network: &'a Network,
     pub store: &'a ParamStore,
     pub num_micro_batches: usize,
+    pub precision: Precision,
 }
 
 impl Passes<'_> {
@@ -112,7 +113,7 @@ impl Passes<'_> {
                 inputs: batch.inputs.index_select(&indices, 0)?,
                 targets: batch.targets.index_select(&indices, 0)?,
             };
-            let logits = self.network.forward(&Forward::new(&params, mode), &part.inputs)?;
+            let logits = self.network.forward(&self.pass(&params, mode), &part.inputs)?;
             let loss = (unit_losses(&logits, &part)? * weights)?.sum_all()?;
             add(&mut sum, self.backward(&loss)?)?;
         }
@@ -127,7 +128,7 @@ impl Passes<'_> {
         errors: Errors<'_>,
         seen: &mut Seen,
     ) -> Result<Tensor, HybridError> {
-        let pass = Forward::new(params, Mode::Train);
+        let pass = self.pass(params, Mode::Train);
         let logits = self.network.forward(&pass, &part.inputs)?;
         let losses = unit_losses(&logits, part)?;
         seen.losses.extend(losses.to_vec1::<f32>()?);
@@ -143,6 +144,10 @@ impl Passes<'_> {
         }
         seen.stats.push(pass.into_stats());
         Ok(losses)
+    }
+
+    fn pass<'a>(&self, params: &'a Params, mode: Mode<'a>) -> Forward<'a> {
+        Forward::new(params, mode).in_precision(self.precision)
     }
 
     fn backward(&self, loss: &Tensor) -> Result<Gradients, HybridError> {

@@ -128,8 +128,12 @@ impl Block for LayerBlock {
             up_proj: get("mlp.up_proj")?,
             down_proj: get("mlp.down_proj")?,
         };
-        let shape =
-            LlamaLayerShape { heads: self.heads(), eps: self.config.rms_norm_eps, rope_theta: self.config.rope_theta };
+        let shape = LlamaLayerShape {
+            heads: self.heads(),
+            eps: self.config.rms_norm_eps,
+            rope_theta: self.config.rope_theta,
+            precision: pass.precision,
+        };
         if pass.is_observed() {
             let mut seen =
                 |part: &str, x: &Tensor| pass.observe(&format!("{}.{part}.weight", self.name), LayerInput::Rows(x));
@@ -164,6 +168,6 @@ impl Block for HeadBlock {
         let x = rms_norm(input, pass.params.get(NORM)?, self.config.rms_norm_eps)?;
         let head = if self.config.tie_word_embeddings { TOKENS } else { HEAD };
         pass.observe(head, LayerInput::Rows(&x))?;
-        Ok(linear(&x, pass.params.get(head)?)?)
+        Ok(linear(&x, pass.params.get(head)?, pass.precision)?)
     }
 }

@@ -6,6 +6,7 @@ use super::attention::{Attended, Heads, attend, attend_backward, causal_attentio
 use super::gelu::{add_bias_and_gelu, gelu, gelu_again_and_gradient};
 use super::gemm::{Matrix, Old, multiply};
 use super::layer_norm::{layer_norm, layer_norm_backward_rows, layer_norm_rows};
+use super::precision::Precision;
 use super::real::Real;
 use super::rows::{add_column_sums, add_row, fill_rows, split};
 use super::sequence::{Place, Seen, SequenceLayer, apply};
@@ -47,28 +48,39 @@ impl<'a> Gpt2LayerWeights<'a> {
     }
 }
 
-/// x (n, t, c) through a layer with `num_heads` heads, to (n, t, c). f32 or f64; differentiable in everything.
-/// Errors: weights that do not fit c; heads that do not divide it.
+/// Numbers of a layer that its weights do not tell.
+#[derive(Debug, Clone, Copy)]
+pub struct Gpt2LayerShape {
+    /// Attention heads.
+    pub num_heads: usize,
+    /// Added to variances.
+    pub eps: f64,
+    /// Of matrix products; counts on the CPU, for f32.
+    pub precision: Precision,
+}
+
+/// x (n, t, c) through a layer, to (n, t, c). f32 or f64; differentiable in everything.
+/// Errors: weights that do not fit c; heads that do not divide it; a precision that the processor has not.
 /// Source: Radford et al. 2019, as in transformers' `GPT2Block`.
-pub fn gpt2_layer(x: &Tensor, weights: &Gpt2LayerWeights<'_>, num_heads: usize, eps: f64) -> Result<Tensor> {
+pub fn gpt2_layer(x: &Tensor, weights: &Gpt2LayerWeights<'_>, shape: Gpt2LayerShape) -> Result<Tensor> {
+    let Gpt2LayerShape { num_heads, eps, precision } = shape;
     let (heads, hidden) = check(x, weights, num_heads)?;
     if x.device().is_cpu() {
-        return apply(&Gpt2Layer { heads, hidden, eps }, x, &weights.in_order());
+        return apply(&Gpt2Layer { heads, hidden, eps, precision }, x, &weights.in_order());
     }
     composed(x, weights, heads, eps, &mut |_, _| Ok(()))
 }
 
 /// [`gpt2_layer`], telling `seen` what each matrix reads: its name within the layer ("attn.c_attn") and its inputs,
-/// (n, t, inputs). Slower, for calibration: intermediate values are tensors of their own.
+/// (n, t, inputs). Slower, for calibration: intermediate values are tensors of their own, and products are f32.
 pub fn gpt2_layer_observed(
     x: &Tensor,
     weights: &Gpt2LayerWeights<'_>,
-    num_heads: usize,
-    eps: f64,
+    shape: Gpt2LayerShape,
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
-    let (heads, _) = check(x, weights, num_heads)?;
-    composed(x, weights, heads, eps, seen)
+    let (heads, _) = check(x, weights, shape.num_heads)?;
+    composed(x, weights, heads, shape.eps, seen)
 }
 
 /// Heads, and the width of the feed-forward part. Errors: as [`gpt2_layer`].
@@ -115,6 +127,7 @@ struct Gpt2Layer {
     /// Width of the feed-forward part.
     hidden: usize,
     eps: f64,
+    precision: Precision,
 }
 
 impl Gpt2Layer {
@@ -133,6 +146,10 @@ impl Gpt2Layer {
 impl SequenceLayer for Gpt2Layer {
     const NAME: &'static str = "gpt2_layer";
     type Tables<T: Real> = ();
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
 
     fn tables<T: Real>(&self, _: usize) {}
 
@@ -158,12 +175,12 @@ impl SequenceLayer for Gpt2Layer {
         let (h, scratch) = scratch.split_at_mut(t * c);
         let product = |dst: &mut [T], old: Old, a: &[T], inputs: usize, w: &[T], outputs: usize| {
             let factors = (Matrix::rows(a, inputs), Matrix::rows(w, outputs));
-            multiply((t, outputs, inputs), (dst, outputs), old, T::one(), factors, at.threads);
+            multiply((t, outputs, inputs), (dst, outputs), old, T::one(), factors, at.products);
         };
         layer_norm_rows(x, ln1_w, ln1_b, eps, h);
         fill_rows(qkv_b, qkv);
         product(qkv, Old::Kept, h, c, qkv_w, 3 * c);
-        attend(self.heads, t, qkv, attended, log_sums, scratch, at.threads);
+        attend(self.heads, t, qkv, attended, log_sums, scratch, at.products);
         add_row(x, proj_b, middle);
         product(middle, Old::Kept, attended, c, proj_w, c);
         layer_norm_rows(middle, ln2_w, ln2_b, eps, h);
@@ -217,11 +234,11 @@ impl SequenceLayer for Gpt2Layer {
         // Gradient of a factor a of a · w, and of w.
         let to_input = |dst: &mut [T], grad: &[T], outputs: usize, w: &[T], inputs: usize| {
             let factors = (Matrix::rows(grad, outputs), Matrix::rows(w, outputs).t());
-            multiply((t, inputs, outputs), (dst, inputs), Old::Replaced, T::one(), factors, at.threads);
+            multiply((t, inputs, outputs), (dst, inputs), Old::Replaced, T::one(), factors, at.products);
         };
         let to_weight = |dst: &mut [T], a: &[T], inputs: usize, grad: &[T], outputs: usize| {
             let factors = (Matrix::rows(a, inputs).t(), Matrix::rows(grad, outputs));
-            multiply((inputs, outputs, t), (dst, outputs), Old::Kept, T::one(), factors, at.threads);
+            multiply((inputs, outputs, t), (dst, outputs), Old::Kept, T::one(), factors, at.products);
         };
 
         let [g, d_f] = split(&mut scratch[..2 * t * hidden], [t * hidden; 2]);
@@ -242,7 +259,7 @@ impl SequenceLayer for Gpt2Layer {
         to_input(d_h, d_middle, c, proj_w, c);
         d_qkv.fill(T::zero());
         let attention = Attended { qkv, out: attended, log_sums };
-        attend_backward(self.heads, t, attention, d_h, d_qkv, scratch, at.threads);
+        attend_backward(self.heads, t, attention, d_h, d_qkv, scratch, at.products);
         layer_norm_rows(x, ln1_w, ln1_b, eps, h);
         to_weight(d_qkv_w, h, c, d_qkv, 3 * c);
         add_column_sums(d_qkv, d_qkv_b);
@@ -256,8 +273,9 @@ impl SequenceLayer for Gpt2Layer {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::models::ops::check::{gradient_error, max_difference, wave};
+    use crate::models::ops::check::{bf16_error, gradient_error, max_difference, wave};
 
+    const SHAPE: Gpt2LayerShape = Gpt2LayerShape { num_heads: 2, eps: 1e-5, precision: Precision::F32 };
     const HEADS: Heads = Heads { num_query: 2, num_kv: 2, size: 4 };
 
     fn inputs(n: usize, t: usize) -> Vec<Tensor> {
@@ -299,10 +317,18 @@ mod tests {
     }
 
     #[test]
+    fn bf16_is_as_far_from_f32_as_rounding_allows() {
+        let layer = |x: &[Tensor], precision| gpt2_layer(&x[0], &weights(x), Gpt2LayerShape { precision, ..SHAPE });
+        let error = bf16_error(&inputs(3, 67), layer).unwrap();
+        // Factors lose up to 1/256 of themselves; no error at all would be f32 after all.
+        assert!(error.is_none_or(|error| 1e-4 < error && error < 0.02), "{error:?}");
+    }
+
+    #[test]
     fn equals_the_composed_layer() {
         for (n, t) in [(1, 1), (3, 5), (2, 67)] {
             let x = inputs(n, t);
-            let ours = gpt2_layer(&x[0], &weights(&x), 2, 1e-5).unwrap();
+            let ours = gpt2_layer(&x[0], &weights(&x), SHAPE).unwrap();
             let theirs = composed(&x[0], &weights(&x), HEADS, 1e-5, &mut |_, _| Ok(())).unwrap();
             assert!(max_difference(&ours, &theirs).unwrap() < 1e-12, "n {n} t {t}");
         }
@@ -311,7 +337,7 @@ mod tests {
     #[test]
     fn gradient_agrees_with_central_differences() {
         let target = wave(&[3, 5, 8], 1.0).unwrap();
-        let loss = |x: &[Tensor]| (gpt2_layer(&x[0], &weights(x), 2, 1e-5)? * &target)?.sum_all();
+        let loss = |x: &[Tensor]| (gpt2_layer(&x[0], &weights(x), SHAPE)? * &target)?.sum_all();
         let error = gradient_error(&inputs(3, 5), loss).unwrap();
         assert!(error < 1e-7, "{error}");
     }
@@ -325,7 +351,7 @@ mod tests {
             let store = layer(&tracked).sqr().unwrap().sum_all().unwrap().backward().unwrap();
             vars.iter().map(|v| store.get(v).unwrap().clone()).collect::<Vec<_>>()
         };
-        let ours = grads(&|x| gpt2_layer(&x[0], &weights(x), 2, 1e-5).unwrap());
+        let ours = grads(&|x| gpt2_layer(&x[0], &weights(x), SHAPE).unwrap());
         let theirs = grads(&|x| composed(&x[0], &weights(x), HEADS, 1e-5, &mut |_, _| Ok(())).unwrap());
         for (a, b) in ours.iter().zip(&theirs) {
             assert!(max_difference(a, b).unwrap() < 1e-9);
@@ -335,9 +361,9 @@ mod tests {
     #[test]
     fn misfit_weights_are_errors() {
         let x = inputs(1, 2);
-        assert!(gpt2_layer(&x[0], &weights(&x), 3, 1e-5).is_err());
+        assert!(gpt2_layer(&x[0], &weights(&x), Gpt2LayerShape { num_heads: 3, ..SHAPE }).is_err());
         let mut wrong = weights(&x);
         wrong.c_attn_bias = wrong.ln_1_bias;
-        assert!(gpt2_layer(&x[0], &wrong, 2, 1e-5).is_err());
+        assert!(gpt2_layer(&x[0], &wrong, SHAPE).is_err());
     }
 }

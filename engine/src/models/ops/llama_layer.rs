@@ -4,6 +4,7 @@ use candle_core::{D, Result, Tensor, bail};
 
 use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
 use super::gemm::{Matrix, Old, multiply};
+use super::precision::Precision;
 use super::real::Real;
 use super::rms_norm::{rms_norm, rms_norm_backward_rows, rms_norm_rows};
 use super::rope::{Angles, Turn, rope, rotate};
@@ -51,10 +52,12 @@ pub struct LlamaLayerShape {
     pub eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// Of matrix products; counts on the CPU, for f32.
+    pub precision: Precision,
 }
 
 /// x (n, t, c) through a layer, to (n, t, c). f32 or f64; differentiable in everything.
-/// Errors: weights or heads that do not fit c.
+/// Errors: weights or heads that do not fit c; a precision that the processor has not.
 /// Source: Touvron et al. 2023, arXiv 2302.13971, as in transformers' `LlamaDecoderLayer`.
 pub fn llama_layer(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLayerShape) -> Result<Tensor> {
     let hidden = check(x, weights, shape)?;
@@ -65,7 +68,7 @@ pub fn llama_layer(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLaye
 }
 
 /// [`llama_layer`], telling `seen` what each matrix reads: its name within the layer ("self_attn.q_proj") and its
-/// inputs, (n, t, inputs). Slower, for calibration: intermediate values are tensors of their own.
+/// inputs, (n, t, inputs). Slower, for calibration: intermediate values are tensors of their own, and products are f32.
 pub fn llama_layer_observed(
     x: &Tensor,
     weights: &LlamaLayerWeights<'_>,
@@ -147,6 +150,10 @@ impl SequenceLayer for LlamaLayer {
     const NAME: &'static str = "llama_layer";
     type Tables<T: Real> = Angles<T>;
 
+    fn precision(&self) -> Precision {
+        self.shape.precision
+    }
+
     fn tables<T: Real>(&self, t: usize) -> Angles<T> {
         Angles::new(t, self.shape.heads.size, self.shape.rope_theta)
     }
@@ -183,14 +190,14 @@ impl SequenceLayer for LlamaLayer {
         // a (t, inputs) times w (outputs, inputs) transposed, into rows `stride` apart.
         let product = |dst: &mut [T], stride: usize, old: Old, a: &[T], inputs: usize, w: &[T]| {
             let factors = (Matrix::rows(a, inputs), Matrix::rows(w, inputs).t());
-            multiply((t, w.len() / inputs, inputs), (dst, stride), old, T::one(), factors, at.threads);
+            multiply((t, w.len() / inputs, inputs), (dst, stride), old, T::one(), factors, at.products);
         };
         rms_norm_rows(x, norm1, eps, h);
         product(qkv, row, Old::Replaced, h, c, q_w);
         product(&mut qkv[c..], row, Old::Replaced, h, c, k_w);
         product(&mut qkv[c + kv..], row, Old::Replaced, h, c, v_w);
         rotate(qkv, row, c + kv, at.tables, Turn::Forward);
-        attend(heads, t, qkv, attended, log_sums, scratch, at.threads);
+        attend(heads, t, qkv, attended, log_sums, scratch, at.products);
         middle.copy_from_slice(x);
         product(middle, c, Old::Kept, attended, c, o_w);
         rms_norm_rows(middle, norm2, eps, h);
@@ -231,11 +238,11 @@ impl SequenceLayer for LlamaLayer {
         // Gradients of a and of w in a · wᵀ, given that of the product in rows `stride` apart.
         let to_input = |dst: &mut [T], old: Old, grad: &[T], stride: usize, w: &[T], inputs: usize| {
             let factors = (Matrix::rows(grad, stride), Matrix::rows(w, inputs));
-            multiply((t, inputs, w.len() / inputs), (dst, inputs), old, T::one(), factors, at.threads);
+            multiply((t, inputs, w.len() / inputs), (dst, inputs), old, T::one(), factors, at.products);
         };
         let to_weight = |dst: &mut [T], grad: &[T], stride: usize, a: &[T], inputs: usize| {
             let factors = (Matrix::rows(grad, stride).t(), Matrix::rows(a, inputs));
-            multiply((dst.len() / inputs, inputs, t), (dst, inputs), Old::Kept, T::one(), factors, at.threads);
+            multiply((dst.len() / inputs, inputs, t), (dst, inputs), Old::Kept, T::one(), factors, at.products);
         };
 
         let [d_gate, d_up, d_g] = split(&mut scratch[..3 * t * hidden], [t * hidden; 3]);
@@ -258,7 +265,7 @@ impl SequenceLayer for LlamaLayer {
         to_weight(d_o_w, d_middle, c, attended, c);
         to_input(d_h, Old::Replaced, d_middle, c, o_w, c);
         d_qkv.fill(T::zero());
-        attend_backward(heads, t, Attended { qkv, out: attended, log_sums }, d_h, d_qkv, scratch, at.threads);
+        attend_backward(heads, t, Attended { qkv, out: attended, log_sums }, d_h, d_qkv, scratch, at.products);
         rotate(d_qkv, row, c + kv, at.tables, Turn::Back);
         rms_norm_rows(x, norm1, eps, h);
         let (d_q, d_k, d_v) = (&d_qkv[..], &d_qkv[c..], &d_qkv[c + kv..]);
@@ -277,10 +284,14 @@ impl SequenceLayer for LlamaLayer {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::models::ops::check::{gradient_error, max_difference, wave};
+    use crate::models::ops::check::{bf16_error, gradient_error, max_difference, wave};
 
-    const SHAPE: LlamaLayerShape =
-        LlamaLayerShape { heads: Heads { num_query: 4, num_kv: 2, size: 2 }, eps: 1e-5, rope_theta: 100.0 };
+    const SHAPE: LlamaLayerShape = LlamaLayerShape {
+        heads: Heads { num_query: 4, num_kv: 2, size: 2 },
+        eps: 1e-5,
+        rope_theta: 100.0,
+        precision: Precision::F32,
+    };
 
     fn inputs(n: usize, t: usize) -> Vec<Tensor> {
         let (c, kv, hidden) = (8, 4, 12);
@@ -311,6 +322,14 @@ mod tests {
             up_proj: &x[8],
             down_proj: &x[9],
         }
+    }
+
+    #[test]
+    fn bf16_is_as_far_from_f32_as_rounding_allows() {
+        let layer = |x: &[Tensor], precision| llama_layer(&x[0], &weights(x), LlamaLayerShape { precision, ..SHAPE });
+        let error = bf16_error(&inputs(3, 67), layer).unwrap();
+        // Factors lose up to 1/256 of themselves; no error at all would be f32 after all.
+        assert!(error.is_none_or(|error| 1e-4 < error && error < 0.02), "{error:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod attention;
 pub mod batch_norm;
+mod bf16;
 mod buffers;
 #[cfg(test)]
 pub(crate) mod check;
@@ -24,6 +25,7 @@ mod linear;
 mod llama_layer;
 mod many;
 pub mod max_pool;
+mod precision;
 mod real;
 mod rms_norm;
 mod rope;
@@ -42,11 +44,12 @@ pub use epilogue::Epilogue;
 pub use gelu::gelu;
 pub(crate) use gemm::add_product;
 pub use global_avg_pool::global_avg_pool;
-pub use gpt2_layer::{Gpt2LayerWeights, gpt2_layer, gpt2_layer_observed};
+pub use gpt2_layer::{Gpt2LayerShape, Gpt2LayerWeights, gpt2_layer, gpt2_layer_observed};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use llama_layer::{LlamaLayerShape, LlamaLayerWeights, llama_layer, llama_layer_observed};
 pub use max_pool::max_pool2d;
+pub use precision::Precision;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
 pub use silu_mul::silu_mul;
