@@ -1,9 +1,9 @@
 //! Foretrain's engine: data, models, the hybrid predictive trainer, quantization and export.
 //!
 //! Rooms, from the public face down (a room uses only rooms below it):
-//! `session -> experiment, import -> export -> hybrid, evaluation -> models, data, optim, memory -> quant -> device -> edge, ternary`;
+//! `session -> experiment, import -> export -> hybrid, offload, evaluation -> models, data, optim, memory -> quant -> device -> edge, ternary`;
 //! `chart` stands beside them and uses none.
-//! No room names the window; only `session` starts threads.
+//! No room names the window; only `session` starts threads, and `offload` two for as long as a step.
 
 pub mod chart;
 pub mod data;
@@ -15,6 +15,7 @@ pub mod hybrid;
 pub mod import;
 pub mod memory;
 pub mod models;
+pub mod offload;
 pub mod optim;
 pub mod quant;
 pub mod session;

@@ -10,7 +10,7 @@ use crate::optim::{OptimizerConfig, Schedule};
 /// Bytes of an f32.
 const F32: u64 = 4;
 /// Program, libraries and allocator, measured with `examples/memory_check.rs`.
-const PROGRAM_BYTES: u64 = 48 << 20;
+pub(crate) const PROGRAM_BYTES: u64 = 48 << 20;
 
 /// What decides how much memory a run takes.
 #[derive(Debug, Clone)]
@@ -260,7 +260,7 @@ fn runtime(saving: u64) -> PlanItem {
 }
 
 /// "105,866".
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {

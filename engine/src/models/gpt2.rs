@@ -147,6 +147,10 @@ impl Block for HeadBlock {
         vec![vector("weight", 1.0), vector("bias", 0.0)]
     }
 
+    fn borrows(&self) -> Vec<String> {
+        vec![TOKENS.to_owned()]
+    }
+
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
         let get = |name: &str| pass.params.get(name);
         let (weight, bias) = (get("transformer.ln_f.weight")?, get("transformer.ln_f.bias")?);

@@ -160,6 +160,10 @@ impl Block for HeadBlock {
         specs
     }
 
+    fn borrows(&self) -> Vec<String> {
+        if self.config.tie_word_embeddings { vec![TOKENS.to_owned()] } else { Vec::new() }
+    }
+
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
         let x = rms_norm(input, pass.params.get(NORM)?, self.config.rms_norm_eps)?;
         let head = if self.config.tie_word_embeddings { TOKENS } else { HEAD };
