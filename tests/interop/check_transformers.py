@@ -34,19 +34,20 @@ def check(table, ours, texts, models):
             table.failed(NAME, model.name, "f32", "saved in shards, read by us", error)
 
 
-def load(package):
-    """The model in 32 bits, whatever it is stored in."""
+def load(package, scheme):
+    """The model in 32 bits, whatever it is stored in; BitNet folders as they are, because their floats cannot be widened."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(package, dtype=torch.float32, attn_implementation="eager").eval()
+    dtype = "auto" if scheme == BITNET else torch.float32
+    return AutoModelForCausalLM.from_pretrained(package, dtype=dtype, attn_implementation="eager").eval()
 
 
 def logits_of(model, tokens):
     """After each token."""
     import torch
 
-    return model(torch.tensor([tokens])).logits[0].numpy()
+    return model(torch.tensor([tokens])).logits[0].float().numpy()
 
 
 def compare(table, ours, texts, model, scheme, package):
@@ -54,7 +55,7 @@ def compare(table, ours, texts, model, scheme, package):
     from transformers import AutoTokenizer, GenerationConfig
 
     tokens, our_logits = ours.tokens_of(package, texts.held_out, HELD_OUT_TOKENS)
-    logits = logits_of(load(package), tokens)
+    logits = logits_of(load(package, scheme), tokens)
     distance = float(np.abs(logits - our_logits).max())
     if scheme == BITNET:
         mine, theirs = perplexity(tokens, our_logits), perplexity(tokens, logits)
@@ -79,7 +80,7 @@ def way_back(table, ours, texts, model):
     """Saved by transformers in shards, read by us, exported once more."""
     saved = ours.work / "saved" / model.name
     shutil.rmtree(saved, ignore_errors=True)
-    load(model.folders["f32"]).save_pretrained(saved, max_shard_size="200KB")
+    load(model.folders["f32"], "f32").save_pretrained(saved, max_shard_size="200KB")
     shutil.copy(model.folders["f32"] / "tokenizer.json", saved)
     shards = len(list(saved.glob("*.safetensors")))
     output = ours.work / "packages" / f"{model.name}-again"

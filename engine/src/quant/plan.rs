@@ -225,7 +225,10 @@ fn storage(
     scheme: QuantScheme,
     container: Container,
 ) -> Storage {
+    let is_quantized_there = container == Container::Transformers && !scheme.is_float();
     let takes_scheme = match kind {
+        // A quantized model is loaded there without widening anything, so that all its floats must be of one type.
+        TensorKind::Vector if is_quantized_there => return Storage::F16,
         TensorKind::Vector | TensorKind::Buffer => return Storage::F32,
         TensorKind::Matrix => !is_first,
         TensorKind::Head => match scheme {
@@ -240,7 +243,7 @@ fn storage(
     };
     let is_gguf = container == Container::Gguf;
     let is_ternary = matches!(scheme, QuantScheme::Ternary | QuantScheme::TernaryBase3);
-    if container == Container::Transformers && !scheme.is_float() {
+    if is_quantized_there {
         let has_form = takes_scheme && is_ternary && num_rows.is_multiple_of(ROWS_PER_BYTE);
         return if has_form { Storage::BitnetRows } else { Storage::F16 };
     }
