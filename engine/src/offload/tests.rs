@@ -239,7 +239,9 @@ fn a_training_that_goes_on_equals_an_unbroken_one() {
     for (precision, commit) in [(Precision::Compact, Commit::Step), (Precision::Full, Commit::Block)] {
         let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut trainer = opened(&gpt2(), &settings(whole.path(), precision, commit)).unwrap();
-        (0..4).for_each(|_| drop(stepped(&mut trainer)));
+        for _ in 0..4 {
+            stepped(&mut trainer);
+        }
         for until in [1, 3, 4] {
             let mut part = opened(&gpt2(), &settings(broken.path(), precision, commit)).unwrap();
             while part.num_steps() < until {
@@ -281,7 +283,9 @@ fn a_step_that_is_committed_whole_is_done_or_undone() {
     stepped(&mut trainer);
     let unbroken = tempfile::tempdir().unwrap();
     let mut other = opened(&llama(false), &OffloadSettings { folder: unbroken.path().to_owned(), ..settings }).unwrap();
-    (0..2).for_each(|_| drop(stepped(&mut other)));
+    for _ in 0..2 {
+        stepped(&mut other);
+    }
     assert_eq!(bits(&trainer.params().unwrap()), bits(&other.params().unwrap()));
 }
 
@@ -295,10 +299,10 @@ fn a_committed_step_survives_an_end_before_its_files_are_renamed() {
     stepped(&mut trainer);
     let after = bits(&trainer.params().unwrap());
     // As it was after the marker and two renames.
-    for block in 2..5 {
+    for (block, old) in old.iter().enumerate().skip(2) {
         let current = files(&trainer, block);
         std::fs::rename(&current, trainer.store().files.path(block, Version::Next)).unwrap();
-        std::fs::write(&current, &old[block]).unwrap();
+        std::fs::write(&current, old).unwrap();
     }
     drop(trainer);
     let trainer = opened(&gpt2(), &settings).unwrap();
