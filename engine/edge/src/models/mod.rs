@@ -3,6 +3,7 @@
 //! Image models turn normalized pixels into logits; language models turn tokens into hidden states over a cache.
 
 mod attention;
+mod cache;
 mod cnn;
 mod config;
 mod conv;
@@ -13,11 +14,14 @@ mod image_model;
 mod language_model;
 mod linear;
 mod llama;
+mod llama_config;
 mod mlp;
 mod norm;
 mod resnet;
+mod rope;
 
 pub(crate) use attention::softmax;
+pub use cache::CacheFormat;
 pub(crate) use config::{Config, TextConfig};
 pub(crate) use image_model::ImageModel;
-pub(crate) use language_model::{Cache, LanguageModel};
+pub(crate) use language_model::{Cache, LanguageModel, Part, TOKENS_AT_ONCE};

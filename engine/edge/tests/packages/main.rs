@@ -3,7 +3,10 @@
 
 mod builder;
 mod command_line;
+mod contexts;
 mod hostile;
 mod image_models;
 mod language_models;
 mod reference;
+mod serving;
+mod talker;
