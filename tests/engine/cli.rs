@@ -1,4 +1,5 @@
-//! The command line as a script sees it: exit codes, the JSON line, closed pipes, odd paths.
+//! The command line as a script sees it: exit codes, the JSON line, closed pipes, odd paths. One file, because every command
+//! is tried on the same small run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -174,6 +175,46 @@ fn errors_are_objects_too() {
     let usage = json_of(folder, &["export", "--target", "toaster", "--json"], 2);
     assert_eq!(usage["exit_code"], 2);
     assert!(usage["error"].as_str().unwrap().contains("edge-board"), "{usage}");
+}
+
+/// The mobile target's image models, and what else may and may not be asked for.
+#[test]
+fn image_models_become_onnx_and_refusals_say_what_would_do() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let run = train(folder);
+    let export = |more: &[&str], code: i32| {
+        let args = [&["export", "--input", &run, "--json"], more].concat();
+        json_of(folder, &args, code)
+    };
+    for (name, more, bits) in
+        [("int8", &["--target", "mobile"][..], 9.0), ("f32", &["--target", "mobile", "--scheme", "f32"], 32.0)]
+    {
+        let report = export(&[more, &["--output", name]].concat(), 0);
+        let names: Vec<&str> =
+            report["files"].as_array().unwrap().iter().map(|file| file[0].as_str().unwrap()).collect();
+        assert!(names.contains(&"model.onnx") && names.contains(&"run.py"), "{names:?}");
+        assert!(report["quality"]["bits_per_weight"].as_f64().unwrap() <= bits, "{report}");
+        assert!(report["quality"]["scheme"].is_string() && report.get("edge_metric").is_none(), "{report}");
+        let lost = report["quality"]["before"].as_f64().unwrap() - report["quality"]["after"].as_f64().unwrap();
+        // Two steps leave near ties, which 8 bits may turn.
+        assert!(name == "int8" || lost.abs() < 1e-9, "{report}");
+    }
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/samples/seven.png"), folder.join("seven.png"))
+        .unwrap();
+    let refused = json_of(folder, &["infer", "--package", "int8", "--image", "seven.png", "--json"], 1);
+    assert!(refused["error"].as_str().unwrap().contains("onnxruntime"), "{refused}");
+    for (more, expected) in [
+        (&["--target", "gpu-high", "--format", "onnx"][..], "f32 or int8, not bf16"),
+        (&["--target", "gpu-low", "--format", "gguf"], "GGUF holds language models"),
+    ] {
+        let refused = export(&[more, &["--output", "refused"]].concat(), 2);
+        assert!(refused["error"].as_str().unwrap().contains(expected), "{refused}");
+        assert!(!folder.join("refused").exists());
+    }
+    // A scheme that ONNX lacks goes where it can be.
+    let report = export(&["--target", "mobile", "--scheme", "ternary", "--output", "ternary"], 0);
+    assert!(report["edge_metric"].is_f64() && folder.join("ternary/model.safetensors").is_file(), "{report}");
 }
 
 /// 2 where another command line would do, whoever finds out; 1 where the command line was right.

@@ -23,6 +23,7 @@ const ALL: &str = "all";
   foretrain export --target list
   foretrain export --input path/to/run --target cpu-x86-64 --output packages/digits-cpu
   foretrain export --input path/to/run --target cpu-x86-64 --scheme int4 --method gptq
+  foretrain export --input path/to/run --target gpu-high --format onnx --scheme f32
   foretrain export --input path/to/run --target edge-board --method gptq --ternary-scales row
   foretrain export --input path/to/llama --target edge-board --format transformers --scheme ternary
   foretrain export --input path/to/run --target all --output packages")]
@@ -38,8 +39,9 @@ pub struct ExportArgs {
     /// out.
     #[arg(long, value_parser = quantize::parse_scheme)]
     pub scheme: Option<QuantScheme>,
-    /// In which container (safetensors, gguf, transformers); the target's own when left out. `transformers` holds only what
-    /// that library loads: GPT-2 and Llama in floats, Llama in ternary as its BitNet integration has it.
+    /// In which container (safetensors, gguf, transformers, onnx); the target's own when left out. `transformers` holds only
+    /// what that library loads: GPT-2 and Llama in floats, Llama in ternary as its BitNet integration has it. ONNX is for
+    /// image models, in f32 or int8; int8 is calibrated on --calibration-samples images of the training part.
     #[arg(long, value_parser = parse_format)]
     pub format: Option<PackageFormat>,
     /// Folder to create; package-TARGET below the current folder, or package-TARGET-2 and so on, when left out. With
@@ -91,12 +93,6 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), CliError> {
     if args.common.json { output::print_json(&for_json(report)) } else { Ok(()) }
 }
 
-/// A container by its label.
-fn parse_format(label: &str) -> Result<PackageFormat, String> {
-    let known = || PackageFormat::ALL.map(PackageFormat::label).join(", ");
-    PackageFormat::from_label(label).ok_or_else(|| format!("expected one of {}", known()))
-}
-
 /// Exports each job; one that fails is told and does not keep the others from being done.
 /// Errors: what failed, by target, once all were tried; a cancel at once.
 fn export_all(mut driver: Driver, jobs: impl Iterator<Item = ExportJob>, is_json: bool) -> Result<(), CliError> {
@@ -133,12 +129,15 @@ fn print_report(report: &ExportReport) -> Result<(), CliError> {
         table.add_row(vec![name.as_str().into(), output::number(format_bytes(*bytes))]);
     }
     output::line(table)?;
-    output::line(format_args!(
-        "read back and run by foretrain-edge: {} on {} examples, {:.2} ms each",
-        output::metric(&report.quality.metric, report.edge_metric),
-        report.edge_examples,
-        report.edge_ms
-    ))?;
+    match &report.edge {
+        Some(edge) => output::line(format_args!(
+            "read back and run by foretrain-edge: {} on {} examples, {:.2} ms each",
+            output::metric(&report.quality.metric, edge.metric),
+            edge.num_examples,
+            edge.ms_per_example
+        ))?,
+        None => output::line("read back and compared; the figures are of the graph in the file")?,
+    }
     output::line(format_args!("package: {}\nrun it: {}", report.package.display(), report.run_command))?;
     for note in report.notes.iter().filter(|note| !report.quality.notes.contains(note)) {
         output::line(format_args!("- {note}"))?;
@@ -175,6 +174,12 @@ fn chosen_targets(asked: &str) -> Result<Vec<String>, CliError> {
 fn for_json(report: ExportReport) -> ExportReport {
     let package = output::path_text(&report.package).into();
     ExportReport { package, quality: quantize::for_json(report.quality), ..report }
+}
+
+/// A container by its label.
+fn parse_format(label: &str) -> Result<PackageFormat, String> {
+    let known = PackageFormat::ALL.map(PackageFormat::label).join(", ");
+    PackageFormat::from_label(label).ok_or_else(|| format!("expected one of {known}"))
 }
 
 fn list_targets(is_json: bool) -> Result<(), CliError> {

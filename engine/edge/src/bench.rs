@@ -1,4 +1,5 @@
 //! How fast a language model runs here, and how much of what the machine can do that is.
+#![forbid(unsafe_code)]
 
 use std::path::Path;
 use std::time::Instant;

@@ -1,4 +1,5 @@
 //! What can go wrong with a package.
+#![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 
@@ -90,10 +91,23 @@ pub enum EdgeError {
     },
 }
 
+/// Characters of a file's content that a message quotes: more would hide what it says.
+const MAX_QUOTED: usize = 400;
+
+/// `text`, cut where it gets too long for a message.
+fn quotable(text: impl Into<String>) -> String {
+    let mut text = text.into();
+    if let Some((end, _)) = text.char_indices().nth(MAX_QUOTED) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 impl EdgeError {
-    /// A [`EdgeError::Format`].
+    /// A [`EdgeError::Format`]; what it quotes from the file is cut to some hundred characters.
     pub(crate) fn format(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::Format { path: path.to_owned(), expected: expected.into(), found: found.into() }
+        Self::Format { path: path.to_owned(), expected: quotable(expected), found: quotable(found) }
     }
 
     /// An [`EdgeError::Input`].

@@ -10,7 +10,8 @@
 //!
 //! Invariants: no file content causes a panic, a read out of bounds, or an allocation that the file's size does not
 //! justify; weights are used where they lie in the mapped file, in the type they are stored in; the same package,
-//! input and seed give the same answer.
+//! input and seed give the same answer. Each `unsafe` block says why it is sound.
+#![warn(clippy::undocumented_unsafe_blocks)]
 
 #[cfg(target_endian = "big")]
 compile_error!("weights are read in place and are little-endian; a big-endian machine would need to swap them");
@@ -30,8 +31,11 @@ mod weights;
 pub use bench::{BenchOptions, BenchReport, Pace, bench};
 pub use chat::{ChatPrompt, Message, PLAIN_FORM};
 pub use error::EdgeError;
+pub use kernels::{choose_kernels, kernel_sets};
 pub use models::CacheFormat;
-pub use package::{Context, FORMAT_VERSION, Manifest, Model, Package, PackageKind, PackagedFile, Pieces, read_pixels};
+pub use package::{
+    Context, FORMAT_VERSION, Manifest, Model, Package, PackageKind, PackagedFile, Pieces, check_tokenizer, read_pixels,
+};
 pub use runtime::with_threads;
 pub use text::{Batch, Finish, GenerateOptions, Generated, Progress};
 pub use weights::Activations;

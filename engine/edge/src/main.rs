@@ -1,4 +1,5 @@
 //! Command line of the edge runtime: `run`, `classify`, `perplexity`, `bench`, `info`.
+#![forbid(unsafe_code)]
 
 mod cli;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{ModelCard, PackageFormat, Preprocessing, Quality, TargetPreset};
+use super::{ModelCard, PackageFormat, Preprocessing, Quality, StoredSize, TargetPreset};
 use crate::quant::{QuantScheme, QuantizedWeights};
 
 /// Builds the runtime alone, which building the studio does not.
@@ -67,7 +67,7 @@ impl Readme<'_> {
         writeln!(out, "```\n")?;
         let is_folder = weights.scheme().is_float() || target.format == PackageFormat::Transformers;
         write_other_runtimes(out, card, is_folder, self.weights_file, notes)?;
-        write_quality(out, card, weights, self.quality)?;
+        write_quality(out, card, StoredSize::of(weights), self.quality)?;
         writeln!(out, "## Storage\n\n{}.\n", target.why)?;
         for note in notes {
             writeln!(out, "- {note}.")?;
@@ -103,10 +103,11 @@ fn write_other_runtimes(
     Ok(())
 }
 
-fn write_quality(
+/// The table of figures.
+pub(super) fn write_quality(
     out: &mut String,
     card: &ModelCard,
-    weights: &QuantizedWeights,
+    size: StoredSize,
     quality: Option<&Quality>,
 ) -> std::fmt::Result {
     writeln!(out, "## Quality\n")?;
@@ -131,9 +132,9 @@ fn write_quality(
     writeln!(
         out,
         "| weights, bytes | {} | {} |\n| bits per weight | 32 | {:.2} |\n",
-        weights.num_weights() * 4,
-        weights.bytes(),
-        weights.bits_per_weight()
+        size.num_weights * 4,
+        size.bytes,
+        size.bits_per_weight()
     )?;
     if quality.is_none() {
         let figure = |value: Option<f64>| value.map_or("not measured".to_owned(), |value| format!("{value:.4}"));
@@ -142,7 +143,8 @@ fn write_quality(
     Ok(())
 }
 
-fn write_provenance(out: &mut String, card: &ModelCard) -> std::fmt::Result {
+/// Data, recipe, version.
+pub(super) fn write_provenance(out: &mut String, card: &ModelCard) -> std::fmt::Result {
     writeln!(out, "\n## Where it comes from\n")?;
     if card.tier == ModelCard::IMPORTED {
         writeln!(out, "- Read from a model that others wrote; what it learned from, and how, is not recorded.")?;
@@ -159,6 +161,21 @@ fn write_provenance(out: &mut String, card: &ModelCard) -> std::fmt::Result {
 }
 
 fn write_limits(out: &mut String, card: &ModelCard, scheme: QuantScheme) -> std::fmt::Result {
+    write_model_limits(out, card)?;
+    match scheme {
+        QuantScheme::Ternary | QuantScheme::TernaryBase3 => writeln!(
+            out,
+            "- Its matrices were rounded to three values after training; the table above says what that cost.\n"
+        ),
+        QuantScheme::Int8 | QuantScheme::Int4 | QuantScheme::Int4K => {
+            writeln!(out, "- foretrain-edge also rounds activations to 8 bits.\n")
+        }
+        QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => writeln!(out),
+    }
+}
+
+/// What the model itself cannot do.
+pub(super) fn write_model_limits(out: &mut String, card: &ModelCard) -> std::fmt::Result {
     writeln!(out, "## Limits\n")?;
     match &card.preprocessing {
         Preprocessing::Images { classes, .. } => {
@@ -181,16 +198,7 @@ fn write_limits(out: &mut String, card: &ModelCard, scheme: QuantScheme) -> std:
             }
         }
     }
-    match scheme {
-        QuantScheme::Ternary | QuantScheme::TernaryBase3 => writeln!(
-            out,
-            "- Its matrices were rounded to three values after training; the table above says what that cost.\n"
-        ),
-        QuantScheme::Int8 | QuantScheme::Int4 | QuantScheme::Int4K => {
-            writeln!(out, "- foretrain-edge also rounds activations to 8 bits.\n")
-        }
-        QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => writeln!(out),
-    }
+    Ok(())
 }
 
 fn example_input(card: &ModelCard) -> &'static str {
@@ -198,7 +206,7 @@ fn example_input(card: &ModelCard) -> &'static str {
 }
 
 /// As a shell reads it in one piece.
-fn quoted(path: &str) -> String {
+pub(super) fn quoted(path: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:".contains(c);
     if path.chars().all(is_plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }

@@ -5,6 +5,7 @@
 //! packed trits in one go, `bitnet` packs matrices as transformers does.
 //!
 //! Invariants: packing and unpacking are exact inverses; no function panics on any input; nothing here knows a file.
+#![forbid(unsafe_code)]
 
 mod absmean;
 mod bitnet;

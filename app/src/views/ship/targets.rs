@@ -86,6 +86,7 @@ fn about_ui(model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
             let container = match target.format {
                 PackageFormat::Gguf if model.card.is_language_model() => "GGUF",
                 PackageFormat::Gguf | PackageFormat::Safetensors => "safetensors",
+                PackageFormat::Onnx => "ONNX",
                 PackageFormat::Transformers => "transformers",
             };
             pill_ui(ui, &format!("{} · {container}", target.scheme.label()), p.accent_soft, p.text);

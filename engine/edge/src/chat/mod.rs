@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(text(llama2), "<s>[INST] <<SYS>>Be kind.<</SYS>>Hi [/INST] Hello! </s><s>[INST] Who? [/INST]");
         let namespace = "{% set ns = namespace(n=0) %}{% for m in messages if m.role != 'system' %}\
             {% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}{{ messages[0] | tojson }}";
-        assert_eq!(text(namespace), "3{\"content\":\"Be kind.\",\"role\":\"system\"}");
+        assert_eq!(text(namespace), "3{\"role\": \"system\", \"content\": \"Be kind.\"}");
         // Blocks leave no lines of their own.
         assert_eq!(text("{% if true %}\n  {% set x = 1 %}\n{{ x }}\n{% endif %}\n"), "1\n");
     }

@@ -28,6 +28,10 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "foretrain-edge", version, after_help = EXAMPLES)]
 pub struct Arguments {
+    /// Compute with these kernels instead of the fastest that this processor runs: scalar, avx2, avx-vnni, avx512-vnni,
+    /// amx-int8, neon or neon-dotprod. For comparing them: texts are the same, speed is not.
+    #[arg(long, global = true, value_name = "SET", env = "FORETRAIN_EDGE_KERNELS")]
+    kernels: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -63,6 +67,9 @@ struct PackageArguments {
 
 /// Runs the subcommand, writing its answer to `out`.
 pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(name) = &arguments.kernels {
+        foretrain_edge::choose_kernels(name)?;
+    }
     match &arguments.command {
         Command::Run(arguments) => generate::run(arguments, out),
         Command::Chat(arguments) => chat::run(arguments, out),

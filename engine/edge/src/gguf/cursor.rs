@@ -1,5 +1,8 @@
 //! Reading numbers and strings in order, with every length checked against what is left.
 
+/// Longest name of a metadata pair or a tensor: the format's limit for keys.
+const MAX_NAME_BYTES: usize = u16::MAX as usize;
+
 /// What was expected and what was found.
 #[derive(Debug, PartialEq)]
 pub(super) struct Mismatch {
@@ -67,6 +70,17 @@ impl<'a> Cursor<'a> {
         let bytes = self.take(len, what)?;
         let text = std::str::from_utf8(bytes);
         text.map(str::to_owned).map_err(|error| Mismatch::new(format!("{what} in UTF-8"), error.to_string()))
+    }
+
+    /// A string of at most [`MAX_NAME_BYTES`], so that messages may quote it.
+    pub(super) fn name(&mut self, what: &str) -> Result<String, Mismatch> {
+        let before = self.position;
+        let name = self.string(what)?;
+        if name.len() <= MAX_NAME_BYTES {
+            return Ok(name);
+        }
+        let expected = format!("a {what} of at most {MAX_NAME_BYTES} bytes at byte {before}");
+        Err(Mismatch::new(expected, format!("{} bytes", name.len())))
     }
 
     /// A count of things of at least `min_bytes` each: more than fit in the rest of the file is a lie.

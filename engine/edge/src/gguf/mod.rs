@@ -5,6 +5,7 @@
 //! Source: docs/gguf.md of ggml-org/ggml.
 //!
 //! Shapes in this module are row-major, outermost first, as in the rest of the code; the file stores the reverse.
+#![forbid(unsafe_code)]
 
 mod blocks;
 mod cursor;

@@ -92,7 +92,7 @@ fn parse(bytes: &[u8]) -> Result<Header, Mismatch> {
     let num_pairs = cursor.count(13, "metadata pairs")?;
     let mut metadata = BTreeMap::new();
     for _ in 0..num_pairs {
-        let key = cursor.string("metadata key")?;
+        let key = cursor.name("metadata key")?;
         let value = Value::read(&mut cursor)?;
         if metadata.contains_key(&key) {
             return Err(Mismatch::new("every metadata key once", format!("{key:?} twice")));
@@ -123,7 +123,24 @@ fn parse(bytes: &[u8]) -> Result<Header, Mismatch> {
             }
         }
     }
+    check_disjoint(&tensors)?;
     Ok((metadata, tensors))
+}
+
+/// Refuses tensors that share bytes: some types take several times their bytes once they are decoded, and a small file
+/// could ask for that again and again. Writers put one tensor behind the other.
+fn check_disjoint(tensors: &BTreeMap<String, GgufTensor>) -> Result<(), Mismatch> {
+    let taken = tensors.iter().filter(|(_, tensor)| tensor.len > 0);
+    let mut ranges: Vec<(usize, usize, &str)> =
+        taken.map(|(name, tensor)| (tensor.start, tensor.start.saturating_add(tensor.len), name.as_str())).collect();
+    ranges.sort_unstable();
+    let sharing = ranges.iter().zip(ranges.iter().skip(1)).find(|((_, end, _), (next, ..))| end > next);
+    match sharing {
+        Some(((.., first), (.., second))) => {
+            Err(Mismatch::new("tensors that share no bytes", format!("{first:?} and {second:?} overlap")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn alignment(metadata: &BTreeMap<String, Value>) -> Result<usize, Mismatch> {
@@ -140,7 +157,7 @@ fn alignment(metadata: &BTreeMap<String, Value>) -> Result<usize, Mismatch> {
 
 /// Reads one tensor's description; `start` still counts from the start of the data.
 fn read_tensor(cursor: &mut Cursor<'_>, alignment: usize) -> Result<(String, GgufTensor), Mismatch> {
-    let name = cursor.string("tensor name")?;
+    let name = cursor.name("tensor name")?;
     let num_dimensions = cursor.u32("number of dimensions")? as usize;
     if num_dimensions > MAX_DIMENSIONS {
         return Err(Mismatch::new(

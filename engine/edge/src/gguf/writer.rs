@@ -227,6 +227,39 @@ mod tests {
         assert!(error.contains("found"), "{error}");
     }
 
+    /// Up to the end of the last tensor's data every shorter file is refused; what follows is padding.
+    #[test]
+    fn a_file_cut_anywhere_is_refused() {
+        let file = sample();
+        let gguf = parse(file.clone()).unwrap();
+        let last = gguf.data("c").unwrap();
+        let end = last.as_ptr().addr() + last.len() - gguf.data("a").unwrap().as_ptr().addr();
+        let start = file.windows(24).position(|window| window == [7; 24]).unwrap();
+        for cut in 0..file.len() {
+            assert_eq!(parse(file[..cut].to_vec()).is_ok(), cut >= start + end, "{cut}");
+        }
+    }
+
+    #[test]
+    fn long_names_and_shared_bytes_are_refused() {
+        let mut file = b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0".to_vec();
+        file.extend_from_slice(&(1_u64 << 16).to_le_bytes());
+        file.resize(file.len() + (1 << 16), b'k');
+        file.extend_from_slice(&[7, 0, 0, 0, 1]);
+        let error = parse(file).unwrap_err().to_string();
+        assert!(error.contains("65535 bytes") && error.len() < 300, "{error}");
+        let mut file = sample();
+        let at = |file: &[u8], name: u8| {
+            let start = [1, 0, 0, 0, 0, 0, 0, 0, name];
+            file.windows(9).position(|window| window == start).unwrap() + 9 + 4 + 16 + 4
+        };
+        // Tensor b where a lies; an empty range would share nothing.
+        let (a, b) = (at(&file, b'a'), at(&file, b'b'));
+        file.copy_within(a..a + 8, b);
+        let error = parse(file).unwrap_err().to_string();
+        assert!(error.contains("share no bytes") && error.contains("\"a\" and \"b\""), "{error}");
+    }
+
     proptest! {
         #[test]
         fn damaged_files_never_panic(

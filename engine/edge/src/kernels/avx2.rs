@@ -176,8 +176,9 @@ macro_rules! byte_kernels {
                 }
                 let num_rows = (blocks.len() / row_bytes).min(out.len());
                 let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
-                // SAFETY, both: rows up to `num_rows` lie within `blocks`; the features were detected.
+                // SAFETY: rows up to `num_rows` lie within `blocks`; the features were detected.
                 let many = |first, apart| unsafe { dot::<4>(start(first), apart * row_bytes, x) };
+                // SAFETY: as above.
                 let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
                 fill_rows(&mut out[..num_rows], many, one);
             }
@@ -330,8 +331,9 @@ mod tiled_vnni {
         };
         let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
         let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
-        // SAFETY, both: all `out.len()` rows lie within `blocks`; the features were detected.
+        // SAFETY: all `out.len()` rows lie within `blocks`; the features were detected.
         let many = |first, apart| unsafe { dot::<ROWS>(start(first), apart * row_bytes, x) };
+        // SAFETY: as above.
         let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
         fill_rows(out, many, one);
     }

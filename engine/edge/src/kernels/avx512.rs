@@ -112,8 +112,9 @@ fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
     }
     let num_rows = (values.len() / x.len()).min(out.len());
     let start = |row: usize| values.as_ptr().wrapping_add(row * x.len());
-    // SAFETY, both: rows up to `num_rows` lie within `values`; the features were detected.
+    // SAFETY: rows up to `num_rows` lie within `values`; the features were detected.
     let many = |first, apart| unsafe { dot::<ROWS>(start(first), apart * x.len(), x) };
+    // SAFETY: as above.
     let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
     fill_rows(&mut out[..num_rows], many, one);
 }
@@ -171,8 +172,9 @@ fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
     };
     let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
     let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
-    // SAFETY, both: all `out.len()` rows lie within `blocks`; the features were detected.
+    // SAFETY: all `out.len()` rows lie within `blocks`; the features were detected.
     let many = |first, apart| unsafe { dot::<ROWS>(start(first), apart * row_bytes, x) };
+    // SAFETY: as above.
     let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
     fill_rows(out, many, one);
 }
@@ -220,8 +222,9 @@ fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f3
     }
     let num_rows = (blocks.len() / row_bytes).min(out.len());
     let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
-    // SAFETY, both: rows up to `num_rows` lie within `blocks`; the features were detected.
+    // SAFETY: rows up to `num_rows` lie within `blocks`; the features were detected.
     let many = |first, apart| unsafe { dot::<ROWS>(start(first), apart * row_bytes, x, block_sums) };
+    // SAFETY: as above.
     let one = |row| unsafe { dot::<1>(start(row), 0, x, block_sums)[0] };
     fill_rows(&mut out[..num_rows], many, one);
 }

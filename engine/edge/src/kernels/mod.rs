@@ -1,9 +1,9 @@
 //! What a model spends its time in: products of packed weight rows with input vectors, attention, rounding.
 //!
-//! A [`Kernels`] is one set of functions; [`active`] is the fastest that this processor runs, found out once. `scalar`
-//! is the reference and runs everywhere. All sets compute the same integers bit for bit; float sums differ by rounding
-//! order only. Weight rows are little-endian bytes without alignment, so that they can be used where they lie in a
-//! mapped file.
+//! A [`Kernels`] is one set of functions; [`active`] is the fastest that this processor runs, found out once, unless
+//! [`choose_kernels`] took another. `scalar` is the reference and runs everywhere. All sets compute the same integers bit
+//! for bit; float sums differ by rounding order only. Weight rows are little-endian bytes without alignment, so that they
+//! can be used where they lie in a mapped file.
 //!
 //! Integer kernels read inputs quantized by [`Quantized`]: signed bytes in -127..=127 with one scale per vector.
 
@@ -28,6 +28,7 @@ mod x86_floats;
 
 use std::sync::OnceLock;
 
+use crate::EdgeError;
 pub(crate) use quantize::Quantized;
 pub(crate) use tile::{CodeRows, PANEL_ROWS};
 
@@ -105,10 +106,36 @@ pub(crate) const MAX_INT8_LEN: usize = (i32::MAX / (127 * 128)) as usize;
 /// 2 · 4 products of up to 64 · 3 · 127 to a lane.
 pub(crate) const MAX_TERNARY_LEN: usize = (i32::MAX / (2 * 4 * 64 * 3 * 127)) as usize * 256;
 
-/// The fastest set for this processor.
+/// The set in use, from its first use on.
+static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();
+
+/// The set in use: the one that was chosen, else the fastest for this processor.
 pub(crate) fn active() -> &'static Kernels {
-    static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();
     ACTIVE.get_or_init(|| available().last().copied().unwrap_or(&scalar::KERNELS))
+}
+
+/// Names of the sets of kernels that this processor runs, slowest first. The last is used unless [`choose_kernels`] says
+/// otherwise.
+#[must_use]
+pub fn kernel_sets() -> Vec<&'static str> {
+    available().iter().map(|kernels| kernels.name).collect()
+}
+
+/// Computes with the set of kernels called `name` for the rest of this process, to compare sets with each other: all
+/// compute the same integers, and floats that differ by the order of sums.
+///
+/// Errors: [`EdgeError::Input`] for a name that is none of [`kernel_sets`], and when another set is in use already.
+pub fn choose_kernels(name: &str) -> Result<(), EdgeError> {
+    let tried = "choosing kernels";
+    let Some(chosen) = available().into_iter().find(|kernels| kernels.name == name) else {
+        let expected = format!("one that this processor runs ({})", kernel_sets().join(", "));
+        return Err(EdgeError::input(tried, expected, format!("{name:?}")));
+    };
+    let used = ACTIVE.get_or_init(|| chosen);
+    if used.name == chosen.name {
+        return Ok(());
+    }
+    Err(EdgeError::input(tried, "a choice before anything is computed", format!("{:?} in use already", used.name)))
 }
 
 /// All sets that run here, slowest first.

@@ -1,4 +1,5 @@
 //! Inputs of integer kernels.
+#![forbid(unsafe_code)]
 
 use super::Kernels;
 

@@ -1,4 +1,5 @@
 //! The reference kernels: plain loops, for every processor.
+#![forbid(unsafe_code)]
 
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale, group_codes};
 use half::{bf16, f16};

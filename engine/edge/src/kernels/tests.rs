@@ -24,9 +24,9 @@ fn bytes(len: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = V
     prop::collection::vec(prop_oneof![8 => any::<u8>(), 1 => Just(0x80), 1 => Just(0xff)], len)
 }
 
-/// The same bytes, one byte behind an address that a vector would like.
-fn shifted(bytes: &[u8], by: usize) -> Vec<u8> {
-    [&vec![0; by], bytes].concat()
+/// The same values, `by` behind the address that an allocation has; they end where it ends.
+fn shifted<T: Copy + Default>(values: &[T], by: usize) -> Vec<T> {
+    [&vec![T::default(); by], values].concat()
 }
 
 fn near(found: f32, expected: f64, magnitude: f64) -> bool {
@@ -92,7 +92,12 @@ proptest! {
     }
 
     #[test]
-    fn int8_rows_bit_for_bit(values in bytes(0..1200), x in int8s(0..300), shift in 0_usize..4) {
+    fn int8_rows_bit_for_bit(
+        values in bytes(0..1200),
+        x in int8s(0..300),
+        shift in 0_usize..64,
+        x_shift in 0_usize..64,
+    ) {
         let rows = values.len() / x.len().max(1);
         let expected: Vec<i32> = (0..rows)
             .map(|row| {
@@ -102,7 +107,7 @@ proptest! {
             .collect();
         for kernels in available() {
             let mut out = vec![0; rows];
-            (kernels.int8_rows)(&shifted(&values, shift)[shift..], &x, &mut out);
+            (kernels.int8_rows)(&shifted(&values, shift)[shift..], &shifted(&x, x_shift)[x_shift..], &mut out);
             prop_assert_eq!(&out, &expected, "{}", kernels.name);
         }
     }
@@ -121,6 +126,41 @@ proptest! {
         }
     }
 
+    /// With a scale of 1 and few blocks, sums of floats are whole numbers that they hold exactly.
+    #[test]
+    fn blocks_of_any_bytes_bit_for_bit(
+        codes in bytes(66 * 12),
+        blocks_per_row in 1_usize..4,
+        x in int8s(256 * 3),
+        shift in 0_usize..64,
+        x_shift in 0_usize..64,
+    ) {
+        let one = f16::ONE.to_le_bytes();
+        let mut q8_0 = codes[..34 * 23].to_vec();
+        q8_0.chunks_mut(34).for_each(|block| block[..2].copy_from_slice(&one));
+        let mut trits = codes;
+        trits.chunks_mut(BLOCK_BYTES).for_each(|block| block[BLOCK_BYTES - 2..].copy_from_slice(&one));
+        for (blocks, block_len, num_blocks) in [(&q8_0, 32, 23), (&trits, 256, 12)] {
+            let x = &x[..blocks_per_row * block_len];
+            let sums: Vec<i32> = x.chunks(256).map(|x| x.iter().map(|&x| i32::from(x)).sum()).collect();
+            let products = |kernels: &Kernels| {
+                let (blocks, x) = (shifted(blocks, shift), shifted(x, x_shift));
+                let mut out = vec![0.0; num_blocks / blocks_per_row];
+                if block_len == 32 {
+                    (kernels.q8_0_rows)(&blocks[shift..], &x[x_shift..], &mut out);
+                } else {
+                    (kernels.ternary_block_rows)(&blocks[shift..], &x[x_shift..], &sums, &mut out);
+                }
+                out
+            };
+            let expected = products(&scalar::KERNELS);
+            prop_assert!(expected.iter().all(|sum| sum.fract() == 0.0 && sum.abs() < (1 << 24) as f32));
+            for kernels in available() {
+                prop_assert_eq!(&products(kernels), &expected, "{} {}", kernels.name, block_len);
+            }
+        }
+    }
+
     #[test]
     fn ternary_rows_bit_for_bit(
         trits in prop::collection::vec(-1_i8..=1, 128 * 48),
@@ -128,6 +168,8 @@ proptest! {
         groups in 0_usize..8,
         rows in 0_usize..6,
         x in int8s(128 * 8),
+        shift in 0_usize..64,
+        x_shift in 0_usize..64,
     ) {
         let blocks = Packing::Tq2_0.pack(&trits, 1.0).unwrap();
         let x = &x[..groups * 128];
@@ -139,8 +181,8 @@ proptest! {
             .collect();
         for kernels in available() {
             let mut out = vec![0; rows];
-            let rows = TernaryRows { blocks: &shifted(&blocks, 1)[1..], first_group };
-            (kernels.ternary_rows)(rows, x, &mut out);
+            let rows = TernaryRows { blocks: &shifted(&blocks, shift)[shift..], first_group };
+            (kernels.ternary_rows)(rows, &shifted(x, x_shift)[x_shift..], &mut out);
             prop_assert_eq!(&out, &expected, "{}", kernels.name);
         }
     }
@@ -192,8 +234,9 @@ proptest! {
     fn many_inputs_bit_for_bit(
         len in 1_usize..300,
         rows in 1_usize..=PANEL_ROWS,
-        inputs in 2_usize..40,
+        inputs in 1_usize..40,
         is_small: bool,
+        is_extreme: bool,
         seed: u64,
     ) {
         let mut state = seed | 1;
@@ -201,7 +244,10 @@ proptest! {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as usize
         };
-        let x: Vec<f32> = (0..len * inputs).map(|_| random() as f32 - 8e6).collect();
+        // Extremes are -127 or 127 once they are rounded.
+        let extreme = move |number: usize| if number.is_multiple_of(2) { -8e6 } else { 8e6 };
+        let input = |number: usize| if is_extreme { extreme(number) } else { number as f32 - 8e6 };
+        let x: Vec<f32> = (0..len * inputs).map(|_| input(random())).collect();
         let mut codes = CodeRows::default();
         let largest = if is_small { 3 } else { u8::MAX };
         // Rows of another length before must leave no trace.
@@ -209,7 +255,7 @@ proptest! {
         (0..PANEL_ROWS).for_each(|row| codes.row_mut(row).fill(0xff));
         codes.resize(rows, len, largest);
         for row in 0..rows {
-            codes.row_mut(row)[..len].fill_with(|| random() as u8 & largest);
+            codes.row_mut(row)[..len].fill_with(|| if is_extreme { largest } else { random() as u8 & largest });
         }
         let mut expected = vec![0; rows * inputs];
         (scalar::KERNELS.multiply)(&codes, &Quantized::new(&x, len, &scalar::KERNELS), &mut expected);
@@ -294,6 +340,12 @@ fn extremes_do_not_saturate() {
         let (blocks, x) = (vec![0xff_u8; 66 * 20 * 5], vec![-127_i8; 256 * 20]);
         (kernels.ternary_rows)(TernaryRows { blocks: &blocks, first_group: 0 }, &x, &mut out);
         assert_eq!(out, [3 * -127 * 256 * 20; 5], "{}", kernels.name);
+        let mut codes = CodeRows::default();
+        codes.resize(PANEL_ROWS, 256 * 20, u8::MAX);
+        (0..PANEL_ROWS).for_each(|row| codes.row_mut(row)[..256 * 20].fill(u8::MAX));
+        let mut out = [0; 40 * PANEL_ROWS];
+        (kernels.multiply)(&codes, &Quantized::new(&[-1.0; 256 * 20 * 40], 256 * 20, kernels), &mut out);
+        assert!(out.iter().all(|sum| *sum == 255 * -127 * 256 * 20), "{}", kernels.name);
     }
 }
 

@@ -1,4 +1,5 @@
 //! Weight rows unpacked to one byte each, for products with many inputs at once.
+#![forbid(unsafe_code)]
 
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_LEN};
 

@@ -90,8 +90,9 @@ macro_rules! float_kernels {
             }
             let num_rows = (rows.len() / row_bytes).min(out.len());
             let start = |row: usize| rows.as_ptr().wrapping_add(row * row_bytes);
-            // SAFETY, both: rows up to `num_rows` lie within `rows`; the features were detected.
+            // SAFETY: rows up to `num_rows` lie within `rows`; the features were detected.
             let many = |first, apart| unsafe { dot::<4>(start(first), apart * row_bytes, x) };
+            // SAFETY: as above.
             let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
             fill_rows(&mut out[..num_rows], many, one);
         }

@@ -200,6 +200,7 @@ mod tests {
             for (name, number) in NUMBERS {
                 writer.add_metadata(&format!("llama.{name}"), number).unwrap();
             }
+            writer.add_metadata("llama.attention.layer_norm_rms_epsilon", 1e-5_f32).unwrap();
             if !kind.is_empty() {
                 writer.add_metadata("llama.rope.scaling.type", kind).unwrap();
             }

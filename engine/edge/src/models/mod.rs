@@ -1,6 +1,7 @@
 //! Networks: a config and weights become something that answers.
 //!
 //! Image models turn normalized pixels into logits; language models turn tokens into hidden states over a cache.
+#![forbid(unsafe_code)]
 
 mod attention;
 mod cache;

@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use super::context::Context;
-use super::open::{Package, open_tokenizer};
+use super::open::Package;
+use super::tokenizer_file::open_tokenizer;
 use crate::EdgeError;
 use crate::chat::{ChatFormat, ChatPrompt, Message};
 use crate::gguf::{self, GgufFile};

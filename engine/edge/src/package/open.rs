@@ -7,19 +7,22 @@ use tokenizers::Tokenizer;
 
 use super::files::{read_small, sha256, size};
 use super::image_file::read_pixels;
+use super::json_shape::check_objects;
 use super::manifest::Manifest;
 use super::model::{Model, ModelParts};
+use super::tokenizer_file::open_tokenizer;
 use crate::EdgeError;
 use crate::chat::ChatFormat;
 use crate::models::{Config, ImageModel, TextConfig, softmax};
 use crate::runtime::with_threads;
-use crate::text::{GenerateOptions, Generated, guarded};
+use crate::text::{GenerateOptions, Generated};
 use crate::weights::{Activations, Weights};
 
-/// Largest manifest or config, in bytes.
-const MAX_JSON_BYTES: u64 = 16 << 20;
-/// Largest tokenizer, in bytes.
-const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+/// Largest manifest or config, in bytes: read, it takes some thirty times as much. A thousand names of classes are 30 KB.
+const MAX_JSON_BYTES: u64 = 4 << 20;
+
+/// Most objects in a manifest or config.
+const MAX_JSON_OBJECTS: usize = 1 << 10;
 
 /// What a model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +72,7 @@ impl Package {
     /// [`Package::open`] to check it: how integer weights are multiplied is chosen. Errors: as there.
     pub fn open_with(dir: &Path, activations: Activations) -> Result<Self, EdgeError> {
         let manifest_path = dir.join("manifest.json");
-        let manifest = Manifest::parse(&read_small(&manifest_path, MAX_JSON_BYTES)?, &manifest_path)?;
+        let manifest = Manifest::parse(&read_json(&manifest_path)?, &manifest_path)?;
         for file in &manifest.files {
             let path = dir.join(&file.name);
             let found = size(&path)?;
@@ -85,8 +88,12 @@ impl Package {
             Some(_) => Ok(dir.join(name)),
             None => Err(EdgeError::format(&manifest_path, format!("{name:?} among the files"), "a list without it")),
         };
+        if manifest.file("model.onnx").is_some() {
+            let found = "ONNX, which foretrain-edge does not run. Its run.py does, with onnxruntime";
+            return Err(EdgeError::format(&manifest_path, "a model in safetensors or GGUF", found));
+        }
         let config_path = listed("config.json")?;
-        let config = Config::parse(&read_small(&config_path, MAX_JSON_BYTES)?, &config_path)?;
+        let config = Config::parse(&read_json(&config_path)?, &config_path)?;
         let weights = match (manifest.file("model.gguf"), &config) {
             (Some(_), Config::Text(TextConfig::Gpt2(_))) => Weights::open_gguf(&dir.join("model.gguf"), "gpt2")?,
             (Some(_), Config::Text(TextConfig::Llama(config))) => {
@@ -312,11 +319,10 @@ fn shards(manifest: &Manifest, dir: &Path) -> Vec<PathBuf> {
     names.filter(|name| name.ends_with(".safetensors")).map(|name| dir.join(name)).collect()
 }
 
-pub(super) fn open_tokenizer(path: &Path) -> Result<Tokenizer, EdgeError> {
-    let content = read_small(path, MAX_TOKENIZER_BYTES)?;
-    // Most damage shows here; the tokenizer's own parser would panic on some of it.
-    let json: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(&content);
-    let refuse = |found: String| EdgeError::format(path, "a Hugging Face tokenizer", found);
-    json.map_err(|error| refuse(error.to_string()))?;
-    guarded(|| Tokenizer::from_bytes(&content)).map_err(refuse)
+/// The content of a manifest or config, which is JSON that may be read into memory.
+fn read_json(path: &Path) -> Result<Vec<u8>, EdgeError> {
+    let content = read_small(path, MAX_JSON_BYTES)?;
+    let refuse = |error: serde_json::Error| EdgeError::format(path, "JSON of a package", error.to_string());
+    check_objects(&content, MAX_JSON_OBJECTS).map_err(refuse)?;
+    Ok(content)
 }

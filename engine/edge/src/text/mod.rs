@@ -1,4 +1,5 @@
 //! Text out of a language model: sampling, streaming, stop strings, batches, losses.
+#![forbid(unsafe_code)]
 
 mod answer;
 mod batch;

@@ -1,6 +1,7 @@
 //! Weights by their Hugging Face names, from safetensors or GGUF, in the types that the kernels take.
 //!
 //! Invariant: whatever a file claims is checked here; a [`Matrix`] and a vector have the sizes that were asked for.
+#![forbid(unsafe_code)]
 
 mod activations;
 mod float_rows;

@@ -156,3 +156,59 @@ impl File<'_> {
             .map_err(|error| self.refuse(name, format!("metadata {key:?} as a JSON list"), error.to_string()))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A file of a float matrix, an int8 one with its scales and a ternary one.
+    fn sample() -> Vec<u8> {
+        let header = br#"{"__metadata__":{"q.format":"INT8","t.format":"TQ2_0","t.shape":"[2, 128]"},
+            "w":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},"q":{"dtype":"I8","shape":[2,4],"data_offsets":[12,20]},
+            "q.scale":{"dtype":"F32","shape":[2],"data_offsets":[20,28]},
+            "t":{"dtype":"U8","shape":[66],"data_offsets":[28,94]}}"#;
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend_from_slice(header);
+        file.extend_from_slice(&[0x55; 94]);
+        file
+    }
+
+    fn parse(file: Vec<u8>) -> Result<BTreeMap<String, Tensor>, EdgeError> {
+        read(&file.into(), Path::new("model.safetensors"))
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_refused() {
+        let file = sample();
+        let tensors = parse(file.clone()).unwrap();
+        assert_eq!(tensors.keys().map(String::as_str).collect::<Vec<_>>(), ["q", "t", "w"]);
+        assert_eq!((tensors["t"].shape.as_slice(), tensors["q"].scales.len()), (&[2, 128][..], 2));
+        for cut in 0..file.len() {
+            assert!(parse(file[..cut].to_vec()).is_err(), "{cut}");
+        }
+        assert!(parse([file, vec![0]].concat()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_files_never_panic(
+            cut in 0_usize..600,
+            edits in prop::collection::vec((0_usize..500, any::<u8>()), 0..6),
+            digits in prop::collection::vec((0_usize..500, b'0'..=b'9'), 0..6),
+            len in prop_oneof![4 => Just(None), 1 => any::<u64>().prop_map(Some)],
+        ) {
+            let mut file = sample();
+            for (at, byte) in edits.into_iter().chain(digits) {
+                if let Some(target) = file.get_mut(at) { *target = byte; }
+            }
+            if let Some(len) = len { file[..8].copy_from_slice(&len.to_le_bytes()); }
+            file.truncate(cut.max(200));
+            if let Ok(tensors) = parse(file) {
+                prop_assert!(tensors.values().all(|tensor| tensor.bytes.len() <= 94));
+            }
+        }
+    }
+}

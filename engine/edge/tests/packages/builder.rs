@@ -264,7 +264,8 @@ pub fn write(files: &Files) -> TempDir {
     dir
 }
 
-fn write_into(dir: &Path, files: &Files) {
+/// Writes `files` and their manifest into folder `dir`.
+pub fn write_into(dir: &Path, files: &Files) {
     let packaged = files.iter().map(|(name, content)| PackagedFile {
         name: name.clone(),
         bytes: content.len() as u64,

@@ -108,6 +108,7 @@ pub(super) fn from_json(value: &Value, path: &Path) -> Result<Tokenizer, DataErr
 
 /// The library is written for files that its own authors made; what it cannot take, it may panic on.
 pub(super) fn from_bytes(bytes: &[u8], path: &Path) -> Result<Tokenizer, DataError> {
+    foretrain_edge::check_tokenizer(bytes).map_err(|reason| refused("reading", path, &reason))?;
     match std::panic::catch_unwind(|| Tokenizer::from_bytes(bytes)) {
         Ok(Ok(tokenizer)) => Ok(tokenizer),
         Ok(Err(error)) => Err(refused("reading", path, &error.to_string())),
