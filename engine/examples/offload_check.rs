@@ -77,8 +77,9 @@ fn main() -> Result<(), Failure> {
             commit: None,
             seed: 7,
             data: format!("{batch_size} x {sequence_length} made-up tokens"),
+            start: None,
         };
-        let mut trainer = OffloadTrainer::open(network, &optimizer, &settings, unwatched!())?;
+        let mut trainer = OffloadTrainer::open(network, &optimizer, &settings, None, unwatched!())?;
         let batch = batch(batch_size, sequence_length, vocab_size)?;
         while trainer.num_steps() < num_steps {
             let step = trainer.step(&batch, 1.0, unwatched!())?;

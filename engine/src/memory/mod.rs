@@ -16,5 +16,5 @@ pub use budget::{default_budget, format_bytes};
 pub use flops::step_flops;
 pub(crate) use layers::sequence_layer;
 pub use plan::{MemoryPlan, PlanItem, PlanKind};
-pub(crate) use planner::{PROGRAM_BYTES, grouped};
-pub use planner::{PlanInput, plan};
+pub(crate) use planner::PROGRAM_BYTES;
+pub use planner::{PlanInput, grouped, plan};

@@ -259,8 +259,9 @@ fn runtime(saving: u64) -> PlanItem {
     PlanItem { kind: PlanKind::Runtime, bytes: PROGRAM_BYTES.saturating_add(saving), how }
 }
 
-/// "105,866".
-pub(crate) fn grouped(number: u64) -> String {
+/// A count with its thousands apart: "105,866".
+#[must_use]
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {

@@ -62,6 +62,12 @@ pub enum OffloadError {
         /// The folder.
         path: PathBuf,
     },
+    /// The weights to start from cannot be had.
+    #[error("taking over first weights: {source}")]
+    FirstWeights {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The folder holds something else.
     #[error("making a folder for blocks: expected an empty or a new one, found files in it. Choose another. {path:?}")]
     Taken {

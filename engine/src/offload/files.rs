@@ -60,7 +60,7 @@ pub(super) struct BlockFiles {
 
 impl BlockFiles {
     pub(super) fn new(store: &Path, layouts: Vec<Layout>) -> Self {
-        Self { folder: store.join("blocks"), layouts }
+        Self { folder: block_folder(store), layouts }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -135,6 +135,11 @@ impl BlockFiles {
         written.map_err(write_error)?;
         Ok((HEADER_BYTES + sections.iter().map(|section| section.len()).sum::<usize>()) as u64)
     }
+}
+
+/// Where the blocks of a store lie.
+pub(super) fn block_folder(store: &Path) -> PathBuf {
+    store.join("blocks")
 }
 
 /// A write that failed; whoever knows adds what is on disk.

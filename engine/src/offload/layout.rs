@@ -17,7 +17,8 @@ pub enum Precision {
 
 impl Precision {
     /// Bytes of a weight without its moments.
-    pub(super) fn weight_bytes(self) -> u64 {
+    #[must_use]
+    pub fn weight_bytes(self) -> u64 {
         match self {
             Self::Compact => 2,
             Self::Full => 4,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::write_error;
 use super::layout::{Layout, Precision, Slot};
+use super::room::existing;
 use super::state::BlockState;
 use super::update::{Pace, update};
 use super::{OffloadError, OffloadPlan};
@@ -51,7 +52,7 @@ pub struct Cost {
 }
 
 impl Rates {
-    /// Measures: one file in `folder`, which is removed again, and a second of computing.
+    /// Measures: one file in `folder`, or above it while it is not there, which is removed again; and a second of computing.
     pub fn measure(
         folder: &Path,
         optimizer: &OptimizerConfig,
@@ -60,7 +61,7 @@ impl Rates {
         watch: Watch<'_>,
     ) -> Result<Self, OffloadError> {
         watch.step("measuring the disk", 0, Some(3))?;
-        let disk_bytes = disk_rate(folder)?;
+        let disk_bytes = disk_rate(existing(folder))?;
         watch.step("measuring matrix products", 1, Some(3))?;
         let flops = flop_rate(num_tokens)?;
         watch.step("measuring updates", 2, Some(3))?;

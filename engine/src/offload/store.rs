@@ -10,15 +10,18 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::OffloadError;
-use super::files::{BlockFiles, HEADER_BYTES, Version, write_error};
+use super::files::{BlockFiles, Version, write_error};
 use super::layout::{Layout, Precision};
+use super::room::DiskRoom;
 use super::state::BlockState;
 use crate::device::Watch;
 use crate::device::atomic_file::{self, WriteError};
 use crate::models::{ModelConfig, Network, TensorSpec, initial_values};
 
-/// Bytes that are left for all the small files.
-const SPARE_BYTES: u64 = 16 << 20;
+/// What the store is for.
+const MANIFEST_FILE: &str = "manifest.json";
+/// Steps that all blocks have; written last.
+const PROGRESS_FILE: &str = "progress.json";
 
 /// What of a step counts when the process ends in the middle of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,20 +34,6 @@ pub enum Commit {
     /// one step not all by the same gradient, as in an unbroken training. Takes the disk space of one generation and one
     /// block.
     Block,
-}
-
-impl Commit {
-    /// Bytes of disk that a store of these blocks takes at most.
-    pub(super) fn disk_bytes(self, layouts: &[Layout]) -> u64 {
-        let of = |layout: &Layout| layout.state_bytes() + HEADER_BYTES as u64;
-        let all: u64 = layouts.iter().map(of).sum();
-        SPARE_BYTES
-            + match self {
-                // Beside each file its new content, before it replaces the old.
-                Self::Step => 2 * all + layouts.iter().map(of).max().unwrap_or(0),
-                Self::Block => all + layouts.iter().map(of).max().unwrap_or(0),
-            }
-    }
 }
 
 /// Where and how a store lies on disk.
@@ -60,7 +49,12 @@ pub struct OffloadSettings {
     pub seed: u64,
     /// What it learns from, in a form that tells other data apart.
     pub data: String,
+    /// The model that it started from, in words; `None` where first weights come from the seed.
+    pub start: Option<String>,
 }
+
+/// Hands over the first numbers of a tensor, row-major; asked for each tensor once, in the network's order.
+pub type FirstWeights<'a> = dyn FnMut(&TensorSpec) -> Result<Vec<f32>, OffloadError> + 'a;
 
 /// What a store is for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,6 +64,7 @@ struct Manifest {
     commit: Commit,
     seed: u64,
     data: String,
+    start: Option<String>,
 }
 
 /// Steps that all blocks have.
@@ -94,44 +89,38 @@ pub(super) struct BlockStore {
 }
 
 impl BlockStore {
-    /// Opens the store in a folder, or makes one with first weights from the seed, block by block: the same as those of
-    /// a network in memory. Brings a store that was left in the middle of something into order.
+    /// Opens the store in a folder, or makes one block by block, with weights from `first`, or from the seed: then they are
+    /// those of a network in memory. Brings a store that was left in the middle of something into order.
     pub(super) fn open_or_create(
         network: &Network,
         settings: &OffloadSettings,
+        first: Option<&mut FirstWeights<'_>>,
         watch: Watch<'_>,
     ) -> Result<Self, OffloadError> {
         let folder = settings.folder.clone();
         std::fs::create_dir_all(&folder).map_err(|source| write_error(WriteError::new("creating", &folder, source)))?;
         let lock = lock(&folder)?;
-        let blocks = network.blocks().iter();
-        let layouts: Vec<Layout> = blocks.map(|block| Layout::of(block.as_ref(), settings.precision)).collect();
-        let manifest_path = folder.join("manifest.json");
-        let found: Option<Manifest> = read_json(&manifest_path)?;
-        let progress: Option<Progress> = read_json(&folder.join("progress.json"))?;
-        if let Some(found) = &found {
-            check_same(found, network, settings)?;
-        } else {
-            check_empty(&folder)?;
-        }
-        let commit = settings.commit.or(found.as_ref().map(|found| found.commit));
-        let free_bytes = fs4::available_space(&folder).ok();
-        let held_bytes = if progress.is_some() { held_bytes(&layouts) } else { 0 };
-        let commit = choose(commit, &layouts, free_bytes.map(|free| free.saturating_add(held_bytes)), &folder)?;
+        let room = DiskRoom::of(network, settings)?;
+        room.check()?;
+        let progress: Option<Progress> = read_json(&folder.join(PROGRESS_FILE))?;
         let manifest = Manifest {
             model: network.config().clone(),
             precision: settings.precision,
-            commit,
+            commit: room.commit,
             seed: settings.seed,
             data: settings.data.clone(),
+            start: settings.start.clone(),
         };
-        write_json(&manifest_path, &manifest)?;
+        write_json(&folder.join(MANIFEST_FILE), &manifest)?;
+        let blocks = network.blocks().iter();
+        let layouts: Vec<Layout> = blocks.map(|block| Layout::of(block.as_ref(), settings.precision)).collect();
         let files = BlockFiles::new(&folder, layouts);
         let steps = vec![0; files.layouts.len()];
-        let mut store = Self { folder, files, precision: settings.precision, commit, step: 0, steps, _lock: lock };
+        let (precision, commit) = (settings.precision, room.commit);
+        let mut store = Self { folder, files, precision, commit, step: 0, steps, _lock: lock };
         match progress {
             Some(Progress { step }) => store.recover(step)?,
-            None => store.create(&network.specs(), settings.seed, watch)?,
+            None => store.create(&network.specs(), settings.seed, first, watch)?,
         }
         Ok(store)
     }
@@ -168,7 +157,7 @@ impl BlockStore {
     /// Makes the next step the one that counts: all of its blocks are written.
     pub(super) fn advance(&mut self) -> Result<(), OffloadError> {
         let step = self.step + 1;
-        write_json(&self.folder.join("progress.json"), &Progress { step })?;
+        write_json(&self.folder.join(PROGRESS_FILE), &Progress { step })?;
         self.step = step;
         self.steps.fill(step);
         // From here on the new files count: what is not renamed now is at the next opening.
@@ -185,31 +174,32 @@ impl BlockStore {
         format!("Step {} is saved, and {num_ahead} of {of} blocks have step {next}; going on finishes it", self.step)
     }
 
-    fn create(&mut self, specs: &[TensorSpec], seed: u64, watch: Watch<'_>) -> Result<(), OffloadError> {
+    fn create(
+        &mut self,
+        specs: &[TensorSpec],
+        seed: u64,
+        mut first: Option<&mut FirstWeights<'_>>,
+        watch: Watch<'_>,
+    ) -> Result<(), OffloadError> {
         let folder = self.files.folder();
         std::fs::create_dir_all(folder).map_err(|source| write_error(WriteError::new("creating", folder, source)))?;
+        let what = if first.is_some() { "taking over weights" } else { "drawing first weights" };
         let total: u64 = self.files.layouts.iter().map(|layout| layout.num_weights() as u64).sum();
-        let (mut done, mut first) = (0, 0);
+        let (mut done, mut skipped) = (0, 0);
         for (block, layout) in self.files.layouts.iter().enumerate() {
-            watch.step("drawing first weights", done, Some(total))?;
+            watch.step(what, done, Some(total))?;
             let mut state = BlockState::zeros(layout);
-            let mut start = 0;
-            // As many tensors at a time as there are threads, so that they never all stand in f32.
             let numbered: Vec<(usize, &TensorSpec)> =
-                specs.iter().enumerate().skip(first).take(layout.slots.len()).collect();
-            for group in numbered.chunks(rayon::current_num_threads().max(1)) {
-                let drawn: Vec<Vec<f32>> =
-                    group.par_iter().map(|&(index, spec)| initial_values(spec, index, seed)).collect();
-                for values in drawn {
-                    state.weights.set(start, &values);
-                    start += values.len();
-                }
+                specs.iter().enumerate().skip(skipped).take(layout.slots.len()).collect();
+            match first.as_deref_mut() {
+                Some(first) => take_over(&mut state, &numbered, first)?,
+                None => draw(&mut state, &numbered, seed),
             }
-            first += layout.slots.len();
+            skipped += layout.slots.len();
             self.files.write(block, &state, Version::Current)?;
             done += layout.num_weights() as u64;
         }
-        write_json(&self.folder.join("progress.json"), &Progress { step: 0 })
+        write_json(&self.folder.join(PROGRESS_FILE), &Progress { step: 0 })
     }
 
     /// Brings the blocks to one step, or finds which are ahead.
@@ -245,7 +235,7 @@ impl BlockStore {
         }
         if self.steps.iter().all(|&found| found == step + 1) {
             self.step = step + 1;
-            write_json(&self.folder.join("progress.json"), &Progress { step: self.step })?;
+            write_json(&self.folder.join(PROGRESS_FILE), &Progress { step: self.step })?;
         }
         Ok(())
     }
@@ -264,30 +254,51 @@ impl BlockStore {
     }
 }
 
-/// Bytes of the blocks as they lie on disk after a step.
-fn held_bytes(layouts: &[Layout]) -> u64 {
-    layouts.iter().map(|layout| layout.state_bytes() + HEADER_BYTES as u64).sum()
+/// Weights of a block as others have them, tensor by tensor.
+fn take_over(
+    state: &mut BlockState,
+    numbered: &[(usize, &TensorSpec)],
+    first: &mut FirstWeights<'_>,
+) -> Result<(), OffloadError> {
+    let mut start = 0;
+    for (_, spec) in numbered {
+        let values = first(spec)?;
+        state.weights.set(start, &values);
+        start += spec.num_elements();
+    }
+    Ok(())
 }
 
-/// What of a broken step counts, where the disk has room for it.
-fn choose(
-    asked: Option<Commit>,
-    layouts: &[Layout],
-    free_bytes: Option<u64>,
-    folder: &Path,
-) -> Result<Commit, OffloadError> {
-    // A file system that cannot tell is given the benefit of the doubt: writing will say so soon enough.
-    let fits = |commit: Commit| free_bytes.is_none_or(|free| commit.disk_bytes(layouts) <= free);
-    let commit = asked.unwrap_or(if fits(Commit::Step) { Commit::Step } else { Commit::Block });
-    if fits(commit) {
-        return Ok(commit);
+/// Weights of a block from the seed: as many tensors at a time as there are threads, so that they never all stand in f32.
+fn draw(state: &mut BlockState, numbered: &[(usize, &TensorSpec)], seed: u64) {
+    let mut start = 0;
+    for group in numbered.chunks(rayon::current_num_threads().max(1)) {
+        let drawn: Vec<Vec<f32>> = group.par_iter().map(|&(index, spec)| initial_values(spec, index, seed)).collect();
+        for values in drawn {
+            state.weights.set(start, &values);
+            start += values.len();
+        }
     }
-    let hint = match commit {
-        Commit::Step => "Free disk space, choose another disk, or commit each block by itself, which takes half of it",
-        Commit::Block => "Free disk space, or choose another disk or a smaller model",
-    };
-    let (needed_bytes, free_bytes) = (commit.disk_bytes(layouts), free_bytes.unwrap_or(0));
-    Err(OffloadError::DiskSpace { needed_bytes, free_bytes, hint, path: folder.to_owned() })
+}
+
+/// What a folder says of itself.
+pub(super) struct Found {
+    /// What of a broken step counted so far.
+    pub(super) commit: Option<Commit>,
+    /// Steps that all blocks have; `None` where they were not all made.
+    pub(super) num_steps: Option<u64>,
+}
+
+/// What is in the folder of `settings`. Errors: another training, or something else.
+pub(super) fn find(network: &Network, settings: &OffloadSettings) -> Result<Found, OffloadError> {
+    let folder = &settings.folder;
+    let manifest: Option<Manifest> = read_json(&folder.join(MANIFEST_FILE))?;
+    match &manifest {
+        Some(found) => check_same(found, network, settings)?,
+        None => check_empty(folder)?,
+    }
+    let progress: Option<Progress> = read_json(&folder.join(PROGRESS_FILE))?;
+    Ok(Found { commit: manifest.map(|found| found.commit), num_steps: progress.map(|found| found.step) })
 }
 
 fn check_same(found: &Manifest, network: &Network, settings: &OffloadSettings) -> Result<(), OffloadError> {
@@ -296,6 +307,7 @@ fn check_same(found: &Manifest, network: &Network, settings: &OffloadSettings) -
         ("precision", found.precision != settings.precision),
         ("seed", found.seed != settings.seed),
         ("data", found.data != settings.data),
+        ("model to start from", found.start != settings.start),
     ];
     match differ.into_iter().find(|(_, differs)| *differs) {
         Some((what, _)) => Err(OffloadError::Other { what, path: settings.folder.clone() }),
@@ -306,6 +318,9 @@ fn check_same(found: &Manifest, network: &Network, settings: &OffloadSettings) -
 /// Refuses a folder in which there is anything but the lock.
 fn check_empty(folder: &Path) -> Result<(), OffloadError> {
     let read = |source| OffloadError::Read { path: folder.to_owned(), source };
+    if !folder.exists() {
+        return Ok(());
+    }
     for entry in std::fs::read_dir(folder).map_err(read)? {
         let name = entry.map_err(read)?.file_name();
         // The last may be there while the disk's pace is measured by others.

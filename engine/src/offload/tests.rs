@@ -1,4 +1,5 @@
-//! Streamed training against training in memory, and everything that can happen to a folder.
+//! Streamed training against training in memory, and everything that can happen to a folder. Longer than other files,
+//! because all of it shares two small models and their batches.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
@@ -67,7 +68,14 @@ fn optimizer() -> OptimizerConfig {
 }
 
 fn settings(folder: &Path, precision: Precision, commit: Commit) -> OffloadSettings {
-    OffloadSettings { folder: folder.to_owned(), precision, commit: Some(commit), seed: SEED, data: "waves".to_owned() }
+    OffloadSettings {
+        folder: folder.to_owned(),
+        precision,
+        commit: Some(commit),
+        seed: SEED,
+        data: "waves".to_owned(),
+        start: None,
+    }
 }
 
 fn network(config: &ModelConfig) -> Arc<Network> {
@@ -75,7 +83,7 @@ fn network(config: &ModelConfig) -> Arc<Network> {
 }
 
 fn opened(config: &ModelConfig, settings: &OffloadSettings) -> Result<OffloadTrainer, OffloadError> {
-    OffloadTrainer::open(network(config), &optimizer(), settings, unwatched!())
+    OffloadTrainer::open(network(config), &optimizer(), settings, None, unwatched!())
 }
 
 /// Three sequences of 12 tokens that can be learned.
@@ -155,6 +163,32 @@ fn first_weights_are_those_of_a_network_in_memory() {
 }
 
 #[test]
+fn weights_of_others_are_taken_over_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = settings(folder.path(), Precision::Full, Commit::Block);
+    let from = OffloadSettings { start: Some("llama".into()), ..from };
+    let mut asked = 0;
+    let mut first = |spec: &crate::models::TensorSpec| {
+        asked += 1;
+        Ok((0..spec.num_elements()).map(|i| (i % 7) as f32 + spec.shape.len() as f32).collect())
+    };
+    let open = |first| OffloadTrainer::open(network(&llama(false)), &optimizer(), &from, first, unwatched!());
+    let trainer = open(Some(&mut first)).unwrap();
+    let specs = network(&llama(false)).specs();
+    for spec in &specs {
+        let found = trainer.params().unwrap().get(&spec.name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let expected = |i: usize| (i % 7) as f32 + spec.shape.len() as f32;
+        assert!(found.iter().enumerate().all(|(i, x)| *x == expected(i)), "{}", spec.name);
+    }
+    drop(trainer);
+    let mut none = |_: &crate::models::TensorSpec| panic!("they are there");
+    open(Some(&mut none)).unwrap();
+    assert_eq!(asked, specs.len());
+    let drawn = OffloadSettings { start: None, ..from };
+    assert!(matches!(opened(&llama(false), &drawn), Err(OffloadError::Other { what: "model to start from", .. })));
+}
+
+#[test]
 fn logits_in_parts_give_the_same_step() {
     for config in [gpt2(), llama(false)] {
         let weights = [1 << 20, 61 * 7].map(|max_logits| {
@@ -162,7 +196,8 @@ fn logits_in_parts_give_the_same_step() {
             // With so large an epsilon an update is nearly proportional to the gradient, rounding errors and all.
             let optimizer = OptimizerConfig { epsilon: 1.0, weight_decay: 0.0, ..optimizer() };
             let settings = settings(folder.path(), Precision::Full, Commit::Step);
-            let mut trainer = OffloadTrainer::open(network(&config), &optimizer, &settings, unwatched!()).unwrap();
+            let mut trainer =
+                OffloadTrainer::open(network(&config), &optimizer, &settings, None, unwatched!()).unwrap();
             trainer.set_max_logits(max_logits);
             let loss = stepped(&mut trainer).loss;
             (loss, trainer.params().unwrap())
@@ -410,7 +445,7 @@ fn a_store_that_was_not_finished_is_made_again() {
         }
     };
     let watch = crate::device::Watch::new(&cancel, &tell);
-    let stopped = OffloadTrainer::open(network(&gpt2()), &optimizer(), &settings, watch);
+    let stopped = OffloadTrainer::open(network(&gpt2()), &optimizer(), &settings, None, watch);
     assert!(matches!(stopped, Err(OffloadError::Cancelled(_))));
     let trainer = opened(&gpt2(), &settings).unwrap();
     assert_eq!(trainer.num_steps(), 0);
@@ -442,7 +477,7 @@ fn models_of_images_and_muon_are_refused() {
     let mlp = ModelPreset::Mlp.config(images).unwrap();
     assert!(matches!(opened(&mlp, &there), Err(OffloadError::Setting { .. })));
     let muon = OptimizerConfig { kind: OptimizerKind::Muon, ..optimizer() };
-    let refused = OffloadTrainer::open(network(&gpt2()), &muon, &there, unwatched!());
+    let refused = OffloadTrainer::open(network(&gpt2()), &muon, &there, None, unwatched!());
     assert!(matches!(refused, Err(OffloadError::Setting { .. })));
 }
 

@@ -10,7 +10,7 @@ use super::OffloadError;
 use super::layout::{Layout, Precision, Slot};
 use super::passes::{self, MAX_LOGITS, NamedVar};
 use super::state::BlockState;
-use super::store::{BlockStore, Commit, OffloadSettings};
+use super::store::{BlockStore, Commit, FirstWeights, OffloadSettings};
 use super::streams::{Streams, Traffic, Wanted, stream};
 use super::update::{Pace, is_trained, update};
 use crate::data::Batch;
@@ -69,17 +69,18 @@ pub struct OffloadTrainer {
 }
 
 impl OffloadTrainer {
-    /// Opens the store of this training, or makes one.
+    /// Opens the store of this training, or makes one: with the weights that `first` hands over, or with drawn ones.
     /// Errors: [`OffloadError::Setting`] for a model that is no gpt2 or llama, or another optimizer than AdamW; everything
     /// that can be wrong with a folder or a disk.
     pub fn open(
         network: Arc<Network>,
         optimizer: &OptimizerConfig,
         settings: &OffloadSettings,
+        first: Option<&mut FirstWeights<'_>>,
         watch: Watch<'_>,
     ) -> Result<Self, OffloadError> {
         check_streamable(&network, optimizer)?;
-        let store = BlockStore::open_or_create(&network, settings, watch)?;
+        let store = BlockStore::open_or_create(&network, settings, first, watch)?;
         Ok(Self { network, optimizer: optimizer.clone(), seed: settings.seed, store, max_logits: MAX_LOGITS })
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::RunConfig;
+use super::{OffloadJob, RunConfig};
 use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
 use crate::experiment::RungSize;
@@ -222,6 +222,8 @@ pub enum Command {
     ResumeRun(JobId, PathBuf),
     /// Run an experiment; refused while a run goes on, and `Stop` ends it without a report.
     Experiment(JobId, Box<ExperimentJob>),
+    /// Train a model that is larger than memory; refused while a run goes on, and `Stop` ends it at the next block.
+    Offload(JobId, Box<OffloadJob>),
     /// Stop at the next step, keeping everything.
     Pause,
     /// Go on after a pause.

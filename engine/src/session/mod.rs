@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod experimenting;
 mod history;
+mod offloading;
 mod onnx_shipping;
 mod outlet;
 mod planning;
@@ -50,6 +51,9 @@ pub use event::{
 };
 pub use history::{
     History, HistoryView, LogEntry, LogKind, QuantizedFigures, StepMetrics, ValidationFigures, ValidationPoint,
+};
+pub use offloading::{
+    OffloadBatches, OffloadEnding, OffloadForecast, OffloadGoal, OffloadJob, OffloadReport, OffloadedModel,
 };
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
 pub use reports::{ReportError, list_reports, read_report, rewrite_report, write_report};

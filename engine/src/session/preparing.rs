@@ -57,7 +57,7 @@ pub(super) fn prepare(
     config.model = fitted_model(&config, &dataset)?;
     check_recipe(&config, &dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
-    let plan = planning::plan_memory(&config, &network, dataset.bytes());
+    let plan = planning::plan_run(&config, &network, dataset.bytes());
     if !plan.fits() {
         return Err(SessionError::Memory { plan: Box::new(plan) });
     }
