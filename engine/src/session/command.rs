@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{OffloadJob, RunConfig};
+use crate::bench::TrainBenchPlan;
 use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
 use crate::experiment::RungSize;
@@ -224,6 +225,8 @@ pub enum Command {
     Experiment(JobId, Box<ExperimentJob>),
     /// Train a model that is larger than memory; refused while a run goes on, and `Stop` ends it at the next block.
     Offload(JobId, Box<OffloadJob>),
+    /// Measure the speed of training; refused while a run goes on, and `Stop` ends it without a result.
+    BenchTrain(JobId, Box<TrainBenchPlan>),
     /// Stop at the next step, keeping everything.
     Pause,
     /// Go on after a pause.

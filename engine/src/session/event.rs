@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     DataPreview, LoadedRun, OffloadForecast, OffloadReport, RunConfig, SessionError, TargetSpeed, ValidationPoint,
 };
+use crate::bench::TrainSpeed;
 use crate::device::Progress;
 use crate::experiment::{RaceView, Report};
 use crate::export::{Blocker, ModelCard, TargetPreset};
@@ -341,6 +342,8 @@ pub enum EventKind {
     Streamed(StreamedStep),
     /// A streamed training ended.
     Offloaded(Box<OffloadReport>),
+    /// The speed of training, measured.
+    Benched(Box<TrainSpeed>),
     /// The job was cancelled, leaving nothing half done.
     Cancelled,
 }

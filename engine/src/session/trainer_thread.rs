@@ -9,9 +9,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::outlet::Outlet;
 use super::worker::Shelf;
 use super::{
-    EventKind, ExperimentJob, Failure, JobId, OffloadJob, RunConfig, SessionError, StopReason, experimenting,
+    EventKind, ExperimentJob, Failure, JobId, OffloadJob, RunConfig, SessionError, StopReason, benching, experimenting,
     offloading, training,
 };
+use crate::bench::TrainBenchPlan;
 use crate::device::CancelFlag;
 use crate::models::ops;
 
@@ -30,6 +31,7 @@ pub(super) enum Work {
     Run(RunRequest),
     Experiment(Box<ExperimentJob>),
     Offload(Box<OffloadJob>),
+    BenchTrain(Box<TrainBenchPlan>),
 }
 
 /// A piece of work.
@@ -86,6 +88,7 @@ pub(super) fn run(runs: &Receiver<TrainerJob>, control: &Receiver<Control>, shel
             Work::Run(request) => training::run(job, request, &cancel, inbox, shelf, &mut outlet),
             Work::Experiment(asked) => experimenting::run(job, *asked, &cancel, inbox, shelf, &mut outlet),
             Work::Offload(asked) => offloading::run(job, *asked, &cancel, inbox, shelf, &mut outlet),
+            Work::BenchTrain(plan) => benching::run(job, &plan, &cancel, inbox, &mut outlet),
         }));
         ops::release_scratch();
         match result {
