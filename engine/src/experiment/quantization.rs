@@ -2,7 +2,8 @@
 //!
 //! Full precision and the trainings for quantized weights have the same seeds and as many steps, in turns in one process;
 //! nothing is tuned. The weights of full precision are then stored in each of [`QuantizationPlan::FORMS`], calibrated on
-//! the training part where a form asks for it. All are measured as a package stores them; activations are floats.
+//! the training part where a form asks for it. All are measured as a package stores them: what was trained for with inputs
+//! as in training, what is stored after training with floats.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,7 @@
 //! The report on quantization in Markdown.
 
+use std::collections::BTreeSet;
+
 use super::frame::{Parts, part_of, table};
 use crate::experiment::words::{list, number, spread, with_interval};
 use crate::experiment::{Contender, QuantizationFigures, QuantizationResult};
@@ -38,10 +40,13 @@ fn figures(result: &QuantizationResult, all: &[QuantizationFigures]) -> String {
         ]
     };
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    let inputs = result.plan.contenders.iter().filter_map(|contender| contender.recipe.qat);
+    let inputs: BTreeSet<&str> = inputs.map(|qat| qat.activations.label()).collect();
+    let inputs = list(&inputs.into_iter().collect::<Vec<_>>());
     format!(
         "{}\nMean ± standard deviation between seeds; costs are against full precision, seed by seed, with 95% intervals, and a \
          demand is met when their mean is within it. Bits count all tensors, embeddings and scales. Weights are measured as a \
-         package stores them; activations are floats. Runs that diverged are left out here and counted below.\n",
+         package stores them; what is trained for reads inputs as it did in training ({inputs}), all else reads floats. Runs that diverged are left out here and counted below.\n",
         table(&["weights", "bits per weight", &quality, &loss, &cost, "at most", "demand"], &rows)
     )
 }
