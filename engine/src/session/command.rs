@@ -10,7 +10,7 @@ use crate::experiment::RungSize;
 use crate::export::PackageFormat;
 use crate::hybrid::Strategy;
 use crate::models::BlockOrder;
-use crate::quant::{PostTraining, QuantScheme};
+use crate::quant::{PostTraining, QatConfig, QuantScheme};
 
 /// Names one job; events carry it back, so that answers to old questions can be ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -191,6 +191,16 @@ pub enum ExperimentKind {
         /// Learning rates tried for each contender, as factors of the recipe's.
         rate_factors: Vec<f64>,
         /// Seeds of the comparison: those after the recipe's own, which is the tuning's.
+        num_seeds: u64,
+    },
+    /// The recipe in full precision, stored in fewer bits, against trainings for them at equal steps; its own
+    /// quantization-aware training does not count.
+    Quantization {
+        /// What is trained for.
+        trainings: Vec<QatConfig>,
+        /// Images or sequences of the training part that calibrated forms look at.
+        calibration_samples: usize,
+        /// Seeds: the recipe's own and those after it.
         num_seeds: u64,
     },
 }

@@ -124,6 +124,7 @@ impl From<ExperimentError> for SessionError {
             ExperimentError::Model(error) => Self::Model(error),
             ExperimentError::Hybrid(error) => Self::Hybrid(error),
             ExperimentError::Evaluation(error) => Self::Evaluation(error),
+            ExperimentError::Quant(error) => Self::Quant(error),
             ExperimentError::AllDiverged { .. } | ExperimentError::Plan { .. } => Self::Experiment(Box::new(error)),
         }
     }

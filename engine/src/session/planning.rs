@@ -32,6 +32,7 @@ pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: 
         schedule: &config.schedule,
         predict: config.hybrid.strategy.predicts(),
         qat: config.qat.is_some(),
+        has_teacher: config.qat.is_some_and(|qat| qat.distillation.is_some()),
         batch_size: config.batch_size,
         num_micro_batches: config.num_micro_batches,
         sequence_length: config.sequence_length,
