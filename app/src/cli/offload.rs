@@ -153,8 +153,8 @@ fn rate_for(num_params: u64) -> f64 {
         (2_700_000_000, 1.6e-4),
         (6_700_000_000, 1.2e-4),
     ];
-    // Models up to a fifth smaller count as of that size, as Llama's 1.1B does.
-    let reached = RATES.iter().rev().find(|(size, _)| num_params >= size / 10 * 8);
+    // Three fifths of a size count as it: the vocabulary, a third of GPT-2's 124M, is not known before the data is read.
+    let reached = RATES.iter().rev().find(|(size, _)| num_params >= size / 10 * 6);
     reached.map_or(f64::INFINITY, |(_, rate)| *rate)
 }
 
@@ -334,5 +334,8 @@ mod tests {
     fn rates_are_the_papers() {
         let of = [800_000, 124_439_808, 354_823_168, 1_100_048_384, 6_738_415_616].map(rate_for);
         assert_eq!(of, [f64::INFINITY, 6e-4, 3e-4, 2e-4, 1.2e-4]);
+        // The same with a vocabulary of characters.
+        let of = [85_900_000, 303_400_000, 969_200_000, 6_476_500_000].map(rate_for);
+        assert_eq!(of, [6e-4, 3e-4, 2e-4, 1.2e-4]);
     }
 }
