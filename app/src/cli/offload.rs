@@ -177,7 +177,7 @@ fn summary(forecast: &OffloadForecast) -> String {
     let traffic = format!("{} read, {} written", format_bytes(plan.read_bytes), format_bytes(plan.written_bytes));
     lines.push(match forecast.step_seconds {
         Some(seconds) => format!(
-            "a step: {traffic}, about {}; {} steps: about {}",
+            "a step: {traffic}, {} at best; {} steps: {} at best",
             output::duration(seconds),
             forecast.num_steps_left,
             output::duration(seconds * forecast.num_steps_left as f64)

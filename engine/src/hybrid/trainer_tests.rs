@@ -1,4 +1,5 @@
 //! The trainer on a network small enough to run by the hundred steps: blobs of points, a two-layer perceptron.
+//! One file, because every phase is tried on the same network.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
