@@ -122,6 +122,7 @@ impl Block for LayerBlock {
             num_heads: self.config.n_head,
             eps: self.config.layer_norm_epsilon,
             precision: pass.precision,
+            activations: pass.params.activations_of(&format!("{}.attn.c_attn.weight", self.name)),
         };
         if pass.is_observed() {
             let mut seen =
@@ -149,6 +150,10 @@ impl Block for HeadBlock {
             spec(name, &[self.config.n_embd], TensorKind::Vector, Init::Constant(value))
         };
         vec![vector("weight", 1.0), vector("bias", 0.0)]
+    }
+
+    fn borrows(&self) -> Vec<String> {
+        vec![TOKENS.to_owned()]
     }
 
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {

@@ -4,6 +4,7 @@
 //! with the same result for any number of threads that the shapes keep busy. On other devices they are
 //! composed of candle's operations.
 
+mod activations;
 mod attention;
 pub mod batch_norm;
 mod bf16;
@@ -12,6 +13,7 @@ mod buffers;
 pub(crate) mod check;
 pub mod conv2d;
 mod cross_entropy;
+mod distillation;
 mod embedding;
 mod epilogue;
 mod function;
@@ -34,11 +36,13 @@ mod sequence;
 mod silu_mul;
 mod simd;
 
+pub use activations::Activations;
 pub use attention::{Heads, causal_attention};
 pub use batch_norm::{batch_norm, conv_norm, residual_block};
 pub use buffers::release_scratch;
 pub use conv2d::{conv2d, conv2d_relu_pool};
 pub use cross_entropy::{cross_entropy, error_norms};
+pub use distillation::distillation_loss;
 pub use embedding::embedding;
 pub use epilogue::Epilogue;
 pub use gelu::gelu;
