@@ -62,7 +62,7 @@ class Texts:
 
 def make(ours, texts, has_transformers):
     """Trains each model and exports it in every type."""
-    models = [byte_model(ours, texts)]
+    models = [byte_model(ours, texts), bitnet(ours, texts)]
     if has_transformers:
         import seeds
 
@@ -77,7 +77,7 @@ def make(ours, texts, has_transformers):
         for scheme in FOLDER_TYPES:
             output = ours.work / "packages" / f"{model.name}-{scheme}"
             model.folders[scheme] = ours.export(model.run, FOLDER_TARGET, scheme, output, "transformers")
-        if model.name.startswith("llama"):
+        if model.name.startswith(("llama", "bitnet")):
             output = ours.work / "packages" / f"{model.name}-bitnet"
             model.folders[BITNET] = ours.export(model.run, FOLDER_TARGET, BITNET, output, "transformers")
     return models
@@ -90,6 +90,15 @@ def byte_model(ours, texts):
         *("--steps", 20, "--batch-size", 8, "--name", "gpt2-bytes"),
     )
     return Model("gpt2-bytes", run)
+
+
+def bitnet(ours, texts):
+    """A Llama with sub-norms, as llama.cpp's architecture "bitnet" has it."""
+    run = ours.train(
+        *("--preset", "shakespeare-gpt2-char", "--model", "bitnet-11m", "--data", texts.train, "--tokenizer", "byte"),
+        *("--tier", "vanilla", "--steps", 5, "--batch-size", 4, "--name", "bitnet-11m"),
+    )
+    return Model("bitnet-11m", run)
 
 
 def fine_tuned(ours, texts, name, folder):

@@ -136,7 +136,9 @@ fn sizes_text(model: &ModelConfig) -> String {
         ModelConfig::Cnn(cnn) => format!("CNN of {}, then {}", list(&cnn.channels), cnn.hidden_size),
         ModelConfig::ResNet(net) => format!("ResNet of {} in {} blocks", list(&net.hidden_sizes), list(&net.depths)),
         ModelConfig::Gpt2(gpt2) => format!("GPT-2, {} layers of {}", gpt2.n_layer, gpt2.n_embd),
-        ModelConfig::Llama(llama) => format!("Llama, {} layers of {}", llama.num_hidden_layers, llama.hidden_size),
+        ModelConfig::Llama(llama) => {
+            format!("{}, {} layers of {}", llama.family(), llama.num_hidden_layers, llama.hidden_size)
+        }
     }
 }
 

@@ -295,7 +295,7 @@ fn llama(config: &LlamaConfig, t: usize) -> Example {
         vocab_size: config.vocab_size,
         // Queries, keys and values, attention c and its log-sums, the middle c, gate and up.
         saved: plus(&[row as u64, times(&[2, c]), heads as u64, times(&[2, hidden])]),
-        weights: plus(&[matrices, times(&[2, c])]),
+        weights: plus(&[matrices, times(&[2, c]), if config.sub_norms { plus(&[c as u64, hidden as u64]) } else { 0 }]),
         matrices,
         widest: hidden as u64,
         widest_back: times(&[3, hidden]),

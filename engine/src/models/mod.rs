@@ -32,6 +32,7 @@ pub use growth::{BlockOrder, Growth, NewBlocks};
 pub(crate) use network::initial_values;
 pub use network::{BatchStats, Block, Forward, Init, Mode, Network, TensorKind, TensorSpec, initial_params};
 pub use observe::{InputObserver, LayerInput};
+pub use ops::GateActivation;
 pub use params::{ParamStore, Params};
 pub use resnet::BATCH_NORM_EPS;
 pub use running_stats::{BATCH_NORM_MOMENTUM, updated_running_stats};

@@ -31,7 +31,18 @@ fn llama(tied: bool) -> ModelConfig {
         rope_theta: 100.0,
         tie_word_embeddings: tied,
         initializer_range: 0.2,
+        hidden_act: GateActivation::Silu,
+        sub_norms: false,
     })
+}
+
+fn bitnet() -> ModelConfig {
+    match llama(true) {
+        ModelConfig::Llama(config) => {
+            ModelConfig::Llama(LlamaConfig { sub_norms: true, hidden_act: GateActivation::Relu2, ..config })
+        }
+        other => other,
+    }
 }
 
 /// (n, t) tokens that a model can learn to continue.
@@ -75,7 +86,7 @@ fn train(config: &ModelConfig, num_steps: usize) -> Vec<f32> {
 
 #[test]
 fn training_lowers_the_loss_and_repeats_bit_for_bit() {
-    for config in [gpt2(), llama(false), llama(true)] {
+    for config in [gpt2(), llama(false), llama(true), bitnet()] {
         let losses = train(&config, 60);
         assert!(losses[59] < 0.3 * losses[0], "{losses:?}");
         let again = train(&config, 60);
@@ -85,7 +96,7 @@ fn training_lowers_the_loss_and_repeats_bit_for_bit() {
 
 #[test]
 fn a_later_token_changes_no_earlier_logit() {
-    for config in [gpt2(), llama(false)] {
+    for config in [gpt2(), llama(false), bitnet()] {
         let (network, store) = built(&config);
         let params = store.detached();
         let mut ids: Vec<u32> = tokens(1, 12).flatten_all().unwrap().to_vec1().unwrap();
@@ -158,6 +169,8 @@ fn sizes_are_what_the_labels_say() {
     check_size(ModelPreset::Llama110M, 32_000, 109_529_856);
     check_size(ModelPreset::Llama1100M, 32_000, 1_100_048_384);
     check_size(ModelPreset::Llama7B, 32_000, 6_738_415_616);
+    check_size(ModelPreset::BitNet11M, 65, 11_246_592);
+    check_size(ModelPreset::BitNet2400M, 128_256, 2_412_820_480);
 }
 
 #[test]
@@ -175,6 +188,9 @@ fn names_are_those_of_transformers() {
         assert!(untied.iter().any(|n| n == name), "{name}");
     }
     assert!(!names(&llama(true)).iter().any(|n| n == "lm_head.weight"));
+    for name in ["model.layers.1.self_attn.attn_sub_norm.weight", "model.layers.0.mlp.ffn_sub_norm.weight"] {
+        assert!(names(&bitnet()).iter().any(|n| n == name) && !untied.iter().any(|n| n == name), "{name}");
+    }
 }
 
 /// GPT-2 straight from its definition, one number at a time in f64.
@@ -272,7 +288,7 @@ fn gpt2_equals_its_definition_in_f64() {
 
 #[test]
 fn gradients_of_all_weights_agree_with_central_differences() {
-    for config in [gpt2(), llama(true)] {
+    for config in [gpt2(), llama(true), bitnet()] {
         let (network, store) = built(&config);
         let names: Vec<String> = store.vars().map(|(name, _)| name.to_owned()).collect();
         let to_f64 = |t: &Tensor| t.to_dtype(candle_core::DType::F64).unwrap();

@@ -1,17 +1,18 @@
-//! A Llama layer as one operation: pre-norm attention with rotary positions, pre-norm SwiGLU, each added to its input.
+//! A Llama layer as one operation: pre-norm attention with rotary positions, a pre-norm gated feed-forward part, each added
+//! to its input. A BitNet's has two more norms, before the output projection and before the down projection.
 
 use candle_core::{D, Result, Tensor, bail};
 
 use super::activations::Activations;
 use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
+use super::gate::GateActivation;
 use super::gemm::{Matrix, Old, multiply};
 use super::precision::Precision;
 use super::real::Real;
-use super::rms_norm::{rms_norm, rms_norm_backward_rows, rms_norm_rows};
+use super::rms_norm::{rms_norm, rms_norm_backward_rows, rms_norm_in_place, rms_norm_rows};
 use super::rope::{Angles, Turn, rope, rotate};
 use super::rows::split;
 use super::sequence::{Place, Seen, SequenceLayer, apply};
-use super::silu_mul::{silu_mul, silu_mul_all, silu_mul_gradient};
 
 /// Weights of a layer, in transformers' layout: matrices are (outputs, inputs).
 #[derive(Debug, Clone, Copy)]
@@ -26,11 +27,24 @@ pub struct LlamaLayerWeights<'a> {
     pub gate_proj: &'a Tensor,
     pub up_proj: &'a Tensor,
     pub down_proj: &'a Tensor,
+    /// Of BitNet.
+    pub sub_norms: Option<SubNorms<'a>>,
+}
+
+/// The norms that a BitNet has besides, so that what is rounded to 8 bits is spread evenly.
+/// Source: Wang et al. 2023, arXiv 2310.11453, section 2.1, as in transformers' `BitNetDecoderLayer`.
+#[derive(Debug, Clone, Copy)]
+pub struct SubNorms<'a> {
+    /// (c): of what attention gives, before `o_proj`.
+    pub attn_sub_norm: &'a Tensor,
+    /// (hidden): of the gated product, before `down_proj`.
+    pub ffn_sub_norm: &'a Tensor,
 }
 
 impl<'a> LlamaLayerWeights<'a> {
-    fn in_order(&self) -> [&'a Tensor; 9] {
-        [
+    /// Nine tensors, eleven with the sub-norms.
+    fn in_order(&self) -> Vec<&'a Tensor> {
+        let mut all = vec![
             self.input_layernorm,
             self.q_proj,
             self.k_proj,
@@ -40,7 +54,11 @@ impl<'a> LlamaLayerWeights<'a> {
             self.gate_proj,
             self.up_proj,
             self.down_proj,
-        ]
+        ];
+        if let Some(SubNorms { attn_sub_norm, ffn_sub_norm }) = self.sub_norms {
+            all.extend([attn_sub_norm, ffn_sub_norm]);
+        }
+        all
     }
 }
 
@@ -53,6 +71,8 @@ pub struct LlamaLayerShape {
     pub eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// Of the feed-forward part.
+    pub hidden_act: GateActivation,
     /// How its matrices read their inputs.
     pub activations: Activations,
     /// Of matrix products; counts on the CPU, for f32.
@@ -92,8 +112,8 @@ fn check(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLayerShape) ->
     }
     let (hidden, _) = weights.gate_proj.dims2()?;
     let kv = heads.num_kv * heads.size;
-    let shapes: [&[usize]; 9] =
-        [&[c], &[c, c], &[kv, c], &[kv, c], &[c, c], &[c], &[hidden, c], &[hidden, c], &[c, hidden]];
+    let shapes: [&[usize]; 11] =
+        [&[c], &[c, c], &[kv, c], &[kv, c], &[c, c], &[c], &[hidden, c], &[hidden, c], &[c, hidden], &[c], &[hidden]];
     for (weight, shape) in weights.in_order().into_iter().zip(shapes) {
         if weight.dims() != shape || weight.elem_count() == 0 {
             bail!("llama_layer: expected a weight of shape {shape:?}, found {:?}", weight.dims());
@@ -119,13 +139,18 @@ pub(super) fn composed(
     let q = turned(linear(&h, weights.q_proj)?)?;
     let k = turned(linear(&h, weights.k_proj)?)?;
     let qkv = Tensor::cat(&[q, k, linear(&h, weights.v_proj)?], 2)?;
-    let h = read(causal_attention(&qkv, shape.heads)?)?;
+    let normed = |h: Tensor, norm: fn(&SubNorms<'_>) -> Tensor| match &weights.sub_norms {
+        Some(norms) => rms_norm(&h, &norm(norms), shape.eps),
+        None => Ok(h),
+    };
+    let h = read(normed(causal_attention(&qkv, shape.heads)?, |norms| norms.attn_sub_norm.clone())?)?;
     seen("self_attn.o_proj", &h)?;
     let x = (x + linear(&h, weights.o_proj)?)?;
     let h = read(rms_norm(&x, weights.post_attention_layernorm, shape.eps)?)?;
     seen("mlp.gate_proj", &h)?;
     seen("mlp.up_proj", &h)?;
-    let h = read(silu_mul(&linear(&h, weights.gate_proj)?, &linear(&h, weights.up_proj)?)?)?;
+    let h = shape.hidden_act.mul(&linear(&h, weights.gate_proj)?, &linear(&h, weights.up_proj)?)?;
+    let h = read(normed(h, |norms| norms.ffn_sub_norm.clone())?)?;
     seen("mlp.down_proj", &h)?;
     x + linear(&h, weights.down_proj)?
 }
@@ -186,7 +211,7 @@ impl SequenceLayer for LlamaLayer {
         let (t, c, hidden, eps) = (at.t, self.width(), self.hidden, T::from_f64(self.shape.eps));
         let heads = self.shape.heads;
         let (row, kv) = (heads.row_width(), heads.num_kv * heads.size);
-        let &[norm1, q_w, k_w, v_w, o_w, norm2, gate_w, up_w, down_w] = at.weights else {
+        let &[norm1, q_w, k_w, v_w, o_w, norm2, gate_w, up_w, down_w, ref sub_norms @ ..] = at.weights else {
             return;
         };
         let [qkv, attended, log_sums, middle, gate, up] = split(saved, self.saved(t));
@@ -207,6 +232,9 @@ impl SequenceLayer for LlamaLayer {
         middle.copy_from_slice(x);
         // The backward pass of attention needs its output as it was.
         h.copy_from_slice(attended);
+        if let Some(norm) = sub_norms.first() {
+            rms_norm_in_place(h, norm, eps);
+        }
         read(h, c);
         product(middle, c, Old::Kept, h, c, o_w);
         rms_norm_rows(middle, norm2, eps, h);
@@ -214,7 +242,10 @@ impl SequenceLayer for LlamaLayer {
         product(gate, hidden, Old::Replaced, h, c, gate_w);
         product(up, hidden, Old::Replaced, h, c, up_w);
         let g = &mut scratch[..t * hidden];
-        silu_mul_all(gate, up, g);
+        self.shape.hidden_act.mul_all(gate, up, g);
+        if let Some(norm) = sub_norms.get(1) {
+            rms_norm_in_place(g, norm, eps);
+        }
         read(g, hidden);
         out.copy_from_slice(middle);
         product(out, c, Old::Kept, g, hidden, down_w);
@@ -231,10 +262,11 @@ impl SequenceLayer for LlamaLayer {
         let (t, c, hidden, eps) = (at.t, self.width(), self.hidden, T::from_f64(self.shape.eps));
         let heads = self.shape.heads;
         let (row, kv) = (heads.row_width(), heads.num_kv * heads.size);
-        let &[norm1, q_w, k_w, v_w, o_w, norm2, gate_w, up_w, down_w] = at.weights else {
+        let &[norm1, q_w, k_w, v_w, o_w, norm2, gate_w, up_w, down_w, ref sub_norms @ ..] = at.weights else {
             return;
         };
-        let [d_norm1, d_q_w, d_k_w, d_v_w, d_o_w, d_norm2, d_gate_w, d_up_w, d_down_w] = d_weights else {
+        let [d_norm1, d_q_w, d_k_w, d_v_w, d_o_w, d_norm2, d_gate_w, d_up_w, d_down_w, d_sub_norms @ ..] = d_weights
+        else {
             return;
         };
         let mut rest = seen.saved;
@@ -258,14 +290,23 @@ impl SequenceLayer for LlamaLayer {
 
         let read = |rows: &mut [T], len: usize| self.shape.activations.read_rows(rows, len);
         let [d_gate, d_up, d_g] = split(&mut scratch[..3 * t * hidden], [t * hidden; 3]);
-        // d_g first holds silu(gate) · up itself, for the gradient of down_proj.
-        silu_mul_all(gate, up, d_g);
+        // d_g first holds what down_proj reads, for its gradient; d_up the same before the norm, for the norm's.
+        self.shape.hidden_act.mul_all(gate, up, d_g);
+        if let Some(norm) = sub_norms.get(1) {
+            d_up.copy_from_slice(d_g);
+            rms_norm_in_place(d_g, norm, eps);
+        }
         read(d_g, hidden);
         to_weight(d_down_w, grad, c, d_g, hidden);
         to_input(d_g, Old::Replaced, grad, c, down_w, hidden);
+        if let (Some(norm), Some(d_norm)) = (sub_norms.get(1), d_sub_norms.get_mut(1)) {
+            d_gate.fill(T::zero());
+            rms_norm_backward_rows(d_up, norm, d_g, eps, d_gate, d_norm);
+            d_g.copy_from_slice(d_gate);
+        }
         d_gate.copy_from_slice(gate);
         d_up.copy_from_slice(up);
-        silu_mul_gradient(d_gate, d_up, d_g);
+        self.shape.hidden_act.gradient(d_gate, d_up, d_g);
         rms_norm_rows(middle, norm2, eps, h);
         read(h, c);
         to_weight(d_gate_w, d_gate, hidden, h, c);
@@ -277,9 +318,17 @@ impl SequenceLayer for LlamaLayer {
 
         let (d_qkv, scratch) = scratch.split_at_mut(t * row);
         h.copy_from_slice(attended);
+        if let Some(norm) = sub_norms.first() {
+            rms_norm_in_place(h, norm, eps);
+        }
         read(h, c);
         to_weight(d_o_w, d_middle, c, h, c);
         to_input(d_h, Old::Replaced, d_middle, c, o_w, c);
+        if let (Some(norm), Some(d_norm)) = (sub_norms.first(), d_sub_norms.first_mut()) {
+            h.fill(T::zero());
+            rms_norm_backward_rows(attended, norm, d_h, eps, h, d_norm);
+            d_h.copy_from_slice(h);
+        }
         d_qkv.fill(T::zero());
         attend_backward(heads, t, Attended { qkv, out: attended, log_sums }, d_h, d_qkv, scratch, at.products);
         rotate(d_qkv, row, c + kv, at.tables, Turn::Back);
@@ -307,10 +356,13 @@ mod tests {
         heads: Heads { num_query: 4, num_kv: 2, size: 2 },
         eps: 1e-5,
         rope_theta: 100.0,
+        hidden_act: GateActivation::Silu,
         activations: Activations::Floats,
         precision: Precision::F32,
     };
     const INT8: LlamaLayerShape = LlamaLayerShape { activations: Activations::Int8, ..SHAPE };
+    const RELU2: LlamaLayerShape = LlamaLayerShape { hidden_act: GateActivation::Relu2, ..SHAPE };
+    const RELU2_INT8: LlamaLayerShape = LlamaLayerShape { hidden_act: GateActivation::Relu2, ..INT8 };
 
     fn inputs(n: usize, t: usize) -> Vec<Tensor> {
         let (c, kv, hidden) = (8, 4, 12);
@@ -329,6 +381,12 @@ mod tests {
         ]
     }
 
+    /// With sub-norms.
+    fn bitnet_inputs(n: usize, t: usize) -> Vec<Tensor> {
+        let norms = [wave(&[8], 0.9).unwrap(), wave(&[12], 1.1).unwrap()];
+        inputs(n, t).into_iter().chain(norms).collect()
+    }
+
     fn weights(x: &[Tensor]) -> LlamaLayerWeights<'_> {
         LlamaLayerWeights {
             input_layernorm: &x[1],
@@ -340,6 +398,7 @@ mod tests {
             gate_proj: &x[7],
             up_proj: &x[8],
             down_proj: &x[9],
+            sub_norms: x.get(11).map(|ffn_sub_norm| SubNorms { attn_sub_norm: &x[10], ffn_sub_norm }),
         }
     }
 
@@ -353,25 +412,32 @@ mod tests {
 
     #[test]
     fn equals_the_composed_layer() {
-        for ((n, t), shape) in [((1, 1), SHAPE), ((3, 5), SHAPE), ((2, 67), SHAPE), ((3, 5), INT8)] {
-            let x = inputs(n, t);
-            let ours = llama_layer(&x[0], &weights(&x), shape).unwrap();
-            let theirs = composed(&x[0], &weights(&x), shape, &mut |_, _| Ok(())).unwrap();
-            assert!(max_difference(&ours, &theirs).unwrap() < 1e-12, "n {n} t {t}");
+        for ((n, t), shape) in
+            [((1, 1), SHAPE), ((3, 5), SHAPE), ((2, 67), SHAPE), ((3, 5), INT8), ((2, 67), RELU2), ((3, 5), RELU2_INT8)]
+        {
+            for x in [inputs(n, t), bitnet_inputs(n, t)] {
+                let ours = llama_layer(&x[0], &weights(&x), shape).unwrap();
+                let theirs = composed(&x[0], &weights(&x), shape, &mut |_, _| Ok(())).unwrap();
+                assert!(max_difference(&ours, &theirs).unwrap() < 1e-12, "n {n} t {t}, {} tensors, {shape:?}", x.len());
+            }
         }
     }
 
     #[test]
     fn gradient_agrees_with_central_differences() {
         let target = wave(&[3, 5, 8], 1.0).unwrap();
-        let loss = |x: &[Tensor]| (llama_layer(&x[0], &weights(x), SHAPE)? * &target)?.sum_all();
-        let error = gradient_error(&inputs(3, 5), loss).unwrap();
-        assert!(error < 1e-7, "{error}");
+        for shape in [SHAPE, RELU2] {
+            for x in [inputs(3, 5), bitnet_inputs(3, 5)] {
+                let loss = |x: &[Tensor]| (llama_layer(&x[0], &weights(x), shape)? * &target)?.sum_all();
+                let error = gradient_error(&x, loss).unwrap();
+                assert!(error < 1e-7, "{shape:?}, {} tensors: {error}", x.len());
+            }
+        }
     }
 
     #[test]
     fn rounded_inputs_have_the_composed_gradients() {
-        let x = inputs(3, 5);
+        let x = bitnet_inputs(3, 5);
         let grads = |layer: &dyn Fn(&[Tensor]) -> Tensor| {
             let vars: Vec<candle_core::Var> = x.iter().map(|x| candle_core::Var::from_tensor(x).unwrap()).collect();
             let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
@@ -392,6 +458,9 @@ mod tests {
         let x = inputs(1, 2);
         let mut wrong = weights(&x);
         wrong.k_proj = wrong.q_proj;
+        assert!(llama_layer(&x[0], &wrong, SHAPE).is_err());
+        let mut wrong = weights(&x);
+        wrong.sub_norms = Some(SubNorms { attn_sub_norm: wrong.input_layernorm, ffn_sub_norm: wrong.input_layernorm });
         assert!(llama_layer(&x[0], &wrong, SHAPE).is_err());
         let odd = LlamaLayerShape { heads: Heads { num_query: 8, num_kv: 2, size: 1 }, ..SHAPE };
         assert!(llama_layer(&x[0], &weights(&x), odd).is_err());

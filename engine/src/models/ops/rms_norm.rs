@@ -104,6 +104,18 @@ kernel! {
 }
 
 kernel! {
+    /// Each row of x becomes its RMS norm.
+    pub(super) fn rms_norm_in_place<T>(x: &mut [T], w: &[T], eps: T) {
+        for x in x.chunks_exact_mut(w.len()) {
+            let scale = reciprocal_rms(x, eps);
+            for (x, &w) in x.iter_mut().zip(w) {
+                *x = *x * scale * w;
+            }
+        }
+    }
+}
+
+kernel! {
     /// Adds the gradients of RMS norm to dx and dw.
     pub(super) fn rms_norm_backward_rows<T>(x: &[T], w: &[T], dy: &[T], eps: T, dx: &mut [T], dw: &mut [T]) {
         let c = w.len();
