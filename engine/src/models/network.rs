@@ -204,6 +204,35 @@ impl Network {
     pub fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
         self.blocks.iter().try_fold(input.clone(), |x, block| block.forward(pass, &x))
     }
+
+    /// [`Self::forward`] of many inputs, to evaluate, with the weights of one block at a time: `params_of` makes what a
+    /// block reads, all inputs go through it, and it is dropped. So a network is run whose weights are larger than memory
+    /// in this form; what lies between two blocks is held for all inputs. `finish` is called with the logits of each
+    /// input, in order, one after the other.
+    ///
+    /// Errors: those of the blocks, of `params_of` and of `finish`.
+    pub fn forward_by_blocks<E: From<ModelError>>(
+        &self,
+        mut params_of: impl FnMut(&dyn Block) -> Result<Params, E>,
+        inputs: Vec<Tensor>,
+        mut finish: impl FnMut(usize, &Tensor) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut states = inputs;
+        for (index, block) in self.blocks.iter().enumerate() {
+            let params = params_of(block.as_ref())?;
+            let pass = Forward::new(&params, Mode::Eval);
+            let is_last = index + 1 == self.blocks.len();
+            for (number, state) in states.iter_mut().enumerate() {
+                let output = block.forward(&pass, state)?;
+                if is_last {
+                    finish(number, &output)?;
+                } else {
+                    *state = output;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Initial weights and buffers of `network`: (trainable, buffers), f32, a function of `seed` alone.

@@ -126,6 +126,32 @@ fn sequences_of_a_batch_do_not_meet() {
 }
 
 #[test]
+fn block_by_block_is_the_same_network() {
+    for config in [gpt2(), llama(false), llama(true), bitnet()] {
+        let (network, store) = built(&config);
+        let params = store.detached();
+        let inputs = vec![tokens(3, 8), tokens(1, 5)];
+        let whole: Vec<_> = inputs.iter().map(|ids| logits(&network, &params, ids)).collect();
+        let mut largest = 0;
+        let of_block = |block: &dyn Block| {
+            let names = block.specs().into_iter().map(|spec| spec.name).chain(block.borrows());
+            let some: Params = names.map(|name| (name.clone(), params.get(&name).unwrap().clone())).collect();
+            largest = largest.max(some.len());
+            Ok::<_, ModelError>(some)
+        };
+        let mut seen = Vec::new();
+        let finish = |number: usize, logits: &Tensor| {
+            assert_eq!(number, seen.len());
+            seen.push(logits.flatten_to(1)?.to_vec2::<f32>()?);
+            Ok(())
+        };
+        network.forward_by_blocks(of_block, inputs, finish).unwrap();
+        assert_eq!(seen, whole, "{config:?}");
+        assert!(largest < params.len() / 2);
+    }
+}
+
+#[test]
 fn too_many_positions_are_an_error() {
     for config in [gpt2(), llama(false)] {
         let (network, store) = built(&config);
