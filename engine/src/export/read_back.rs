@@ -288,7 +288,7 @@ pub(super) fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::export::test_model::{tiny_llama, tiny_vision};
+    use crate::export::test_model::{tiny_bitnet, tiny_llama, tiny_vision};
     use crate::export::{TargetPreset, export_package, quantize_for_target};
     use crate::models::{Activation, MlpConfig, ModelConfig, ops};
     use crate::quant::FakeQuantizer;
@@ -349,7 +349,8 @@ mod tests {
         }));
         // Beside integers the runtime keeps keys and values in half precision, which rounds inputs of later matrices to
         // their other neighbors here and there; a perceptron has none.
-        for (name, checkpoint, most) in [("mlp", mlp, 0.02), ("llama", tiny_llama(root.path()), 0.75)] {
+        let (llama, bitnet) = (tiny_llama(root.path()), tiny_bitnet(root.path()));
+        for (name, checkpoint, most) in [("mlp", mlp, 0.02), ("llama", llama, 0.75), ("bitnet", bitnet, 0.75)] {
             for scheme in [QuantScheme::Ternary, QuantScheme::Int8] {
                 let folder = root.path().join(format!("{name}-{}", scheme.label()));
                 export_package(&checkpoint, &TargetPreset::for_scheme(scheme), &folder, None, unwatched!()).unwrap();
@@ -361,7 +362,11 @@ mod tests {
                         Input::Pixels { pixels, shape } => {
                             image_logits(&network, &params, &checkpoint.card.preprocessing, &pixels, shape).unwrap()
                         }
-                        Input::Tokens(tokens) => token_losses(&network, &params, &tokens).unwrap(),
+                        Input::Tokens(tokens) => {
+                            let read = token_row(&tokens[..tokens.len() - 1]).unwrap();
+                            let logits = network.forward(&Forward::new(&params, Mode::Eval), &read).unwrap();
+                            token_losses(&logits, &tokens).unwrap()
+                        }
                     };
                     (0..NUM_INPUTS).flat_map(of).collect::<Vec<f32>>()
                 };
