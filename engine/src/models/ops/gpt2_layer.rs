@@ -237,7 +237,12 @@ impl SequenceLayer for Gpt2Layer {
             rest = tail;
             part
         });
-        let Seen { x, grad, .. } = seen;
+        let Seen { x, grad, old, .. } = seen;
+        if old == Old::Replaced {
+            let norms = [&mut *d_ln1_w, &mut *d_ln1_b, &mut *d_ln2_w, &mut *d_ln2_b];
+            let biases = [&mut *d_qkv_b, &mut *d_proj_b, &mut *d_fc_b, &mut *d_out_b];
+            norms.into_iter().chain(biases).for_each(|vector| vector.fill(T::zero()));
+        }
         let ([h, d_h, d_middle], scratch) = {
             let (rows, scratch) = scratch.split_at_mut(3 * t * c);
             (split(rows, [t * c; 3]), scratch)
@@ -249,7 +254,7 @@ impl SequenceLayer for Gpt2Layer {
         };
         let to_weight = |dst: &mut [T], a: &[T], inputs: usize, grad: &[T], outputs: usize| {
             let factors = (Matrix::rows(a, inputs).t(), Matrix::rows(grad, outputs));
-            multiply((inputs, outputs, t), (dst, outputs), Old::Kept, T::one(), factors, at.products);
+            multiply((inputs, outputs, t), (dst, outputs), old, T::one(), factors, at.products);
         };
 
         let [g, d_f] = split(&mut scratch[..2 * t * hidden], [t * hidden; 2]);

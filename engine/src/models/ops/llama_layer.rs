@@ -243,7 +243,11 @@ impl SequenceLayer for LlamaLayer {
             rest = tail;
             part
         });
-        let Seen { x, grad, .. } = seen;
+        let Seen { x, grad, old, .. } = seen;
+        if old == Old::Replaced {
+            d_norm1.fill(T::zero());
+            d_norm2.fill(T::zero());
+        }
         let (rows, scratch) = scratch.split_at_mut(3 * t * c);
         let [h, d_h, d_middle] = split(rows, [t * c; 3]);
         // Gradients of a and of w in a · wᵀ, given that of the product in rows `stride` apart.
@@ -253,7 +257,7 @@ impl SequenceLayer for LlamaLayer {
         };
         let to_weight = |dst: &mut [T], grad: &[T], stride: usize, a: &[T], inputs: usize| {
             let factors = (Matrix::rows(grad, stride).t(), Matrix::rows(a, inputs));
-            multiply((dst.len() / inputs, inputs, t), (dst, inputs), Old::Kept, T::one(), factors, at.products);
+            multiply((dst.len() / inputs, inputs, t), (dst, inputs), old, T::one(), factors, at.products);
         };
 
         let read = |rows: &mut [T], len: usize| self.shape.activations.read_rows(rows, len);

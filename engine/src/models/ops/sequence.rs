@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::buffers::{Reading, Scratch, unwritten};
-use super::gemm::{Products, Shared};
+use super::gemm::{Old, Products, Shared};
 use super::layer_norm::add_to;
 use super::many::{Backward, any_tracked, attach};
 use super::precision::Precision;
@@ -42,7 +42,8 @@ pub(super) trait SequenceLayer: Clone + Send + Sync + 'static {
         out: &mut [T],
         scratch: &mut [T],
     );
-    /// Writes the gradient of x to `dx` and adds those of the weights to `d_weights`.
+    /// Writes the gradient of x to `dx` and adds those of the weights to `d_weights`, or writes them there where
+    /// [`Seen::old`] says that it holds nothing yet.
     fn backward<T: Real>(
         &self,
         at: &Place<'_, T, Self::Tables<T>>,
@@ -74,6 +75,8 @@ pub(super) struct Seen<'a, T> {
     pub(super) saved: &'a [T],
     /// Gradient of the output, (t, c).
     pub(super) grad: &'a [T],
+    /// What becomes of the weights' gradients so far: there are none at the first sequence.
+    pub(super) old: Old,
 }
 
 /// `layer` applied to x (n, t, c), f32 or f64, on the CPU. Differentiable in x and in the weights.
@@ -145,12 +148,12 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
         #[allow(clippy::type_complexity, reason = "the item of two zipped pairs of chunk iterators")]
         let part_of = |((dx, x), (grad, saved)): ((&mut [T], &[T]), (&[T], &[T]))| {
             let mut d_weights = Scratch::<T>::new(num_weights);
-            d_weights.fill(T::zero());
             let mut scratch = Scratch::<T>::new(self.layer.backward_scratch_len(t));
             let mut by_weight = split_like(&mut d_weights, &weights);
             let sequences = x.chunks_exact(row).zip(saved.chunks_exact(saved_len)).zip(grad.chunks_exact(row));
-            for (((x, saved), grad), dx) in sequences.zip(dx.chunks_exact_mut(row)) {
-                self.layer.backward(&at, Seen { x, saved, grad }, dx, &mut by_weight, &mut scratch);
+            let olds = std::iter::once(Old::Replaced).chain(std::iter::repeat(Old::Kept));
+            for ((((x, saved), grad), dx), old) in sequences.zip(dx.chunks_exact_mut(row)).zip(olds) {
+                self.layer.backward(&at, Seen { x, saved, grad, old }, dx, &mut by_weight, &mut scratch);
             }
             d_weights
         };
