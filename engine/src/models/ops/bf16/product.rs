@@ -1,5 +1,5 @@
-//! The product cut into blocks that caches hold: the factor with fewer lines is packed whole, the other one block by
-//! block, each block by the thread that multiplies it.
+//! The product cut into blocks that caches hold: the factor with fewer lines is packed whole, unless the right one is so
+//! already for several products; the other one is packed block by block, each by the thread that multiplies it.
 //!
 //! Invariant: each sum has one order, a function of the sizes alone.
 #![allow(unsafe_code, reason = "threads write disjoint parts of one slice; bounds are asserted on entry")]
@@ -50,32 +50,22 @@ pub(in crate::models::ops) fn multiply(
     // Packed numbers take two bytes.
     let block = (BLOCK_BYTES / 2 / max_depth).min(CHUNK).min(split.1.div_ceil(threads)).next_multiple_of(PANEL);
     let target = Target { start: dst.as_mut_ptr(), stride: dst_stride, scale };
-    let room_tiles = if shared.is_some() { 0 } else { Layout::new(whole.1, max_depth).num_tiles() };
-    let mut room = Scratch::<Tile>::new(room_tiles);
+    let mut tiles_of_whole = match shared {
+        Some(packed) => Whole::Shared(packed),
+        None => {
+            let room = Scratch::new(Layout::new(whole.1, max_depth).num_tiles());
+            Whole::Own { lines: whole.0, count: whole.1, order: whole.2, room }
+        }
+    };
     for depth in depths(k) {
-        let chunk_tiles = chunk_tiles(depth);
-        let packed = match shared {
-            Some(shared) => shared.part(depth),
-            None => {
-                let packed = &mut room[..Layout::new(whole.1, depth.len).num_tiles()];
-                let pack_part = |(part, to): (usize, &mut [Tile])| {
-                    pack(whole.0, Span::part(part, CHUNK, whole.1), depth, whole.2, to);
-                };
-                if threads > 1 {
-                    packed.par_chunks_mut(chunk_tiles).enumerate().for_each(pack_part);
-                } else {
-                    packed.chunks_mut(chunk_tiles).enumerate().for_each(pack_part);
-                }
-                &*packed
-            }
-        };
+        let packed = tiles_of_whole.part(depth, threads);
         let multiply_part = |part: usize| {
             let lines = Span::part(part, block, split.1);
             let mut tiles = Scratch::<Tile>::new(Layout::new(lines.len, depth.len).num_tiles());
             pack(split.0, lines, depth, split.2, &mut tiles);
             let tiles = &*tiles;
             let keep = old == Old::Kept || depth.start > 0;
-            for (chunk, packed) in packed.chunks(chunk_tiles).enumerate() {
+            for (chunk, packed) in packed.chunks(chunk_tiles(depth)).enumerate() {
                 let others = Span::part(chunk, CHUNK, whole.1);
                 let part = if is_left_split {
                     Part { rows: lines, columns: others, a: tiles, b: packed, depth: depth.len, keep }
@@ -91,6 +81,35 @@ pub(in crate::models::ops) fn multiply(
             (0..parts).into_par_iter().for_each(multiply_part);
         } else {
             (0..parts).for_each(multiply_part);
+        }
+    }
+}
+
+/// The factor whose every chunk meets every block of the other one.
+enum Whole<'a> {
+    /// Packed for several products.
+    Shared(&'a Packed),
+    /// Packed for this one, part by part.
+    Own { lines: Lines<'a>, count: usize, order: Order, room: Scratch<Tile> },
+}
+
+impl Whole<'_> {
+    /// Its tiles at these inner positions, chunk by chunk.
+    fn part(&mut self, depth: Span, threads: usize) -> &[Tile] {
+        match self {
+            Self::Shared(packed) => packed.part(depth),
+            Self::Own { lines, count, order, room } => {
+                let packed = &mut room[..Layout::new(*count, depth.len).num_tiles()];
+                let pack_chunk = |(index, to): (usize, &mut [Tile])| {
+                    pack(*lines, Span::part(index, CHUNK, *count), depth, *order, to);
+                };
+                if threads > 1 {
+                    packed.par_chunks_mut(chunk_tiles(depth)).enumerate().for_each(pack_chunk);
+                } else {
+                    packed.chunks_mut(chunk_tiles(depth)).enumerate().for_each(pack_chunk);
+                }
+                packed
+            }
         }
     }
 }
