@@ -36,6 +36,7 @@ const RECIPE_OPTIONS: [&str; 28] = [
     "batch_size",
     "micro_batches",
     "precision",
+    "activation_checkpointing",
     "sequence_length",
     "learning_rate",
     "validation_interval",

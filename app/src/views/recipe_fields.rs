@@ -5,6 +5,7 @@ use std::path::Path;
 use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
 use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::models::ModelConfig;
+use foretrain_engine::models::ops::Kept;
 use foretrain_engine::optim::{OptimizerKind, Schedule};
 use foretrain_engine::session::RunConfig;
 
@@ -229,6 +230,9 @@ fn record(config: &RunConfig, values: &mut Vec<Value>) {
     ]);
     if !config.precision.is_full() {
         values.push(("Products in", config.precision.label().to_owned(), true));
+    }
+    if config.kept == Kept::Input {
+        values.push(("Layers keep", "their input, for the backward pass".to_owned(), true));
     }
 }
 

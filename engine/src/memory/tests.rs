@@ -6,7 +6,7 @@ use super::layers::example;
 use super::planner::Case;
 use super::scratch::Scratch;
 use super::{MemoryPlan, PlanInput, PlanKind, format_bytes, plan};
-use crate::models::ops::Precision;
+use crate::models::ops::{Kept, Precision};
 use crate::models::{DataShape, ModelPreset, Network};
 use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
 
@@ -150,7 +150,7 @@ fn saving_comes_on_top_of_what_operations_keep_for_later() {
         [PlanKind::Gradients, PlanKind::Activations, PlanKind::Logits].map(|kind| bytes(&plan, kind)).iter().sum();
     let (state, average) = (bytes(&plan, PlanKind::RollbackSnapshot), bytes(&plan, PlanKind::WeightAverage));
     let config = ModelPreset::Gpt2Char.config(CHARACTERS).unwrap();
-    let shelved = 4 * example(&config, 32).scratch.shelved(1, 2);
+    let shelved = 4 * example(&config, Kept::Activations, 32).scratch.shelved(1, 2);
     assert!(shelved > 0 && state > step);
     assert_eq!(bytes(&plan, PlanKind::Runtime), (48 << 20) + state + average + shelved - step);
 }
@@ -166,7 +166,9 @@ fn packed_weights_are_there_where_sequences_share_them() {
     };
     let more = |batch_size| plan(Precision::Bf16, batch_size) - plan(Precision::F32, batch_size);
     let config = ModelPreset::Gpt2Char.config(DataShape::Text { vocab_size: 65 }).unwrap();
-    let Scratch::Sequences(layer) = example(&config, 256).scratch else { panic!("a language model") };
+    let Scratch::Sequences(layer) = example(&config, Kept::Activations, 256).scratch else {
+        panic!("a language model")
+    };
     // Two bytes a weight; fewer sequences than threads pack block by block.
     assert_eq!([more(1), more(3), more(4), more(64)], [0, 0, 2 * layer.weights, 2 * layer.weights]);
 }
@@ -190,7 +192,7 @@ fn an_evaluation_counts_where_it_takes_more_than_a_step() {
         budget_bytes: GIB,
         budget_source: "a test".to_owned(),
     });
-    let example = example(network.config(), 0);
+    let example = example(network.config(), Kept::Activations, 0);
     // The second convolution: what goes in, what comes out, the pooling's codes.
     let layer = 16 * 14 * 14 + 32 * 7 * 7 + 32 * 7 * 7 / 4;
     let needed = 1000 + 4 * 32 * (28 * 28 + 1 + 10 + layer);

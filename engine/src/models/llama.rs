@@ -7,7 +7,8 @@ use candle_core::Tensor;
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
 use super::ops::{
-    Heads, LlamaLayerShape, LlamaLayerWeights, SubNorms, embedding, linear, llama_layer, llama_layer_observed, rms_norm,
+    Heads, Kept, LlamaLayerShape, LlamaLayerWeights, SubNorms, embedding, linear, llama_layer, llama_layer_observed,
+    rms_norm,
 };
 use super::{LayerInput, LlamaConfig, ModelError};
 
@@ -19,7 +20,7 @@ const ATTENTION_SUB_NORM: &str = "self_attn.attn_sub_norm";
 const FEED_FORWARD_SUB_NORM: &str = "mlp.ffn_sub_norm";
 
 /// Embedding, one block per layer, head.
-pub(super) fn blocks(config: &LlamaConfig) -> Result<Vec<Box<dyn Block>>, ModelError> {
+pub(super) fn blocks(config: &LlamaConfig, kept: Kept) -> Result<Vec<Box<dyn Block>>, ModelError> {
     let LlamaConfig { vocab_size, max_position_embeddings, hidden_size, intermediate_size, .. } = *config;
     let LlamaConfig { num_hidden_layers, num_attention_heads: heads, num_key_value_heads: kv_heads, .. } = *config;
     check_positive(&[
@@ -41,7 +42,7 @@ pub(super) fn blocks(config: &LlamaConfig) -> Result<Vec<Box<dyn Block>>, ModelE
     }
     let mut blocks: Vec<Box<dyn Block>> = vec![Box::new(EmbeddingBlock { config: config.clone() })];
     for index in 0..num_hidden_layers {
-        blocks.push(Box::new(LayerBlock { name: format!("model.layers.{index}"), config: config.clone() }));
+        blocks.push(Box::new(LayerBlock { name: format!("model.layers.{index}"), config: config.clone(), kept }));
     }
     blocks.push(Box::new(HeadBlock { config: config.clone() }));
     Ok(blocks)
@@ -80,6 +81,7 @@ impl Block for EmbeddingBlock {
 #[derive(Debug)]
 struct LayerBlock {
     name: String,
+    kept: Kept,
     config: LlamaConfig,
 }
 
@@ -148,6 +150,7 @@ impl Block for LayerBlock {
             rope_theta: self.config.rope_theta,
             hidden_act: self.config.hidden_act,
             precision: pass.precision,
+            kept: self.kept,
             activations: pass.params.activations_of(&format!("{}.self_attn.q_proj.weight", self.name)),
         };
         if pass.is_observed() {

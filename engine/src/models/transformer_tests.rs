@@ -3,7 +3,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::ops::cross_entropy;
+use super::ops::{Kept, cross_entropy};
 use super::*;
 
 fn gpt2() -> ModelConfig {
@@ -123,6 +123,36 @@ fn sequences_of_a_batch_do_not_meet() {
             }
         }
     }
+}
+
+#[test]
+fn recomputed_layers_have_the_same_gradients_bit_for_bit() {
+    for config in [gpt2(), llama(false), bitnet()] {
+        let (_, store) = built(&config);
+        let ids = tokens(5, 9);
+        let targets = ids.narrow(1, 1, 8).unwrap().flatten_all().unwrap();
+        let step = |kept: Kept| {
+            let network = Network::keeping(&config, kept).unwrap();
+            let params = store.tracked();
+            let inputs = ids.narrow(1, 0, 8).unwrap();
+            let logits = network.forward(&Forward::new(&params, Mode::Train), &inputs).unwrap();
+            let loss = cross_entropy(&logits.flatten_to(1).unwrap(), &targets).unwrap().mean_all().unwrap();
+            let grads = loss.backward().unwrap();
+            let bits = |tensor: &Tensor| -> Vec<u32> {
+                tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+            };
+            let of = |(name, var): (&str, &candle_core::Var)| (name.to_owned(), bits(grads.get(var).unwrap()));
+            (bits(&loss.unsqueeze(0).unwrap()), store.vars().map(of).collect::<Vec<_>>())
+        };
+        assert!(step(Kept::Activations) == step(Kept::Input), "{config:?}");
+    }
+}
+
+#[test]
+fn only_language_models_compute_layers_again() {
+    let data = DataShape::Images { channels: 1, height: 8, width: 8, num_classes: 3 };
+    let error = Network::keeping(&ModelPreset::Mlp.config(data).unwrap(), Kept::Input).unwrap_err().to_string();
+    assert!(error.contains("activation checkpointing"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::layer_norm::{layer_norm, layer_norm_backward_rows, layer_norm_rows};
 use super::precision::Precision;
 use super::real::Real;
 use super::rows::{add_column_sums, add_row, fill_rows, split};
-use super::sequence::{Place, Seen, SequenceLayer, apply};
+use super::sequence::{Kept, Place, Seen, SequenceLayer, apply};
 
 /// Weights of a layer of width c, in transformers' layout: matrices are (inputs, outputs).
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +60,8 @@ pub struct Gpt2LayerShape {
     pub activations: Activations,
     /// Of matrix products; counts on the CPU, for f32.
     pub precision: Precision,
+    /// For the backward pass, on the CPU.
+    pub kept: Kept,
 }
 
 /// x (n, t, c) through a layer, to (n, t, c). f32 or f64; differentiable in everything.
@@ -68,8 +70,8 @@ pub struct Gpt2LayerShape {
 pub fn gpt2_layer(x: &Tensor, weights: &Gpt2LayerWeights<'_>, shape: Gpt2LayerShape) -> Result<Tensor> {
     let (heads, hidden) = check(x, weights, shape.num_heads)?;
     if x.device().is_cpu() {
-        let Gpt2LayerShape { eps, activations, precision, .. } = shape;
-        return apply(&Gpt2Layer { heads, hidden, eps, activations, precision }, x, &weights.in_order());
+        let Gpt2LayerShape { eps, activations, precision, kept, .. } = shape;
+        return apply(&Gpt2Layer { heads, hidden, eps, activations, precision, kept }, x, &weights.in_order());
     }
     composed(x, weights, shape, heads, &mut |_, _| Ok(()))
 }
@@ -133,6 +135,7 @@ struct Gpt2Layer {
     eps: f64,
     activations: Activations,
     precision: Precision,
+    kept: Kept,
 }
 
 impl Gpt2Layer {
@@ -154,6 +157,10 @@ impl SequenceLayer for Gpt2Layer {
 
     fn precision(&self) -> Precision {
         self.precision
+    }
+
+    fn kept(&self) -> Kept {
+        self.kept
     }
 
     fn tables<T: Real>(&self, _: usize) {}
@@ -297,8 +304,13 @@ mod tests {
     use crate::models::ops::check::{bf16_error, gradient_error, max_difference, wave};
 
     const HEADS: Heads = Heads { num_query: 2, num_kv: 2, size: 4 };
-    const SHAPE: Gpt2LayerShape =
-        Gpt2LayerShape { num_heads: 2, eps: 1e-5, activations: Activations::Floats, precision: Precision::F32 };
+    const SHAPE: Gpt2LayerShape = Gpt2LayerShape {
+        num_heads: 2,
+        eps: 1e-5,
+        activations: Activations::Floats,
+        precision: Precision::F32,
+        kept: Kept::Activations,
+    };
     const INT8: Gpt2LayerShape = Gpt2LayerShape { activations: Activations::Int8, ..SHAPE };
 
     fn inputs(n: usize, t: usize) -> Vec<Tensor> {

@@ -12,7 +12,7 @@ use super::real::Real;
 use super::rms_norm::{rms_norm, rms_norm_backward_rows, rms_norm_in_place, rms_norm_rows};
 use super::rope::{Angles, Turn, rope, rotate};
 use super::rows::split;
-use super::sequence::{Place, Seen, SequenceLayer, apply};
+use super::sequence::{Kept, Place, Seen, SequenceLayer, apply};
 
 /// Weights of a layer, in transformers' layout: matrices are (outputs, inputs).
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +77,8 @@ pub struct LlamaLayerShape {
     pub activations: Activations,
     /// Of matrix products; counts on the CPU, for f32.
     pub precision: Precision,
+    /// For the backward pass, on the CPU.
+    pub kept: Kept,
 }
 
 /// x (n, t, c) through a layer, to (n, t, c). f32 or f64; differentiable in everything.
@@ -181,6 +183,10 @@ impl SequenceLayer for LlamaLayer {
 
     fn precision(&self) -> Precision {
         self.shape.precision
+    }
+
+    fn kept(&self) -> Kept {
+        self.shape.kept
     }
 
     fn tables<T: Real>(&self, t: usize) -> Angles<T> {
@@ -366,6 +372,7 @@ mod tests {
         hidden_act: GateActivation::Silu,
         activations: Activations::Floats,
         precision: Precision::F32,
+        kept: Kept::Activations,
     };
     const INT8: LlamaLayerShape = LlamaLayerShape { activations: Activations::Int8, ..SHAPE };
     const RELU2: LlamaLayerShape = LlamaLayerShape { hidden_act: GateActivation::Relu2, ..SHAPE };

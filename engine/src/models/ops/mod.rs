@@ -58,4 +58,5 @@ pub use max_pool::max_pool2d;
 pub use precision::Precision;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
+pub use sequence::Kept;
 pub use silu_mul::silu_mul;

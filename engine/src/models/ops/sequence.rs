@@ -4,6 +4,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::buffers::{Reading, Scratch, unwritten};
 use super::gemm::{Old, Products, Shared};
@@ -17,6 +18,18 @@ const MAX_PART_ELEMENTS: usize = 32 << 20;
 /// In at most this many parts.
 const MAX_PARTS: usize = 16;
 
+/// What of a layer's forward pass stays in memory for its backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Kept {
+    /// What the backward pass reads.
+    #[default]
+    Activations,
+    /// The layer's input: the backward pass computes the rest again, sequence by sequence, to the same bits. For about a
+    /// third more operations a layer takes as much memory as its output.
+    /// Source: activation checkpointing, Chen et al. 2016, arXiv 1604.06174.
+    Input,
+}
+
 /// A layer from (n, t, c) to (n, t, c) that treats every sequence alone.
 pub(super) trait SequenceLayer: Clone + Send + Sync + 'static {
     /// Shown in errors.
@@ -25,6 +38,8 @@ pub(super) trait SequenceLayer: Clone + Send + Sync + 'static {
     type Tables<T: Real>: Send + Sync;
     /// Of multiplications.
     fn precision(&self) -> Precision;
+    /// For the backward pass.
+    fn kept(&self) -> Kept;
     /// Computed once per pass.
     fn tables<T: Real>(&self, t: usize) -> Self::Tables<T>;
     /// Numbers that the forward pass of one sequence leaves for its backward pass.
@@ -106,23 +121,52 @@ fn apply_typed<L: SequenceLayer, T: Real>(layer: &L, x: &Tensor, weights: &[&Ten
     let (saved_len, scratch_len) = (layer.saved_len(t), layer.forward_scratch_len(t));
     let mut out = unwritten::<T>(n * t * c);
     let tasks = out.par_chunks_mut(t * c).zip(x.par_chunks(t * c));
-    if !any_tracked(&inputs) {
+    let is_tracked = any_tracked(&inputs);
+    if !is_tracked || layer.kept() == Kept::Input {
         let room = || (Scratch::<T>::new(saved_len), Scratch::<T>::new(scratch_len));
         tasks.for_each_init(room, |(saved, scratch), (out, x)| layer.forward(&at, x, saved, out, scratch));
-        return Tensor::from_vec(out, (n, t, c), &Device::Cpu);
+        if !is_tracked {
+            return Tensor::from_vec(out, (n, t, c), &Device::Cpu);
+        }
+        let op = LayerBackward::<L, T> { layer: layer.clone(), saved: None };
+        return attach((T::to_cpu_storage_owned(out), (n, t, c).into()), &inputs, op);
     }
     let mut saved = Scratch::<T>::new(n * saved_len);
     let room = || Scratch::<T>::new(scratch_len);
     tasks
         .zip(saved.par_chunks_mut(saved_len))
         .for_each_init(room, |scratch, ((out, x), saved)| layer.forward(&at, x, saved, out, scratch));
-    let op = LayerBackward { layer: layer.clone(), saved };
+    let op = LayerBackward { layer: layer.clone(), saved: Some(saved) };
     attach((T::to_cpu_storage_owned(out), (n, t, c).into()), &inputs, op)
 }
 
 struct LayerBackward<L, T: Real> {
     layer: L,
+    /// Of all sequences; `None` where it is computed again.
+    saved: Option<Scratch<T>>,
+}
+
+/// Room of one thread to compute a sequence's forward pass again.
+struct Again<T: Real> {
     saved: Scratch<T>,
+    out: Scratch<T>,
+    scratch: Scratch<T>,
+}
+
+impl<T: Real> Again<T> {
+    fn new<L: SequenceLayer>(layer: &L, t: usize, c: usize) -> Self {
+        Self {
+            saved: Scratch::new(layer.saved_len(t)),
+            out: Scratch::new(t * c),
+            scratch: Scratch::new(layer.forward_scratch_len(t)),
+        }
+    }
+
+    /// What the forward pass of x leaves.
+    fn saved<L: SequenceLayer>(&mut self, layer: &L, at: &Place<'_, T, L::Tables<T>>, x: &[T]) -> &[T] {
+        layer.forward(at, x, &mut self.saved, &mut self.out, &mut self.scratch);
+        &self.saved
+    }
 }
 
 impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
@@ -145,14 +189,19 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
         let at = Place { t, weights: &weights, tables: &tables, products };
         let (row, saved_len) = (t * c, self.layer.saved_len(t));
         let mut dx = unwritten::<T>(n * row);
-        #[allow(clippy::type_complexity, reason = "the item of two zipped pairs of chunk iterators")]
-        let part_of = |((dx, x), (grad, saved)): ((&mut [T], &[T]), (&[T], &[T]))| {
+        let part_of = |(part, ((dx, x), grad)): (usize, ((&mut [T], &[T]), &[T]))| {
+            let mut again = self.saved.is_none().then(|| Again::new(&self.layer, t, c));
             let mut d_weights = Scratch::<T>::new(num_weights);
             let mut scratch = Scratch::<T>::new(self.layer.backward_scratch_len(t));
             let mut by_weight = split_like(&mut d_weights, &weights);
-            let sequences = x.chunks_exact(row).zip(saved.chunks_exact(saved_len)).zip(grad.chunks_exact(row));
-            let olds = std::iter::once(Old::Replaced).chain(std::iter::repeat(Old::Kept));
-            for ((((x, saved), grad), dx), old) in sequences.zip(dx.chunks_exact_mut(row)).zip(olds) {
+            let sequences = x.chunks_exact(row).zip(grad.chunks_exact(row)).zip(dx.chunks_exact_mut(row));
+            for (index, ((x, grad), dx)) in sequences.enumerate() {
+                let saved = match (&self.saved, &mut again) {
+                    (Some(saved), _) => &saved[(part * per_part + index) * saved_len..][..saved_len],
+                    (None, Some(again)) => again.saved(&self.layer, &at, x),
+                    (None, None) => &[],
+                };
+                let old = if index == 0 { Old::Replaced } else { Old::Kept };
                 self.layer.backward(&at, Seen { x, saved, grad, old }, dx, &mut by_weight, &mut scratch);
             }
             d_weights
@@ -160,7 +209,8 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
         let parts: Vec<Scratch<T>> = dx
             .par_chunks_mut(per_part * row)
             .zip(x.par_chunks(per_part * row))
-            .zip(grad.par_chunks(per_part * row).zip(self.saved.par_chunks(per_part * saved_len)))
+            .zip(grad.par_chunks(per_part * row))
+            .enumerate()
             .map(part_of)
             .collect();
         let d_weights = Tensor::from_vec(sum_of_parts(&parts, num_weights), num_weights, &Device::Cpu)?;
