@@ -232,6 +232,41 @@ fn remedies_fit_when_tried() {
 }
 
 #[test]
+fn checkpointing_is_proposed_where_micro_batches_are_not_enough() {
+    let config = ModelPreset::Gpt2_11M.config(CHARACTERS).unwrap();
+    let optimizer = optimizer(OptimizerKind::AdamW);
+    let tried = |kept: Kept, num_micro_batches: usize, budget_bytes: u64| {
+        let network = Network::keeping(&config, kept).unwrap();
+        plan(&PlanInput {
+            network: &network,
+            optimizer: &optimizer,
+            schedule: &COSINE,
+            predict: false,
+            qat: false,
+            has_teacher: false,
+            precision: Precision::F32,
+            batch_size: 8,
+            num_micro_batches,
+            sequence_length: 256,
+            num_threads: 2,
+            dataset_bytes: 0,
+            budget_bytes,
+            budget_source: "a test".to_owned(),
+        })
+    };
+    let proposes = |plan: &MemoryPlan| plan.remedies.iter().find(|remedy| remedy.contains("checkpointing")).cloned();
+    let (single, recomputed) = (tried(Kept::Activations, 8, GIB), tried(Kept::Input, 8, GIB));
+    assert!(recomputed.total_bytes() < single.total_bytes());
+    // Single sequences fit: the milder way.
+    assert_eq!(proposes(&tried(Kept::Activations, 1, single.total_bytes())), None);
+    let tight = tried(Kept::Activations, 1, single.total_bytes() - 1);
+    let proposed = proposes(&tight).unwrap_or_else(|| panic!("{:?}", tight.remedies));
+    let size = number_after(&proposed, "micro-batches of ");
+    let fitting = tried(Kept::Input, 8 / size, single.total_bytes() - 1);
+    assert!(fitting.fits() && proposed.contains(&format_bytes(fitting.total_bytes())), "{proposed}");
+}
+
+#[test]
 fn parts_of_a_batch_are_equal() {
     let total = |batch_size, num_micro_batches| {
         let plan = planned(ModelPreset::Gpt2Char, CHARACTERS, GIB, |input| {
