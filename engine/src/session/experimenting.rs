@@ -18,7 +18,7 @@ use crate::experiment::{
     quantization, tiers,
 };
 use crate::hybrid::{GateRule, Strategy, TierPreset};
-use crate::models::{DataShape, Network};
+use crate::models::DataShape;
 
 /// A race is shown this often at most.
 const VIEW_INTERVAL: Duration = Duration::from_millis(200);
