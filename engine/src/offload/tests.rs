@@ -218,7 +218,7 @@ fn the_gradient_of_a_block_agrees_with_central_differences() {
     for config in [gpt2(), llama(false)] {
         let network = network(&config);
         let block = network.blocks()[2].as_ref();
-        let wave = crate::models::ops::check::wave;
+        let wave = ops::check::wave;
         let of =
             |spec: &crate::models::TensorSpec| (spec.name.clone(), (wave(&spec.shape, 0.5).unwrap() + 0.2).unwrap());
         let mut values: Vec<(String, Tensor)> = block.specs().iter().map(of).collect();
