@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ModelError;
-use super::ops::GateActivation;
+use foretrain_ops::GateActivation;
 
 /// What a dataset asks of a model's two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -291,7 +291,10 @@ impl ModelPreset {
             }
             (DataShape::Text { vocab_size }, false) => Ok(self.text_config(vocab_size)),
             (DataShape::Text { .. }, true) => Err(ModelError::Config {
-                what: format!("{} reads images, the dataset holds text; choose a gpt2, llama or bitnet model", self.label()),
+                what: format!(
+                    "{} reads images, the dataset holds text; choose a gpt2, llama or bitnet model",
+                    self.label()
+                ),
             }),
             (DataShape::Images { .. }, false) => Err(ModelError::Config {
                 what: format!("{} reads text, the dataset holds images; choose mlp, mnist-cnn or resnet", self.label()),
@@ -442,7 +445,8 @@ impl ModelConfig {
             (Self::Llama(c), DataShape::Text { vocab_size }) => c.vocab_size = vocab_size,
             (Self::Mlp(_) | Self::Cnn(_) | Self::ResNet(_), DataShape::Text { .. }) => {
                 return Err(ModelError::Config {
-                    what: "this model reads images, the dataset holds text; choose a gpt2, llama or bitnet model".to_owned(),
+                    what: "this model reads images, the dataset holds text; choose a gpt2, llama or bitnet model"
+                        .to_owned(),
                 });
             }
             (Self::Gpt2(_) | Self::Llama(_), DataShape::Images { .. }) => {

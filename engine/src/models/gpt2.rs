@@ -5,10 +5,10 @@ use candle_core::Tensor;
 
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
-use super::ops::{
+use super::{Gpt2Config, LayerInput, ModelError};
+use foretrain_ops::{
     Gpt2LayerShape, Gpt2LayerWeights, Kept, embedding, gpt2_layer, gpt2_layer_observed, layer_norm, linear,
 };
-use super::{Gpt2Config, LayerInput, ModelError};
 
 const TOKENS: &str = "transformer.wte.weight";
 const POSITIONS: &str = "transformer.wpe.weight";

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::ops::GateActivation;
 use super::{Gpt2Config, LlamaConfig, ModelConfig, ModelError};
+use foretrain_ops::GateActivation;
 
 /// transformers' name of the family.
 const BITNET: &str = "bitnet";

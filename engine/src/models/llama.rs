@@ -6,11 +6,11 @@ use candle_core::Tensor;
 
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
-use super::ops::{
+use super::{LayerInput, LlamaConfig, ModelError};
+use foretrain_ops::{
     Heads, Kept, LlamaLayerShape, LlamaLayerWeights, SubNorms, embedding, linear, llama_layer, llama_layer_observed,
     rms_norm,
 };
-use super::{LayerInput, LlamaConfig, ModelError};
 
 const TOKENS: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";

@@ -15,7 +15,6 @@ mod llama;
 mod mlp;
 mod network;
 mod observe;
-pub mod ops;
 mod params;
 mod resnet;
 mod running_stats;
@@ -28,6 +27,7 @@ pub use config::{
     Activation, CnnConfig, DataShape, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ModelPreset, ResNetConfig,
 };
 pub use error::ModelError;
+pub use foretrain_ops as ops;
 pub use growth::{BlockOrder, Growth, NewBlocks};
 pub(crate) use network::initial_values;
 pub use network::{BatchStats, Block, Forward, Init, Mode, Network, TensorKind, TensorSpec, initial_params};

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use candle_core::{DType, Device, Tensor};
 use rand::RngExt;
 
-use super::ops::{Kept, Precision};
 use super::{InputObserver, LayerInput, ModelConfig, ModelError, Params, cnn, gpt2, limits, llama, mlp, resnet};
 use crate::device::seed::{Stream, stream};
+use foretrain_ops::{Kept, Precision};
 
 /// What a tensor is to the optimizer and the quantizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use candle_core::{Device, Tensor};
 
-use super::ops::{Kept, cross_entropy};
 use super::*;
+use foretrain_ops::{Kept, cross_entropy};
 
 fn gpt2() -> ModelConfig {
     ModelConfig::Gpt2(Gpt2Config {
