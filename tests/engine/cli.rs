@@ -1,4 +1,5 @@
-//! The command line as a script sees it: exit codes, the JSON line, closed pipes, odd paths.
+//! The command line as a script sees it: exit codes, the JSON line, closed pipes, odd paths. One file, because every command
+//! is tried on the same small run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -174,6 +175,46 @@ fn errors_are_objects_too() {
     let usage = json_of(folder, &["export", "--target", "toaster", "--json"], 2);
     assert_eq!(usage["exit_code"], 2);
     assert!(usage["error"].as_str().unwrap().contains("edge-board"), "{usage}");
+}
+
+/// The mobile target's image models, and what else may and may not be asked for.
+#[test]
+fn image_models_become_onnx_and_refusals_say_what_would_do() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let run = train(folder);
+    let export = |more: &[&str], code: i32| {
+        let args = [&["export", "--input", &run, "--json"], more].concat();
+        json_of(folder, &args, code)
+    };
+    for (name, more, bits) in
+        [("int8", &["--target", "mobile"][..], 9.0), ("f32", &["--target", "mobile", "--scheme", "f32"], 32.0)]
+    {
+        let report = export(&[more, &["--output", name]].concat(), 0);
+        let names: Vec<&str> =
+            report["files"].as_array().unwrap().iter().map(|file| file[0].as_str().unwrap()).collect();
+        assert!(names.contains(&"model.onnx") && names.contains(&"run.py"), "{names:?}");
+        assert!(report["quality"]["bits_per_weight"].as_f64().unwrap() <= bits, "{report}");
+        assert!(report["quality"]["scheme"].is_string() && report.get("edge_metric").is_none(), "{report}");
+        let lost = report["quality"]["before"].as_f64().unwrap() - report["quality"]["after"].as_f64().unwrap();
+        // Two steps leave near ties, which 8 bits may turn.
+        assert!(name == "int8" || lost.abs() < 1e-9, "{report}");
+    }
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/samples/seven.png"), folder.join("seven.png"))
+        .unwrap();
+    let refused = json_of(folder, &["infer", "--package", "int8", "--image", "seven.png", "--json"], 1);
+    assert!(refused["error"].as_str().unwrap().contains("onnxruntime"), "{refused}");
+    for (more, expected) in [
+        (&["--target", "gpu-high", "--format", "onnx"][..], "f32 or int8, not bf16"),
+        (&["--target", "gpu-low", "--format", "gguf"], "GGUF holds language models"),
+    ] {
+        let refused = export(&[more, &["--output", "refused"]].concat(), 2);
+        assert!(refused["error"].as_str().unwrap().contains(expected), "{refused}");
+        assert!(!folder.join("refused").exists());
+    }
+    // A scheme that ONNX lacks goes where it can be.
+    let report = export(&["--target", "mobile", "--scheme", "ternary", "--output", "ternary"], 0);
+    assert!(report["edge_metric"].is_f64() && folder.join("ternary/model.safetensors").is_file(), "{report}");
 }
 
 /// 2 where another command line would do, whoever finds out; 1 where the command line was right.
@@ -404,6 +445,56 @@ fn an_export_may_be_calibrated() {
     let json = json_of(folder, &export, 0);
     assert!(json["quality"]["method"].as_str().unwrap().starts_with("gptq, calibrated on"), "{json}");
     assert!(json["quality"]["notes"].to_string().contains("quantized weights are 0"), "{json}");
+}
+
+#[test]
+fn every_target_gets_a_package_in_any_scheme() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let run = train(folder);
+    let export = ["export", "--input", &run, "--target", "all", "--scheme", "int4", "--output", "all", "--json"];
+    let packages = json_of(folder, &export, 0)["packages"].as_array().unwrap().clone();
+    let targets = json_of(folder, &["export", "--target", "list", "--json"], 0);
+    assert_eq!(packages.len(), targets["targets"].as_array().unwrap().len());
+    for package in &packages {
+        let target = package["target"].as_str().unwrap();
+        assert!(folder.join("all").join(target).join("manifest.json").is_file(), "{package}");
+        assert_eq!(package["quality"]["scheme"], "Int4", "{package}");
+    }
+    // Each name is taken now; all of them are tried and told.
+    let refusal = json_of(folder, &export, 1);
+    let message = refusal["error"].as_str().unwrap();
+    assert!(message.starts_with("0 of") && message.contains("edge-board") && message.contains("gpu-high"), "{message}");
+    // transformers knows no image model of ours.
+    let export = ["export", "--input", &run, "--target", "gpu-high", "--format", "transformers", "--json"];
+    let refusal = json_of(folder, &export, 2);
+    assert!(refusal["error"].as_str().unwrap().contains("transformers has no"), "{refusal}");
+}
+
+#[test]
+fn a_run_starts_from_the_weights_of_another() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let first = train(folder);
+    let loss = |run: &str| {
+        let json = json_of(folder, &["validate", "--checkpoint", run, "--json"], 0);
+        json["measured"]["loss"].as_f64().unwrap()
+    };
+    // A rate that moves nothing leaves what it started from.
+    let still = ["--from", &first, "--learning-rate", "1e-30", "--optimizer", "adamw", "--seed", "5", "--json"];
+    let line: Vec<&str> = TRAIN.iter().chain(&still).copied().collect();
+    let second = json_of(folder, &line, 0)["run"].as_str().unwrap().to_owned();
+    assert!((loss(&second) - loss(&first)).abs() < 1e-4, "{} {}", loss(&second), loss(&first));
+    // It goes on without what it started from.
+    std::fs::remove_dir_all(folder.join(&first)).unwrap();
+    assert_eq!(json_of(folder, &["train", "--resume", &second, "--json"], 0)["steps"], 2);
+    let refusal = |args: &[&str]| {
+        let line: Vec<&str> = TRAIN.iter().chain(args).chain(&["--json"]).copied().collect();
+        json_of(folder, &line, 2)["error"].as_str().unwrap().to_owned()
+    };
+    assert!(refusal(&["--from", "nowhere"]).contains("--from"));
+    assert!(refusal(&["--from", "data"]).contains("data"));
+    assert!(refusal(&["--from", &second, "--model", "mlp"]).contains("--model"));
 }
 
 /// A file's name that is not UTF-8, where the file system takes one.

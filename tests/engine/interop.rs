@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 #[test]
-#[ignore = "installs llama.cpp, transformers and gguf-py: run tests/interop/run, or this test with --ignored"]
-fn packages_answer_alike_in_llama_cpp_transformers_and_gguf_py() {
+#[ignore = "installs llama.cpp, transformers, gguf-py and onnxruntime: run tests/interop/run, or this test with --ignored"]
+fn packages_answer_alike_in_llama_cpp_transformers_gguf_py_and_onnxruntime() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/run");
     let status = Command::new(&script).arg("--strict").status().unwrap();
     assert!(status.success(), "{} ended with {status}", script.display());

@@ -95,6 +95,7 @@ fn a_ternary_package_runs_as_well_as_training_said() {
     write_idx(&data, 2_000, 200);
     let run = test.train(config(&data, &runs, QuantScheme::Ternary));
     let job = ExportJob {
+        format: None,
         input: run.join("checkpoints/step-00000120"),
         target: "edge-board".to_owned(),
         scheme: None,
@@ -109,7 +110,8 @@ fn a_ternary_package_runs_as_well_as_training_said() {
     assert_eq!(report.quality.scheme, QuantScheme::Ternary);
     assert!((report.quality.loss_after - trained.loss).abs() < 1e-6, "{} {trained:?}", report.quality.loss_after);
     // Foretrain-edge computes with 8-bit activations on top.
-    assert!((report.edge_metric - trained.accuracy.unwrap()).abs() < 0.02, "{} {trained:?}", report.edge_metric);
+    let edge = report.edge.unwrap().metric;
+    assert!((edge - trained.accuracy.unwrap()).abs() < 0.02, "{edge} {trained:?}");
 }
 
 #[test]

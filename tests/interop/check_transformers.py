@@ -4,10 +4,13 @@ import shutil
 
 import numpy as np
 
-from models import FOLDER_TARGET, HELD_OUT_TOKENS, TEXTS
+from models import BITNET, FOLDER_TARGET, HELD_OUT_TOKENS, TEXTS
+from ours import perplexity
 
 NAME = "transformers"
 LOGITS_TOLERANCE = 1e-4
+# Both round inputs to 8 bits by token; where a sum differs in its last bit, an input may round to its neighbor.
+PERPLEXITY_TOLERANCE = 0.01
 
 
 def check(table, ours, texts, models):
@@ -31,19 +34,20 @@ def check(table, ours, texts, models):
             table.failed(NAME, model.name, "f32", "saved in shards, read by us", error)
 
 
-def load(package):
-    """The model in 32 bits, whatever it is stored in."""
+def load(package, scheme):
+    """The model in 32 bits, whatever it is stored in; BitNet folders as they are, because their floats cannot be widened."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(package, dtype=torch.float32, attn_implementation="eager").eval()
+    dtype = "auto" if scheme == BITNET else torch.float32
+    return AutoModelForCausalLM.from_pretrained(package, dtype=dtype, attn_implementation="eager").eval()
 
 
 def logits_of(model, tokens):
     """After each token."""
     import torch
 
-    return model(torch.tensor([tokens])).logits[0].numpy()
+    return model(torch.tensor([tokens])).logits[0].float().numpy()
 
 
 def compare(table, ours, texts, model, scheme, package):
@@ -51,7 +55,13 @@ def compare(table, ours, texts, model, scheme, package):
     from transformers import AutoTokenizer, GenerationConfig
 
     tokens, our_logits = ours.tokens_of(package, texts.held_out, HELD_OUT_TOKENS)
-    distance = float(np.abs(logits_of(load(package), tokens) - our_logits).max())
+    logits = logits_of(load(package, scheme), tokens)
+    distance = float(np.abs(logits - our_logits).max())
+    if scheme == BITNET:
+        mine, theirs = perplexity(tokens, our_logits), perplexity(tokens, logits)
+        note = f"{theirs:.4f} there, {mine:.4f} here; logits within {distance:.2g}"
+        table.within(NAME, model.name, "BitNet", "perplexity, relative", abs(theirs / mine - 1), PERPLEXITY_TOLERANCE, note)
+        return
     table.within(NAME, model.name, scheme, f"logits of {len(tokens)} tokens", distance, LOGITS_TOLERANCE)
     if scheme != "f32":
         return
@@ -70,11 +80,11 @@ def way_back(table, ours, texts, model):
     """Saved by transformers in shards, read by us, exported once more."""
     saved = ours.work / "saved" / model.name
     shutil.rmtree(saved, ignore_errors=True)
-    load(model.folders["f32"]).save_pretrained(saved, max_shard_size="200KB")
+    load(model.folders["f32"], "f32").save_pretrained(saved, max_shard_size="200KB")
     shutil.copy(model.folders["f32"] / "tokenizer.json", saved)
     shards = len(list(saved.glob("*.safetensors")))
     output = ours.work / "packages" / f"{model.name}-again"
-    ours.export(saved, FOLDER_TARGET, "f32", output, data=texts.train)
+    ours.export(saved, FOLDER_TARGET, "f32", output, "transformers", data=texts.train)
     tokens, before = ours.tokens_of(model.folders["f32"], texts.held_out, HELD_OUT_TOKENS)
     _, after = ours.tokens_of(output, texts.held_out, HELD_OUT_TOKENS)
     note = f"{shards} shards"

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import check_gguf_py
 import check_llama_cpp
+import check_onnxruntime
 import check_transformers
 import models
 from ours import Ours
 from table import FAILED, NOT_CHECKED, Table
 
 # A runtime is a module with NAME and check(table, ours, texts, models); a line here adds it.
-CHECKS = [check_gguf_py, check_llama_cpp, check_transformers]
+CHECKS = [check_onnxruntime, check_gguf_py, check_llama_cpp, check_transformers]
 ROOT = Path(__file__).resolve().parents[2]
 # Compiling for the sake of a few hundred tokens takes longer than computing them; nothing is fetched.
 os.environ.update(TORCHDYNAMO_DISABLE="1", HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
@@ -41,13 +42,11 @@ def main():
     ours = Ours(asked.binaries, asked.work)
     table = Table()
     texts = models.Texts(ROOT, ours.work)
-    is_installed = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
-    made = models.make(ours, texts, is_installed and not asked.without_transformers)
-    if not is_installed and not asked.without_transformers:
-        table.not_checked("models that transformers wrote", "torch or transformers is not installed")
     names = set(asked.only.split(","))
     if asked.without_transformers:
         names.discard(check_transformers.NAME)
+    # Image models are made by their own check.
+    made = language_models(ours, texts, table, asked) if names - {check_onnxruntime.NAME} else []
     for check in CHECKS:
         if check.NAME in names:
             check.check(table, ours, texts, made)
@@ -59,6 +58,14 @@ def main():
     for row in unchecked:
         print(f"!! NOT CHECKED: {row.runtime}: {row.note}", file=sys.stderr)
     return 1 if failed or (asked.strict and unchecked) else 0
+
+
+def language_models(ours, texts, table, asked):
+    """Those that can be made here."""
+    is_installed = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "accelerate"))
+    if not is_installed and not asked.without_transformers:
+        table.not_checked("models that transformers wrote", "torch, transformers or accelerate is not installed")
+    return models.make(ours, texts, is_installed and not asked.without_transformers)
 
 
 if __name__ == "__main__":

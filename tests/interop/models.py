@@ -17,6 +17,8 @@ GGUF_TYPES = {
     "ternary-base3": "TQ1_0",
 }
 FOLDER_TYPES = ["f32", "bf16", "f16"]
+# Ternary in the layout of transformers' BitNet integration, which has linear layers only.
+BITNET = "ternary"
 # Scripts of several kinds, a character outside the first plane, digits, spaces in a row, line ends.
 TEXTS = [
     "Once upon a time, there were 1234 small models; they didn't know much.",
@@ -71,10 +73,13 @@ def make(ours, texts, has_transformers):
     for model in models:
         for scheme in GGUF_TYPES:
             output = ours.work / "packages" / f"{model.name}-{scheme}-gguf"
-            model.gguf[scheme] = ours.export(model.run, GGUF_TARGET, scheme, output)
+            model.gguf[scheme] = ours.export(model.run, GGUF_TARGET, scheme, output, "gguf")
         for scheme in FOLDER_TYPES:
             output = ours.work / "packages" / f"{model.name}-{scheme}"
-            model.folders[scheme] = ours.export(model.run, FOLDER_TARGET, scheme, output)
+            model.folders[scheme] = ours.export(model.run, FOLDER_TARGET, scheme, output, "transformers")
+        if model.name.startswith("llama"):
+            output = ours.work / "packages" / f"{model.name}-bitnet"
+            model.folders[BITNET] = ours.export(model.run, FOLDER_TARGET, BITNET, output, "transformers")
     return models
 
 

@@ -29,9 +29,9 @@ class Ours:
         """Trains; the run's folder."""
         return Path(self.call(self.foretrain, "train", "--runs", self.work / "runs", *arguments)["run"])
 
-    def export(self, run, target, scheme, output, data=None):
+    def export(self, run, target, scheme, output, container, data=None):
         """Writes a package."""
-        arguments = ["--input", run, "--target", target, "--scheme", scheme, "--output", output]
+        arguments = ["--input", run, "--target", target, "--scheme", scheme, "--output", output, "--format", container]
         if data is not None:
             arguments += ["--data", data]
         self.call(self.foretrain, "export", *arguments)

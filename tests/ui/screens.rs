@@ -15,9 +15,9 @@ use foretrain_engine::export::{Blocker, ModelCard, PackageFormat, Preprocessing,
 use foretrain_engine::models::{DataShape, ModelPreset};
 use foretrain_engine::quant::{QuantScheme, Rounding};
 use foretrain_engine::session::{
-    Answer, AnswerOutput, Blame, Command, DataPreview, Event, EventKind, ExportReport, Failure, ImagePreview,
-    InferInput, JobId, LoadedRun, ModelReport, ModelSource, Naming, PreviewExamples, QuantizeReport, RunStatus,
-    RunSummary, StopReason, TargetFit, TokenPreview,
+    Answer, AnswerOutput, Blame, Command, DataPreview, EdgeFigures, Event, EventKind, ExportReport, Failure,
+    ImagePreview, InferInput, JobId, LoadedRun, ModelReport, ModelSource, Naming, PreviewExamples, QuantizeReport,
+    RunStatus, RunSummary, StopReason, TargetFit, TokenPreview,
 };
 
 use crate::scene;
@@ -274,6 +274,7 @@ pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
         format: PackageFormat::Gguf,
         memory_bytes: 8 << 30,
         memory_bandwidth: 40_000_000_000,
+        images: None,
         why: "a CPU waits for memory".to_owned(),
     };
     let blocker = Blocker { what: "needs 14 GB, the target has 1 GB".to_owned(), remedy: "Choose ternary".to_owned() };
@@ -367,9 +368,7 @@ fn exported(target: &str, package: &str) -> ExportReport {
         package: package.into(),
         files: vec![("model.safetensors".to_owned(), 40_000)],
         quality: quantized(QuantScheme::Ternary),
-        edge_metric: 0.9307,
-        edge_examples: 2000,
-        edge_ms: 0.4,
+        edge: Some(EdgeFigures { metric: 0.9307, num_examples: 2000, ms_per_example: 0.4 }),
         run_command: "foretrain infer --package first".to_owned(),
         notes: Vec::new(),
     }
@@ -414,6 +413,21 @@ fn one_click_exports_for_a_target_that_can_take_the_model() {
     click(&mut harness, "Try this package");
     let saved = harness.state().saved();
     assert_eq!((saved.screen, saved.trial.package.as_str()), (Screen::Try, "/packages/first-run-step400-cpu-2"));
+}
+
+/// foretrain-edge does not run ONNX: no trial is offered, and no pace claimed.
+#[test]
+fn an_onnx_package_is_measured_by_its_graph() {
+    let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
+    click(&mut harness, "Export for CPU");
+    let Some(Command::Export(job, _)) = commands(&mut harness).pop() else { panic!("no Export") };
+    let mut quality = quantized(QuantScheme::Int8);
+    quality.after = 0.9411;
+    let exported = ExportReport { quality, edge: None, ..exported("cpu", "/packages/first-onnx") };
+    tell(&mut harness, job, EventKind::Exported(Box::new(exported)));
+    harness.get_by_label("94.11%");
+    harness.get_by_label_contains("its graph was computed and measured");
+    assert!(harness.query_by_label("Try this package").is_none() && harness.query_by_label("Pace here").is_none());
 }
 
 /// A window with three targets, of which one cannot take the model.
@@ -469,7 +483,7 @@ fn cancelling_an_export_leaves_out_those_that_wait() {
 #[test]
 fn what_is_chosen_is_measured_as_it_is_chosen() {
     let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
-    for label in ["ternary", "int4", "GPTQ", "Equalize channels", "Measure"] {
+    for label in ["ternary", "int4", "GPTQ", "Equalize first", "Measure"] {
         click(&mut harness, label);
     }
     let sent = commands(&mut harness);

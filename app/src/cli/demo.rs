@@ -124,7 +124,8 @@ fn train_and_export(
         output::note(format_args!("{name}: exporting for {target}, reading back, running"));
         let output = package_place(folder, name, target);
         let (input, target, options) = (input.clone(), target.to_owned(), PostTraining::default());
-        let job = ExportJob { input, target, scheme: None, output, naming: Naming::Exact, data: None, options };
+        let job =
+            ExportJob { input, target, scheme: None, format: None, output, naming: Naming::Exact, data: None, options };
         exports.push(export::export(driver, job)?);
     }
     let figures = train::figures(&run);
@@ -153,7 +154,7 @@ fn add_rows(table: &mut Table, name: &str, exports: &[ExportReport]) {
             name.into(),
             quality.scheme.label().into(),
             output::number(output::metric(&quality.metric, quality.after)),
-            output::number(output::metric(&quality.metric, report.edge_metric)),
+            output::number(report.edge.map_or_else(String::new, |edge| output::metric(&quality.metric, edge.metric))),
             output::number(format_bytes(weight_file_bytes(report))),
             output::number(format!("{:.2}", quality.bits_per_weight)),
         ]);
@@ -180,8 +181,8 @@ fn quantized_json(report: &ExportReport) -> Value {
         "scheme": report.quality.scheme.label(),
         "target": report.target,
         "validation": report.quality.after,
-        "validation_by_edge": report.edge_metric,
-        "edge_ms": report.edge_ms,
+        "validation_by_edge": report.edge.map(|edge| edge.metric),
+        "edge_ms": report.edge.map(|edge| edge.ms_per_example),
         "bits_per_weight": report.quality.bits_per_weight,
         "weight_file_bytes": weight_file_bytes(report),
         "package": output::path_text(&report.package),

@@ -29,6 +29,21 @@ pub struct InferArgs {
     /// 0 picks the likeliest token; higher is more surprising.
     #[arg(long, default_value_t = 0.8, value_parser = number_arg::parse_temperature)]
     pub temperature: f32,
+    /// Consider only this many of the likeliest tokens; 0 considers all.
+    #[arg(long, default_value_t = 40)]
+    pub top_k: usize,
+    /// Consider only the likeliest tokens that together have this probability; 1 considers all.
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Consider only tokens at least this many times as likely as the likeliest; 0 considers all.
+    #[arg(long, default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Make the last 64 tokens less likely; 1 changes nothing.
+    #[arg(long, default_value_t = 1.0)]
+    pub repeat_penalty: f32,
+    /// End before this text would come; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
     /// Seed of the sampling.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -55,13 +70,19 @@ fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), Cli
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repeat_penalty: args.repeat_penalty,
         seed: args.seed,
+        stop: args.stop.clone(),
         ..GenerateOptions::default()
     };
     if package.tokenizer().is_none() {
         let found = "an image model; give it --image";
         return Err(CliError::Usage(format!("--prompt: expected a language model, found {found}")));
     }
+    options.check().map_err(|error| CliError::from_edge(&error))?;
     output::piece(prompt)?;
     let mut printed = Ok(());
     let mut show = |piece: &str| {
@@ -69,7 +90,7 @@ fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), Cli
         // A closed pipe ends the generation.
         printed.is_ok()
     };
-    let generated = package.generate(prompt, options, &mut show).map_err(|error| CliError::from_edge(&error))?;
+    let generated = package.generate(prompt, &options, &mut show).map_err(|error| CliError::from_edge(&error))?;
     printed?;
     output::line("")?;
     let per_token_ms = generated.decode_ms / generated.num_tokens.max(1) as f64;

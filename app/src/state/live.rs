@@ -1,4 +1,4 @@
-//! What lives as long as the window.
+//! What lives as long as the window. One file, so that every answer of the engine is taken in one place.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;

@@ -88,7 +88,7 @@ impl BenchReport {
     }
 }
 
-/// Measures the language model at `path`: a package's folder, or a GGUF file of architecture "llama" or "bitnet".
+/// Measures the language model at `path`: a package's folder, or a GGUF file of a GPT-2, Llama or BitNet.
 ///
 /// Errors: as [`Package::open`]; [`EdgeError::Input`] for an image model, or more tokens than the model has positions.
 pub fn bench(path: &Path, options: BenchOptions) -> Result<BenchReport, EdgeError> {
@@ -96,7 +96,7 @@ pub fn bench(path: &Path, options: BenchOptions) -> Result<BenchReport, EdgeErro
         let start = Instant::now();
         if path.is_dir() {
             let package = Package::open(path)?;
-            bench_model(package.text_model()?, start, options)
+            bench_model(package.language_model()?.network(), start, options)
         } else {
             let file = GgufFile::open(path)?;
             let (config, architecture) = TextConfig::from_gguf(&file, path)?;

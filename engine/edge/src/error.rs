@@ -74,6 +74,14 @@ pub enum EdgeError {
         /// What was given.
         found: String,
     },
+    /// The operating system refused to write a prompt cache.
+    #[error("writing {path:?}: {source}. Is there such a folder, and room?")]
+    Save {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The operating system refused to write.
     #[error("writing GGUF: {source}. Is the disk full?")]
     WriteFile {

@@ -40,4 +40,4 @@ pub use error::DataError;
 pub use load::load;
 pub use preview::{DataPreview, ImagePreview, PreviewExamples, TokenPreview, preview};
 pub use spec::{Augmentation, DatasetSpec, TokenizerSpec};
-pub(crate) use tokenizer::{DOCUMENT_ENDS, byte_level_bpe, has_vocabulary_of};
+pub(crate) use tokenizer::{DOCUMENT_ENDS, has_vocabulary_of};

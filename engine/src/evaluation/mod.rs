@@ -2,7 +2,7 @@
 //!
 //! Invariant: every figure comes from a forward pass over named examples; nothing is extrapolated.
 
-use candle_core::{D, DType};
+use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::{Batch, DataError};
@@ -73,46 +73,77 @@ pub fn evaluate(
     batches: impl Iterator<Item = Result<Batch, DataError>>,
     watch: Watch<'_>,
 ) -> Result<Evaluation, EvaluationError> {
-    let mut total = 0.0;
-    // Sums over the losses of images, or mean losses of sequences: how many, their sum, the sum of their squares.
-    let (mut num_rows, mut row_sum, mut row_squares) = (0_u64, 0.0, 0.0);
-    let mut num_right = 0_u64;
-    let mut num_examples = 0_u64;
-    let mut is_text = false;
+    let forward = |inputs: &Tensor| Ok(network.forward(&Forward::new(params, Mode::Eval), inputs)?);
+    evaluate_with(forward, batches.map(|batch| Ok(batch?)), watch)
+}
+
+/// [`evaluate`] of whatever gives `logits` for the inputs of a batch.
+///
+/// Errors: [`EvaluationError::Empty`] without any example; those of `batches` and `logits`.
+pub fn evaluate_with<E: From<EvaluationError>>(
+    logits: impl Fn(&Tensor) -> Result<Tensor, E>,
+    batches: impl Iterator<Item = Result<Batch, E>>,
+    watch: Watch<'_>,
+) -> Result<Evaluation, E> {
+    let mut tally = Tally::default();
     for batch in batches {
         let batch = batch?;
-        watch.step("measuring on held-out data", num_examples, None)?;
-        let logits = network.forward(&Forward::new(params, Mode::Eval), &batch.inputs)?;
-        is_text = batch.targets.rank() == 2;
+        watch.step("measuring on held-out data", tally.num_examples, None).map_err(EvaluationError::from)?;
+        let logits = logits(&batch.inputs)?;
+        tally.add(&logits, &batch.targets)?;
+    }
+    Ok(tally.evaluation()?)
+}
+
+/// Sums over batches.
+#[derive(Debug, Default)]
+struct Tally {
+    total: f64,
+    /// Losses of images, or mean losses of sequences: how many, their sum, the sum of their squares.
+    num_rows: u64,
+    row_sum: f64,
+    row_squares: f64,
+    num_right: u64,
+    num_examples: u64,
+    is_text: bool,
+}
+
+impl Tally {
+    fn add(&mut self, logits: &Tensor, targets: &Tensor) -> Result<(), EvaluationError> {
+        self.is_text = targets.rank() == 2;
         let num_classes = logits.dim(D::Minus1)?;
-        let targets = batch.targets.flatten_all()?;
+        let row_len = if self.is_text { targets.dim(D::Minus1)?.max(1) } else { 1 };
+        let targets = targets.flatten_all()?;
         let logits = logits.reshape(((), num_classes))?;
         let losses = ops::cross_entropy(&logits, &targets)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-        let row_len = if is_text { batch.targets.dim(D::Minus1)?.max(1) } else { 1 };
         for row in losses.chunks(row_len) {
             let sum = row.iter().map(|&loss| f64::from(loss)).sum::<f64>();
             let mean = sum / row.len() as f64;
-            total += sum;
-            num_rows += 1;
-            row_sum += mean;
-            row_squares += mean * mean;
+            self.total += sum;
+            self.num_rows += 1;
+            self.row_sum += mean;
+            self.row_squares += mean * mean;
         }
-        num_examples += losses.len() as u64;
-        if !is_text {
+        self.num_examples += losses.len() as u64;
+        if !self.is_text {
             let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
             let wanted = targets.to_vec1::<u32>()?;
-            num_right += predicted.iter().zip(&wanted).filter(|(a, b)| a == b).count() as u64;
+            self.num_right += predicted.iter().zip(&wanted).filter(|(a, b)| a == b).count() as u64;
         }
+        Ok(())
     }
-    if num_examples == 0 {
-        return Err(EvaluationError::Empty);
+
+    fn evaluation(&self) -> Result<Evaluation, EvaluationError> {
+        if self.num_examples == 0 {
+            return Err(EvaluationError::Empty);
+        }
+        let (rows, num_examples) = (self.num_rows as f64, self.num_examples as f64);
+        let variance = ((self.row_squares - self.row_sum * self.row_sum / rows) / (rows - 1.0)).max(0.0);
+        Ok(Evaluation {
+            loss_error: if self.num_rows > 1 { (variance / rows).sqrt() } else { f64::NAN },
+            loss: self.total / num_examples,
+            accuracy: (!self.is_text).then(|| self.num_right as f64 / num_examples),
+            num_examples: self.num_examples,
+        })
     }
-    let rows = num_rows as f64;
-    let variance = ((row_squares - row_sum * row_sum / rows) / (rows - 1.0)).max(0.0);
-    Ok(Evaluation {
-        loss_error: if num_rows > 1 { (variance / rows).sqrt() } else { f64::NAN },
-        loss: total / num_examples as f64,
-        accuracy: (!is_text).then(|| num_right as f64 / num_examples as f64),
-        num_examples,
-    })
 }

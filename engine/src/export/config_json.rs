@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use super::document_end::document_end;
 use super::{ExportError, ModelCard, Preprocessing};
-use crate::models::{ModelConfig, hf_config};
-use crate::quant::QuantScheme;
+use crate::models::{ModelConfig, TensorKind, hf_config};
+use crate::quant::{QuantScheme, QuantizedWeights, Storage, TensorPlan};
 
 /// The content of `config.json`; `tokenizer` is the parsed `tokenizer.json` of a language model.
 pub(super) fn config_json(
     card: &ModelCard,
-    scheme: QuantScheme,
+    weights: &QuantizedWeights,
     tokenizer: Option<&Value>,
 ) -> Result<Value, ExportError> {
     let end = tokenizer.and_then(document_end).map(|end| end.id);
@@ -18,7 +18,7 @@ pub(super) fn config_json(
         ModelConfig::Mlp(config) => image_config("mlp", config, &card.preprocessing)?,
         ModelConfig::Cnn(config) => image_config("cnn", config, &card.preprocessing)?,
         ModelConfig::ResNet(config) => image_config("resnet", config, &card.preprocessing)?,
-        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => language_config(&card.model, scheme, end)?,
+        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => language_config(&card.model, weights, end)?,
     })
 }
 
@@ -77,10 +77,33 @@ fn torch_type(scheme: QuantScheme) -> &'static str {
     }
 }
 
+/// transformers' `BitNetQuantConfig`, where tensors are stored as it asks: `AutoBitLinear` multiplies with ternary weights
+/// and then with their scale, and rounds its inputs to 8 bits as foretrain-edge does.
+fn bitnet_config(weights: &QuantizedWeights) -> Option<Value> {
+    let plans = || weights.tensors().iter().map(|tensor| &tensor.plan);
+    if !plans().any(|plan| plan.storage == Storage::BitnetRows) {
+        return None;
+    }
+    let is_linear = |plan: &&TensorPlan| matches!(plan.kind, TensorKind::Matrix | TensorKind::Head);
+    let kept = plans().filter(is_linear).filter(|plan| plan.storage != Storage::BitnetRows);
+    let mut kept: Vec<&str> = kept.map(|plan| plan.name.trim_end_matches(".weight")).collect();
+    if !kept.contains(&"lm_head") {
+        // Tied to the embedding, it is no tensor of its own.
+        kept.push("lm_head");
+    }
+    Some(json!({
+        "quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline",
+        "modules_to_not_convert": kept,
+    }))
+}
+
 /// transformers' own config, with what only the package knows.
-fn language_config(model: &ModelConfig, scheme: QuantScheme, end: Option<u32>) -> Result<Value, ExportError> {
+fn language_config(model: &ModelConfig, weights: &QuantizedWeights, end: Option<u32>) -> Result<Value, ExportError> {
     let mut value = hf_config::to_json(model)?;
-    value["torch_dtype"] = torch_type(scheme).into();
+    value["torch_dtype"] = torch_type(weights.scheme()).into();
+    if let Some(quantization) = bitnet_config(weights) {
+        value["quantization_config"] = quantization;
+    }
     value["bos_token_id"] = json!(end);
     value["eos_token_id"] = json!(end);
     Ok(value)

@@ -46,10 +46,12 @@ pub(super) trait WeightsFormat: std::fmt::Debug {
     fn compare(&self, input: &FormatInput<'_>, folder: &Path, watch: Watch<'_>) -> Result<(), ExportError>;
 }
 
-/// The container of `target` for this model: image models have no GGUF form.
+/// The container of `target` for this model: image models have no GGUF form. ONNX is no container for quantized weights
+/// but a graph, with a writer of its own, and does not ask.
 pub(super) fn weights_format(card: &ModelCard, target: &TargetPreset) -> &'static dyn WeightsFormat {
     match target.format {
         PackageFormat::Gguf if card.is_language_model() => &GgufFormat,
-        PackageFormat::Gguf | PackageFormat::Safetensors => &SafetensorsFormat::SHARDED,
+        PackageFormat::Gguf | PackageFormat::Safetensors | PackageFormat::Onnx => &SafetensorsFormat::OURS,
+        PackageFormat::Transformers => &SafetensorsFormat::TRANSFORMERS,
     }
 }

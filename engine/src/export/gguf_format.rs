@@ -173,6 +173,7 @@ fn output_major_bytes(tensor: &QuantizedTensor) -> Result<Cow<'_, [u8]>, ExportE
         }
         TensorData::Float(values) => Cow::Owned(tensor_bytes(values)?),
         TensorData::Int8 { codes, .. } => Cow::Borrowed(bytemuck::cast_slice(codes)),
+        TensorData::Bitnet { codes, .. } => Cow::Borrowed(codes),
         TensorData::Q8 { blocks }
         | TensorData::Q4 { blocks }
         | TensorData::Q4K { blocks }
@@ -225,6 +226,10 @@ fn tensor_type(storage: Storage) -> Result<TensorType, ExportError> {
         Storage::Int8Rows => Err(ExportError::Runtime {
             tried: "composing model.gguf",
             what: "int8 with a scale per row has no form in GGUF; Q8_0 does".to_owned(),
+        }),
+        Storage::BitnetRows => Err(ExportError::Runtime {
+            tried: "composing model.gguf",
+            what: "four rows to a byte have no form in GGUF; TQ2_0 does".to_owned(),
         }),
     }
 }

@@ -1,6 +1,7 @@
 //! Packages for hardware targets, and the check that reads each back.
 //!
 //! A target is a preset (scheme, container, memory); what needs code is a container, hence one writer per container.
+//! ONNX holds more than weights: it has a room of its own, [`onnx`].
 //!
 //! Invariants: nothing is ever written over; a package is whole and verified under its own name or
 //! not there at all; a hostile checkpoint makes an error that names file, expectation and finding.
@@ -16,12 +17,14 @@ mod gguf_format;
 mod gguf_metadata;
 mod gguf_tokenizer;
 mod leftovers;
+pub mod onnx;
 mod package;
 mod partial_file;
 mod partial_folder;
 mod read_back;
 mod readme;
 mod safetensors_format;
+mod stored_size;
 mod target;
 mod weights_file;
 
@@ -41,5 +44,6 @@ pub use package::{
 pub use partial_file::check_new_file;
 pub use read_back::{IntegerReadBack, ReadBack};
 pub use safetensors_format::write_quantized;
-pub use target::{PackageFormat, TargetPreset};
+pub use stored_size::StoredSize;
+pub use target::{ImageChoice, PackageFormat, TargetPreset};
 pub use weights_file::{WeightsReader, read_params, write_params};

@@ -11,13 +11,13 @@ use super::format::{FormatInput, WeightsFormat, weights_format};
 use super::partial_folder::PartialFolder;
 use super::read_back::{ReadBack, read_back};
 use super::readme::{Readme, run_command, runtime_note};
-use super::{Blocker, Checkpoint, ExportError, ModelCard, TOKENIZER_FILE, TargetPreset};
+use super::{Blocker, Checkpoint, ExportError, ModelCard, PackageFormat, TOKENIZER_FILE, TargetPreset, onnx};
 use crate::device::{Watch, atomic_file};
-use crate::models::Network;
+use crate::models::{ModelConfig, Network};
 use crate::quant::{Container, QuantScheme, QuantizedWeights, TensorPlan, plan, quantize_for, storage_notes};
 
 /// Room kept for the small files of a package, bytes.
-const SMALL_FILES_BYTES: u64 = 1 << 20;
+pub(super) const SMALL_FILES_BYTES: u64 = 1 << 20;
 
 /// What quantization did to the validation metric, measured by the caller.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -138,6 +138,15 @@ pub fn export_package(
 
 impl ExportTarget for TargetPreset {
     fn blockers(&self, model: &ModelCard) -> Vec<Blocker> {
+        if self.format == PackageFormat::Onnx {
+            let blockers = onnx::blockers(model, self);
+            if !blockers.is_empty() {
+                return blockers;
+            }
+        }
+        if let Some(blocker) = no_form(self, model) {
+            return vec![blocker];
+        }
         match self.predicted_bytes(model) {
             Err(error) => {
                 let remedy = "Train a model from a preset".to_owned();
@@ -149,6 +158,9 @@ impl ExportTarget for TargetPreset {
     }
 
     fn predicted_bytes(&self, model: &ModelCard) -> Result<u64, ExportError> {
+        if self.format == PackageFormat::Onnx {
+            return onnx::predicted_bytes(model, self.scheme);
+        }
         Ok(weights_format(model, self).predicted_bytes(&planned(model, self)?, model))
     }
 
@@ -162,6 +174,9 @@ impl ExportTarget for TargetPreset {
         let blockers = self.blockers(&checkpoint.card);
         if !blockers.is_empty() {
             return Err(ExportError::Blocked(blockers));
+        }
+        if self.format == PackageFormat::Onnx {
+            return write_onnx(checkpoint, self, output, quality, watch);
         }
         let tokenizer = read_tokenizer(checkpoint)?;
         // The cheap checks come before the computing.
@@ -184,6 +199,24 @@ impl ExportTarget for TargetPreset {
         let folder = PartialFolder::create(output, needed_bytes(weight_bytes, &tokenizer))?;
         PackageInput { checkpoint, target: self, weights, tokenizer, quality }.write(folder, watch)
     }
+}
+
+/// An ONNX package without images to calibrate on: of floats, that is.
+fn write_onnx(
+    checkpoint: &Checkpoint,
+    target: &TargetPreset,
+    output: &Path,
+    quality: Option<&Quality>,
+    watch: Watch<'_>,
+) -> Result<Written, ExportError> {
+    if target.scheme != QuantScheme::F32 {
+        return Err(ExportError::Runtime {
+            tried: "writing an ONNX package",
+            what: format!("{} needs images to calibrate on; f32 needs none", target.scheme.label()),
+        });
+    }
+    let model = onnx::OnnxModel::new(checkpoint, watch)?;
+    onnx::write_onnx_package(checkpoint, target, &model, output, quality, watch)
 }
 
 /// Room that a package needs, bytes.
@@ -231,7 +264,7 @@ impl PackageInput<'_> {
         let tokenizer = self.tokenizer.as_ref().map(|(_, parsed)| parsed);
         let mut notes = storage_notes(self.weights);
         notes.extend(format.write(&self.format_input(), folder, watch)?);
-        write_json(&folder.join("config.json"), &config_json(card, self.target.scheme, tokenizer)?)?;
+        write_json(&folder.join("config.json"), &config_json(card, self.weights, tokenizer)?)?;
         if let Some((bytes, parsed)) = &self.tokenizer {
             atomic_file::write_bytes(&folder.join(TOKENIZER_FILE), bytes)?;
             write_json(&folder.join("tokenizer_config.json"), &tokenizer_config_json(card, Some(parsed)))?;
@@ -246,7 +279,13 @@ impl PackageInput<'_> {
             notes: &notes,
         };
         atomic_file::write_bytes(&folder.join("README.md"), readme.text().as_bytes())?;
-        write_json(&folder.join("manifest.json"), &self.manifest(folder, watch)?)?;
+        let metrics = json!({
+            "quality": self.quality,
+            "weight_bytes": self.weights.bytes(),
+            "bits_per_weight": self.weights.bits_per_weight(),
+            "tensor_errors": self.weights.tensor_errors(),
+        });
+        write_json(&folder.join("manifest.json"), &manifest(card, self.target, metrics, folder, watch)?)?;
         Ok((format, notes))
     }
 
@@ -254,29 +293,31 @@ impl PackageInput<'_> {
         let tokenizer = self.tokenizer.as_ref().map(|(_, parsed)| parsed);
         FormatInput { weights: self.weights, card: &self.checkpoint.card, tokenizer }
     }
+}
 
-    fn manifest(&self, folder: &Path, watch: Watch<'_>) -> Result<Manifest, ExportError> {
-        let mut files = Vec::new();
-        for (name, bytes) in file_sizes(folder)? {
-            watch.check()?;
-            let sha256 = sha256_of(&folder.join(&name))?;
-            files.push(PackagedFile { name, bytes, sha256 });
-        }
-        Ok(Manifest {
-            format_version: FORMAT_VERSION,
-            name: self.checkpoint.card.name.clone(),
-            target: self.target.id.clone(),
-            scheme: self.target.scheme.label().to_owned(),
-            files,
-            metrics: json!({
-                "quality": self.quality,
-                "weight_bytes": self.weights.bytes(),
-                "bits_per_weight": self.weights.bits_per_weight(),
-                "tensor_errors": self.weights.tensor_errors(),
-            }),
-            provenance: json!(self.checkpoint.card),
-        })
+/// The manifest of the files in `folder`.
+pub(super) fn manifest(
+    card: &ModelCard,
+    target: &TargetPreset,
+    metrics: Value,
+    folder: &Path,
+    watch: Watch<'_>,
+) -> Result<Manifest, ExportError> {
+    let mut files = Vec::new();
+    for (name, bytes) in file_sizes(folder)? {
+        watch.check()?;
+        let sha256 = sha256_of(&folder.join(&name))?;
+        files.push(PackagedFile { name, bytes, sha256 });
     }
+    Ok(Manifest {
+        format_version: FORMAT_VERSION,
+        name: card.name.clone(),
+        target: target.id.clone(),
+        scheme: target.scheme.label().to_owned(),
+        files,
+        metrics,
+        provenance: json!(card),
+    })
 }
 
 fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Option<(Vec<u8>, Value)>, ExportError> {
@@ -288,6 +329,29 @@ fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Option<(Vec<u8>, Value)>, E
         path: path.clone(),
     })?;
     Ok(Some((bytes, parsed)))
+}
+
+/// What transformers has no form for, where it is to load the package.
+fn no_form(target: &TargetPreset, card: &ModelCard) -> Option<Blocker> {
+    if target.format != PackageFormat::Transformers {
+        return None;
+    }
+    let is_ternary = target.scheme == QuantScheme::Ternary;
+    let blocker = |what: String, remedy: &str| Some(Blocker { what, remedy: remedy.to_owned() });
+    match &card.model {
+        ModelConfig::Mlp(_) | ModelConfig::Cnn(_) | ModelConfig::ResNet(_) => {
+            blocker(format!("transformers has no {} of this form", card.family()), "Choose the format safetensors")
+        }
+        ModelConfig::Gpt2(_) if is_ternary => {
+            let what = "transformers' BitNet takes linear layers, and GPT-2 has none".to_owned();
+            blocker(what, "Choose f32, bf16 or f16, or the format gguf")
+        }
+        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) if target.scheme.is_float() || is_ternary => None,
+        ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => blocker(
+            format!("transformers loads no {} of this form", target.scheme.label()),
+            "Choose f32, bf16, f16 or ternary, or the format gguf",
+        ),
+    }
 }
 
 fn too_large(bytes: u64, target: &TargetPreset, card: &ModelCard) -> Blocker {
@@ -308,12 +372,13 @@ fn too_large(bytes: u64, target: &TargetPreset, card: &ModelCard) -> Blocker {
     Blocker { what, remedy: remedy.to_owned() }
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ExportError> {
+/// Writes `value`, indented.
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ExportError> {
     Ok(atomic_file::write(path, |file| Ok(serde_json::to_writer_pretty(file, value)?))?)
 }
 
 /// Plain files of a folder with their sizes in bytes, by name.
-fn file_sizes(folder: &Path) -> Result<Vec<(String, u64)>, ExportError> {
+pub(super) fn file_sizes(folder: &Path) -> Result<Vec<(String, u64)>, ExportError> {
     let failed = |source| ExportError::read(folder, source);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {

@@ -13,7 +13,7 @@ use crate::models::{DataShape, Forward, Mode, Network, Params};
 use crate::quant::{QuantScheme, QuantizedWeights};
 
 /// Random images, or token sequences, that both are asked about.
-const NUM_INPUTS: u64 = 4;
+pub(super) const NUM_INPUTS: u64 = 4;
 /// Longest random token sequence.
 const MAX_TOKENS: usize = 32;
 /// Seed of the random inputs: any number, the same for every package.
@@ -21,7 +21,7 @@ const SEED: u64 = 0x5eed;
 /// Largest relative distance of the stored weights' answers to the trainer's, for weights of every type: both sides
 /// compute in f32 from the same numbers and differ in the order of sums only. A wrong layout, row order, sign or scale
 /// gives a tenth to several times the answers' spread.
-const WEIGHTS_TOLERANCE: f64 = 2e-3;
+pub(super) const WEIGHTS_TOLERANCE: f64 = 2e-3;
 /// Largest relative distance of the integer kernels' answers to those of the same rounded inputs multiplied as floats,
 /// beyond what rounding itself costs. The integer sums are exact, so only the order of float sums differs; now and then
 /// that rounds an input to its other neighbour, and through many layers two such roundings of one input may end as far
@@ -158,29 +158,32 @@ pub(super) fn read_back(
 /// Passes a package that answers at these distances, when it is the one that was meant.
 /// Errors: [`ExportError::ReadBack`].
 fn judge(found: ReadBack) -> Result<ReadBack, ExportError> {
-    check("the stored weights", found.weights_distance, "the trainer's network", WEIGHTS_TOLERANCE)?;
+    let what = "answers of foretrain-edge with the stored weights";
+    check(what, found.weights_distance, "the trainer's network", WEIGHTS_TOLERANCE)?;
     if let Some(integers) = &found.integers {
         let reference = "the same rounded inputs multiplied as floats";
         // NaN stays NaN here, and is refused.
         let tolerance = KERNELS_TOLERANCE + integers.rounding_distance;
-        check("the integer kernels", integers.kernels_distance, reference, tolerance)?;
+        let what = "answers of foretrain-edge with the integer kernels";
+        check(what, integers.kernels_distance, reference, tolerance)?;
     }
     Ok(found)
 }
 
 /// Refuses a distance above `tolerance`, and one that is no number.
-fn check(what: &str, distance: f64, reference: &str, tolerance: f64) -> Result<(), ExportError> {
+pub(super) fn check(what: &str, distance: f64, reference: &str, tolerance: f64) -> Result<(), ExportError> {
     if distance <= tolerance {
         return Ok(());
     }
     Err(ExportError::ReadBack {
-        what: format!("answers of foretrain-edge with {what}"),
+        what: what.to_owned(),
         expected: format!("a relative distance of at most {tolerance:.3} to {reference}"),
         found: format!("{distance:.4}"),
     })
 }
 
-enum Input {
+/// What both are asked about.
+pub(super) enum Input {
     /// (channels, height, width), 0 to 255.
     Pixels {
         pixels: Vec<u8>,
@@ -189,7 +192,8 @@ enum Input {
     Tokens(Vec<u32>),
 }
 
-fn random_input(checkpoint: &Checkpoint, index: u64) -> Input {
+/// The random input number `index` for a model of this shape.
+pub(super) fn random_input(checkpoint: &Checkpoint, index: u64) -> Input {
     let mut rng = stream(SEED, Stream::Sample, index);
     match checkpoint.card.model.data_shape() {
         DataShape::Images { channels, height, width, .. } => {
@@ -205,7 +209,8 @@ fn random_input(checkpoint: &Checkpoint, index: u64) -> Input {
     }
 }
 
-fn image_logits(
+/// The trainer's answer to one image (channels, height, width).
+pub(super) fn image_logits(
     network: &Network,
     params: &Params,
     preprocessing: &Preprocessing,
@@ -242,7 +247,7 @@ fn token_losses(network: &Network, params: &Params, tokens: &[u32]) -> Result<Ve
 
 /// ‖a - b‖₂ / ‖b - mean(b)‖₂: the mean is taken out, because losses of next tokens all lie around ln(vocabulary),
 /// and what they have in common would hide how they differ.
-fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
+pub(super) fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
     let square = |value: f64| value * value;
     let mean = b.iter().map(|b| f64::from(*b)).sum::<f64>() / b.len().max(1) as f64;
     let distance: f64 = a.iter().zip(b).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{ModelCard, Preprocessing, Quality, TargetPreset};
+use super::{ModelCard, PackageFormat, Preprocessing, Quality, StoredSize, TargetPreset};
 use crate::quant::{QuantScheme, QuantizedWeights};
 
 /// Builds the runtime alone, which building the studio does not.
@@ -65,8 +65,9 @@ impl Readme<'_> {
         writeln!(out, "{EDGE_BUILD}  # in Foretrain's source folder; gives target/release/foretrain-edge")?;
         writeln!(out, "foretrain-edge {verb} --package . {}", example_input(card))?;
         writeln!(out, "```\n")?;
-        write_other_runtimes(out, card, weights.scheme(), self.weights_file, notes)?;
-        write_quality(out, card, weights, self.quality)?;
+        let is_folder = weights.scheme().is_float() || target.format == PackageFormat::Transformers;
+        write_other_runtimes(out, card, is_folder, self.weights_file, notes)?;
+        write_quality(out, card, StoredSize::of(weights), self.quality)?;
         writeln!(out, "## Storage\n\n{}.\n", target.why)?;
         for note in notes {
             writeln!(out, "- {note}.")?;
@@ -80,7 +81,7 @@ impl Readme<'_> {
 fn write_other_runtimes(
     out: &mut String,
     card: &ModelCard,
-    scheme: QuantScheme,
+    is_folder_of_transformers: bool,
     weights_file: &str,
     notes: &[String],
 ) -> std::fmt::Result {
@@ -90,7 +91,7 @@ fn write_other_runtimes(
     let has_vocabulary = !notes.iter().any(|note| note.contains("no vocabulary"));
     if weights_file == "model.gguf" && has_vocabulary {
         writeln!(out, "In llama.cpp:\n\n```sh\nllama-cli -m model.gguf -p \"Once upon a time\"\n```\n")?;
-    } else if weights_file != "model.gguf" && scheme.is_float() {
+    } else if weights_file != "model.gguf" && is_folder_of_transformers {
         writeln!(
             out,
             "In Python, with transformers:\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
@@ -102,10 +103,11 @@ fn write_other_runtimes(
     Ok(())
 }
 
-fn write_quality(
+/// The table of figures.
+pub(super) fn write_quality(
     out: &mut String,
     card: &ModelCard,
-    weights: &QuantizedWeights,
+    size: StoredSize,
     quality: Option<&Quality>,
 ) -> std::fmt::Result {
     writeln!(out, "## Quality\n")?;
@@ -130,9 +132,9 @@ fn write_quality(
     writeln!(
         out,
         "| weights, bytes | {} | {} |\n| bits per weight | 32 | {:.2} |\n",
-        weights.num_weights() * 4,
-        weights.bytes(),
-        weights.bits_per_weight()
+        size.num_weights * 4,
+        size.bytes,
+        size.bits_per_weight()
     )?;
     if quality.is_none() {
         let figure = |value: Option<f64>| value.map_or("not measured".to_owned(), |value| format!("{value:.4}"));
@@ -141,7 +143,8 @@ fn write_quality(
     Ok(())
 }
 
-fn write_provenance(out: &mut String, card: &ModelCard) -> std::fmt::Result {
+/// Data, recipe, version.
+pub(super) fn write_provenance(out: &mut String, card: &ModelCard) -> std::fmt::Result {
     writeln!(out, "\n## Where it comes from\n")?;
     if card.tier == ModelCard::IMPORTED {
         writeln!(out, "- Read from a model that others wrote; what it learned from, and how, is not recorded.")?;
@@ -158,6 +161,21 @@ fn write_provenance(out: &mut String, card: &ModelCard) -> std::fmt::Result {
 }
 
 fn write_limits(out: &mut String, card: &ModelCard, scheme: QuantScheme) -> std::fmt::Result {
+    write_model_limits(out, card)?;
+    match scheme {
+        QuantScheme::Ternary | QuantScheme::TernaryBase3 => writeln!(
+            out,
+            "- Its matrices were rounded to three values after training; the table above says what that cost.\n"
+        ),
+        QuantScheme::Int8 | QuantScheme::Int4 | QuantScheme::Int4K => {
+            writeln!(out, "- foretrain-edge also rounds activations to 8 bits.\n")
+        }
+        QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => writeln!(out),
+    }
+}
+
+/// What the model itself cannot do.
+pub(super) fn write_model_limits(out: &mut String, card: &ModelCard) -> std::fmt::Result {
     writeln!(out, "## Limits\n")?;
     match &card.preprocessing {
         Preprocessing::Images { classes, .. } => {
@@ -180,16 +198,7 @@ fn write_limits(out: &mut String, card: &ModelCard, scheme: QuantScheme) -> std:
             }
         }
     }
-    match scheme {
-        QuantScheme::Ternary | QuantScheme::TernaryBase3 => writeln!(
-            out,
-            "- Its matrices were rounded to three values after training; the table above says what that cost.\n"
-        ),
-        QuantScheme::Int8 | QuantScheme::Int4 | QuantScheme::Int4K => {
-            writeln!(out, "- foretrain-edge also rounds activations to 8 bits.\n")
-        }
-        QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => writeln!(out),
-    }
+    Ok(())
 }
 
 fn example_input(card: &ModelCard) -> &'static str {
@@ -197,7 +206,7 @@ fn example_input(card: &ModelCard) -> &'static str {
 }
 
 /// As a shell reads it in one piece.
-fn quoted(path: &str) -> String {
+pub(super) fn quoted(path: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:".contains(c);
     if path.chars().all(is_plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }

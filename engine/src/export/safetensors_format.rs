@@ -18,10 +18,14 @@ use crate::quant::{Container, QuantizedTensor, QuantizedWeights, Storage, Tensor
 
 /// Suffix of the tensor that holds the scales of an int8 tensor.
 const SCALE_SUFFIX: &str = ".scale";
+/// The same in transformers' BitNet.
+const BITNET_SCALE_SUFFIX: &str = "_scale";
 
 /// Safetensors files of a limited size.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SafetensorsFormat {
+    /// What a tensor may look like.
+    container: Container,
     /// Most bytes of tensors in a file; a tensor is not divided.
     shard_bytes: u64,
 }
@@ -37,8 +41,10 @@ pub fn write_quantized(weights: &QuantizedWeights, path: &Path, watch: Watch<'_>
 }
 
 impl SafetensorsFormat {
-    /// Cut where transformers cuts.
-    pub(super) const SHARDED: Self = Self { shard_bytes: 5_000_000_000 };
+    /// Everything that foretrain-edge reads; cut where transformers cuts.
+    pub(super) const OURS: Self = Self { container: Container::Safetensors, shard_bytes: 5_000_000_000 };
+    /// What transformers loads.
+    pub(super) const TRANSFORMERS: Self = Self { container: Container::Transformers, ..Self::OURS };
 
     /// Tensors of each file, in the network's order.
     fn shards<'a>(&self, weights: &'a QuantizedWeights) -> Vec<Vec<&'a QuantizedTensor>> {
@@ -61,7 +67,7 @@ impl SafetensorsFormat {
 
 impl WeightsFormat for SafetensorsFormat {
     fn container(&self) -> Container {
-        Container::Safetensors
+        self.container
     }
 
     fn file_name(&self) -> &'static str {
@@ -180,6 +186,14 @@ fn entries(plan: &TensorPlan) -> Vec<WeightEntry> {
                 num_bytes: num_rows * 4,
             },
         ],
+        Storage::BitnetRows => {
+            let scale_name = format!("{}{BITNET_SCALE_SUFFIX}", plan.name);
+            let packed_rows = num_rows / foretrain_ternary::ROWS_PER_BYTE;
+            vec![
+                entry(Dtype::U8, vec![packed_rows, row_len], packed_rows * row_len),
+                WeightEntry { name: scale_name, dtype: Dtype::F32, shape: vec![1], num_bytes: 4 },
+            ]
+        }
         // Q8_0 is planned for GGUF only; in safetensors it would be bytes like ternary.
         Storage::Q8Blocks | Storage::Q4Blocks | Storage::Q4KBlocks | Storage::Ternary | Storage::TernaryBase3 => {
             vec![entry(Dtype::U8, vec![num_bytes], num_bytes)]
@@ -205,15 +219,18 @@ fn stored_bytes(tensors: &[&QuantizedTensor], name: &str) -> Result<Vec<u8>, Exp
         return Ok(match data {
             TensorData::Float(tensor) => tensor_bytes(tensor)?,
             TensorData::Int8 { codes, .. } => bytemuck::cast_slice(codes).to_vec(),
+            TensorData::Bitnet { codes, .. } => codes.clone(),
             TensorData::Q8 { blocks }
             | TensorData::Q4 { blocks }
             | TensorData::Q4K { blocks }
             | TensorData::Ternary { blocks, .. } => blocks.clone(),
         });
     }
-    let scaled = name.strip_suffix(SCALE_SUFFIX).and_then(find).ok_or_else(missing)?;
+    let owner = name.strip_suffix(SCALE_SUFFIX).or_else(|| name.strip_suffix(BITNET_SCALE_SUFFIX));
+    let scaled = owner.and_then(find).ok_or_else(missing)?;
     match &scaled.data {
         TensorData::Int8 { scales, .. } => Ok(bytemuck::cast_slice(scales).to_vec()),
+        TensorData::Bitnet { scale, .. } => Ok(scale.to_le_bytes().to_vec()),
         TensorData::Float(_)
         | TensorData::Q8 { .. }
         | TensorData::Q4 { .. }
@@ -227,6 +244,7 @@ fn stored_bytes(tensors: &[&QuantizedTensor], name: &str) -> Result<Vec<u8>, Exp
 mod tests {
     use super::*;
     use crate::export::test_model::tiny_llama;
+    use crate::export::{PackageFormat, TargetPreset, blockers, export_package, quantize_for_target};
     use crate::models::Network;
     use crate::quant::{QuantScheme, quantize};
     use crate::unwatched;
@@ -243,7 +261,7 @@ mod tests {
             std::fs::create_dir(&folder).unwrap();
             // Larger than the largest tensor, smaller than all.
             let shard_bytes = weights.bytes() / 3;
-            let format = SafetensorsFormat { shard_bytes };
+            let format = SafetensorsFormat { shard_bytes, ..SafetensorsFormat::OURS };
             format.write(&input, &folder, unwatched!()).unwrap();
             format.compare(&input, &folder, unwatched!()).unwrap();
             let index: Value = serde_json::from_slice(&std::fs::read(folder.join(SHARD_INDEX_FILE)).unwrap()).unwrap();
@@ -278,6 +296,33 @@ mod tests {
             assert!(format.compare(&input, &folder, unwatched!()).is_err());
         }
         let weights = quantize(&specs, &checkpoint.weights, QuantScheme::F32).unwrap();
-        assert_eq!(SafetensorsFormat::SHARDED.shards(&weights).len(), 1);
+        assert_eq!(SafetensorsFormat::OURS.shards(&weights).len(), 1);
+    }
+
+    #[test]
+    fn ternary_for_transformers_has_the_layout_of_its_bitnet() {
+        let root = tempfile::tempdir().unwrap();
+        let checkpoint = tiny_llama(root.path());
+        let target = TargetPreset::find("edge-board").unwrap().with_format(PackageFormat::Transformers);
+        let folder = root.path().join("package");
+        // Written, compared, and run by foretrain-edge.
+        export_package(&checkpoint, &target, &folder, None, unwatched!()).unwrap();
+        let stored = quantize_for_target(&checkpoint, &target, unwatched!()).unwrap();
+        let mut reader = WeightsReader::open(&folder.join(WEIGHTS_FILE)).unwrap();
+        let name = "model.layers.1.mlp.down_proj.weight";
+        let info = reader.info(name).unwrap();
+        assert_eq!((info.dtype, info.shape.as_slice()), (Dtype::U8, [16, 64].as_slice()));
+        let scale = reader.read_tensor(&format!("{name}_scale")).unwrap().to_vec1::<f32>().unwrap();
+        let trits = foretrain_ternary::unpack_rows(&reader.read_bytes(name).unwrap()).unwrap();
+        let values: Vec<f32> = trits.iter().map(|trit| f32::from(*trit) * scale[0]).collect();
+        assert_eq!(values, stored.find(name).unwrap().output_major_values().unwrap());
+        let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        assert_eq!(config["quantization_config"]["quant_method"], "bitnet");
+        assert_eq!(config["quantization_config"]["modules_to_not_convert"], json!(["lm_head"]));
+        for scheme in [QuantScheme::Int8, QuantScheme::Int4, QuantScheme::TernaryBase3] {
+            let blockers = blockers(&checkpoint.card, &target.clone().with_scheme(scheme));
+            assert!(blockers[0].what.contains(scheme.label()), "{blockers:?}");
+        }
+        assert!(blockers(&checkpoint.card, &target.with_scheme(QuantScheme::Bf16)).is_empty());
     }
 }

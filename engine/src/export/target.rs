@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ExportError;
+use super::{ExportError, ModelCard, onnx};
 use crate::quant::QuantScheme;
 
 /// Container of the weights.
@@ -12,6 +12,44 @@ pub enum PackageFormat {
     Safetensors,
     /// GGUF, for language models; image models fall back to safetensors.
     Gguf,
+    /// Safetensors that transformers loads: GPT-2 and Llama in floats, Llama in ternary as its BitNet integration has it.
+    Transformers,
+    /// ONNX, for image models.
+    Onnx,
+}
+
+impl PackageFormat {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Safetensors, Self::Gguf, Self::Transformers, Self::Onnx];
+
+    /// The name to show and to type.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Gguf => "gguf",
+            Self::Transformers => "transformers",
+            Self::Onnx => "onnx",
+        }
+    }
+
+    /// The format called `label`.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.label() == label)
+    }
+}
+
+/// What image models get on a target instead.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageChoice {
+    /// How weights are stored.
+    pub scheme: QuantScheme,
+    /// In which container.
+    pub format: PackageFormat,
+    /// Why.
+    pub why: String,
 }
 
 /// A hardware target.
@@ -34,6 +72,9 @@ pub struct TargetPreset {
     pub memory_bandwidth: u64,
     /// Why this scheme and container.
     pub why: String,
+    /// What image models get instead; `None` when it is the same.
+    #[serde(default)]
+    pub images: Option<ImageChoice>,
 }
 
 /// The registry: file name and content, in the order in which to offer them. A new target is a file and a line here.
@@ -78,6 +119,45 @@ impl TargetPreset {
         found.ok_or_else(|| ExportError::UnknownTarget { id: id.to_owned(), known })
     }
 
+    /// The same machine with what a model like `card`'s gets there.
+    #[must_use]
+    pub fn for_model(self, card: &ModelCard) -> Self {
+        match self.images {
+            Some(ImageChoice { scheme, format, why }) if !card.is_language_model() => {
+                Self { scheme, format, why, images: None, ..self }
+            }
+            Some(_) | None => Self { images: None, ..self },
+        }
+    }
+
+    /// The same machine with what a model like `card`'s gets there, but for the scheme and the format that somebody asked
+    /// for. A scheme that ONNX lacks, asked for by itself, goes into the container that has it.
+    #[must_use]
+    pub fn asked(self, card: &ModelCard, scheme: Option<QuantScheme>, format: Option<PackageFormat>) -> Self {
+        let chosen = self.clone().for_model(card);
+        let is_lacking = scheme.is_some_and(|scheme| !onnx::holds(scheme)) && format.is_none();
+        let own =
+            if chosen.format == PackageFormat::Onnx && is_lacking { Self { images: None, ..self } } else { chosen };
+        let in_format = match format {
+            Some(format) => own.with_format(format),
+            None => own,
+        };
+        match scheme {
+            Some(scheme) => in_format.with_scheme(scheme),
+            None => in_format,
+        }
+    }
+
+    /// The same machine with its weights in `format`, as somebody asked.
+    #[must_use]
+    pub fn with_format(self, format: PackageFormat) -> Self {
+        if format == self.format {
+            return self;
+        }
+        let why = format!("in {}, as asked; this target's own choice is {}", format.label(), self.format.label());
+        Self { format, why, ..self }
+    }
+
     /// The same machine with its weights stored by `scheme`, as somebody asked.
     #[must_use]
     pub fn with_scheme(self, scheme: QuantScheme) -> Self {
@@ -100,6 +180,7 @@ impl TargetPreset {
             format: PackageFormat::Safetensors,
             memory_bytes: u64::MAX,
             memory_bandwidth: u64::MAX,
+            images: None,
             why: "to compare precisions through the runtime that ships".to_owned(),
         }
     }
@@ -131,6 +212,32 @@ mod tests {
         );
         assert!(asked.why.contains("int4") && asked.why.contains(target.scheme.label()), "{}", asked.why);
         assert_eq!(target.clone().with_scheme(target.scheme), target);
+    }
+
+    #[test]
+    fn image_models_get_a_targets_choice_for_them() {
+        let root = tempfile::tempdir().unwrap();
+        let mobile = TargetPreset::find("mobile").unwrap();
+        let text = crate::export::test_model::tiny_llama(root.path()).card;
+        let kept = mobile.clone().for_model(&text);
+        assert_eq!((kept.scheme, kept.format, &kept.why), (mobile.scheme, PackageFormat::Gguf, &mobile.why));
+        let image = crate::export::test_model::tiny_resnet().card;
+        let chosen = mobile.for_model(&image);
+        assert_eq!((chosen.scheme, chosen.format), (QuantScheme::Int8, PackageFormat::Onnx));
+        assert_eq!(chosen.clone().for_model(&text), chosen, "a choice is made once");
+        let mobile = TargetPreset::find("mobile").unwrap();
+        for (scheme, format, expected) in [
+            (None, None, (QuantScheme::Int8, PackageFormat::Onnx)),
+            (Some(QuantScheme::F32), None, (QuantScheme::F32, PackageFormat::Onnx)),
+            (Some(QuantScheme::Int4), None, (QuantScheme::Int4, PackageFormat::Gguf)),
+            (None, Some(PackageFormat::Safetensors), (QuantScheme::Int8, PackageFormat::Safetensors)),
+            (Some(QuantScheme::Int4), Some(PackageFormat::Onnx), (QuantScheme::Int4, PackageFormat::Onnx)),
+        ] {
+            let asked = mobile.clone().asked(&image, scheme, format);
+            assert_eq!((asked.scheme, asked.format), expected, "{scheme:?} {format:?}");
+        }
+        let asked = chosen.with_format(PackageFormat::Safetensors);
+        assert!(asked.why.contains("safetensors, as asked") && asked.why.contains("onnx"), "{}", asked.why);
     }
 
     #[test]

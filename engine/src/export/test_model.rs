@@ -1,13 +1,13 @@
-//! A checkpoint for the unit tests of this room.
+//! Checkpoints for the unit tests of this room.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
 use super::{Checkpoint, ModelCard, Preprocessing};
 use crate::data::{DatasetSpec, SplitRecord};
-use crate::models::{LlamaConfig, ModelConfig, Network, initial_params};
+use crate::models::{DataShape, LlamaConfig, ModelConfig, Network, Params, ResNetConfig, TensorKind, initial_params};
 
 /// A Llama of two layers with random weights; its tokenizer lies in `folder`.
 pub(crate) fn tiny_llama(folder: &Path) -> Checkpoint {
@@ -34,13 +34,51 @@ pub(crate) fn tiny_llama(folder: &Path) -> Checkpoint {
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "a" },
     });
     std::fs::write(&tokenizer, words.to_string()).unwrap();
-    let card = ModelCard {
+    let card = card(model, Preprocessing::Text);
+    Checkpoint { folder: folder.to_owned(), card, weights, tokenizer_json: Some(tokenizer) }
+}
+
+/// A residual network for color images of 9 by 8 with random weights, norms and statistics.
+pub(crate) fn tiny_resnet() -> Checkpoint {
+    tiny_vision(ModelConfig::ResNet(ResNetConfig {
+        num_channels: 3,
+        image_size: (9, 8),
+        embedding_size: 8,
+        hidden_sizes: vec![8, 12],
+        depths: vec![1, 2],
+        num_classes: 3,
+    }))
+}
+
+/// An image model with three classes and random weights; vectors and buffers are not at 0 and 1, where a mix-up would
+/// not show.
+pub(crate) fn tiny_vision(model: ModelConfig) -> Checkpoint {
+    let network = Network::new(&model).unwrap();
+    let (weights, buffers) = initial_params(&network, 3, &Device::Cpu).unwrap();
+    let mut weights: Params = weights.into_iter().chain(buffers).collect();
+    for (number, spec) in network.specs().iter().enumerate() {
+        if matches!(spec.kind, TensorKind::Vector | TensorKind::Buffer) {
+            let shifts: Vec<f32> = (0..spec.num_elements()).map(|i| ((i * 7 + number) % 11) as f32 / 20.0).collect();
+            let shifts = Tensor::from_vec(shifts, spec.shape.as_slice(), &Device::Cpu).unwrap();
+            weights.insert(&spec.name, (weights.get(&spec.name).unwrap() + shifts).unwrap());
+        }
+    }
+    let DataShape::Images { channels, .. } = model.data_shape() else { panic!("an image model") };
+    let (mean, std) = ([0.3, 0.4, 0.5], [0.2, 0.25, 0.3]);
+    let classes = ["one", "two", "three"].map(str::to_owned).to_vec();
+    let preprocessing =
+        Preprocessing::Images { mean: mean[..channels].to_vec(), std: std[..channels].to_vec(), classes };
+    Checkpoint { folder: "none".into(), card: card(model, preprocessing), weights, tokenizer_json: None }
+}
+
+fn card(model: ModelConfig, preprocessing: Preprocessing) -> ModelCard {
+    ModelCard {
         name: "tiny".to_owned(),
         model,
         num_params: 0,
         data: DatasetSpec::Grammar,
         dataset_name: "none".to_owned(),
-        preprocessing: Preprocessing::Text,
+        preprocessing,
         split: SplitRecord { rule: "none".to_owned(), num_train: 0, num_validation: 0, num_test: 0 },
         sequence_length: None,
         tier: "vanilla".to_owned(),
@@ -50,6 +88,5 @@ pub(crate) fn tiny_llama(folder: &Path) -> Checkpoint {
         validation_loss: None,
         validation_accuracy: None,
         version: "0".to_owned(),
-    };
-    Checkpoint { folder: folder.to_owned(), card, weights, tokenizer_json: Some(tokenizer) }
+    }
 }

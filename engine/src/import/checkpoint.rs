@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use foretrain_edge::gguf::GgufFile;
+use foretrain_edge::EdgeError;
+use foretrain_edge::gguf::{GgufFile, tokenizer_json};
 
 use super::ImportError;
 use super::gguf::GgufSource;
 use super::hugging_face::SafetensorsSource;
 use super::source::{Source, recognize};
 use super::tensors::read_tensors;
-use super::{gguf_config, gguf_tokenizer, hugging_face};
+use super::{gguf_config, hugging_face};
 use crate::data::{DatasetSpec, SplitRecord, TokenizerSpec};
 use crate::device::{Watch, atomic_file};
 use crate::export::{self, Checkpoint, ExportError, ModelCard, Preprocessing, TOKENIZER_FILE};
@@ -121,7 +122,13 @@ fn file_tokenizer(gguf: &GgufFile, file: &Path, cache: &Path) -> Result<PathBuf,
     if beside.is_file() {
         return Ok(beside);
     }
-    let text = gguf_tokenizer::tokenizer_json(gguf, file)?.to_string();
+    let text = tokenizer_json(gguf, file).map_err(|error| match error {
+        EdgeError::Format { path, expected, found } => {
+            ImportError::NotAModel { expected, found, hint: "Put the model's tokenizer.json beside the file", path }
+        }
+        other => ImportError::Gguf(other),
+    })?;
+    let text = text.to_string();
     let digest: String = Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let folder = cache.join("tokenizers").join(digest);
     let path = folder.join(TOKENIZER_FILE);

@@ -7,7 +7,6 @@ mod checkpoint;
 mod error;
 mod gguf;
 mod gguf_config;
-mod gguf_tokenizer;
 mod hugging_face;
 mod nearest;
 mod source;

@@ -220,7 +220,8 @@ fn a_vocabulary_within_gguf_becomes_the_tokenizer_that_it_was() {
         "normalized": false, "special": true,
     });
     let tokenizer =
-        crate::data::byte_level_bpe(&Value::Object(vocab), &json!([["a", "b"]]), true, &json!([end])).to_string();
+        foretrain_edge::gguf::byte_level_bpe(&Value::Object(vocab), &json!([["a", "b"]]), true, &json!([end]))
+            .to_string();
     std::fs::write(checkpoint.tokenizer_json.as_ref().unwrap(), &tokenizer).unwrap();
     checkpoint.card.name = "vocabulary".to_owned();
     let folder = root.path().join("package");

@@ -32,4 +32,5 @@ pub use growth::{BlockOrder, Growth, NewBlocks};
 pub use network::{BatchStats, Block, Forward, Init, Mode, Network, TensorKind, TensorSpec, initial_params};
 pub use observe::{InputObserver, LayerInput};
 pub use params::{ParamStore, Params};
+pub use resnet::BATCH_NORM_EPS;
 pub use running_stats::{BATCH_NORM_MOMENTUM, updated_running_stats};

@@ -12,8 +12,8 @@ use super::ops::batch_norm::{Moments, ResidualBlock, Statistics};
 use super::ops::{self, Epilogue};
 use super::{LayerInput, ModelError, ResNetConfig};
 
-/// Added to the variance, as in PyTorch.
-const EPS: f64 = 1e-5;
+/// Added to the variance in batch norm, as in PyTorch.
+pub const BATCH_NORM_EPS: f64 = 1e-5;
 
 /// The stem, each residual block, the head.
 pub(super) fn blocks(config: &ResNetConfig) -> Result<Vec<Box<dyn Block>>, ModelError> {
@@ -118,7 +118,7 @@ impl ConvNorm {
             shift: params.get(&format!("{norm}.bias"))?,
             stride: self.stride,
             padding: self.kernel / 2,
-            eps: EPS,
+            eps: BATCH_NORM_EPS,
             statistics,
         })
     }

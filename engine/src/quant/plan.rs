@@ -3,7 +3,7 @@
 use foretrain_edge::gguf::{
     Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q4_K_BLOCK_BYTES, Q4_K_BLOCK_LEN, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN,
 };
-use foretrain_ternary::Packing;
+use foretrain_ternary::{Packing, ROWS_PER_BYTE};
 
 use super::QuantScheme;
 use crate::models::{TensorKind, TensorSpec};
@@ -13,6 +13,8 @@ use crate::models::{TensorKind, TensorSpec};
 pub enum Container {
     /// Int8 with one scale per output row, Q4_0 with each row padded to whole blocks, ternary over the flattened tensor.
     Safetensors,
+    /// What transformers loads: floats, and ternary as its BitNet integration has it.
+    Transformers,
     /// What llama.cpp reads: Q8_0 and Q4_0 (rows of a multiple of 32), Q4_K, TQ2_0 and TQ1_0 (of a multiple of 256).
     Gguf,
 }
@@ -38,12 +40,15 @@ pub enum Storage {
     Ternary,
     /// Ternary in TQ1_0 blocks, one scale for the tensor.
     TernaryBase3,
+    /// Ternary as transformers' BitNet has it: four output rows to a byte, one f32 scale for the tensor.
+    BitnetRows,
 }
 
 impl Storage {
     /// All of them, coarsest first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::TernaryBase3,
+        Self::BitnetRows,
         Self::Ternary,
         Self::Q4Blocks,
         Self::Q4KBlocks,
@@ -67,6 +72,7 @@ impl Storage {
             Self::Q4KBlocks => "Q4_K",
             Self::Ternary => "TQ2_0",
             Self::TernaryBase3 => "TQ1_0",
+            Self::BitnetRows => "BITNET",
         }
     }
 
@@ -75,9 +81,13 @@ impl Storage {
     pub fn is_float(self) -> bool {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => true,
-            Self::Int8Rows | Self::Q8Blocks | Self::Q4Blocks | Self::Q4KBlocks | Self::Ternary | Self::TernaryBase3 => {
-                false
-            }
+            Self::Int8Rows
+            | Self::Q8Blocks
+            | Self::Q4Blocks
+            | Self::Q4KBlocks
+            | Self::Ternary
+            | Self::TernaryBase3
+            | Self::BitnetRows => false,
         }
     }
 
@@ -98,6 +108,7 @@ impl Storage {
             Self::Q4KBlocks => blocks(count, Q4_K_BLOCK_LEN, Q4_K_BLOCK_BYTES),
             Self::Ternary => trits(Packing::Tq2_0),
             Self::TernaryBase3 => trits(Packing::Tq1_0),
+            Self::BitnetRows => count.div_ceil(ROWS_PER_BYTE as u64) + 4,
         }
     }
 }
@@ -160,7 +171,7 @@ impl TensorPlan {
 ///
 /// Where rows fill no whole blocks: Q4_K becomes Q4_0. In GGUF, as in llama.cpp, Q4_0 becomes F16, and Q8_0 too;
 /// ternary becomes Q8_0 (llama.cpp takes Q4_0, whose codes reach 8 steps down but only 7 up, so that it cannot hold
-/// {-s, 0, s} exactly; Q8_0 can).
+/// {-s, 0, s} exactly; Q8_0 can). For transformers, which has no form for other integers, what is not ternary is F16.
 #[must_use]
 pub fn plan(specs: &[TensorSpec], scheme: QuantScheme, container: Container) -> Vec<TensorPlan> {
     let reads_images = specs.iter().all(|spec| spec.kind != TensorKind::Embedding);
@@ -176,7 +187,7 @@ pub fn plan(specs: &[TensorSpec], scheme: QuantScheme, container: Container) -> 
                 is_input_major: is_input_major(&spec.name, &spec.shape),
             };
             let is_first = first.is_some_and(|first| first.name == spec.name);
-            plan.storage = storage(spec.kind, is_first, plan.rows().1, scheme, container);
+            plan.storage = storage(spec.kind, is_first, plan.rows(), scheme, container);
             plan
         })
         .collect()
@@ -188,6 +199,10 @@ pub fn plan(specs: &[TensorSpec], scheme: QuantScheme, container: Container) -> 
 pub fn alternatives(plan: &TensorPlan, container: Container) -> Vec<Storage> {
     if plan.storage.is_float() {
         return vec![plan.storage];
+    }
+    if container == Container::Transformers {
+        // It knows nothing between trits and floats.
+        return vec![plan.storage, Storage::F16];
     }
     let row_len = plan.rows().1;
     let has_blocks = container == Container::Safetensors || row_len.is_multiple_of(Q4_0_BLOCK_LEN);
@@ -203,8 +218,17 @@ pub fn alternatives(plan: &TensorPlan, container: Container) -> Vec<Storage> {
     storages
 }
 
-fn storage(kind: TensorKind, is_first: bool, row_len: usize, scheme: QuantScheme, container: Container) -> Storage {
+fn storage(
+    kind: TensorKind,
+    is_first: bool,
+    (num_rows, row_len): (usize, usize),
+    scheme: QuantScheme,
+    container: Container,
+) -> Storage {
+    let is_quantized_there = container == Container::Transformers && !scheme.is_float();
     let takes_scheme = match kind {
+        // A quantized model is loaded there without widening anything, so that all its floats must be of one type.
+        TensorKind::Vector if is_quantized_there => return Storage::F16,
         TensorKind::Vector | TensorKind::Buffer => return Storage::F32,
         TensorKind::Matrix => !is_first,
         TensorKind::Head => match scheme {
@@ -218,6 +242,11 @@ fn storage(kind: TensorKind, is_first: bool, row_len: usize, scheme: QuantScheme
         TensorKind::Embedding => false,
     };
     let is_gguf = container == Container::Gguf;
+    let is_ternary = matches!(scheme, QuantScheme::Ternary | QuantScheme::TernaryBase3);
+    if is_quantized_there {
+        let has_form = takes_scheme && is_ternary && num_rows.is_multiple_of(ROWS_PER_BYTE);
+        return if has_form { Storage::BitnetRows } else { Storage::F16 };
+    }
     match scheme {
         QuantScheme::F32 => Storage::F32,
         QuantScheme::F16 => Storage::F16,
@@ -241,7 +270,7 @@ fn eight_bit(row_len: usize, container: Container) -> Storage {
     match container {
         Container::Safetensors => Storage::Int8Rows,
         Container::Gguf if row_len.is_multiple_of(Q8_0_BLOCK_LEN) => Storage::Q8Blocks,
-        Container::Gguf => Storage::F16,
+        Container::Gguf | Container::Transformers => Storage::F16,
     }
 }
 
@@ -297,6 +326,8 @@ mod tests {
         check(&specs, QuantScheme::Int4, Container::Safetensors, "F16 Q4_0 Q4_0 Q4_0 INT8");
         check(&specs, QuantScheme::Int4K, Container::Safetensors, "F16 Q4_0 Q4_K Q4_0 INT8");
         check(&specs, QuantScheme::Ternary, Container::Safetensors, "F16 TQ2_0 TQ2_0 TQ2_0 F16");
+        check(&specs, QuantScheme::Ternary, Container::Transformers, "F16 BITNET BITNET BITNET F16");
+        check(&specs, QuantScheme::Bf16, Container::Transformers, "BF16 BF16 BF16 BF16 BF16");
     }
 
     #[test]

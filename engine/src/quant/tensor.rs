@@ -37,6 +37,13 @@ pub enum TensorData {
         /// 144 bytes per 256 weights.
         blocks: Vec<u8>,
     },
+    /// Output-major trits, four rows to a byte: w = trit · scale.
+    Bitnet {
+        /// A byte per four weights of a column.
+        codes: Vec<u8>,
+        /// In weight units.
+        scale: f32,
+    },
     /// Output-major blocks of trits, each with its scale; often all with the same.
     Ternary {
         /// Of `packing`, for each started 256 weights.
@@ -76,6 +83,7 @@ impl QuantizedTensor {
             | TensorData::Q4 { blocks }
             | TensorData::Q4K { blocks }
             | TensorData::Ternary { blocks, .. } => blocks.len() as u64,
+            TensorData::Bitnet { codes, .. } => codes.len() as u64 + 4,
         }
     }
 
@@ -114,6 +122,11 @@ impl QuantizedTensor {
             TensorData::Q8 { blocks } => gguf::decode_q8_0(blocks),
             TensorData::Q4 { blocks } => without_padding(gguf::decode_q4_0(blocks), row_len),
             TensorData::Q4K { blocks } => gguf::decode_q4_k(blocks),
+            TensorData::Bitnet { codes, scale } => foretrain_ternary::unpack_rows(codes)
+                .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?
+                .into_iter()
+                .map(|trit| f32::from(trit) * scale)
+                .collect(),
             TensorData::Ternary { blocks, packing } => {
                 let unpacked = packing
                     .unpack(blocks, self.plan.num_weights())
@@ -164,6 +177,7 @@ pub(super) fn quantize_tensor(
         }
         Storage::Ternary => ternary(&plan, &kept(&plan, values, options), Packing::Tq2_0, options)?,
         Storage::TernaryBase3 => ternary(&plan, &kept(&plan, values, options), Packing::Tq1_0, options)?,
+        Storage::BitnetRows => bitnet(&plan, &kept(&plan, values, options), options)?,
     };
     QuantizedTensor::new(plan, data, &tensor)
 }
@@ -205,7 +219,7 @@ pub(super) fn restored(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
             let rows = through_blocks(rows, gguf::encode_q4_0, gguf::decode_q4_0);
             in_layout(without_padding(rows, row_len))
         }
-        Storage::Ternary | Storage::TernaryBase3 => {
+        Storage::Ternary | Storage::TernaryBase3 | Storage::BitnetRows => {
             let values = output_major(plan, values);
             in_layout(match foretrain_ternary::ternarize(&values) {
                 Ok(ternary) => ternary.trits.into_iter().map(|trit| f32::from(trit) * ternary.scale).collect(),
@@ -244,6 +258,14 @@ fn ternary(
     let blocks = pack_ternary(values, plan.rows().1, (scales, rule), packing);
     let blocks = blocks.map_err(|source| QuantError::Ternary { tensor: plan.name.clone(), source })?;
     Ok(TensorData::Ternary { blocks, packing })
+}
+
+/// Output-major numbers as trits with one scale, the only one that this layout has.
+fn bitnet(plan: &TensorPlan, values: &[f32], options: &PostTraining) -> Result<TensorData, QuantError> {
+    let named = |source| QuantError::Ternary { tensor: plan.name.clone(), source };
+    let ternary = foretrain_ternary::ternarize_by(options.ternary_rule, values).map_err(named)?;
+    let codes = foretrain_ternary::pack_rows(&ternary.trits).map_err(named)?;
+    Ok(TensorData::Bitnet { codes, scale: ternary.scale })
 }
 
 fn blocks_error(plan: &TensorPlan, cause: &foretrain_edge::EdgeError) -> QuantError {

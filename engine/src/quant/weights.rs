@@ -271,7 +271,7 @@ mod tests {
         fn planned_bytes_are_the_real_ones(rows in 1_usize..40, columns in 1_usize..300) {
             let (specs, weights) = pair(&[rows, columns], vec![0.25; rows * columns]);
             for scheme in QuantScheme::ALL {
-                for container in [Container::Safetensors, Container::Gguf] {
+                for container in [Container::Safetensors, Container::Transformers, Container::Gguf] {
                     let planned: u64 = plan(&specs, scheme, container).iter().map(TensorPlan::num_bytes).sum();
                     let real = quantize_for(&specs, &weights, scheme, container, crate::unwatched!()).unwrap().bytes();
                     prop_assert_eq!(planned, real);

@@ -6,6 +6,7 @@ use super::RunConfig;
 use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
 use crate::experiment::RungSize;
+use crate::export::PackageFormat;
 use crate::hybrid::Strategy;
 use crate::models::BlockOrder;
 use crate::quant::{PostTraining, QuantScheme};
@@ -52,6 +53,8 @@ pub struct ExportJob {
     pub target: String,
     /// How weights are stored; `None` takes the target's own scheme.
     pub scheme: Option<QuantScheme>,
+    /// In which container; `None` takes the target's own.
+    pub format: Option<PackageFormat>,
     /// Folder to create.
     pub output: PathBuf,
     /// What to do when it exists.

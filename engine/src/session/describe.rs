@@ -56,6 +56,7 @@ fn describe_checkpoint(input: &Path) -> Result<ModelReport, SessionError> {
     let targets = TargetPreset::all()?
         .into_iter()
         .map(|target| {
+            let target = target.for_model(&card);
             let predicted_bytes = export::predicted_bytes(&card, &target)?;
             let plans = export::planned(&card, &target)?;
             let plans: Vec<_> = plans.iter().collect();

@@ -117,16 +117,28 @@ pub struct ExportReport {
     pub files: Vec<(String, u64)>,
     /// What quantization did.
     pub quality: QuantizeReport,
-    /// Metric as foretrain-edge computes it from the package: the same one as `quality.metric`.
-    pub edge_metric: f64,
-    /// Examples or tokens `edge_metric` was measured on.
-    pub edge_examples: u64,
-    /// Milliseconds per image or token in foretrain-edge on this machine.
-    pub edge_ms: f64,
+    /// What foretrain-edge makes of the package; `None` for ONNX, which it does not run: there `quality` was measured
+    /// with the graph of the file itself.
+    #[serde(flatten)]
+    pub edge: Option<EdgeFigures>,
     /// The command that runs it.
     pub run_command: String,
     /// What the user should know ("3 tensors kept in Q8_0: rows of 128 do not fill a block").
     pub notes: Vec<String>,
+}
+
+/// What foretrain-edge makes of a package.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct EdgeFigures {
+    /// Accuracy (share of 1) or loss (nats per token) as foretrain-edge computes it from the package.
+    #[serde(rename = "edge_metric")]
+    pub metric: f64,
+    /// Examples or tokens it was measured on.
+    #[serde(rename = "edge_examples")]
+    pub num_examples: u64,
+    /// Milliseconds per image or token on this machine.
+    #[serde(rename = "edge_ms")]
+    pub ms_per_example: f64,
 }
 
 /// Answer of one precision.

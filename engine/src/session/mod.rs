@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod experimenting;
 mod history;
+mod onnx_shipping;
 mod outlet;
 mod planning;
 mod preparing;
@@ -44,8 +45,8 @@ pub use command::{
 pub use engine::{Engine, Wake};
 pub use error::SessionError;
 pub use event::{
-    Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport, ModelSource,
-    PlanReport, QuantizeReport, ReportSummary, RunSummary, StopReason, TargetFit,
+    Answer, AnswerOutput, Blame, EdgeFigures, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport,
+    ModelSource, PlanReport, QuantizeReport, ReportSummary, RunSummary, StopReason, TargetFit,
 };
 pub use history::{
     History, HistoryView, LogEntry, LogKind, QuantizedFigures, StepMetrics, ValidationFigures, ValidationPoint,

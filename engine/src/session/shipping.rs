@@ -9,22 +9,26 @@ use foretrain_edge::Package;
 use super::shrinking::{Detail, Shrinking, Shrunk};
 use super::worker::Shelf;
 use super::{
-    ExportJob, ExportReport, Naming, QuantizeJob, QuantizeReport, SessionError, quality_report, reports, target_speed,
+    EdgeFigures, ExportJob, ExportReport, Naming, QuantizeJob, QuantizeReport, SessionError, onnx_shipping,
+    quality_report, reports, target_speed,
 };
 use crate::data::{self, BatchConfig, BatchSource, Dataset, DatasetSpec, Example, SplitPart};
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
-use crate::export::{self, Checkpoint, ExportError, ExportTarget, ModelCard, Preprocessing, Quality, TargetPreset};
+use crate::export::{
+    self, Blocker, Checkpoint, ExportError, ExportTarget, ModelCard, PackageFormat, Preprocessing, Quality,
+    TargetPreset,
+};
 use crate::import;
 use crate::models::{DataShape, Network, Params};
 use crate::quant::{self, Container, MeasuredQuality};
 
 /// Most validation images that an export is measured on: in full precision, quantized, and as the package runs.
-const EXPORT_IMAGES: usize = 2_000;
+pub(super) const EXPORT_IMAGES: usize = 2_000;
 /// Most validation tokens that an export is measured on.
 const EXPORT_TOKENS: usize = 16_384;
 /// Images per evaluation batch, and most sequences.
-const BATCH_SIZE: usize = 64;
+pub(super) const BATCH_SIZE: usize = 64;
 /// Most logits at once: 256 MiB of them.
 const MAX_LOGITS: usize = 1 << 26;
 
@@ -75,16 +79,22 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     let output = free_place(&job.output, job.naming)?;
     let target = TargetPreset::find(&job.target)?;
     job.options.check()?;
-    let target = match job.scheme {
-        Some(scheme) => target.with_scheme(scheme),
-        None => target,
-    };
     let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
+    let target = target.asked(&checkpoint.card, job.scheme, job.format);
+    if job.format == Some(PackageFormat::Gguf) && !checkpoint.card.is_language_model() {
+        // A target that prefers GGUF falls back for image models; somebody who asks for it means it.
+        let what = format!("GGUF holds language models, this {} reads images", checkpoint.card.family());
+        let remedy = "Choose safetensors or onnx".to_owned();
+        return Err(ExportError::Blocked(vec![Blocker { what, remedy }]).into());
+    }
     let blockers = target.blockers(&checkpoint.card);
     if !blockers.is_empty() {
         return Err(ExportError::Blocked(blockers).into());
     }
     let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
+    if target.format == PackageFormat::Onnx {
+        return onnx_shipping::export(&checkpoint, &target, &job.options, &output, &dataset, watch);
+    }
     let network = Network::new(&checkpoint.card.model)?;
     let shrunk = Shrinking {
         checkpoint: &checkpoint,
@@ -119,9 +129,7 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
         package: output,
         files: written.files,
         quality,
-        edge_metric: edge.metric,
-        edge_examples: edge.num_examples,
-        edge_ms: edge.ms_per_example,
+        edge: Some(edge),
         run_command: written.run_command,
         notes: written.notes,
     })
@@ -246,7 +254,7 @@ pub(super) fn batches(card: &ModelCard, dataset: &Arc<Dataset>) -> Result<BatchS
     Ok(BatchSource::new(Arc::clone(dataset), config)?)
 }
 
-fn measure(
+pub(super) fn measure(
     card: &ModelCard,
     network: &Network,
     params: &Params,
@@ -291,14 +299,6 @@ fn quality(
     })
 }
 
-/// What foretrain-edge makes of the validation part.
-struct EdgeMeasurement {
-    /// Accuracy for images, mean nats per token for text.
-    metric: f64,
-    num_examples: u64,
-    ms_per_example: f64,
-}
-
 /// Runs the package on the examples that [`measure`] looks at.
 fn measure_on_edge(
     package: &Package,
@@ -306,7 +306,7 @@ fn measure_on_edge(
     dataset: &Arc<Dataset>,
     max_examples: usize,
     watch: Watch<'_>,
-) -> Result<EdgeMeasurement, SessionError> {
+) -> Result<EdgeFigures, SessionError> {
     let batches = batches(card, dataset)?;
     let num_shown = batches.num_examples(SplitPart::Validation).min(max_examples) as u64;
     let started = Instant::now();
@@ -330,5 +330,5 @@ fn measure_on_edge(
     }
     let count = num_examples.max(1) as f64;
     let ms_per_example = started.elapsed().as_secs_f64() * 1e3 / count;
-    Ok(EdgeMeasurement { metric: total / count, num_examples, ms_per_example })
+    Ok(EdgeFigures { metric: total / count, num_examples, ms_per_example })
 }

@@ -62,11 +62,13 @@ impl Shrinking<'_> {
         let inputs = if options.is_calibrated() { self.calibration_inputs(&mut notes, watch)? } else { Vec::new() };
         let trained = &self.checkpoint.weights;
         let mut equalized = None;
-        if options.is_equalized {
+        if self.is_equalized() {
             let (weights, num_joints) = quant::equalized(self.network, trained, &inputs, watch)?;
             notes
                 .push(format!("Equalized channels at {num_joints} places between layers; the function stays the same"));
             equalized = Some(weights);
+        } else if options.is_equalized {
+            notes.push("Not equalized: that would move weights that were trained to be stored as they are".to_owned());
         }
         let weights = equalized.as_ref().unwrap_or(trained);
         let probe = Probe::new(self, weights, watch)?;
@@ -91,13 +93,18 @@ impl Shrinking<'_> {
         Ok(Shrunk { weights: stored, layers, method: self.method(inputs_len(&inputs)), notes })
     }
 
+    /// Weights that were trained for their quantized values stay where they are.
+    fn is_equalized(&self) -> bool {
+        self.options.is_equalized && self.checkpoint.card.trained_for.is_none()
+    }
+
     /// What was done, in words.
     fn method(&self, num_examples: usize) -> String {
         let mut parts = vec![self.options.rounding.label().to_owned()];
         if self.options.is_calibrated() {
             parts.push(format!("calibrated on {num_examples} {}", self.examples()));
         }
-        if self.options.is_equalized {
+        if self.is_equalized() {
             parts.push("equalized".to_owned());
         }
         if let Some(sparsity) = self.options.sparsity {

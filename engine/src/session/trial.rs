@@ -48,7 +48,7 @@ fn answer_of(
                 seed: *seed,
                 ..GenerateOptions::default()
             };
-            let generated = package.generate(text, options, &mut |_| watch.check().is_ok())?;
+            let generated = package.generate(text, &options, &mut |_| watch.check().is_ok())?;
             watch.check()?;
             let latency_ms = generated.decode_ms / generated.num_tokens.max(1) as f64;
             (AnswerOutput::Text(generated.text), latency_ms)

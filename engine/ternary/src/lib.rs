@@ -2,12 +2,13 @@
 //!
 //! Rooms: `absmean` turns floats into trits, `tq2_0` packs trits 2 bits each and `tq1_0` five to a byte into the
 //! block layouts that llama.cpp calls by these names, `tensor` packs whole flattened tensors, `fused` goes from floats to
-//! packed trits in one go.
+//! packed trits in one go, `bitnet` packs matrices as transformers does.
 //!
 //! Invariants: packing and unpacking are exact inverses; no function panics on any input; nothing here knows a file.
 #![forbid(unsafe_code)]
 
 mod absmean;
+mod bitnet;
 mod error;
 mod fused;
 mod tensor;
@@ -18,6 +19,7 @@ pub use absmean::{
     Ternary, TernaryGrid, TernaryRule, absmean_scale, magnitude_sum, magnitudes_above, own_grid, ternarize,
     ternarize_by,
 };
+pub use bitnet::{ROWS_PER_BYTE, pack_rows, unpack_rows};
 pub use error::TernaryError;
 pub use fused::pack_weights;
 pub use tensor::{Packing, Unpacked};

@@ -93,8 +93,8 @@ fn method_ui(saved: &mut ShipSaved, what: &str, ui: &mut Ui) {
              and mostly better",
         );
     });
-    field_ui(ui, "Before it", |ui| {
-        ui.checkbox(&mut saved.is_equalized, "Equalize channels")
+    field_ui(ui, "Channels", |ui| {
+        ui.checkbox(&mut saved.is_equalized, "Equalize first")
             .on_hover_text("Scales channels against each other; what the network computes stays the same");
     });
     field_ui(ui, "Per tensor", |ui| {

@@ -43,9 +43,9 @@ fn table_ui(live: &mut ShipLive, ui: &mut Ui) {
             for package in packages.iter() {
                 ui.label(RichText::new(&package.target).color(p.text_strong));
                 ui.label(package.quality.scheme.label());
-                ui.label(metric_text(&package.quality.metric, package.edge_metric));
+                ui.label(metric_text(&package.quality.metric, measured(package)));
                 ui.label(number::bytes(package.files.iter().map(|(_, bytes)| bytes).sum()));
-                ui.label(number::milliseconds(package.edge_ms));
+                ui.label(package.edge.map_or_else(String::new, |edge| number::milliseconds(edge.ms_per_example)));
                 ui.horizontal(|ui| {
                     let of = &package.target;
                     if icon_button_ui(ui, Icon::Folder, &format!("Open the folder of {of}")).clicked() {
@@ -68,10 +68,15 @@ fn report_ui(
     opened_folder: &mut Option<Opening>,
     ui: &mut Ui,
 ) {
-    notice_ui(ui, Severity::Good, "Written, read back, compared, and run by foretrain-edge.", |_| {});
+    let done = match report.edge {
+        Some(_) => "Written, read back, compared, and run by foretrain-edge.",
+        None => "Written, read back and compared; its graph was computed and measured.",
+    };
+    notice_ui(ui, Severity::Good, done, |_| {});
     copied_ui(ui, "the package's folder", &report.package.display().to_string());
     ui.horizontal(|ui| {
-        if icon_text_button_ui(ui, Icon::Play, "Try this package").clicked() {
+        // The trial runs packages by foretrain-edge.
+        if report.edge.is_some() && icon_text_button_ui(ui, Icon::Play, "Try this package").clicked() {
             trial.source = TrySource::Package;
             trial.package = report.package.display().to_string();
             ctx.act(Action::Show(Screen::Try));
@@ -95,22 +100,29 @@ fn report_ui(
     }
 }
 
+/// The metric of a package: as foretrain-edge runs it, or as the graph of an ONNX file answers.
+fn measured(report: &ExportReport) -> f64 {
+    report.edge.map_or(report.quality.after, |edge| edge.metric)
+}
+
 /// Quality, pace and size.
 fn figures_ui(report: &ExportReport, ui: &mut Ui) {
     let p = palette(ui);
     let quality = &report.quality;
     let total: u64 = report.files.iter().map(|(_, bytes)| bytes).sum();
     let (unit, of) = if quality.metric == "accuracy" { ("accuracy", "an image") } else { ("nats a token", "a token") };
-    let figures = [
+    let of_package = match &report.edge {
+        Some(edge) => format!("{unit} by foretrain-edge, on {}", number::count(edge.num_examples)),
+        None => format!("{unit} by its graph, on {}", number::count(quality.num_examples)),
+    };
+    let mut figures = vec![
         ("As trained", metric_text(&quality.metric, quality.before), format!("{unit}, f32")),
-        (
-            "In this package",
-            metric_text(&quality.metric, report.edge_metric),
-            format!("{unit} by foretrain-edge, on {}", number::count(report.edge_examples)),
-        ),
-        ("Pace here", number::milliseconds(report.edge_ms), format!("{of}, on this CPU")),
-        ("Size", number::bytes(total), format!("{} files", report.files.len())),
+        ("In this package", metric_text(&quality.metric, measured(report)), of_package),
     ];
+    if let Some(edge) = &report.edge {
+        figures.push(("Pace here", number::milliseconds(edge.ms_per_example), format!("{of}, on this CPU")));
+    }
+    figures.push(("Size", number::bytes(total), format!("{} files", report.files.len())));
     let columns = num_columns(ui, FIGURE_WIDTH, figures.len());
     for row in figures.chunks(columns) {
         ui.columns(columns, |cells| {

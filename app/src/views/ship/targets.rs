@@ -86,6 +86,8 @@ fn about_ui(model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
             let container = match target.format {
                 PackageFormat::Gguf if model.card.is_language_model() => "GGUF",
                 PackageFormat::Gguf | PackageFormat::Safetensors => "safetensors",
+                PackageFormat::Onnx => "ONNX",
+                PackageFormat::Transformers => "transformers",
             };
             pill_ui(ui, &format!("{} · {container}", target.scheme.label()), p.accent_soft, p.text);
         });
@@ -120,7 +122,8 @@ pub(super) fn export(
     live.target.clone_from(&target);
     live.is_failure_seen = false;
     live.is_exporting = true;
-    let job = ExportJob { input, target, scheme: None, output, data: None, naming: Naming::NextFree, options };
+    let job =
+        ExportJob { input, target, scheme: None, format: None, output, data: None, naming: Naming::NextFree, options };
     live.export.ask(ctx, |id| Command::Export(id, job));
 }
 

@@ -1,63 +1,88 @@
 //! `run`: continue a prompt.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::Args;
-use foretrain_edge::{GenerateOptions, Generated, Package};
+use foretrain_edge::{Finish, Generated, with_threads};
 use serde_json::json;
 
-use super::PackageArguments;
+use super::model_arguments::{ModelArguments, SamplingArguments};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  foretrain-edge run --package packages/shakespeare-cpu --prompt \"ROMEO:\" --seed 7"
-)]
+#[command(after_help = "Examples:
+  foretrain-edge run --package packages/shakespeare-cpu --prompt \"ROMEO:\" --seed 7
+  foretrain-edge run --gguf model.gguf --prompt \"Q: Why?\\nA:\" --stop \"Q:\" --prompt-cache why.cache")]
 pub(super) struct RunArguments {
     #[command(flatten)]
-    common: PackageArguments,
+    model: ModelArguments,
+    #[command(flatten)]
+    sampling: SamplingArguments,
     /// Text to continue.
     #[arg(long, value_name = "TEXT")]
     prompt: String,
     /// Most new tokens.
     #[arg(long, default_value_t = 128)]
     max_tokens: usize,
-    /// Randomness: 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 0.8)]
-    temperature: f32,
-    /// Consider only this many of the likeliest tokens; 0 considers all.
-    #[arg(long, default_value_t = 40)]
-    top_k: usize,
-    /// The same seed gives the same text.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// File that remembers what was read: a prompt that starts like the last one is read from where it differs. Made when
+    /// it is not there; one of another model or a damaged one is refused.
+    #[arg(long, value_name = "FILE")]
+    prompt_cache: Option<PathBuf>,
+    /// Print one JSON object on one line instead of text.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &RunArguments, out: &mut impl Write) -> anyhow::Result<()> {
-    let RunArguments { common, prompt, max_tokens, temperature, top_k, seed } = arguments;
-    let package = Package::open(&common.package)?;
-    let options = GenerateOptions { max_tokens: *max_tokens, temperature: *temperature, top_k: *top_k, seed: *seed };
-    if common.json {
-        let generated = package.generate(prompt, options, &mut |_| true)?;
-        let Generated { text, num_tokens, prompt_ms, decode_ms } = &generated;
+    with_threads(arguments.model.num_threads(), || continue_prompt(arguments, out))
+}
+
+fn continue_prompt(arguments: &RunArguments, out: &mut impl Write) -> anyhow::Result<()> {
+    let RunArguments { prompt, prompt_cache, .. } = arguments;
+    let model = arguments.model.open()?;
+    let options = arguments.sampling.options(arguments.max_tokens);
+    let mut context = model.context();
+    if let Some(path) = prompt_cache.as_ref().filter(|path| path.exists()) {
+        context.load(path)?;
+    }
+    let tokens = model.prompt_tokens(prompt)?;
+    let mut written = Ok(());
+    if !arguments.json {
+        write!(out, "{prompt}")?;
+        out.flush()?;
+    }
+    let generated = context.generate(tokens, &options, &mut |piece| {
+        if !arguments.json {
+            written = write!(out, "{piece}").and_then(|()| out.flush());
+        }
+        written.is_ok()
+    })?;
+    written?;
+    if let Some(path) = prompt_cache {
+        context.save(path)?;
+    }
+    let Generated { text, num_tokens, prompt_tokens, cached_tokens, finish, prompt_ms, decode_ms } = &generated;
+    if arguments.json {
+        let finish = match finish {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Cancelled => "cancelled",
+        };
         let answer = json!({
-            "prompt": prompt, "text": text, "num_tokens": num_tokens, "prompt_ms": prompt_ms, "decode_ms": decode_ms,
+            "prompt": prompt, "text": text, "num_tokens": num_tokens, "prompt_tokens": prompt_tokens,
+            "cached_tokens": cached_tokens, "finish": finish, "prompt_ms": prompt_ms, "decode_ms": decode_ms,
             "tokens_per_second": tokens_per_second(&generated),
         });
         writeln!(out, "{answer}")?;
         return Ok(());
     }
-    write!(out, "{prompt}")?;
-    out.flush()?;
-    let mut written = Ok(());
-    let generated = package.generate(prompt, options, &mut |piece| {
-        written = write!(out, "{piece}").and_then(|()| out.flush());
-        written.is_ok()
-    })?;
-    written?;
-    let Generated { num_tokens, prompt_ms, decode_ms, .. } = generated;
     writeln!(out, "\n")?;
-    write!(out, "[prompt {prompt_ms:.1} ms; {num_tokens} tokens in {decode_ms:.1} ms")?;
+    write!(out, "[prompt {prompt_ms:.1} ms")?;
+    if *cached_tokens > 0 {
+        write!(out, ", {cached_tokens} of its {prompt_tokens} tokens from the cache")?;
+    }
+    write!(out, "; {num_tokens} tokens in {decode_ms:.1} ms")?;
     if let Some(speed) = tokens_per_second(&generated) {
         write!(out, ", {speed:.1} per second")?;
     }

@@ -1,10 +1,13 @@
 //! Arguments, and one file per subcommand.
 
 mod bench;
+mod chat;
 mod classify;
 mod generate;
 mod info;
+mod model_arguments;
 mod perplexity;
+mod serve;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,10 +19,12 @@ Examples:
   foretrain-edge info --package packages/digits-edge
   foretrain-edge classify --package packages/digits-edge --image three.png seven.png
   foretrain-edge run --package packages/shakespeare-cpu --prompt \"ROMEO:\" --max-tokens 200
-  foretrain-edge run --package packages/shakespeare-cpu --prompt \"ROMEO:\" --temperature 0 --json
+  foretrain-edge run --gguf model-TQ2_0.gguf --prompt \"Once\" --temperature 0 --json
+  foretrain-edge chat --gguf model-TQ2_0.gguf
+  foretrain-edge serve --gguf model-TQ2_0.gguf --port 8080
   foretrain-edge perplexity --package packages/shakespeare-cpu --text held-out.txt --json";
 
-/// Runs packages that Foretrain exported, on the CPU alone.
+/// Runs packages that Foretrain exported, and GGUF files, on the CPU alone.
 #[derive(Debug, Parser)]
 #[command(name = "foretrain-edge", version, after_help = EXAMPLES)]
 pub struct Arguments {
@@ -35,6 +40,10 @@ pub struct Arguments {
 enum Command {
     /// Continue a prompt with a language model, word by word.
     Run(generate::RunArguments),
+    /// Talk with a language model.
+    Chat(chat::ChatArguments),
+    /// Answer over HTTP as OpenAI's interface does.
+    Serve(serve::ServeArguments),
     /// Name what pictures show with an image model.
     Classify(classify::ClassifyArguments),
     /// Measure how well a language model predicts a text.
@@ -45,7 +54,7 @@ enum Command {
     Info(info::InfoArguments),
 }
 
-/// What every subcommand takes.
+/// What subcommands for any package take.
 #[derive(Debug, Args)]
 struct PackageArguments {
     /// Folder of the package (the one that holds manifest.json).
@@ -63,6 +72,8 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     }
     match &arguments.command {
         Command::Run(arguments) => generate::run(arguments, out),
+        Command::Chat(arguments) => chat::run(arguments, out),
+        Command::Serve(arguments) => serve::run(arguments, out),
         Command::Classify(arguments) => classify::run(arguments, out),
         Command::Perplexity(arguments) => perplexity::run(arguments, out),
         Command::Bench(arguments) => bench::run(arguments, out),

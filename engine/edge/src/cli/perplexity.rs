@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use foretrain_edge::{Activations, Package};
+use foretrain_edge::{Activations, with_threads};
 use serde_json::json;
 
-use super::PackageArguments;
+use super::model_arguments::ModelArguments;
 
 /// Arguments of `perplexity`.
 #[derive(Debug, Args)]
@@ -18,7 +18,7 @@ use super::PackageArguments;
   foretrain-edge perplexity --package packages/shakespeare-cpu --text held-out.txt --max-tokens 200 --logits --json")]
 pub(super) struct PerplexityArguments {
     #[command(flatten)]
-    common: PackageArguments,
+    model: ModelArguments,
     /// Text file in UTF-8. A text longer than the model's positions is read in stretches of that many.
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
@@ -31,14 +31,21 @@ pub(super) struct PerplexityArguments {
     /// Add every token and its logits to the JSON object; the tokens must fit the model's positions.
     #[arg(long, requires = "json")]
     logits: bool,
+    /// Print one JSON object on one line instead of text.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &PerplexityArguments, out: &mut impl Write) -> anyhow::Result<()> {
-    let PerplexityArguments { common, text, max_tokens, exact, logits } = arguments;
+    with_threads(arguments.model.num_threads(), || measure(arguments, out))
+}
+
+fn measure(arguments: &PerplexityArguments, out: &mut impl Write) -> anyhow::Result<()> {
+    let PerplexityArguments { model, text, max_tokens, exact, logits, json } = arguments;
     let activations = if *exact { Activations::Floats } else { Activations::default() };
-    let package = Package::open_with(&common.package, activations)?;
+    let model = model.open_with(activations)?;
     let content = std::fs::read_to_string(text).with_context(|| format!("reading a text from {}", text.display()))?;
-    let mut tokens = package.tokens(&content)?;
+    let mut tokens = model.tokens(&content)?;
     if *max_tokens > 0 {
         tokens.truncate(*max_tokens);
     }
@@ -46,10 +53,10 @@ pub(super) fn run(arguments: &PerplexityArguments, out: &mut impl Write) -> anyh
         bail!("measuring perplexity: expected at least 2 tokens, found {} in {}", tokens.len(), text.display());
     }
     let start = Instant::now();
-    let losses = package.text_losses(&tokens)?;
+    let losses = model.text_losses(&tokens)?;
     let seconds = start.elapsed().as_secs_f64();
     let loss = losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / losses.len() as f64;
-    if !common.json {
+    if !json {
         let (count, perplexity) = (losses.len(), loss.exp());
         writeln!(out, "perplexity {perplexity:.4}, loss {loss:.4} nats, {count} tokens predicted in {seconds:.2} s")?;
         return Ok(());
@@ -58,7 +65,7 @@ pub(super) fn run(arguments: &PerplexityArguments, out: &mut impl Write) -> anyh
         "perplexity": loss.exp(), "loss": loss, "num_tokens": losses.len(), "seconds": seconds, "is_exact": exact,
     });
     if *logits {
-        let flat = package.token_logits(&tokens)?;
+        let flat = model.token_logits(&tokens)?;
         let rows: Vec<&[f32]> = flat.chunks_exact(flat.len() / tokens.len()).collect();
         answer["tokens"] = json!(tokens);
         answer["logits"] = json!(rows);

@@ -16,6 +16,7 @@ mod q8_0;
 mod reader;
 mod tensor_type;
 mod value;
+mod vocabulary;
 mod writer;
 
 pub use names::{hugging_face_name, llama_cpp_name};
@@ -26,6 +27,7 @@ pub use q8_0::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN, decode_q8_0, encode_q8_0};
 pub use reader::{GgufFile, GgufTensor};
 pub use tensor_type::TensorType;
 pub use value::{Array, Value};
+pub use vocabulary::{byte_level_bpe, tokenizer_json};
 pub use writer::GgufWriter;
 
 /// The first four bytes.

@@ -38,7 +38,7 @@ const LLAMA: [(&str, &str); 14] = [
 fn table(architecture: &str) -> Option<&'static Table> {
     match architecture {
         "gpt2" => Some(&GPT2),
-        "llama" | "bitnet" => Some(&LLAMA),
+        "llama" | "bitnet" | "bitnet-25" | "bitnet-b1.58" => Some(&LLAMA),
         _ => None,
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::llama_config::LlamaConfig;
 use crate::EdgeError;
 
 /// Largest image, in pixels: a config that asks for more would make us allocate what no weight justifies.
@@ -52,7 +53,7 @@ pub(crate) enum ImageNetwork {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum TextConfig {
     Gpt2(Gpt2Config),
-    Llama(LlamaConfig),
+    Llama(Box<LlamaConfig>),
 }
 
 /// Fields of transformers' `GPT2Config` that change the computation.
@@ -70,59 +71,31 @@ pub(crate) struct Gpt2Config {
     #[serde(default)]
     activation_function: Option<String>,
     #[serde(default)]
-    pub(crate) eos_token_id: Option<u32>,
+    eos_token_id: TokenIds,
 }
 
-/// Fields of transformers' `LlamaConfig` that change the computation.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(crate) struct LlamaConfig {
-    pub(crate) vocab_size: usize,
-    pub(crate) max_position_embeddings: usize,
-    pub(crate) hidden_size: usize,
-    pub(crate) intermediate_size: usize,
-    pub(crate) num_hidden_layers: usize,
-    pub(crate) num_attention_heads: usize,
-    #[serde(default)]
-    num_key_value_heads: Option<usize>,
-    #[serde(default)]
-    head_dim: Option<usize>,
-    #[serde(default = "default_rms_epsilon")]
-    pub(crate) rms_norm_eps: f32,
-    #[serde(default)]
-    rope_theta: Option<f32>,
-    #[serde(default)]
-    rope_parameters: Option<RopeParameters>,
-    #[serde(default)]
-    rope_scaling: Option<Value>,
-    #[serde(default)]
-    hidden_act: Option<String>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    #[serde(default)]
-    pub(crate) tie_word_embeddings: bool,
-    /// Set for BitNet models, which only GGUF files hold.
-    #[serde(skip)]
-    has_sub_norms: bool,
-    #[serde(default)]
-    pub(crate) eos_token_id: Option<u32>,
+/// One token, several or none.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(untagged)]
+pub(super) enum TokenIds {
+    One(u32),
+    Several(Vec<u32>),
+    #[default]
+    None,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-struct RopeParameters {
-    #[serde(default)]
-    rope_theta: Option<f32>,
-    #[serde(default)]
-    rope_type: Option<String>,
+impl TokenIds {
+    pub(super) fn to_vec(&self) -> Vec<u32> {
+        match self {
+            Self::One(token) => vec![*token],
+            Self::Several(tokens) => tokens.clone(),
+            Self::None => Vec::new(),
+        }
+    }
 }
 
 fn default_epsilon() -> f32 {
     1e-5
-}
-
-fn default_rms_epsilon() -> f32 {
-    1e-6
 }
 
 #[derive(Deserialize)]
@@ -187,39 +160,14 @@ impl ImageConfig {
 }
 
 impl Gpt2Config {
+    /// The tokens that end a text.
+    pub(crate) fn end_tokens(&self) -> Vec<u32> {
+        self.eos_token_id.to_vec()
+    }
+
     /// Width of the feed-forward part.
     pub(crate) fn inner(&self) -> usize {
         self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
-    }
-}
-
-impl LlamaConfig {
-    /// The config with these fields, checked.
-    ///
-    /// Errors: [`EdgeError::Format`] for fields that are missing or do not go together.
-    pub(super) fn from_json(json: &Value, has_sub_norms: bool, path: &Path) -> Result<Self, EdgeError> {
-        checked_llama(Self { has_sub_norms, ..fields(json, path)? }, path)
-    }
-
-    /// Key and value heads.
-    pub(crate) fn kv_heads(&self) -> usize {
-        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
-    }
-
-    /// Width of a head.
-    pub(crate) fn head_dim(&self) -> usize {
-        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
-    }
-
-    /// True for BitNet: norms before the output of attention and of the feed-forward part.
-    pub(crate) fn has_sub_norms(&self) -> bool {
-        self.has_sub_norms
-    }
-
-    /// Base of the rotary frequencies.
-    pub(crate) fn theta(&self) -> f32 {
-        let nested = self.rope_parameters.as_ref().and_then(|parameters| parameters.rope_theta);
-        self.rope_theta.or(nested).unwrap_or(10_000.0)
     }
 }
 
@@ -230,33 +178,41 @@ impl Config {
     pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self, EdgeError> {
         let json: Value =
             serde_json::from_slice(text).map_err(|error| EdgeError::format(path, "JSON", error.to_string()))?;
+        Self::from_json(&json, path)
+    }
+
+    /// The config with these fields. Errors: as [`Config::parse`].
+    pub(super) fn from_json(json: &Value, path: &Path) -> Result<Self, EdgeError> {
         let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
         match model_type.as_str() {
-            "gpt2" => Ok(Self::Text(TextConfig::Gpt2(checked_gpt2(fields(&json, path)?, path)?))),
-            "llama" => Ok(Self::Text(TextConfig::Llama(checked_llama(fields(&json, path)?, path)?))),
+            "gpt2" => Ok(Self::Text(TextConfig::Gpt2(checked_gpt2(fields(json, path)?, path)?))),
+            "llama" | "bitnet" => {
+                let config = LlamaConfig::from_json(json, model_type == "bitnet", path)?;
+                Ok(Self::Text(TextConfig::Llama(Box::new(config))))
+            }
             "mlp" | "cnn" | "resnet" => {
-                let network = image_network(&model_type, &json, path)?;
-                Ok(Self::Image(checked_image(fields(&json, path)?, network, path)?))
+                let network = image_network(&model_type, json, path)?;
+                Ok(Self::Image(checked_image(fields(json, path)?, network, path)?))
             }
             _ => Err(EdgeError::format(
                 path,
-                "model_type \"mlp\", \"cnn\", \"resnet\", \"gpt2\" or \"llama\"",
+                "model_type \"mlp\", \"cnn\", \"resnet\", \"gpt2\", \"llama\" or \"bitnet\"",
                 json.get("model_type").map_or_else(|| "none".to_owned(), Value::to_string),
             )),
         }
     }
 }
 
-fn fields<T: serde::de::DeserializeOwned>(json: &Value, path: &Path) -> Result<T, EdgeError> {
+pub(super) fn fields<T: serde::de::DeserializeOwned>(json: &Value, path: &Path) -> Result<T, EdgeError> {
     T::deserialize(json).map_err(|error| EdgeError::format(path, "the fields of a config", error.to_string()))
 }
 
 /// Fails with `found` unless `is_fine`.
-fn check(is_fine: bool, path: &Path, expected: &str, found: impl std::fmt::Debug) -> Result<(), EdgeError> {
+pub(super) fn check(is_fine: bool, path: &Path, expected: &str, found: impl std::fmt::Debug) -> Result<(), EdgeError> {
     if is_fine { Ok(()) } else { Err(EdgeError::format(path, expected, format!("{found:?}"))) }
 }
 
-fn check_epsilon(epsilon: f32, path: &Path) -> Result<(), EdgeError> {
+pub(super) fn check_epsilon(epsilon: f32, path: &Path) -> Result<(), EdgeError> {
     check(epsilon.is_finite() && epsilon >= 0.0, path, "a norm epsilon of at least 0", epsilon)
 }
 
@@ -316,26 +272,5 @@ fn checked_gpt2(config: Gpt2Config, path: &Path) -> Result<Gpt2Config, EdgeError
     let activation = config.activation_function.as_deref().unwrap_or("gelu_new");
     let is_known = matches!(activation, "gelu_new" | "gelu_pytorch_tanh");
     check(is_known, path, "activation_function \"gelu_new\"", activation)?;
-    Ok(config)
-}
-
-fn checked_llama(config: LlamaConfig, path: &Path) -> Result<LlamaConfig, EdgeError> {
-    let (heads, kv_heads) = (config.num_attention_heads, config.kv_heads());
-    let is_fine = heads > 0 && kv_heads > 0 && heads.is_multiple_of(kv_heads);
-    check(is_fine, path, "num_key_value_heads that divides num_attention_heads", (kv_heads, heads))?;
-    let is_fine = config.head_dim.is_some() || config.hidden_size.is_multiple_of(heads);
-    check(is_fine, path, "num_attention_heads that divides hidden_size", (heads, config.hidden_size))?;
-    let head_dim = config.head_dim();
-    let is_fine = head_dim > 0 && head_dim.is_multiple_of(2) && head_dim.checked_mul(heads).is_some();
-    check(is_fine, path, "heads of an even width", head_dim)?;
-    check(config.max_position_embeddings > 0, path, "max_position_embeddings of at least 1", 0)?;
-    check_epsilon(config.rms_norm_eps, path)?;
-    check(config.theta().is_finite() && config.theta() > 0.0, path, "a positive rope_theta", config.theta())?;
-    let rope_type = config.rope_parameters.as_ref().and_then(|parameters| parameters.rope_type.as_deref());
-    let is_fine = config.rope_scaling.is_none() && matches!(rope_type, None | Some("default"));
-    check(is_fine, path, "rotary positions without scaling", (&config.rope_scaling, rope_type))?;
-    let activation = config.hidden_act.as_deref().unwrap_or("silu");
-    check(activation == "silu", path, "hidden_act \"silu\"", activation)?;
-    check(!config.attention_bias && !config.mlp_bias, path, "no attention_bias and no mlp_bias", "one of them")?;
     Ok(config)
 }

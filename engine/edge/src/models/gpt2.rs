@@ -1,9 +1,10 @@
 //! GPT-2: learned positions, layer norm before each part, GELU, head tied to the token embedding.
 //! Source: transformers' `GPT2LMHeadModel`.
 
-use super::attention::{Heads, LayerCache, Precision};
+use super::attention::{Heads, attend};
+use super::cache::{CacheFormat, LayerCache, Precision};
 use super::config::Gpt2Config;
-use super::language_model::{Cache, embed};
+use super::language_model::{Part, embed};
 use super::linear::Linear;
 use super::norm::{LayerNorm, add, gelu};
 use crate::EdgeError;
@@ -50,8 +51,8 @@ impl Gpt2 {
     }
 
     /// A cache without tokens for each layer.
-    pub(super) fn empty_layers(&self) -> Vec<LayerCache> {
-        let precision = |block: &Block| Precision::after(block.query_key_value.matrix());
+    pub(super) fn empty_layers(&self, format: CacheFormat) -> Vec<LayerCache> {
+        let precision = |block: &Block| Precision::after(block.query_key_value.matrix(), format);
         self.blocks.iter().map(|block| LayerCache::new(precision(block))).collect()
     }
 
@@ -66,21 +67,29 @@ impl Gpt2 {
         self.head.as_ref().unwrap_or(&self.tokens)
     }
 
-    /// Hidden states after the last norm (n, width). The caller has checked the number of positions.
-    pub(super) fn forward(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>, EdgeError> {
+    pub(super) fn heads(&self) -> Heads {
+        self.heads
+    }
+
+    /// Hidden states after the last norm, all parts' (n, width) after each other. The caller has checked the numbers of
+    /// positions.
+    pub(super) fn forward(&self, parts: &mut [Part<'_>]) -> Result<Vec<f32>, EdgeError> {
         let width = self.tokens.cols();
-        let mut x = embed(&self.tokens, tokens)?;
-        let positions = cache.num_positions..cache.num_positions + tokens.len();
-        for (row, position) in x.chunks_exact_mut(width).zip(positions) {
-            add(row, &self.positions.row(position).unwrap_or_default());
+        let mut x = Vec::new();
+        for part in &*parts {
+            let mut rows = embed(&self.tokens, part.tokens)?;
+            for (row, position) in rows.chunks_exact_mut(width).zip(part.positions()) {
+                add(row, &self.positions.row(position).unwrap_or_default());
+            }
+            x.extend(rows);
         }
-        for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
+        for (number, block) in self.blocks.iter().enumerate() {
             let qkv = block.query_key_value.apply(&block.attention_norm.apply(&x));
-            let part = |number: usize| -> Vec<f32> {
+            let third = |number: usize| -> Vec<f32> {
                 qkv.chunks_exact(width).skip(number).step_by(3).flatten().copied().collect()
             };
-            layer.push(self.heads, &part(1), &part(2));
-            add(&mut x, &block.attention_out.apply(&layer.attend(self.heads, &part(0))));
+            let caches = Part::push(parts, number, self.heads, &third(1), &third(2));
+            add(&mut x, &block.attention_out.apply(&attend(self.heads, &caches, &third(0))));
             let mut hidden = block.up.apply(&block.feed_forward_norm.apply(&x));
             gelu(&mut hidden);
             add(&mut x, &block.down.apply(&hidden));

@@ -1,8 +1,10 @@
 //! Any language model: tokens in, hidden states and logits out, over a cache.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
-use super::attention::LayerCache;
+use super::attention::Heads;
+use super::cache::{CacheFormat, LayerCache};
 use super::config::TextConfig;
 use super::finite::finite;
 use super::gpt2::Gpt2;
@@ -12,7 +14,7 @@ use crate::weights::{Matrix, Weights};
 
 /// Tokens that pass through the layers together: enough that unpacking a weight for them costs little each, few enough
 /// that what lies between two layers of a 7B model takes some ten megabytes.
-const TOKENS_AT_ONCE: usize = 256;
+pub(crate) const TOKENS_AT_ONCE: usize = 256;
 
 /// Everything computed for the tokens so far.
 #[derive(Debug, Clone)]
@@ -22,14 +24,58 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Tokens so far.
-    pub(crate) fn num_positions(&self) -> usize {
-        self.num_positions
-    }
-
     /// Bytes of all keys and values.
     pub(crate) fn num_bytes(&self) -> usize {
         self.layers.iter().map(LayerCache::num_bytes).sum()
+    }
+
+    /// Forgets all but the first `num_positions` tokens.
+    pub(crate) fn truncate(&mut self, num_positions: usize) {
+        self.layers.iter_mut().for_each(|layer| layer.truncate(num_positions));
+        self.num_positions = self.num_positions.min(num_positions);
+    }
+
+    /// Everything kept, as bytes that [`LanguageModel::restored_cache`] takes.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.layers.iter().flat_map(LayerCache::parts)
+    }
+}
+
+/// Tokens of one sequence that pass through the layers together with other sequences'.
+#[derive(Debug)]
+pub(crate) struct Part<'a> {
+    /// At least one.
+    pub(crate) tokens: &'a [u32],
+    /// What was computed for those before them.
+    pub(crate) cache: &'a mut Cache,
+}
+
+impl Part<'_> {
+    /// Where the tokens stand.
+    pub(super) fn positions(&self) -> Range<usize> {
+        self.cache.num_positions..self.cache.num_positions + self.tokens.len()
+    }
+
+    /// Appends the rows of `keys` and `values`, all parts' after each other, to the caches of layer `layer`; returns these
+    /// with their numbers of rows.
+    pub(super) fn push<'a>(
+        parts: &'a mut [Self],
+        layer: usize,
+        heads: Heads,
+        keys: &[f32],
+        values: &[f32],
+    ) -> Vec<(&'a LayerCache, usize)> {
+        let width = heads.kv_heads * heads.head_dim;
+        let mut start = 0;
+        let mut caches = Vec::with_capacity(parts.len());
+        for part in parts {
+            let rows = start..start + part.tokens.len() * width;
+            start = rows.end;
+            let Some(cache) = part.cache.layers.get_mut(layer) else { continue };
+            cache.push(heads, keys.get(rows.clone()).unwrap_or_default(), values.get(rows).unwrap_or_default());
+            caches.push((&*cache, part.tokens.len()));
+        }
+        caches
     }
 }
 
@@ -39,7 +85,8 @@ pub(crate) struct LanguageModel {
     network: Network,
     vocab_size: usize,
     max_positions: usize,
-    end_token: Option<u32>,
+    end_tokens: Vec<u32>,
+    cache_format: CacheFormat,
     /// The file, for errors.
     weights_path: PathBuf,
 }
@@ -59,14 +106,16 @@ impl LanguageModel {
                 network: Network::Gpt2(Gpt2::load(config, weights)?),
                 vocab_size: config.vocab_size,
                 max_positions: config.n_positions,
-                end_token: config.eos_token_id,
+                end_tokens: config.end_tokens(),
+                cache_format: CacheFormat::default(),
                 weights_path,
             },
             TextConfig::Llama(config) => Self {
                 network: Network::Llama(Llama::load(config, weights)?),
                 vocab_size: config.vocab_size,
                 max_positions: config.max_position_embeddings,
-                end_token: config.eos_token_id,
+                end_tokens: config.end_tokens(),
+                cache_format: CacheFormat::default(),
                 weights_path,
             },
         })
@@ -82,38 +131,96 @@ impl LanguageModel {
         self.max_positions
     }
 
-    /// The token that ends a text.
-    pub(crate) fn end_token(&self) -> Option<u32> {
-        self.end_token
+    /// The tokens that end a text.
+    pub(crate) fn end_tokens(&self) -> &[u32] {
+        &self.end_tokens
+    }
+
+    /// The same model with further tokens that end a text.
+    pub(crate) fn with_end_tokens(mut self, tokens: impl IntoIterator<Item = u32>) -> Self {
+        self.end_tokens.extend(tokens);
+        self
+    }
+
+    /// The same model, whose caches from now on are kept so.
+    pub(crate) fn with_cache_format(self, cache_format: CacheFormat) -> Self {
+        Self { cache_format, ..self }
     }
 
     /// A cache without tokens. It grows with the tokens read, not with the positions that a config claims.
     pub(crate) fn empty_cache(&self) -> Cache {
         let layers = match &self.network {
-            Network::Gpt2(gpt2) => gpt2.empty_layers(),
-            Network::Llama(llama) => llama.empty_layers(),
+            Network::Gpt2(gpt2) => gpt2.empty_layers(self.cache_format),
+            Network::Llama(llama) => llama.empty_layers(self.cache_format),
         };
         Cache { layers, num_positions: 0 }
+    }
+
+    /// Bytes of a cache of `num_positions` tokens; `None` for more than can be counted.
+    pub(crate) fn cache_bytes(&self, num_positions: usize) -> Option<usize> {
+        let layers = self.empty_cache().layers;
+        layers.iter().try_fold(0_usize, |sum, layer| sum.checked_add(layer.bytes_of(self.heads(), num_positions)?))
+    }
+
+    /// The cache of `num_positions` tokens whose [`Cache::parts`] are `bytes`; `None` for another number of bytes.
+    pub(crate) fn restored_cache(&self, num_positions: usize, bytes: &[u8]) -> Option<Cache> {
+        if self.cache_bytes(num_positions) != Some(bytes.len()) {
+            return None;
+        }
+        let mut left = bytes;
+        let mut cache = self.empty_cache();
+        for layer in &mut cache.layers {
+            let (own, others) = left.split_at_checked(layer.bytes_of(self.heads(), num_positions)?)?;
+            *layer = layer.restored(self.heads(), num_positions, own);
+            left = others;
+        }
+        cache.num_positions = num_positions;
+        Some(cache)
     }
 
     /// Appends `tokens` (n) to `cache`; returns their hidden states after the last norm (n, width).
     ///
     /// Errors: [`EdgeError::Input`] for a token outside the vocabulary or more tokens than positions.
     pub(crate) fn forward(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>, EdgeError> {
-        let num_positions = cache.num_positions + tokens.len();
+        self.check_positions(cache.num_positions + tokens.len())?;
+        let mut hidden = Vec::with_capacity(tokens.len() * self.width());
+        for tokens in tokens.chunks(TOKENS_AT_ONCE) {
+            hidden.extend(self.forward_together(&mut [Part { tokens, cache: &mut *cache }])?);
+        }
+        Ok(hidden)
+    }
+
+    /// Appends each part's tokens to its cache, reading the weights once for all; returns their hidden states after the
+    /// last norm, all parts' (n, width) after each other. The caller keeps the tokens of all within [`TOKENS_AT_ONCE`].
+    ///
+    /// Errors: as [`LanguageModel::forward`]; then no cache has changed.
+    pub(crate) fn forward_together(&self, parts: &mut [Part<'_>]) -> Result<Vec<f32>, EdgeError> {
+        for part in &*parts {
+            self.check_positions(part.positions().end)?;
+        }
+        let hidden = match &self.network {
+            Network::Gpt2(gpt2) => gpt2.forward(parts),
+            Network::Llama(llama) => llama.forward(parts),
+        }?;
+        for part in parts {
+            part.cache.num_positions += part.tokens.len();
+        }
+        Ok(hidden)
+    }
+
+    fn check_positions(&self, num_positions: usize) -> Result<(), EdgeError> {
         if num_positions > self.max_positions {
             let expected = format!("at most {} tokens", self.max_positions);
             return Err(EdgeError::input("running the model", expected, num_positions.to_string()));
         }
-        let mut hidden = Vec::with_capacity(tokens.len() * self.width());
-        for tokens in tokens.chunks(TOKENS_AT_ONCE) {
-            hidden.extend(match &self.network {
-                Network::Gpt2(gpt2) => gpt2.forward(tokens, cache),
-                Network::Llama(llama) => llama.forward(tokens, cache),
-            }?);
-            cache.num_positions += tokens.len();
+        Ok(())
+    }
+
+    fn heads(&self) -> Heads {
+        match &self.network {
+            Network::Gpt2(gpt2) => gpt2.heads(),
+            Network::Llama(llama) => llama.heads(),
         }
-        Ok(hidden)
     }
 
     /// Bytes of weights that one more token reads, besides its own row of the embedding.

@@ -4,11 +4,13 @@ use super::norm::add;
 use crate::EdgeError;
 use crate::weights::{Layout, Matrix, Weights};
 
-/// y = W·x + b.
+/// y = s·W·x + b.
 #[derive(Debug)]
 pub(super) struct Linear {
     matrix: Matrix,
     bias: Option<Vec<f32>>,
+    /// Of the whole matrix, where a converter keeps it apart.
+    scale: Option<f32>,
 }
 
 impl Linear {
@@ -26,10 +28,10 @@ impl Linear {
         layout: Layout,
     ) -> Result<Self, EdgeError> {
         let matrix = weights.matrix(&format!("{name}.weight"), out, &[input], layout)?;
-        Ok(Self { matrix, bias: Some(weights.vector(&format!("{name}.bias"), out)?) })
+        Ok(Self { matrix, bias: Some(weights.vector(&format!("{name}.bias"), out)?), scale: None })
     }
 
-    /// `NAME.weight` (out, in) alone.
+    /// `NAME.weight` (out, in), and `NAME.scale` (1) where there is one: llama.cpp keeps a ternary matrix's scale there.
     pub(super) fn load_without_bias(
         weights: &Weights,
         name: &str,
@@ -37,7 +39,9 @@ impl Linear {
         input: usize,
     ) -> Result<Self, EdgeError> {
         let matrix = weights.matrix(&format!("{name}.weight"), out, &[input], Layout::OutputMajor)?;
-        Ok(Self { matrix, bias: None })
+        let scale_name = format!("{name}.scale");
+        let scale = weights.contains(&scale_name).then(|| weights.vector(&scale_name, 1)).transpose()?;
+        Ok(Self { matrix, bias: None, scale: scale.and_then(|scale| scale.first().copied()) })
     }
 
     /// The matrix without the bias.
@@ -55,6 +59,9 @@ impl Linear {
     pub(super) fn apply_together<const N: usize>(layers: [&Self; N], x: &[f32]) -> [Vec<f32>; N] {
         let mut outputs = Matrix::apply_together(layers.map(Self::matrix), x);
         for (output, layer) in outputs.iter_mut().zip(layers) {
+            if let Some(scale) = layer.scale {
+                output.iter_mut().for_each(|y| *y *= scale);
+            }
             if let Some(bias) = &layer.bias {
                 for row in output.chunks_exact_mut(bias.len()) {
                     add(row, bias);

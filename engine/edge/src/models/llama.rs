@@ -1,14 +1,17 @@
 //! Llama: RMS norm, rotary positions, SwiGLU, grouped-query attention. Source: transformers' `LlamaForCausalLM`.
 //! BitNet b1.58 is a Llama with two more norms per block, before the output of attention and before that of the
-//! feed-forward part. Source: Wang et al. 2023, arXiv 2310.11453, and llama.cpp's architecture "bitnet".
+//! feed-forward part, whose gate may be a squared ReLU. Source: Wang et al. 2023, arXiv 2310.11453, Ma et al. 2025, arXiv
+//! 2504.12285, and the architectures "bitnet" of llama.cpp and "bitnet-b1.58" of bitnet.cpp.
 
-use super::attention::{Heads, LayerCache, Precision, Rope, RopePairs};
-use super::config::LlamaConfig;
-use super::language_model::{Cache, embed};
+use super::attention::{Heads, attend};
+use super::cache::{CacheFormat, LayerCache, Precision};
+use super::language_model::{Part, embed};
 use super::linear::Linear;
-use super::norm::{RmsNorm, add, silu_mul};
+use super::llama_config::{LlamaConfig, LlamaGate};
+use super::norm::{RmsNorm, add, relu_squared_mul, silu_mul};
+use super::rope::{Rope, RopePairs, Turns};
 use crate::EdgeError;
-use crate::weights::{Layout, Matrix, Weights};
+use crate::weights::{Layout, Matrix, ROPE_DIVISORS, Weights};
 
 #[derive(Debug)]
 pub(super) struct Llama {
@@ -19,6 +22,7 @@ pub(super) struct Llama {
     head: Option<Matrix>,
     heads: Heads,
     rope: Rope,
+    gate: LlamaGate,
 }
 
 #[derive(Debug)]
@@ -47,13 +51,17 @@ impl Llama {
         // llama.cpp's converter reorders the rows of a Llama, but not those of a BitNet.
         let is_reordered = weights.is_gguf() && !config.has_sub_norms();
         let pairs = if is_reordered { RopePairs::Neighbors } else { RopePairs::Halves };
+        let divisors = weights.contains(ROPE_DIVISORS).then(|| weights.vector(ROPE_DIVISORS, heads.head_dim / 2));
+        let divisors = divisors.transpose()?;
+        let scaling = config.rope_scaling(weights.path())?;
         let mut llama = Self {
             tokens: table("model.embed_tokens.weight")?,
             blocks: Vec::new(),
             norm: RmsNorm::load(weights, "model.norm", width, config.rms_norm_eps)?,
             head: if config.tie_word_embeddings { None } else { Some(table("lm_head.weight")?) },
             heads,
-            rope: Rope { theta: config.theta(), head_dim: heads.head_dim, pairs },
+            rope: Rope::new(config.theta(), heads.head_dim, pairs, scaling, divisors.as_deref()),
+            gate: config.gate(),
         };
         for number in 0..config.num_hidden_layers {
             llama.blocks.push(Block::load(config, heads, weights, &format!("model.layers.{number}"))?);
@@ -62,8 +70,8 @@ impl Llama {
     }
 
     /// A cache without tokens for each layer.
-    pub(super) fn empty_layers(&self) -> Vec<LayerCache> {
-        let precision = |block: &Block| Precision::after(block.key.matrix());
+    pub(super) fn empty_layers(&self, format: CacheFormat) -> Vec<LayerCache> {
+        let precision = |block: &Block| Precision::after(block.key.matrix(), format);
         self.blocks.iter().map(|block| LayerCache::new(precision(block))).collect()
     }
 
@@ -79,22 +87,34 @@ impl Llama {
         self.head.as_ref().unwrap_or(&self.tokens)
     }
 
-    /// Hidden states after the last norm (n, width). The caller has checked the number of positions.
-    pub(super) fn forward(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>, EdgeError> {
+    pub(super) fn heads(&self) -> Heads {
+        self.heads
+    }
+
+    /// Hidden states after the last norm, all parts' (n, width) after each other. The caller has checked the numbers of
+    /// positions.
+    pub(super) fn forward(&self, parts: &mut [Part<'_>]) -> Result<Vec<f32>, EdgeError> {
         let Heads { heads, kv_heads, head_dim } = self.heads;
-        let mut x = embed(&self.tokens, tokens)?;
-        let turns = self.rope.turns(cache.num_positions..cache.num_positions + tokens.len());
-        for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
+        let (query_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+        let (mut x, mut turns) = (Vec::new(), Turns::default());
+        for part in &*parts {
+            x.extend(embed(&self.tokens, part.tokens)?);
+            turns.extend(self.rope.turns(part.positions()));
+        }
+        for (number, block) in self.blocks.iter().enumerate() {
             let normed = block.attention_norm.apply(&x);
             let [mut query, mut key, value] = Linear::apply_together([&block.query, &block.key, &block.value], &normed);
-            self.rope.apply(&mut query, heads * head_dim, &turns);
-            self.rope.apply(&mut key, kv_heads * head_dim, &turns);
-            layer.push(self.heads, &key, &value);
-            let attended = normed_by(block.attention_sub_norm.as_ref(), layer.attend(self.heads, &query));
+            self.rope.apply(&mut query, query_width, &turns);
+            self.rope.apply(&mut key, kv_width, &turns);
+            let caches = Part::push(parts, number, self.heads, &key, &value);
+            let attended = normed_by(block.attention_sub_norm.as_ref(), attend(self.heads, &caches, &query));
             add(&mut x, &block.attention_out.apply(&attended));
             let normed = block.feed_forward_norm.apply(&x);
             let [mut hidden, up] = Linear::apply_together([&block.gate, &block.up], &normed);
-            silu_mul(&mut hidden, &up);
+            match self.gate {
+                LlamaGate::Silu => silu_mul(&mut hidden, &up),
+                LlamaGate::ReluSquared => relu_squared_mul(&mut hidden, &up),
+            }
             let hidden = normed_by(block.feed_forward_sub_norm.as_ref(), hidden);
             add(&mut x, &block.down.apply(&hidden));
         }
@@ -164,6 +184,8 @@ mod tests {
             (state >> 8) as f32 / (1 << 23) as f32 - 1.0
         };
         let mut tensors = Tensors::new();
+        // Of one matrix, kept apart.
+        tensors.insert("blk.1.ffn_up.scale".to_owned(), (vec![1], vec![0.7]));
         let mut add = |name: String, shape: &[usize]| {
             // Norms around 1, so that leaving one out shows.
             let (center, size) = if shape.len() == 1 { (1.0, 0.5) } else { (0.0, 0.4) };
@@ -192,8 +214,11 @@ mod tests {
         tensors
     }
 
-    fn model(tensors: &Tensors) -> LanguageModel {
-        let mut writer = GgufWriter::new("bitnet");
+    fn model(tensors: &Tensors, architecture: &str, squares: bool) -> LanguageModel {
+        let mut writer = GgufWriter::new(architecture);
+        if squares && architecture == "bitnet" {
+            writer.add_metadata("bitnet.hidden_activation", "relu2").unwrap();
+        }
         for (name, number) in [
             ("context_length", 16),
             ("embedding_length", WIDTH),
@@ -202,9 +227,9 @@ mod tests {
             ("attention.head_count", HEADS),
             ("attention.head_count_kv", KV_HEADS),
         ] {
-            writer.add_metadata(&format!("bitnet.{name}"), u32::try_from(number).unwrap()).unwrap();
+            writer.add_metadata(&format!("{architecture}.{name}"), u32::try_from(number).unwrap()).unwrap();
         }
-        writer.add_metadata("bitnet.attention.layer_norm_rms_epsilon", 1e-5_f32).unwrap();
+        writer.add_metadata(&format!("{architecture}.attention.layer_norm_rms_epsilon"), 1e-5_f32).unwrap();
         for (name, (shape, values)) in tensors {
             let bytes: &[u8] = bytemuck::cast_slice(values);
             writer.add_tensor(name, TensorType::F32, shape, bytes).unwrap();
@@ -218,7 +243,7 @@ mod tests {
     }
 
     /// The same network in plain loops of f64, with llama.cpp's order of operations for "bitnet".
-    fn reference(tensors: &Tensors, tokens: &[u32]) -> Vec<f64> {
+    fn reference(tensors: &Tensors, squares: bool, tokens: &[u32]) -> Vec<f64> {
         let get = |name: &str| &tensors[&format!("{name}.weight")].1;
         let norm = |name: &str, x: &[f64]| -> Vec<f64> {
             let mean_square = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
@@ -227,7 +252,8 @@ mod tests {
         };
         let product = |name: &str, x: &[f64]| -> Vec<f64> {
             let rows = get(name).chunks(x.len());
-            rows.map(|row| row.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum()).collect()
+            let scale = tensors.get(&format!("{name}.scale")).map_or(1.0, |(_, scale)| f64::from(scale[0]));
+            rows.map(|row| scale * row.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>()).collect()
         };
         let turn = |x: &mut [f64], position: usize| {
             for head in x.chunks_mut(DIM) {
@@ -270,7 +296,8 @@ mod tests {
                 x.iter_mut().zip(out).for_each(|(x, out)| *x += out);
                 let normed = norm(&name("ffn_norm"), x);
                 let (gate, up) = (product(&name("ffn_gate"), &normed), product(&name("ffn_up"), &normed));
-                let hidden: Vec<f64> = gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+                let open = |g: f64| if squares { g.max(0.0) * g.max(0.0) } else { g / (1.0 + (-g).exp()) };
+                let hidden: Vec<f64> = gate.iter().zip(up).map(|(&g, u)| open(g) * u).collect();
                 let out = product(&name("ffn_down"), &norm(&name("ffn_sub_norm"), &hidden));
                 x.iter_mut().zip(out).for_each(|(x, out)| *x += out);
             }
@@ -280,9 +307,16 @@ mod tests {
 
     #[test]
     fn bitnet_computes_what_the_reference_computes() {
+        check("bitnet", false);
+        check("bitnet", true);
+        check("bitnet-b1.58", true);
+    }
+
+    #[track_caller]
+    fn check(architecture: &str, squares: bool) {
         let (tensors, tokens) = (bitnet(), [3, 1, 4, 1, 5, 9, 2, 6]);
-        let model = model(&tensors);
-        let expected = reference(&tensors, &tokens);
+        let model = model(&tensors, architecture, squares);
+        let expected = reference(&tensors, squares, &tokens);
         let largest = expected.iter().fold(0.0_f64, |largest, logit| largest.max(logit.abs()));
         // At once, and one token after the other.
         for step in [tokens.len(), 1, 3] {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod cache;
 mod cnn;
 mod config;
 mod conv;
@@ -14,11 +15,14 @@ mod image_model;
 mod language_model;
 mod linear;
 mod llama;
+mod llama_config;
 mod mlp;
 mod norm;
 mod resnet;
+mod rope;
 
 pub(crate) use attention::softmax;
+pub use cache::CacheFormat;
 pub(crate) use config::{Config, TextConfig};
 pub(crate) use image_model::ImageModel;
-pub(crate) use language_model::{Cache, LanguageModel};
+pub(crate) use language_model::{Cache, LanguageModel, Part, TOKENS_AT_ONCE};

@@ -93,6 +93,19 @@ pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
     });
 }
 
+/// gate ← max(0, gate)² · up, both of one length; NaN stays. Source: So et al. 2021, arXiv 2109.08668 (squared ReLU).
+pub(super) fn relu_squared_mul(gate: &mut [f32], up: &[f32]) {
+    let width = gate.len();
+    panels(&mut [Output { values: gate, width, panel_width: TASK_LEN }], |_, mut panel| {
+        let up = up.get(panel.columns()).unwrap_or_default();
+        let gate = panel.row_mut(0);
+        relu(gate);
+        for (gate, up) in gate.iter_mut().zip(up) {
+            *gate = *gate * *gate * up;
+        }
+    });
+}
+
 /// x ← x + y.
 pub(super) fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {

@@ -2,17 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::files::{read_small, sha256, size};
 use super::image_file::read_pixels;
 use super::json_shape::check_objects;
 use super::manifest::Manifest;
+use super::model::{Model, ModelParts};
 use super::tokenizer_file::open_tokenizer;
 use crate::EdgeError;
-use crate::models::{Config, ImageModel, LanguageModel, TextConfig, softmax};
+use crate::chat::ChatFormat;
+use crate::models::{Config, ImageModel, TextConfig, softmax};
 use crate::runtime::with_threads;
-use crate::text::{GenerateOptions, Generated, generate, text_losses, token_logits, token_losses, tokens};
+use crate::text::{GenerateOptions, Generated};
 use crate::weights::{Activations, Weights};
 
 /// Largest manifest or config, in bytes: read, it takes some thirty times as much. A thousand names of classes are 30 KB.
@@ -47,13 +50,13 @@ pub struct Package {
     manifest: Manifest,
     weight_bytes: u64,
     formats: Vec<(&'static str, u64)>,
-    model: Model,
+    content: Content,
 }
 
 #[derive(Debug)]
-enum Model {
-    Image(ImageModel),
-    Text(LanguageModel, Box<Tokenizer>),
+enum Content {
+    Image(Box<ImageModel>),
+    Text(Box<Model>),
 }
 
 impl Package {
@@ -85,11 +88,18 @@ impl Package {
             Some(_) => Ok(dir.join(name)),
             None => Err(EdgeError::format(&manifest_path, format!("{name:?} among the files"), "a list without it")),
         };
+        if manifest.file("model.onnx").is_some() {
+            let found = "ONNX, which foretrain-edge does not run. Its run.py does, with onnxruntime";
+            return Err(EdgeError::format(&manifest_path, "a model in safetensors or GGUF", found));
+        }
         let config_path = listed("config.json")?;
         let config = Config::parse(&read_json(&config_path)?, &config_path)?;
         let weights = match (manifest.file("model.gguf"), &config) {
             (Some(_), Config::Text(TextConfig::Gpt2(_))) => Weights::open_gguf(&dir.join("model.gguf"), "gpt2")?,
-            (Some(_), Config::Text(TextConfig::Llama(_))) => Weights::open_gguf(&dir.join("model.gguf"), "llama")?,
+            (Some(_), Config::Text(TextConfig::Llama(config))) => {
+                let architecture = if config.has_sub_norms() { "bitnet" } else { "llama" };
+                Weights::open_gguf(&dir.join("model.gguf"), architecture)?
+            }
             (Some(_), Config::Image(_)) | (None, _) => {
                 let shards = shards(&manifest, dir);
                 match shards.split_first() {
@@ -99,16 +109,18 @@ impl Package {
             }
         };
         let weights = weights.with_activations(activations);
-        let model = match config {
-            Config::Image(config) => Model::Image(ImageModel::load(config, &weights)?),
-            Config::Text(config) => {
-                let tokenizer = open_tokenizer(&listed("tokenizer.json")?)?;
-                Model::Text(LanguageModel::load(&config, &weights)?, Box::new(tokenizer))
-            }
-        };
         let formats = weights.bytes_by_format();
         let weight_bytes = formats.iter().map(|(_, bytes)| bytes).sum();
-        Ok(Self { dir: dir.to_owned(), manifest, weight_bytes, formats, model })
+        let content = match config {
+            Config::Image(config) => Content::Image(Box::new(ImageModel::load(config, &weights)?)),
+            Config::Text(config) => {
+                let tokenizer = open_tokenizer(&listed("tokenizer.json")?)?;
+                let chat = chat_format(&manifest, dir)?;
+                let parts = ModelParts { name: manifest.name.clone(), config, weights, tokenizer, chat };
+                Content::Text(Box::new(Model::assemble(parts)?))
+            }
+        };
+        Ok(Self { dir: dir.to_owned(), manifest, weight_bytes, formats, content })
     }
 
     /// What the package says about itself.
@@ -120,8 +132,8 @@ impl Package {
     /// What the model reads.
     #[must_use]
     pub fn kind(&self) -> PackageKind {
-        match &self.model {
-            Model::Image(model) => {
+        match &self.content {
+            Content::Image(model) => {
                 let config = model.config();
                 PackageKind::Image {
                     channels: config.channels,
@@ -130,7 +142,7 @@ impl Package {
                     classes: config.classes.clone(),
                 }
             }
-            Model::Text(..) => PackageKind::Text,
+            Content::Text(_) => PackageKind::Text,
         }
     }
 
@@ -188,84 +200,114 @@ impl Package {
         read_pixels(path, config.channels, config.height, config.width)
     }
 
-    /// Continues `prompt`. `on_token` gets each piece of new text (empty while a character is incomplete) and returns
-    /// false to stop. When the text outgrows the model's positions, its older half is forgotten.
+    /// Continues `prompt`. `on_text` gets each piece of new text (empty while a character is incomplete or a stop string
+    /// may have begun) and returns false to stop. When the text outgrows the model's positions, its older half is forgotten.
     ///
-    /// Errors: [`EdgeError::Input`] for an image model, an empty prompt or a bad temperature; [`EdgeError::Tokenizer`];
+    /// Errors: [`EdgeError::Input`] for an image model, an empty prompt or bad options; [`EdgeError::Tokenizer`];
     /// [`EdgeError::Format`] for damaged weights, which give NaN or infinity.
     pub fn generate(
         &self,
         prompt: &str,
-        options: GenerateOptions,
-        on_token: &mut dyn FnMut(&str) -> bool,
+        options: &GenerateOptions,
+        on_text: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Generated, EdgeError> {
-        let (model, tokenizer) = self.language_model()?;
-        with_threads(rayon::current_num_threads(), || generate(model, tokenizer, prompt, options, on_token))
+        let model = self.language_model()?;
+        model.context().generate(model.prompt_tokens(prompt)?, options, on_text)
     }
 
-    /// -ln p of each next token, nats: n tokens give n - 1 losses.
-    ///
-    /// Errors: [`EdgeError::Input`] for an image model, a token outside the vocabulary, or more than
-    /// [`Package::max_positions`] + 1 tokens; [`EdgeError::Format`] for damaged weights, which give NaN or infinity.
+    /// As [`Model::token_losses`]. Errors: as there; [`EdgeError::Input`] for an image model.
     pub fn token_losses(&self, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
-        let (model, _) = self.language_model()?;
-        with_threads(rayon::current_num_threads(), || token_losses(model, tokens))
+        self.language_model()?.token_losses(tokens)
     }
 
-    /// -ln p of each next token, nats, of a text of any length: it is cut into stretches of the model's positions, each of
-    /// them read by itself. n tokens give n - 1 losses; their mean's exponential is the perplexity.
-    ///
-    /// Errors: as [`Package::token_losses`], but none for the length.
-    pub fn text_losses(&self, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
-        let (model, _) = self.language_model()?;
-        with_threads(rayon::current_num_threads(), || text_losses(model, tokens))
-    }
-
-    /// Logits after each of `tokens` (n): (n, vocabulary), row-major.
-    ///
-    /// Errors: [`EdgeError::Input`] for an image model, a token outside the vocabulary, or more than
-    /// [`Package::max_positions`] tokens; [`EdgeError::Format`] for damaged weights, which give NaN or infinity.
+    /// As [`Model::token_logits`]. Errors: as there; [`EdgeError::Input`] for an image model.
     pub fn token_logits(&self, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
-        let (model, _) = self.language_model()?;
-        with_threads(rayon::current_num_threads(), || token_logits(model, tokens))
+        self.language_model()?.token_logits(tokens)
     }
 
-    /// The tokens of `text`, without any that the tokenizer would add around it.
-    ///
-    /// Errors: [`EdgeError::Input`] for an image model; [`EdgeError::Tokenizer`].
+    /// As [`Model::tokens`]. Errors: as there; [`EdgeError::Input`] for an image model.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, EdgeError> {
-        tokens(self.language_model()?.1, text)
+        self.language_model()?.tokens(text)
     }
 
     /// The tokenizer of a language model.
     #[must_use]
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.language_model().ok().map(|(_, tokenizer)| tokenizer)
+        self.language_model().ok().map(Model::tokenizer)
     }
 
     /// Longest token sequence of a language model.
     #[must_use]
     pub fn max_positions(&self) -> Option<usize> {
-        self.language_model().ok().map(|(model, _)| model.max_positions())
+        self.language_model().ok().map(Model::max_positions)
     }
 
-    pub(crate) fn text_model(&self) -> Result<&LanguageModel, EdgeError> {
-        self.language_model().map(|(model, _)| model)
+    /// The language model.
+    ///
+    /// Errors: [`EdgeError::Input`] for an image model.
+    pub fn language_model(&self) -> Result<&Model, EdgeError> {
+        match &self.content {
+            Content::Text(model) => Ok(model),
+            Content::Image(_) => Err(no_text()),
+        }
+    }
+
+    /// The language model alone. Errors: [`EdgeError::Input`] for an image model.
+    pub(super) fn into_model(self) -> Result<Model, EdgeError> {
+        match self.content {
+            Content::Text(model) => Ok(*model),
+            Content::Image(_) => Err(no_text()),
+        }
     }
 
     fn image_model(&self) -> Result<&ImageModel, EdgeError> {
-        match &self.model {
-            Model::Image(model) => Ok(model),
-            Model::Text(..) => Err(EdgeError::input("classifying an image", "an image model", "a language model")),
+        match &self.content {
+            Content::Image(model) => Ok(model),
+            Content::Text(_) => Err(EdgeError::input("classifying an image", "an image model", "a language model")),
         }
     }
+}
 
-    fn language_model(&self) -> Result<(&LanguageModel, &Tokenizer), EdgeError> {
-        match &self.model {
-            Model::Text(model, tokenizer) => Ok((model, tokenizer)),
-            Model::Image(_) => Err(EdgeError::input("reading text", "a language model", "an image model")),
-        }
+fn no_text() -> EdgeError {
+    EdgeError::input("reading text", "a language model", "an image model")
+}
+
+/// What the package says about conversations, in the files where transformers keeps it: all of them may be missing.
+///
+/// Errors: [`EdgeError::Read`]; [`EdgeError::Format`] for one that is no JSON, or too large.
+fn chat_format(manifest: &Manifest, dir: &Path) -> Result<ChatFormat, EdgeError> {
+    let content = |name: &str| match manifest.file(name) {
+        Some(_) => read_small(&dir.join(name), MAX_JSON_BYTES).map(Some),
+        None => Ok(None),
+    };
+    let mut format = ChatFormat::default();
+    if let Some(content) = content("tokenizer_config.json")? {
+        let path = dir.join("tokenizer_config.json");
+        let json: Value =
+            serde_json::from_slice(&content).map_err(|error| EdgeError::format(&path, "JSON", error.to_string()))?;
+        // A token is its text, or an object that holds it.
+        let token = |name: &str| {
+            let token = json.get(name)?;
+            token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
+        };
+        format.start = token("bos_token").unwrap_or_default();
+        format.end = token("eos_token").unwrap_or_default();
+        // One template, or several with names.
+        format.template = match json.get("chat_template") {
+            Some(Value::String(template)) => Some(template.clone()),
+            Some(Value::Array(named)) => {
+                let default = named.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"));
+                default.and_then(|entry| entry.get("template")?.as_str()).map(str::to_owned)
+            }
+            _ => None,
+        };
     }
+    if let Some(template) = content("chat_template.jinja")? {
+        let path = dir.join("chat_template.jinja");
+        let refuse = |error: std::string::FromUtf8Error| EdgeError::format(&path, "UTF-8", error.to_string());
+        format.template = Some(String::from_utf8(template).map_err(refuse)?);
+    }
+    Ok(format)
 }
 
 /// The files of weights that are in several, which have an index beside them; empty for weights in one.

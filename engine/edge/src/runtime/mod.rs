@@ -2,4 +2,5 @@
 
 mod team;
 
-pub(crate) use team::{Output, Panel, panels, with_threads};
+pub use team::with_threads;
+pub(crate) use team::{Output, Panel, panels};

@@ -48,9 +48,9 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
 }
 
-/// Runs `answer`, during which [`panels`] share their work among `num_threads` threads, this one included. Within a
-/// team already, that team serves.
-pub(crate) fn with_threads<T>(num_threads: usize, answer: impl FnOnce() -> T) -> T {
+/// Runs `answer`, during which models share their work among `num_threads` threads, this one included. Within such a call
+/// already, that one's threads serve.
+pub fn with_threads<T>(num_threads: usize, answer: impl FnOnce() -> T) -> T {
     if num_threads < 2 || CURRENT.with_borrow(Option::is_some) {
         return answer();
     }

@@ -4,30 +4,12 @@ use std::time::Instant;
 
 use tokenizers::Tokenizer;
 
+use super::answer::{Answer, Finish, Step};
 use super::guard::guarded;
-use super::sampler::Sampler;
-use super::stream::TextStream;
+use super::memory::Memory;
+use super::options::GenerateOptions;
 use crate::EdgeError;
-use crate::models::{Cache, LanguageModel};
-
-/// How to continue a prompt.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GenerateOptions {
-    /// Most new tokens.
-    pub max_tokens: usize,
-    /// Divides the logits before sampling; 0 always takes the likeliest token.
-    pub temperature: f32,
-    /// Only the likeliest this many tokens are considered; 0 considers all.
-    pub top_k: usize,
-    /// The same seed gives the same text.
-    pub seed: u64,
-}
-
-impl Default for GenerateOptions {
-    fn default() -> Self {
-        Self { max_tokens: 128, temperature: 0.8, top_k: 40, seed: 0 }
-    }
-}
+use crate::models::LanguageModel;
 
 /// A continued prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,59 +18,140 @@ pub struct Generated {
     pub text: String,
     /// New tokens.
     pub num_tokens: usize,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// How many of them were in the cache already.
+    pub cached_tokens: usize,
+    /// Why it ended.
+    pub finish: Finish,
     /// Time to read the prompt and have the first logits, milliseconds.
     pub prompt_ms: f64,
     /// Time for all new tokens, milliseconds.
     pub decode_ms: f64,
 }
 
-/// Continues `prompt`; see [`crate::Package::generate`].
+/// A continuation that goes on when asked to.
+#[derive(Debug)]
+pub(crate) struct Generator<'m> {
+    model: &'m LanguageModel,
+    memory: Memory,
+    answer: Answer<'m>,
+    logits: Vec<f32>,
+    /// The last token, which is read when the next one is asked for.
+    pending: Option<u32>,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+}
+
+impl<'m> Generator<'m> {
+    /// Reads `prompt`, as far as `memory` does not hold it. Of a prompt longer than the model's positions only the last
+    /// half of so many tokens counts, so that the next have room.
+    ///
+    /// Errors: [`EdgeError::Input`] for an empty prompt or bad options; [`EdgeError::Format`] for damaged weights.
+    pub(crate) fn start(
+        model: &'m LanguageModel,
+        tokenizer: &'m Tokenizer,
+        mut memory: Memory,
+        prompt: Vec<u32>,
+        options: &GenerateOptions,
+    ) -> Result<Self, EdgeError> {
+        options.check()?;
+        if prompt.is_empty() {
+            return Err(EdgeError::input("continuing a prompt", "a prompt of at least one known token", "none"));
+        }
+        let seen = last_half(&prompt, model.max_positions());
+        let cached_tokens = memory.common_prefix(seen);
+        memory.truncate(cached_tokens);
+        let logits = memory.read(model, seen.get(cached_tokens..).unwrap_or_default())?;
+        let prompt_tokens = prompt.len();
+        let answer = Answer::new(tokenizer, model.end_tokens(), prompt, options);
+        Ok(Self { model, memory, answer, logits, pending: None, prompt_tokens, cached_tokens })
+    }
+
+    /// The next step; when the text has outgrown the model's positions, its older half is forgotten.
+    ///
+    /// Errors: [`EdgeError::Tokenizer`]; [`EdgeError::Format`] for damaged weights.
+    pub(crate) fn step(&mut self) -> Result<(String, Option<Finish>), EdgeError> {
+        if let Some(token) = self.pending.take() {
+            let most = self.model.max_positions();
+            self.logits = if self.memory.tokens.len() < most {
+                self.memory.read(self.model, &[token])?
+            } else {
+                self.memory.truncate(0);
+                self.memory.read(self.model, last_half(self.answer.history(), most))?
+            };
+        }
+        let Step { text, token, finish } = self.answer.step(&self.logits)?;
+        self.pending = token;
+        Ok((text, finish))
+    }
+
+    /// Ends it before its end; returns what was held back.
+    ///
+    /// Errors: [`EdgeError::Tokenizer`].
+    pub(crate) fn cancel(&mut self) -> Result<String, EdgeError> {
+        Ok(self.answer.finish(Finish::Cancelled, String::new())?.text)
+    }
+
+    /// New tokens so far.
+    pub(crate) fn num_tokens(&self) -> usize {
+        self.answer.num_tokens()
+    }
+
+    /// The memory for the next prompt.
+    pub(crate) fn into_memory(self) -> Memory {
+        self.memory
+    }
+}
+
+/// All of `tokens` when they fit `most` positions, else as many of the last as fill half of them.
+fn last_half(tokens: &[u32], most: usize) -> &[u32] {
+    let kept = if tokens.len() > most { most.div_ceil(2) } else { tokens.len() };
+    &tokens[tokens.len() - kept..]
+}
+
+/// Continues `prompt` and gives `on_text` each piece that may be shown, until it returns false. `memory` holds the text
+/// afterwards; after an error it is empty.
+///
+/// Errors: as [`Generator::start`] and [`Generator::step`].
 pub(crate) fn generate(
     model: &LanguageModel,
     tokenizer: &Tokenizer,
-    prompt: &str,
-    options: GenerateOptions,
-    on_token: &mut dyn FnMut(&str) -> bool,
+    memory: &mut Memory,
+    prompt: Vec<u32>,
+    options: &GenerateOptions,
+    on_text: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Generated, EdgeError> {
-    let tried = "continuing a prompt";
-    if !options.temperature.is_finite() || options.temperature < 0.0 {
-        return Err(EdgeError::input(tried, "a temperature of at least 0", options.temperature.to_string()));
-    }
-    let mut tokens = tokens(tokenizer, prompt)?;
-    if tokens.is_empty() {
-        return Err(EdgeError::input(tried, "a prompt of at least one known token", format!("{prompt:?}")));
-    }
     let prompt_start = Instant::now();
-    let mut stream = TextStream::new(tokenizer, &tokens);
-    let mut sampler = Sampler::new(options.temperature, options.top_k, options.seed);
-    let (mut cache, mut logits) = read_anew(model, &tokens)?;
+    let own = std::mem::replace(memory, Memory::empty(model));
+    let mut generator = Generator::start(model, tokenizer, own, prompt, options)?;
     let prompt_ms = milliseconds(prompt_start);
     let decode_start = Instant::now();
-    let (mut text, mut num_tokens) = (String::new(), 0);
-    while num_tokens < options.max_tokens {
-        let token = sampler.sample(&logits)?;
-        if Some(token) == model.end_token() {
-            break;
-        }
-        tokens.push(token);
-        num_tokens += 1;
-        let piece = stream.push(token)?;
+    let mut text = String::new();
+    let finish = loop {
+        let (piece, finish) = generator.step()?;
         text.push_str(&piece);
-        if !on_token(&piece) || num_tokens == options.max_tokens {
-            break;
+        let goes_on = on_text(&piece);
+        if let Some(finish) = finish {
+            break finish;
         }
-        if cache.num_positions() < model.max_positions() {
-            logits = model.logits(&model.forward(&[token], &mut cache)?)?;
-        } else {
-            (cache, logits) = read_anew(model, &tokens)?;
+        if !goes_on {
+            let rest = generator.cancel()?;
+            text.push_str(&rest);
+            break Finish::Cancelled;
         }
-    }
-    let rest = stream.finish()?;
-    if !rest.is_empty() {
-        text.push_str(&rest);
-        on_token(&rest);
-    }
-    Ok(Generated { text, num_tokens, prompt_ms, decode_ms: milliseconds(decode_start) })
+    };
+    let generated = Generated {
+        text,
+        num_tokens: generator.num_tokens(),
+        prompt_tokens: generator.prompt_tokens,
+        cached_tokens: generator.cached_tokens,
+        finish,
+        prompt_ms,
+        decode_ms: milliseconds(decode_start),
+    };
+    *memory = generator.into_memory();
+    Ok(generated)
 }
 
 /// The tokens of `text`; see [`crate::Package::tokens`].
@@ -96,18 +159,6 @@ pub(crate) fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Edge
     let encoding = guarded(|| tokenizer.encode(text, false))
         .map_err(|message| EdgeError::Tokenizer { tried: "encoding a text".to_owned(), message })?;
     Ok(encoding.get_ids().to_vec())
-}
-
-/// Reads the end of `tokens` into a fresh cache and returns the logits of what follows. When they fill more than the
-/// model's positions, only the last half counts, so that the next tokens have room.
-fn read_anew(model: &LanguageModel, tokens: &[u32]) -> Result<(Cache, Vec<f32>), EdgeError> {
-    let most = model.max_positions();
-    let kept = if tokens.len() > most { most.div_ceil(2) } else { tokens.len() };
-    let mut cache = model.empty_cache();
-    let hidden = model.forward(&tokens[tokens.len() - kept..], &mut cache)?;
-    let last = &hidden[hidden.len().saturating_sub(model.width())..];
-    let logits = model.logits(last)?;
-    Ok((cache, logits))
 }
 
 fn milliseconds(start: Instant) -> f64 {

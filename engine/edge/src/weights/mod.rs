@@ -14,4 +14,4 @@ mod widened;
 
 pub use activations::Activations;
 pub(crate) use matrix::Matrix;
-pub(crate) use store::{Layout, Weights};
+pub(crate) use store::{Layout, ROPE_DIVISORS, Weights};

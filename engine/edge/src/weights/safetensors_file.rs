@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use foretrain_ternary::{Packing, unpack_rows};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
@@ -83,8 +84,10 @@ impl File<'_> {
 
     /// The tensor called `name`; `None` for the scale of an int8 tensor.
     fn tensor(&self, name: &str, info: &TensorInfo) -> Result<Option<Tensor>, EdgeError> {
-        let is_scale = name.strip_suffix(".scale").is_some_and(|owner| self.note(&format!("{owner}.format")).is_some());
-        if is_scale {
+        let has_format = |owner: &str| self.note(&format!("{owner}.format")).is_some();
+        let is_scale = name.strip_suffix(".scale").is_some_and(has_format);
+        let is_bitnet_scale = name.strip_suffix("_scale").is_some_and(has_format);
+        if is_scale || is_bitnet_scale {
             return Ok(None);
         }
         let bytes = self.data(name, info)?;
@@ -109,6 +112,7 @@ impl File<'_> {
                 };
                 Ok(Some(Tensor { shape, ..plain(format) }))
             }
+            (Some("BITNET"), Dtype::U8) => self.bitnet(name, &bytes).map(Some),
             (format, dtype) => {
                 let expected = "F32, F16, BF16, I8 with format \"INT8\" or U8 with the format of a block";
                 let format = format.map_or_else(|| "no format".to_owned(), |format| format!("format {format:?}"));
@@ -117,8 +121,20 @@ impl File<'_> {
         }
     }
 
+    /// A matrix with four rows to a byte, as TQ2_0.
+    fn bitnet(&self, name: &str, bytes: &[u8]) -> Result<Tensor, EdgeError> {
+        let scale = self.scale_vector(format!("{name}_scale"), 1)?.first().copied().unwrap_or_default();
+        let trits = unpack_rows(bytes).map_err(|error| self.refuse(name, "trits", error.to_string()))?;
+        let blocks = Packing::Tq2_0.pack(&trits, scale);
+        let blocks = blocks.map_err(|error| self.refuse(name, "a scale in half precision", error.to_string()))?;
+        Ok(Tensor { format: Format::Tq2_0, shape: self.logical_shape(name)?, bytes: blocks.into(), scales: Vec::new() })
+    }
+
     fn scales(&self, name: &str, rows: usize) -> Result<Vec<f32>, EdgeError> {
-        let scale_name = format!("{name}.scale");
+        self.scale_vector(format!("{name}.scale"), rows)
+    }
+
+    fn scale_vector(&self, scale_name: String, rows: usize) -> Result<Vec<f32>, EdgeError> {
         let Some(info) = self.metadata.info(&scale_name) else {
             return Err(EdgeError::MissingTensor { name: scale_name, path: self.path.to_owned() });
         };

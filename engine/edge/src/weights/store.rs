@@ -11,6 +11,9 @@ use crate::EdgeError;
 use crate::bytes::Bytes;
 use crate::gguf::{GgufFile, TensorType, hugging_face_name};
 
+/// What each pair's rotary frequency is divided by, where llama.cpp's converter has written it.
+pub(crate) const ROPE_DIVISORS: &str = "rope_freqs.weight";
+
 /// How a float matrix lies in a checkpoint. Quantized ones are always output-major.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
@@ -65,7 +68,10 @@ impl Weights {
         }
         let mut tensors = BTreeMap::new();
         for (name, info) in file.tensors() {
-            let Some((name, bytes)) = hugging_face_name(architecture, name).zip(file.shared_data(name)) else {
+            // What llama.cpp's converter adds for Llama 3 has no name in transformers.
+            let other_name =
+                (name == ROPE_DIVISORS).then(|| name.clone()).or_else(|| hugging_face_name(architecture, name));
+            let Some((name, bytes)) = other_name.zip(file.shared_data(name)) else {
                 continue;
             };
             let format = match info.kind {
@@ -105,6 +111,25 @@ impl Weights {
             *sums.entry(tensor.format).or_default() += (tensor.bytes.len() + tensor.scales.len() * 4) as u64;
         }
         sums.into_iter().map(|(format, bytes): (Format, u64)| (format.label(), bytes)).collect()
+    }
+
+    /// Hands out names, shapes and evenly spaced samples of all tensors: enough to tell models apart, without reading them
+    /// whole.
+    pub(crate) fn sample(&self, take: &mut dyn FnMut(&[u8])) {
+        const SAMPLES: usize = 32;
+        const SAMPLE_BYTES: usize = 64;
+        take(format!("{:?}", self.activations).as_bytes());
+        for (name, tensor) in &self.tensors {
+            let (bytes, scales): (&[u8], &[u8]) = (&tensor.bytes, bytemuck::cast_slice(&tensor.scales));
+            take(format!("{name} {} {:?} {} ", tensor.format.label(), tensor.shape, bytes.len()).as_bytes());
+            for part in [bytes, scales] {
+                for number in 0..SAMPLES {
+                    let start = part.len() / SAMPLES * number;
+                    take(part.get(start..(start + SAMPLE_BYTES).min(part.len())).unwrap_or_default());
+                }
+                take(part.get(part.len().saturating_sub(SAMPLE_BYTES)..).unwrap_or_default());
+            }
+        }
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {

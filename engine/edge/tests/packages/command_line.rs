@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::builder::{Scheme, write};
 use super::image_models::{image_files, mlp};
 use super::language_models::{gpt2, text_files};
+use super::talker::write_talker;
 
 fn run(arguments: &[&str], dir: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_foretrain-edge")).args(arguments).arg("--package").arg(dir).output().unwrap()
@@ -28,6 +29,36 @@ fn run_streams_text_or_prints_json() {
     let json: Value = serde_json::from_str(&text(&run(&[&arguments[..], &["--json"]].concat(), dir.path()))).unwrap();
     assert_eq!(json["num_tokens"], 5);
     assert!(plain.starts_with(&format!("abc{}", json["text"].as_str().unwrap())), "{plain} {json}");
+}
+
+#[test]
+fn a_prompt_cache_is_made_used_and_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |seed: u32, prompt: &str| {
+        let model = write_talker(dir.path(), 64, seed);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_foretrain-edge"));
+        command.args([
+            "run",
+            "--temperature",
+            "0",
+            "--max-tokens",
+            "4",
+            "--json",
+            "--kv-cache",
+            "int8",
+            "--prompt",
+            prompt,
+        ]);
+        command.arg("--gguf").arg(model).arg("--prompt-cache").arg(dir.path().join("talk.cache")).output().unwrap()
+    };
+    let read = |output: &Output| serde_json::from_str::<Value>(&text(output)).unwrap();
+    let first = read(&run(1, "Once upon"));
+    assert_eq!((&first["cached_tokens"], &first["prompt_tokens"]), (&0.into(), &10.into()));
+    let again = read(&run(1, "Once upon"));
+    assert_eq!((&again["cached_tokens"], &again["text"]), (&9.into(), &first["text"]));
+    assert_eq!(read(&run(1, "Once a week"))["cached_tokens"], 1 + "Once ".len());
+    let other = run(2, "Once upon");
+    assert!(!other.status.success() && String::from_utf8_lossy(&other.stderr).contains("talk.cache"));
 }
 
 #[test]

@@ -103,10 +103,11 @@ fn check(package: &Package, logits: impl Fn(&[u32]) -> Vec<Vec<f64>>, tolerance:
     let tokenizer = package.tokenizer().unwrap();
     let mut known = tokenizer.encode(prompt, false).unwrap().get_ids().to_vec();
     let num_new = POSITIONS - known.len();
-    let options = GenerateOptions { max_tokens: num_new, temperature: 0.0, top_k: 0, seed: 0 };
+    let options =
+        GenerateOptions { max_tokens: num_new, temperature: 0.0, top_k: 0, seed: 0, ..GenerateOptions::default() };
     let mut pieces = Vec::new();
     let generated = package
-        .generate(prompt, options, &mut |piece| {
+        .generate(prompt, &options, &mut |piece| {
             pieces.push(piece.to_owned());
             true
         })
@@ -239,8 +240,9 @@ fn weights_that_are_no_numbers_give_no_text() {
     let check = |files: &Files, name: &str| {
         let dir = write(files);
         let package = Package::open(dir.path()).unwrap();
-        let options = GenerateOptions { max_tokens: 3, temperature: 0.0, top_k: 0, seed: 0 };
-        let generated = package.generate("ab", options, &mut |_| true).map(|generated| generated.text);
+        let options =
+            GenerateOptions { max_tokens: 3, temperature: 0.0, top_k: 0, seed: 0, ..GenerateOptions::default() };
+        let generated = package.generate("ab", &options, &mut |_| true).map(|generated| generated.text);
         let losses = package.token_losses(&[0, 1, 2]);
         for error in [generated.unwrap_err().to_string(), losses.unwrap_err().to_string()] {
             assert!(error.contains("finite answers") && error.contains(name), "{error}");
@@ -269,30 +271,30 @@ fn positions_take_no_memory_until_they_are_used() {
     built.0["max_position_embeddings"] = json!(1_u64 << 40);
     let dir = write(&text_files(&built));
     let package = Package::open(dir.path()).unwrap();
-    let options = GenerateOptions { max_tokens: 3, temperature: 0.0, top_k: 0, seed: 0 };
-    assert_eq!(package.generate("ab", options, &mut |_| true).unwrap().num_tokens, 3);
+    let options = GenerateOptions { max_tokens: 3, temperature: 0.0, top_k: 0, seed: 0, ..GenerateOptions::default() };
+    assert_eq!(package.generate("ab", &options, &mut |_| true).unwrap().num_tokens, 3);
 }
 
 #[test]
 fn generation_outgrows_the_positions_and_repeats_with_its_seed() {
     let dir = write(&text_files(&gpt2(Scheme::Ternary)));
     let package = Package::open(dir.path()).unwrap();
-    let options = GenerateOptions { max_tokens: 40, temperature: 1.0, top_k: 5, seed: 3 };
+    let options = GenerateOptions { max_tokens: 40, temperature: 1.0, top_k: 5, seed: 3, ..GenerateOptions::default() };
     let long_prompt = "abcdefghijklmnopqrstuvwxyz";
-    let once = package.generate(long_prompt, options, &mut |_| true).unwrap();
+    let once = package.generate(long_prompt, &options, &mut |_| true).unwrap();
     assert_eq!((once.num_tokens, once.text.chars().count()), (40, 40));
-    assert_eq!(package.generate(long_prompt, options, &mut |_| true).unwrap().text, once.text);
-    let other = GenerateOptions { seed: 4, ..options };
-    assert_ne!(package.generate(long_prompt, other, &mut |_| true).unwrap().text, once.text);
+    assert_eq!(package.generate(long_prompt, &options, &mut |_| true).unwrap().text, once.text);
+    let other = GenerateOptions { seed: 4, ..options.clone() };
+    assert_ne!(package.generate(long_prompt, &other, &mut |_| true).unwrap().text, once.text);
     let mut count = 0;
-    let stopped = package.generate("a", options, &mut |_| {
+    let stopped = package.generate("a", &options, &mut |_| {
         count += 1;
         count < 3
     });
     assert_eq!(stopped.unwrap().num_tokens, 3);
-    assert!(package.generate("", options, &mut |_| true).unwrap_err().to_string().contains("prompt"));
-    let cold = GenerateOptions { temperature: -1.0, ..options };
-    assert!(package.generate("a", cold, &mut |_| true).unwrap_err().to_string().contains("temperature"));
+    assert!(package.generate("", &options, &mut |_| true).unwrap_err().to_string().contains("prompt"));
+    let cold = GenerateOptions { temperature: -1.0, ..options.clone() };
+    assert!(package.generate("a", &cold, &mut |_| true).unwrap_err().to_string().contains("temperature"));
     assert!(package.token_losses(&[0, 99]).unwrap_err().to_string().contains("99"));
     assert!(package.token_losses(&[0; POSITIONS + 2]).unwrap_err().to_string().contains("12 tokens"));
     assert!(package.token_losses(&[]).unwrap().is_empty());

@@ -4,9 +4,12 @@
 mod allocations;
 mod builder;
 mod command_line;
+mod contexts;
 mod hostile;
 mod image_models;
 mod kernel_sets;
 mod language_models;
 mod reference;
 mod roundings;
+mod serving;
+mod talker;

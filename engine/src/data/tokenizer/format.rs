@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+pub(super) use foretrain_edge::gguf::byte_level_bpe;
 use serde_json::{Value, json};
 use tokenizers::models::ModelWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -36,21 +37,6 @@ pub(super) fn byte_alphabet() -> [char; 256] {
 /// The number of each byte's stand-in.
 pub(super) fn byte_vocab() -> BTreeMap<String, u32> {
     byte_alphabet().iter().zip(0..).map(|(c, byte)| (c.to_string(), byte)).collect()
-}
-
-/// A byte-level BPE in the form of `tokenizer.json`.
-pub(crate) fn byte_level_bpe(vocab: &Value, merges: &Value, use_regex: bool, added_tokens: &Value) -> Value {
-    let byte_level =
-        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
-    json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added_tokens, "normalizer": null,
-        "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-            "vocab": vocab, "merges": merges,
-        },
-    })
 }
 
 /// A character a token, in the form of `tokenizer.json`.

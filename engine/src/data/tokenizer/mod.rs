@@ -13,4 +13,3 @@ mod unknown;
 pub(crate) use encoder::DOCUMENT_ENDS;
 pub(in crate::data) use encoder::TextEncoder;
 pub(crate) use encoder::has_vocabulary_of;
-pub(crate) use format::byte_level_bpe;

@@ -62,6 +62,8 @@ impl Grid {
             Storage::Q4Blocks => {
                 return Some(Self { codes: (-8, 7), group: Group::Columns(Q4_0_BLOCK_LEN), is_half: true });
             }
+            // This layout has one scale for the tensor, and a sharper one than half precision, which is not needed.
+            Storage::BitnetRows => ((-1, 1), Group::Tensor, true),
             Storage::Ternary | Storage::TernaryBase3 => {
                 let group = match ternary {
                     TernaryScales::Tensor => Group::Tensor,

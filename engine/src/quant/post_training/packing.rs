@@ -33,6 +33,11 @@ pub(super) fn packed(plan: &TensorPlan, codes: Vec<i8>, scales: &Scales) -> Resu
         }
         Storage::Ternary => trits(plan, &codes, scales, Packing::Tq2_0),
         Storage::TernaryBase3 => trits(plan, &codes, scales, Packing::Tq1_0),
+        Storage::BitnetRows => {
+            let named = |source| QuantError::Ternary { tensor: plan.name.clone(), source };
+            let scale = scales.values.first().copied().unwrap_or_default();
+            Ok(TensorData::Bitnet { codes: foretrain_ternary::pack_rows(&codes).map_err(named)?, scale })
+        }
         Storage::F32 | Storage::F16 | Storage::Bf16 | Storage::Q4KBlocks => Err(QuantError::Blocks {
             tensor: plan.name.clone(),
             what: format!("{} takes no codes", plan.storage.label()),
