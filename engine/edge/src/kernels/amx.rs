@@ -8,7 +8,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::quantize::{TILE_INPUTS, TILE_LEN};
-use super::{CodeRows, Kernels, PANEL_ROWS, Quantized, avx512};
+use super::{CodeRows, Kernels, PANEL_ROWS, Quantized, amx_blocks, avx512};
 
 /// Rows of a tile.
 const TILE_ROWS: usize = 16;
@@ -21,7 +21,8 @@ pub(super) fn available() -> Option<&'static Kernels> {
     let is_usable = has_amx_int8() && request_permission();
     is_usable.then(|| {
         static AMX: std::sync::OnceLock<Kernels> = std::sync::OnceLock::new();
-        AMX.get_or_init(|| Kernels { name: "amx-int8", multiply, reads_tiles: true, ..*avx512 })
+        let q8_0_tiles = Some(amx_blocks::q8_0_tiles as super::BlockTilesKernel);
+        AMX.get_or_init(|| Kernels { name: "amx-int8", multiply, q8_0_tiles, reads_tiles: true, ..*avx512 })
     })
 }
 
@@ -53,9 +54,9 @@ fn request_permission() -> bool {
     result == 0
 }
 
-/// The shape of the eight tile registers: 16 rows of 64 bytes each.
+/// The shapes of the eight tile registers.
 #[repr(C, align(64))]
-struct TileConfig {
+pub(super) struct TileConfig {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -63,13 +64,20 @@ struct TileConfig {
     rows: [u8; 16],
 }
 
-static CONFIG: TileConfig = TileConfig {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
+impl TileConfig {
+    /// Each register with its rows and bytes of a row.
+    pub(super) const fn new(shapes: [(u8, u16); 8]) -> Self {
+        let mut config = Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        let mut register = 0;
+        while register < shapes.len() {
+            (config.rows[register], config.row_bytes[register]) = shapes[register];
+            register += 1;
+        }
+        config
+    }
+}
+
+static CONFIG: TileConfig = TileConfig::new([(16, 64); 8]);
 
 fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {
     let (num_rows, num_inputs) = (codes.num_rows(), x.num_rows());
