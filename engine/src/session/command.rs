@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::RunConfig;
+use crate::bench::TrainBenchPlan;
 use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
 use crate::experiment::RungSize;
@@ -222,6 +223,8 @@ pub enum Command {
     ResumeRun(JobId, PathBuf),
     /// Run an experiment; refused while a run goes on, and `Stop` ends it without a report.
     Experiment(JobId, Box<ExperimentJob>),
+    /// Measure the speed of training; refused while a run goes on, and `Stop` ends it without a result.
+    BenchTrain(JobId, Box<TrainBenchPlan>),
     /// Stop at the next step, keeping everything.
     Pause,
     /// Go on after a pause.
