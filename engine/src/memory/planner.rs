@@ -10,7 +10,7 @@ use crate::optim::{OptimizerConfig, Schedule};
 /// Bytes of an f32.
 const F32: u64 = 4;
 /// Program, libraries and allocator, measured with `examples/memory_check.rs`.
-const PROGRAM_BYTES: u64 = 48 << 20;
+pub(crate) const PROGRAM_BYTES: u64 = 48 << 20;
 
 /// What decides how much memory a run takes.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct PlanInput<'a> {
     pub predict: bool,
     /// Whether forward passes read quantized copies of the weights.
     pub qat: bool,
+    /// Whether the full-precision weights of before the switch teach.
+    pub has_teacher: bool,
     /// Images or sequences per step.
     pub batch_size: usize,
     /// Parts a batch is cut into. An evaluation takes no more at once than one such part.
@@ -95,6 +97,7 @@ pub(super) struct Case {
     pub(super) schedule: Schedule,
     pub(super) predict: bool,
     pub(super) qat: bool,
+    pub(super) has_teacher: bool,
     pub(super) batch_size: usize,
     pub(super) num_micro_batches: usize,
     pub(super) sequence_length: usize,
@@ -111,6 +114,7 @@ impl Case {
             schedule: *input.schedule,
             predict: input.predict,
             qat: input.qat,
+            has_teacher: input.has_teacher,
             batch_size: input.batch_size.max(1),
             num_micro_batches: input.num_micro_batches.max(1),
             sequence_length: input.sequence_length,
@@ -143,10 +147,16 @@ impl Case {
         let weights = self.weights();
         let average = if self.schedule.ema_decay().is_some() { weights } else { 0 };
         let state = plus(&[weights, tensors.optimizer_bytes, average]);
-        let quantized = if self.qat { weights } else { 0 };
+        let teacher = if self.has_teacher { weights } else { 0 };
+        let quantized = if self.qat { plus(&[weights, teacher]) } else { 0 };
         let mut step = vec![self.gradients(), self.activations(&example), self.logits(&example)];
         if quantized > 0 {
-            let how = format!("a copy that forward passes compute with: {}", self.weights_how());
+            let who = if teacher > 0 {
+                "copies that forward passes compute with and learn from"
+            } else {
+                "a copy that forward passes compute with"
+            };
+            let how = format!("{who}: {}", self.weights_how());
             step.push(PlanItem { kind: PlanKind::QuantizedWeights, bytes: quantized, how });
         }
         // Three things happen one after the other, and the peak is the largest: a step, saving, evaluating. What
@@ -234,9 +244,11 @@ impl Case {
 
     fn logits(&self, example: &Example) -> PlanItem {
         let numbers = example.logits.saturating_mul(self.micro_batch() as u64);
-        // Their gradient is there twice while it is handed down.
-        let how = format!("{} logits x 4 bytes, and twice as much for their gradients", grouped(numbers));
-        PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(3 * F32), how }
+        // Their gradient is there twice while it is handed down. A teacher's logits, and both networks' logarithms and
+        // probabilities on the way to their divergence, with the gradients of each, are another twelve.
+        let (copies, teacher) = if self.has_teacher { (15, ", and those of a teacher's divergence") } else { (3, "") };
+        let how = format!("{} logits x 4 bytes, and twice as much for their gradients{teacher}", grouped(numbers));
+        PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(copies * F32), how }
     }
 
     /// What measuring on held-out data takes beyond `given_back` bytes, which a step or a save has given back by then:
@@ -259,8 +271,9 @@ fn runtime(saving: u64) -> PlanItem {
     PlanItem { kind: PlanKind::Runtime, bytes: PROGRAM_BYTES.saturating_add(saving), how }
 }
 
-/// "105,866".
-pub(super) fn grouped(number: u64) -> String {
+/// A count with its thousands apart: "105,866".
+#[must_use]
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {

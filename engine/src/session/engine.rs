@@ -67,6 +67,7 @@ impl Engine {
             Command::Start(job, config) => self.queue_work(job, Work::Run(RunRequest::New(config))),
             Command::ResumeRun(job, folder) => self.queue_work(job, Work::Run(RunRequest::Existing(folder))),
             Command::Experiment(job, asked) => self.queue_work(job, Work::Experiment(asked)),
+            Command::Offload(job, asked) => self.queue_work(job, Work::Offload(asked)),
             Command::BenchTrain(job, plan) => self.queue_work(job, Work::BenchTrain(plan)),
             Command::Pause => queue(&self.control, Control::Pause, |_| Command::Pause),
             Command::Resume => queue(&self.control, Control::Resume, |_| Command::Resume),
@@ -131,6 +132,7 @@ impl Engine {
             Work::Run(RunRequest::New(config)) => Command::Start(asked.job, config),
             Work::Run(RunRequest::Existing(folder)) => Command::ResumeRun(asked.job, folder),
             Work::Experiment(experiment) => Command::Experiment(asked.job, experiment),
+            Work::Offload(offload) => Command::Offload(asked.job, offload),
             Work::BenchTrain(plan) => Command::BenchTrain(asked.job, plan),
         })?;
         let mut flags = self.run_flags.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,26 +9,30 @@ use crate::data::Dataset;
 use crate::device::{Watch, compute_pool};
 use crate::memory::{self, MemoryPlan, PlanInput, PlanKind, format_bytes};
 use crate::models::Network;
+use crate::offload::{self, OffloadInput, Precision};
 
 /// Steps are measured until this long has passed, at least one after the first.
 const MEASURE_LIMIT_MS: f64 = 1_500.0;
 
+/// What memory the recipe may take, and where that comes from.
+pub(super) fn budget(config: &RunConfig) -> (u64, String) {
+    if config.memory_budget_bytes == 0 {
+        return memory::default_budget();
+    }
+    let source = format!("the budget of {} in the settings", format_bytes(config.memory_budget_bytes));
+    (config.memory_budget_bytes, source)
+}
+
 /// Bytes by kind against the recipe's budget; allocates nothing.
 pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: u64) -> MemoryPlan {
-    let (budget_bytes, budget_source) = if config.memory_budget_bytes == 0 {
-        memory::default_budget()
-    } else {
-        (
-            config.memory_budget_bytes,
-            format!("the budget of {} in the settings", format_bytes(config.memory_budget_bytes)),
-        )
-    };
+    let (budget_bytes, budget_source) = budget(config);
     memory::plan(&PlanInput {
         network,
         optimizer: &config.optimizer,
         schedule: &config.schedule,
         predict: config.hybrid.strategy.predicts(),
         qat: config.qat.is_some(),
+        has_teacher: config.qat.is_some_and(|qat| qat.distillation.is_some()),
         batch_size: config.batch_size,
         num_micro_batches: config.num_micro_batches,
         sequence_length: config.sequence_length,
@@ -37,6 +41,43 @@ pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: 
         budget_bytes,
         budget_source,
     })
+}
+
+/// [`plan_memory`] for one training, which has a way more to fit: from disk, block by block.
+pub(super) fn plan_run(config: &RunConfig, network: &Network, dataset_bytes: u64) -> MemoryPlan {
+    let mut plan = plan_memory(config, network, dataset_bytes);
+    if !plan.fits() {
+        plan.remedies.extend(from_disk(config, network, dataset_bytes));
+    }
+    plan
+}
+
+/// What streaming would take, for a recipe that it can follow and a model that fits then.
+fn from_disk(config: &RunConfig, network: &Network, dataset_bytes: u64) -> Option<String> {
+    if config.qat.is_some() {
+        return None;
+    }
+    let (budget_bytes, budget_source) = budget(config);
+    let streamed = |batch_size: usize| {
+        let plan = offload::plan(&OffloadInput {
+            network,
+            precision: Precision::default(),
+            batch_size,
+            sequence_length: config.sequence_length,
+            num_threads: config.num_threads,
+            dataset_bytes,
+            budget_bytes,
+            budget_source: budget_source.clone(),
+        })?;
+        plan.memory.fits().then_some((batch_size, plan))
+    };
+    let (batch_size, plan) = streamed(config.batch_size).or_else(|| streamed(1))?;
+    Some(format!(
+        "blocks streamed from a disk with {} free, in batches of {batch_size}: {} (on the command line: foretrain train \
+         --offload FOLDER)",
+        format_bytes(plan.disk_bytes_by_block),
+        format_bytes(plan.memory.total_bytes()),
+    ))
 }
 
 /// [`plan_memory`] for `count` trainings that take turns: what a step needs is there once, what stays between steps for
@@ -78,7 +119,7 @@ pub(super) fn plan(
     config.model = fitted_model(&config, dataset)?;
     check_recipe(&config, dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
-    let plan = plan_memory(&config, &network, dataset.bytes());
+    let plan = plan_run(&config, &network, dataset.bytes());
     let full_step_ms = if plan.fits() && may_measure {
         compute_pool(config.num_threads)?.install(|| measure_full_step(&config, dataset, &network, watch))?
     } else {

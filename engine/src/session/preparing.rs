@@ -57,7 +57,7 @@ pub(super) fn prepare(
     config.model = fitted_model(&config, &dataset)?;
     check_recipe(&config, &dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
-    let plan = planning::plan_memory(&config, &network, dataset.bytes());
+    let plan = planning::plan_run(&config, &network, dataset.bytes());
     if !plan.fits() {
         return Err(SessionError::Memory { plan: Box::new(plan) });
     }
@@ -205,10 +205,16 @@ pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), 
             return refuse(format!("{name} must be 0 to 1, found {fraction}"));
         }
     }
-    if let Some(qat) = config.qat
-        && let Err(error) = qat.check()
-    {
-        return refuse(error.to_string());
+    if let Some(qat) = config.qat {
+        if let Err(error) = qat.check() {
+            return refuse(error.to_string());
+        }
+        // The switch comes after the step of this number.
+        let is_learned = (qat.start_fraction * config.num_steps as f64).floor() >= 1.0 || config.start_from.is_some();
+        if qat.distillation.is_some() && !is_learned {
+            let what = "a teacher needs weights that have learned: switch later, or start from a model";
+            return refuse(what.to_owned());
+        }
     }
     Ok(())
 }

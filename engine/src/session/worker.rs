@@ -152,6 +152,7 @@ fn answer(command: Command, is_training: bool, shelf: &Shelf, watch: Watch<'_>) 
         Command::Start(..)
         | Command::ResumeRun(..)
         | Command::Experiment(..)
+        | Command::Offload(..)
         | Command::BenchTrain(..)
         | Command::Pause
         | Command::Resume
