@@ -189,6 +189,7 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
         let at = Place { t, weights: &weights, tables: &tables, products };
         let (row, saved_len) = (t * c, self.layer.saved_len(t));
         let mut dx = unwritten::<T>(n * row);
+        #[allow(clippy::type_complexity, reason = "the item of zipped and numbered chunk iterators")]
         let part_of = |(part, ((dx, x), grad)): (usize, ((&mut [T], &[T]), &[T]))| {
             let mut again = self.saved.is_none().then(|| Again::new(&self.layer, t, c));
             let mut d_weights = Scratch::<T>::new(num_weights);

@@ -53,8 +53,8 @@ pub(crate) fn tiny_bitnet(folder: &Path) -> Checkpoint {
         if !name.ends_with("sub_norm.weight") {
             return candle_core::Result::Ok(weight.clone());
         }
-        let shift = (Tensor::arange(0_f32, weight.elem_count() as f32, &Device::Cpu)?.sin()? * 0.2)?;
-        weight + shift
+        let shifts: Vec<f32> = (0..weight.elem_count()).map(|i| (i as f32).sin() * 0.2).collect();
+        weight + Tensor::from_vec(shifts, weight.dims(), &Device::Cpu)?
     };
     checkpoint.weights = weights.map(shifted).unwrap();
     checkpoint
