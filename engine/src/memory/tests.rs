@@ -48,10 +48,18 @@ fn planned_by(
     budget_bytes: u64,
     vary: impl FnOnce(&mut PlanInput<'_>),
 ) -> MemoryPlan {
-    let network = Network::new(&preset.config(data).unwrap()).unwrap();
+    planned_for(&Network::new(&preset.config(data).unwrap()).unwrap(), kind, budget_bytes, vary)
+}
+
+fn planned_for(
+    network: &Network,
+    kind: OptimizerKind,
+    budget_bytes: u64,
+    vary: impl FnOnce(&mut PlanInput<'_>),
+) -> MemoryPlan {
     let optimizer = optimizer(kind);
     let mut input = PlanInput {
-        network: &network,
+        network,
         optimizer: &optimizer,
         schedule: &COSINE,
         predict: false,
@@ -234,24 +242,10 @@ fn remedies_fit_when_tried() {
 #[test]
 fn checkpointing_is_proposed_where_micro_batches_are_not_enough() {
     let config = ModelPreset::Gpt2_11M.config(CHARACTERS).unwrap();
-    let optimizer = optimizer(OptimizerKind::AdamW);
     let tried = |kept: Kept, num_micro_batches: usize, budget_bytes: u64| {
         let network = Network::keeping(&config, kept).unwrap();
-        plan(&PlanInput {
-            network: &network,
-            optimizer: &optimizer,
-            schedule: &COSINE,
-            predict: false,
-            qat: false,
-            has_teacher: false,
-            precision: Precision::F32,
-            batch_size: 8,
-            num_micro_batches,
-            sequence_length: 256,
-            num_threads: 2,
-            dataset_bytes: 0,
-            budget_bytes,
-            budget_source: "a test".to_owned(),
+        planned_for(&network, OptimizerKind::AdamW, budget_bytes, |input| {
+            (input.batch_size, input.num_micro_batches) = (8, num_micro_batches);
         })
     };
     let proposes = |plan: &MemoryPlan| plan.remedies.iter().find(|remedy| remedy.contains("checkpointing")).cloned();
