@@ -113,15 +113,7 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
         DataShape::Text { .. } => num_windows(&checkpoint.card),
     };
     let quality = quality(&checkpoint, &shrunk, (&network, &dataset, max_examples), watch)?;
-    let measured = Quality {
-        metric: quality.metric.clone(),
-        before: quality.before,
-        after: quality.after,
-        loss_before: quality.loss_before,
-        loss_after: quality.loss_after,
-        num_examples: quality.num_examples,
-    };
-    let written = target.write_weights(&checkpoint, &shrunk.weights, &output, Some(&measured), watch)?;
+    let written = target.write_weights(&checkpoint, &shrunk.weights, &output, Some(&Quality::from(&quality)), watch)?;
     let package = Package::open(&output)?;
     let edge = measure_on_edge(&package, &checkpoint.card, &dataset, max_examples, watch)?;
     Ok(ExportReport {
@@ -133,6 +125,19 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
         run_command: written.run_command,
         notes: written.notes,
     })
+}
+
+impl From<&QuantizeReport> for Quality {
+    fn from(report: &QuantizeReport) -> Self {
+        Self {
+            metric: report.metric.clone(),
+            before: report.before,
+            after: report.after,
+            loss_before: report.loss_before,
+            loss_after: report.loss_after,
+            num_examples: report.num_examples,
+        }
+    }
 }
 
 /// What a checkpoint was measured to be worth.
