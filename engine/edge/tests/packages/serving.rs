@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use foretrain_edge::{GenerateOptions, Model};
 use serde_json::{Value, json};
@@ -12,8 +12,6 @@ use tempfile::TempDir;
 
 use super::program;
 use super::talker::write_talker;
-
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A server that ends with the test.
 struct Server {
@@ -49,7 +47,7 @@ impl Server {
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_read_timeout(Some(program::deadline())).unwrap();
         stream
     }
 
@@ -300,7 +298,7 @@ fn a_client_that_leaves_frees_its_place_and_a_full_house_says_so() {
         if status == 200 {
             break answer;
         }
-        assert!(start.elapsed() < DEADLINE, "the slot is never free");
+        assert!(start.elapsed() < program::deadline(), "the slot is never free");
     };
     let cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
     assert!((2..3900).contains(&cached), "{answer}");
