@@ -1,7 +1,7 @@
 //! Compares the memory plan with what a run really takes: some steps and a rollback snapshot on made-up data.
 //!
-//! `cargo run --release -p foretrain-engine --example memory_check -- MODEL BATCH [SEQUENCE [PARTS [OPTIMIZER]]]`,
-//! such as `gpt2-char 32 256 1 muon`. One model per process, because the kernel's peak counts the whole process.
+//! `cargo run --release -p foretrain-engine --example memory_check -- MODEL BATCH [SEQUENCE [PARTS [OPTIMIZER [PRECISION]]]]`,
+//! such as `gpt2-char 32 256 1 muon bf16`. One model per process, because the kernel's peak counts the whole process.
 
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
@@ -13,6 +13,7 @@ use foretrain_engine::data::Batch;
 use foretrain_engine::device::Gauges;
 use foretrain_engine::hybrid::{HybridTrainer, TierPreset, TrainerSetup};
 use foretrain_engine::memory::{PlanInput, default_budget, format_bytes, plan};
+use foretrain_engine::models::ops::Precision;
 use foretrain_engine::models::{DataShape, ModelPreset, Network, ParamStore, initial_params};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
 
@@ -22,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let preset = ModelPreset::from_label(&text(0, "mnist-cnn")).ok_or("no such model")?;
     let (batch_size, sequence_length): (usize, usize) = (text(1, "64").parse()?, text(2, "256").parse()?);
     let num_micro_batches: usize = text(3, "1").parse()?;
+    let precision = if text(5, "f32") == "bf16" { Precision::Bf16 } else { Precision::F32 };
     let kind = if text(4, "adamw") == "muon" { OptimizerKind::Muon } else { OptimizerKind::AdamW };
 
     let data = match preset {
@@ -55,6 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         predict: tier.strategy.value.predicts(),
         qat: false,
         has_teacher: false,
+        precision,
         batch_size,
         num_micro_batches,
         sequence_length,
@@ -96,6 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         qat: None,
         num_steps: 100,
         num_micro_batches,
+        precision,
         seed: 1,
     };
     let mut trainer = HybridTrainer::new(setup)?;

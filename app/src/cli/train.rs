@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use foretrain_engine::models::ops::Precision;
 use foretrain_engine::session::{
     Command, Engine, EventKind, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, StopReason,
     ValidationPoint, recipes, starting_point,
@@ -19,7 +20,7 @@ use crate::folders;
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
-const RECIPE_OPTIONS: [&str; 27] = [
+const RECIPE_OPTIONS: [&str; 28] = [
     "preset",
     "from",
     "data",
@@ -34,6 +35,7 @@ const RECIPE_OPTIONS: [&str; 27] = [
     "steps",
     "batch_size",
     "micro_batches",
+    "precision",
     "sequence_length",
     "learning_rate",
     "validation_interval",
@@ -109,6 +111,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
         }
         None => {
             let config = Box::new(config(args)?);
+            note_kernel(config.precision);
             Box::new(move |job| Command::Start(job, config))
         }
     };
@@ -121,6 +124,13 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
         output::note(format_args!("all {num_steps} steps had been done before: nothing was trained"));
     }
     report(&snapshot, args.common.json)
+}
+
+/// Says which instructions multiply, where they are not those of full precision.
+pub(super) fn note_kernel(precision: Precision) {
+    if let Some(kernel) = precision.kernel() {
+        output::note(format_args!("matrix products in {} by {kernel}", precision.label()));
+    }
 }
 
 /// Trains with a live line on standard error; returns the run as it ended.

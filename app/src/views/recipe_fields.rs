@@ -225,6 +225,9 @@ fn record(config: &RunConfig, values: &mut Vec<Value>) {
         ("Threads", threads, false),
         ("Device", device, false),
     ]);
+    if !config.precision.is_full() {
+        values.push(("Products in", config.precision.label().to_owned(), true));
+    }
 }
 
 fn quantization(config: &RunConfig, values: &mut Vec<Value>) {

@@ -6,8 +6,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::Quantized;
-use super::amx::TileConfig;
 use super::avx2::short_vnni::q8_0_rows;
+use super::matrix_unit::{TileConfig, configure_as, release};
 use super::quantize::{TILE_INPUTS, TILE_LEN};
 use super::tile::{rows_left_over, scales_of_rows};
 use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
@@ -36,9 +36,8 @@ pub(super) fn q8_0_tiles(blocks: &[u8], x: &Quantized, out: &mut [f32]) {
         blocks_per_row > 0 && x.tiles.len() == num_tiles * tile_bytes && blocks.len() >= num_rows * row_bytes;
     let tiled_rows = if is_fitting { num_rows / TILE_ROWS * TILE_ROWS } else { 0 };
     let mut scales = vec![[0.0_f32; TILE_ROWS]; blocks_per_row];
-    // SAFETY: the configuration is 64 bytes as the instruction reads; tiles belong to no one else, as no compiled code
-    // uses them.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+    // SAFETY: `amx::available` asked for the unit.
+    unsafe { configure_as(&CONFIG) };
     for first_row in (0..tiled_rows).step_by(TILE_ROWS) {
         let rows = &blocks[first_row * row_bytes..(first_row + TILE_ROWS) * row_bytes];
         scales_of_rows(rows, row_bytes, &mut scales);
@@ -55,8 +54,8 @@ pub(super) fn q8_0_tiles(blocks: &[u8], x: &Quantized, out: &mut [f32]) {
             }
         }
     }
-    // SAFETY: gives the registers' state back, so that switching threads saves none of it.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    // SAFETY: the tiles' sums were stored.
+    unsafe { release() };
     rows_left_over(blocks.get(tiled_rows * row_bytes..).unwrap_or_default(), x, out, tiled_rows, q8_0_rows);
 }
 

@@ -17,6 +17,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_blocks;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod matrix_unit;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pointwise;

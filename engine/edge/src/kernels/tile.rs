@@ -45,12 +45,14 @@ impl CodeRows {
         self.num_rows
     }
 
-    /// From one row to the next, in bytes; room for [`PANEL_ROWS`] rows is there.
+    /// From one row to the next, in bytes; room for [`PANEL_ROWS`] rows is there. Matrix units read all of them.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     pub(super) fn stride(&self) -> usize {
         self.stride
     }
 
     /// All rows, those not in use included.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     pub(super) fn codes(&self) -> &[u8] {
         &self.codes
     }
