@@ -4,7 +4,7 @@ use super::layers::{Example, example, plus, times};
 use super::remedies::remedies;
 use super::{MemoryPlan, PlanItem, PlanKind, format_bytes};
 use crate::device::resolved_num_threads;
-use crate::models::ops::Precision;
+use crate::models::ops::{Kept, Precision};
 use crate::models::{ModelConfig, Network, TensorKind, TensorSpec};
 use crate::optim::{OptimizerConfig, Schedule};
 
@@ -102,6 +102,7 @@ pub(super) struct Case {
     pub(super) qat: bool,
     pub(super) has_teacher: bool,
     pub(super) precision: Precision,
+    pub(super) kept: Kept,
     pub(super) batch_size: usize,
     pub(super) num_micro_batches: usize,
     pub(super) sequence_length: usize,
@@ -120,6 +121,7 @@ impl Case {
             qat: input.qat,
             has_teacher: input.has_teacher,
             precision: input.precision,
+            kept: input.network.kept(),
             batch_size: input.batch_size.max(1),
             num_micro_batches: input.num_micro_batches.max(1),
             sequence_length: input.sequence_length,
@@ -148,7 +150,7 @@ impl Case {
 
     fn items(&self) -> Vec<PlanItem> {
         let tensors = self.tensors;
-        let example = example(&self.config, self.sequence_length);
+        let example = example(&self.config, self.kept, self.sequence_length);
         let weights = self.weights();
         let average = if self.schedule.ema_decay().is_some() { weights } else { 0 };
         let state = plus(&[weights, tensors.optimizer_bytes, average]);
@@ -242,8 +244,12 @@ impl Case {
             format!("{} images", grouped(micro_batch))
         };
         let each = format_bytes(example.kept.saturating_mul(F32));
+        let again = match self.kept {
+            Kept::Activations => "",
+            Kept::Input => ", where layers are computed again",
+        };
         let how = format!(
-            "{what} x {each} kept for the backward pass, the gradients of one layer, and what {} threads work with",
+            "{what} x {each} kept for the backward pass{again}, the gradients of one layer, and what {} threads work with",
             self.num_threads
         );
         PlanItem { kind: PlanKind::Activations, bytes: numbers.saturating_mul(F32), how }

@@ -18,7 +18,7 @@ use crate::experiment::{
     quantization, tiers,
 };
 use crate::hybrid::{GateRule, Strategy, TierPreset};
-use crate::models::{DataShape, Network};
+use crate::models::DataShape;
 
 /// A race is shown this often at most.
 const VIEW_INTERVAL: Duration = Duration::from_millis(200);
@@ -173,7 +173,7 @@ fn conditions(
 fn ground(config: &RunConfig, dataset: &Arc<Dataset>, count: usize, mut lanes: Lanes) -> Result<Ground, SessionError> {
     let config = RunConfig { model: config.model.fitted_to(dataset.shape())?, ..config.clone() };
     check_recipe(&config, dataset)?;
-    let network = Arc::new(Network::new(&config.model)?);
+    let network = Arc::new(config.network()?);
     let plan_for = |lanes: usize| planning::plan_side_by_side(&config, &network, dataset.bytes(), count * lanes);
     if !plan_for(lanes.count()).fits() {
         lanes = Lanes::new(1, config.num_threads)?;
@@ -214,7 +214,7 @@ fn rung(config: &RunConfig, size: RungSize, dataset: &Dataset) -> Result<Rung, S
     };
     let mut config = RunConfig { model: size.config(vocab_size)?, ..config.clone() };
     check_recipe(&config, dataset)?;
-    let network = Arc::new(Network::new(&config.model)?);
+    let network = Arc::new(config.network()?);
     let asked = config.num_micro_batches;
     let counts = (asked..=config.batch_size).filter(|count| config.batch_size.is_multiple_of(*count));
     let mut memory = planning::plan_side_by_side(&config, &network, dataset.bytes(), 2);

@@ -120,7 +120,7 @@ pub(super) fn plan(
     let mut config = config.clone();
     config.model = fitted_model(&config, dataset)?;
     check_recipe(&config, dataset)?;
-    let network = Arc::new(Network::new(&config.model)?);
+    let network = Arc::new(config.network()?);
     let plan = plan_run(&config, &network, dataset.bytes());
     let full_step_ms = if plan.fits() && may_measure {
         compute_pool(config.num_threads)?.install(|| measure_full_step(&config, dataset, &network, watch))?
