@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::pack_ternary::pack_ternary;
 use super::plan::{Storage, TensorPlan};
 use super::{PostTraining, QuantError, QuantScheme};
+use crate::models::TensorKind;
 
 /// Stored numbers of one tensor.
 #[derive(Debug, Clone)]
@@ -30,6 +31,11 @@ pub enum TensorData {
     /// Output-major Q4_0 blocks: a little-endian half-precision scale, then 32 codes.
     Q4 {
         /// 18 bytes per started 32 weights of a row.
+        blocks: Vec<u8>,
+    },
+    /// Output-major Q3_K blocks.
+    Q3K {
+        /// 110 bytes per 256 weights.
         blocks: Vec<u8>,
     },
     /// Output-major Q4_K blocks.
@@ -81,6 +87,7 @@ impl QuantizedTensor {
             TensorData::Int8 { codes, scales } => (codes.len() + scales.len() * 4) as u64,
             TensorData::Q8 { blocks }
             | TensorData::Q4 { blocks }
+            | TensorData::Q3K { blocks }
             | TensorData::Q4K { blocks }
             | TensorData::Ternary { blocks, .. } => blocks.len() as u64,
             TensorData::Bitnet { codes, .. } => codes.len() as u64 + 4,
@@ -121,6 +128,7 @@ impl QuantizedTensor {
                 .collect(),
             TensorData::Q8 { blocks } => gguf::decode_q8_0(blocks),
             TensorData::Q4 { blocks } => without_padding(gguf::decode_q4_0(blocks), row_len),
+            TensorData::Q3K { blocks } => gguf::decode_q3_k(blocks),
             TensorData::Q4K { blocks } => gguf::decode_q4_k(blocks),
             TensorData::Bitnet { codes, scale } => foretrain_ternary::unpack_rows(codes)
                 .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?
@@ -171,6 +179,10 @@ pub(super) fn quantize_tensor(
             let blocks = gguf::encode_q4_0(&padded_rows(kept(&plan, values, options), plan.rows().1));
             TensorData::Q4 { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
+        Storage::Q3KBlocks => {
+            let blocks = gguf::encode_q3_k(&kept(&plan, values, options));
+            TensorData::Q3K { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
+        }
         Storage::Q4KBlocks => {
             let blocks = gguf::encode_q4_k(&kept(&plan, values, options));
             TensorData::Q4K { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
@@ -210,6 +222,9 @@ pub(super) fn restored(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
         Storage::Q8Blocks => {
             in_layout(through_blocks(output_major(plan, values), gguf::encode_q8_0, gguf::decode_q8_0))
         }
+        Storage::Q3KBlocks => {
+            in_layout(through_blocks(output_major(plan, values), gguf::encode_q3_k, gguf::decode_q3_k))
+        }
         Storage::Q4KBlocks => {
             in_layout(through_blocks(output_major(plan, values), gguf::encode_q4_k, gguf::decode_q4_k))
         }
@@ -232,7 +247,9 @@ pub(super) fn restored(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
 /// Output-major numbers, those set to zero that `options` gives up.
 fn kept(plan: &TensorPlan, values: Vec<f32>, options: &PostTraining) -> Vec<f32> {
     let mut values = output_major(plan, values);
-    let Some(sparsity) = options.sparsity else { return values };
+    // A row of an embedding is looked up and added to nothing, so that no other weight makes up for a missing one.
+    let is_multiplied = plan.kind != TensorKind::Embedding;
+    let Some(sparsity) = options.sparsity.filter(|_| is_multiplied) else { return values };
     let weights: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
     let mask = sparsity.mask(&weights, plan.rows().1, &[]);
     values.iter_mut().zip(mask).filter(|(_, is_zero)| *is_zero).for_each(|(value, _)| *value = 0.0);
