@@ -234,7 +234,7 @@ mod tests {
         check(100, ternary, Container::Safetensors, small, "Q4_0 F16 TQ1_0 Q4_0");
         check(256, ternary, Container::Gguf, none, "Q8_0 F16 TQ1_0 Q8_0");
         check(256, ternary, Container::Safetensors, none, "INT8 F16 TQ1_0 INT8");
-        check(256, ternary, Container::Transformers, small, "F16 F16 F16 F16");
+        check(256, ternary, Container::Transformers, small, "F16 F16 BITNET F16");
         let mixed = Tables { embedding: Some(TableType::Int4K), head: None };
         check(256, ternary, Container::Gguf, mixed, "Q4_K F16 TQ1_0 Q8_0");
         // Other schemes keep their rule unless somebody asks.

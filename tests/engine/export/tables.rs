@@ -181,9 +181,9 @@ fn ternary_files_are_sixteen_times_smaller() {
         let mut card = fixtures::card(&fixtures::llama(64, false));
         card.model = preset.config(DataShape::Text { vocab_size }).unwrap();
         card.data = DatasetSpec::Text { path: "text".into(), tokenizer: TokenizerSpec::Gpt2 { folder: "bpe".into() } };
-        let target = TargetPreset::find("cpu-x86-64").unwrap().with_tables(Tables::both(table));
-        let bytes = |scheme| predicted_bytes(&card, &target.clone().with_scheme(scheme)).unwrap();
-        (bytes(QuantScheme::F32), bytes(scheme))
+        let target = |scheme| TargetPreset::find("cpu-x86-64").unwrap().with_scheme(scheme);
+        let bytes = |target| predicted_bytes(&card, &target).unwrap();
+        (bytes(target(QuantScheme::F32)), bytes(target(scheme).with_tables(Tables::both(table))))
     };
     let factor = |(full, small): (u64, u64)| full as f64 / small as f64;
     let (base3, small) = (QuantScheme::TernaryBase3, TableType::Int3K);
