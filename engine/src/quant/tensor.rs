@@ -172,19 +172,19 @@ pub(super) fn quantize_tensor(
         }
         Storage::Int8Rows => int8_rows(&kept(&plan, values, options), plan.rows().1),
         Storage::Q8Blocks => {
-            let blocks = gguf::encode_q8_0(&kept(&plan, values, options));
+            let blocks = encoded(&kept(&plan, values, options), gguf::encode_q8_0);
             TensorData::Q8 { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
         Storage::Q4Blocks => {
-            let blocks = gguf::encode_q4_0(&padded_rows(kept(&plan, values, options), plan.rows().1));
+            let blocks = encoded(&padded_rows(kept(&plan, values, options), plan.rows().1), gguf::encode_q4_0);
             TensorData::Q4 { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
         Storage::Q3KBlocks => {
-            let blocks = gguf::encode_q3_k(&kept(&plan, values, options));
+            let blocks = encoded(&kept(&plan, values, options), gguf::encode_q3_k);
             TensorData::Q3K { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
         Storage::Q4KBlocks => {
-            let blocks = gguf::encode_q4_k(&kept(&plan, values, options));
+            let blocks = encoded(&kept(&plan, values, options), gguf::encode_q4_k);
             TensorData::Q4K { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
         Storage::Ternary => ternary(&plan, &kept(&plan, values, options), Packing::Tq2_0, options)?,
@@ -314,7 +314,18 @@ fn through_blocks(
     encode: fn(&[f32]) -> Result<Vec<u8>, foretrain_edge::EdgeError>,
     decode: fn(&[u8]) -> Vec<f32>,
 ) -> Vec<f32> {
-    encode(&values).map_or(values, |blocks| decode(&blocks))
+    encoded(&values, encode).map_or(values, |blocks| decode(&blocks))
+}
+
+/// `encode` on all threads: blocks know nothing of each other.
+fn encoded(
+    values: &[f32],
+    encode: fn(&[f32]) -> Result<Vec<u8>, foretrain_edge::EdgeError>,
+) -> Result<Vec<u8>, foretrain_edge::EdgeError> {
+    /// A multiple of every block's length.
+    const PART_LEN: usize = 1 << 16;
+    let parts = values.par_chunks(PART_LEN).map(encode).collect::<Result<Vec<_>, _>>()?;
+    Ok(parts.concat())
 }
 
 fn tensor_of(quantized: &QuantizedTensor, original: &Tensor) -> Result<Tensor, QuantError> {
