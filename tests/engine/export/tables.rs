@@ -174,33 +174,37 @@ fn sizes_are_as_predicted_in_every_type() {
     }
 }
 
-/// Whole files with their vocabulary, by the code that predicts what is written, against the same file in f32.
+/// Whole files with their vocabulary, by the code that predicts what is written, against the same file in f32. The figures
+/// are those of docs/quantization.md.
 #[test]
 fn ternary_files_are_sixteen_times_smaller() {
-    let sizes = |preset: ModelPreset, vocab_size: usize, scheme: QuantScheme, table: TableType| {
+    let bytes = |(preset, vocab_size): (ModelPreset, usize), scheme: QuantScheme, tables: Tables| {
         let mut card = fixtures::card(&fixtures::llama(64, false));
         card.model = preset.config(DataShape::Text { vocab_size }).unwrap();
         card.data = DatasetSpec::Text { path: "text".into(), tokenizer: TokenizerSpec::Gpt2 { folder: "bpe".into() } };
-        let target = |scheme| TargetPreset::find("cpu-x86-64").unwrap().with_scheme(scheme);
-        let bytes = |target| predicted_bytes(&card, &target).unwrap();
-        (bytes(target(QuantScheme::F32)), bytes(target(scheme).with_tables(Tables::both(table))))
+        let target = TargetPreset::find("cpu-x86-64").unwrap().with_scheme(scheme).with_tables(tables);
+        predicted_bytes(&card, &target).unwrap() as f64
     };
-    let factor = |(full, small): (u64, u64)| full as f64 / small as f64;
-    let (base3, small) = (QuantScheme::TernaryBase3, TableType::Int3K);
-    for (preset, vocab_size, least, most) in [
-        (ModelPreset::Llama7B, 32_000, 18.0, 18.5),
-        (ModelPreset::Llama1100M, 32_000, 16.5, 17.1),
-        (ModelPreset::Gpt2_124M, 50_257, 12.5, 14.0),
+    let models = [(ModelPreset::Llama7B, 32_000), (ModelPreset::Llama1100M, 32_000), (ModelPreset::Gpt2_124M, 50_257)];
+    let (base3, ternary) = (QuantScheme::TernaryBase3, QuantScheme::Ternary);
+    let mut factors = Vec::new();
+    for (scheme, table, expected) in [
+        (base3, TableType::Int3K, ["1480 MB, 18.2", "262 MB, 16.8", "38 MB, 13.1"]),
+        (base3, TableType::Int4K, ["1515 MB, 17.8", "279 MB, 15.8", "43 MB, 11.6"]),
+        (base3, TableType::Int8, ["1646 MB, 16.4", "345 MB, 12.8", "62 MB, 8.0"]),
+        (base3, TableType::F16, ["1892 MB, 14.2", "468 MB, 9.4", "98 MB, 5.1"]),
+        (ternary, TableType::Int3K, ["1783 MB, 15.1", "307 MB, 14.3", "42 MB, 11.9"]),
+        (ternary, TableType::F16, ["2195 MB, 12.3", "513 MB, 8.6", "102 MB, 4.9"]),
     ] {
-        let found = factor(sizes(preset, vocab_size, base3, small));
-        assert!((least..most).contains(&found), "{}: {found}", preset.label());
-        for (scheme, table) in [(base3, TableType::F16), (base3, TableType::Int8), (QuantScheme::Ternary, small)] {
-            assert!(factor(sizes(preset, vocab_size, scheme, table)) < found);
+        for (model, expected) in models.into_iter().zip(expected) {
+            let small = bytes(model, scheme, Tables::both(table));
+            let factor = bytes(model, QuantScheme::F32, Tables::default()) / small;
+            let found = format!("{:.0} MB, {factor:.1}", small / 1e6);
+            assert_eq!(found, expected, "{} {} {}", model.0.label(), scheme.label(), table.label());
+            factors.push(factor);
         }
     }
-    for preset in [ModelPreset::Llama7B, ModelPreset::Llama1100M] {
-        assert!(factor(sizes(preset, 32_000, base3, small)) >= 16.0, "{}", preset.label());
-    }
+    assert!(factors[0] >= 16.0 && factors[1] >= 16.0, "{factors:?}");
 }
 
 #[test]
