@@ -118,6 +118,7 @@ fn quality(
         method,
         layers: Vec::new(),
         speeds: Vec::new(),
+        tables: None,
         notes,
         output: None,
         report: None,
