@@ -155,17 +155,18 @@ fn part_color(p: &Palette, part: RunPart) -> Color32 {
     }
 }
 
-/// No network has both attention and convolutions, or both embeddings and pooling: these share a color.
+/// The largest take colors that no phase has. No network has both attention and convolutions, or both embeddings and pooling:
+/// these share a color.
 fn operation_color(p: &Palette, operation: Operation) -> Color32 {
     match operation {
-        Operation::MatrixProducts => p.series[0],
-        Operation::Attention | Operation::Convolutions => p.series[1],
+        Operation::MatrixProducts => p.series[7],
+        Operation::Attention | Operation::Convolutions => p.series[6],
+        Operation::Embeddings | Operation::Pooling => p.series[5],
+        Operation::Activations => p.series[4],
         Operation::Norms => p.series[2],
-        Operation::Activations => p.series[3],
-        Operation::Embeddings | Operation::Pooling => p.series[4],
-        Operation::Loss => p.series[5],
-        Operation::Data => p.series[6],
-        Operation::Optimizer => p.series[7],
+        Operation::Optimizer => p.series[3],
+        Operation::Loss => p.series[1],
+        Operation::Data => p.series[0],
         Operation::Decisions => p.warmup,
         Operation::Other => p.border_strong,
     }
