@@ -22,7 +22,8 @@ pub(super) fn time_shares(run: &RunSnapshot) -> (Vec<(&'static str, String)>, Va
         let mut sorted = operations.clone();
         sorted.sort_by(|(_, a), (_, b)| b.total_cmp(a));
         let shares = in_words(sorted.iter().map(|(operation, share)| (operation.label(), *share)));
-        rows.push(("time of all threads in steps", format!("{shares} ({} steps sampled)", times.num_sampled())));
+        let of_steps = format!("(measured in {} of {} steps)", times.num_sampled(), run.history.len());
+        rows.push(("time of all threads in steps", format!("{shares}\n{of_steps}")));
     }
     let parts: Map<String, Value> = parts.into_iter().map(|(name, ms)| (name, json!(ms / 1e3))).collect();
     let shares: Map<String, Value> =
@@ -40,7 +41,8 @@ fn part_name(part: RunPart) -> String {
     }
 }
 
-/// "Full 71.2 %, Predict 28.8 %"
+/// "Full 71.2 %, Predict 28.8 %", four to a line.
 fn in_words<'a>(shares: impl Iterator<Item = (&'a str, f64)>) -> String {
-    shares.map(|(name, share)| format!("{name} {:.1} %", share * 100.0)).collect::<Vec<_>>().join(", ")
+    let shares: Vec<String> = shares.map(|(name, share)| format!("{name} {:.1} %", share * 100.0)).collect();
+    shares.chunks(4).map(|line| line.join(", ")).collect::<Vec<_>>().join(",\n")
 }

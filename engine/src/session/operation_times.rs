@@ -31,7 +31,7 @@ pub enum Operation {
     Data,
     /// Phases, gate, forecaster, guard.
     Decisions,
-    /// All else: operations that are none of our kernels, copies, and threads that wait.
+    /// All else: candle's own operations (fully connected layers of MLPs and CNNs among them), copies, threads that wait.
     Other,
 }
 
@@ -86,7 +86,10 @@ impl Operation {
             Self::Optimizer => "Norm and clipping of the gradient, the optimizer, averages of weights.",
             Self::Data => "Making the batch.",
             Self::Decisions => "Phases, gate, forecaster, guard.",
-            Self::Other => "Small operations without a kernel of their own, copies, and threads that wait.",
+            Self::Other => {
+                "Operations without a kernel of ours (the fully connected layers of MLPs and CNNs among them), copies, and \
+                 threads that wait."
+            }
         }
     }
 }
