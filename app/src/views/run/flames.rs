@@ -167,7 +167,7 @@ fn operation_color(p: &Palette, operation: Operation) -> Color32 {
         Operation::Optimizer => p.series[3],
         Operation::Loss => p.series[1],
         Operation::Data => p.series[0],
-        Operation::Decisions => p.warmup,
+        Operation::Decisions => p.text_weak,
         Operation::Other => p.border_strong,
     }
 }
