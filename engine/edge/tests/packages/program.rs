@@ -19,8 +19,14 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// How long a test waits for a program before it fails. Emulated instructions take ten to thirty times as long.
+/// True where the tests run under an emulator, which takes ten to thirty times as long for an instruction.
+#[allow(dead_code, reason = "the tests for C do not ask")]
+pub fn is_emulated() -> bool {
+    !emulator().is_empty()
+}
+
+/// How long a test waits for a program before it fails.
 #[allow(dead_code, reason = "the tests for C do not wait")]
 pub fn deadline() -> Duration {
-    Duration::from_secs(if emulator().is_empty() { 60 } else { 900 })
+    Duration::from_secs(if is_emulated() { 900 } else { 60 })
 }
