@@ -20,8 +20,8 @@ mod vocabulary;
 mod writer;
 
 pub use names::{hugging_face_name, llama_cpp_name};
-pub(crate) use q4_0::q8_0_from_q4_0;
 pub use q4_0::{Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, decode_q4_0, encode_q4_0, pack_q4_0};
+pub(crate) use q4_0::{Q4_0_ZERO_CODE, q8_0_from_q4_0};
 pub use q4_k::{Q4_K_BLOCK_BYTES, Q4_K_BLOCK_LEN, decode_q4_k, encode_q4_k};
 pub use q8_0::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN, decode_q8_0, encode_q8_0};
 pub use reader::{GgufFile, GgufTensor};

@@ -79,7 +79,9 @@ pub(crate) struct Kernels {
     pub(crate) int8_rows: fn(values: &[u8], x: &[i8], out: &mut [i32]),
     /// Σ over blocks of scale · Σ qᵢxᵢ per row of Q8_0 blocks; `x`: a multiple of 32 long.
     pub(crate) q8_0_rows: fn(blocks: &[u8], x: &[i8], out: &mut [f32]),
-    /// The same for several inputs at once; `None` where [`Kernels::q8_0_rows`] for each of them is as fast.
+    /// The same of Q4_0 blocks, with the floats of [`Kernels::q8_0_rows`] on the same numbers bit for bit.
+    pub(crate) q4_0_rows: fn(blocks: &[u8], x: &[i8], out: &mut [f32]),
+    /// [`Kernels::q8_0_rows`] for several inputs at once; `None` where it is as fast for each of them.
     pub(crate) q8_0_tiles: Option<BlockTilesKernel>,
     /// Σ codeᵢxᵢ per row, with codes = trit + 1 (subtract Σ xᵢ for the trits' sum); `x`: a multiple of 128 long.
     /// Exact up to [`MAX_TERNARY_LEN`] weights.

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::*;
-use crate::gguf::encode_q8_0;
+use crate::gguf::{decode_q4_0, encode_q8_0, q8_0_from_q4_0};
 
 /// One kernel of a set.
 type Choice = fn(&Kernels) -> FloatRowsKernel;
@@ -123,6 +123,35 @@ proptest! {
             for (found, expected) in out.iter().zip(&expected) {
                 prop_assert!(near(*found, f64::from(*expected), 400.0), "{} {found} {expected}", kernels.name);
             }
+        }
+    }
+
+    #[test]
+    fn q4_0_rows_as_q8_0_bit_for_bit(
+        codes in bytes(18 * 3 * 9),
+        scales in prop::collection::vec(-2.0_f32..2.0, 3 * 9),
+        x in int8s(96),
+        rows in 0_usize..=9,
+        shift in 0_usize..64,
+    ) {
+        let mut blocks = codes;
+        for (block, scale) in blocks.chunks_mut(18).zip(&scales) {
+            block[..2].copy_from_slice(&f16::from_f32(*scale).to_le_bytes());
+        }
+        let mut wider = Vec::new();
+        q8_0_from_q4_0(&blocks, &mut wider);
+        let own = &blocks[..rows * 3 * 18];
+        for kernels in available() {
+            let (mut out, mut expected) = (vec![9.0; rows], vec![9.0; rows]);
+            (kernels.q8_0_rows)(&wider, &x, &mut expected);
+            (kernels.q4_0_rows)(&shifted(own, shift)[shift..], &x, &mut out);
+            prop_assert_eq!(&out, &expected, "{}", kernels.name);
+        }
+        let mut out = vec![9.0; rows];
+        (scalar::KERNELS.q4_0_rows)(own, &x, &mut out);
+        for (row, found) in decode_q4_0(own).chunks(96).zip(out) {
+            let expected: f64 = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+            prop_assert!(near(found, expected, 2e4), "{found} {expected}");
         }
     }
 
