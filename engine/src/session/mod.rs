@@ -32,6 +32,7 @@ mod samples;
 mod shipping;
 mod shrinking;
 mod snapshot;
+mod table_search;
 mod target_speed;
 mod trainer_thread;
 mod training;

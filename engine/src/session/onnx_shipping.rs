@@ -54,6 +54,7 @@ pub(super) fn export(
         loss_before: quality.loss_before,
         loss_after: quality.loss_after,
         num_examples: quality.num_examples,
+        tables: None,
     };
     let written = write_onnx_package(checkpoint, target, &model, output, Some(&measured), watch)?;
     Ok(ExportReport {
@@ -126,6 +127,7 @@ fn quality(
         method,
         layers: Vec::new(),
         speeds: Vec::new(),
+        tables: None,
         notes,
         output: None,
         report: None,

@@ -50,6 +50,8 @@ static AVX2: Kernels = Kernels {
     exp_shifted,
     largest,
     rescale,
+    q3_k_floats,
+    q4_k_floats,
     silu_mul,
     read_all,
 };

@@ -46,6 +46,8 @@ static KERNELS: Kernels = Kernels {
     exp_shifted,
     largest,
     rescale,
+    q3_k_floats,
+    q4_k_floats,
     silu_mul,
     read_all,
 };

@@ -57,6 +57,8 @@ pub(crate) type BlockTilesKernel = fn(blocks: &[u8], x: &Quantized, out: &mut [f
 
 /// Rows of blocks times `x`, with the sums of each block of `x`, as many as `out` has places.
 pub(crate) type BlockRowsKernel = fn(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]);
+/// Numbers of whole blocks, as many blocks as both sides have; the same floats bit for bit in every set.
+pub(crate) type UnpackFloatsKernel = fn(blocks: &[u8], out: &mut [f32]);
 /// Integer sums as floats.
 pub(crate) type RescaleKernel = fn(sums: &[i32], excess: i32, scales: &[f32], input_scale: f32, out: &mut [f32]);
 
@@ -109,6 +111,10 @@ pub(crate) struct Kernels {
     pub(crate) largest: fn(x: &[f32]) -> f32,
     /// outᵢ ← (sumᵢ - excess) · scaleᵢ · input scale; the difference wraps around.
     pub(crate) rescale: RescaleKernel,
+    /// The numbers of whole Q3_K blocks.
+    pub(crate) q3_k_floats: UnpackFloatsKernel,
+    /// The numbers of whole Q4_K blocks.
+    pub(crate) q4_k_floats: UnpackFloatsKernel,
     /// gate ← silu(gate) · up.
     pub(crate) silu_mul: fn(gate: &mut [f32], up: &[f32]),
 }

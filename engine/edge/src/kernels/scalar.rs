@@ -32,6 +32,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     exp_shifted: |x, shift| pointwise::exp_shifted(x, shift),
     largest: |x| pointwise::largest(x),
     rescale: |sums, excess, scales, input_scale, out| pointwise::rescale(sums, excess, scales, input_scale, out),
+    q3_k_floats: |blocks, out| pointwise::q3_k_floats(blocks, out),
+    q4_k_floats: |blocks, out| pointwise::q4_k_floats(blocks, out),
     silu_mul: |gate, up| pointwise::silu_mul(gate, up),
     read_all,
 };

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::*;
-use crate::gguf::{decode_q4_0, encode_q8_0, q8_0_from_q4_0};
+use crate::gguf::{Q3_K_BLOCK_BYTES, Q4_K_BLOCK_BYTES, decode_q4_0, encode_q8_0, q8_0_from_q4_0};
 
 /// One kernel of a set.
 type Choice = fn(&Kernels) -> FloatRowsKernel;
@@ -382,6 +382,18 @@ proptest! {
             for (found, x) in gate.iter().zip(&x) {
                 let exact = 2.0 * f64::from(*x) / (1.0 + (-f64::from(*x)).exp());
                 prop_assert!((f64::from(*found) - exact).abs() <= 1e-5 * exact.abs().max(1e-6), "{found} {exact}");
+            }
+            for (unpack, block_bytes) in [
+                (|kernels: &Kernels| kernels.q3_k_floats) as fn(&Kernels) -> UnpackFloatsKernel,
+                |kernels| kernels.q4_k_floats,
+            ].into_iter().zip([Q3_K_BLOCK_BYTES, Q4_K_BLOCK_BYTES]) {
+                let len = codes.len() / block_bytes * 256;
+                let (mut found, mut expected) = (vec![9.0; len], vec![9.0; len]);
+                unpack(kernels)(&codes, &mut found);
+                unpack(&scalar::KERNELS)(&codes, &mut expected);
+                // Which NaN a product with NaN gives is not said.
+                let bits = |x: Vec<f32>| x.into_iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() });
+                prop_assert!(bits(found).eq(bits(expected)), "{}", kernels.name);
             }
             let groups = &codes[..codes.len() / 32 * 32];
             let (mut found, mut expected) = (vec![9; groups.len() * 4], vec![9; groups.len() * 4]);

@@ -72,8 +72,8 @@ impl IntegerRows {
                 ),
                 Err(error) => refuse("TQ2_0 blocks".to_owned(), error.to_string()),
             },
-            // The last three were widened before, of Q4_0 the rows of other lengths.
-            Format::F32 | Format::F16 | Format::Bf16 | Format::Q4_0 | Format::Q4K | Format::Tq1_0 => {
+            // Of the last four, one was widened before, of Q4_0 the rows of other lengths, and two are rows of their own.
+            Format::F32 | Format::F16 | Format::Bf16 | Format::Q4_0 | Format::Tq1_0 | Format::Q3K | Format::Q4K => {
                 refuse("an integer format".to_owned(), tensor.format.label().to_owned())
             }
         }
