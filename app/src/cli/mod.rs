@@ -26,6 +26,7 @@ mod quantize;
 mod recipe_arg;
 mod run_arg;
 mod runs;
+mod time_shares;
 mod train;
 mod validate;
 
