@@ -154,7 +154,7 @@ fn paint_segment(painter: &Painter, p: &Palette, segment: &Segment, part: Rect) 
     }
 }
 
-fn under<'a>(pointer: Option<Pos2>, segment: &'a Segment, part: Rect) -> Option<&'a Segment> {
+fn under(pointer: Option<Pos2>, segment: &Segment, part: Rect) -> Option<&Segment> {
     pointer.filter(|pointer| part.contains(*pointer)).map(|_| segment)
 }
 
