@@ -11,8 +11,8 @@ use foretrain::theme::ThemeChoice;
 use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::device::{ComputeDevice, GaugeReading};
 use foretrain_engine::hybrid::{
-    Correction, Divergence, DivergenceKind, Explained, Forecast, GateRule, GuardSignals, HybridEvent, Phase, Recovery,
-    Strategy, TierPreset,
+    Correction, Divergence, DivergenceKind, Explained, Forecast, ForecastBias, GateRule, GuardSignals, HybridEvent,
+    Phase, Recovery, Strategy, TierPreset,
 };
 use foretrain_engine::memory::{MemoryPlan, PlanItem, PlanKind};
 use foretrain_engine::models::ops::{Kept, Precision};
@@ -155,6 +155,7 @@ pub fn row(step: u64) -> StepMetrics {
             corrected_loss: trend * (1.01 + 0.04 * noise(step + 7)),
             actual_loss: trend,
             slice_fraction: 0.125,
+            bias: Some(ForecastBias { count: 24, mean: -0.041, std_error: 0.011 }),
         }),
         signals: GuardSignals {
             loss_z: Some(1.0 + 1.6 * noise(step + 13)),

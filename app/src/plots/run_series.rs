@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use foretrain_engine::hybrid::Phase;
+use foretrain_engine::hybrid::{ForecastBias, Phase};
 use foretrain_engine::session::{HistoryView, JobId, RunTimes, StepMetrics, ValidationPoint};
 
 use super::phase_strip::PhaseTrack;
@@ -69,6 +69,8 @@ pub struct RunSeries {
     pub times: RunTimes,
     /// Sums of the forecasts' errors before and after corrections, nats.
     error_sums: [f64; 2],
+    /// Whether the forecasts lean to one side, as the last correction knew it.
+    pub bias: Option<ForecastBias>,
 }
 
 impl RunSeries {
@@ -193,6 +195,7 @@ impl RunSeries {
                     *sum += f64::from(error);
                 }
             }
+            self.bias = correction.bias;
             self.cosine.push(x, correction.cosine);
             self.slice_fraction.push(x, correction.slice_fraction);
         }
@@ -275,6 +278,7 @@ mod tests {
                 corrected_loss: 1.05,
                 actual_loss: 1.0,
                 slice_fraction: 0.125,
+                bias: None,
             }),
             signals: GuardSignals { loss_z: Some(1.0), loss_z_limit: 4.0, ..GuardSignals::default() },
             step_ms: 16.0,

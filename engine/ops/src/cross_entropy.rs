@@ -43,7 +43,11 @@ pub fn error_norms(logits: &Tensor, targets: &Tensor) -> Result<Vec<f32>> {
 }
 
 fn check(op: &str, logits: &Tensor, targets: &Tensor) -> Result<()> {
-    let (n, v) = logits.dims2()?;
+    check_targets(op, logits.dims2()?, targets)
+}
+
+/// Targets (n) of logits (n, v).
+pub(super) fn check_targets(op: &str, (n, v): (usize, usize), targets: &Tensor) -> Result<()> {
     if targets.dims() != [n] || targets.dtype() != DType::U32 {
         bail!(
             "{op}: expected targets ({n}) of type u32, found {:?} of type {}",
@@ -52,13 +56,13 @@ fn check(op: &str, logits: &Tensor, targets: &Tensor) -> Result<()> {
         );
     }
     if v == 0 {
-        bail!("{op}: expected at least one class, found logits {:?}", logits.dims());
+        bail!("{op}: expected at least one class, found logits ({n}, {v})");
     }
     Ok(())
 }
 
 /// Targets as a slice, all below `v`.
-fn read_targets<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout, v: usize) -> Result<&'a [u32]> {
+pub(super) fn read_targets<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout, v: usize) -> Result<&'a [u32]> {
     let all = storage.as_slice::<u32>()?;
     let Some(targets) = layout.contiguous_offsets().and_then(|(start, end)| all.get(start..end)) else {
         bail!("{op}: expected contiguous targets, found strides {:?}", layout.stride());

@@ -1,7 +1,11 @@
-//! Rows of a table by number, with or without position embeddings; gradients add in row order.
+//! Rows of a table by number, with or without position embeddings; gradients of equal
+//! tokens add in row order.
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use std::collections::BTreeMap;
 
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Tensor, bail};
+
+use super::backward::take_reached;
 use super::buffers::{Reading, unwritten};
 use super::layer_norm::add_to;
 use super::many::{Backward, any_tracked, attach};
@@ -93,21 +97,63 @@ impl EmbeddingBackward {
         let (_, t, c) = grad.dims3()?;
         let reading = Reading::of(grad);
         let grad = reading.slice::<T>("embedding")?;
-        let mut gradients = tables.iter().map(|table| vec![T::zero(); table.elem_count()]);
-        let mut all = Vec::with_capacity(tables.len());
-        if let Some(mut tokens) = gradients.next() {
-            for (row, &id) in grad.chunks_exact(c).zip(&self.ids) {
-                add_to(&mut tokens[id as usize * c..][..c], row);
-            }
-            all.push(tokens);
+        let mut gradients = Vec::with_capacity(tables.len());
+        if let Some(tokens) = tables.first() {
+            gradients.push(self.gradient_of_tokens(tokens, grad, c)?);
         }
-        if let Some(mut positions) = gradients.next() {
+        if let Some(positions) = tables.get(1) {
+            let mut sum = vec![T::zero(); positions.elem_count()];
             for sequence in grad.chunks_exact(t * c) {
-                add_to(&mut positions[..t * c], sequence);
+                add_to(&mut sum[..t * c], sequence);
             }
-            all.push(positions);
+            gradients.push(Tensor::from_vec(sum, positions.shape(), &Device::Cpu)?);
         }
-        all.into_iter().zip(tables).map(|(g, table)| Tensor::from_vec(g, table.shape(), &Device::Cpu)).collect()
+        Ok(gradients)
+    }
+
+    /// Rows of equal tokens add up; their sums add to what a head that shares the table left, in place.
+    fn gradient_of_tokens<T: Real>(&self, table: &Tensor, grad: &[T], c: usize) -> Result<Tensor> {
+        let mut rows = BTreeMap::new();
+        let mut sums: Vec<T> = Vec::new();
+        for (row, &id) in grad.chunks_exact(c).zip(&self.ids) {
+            let start = *rows.entry(id).or_insert_with(|| {
+                sums.resize(sums.len() + c, T::zero());
+                sums.len() - c
+            });
+            add_to(&mut sums[start..][..c], row);
+        }
+        let gradient = match take_reached(table) {
+            Some(gradient) => gradient.contiguous()?,
+            None => Tensor::from_vec(vec![T::zero(); table.elem_count()], table.shape(), &Device::Cpu)?,
+        };
+        gradient.inplace_op1(&AddRows { rows, sums: &sums, width: c })?;
+        Ok(gradient)
+    }
+}
+
+/// Adds rows to some of a matrix's.
+struct AddRows<'a, T> {
+    /// Where the row that is added to this one begins.
+    rows: BTreeMap<u32, usize>,
+    sums: &'a [T],
+    width: usize,
+}
+
+impl<T: Real> InplaceOp1 for AddRows<'_, T> {
+    fn name(&self) -> &'static str {
+        "embedding"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let all = T::in_storage(storage);
+        let range = layout.contiguous_offsets();
+        let Some(matrix) = all.zip(range).and_then(|(all, (start, end))| all.get_mut(start..end)) else {
+            bail!("embedding: expected a contiguous gradient of the table, found strides {:?}", layout.stride());
+        };
+        for (&id, &start) in &self.rows {
+            add_to(&mut matrix[id as usize * self.width..][..self.width], &self.sums[start..][..self.width]);
+        }
+        Ok(())
     }
 }
 

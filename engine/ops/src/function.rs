@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
+use super::backward::leave;
 use super::real::Real;
 
 /// Gradients for each input, `None` where none is tracked.
@@ -90,8 +91,8 @@ impl CustomOp1 for Link {
         Ok(Self::value())
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
-        Ok(self.take())
+    fn bwd(&self, input: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
+        leave(input, self.take())
     }
 }
 
@@ -104,8 +105,8 @@ impl CustomOp2 for Link {
         Ok(Self::value())
     }
 
-    fn bwd(&self, before: &Tensor, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(before.zeros_like()?), self.take()))
+    fn bwd(&self, before: &Tensor, input: &Tensor, _: &Tensor, _: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(before.zeros_like()?), leave(input, self.take())?))
     }
 }
 
@@ -130,11 +131,11 @@ impl Node {
     }
 
     /// The first input's gradient; the others are left for the links.
-    fn gradient(&self, output: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+    fn gradient(&self, first: &Tensor, output: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let mut gradients = (self.backward)(output, &gradient.contiguous()?)?.into_iter();
-        let first = gradients.next().flatten().filter(|_| self.wants_first);
+        let of_first = gradients.next().flatten().filter(|_| self.wants_first);
         *self.handed.lock() = gradients.collect();
-        Ok(first)
+        leave(first, of_first)
     }
 }
 
@@ -147,8 +148,8 @@ impl CustomOp1 for Node {
         self.value()
     }
 
-    fn bwd(&self, _: &Tensor, output: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        self.gradient(output, gradient)
+    fn bwd(&self, first: &Tensor, output: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        self.gradient(first, output, gradient)
     }
 }
 
@@ -163,12 +164,12 @@ impl CustomOp2 for Node {
 
     fn bwd(
         &self,
-        _: &Tensor,
+        first: &Tensor,
         chain: &Tensor,
         output: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((self.gradient(output, gradient)?, Some(chain.zeros_like()?)))
+        Ok((self.gradient(first, output, gradient)?, Some(chain.zeros_like()?)))
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod activations;
 mod attention;
+mod backward;
 pub mod batch_norm;
 mod bf16;
 mod buffers;
@@ -21,6 +22,7 @@ mod gelu;
 mod gemm;
 pub mod global_avg_pool;
 mod gpt2_layer;
+mod head_loss;
 mod lanes;
 mod layer_norm;
 mod linear;
@@ -39,6 +41,7 @@ mod simd;
 
 pub use activations::Activations;
 pub use attention::{Heads, causal_attention};
+pub use backward::backward;
 pub use batch_norm::{batch_norm, conv_norm, residual_block};
 pub use buffers::release_scratch;
 pub use conv2d::{conv2d, conv2d_relu_pool};
@@ -51,6 +54,7 @@ pub use gelu::gelu;
 pub use gemm::add_product;
 pub use global_avg_pool::global_avg_pool;
 pub use gpt2_layer::{Gpt2LayerShape, Gpt2LayerWeights, gpt2_layer, gpt2_layer_observed};
+pub use head_loss::{Around, HeadLoss, HeadTargets, head_loss};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use llama_layer::{LlamaLayerShape, LlamaLayerWeights, SubNorms, llama_layer, llama_layer_observed};

@@ -1,6 +1,6 @@
 //! Numbers that our kernels compute with: f32 to train, f64 to check gradients.
 
-use candle_core::WithDType;
+use candle_core::{CpuStorage, WithDType};
 
 use super::buffers::Shelved;
 use super::simd::LANES;
@@ -26,6 +26,9 @@ pub(super) trait Real: WithDType + Shelved {
     /// As [`Self::as_f32`].
     fn as_f32_mut(values: &mut [Self]) -> Option<&mut [f32]>;
 
+    /// What a tensor of these numbers holds.
+    fn in_storage(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+
     /// The larger of two; `self` when `other` is NaN.
     #[inline(always)]
     fn larger(self, other: Self) -> Self {
@@ -34,6 +37,13 @@ pub(super) trait Real: WithDType + Shelved {
 }
 
 impl Real for f32 {
+    fn in_storage(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+        match storage {
+            CpuStorage::F32(values) => Some(values),
+            _ => None,
+        }
+    }
+
     /// Source: the argument reduction and polynomial of Cephes' `expf` (Moshier).
     #[inline(always)]
     fn exp(self) -> Self {
@@ -77,6 +87,13 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    fn in_storage(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+        match storage {
+            CpuStorage::F64(values) => Some(values),
+            _ => None,
+        }
+    }
+
     #[inline(always)]
     fn exp(self) -> Self {
         f64::exp(self)

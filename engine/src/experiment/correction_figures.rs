@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     fn correction(predicted_loss: f32, corrected_loss: f32, cosine: f32) -> Correction {
-        Correction { cosine, predicted_loss, corrected_loss, actual_loss: 1.0, slice_fraction: 0.25 }
+        Correction { cosine, predicted_loss, corrected_loss, actual_loss: 1.0, slice_fraction: 0.25, bias: None }
     }
 
     #[test]

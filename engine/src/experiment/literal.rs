@@ -87,6 +87,7 @@ fn predicting(seed: u64, loss: f64) -> TrialResult {
         corrected_loss,
         actual_loss: 1.0,
         slice_fraction: 0.25,
+        bias: None,
     };
     let share = |num_steps, seconds, median, example_cost| PhaseShare {
         num_steps,

@@ -329,13 +329,14 @@ impl Control {
         if let Some(cosine) = measured.cosine {
             self.slice_per_rho = next_slice_per_rho(self.slice_per_rho, cosine);
         }
-        let corrected = self.forecaster.correct(self.step, &rules.plan);
+        let corrected = self.forecaster.correct(self.step, measured.loss, &rules.plan);
         Some(Correction {
             cosine: measured.cosine? as f32,
             predicted_loss: forecast?.mean,
             corrected_loss: corrected?.mean,
             actual_loss: measured.loss as f32,
             slice_fraction: self.slice_fraction(&rules.config) as f32,
+            bias: self.forecaster.bias(),
         })
     }
 

@@ -36,7 +36,8 @@ pub use error::HybridError;
 pub use forecast::ForecastModel;
 pub use gate::StepCosts;
 pub use report::{
-    Correction, Divergence, DivergenceKind, Forecast, GuardSignals, HybridEvent, Interval, Phase, Recovery, StepReport,
+    Correction, Divergence, DivergenceKind, Forecast, ForecastBias, GuardSignals, HybridEvent, Interval, Phase,
+    Recovery, StepReport,
 };
 pub use state::TrainerState;
 pub use step_costs::measure_step_costs;

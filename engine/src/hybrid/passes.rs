@@ -10,8 +10,10 @@ use super::sampler::Sample;
 use super::step_part::marked;
 use super::{HybridError, Mark, StepPart};
 use crate::data::Batch;
-use crate::models::ops::{Precision, cross_entropy, distillation_loss, error_norms};
-use crate::models::{BatchStats, Forward, Mode, Network, ParamStore, Params};
+use crate::models::ops::{
+    Around, HeadLoss, HeadTargets, Precision, backward, cross_entropy, distillation_loss, error_norms,
+};
+use crate::models::{BatchStats, Forward, MAX_LOGITS, Mode, Network, ParamStore, Params};
 use crate::optim::Gradients;
 use crate::quant::Distillation;
 
@@ -22,6 +24,27 @@ pub(super) enum Errors<'a> {
     /// As `Measure`, which is the one thing here that vanilla would not do: it is told when that begins and ends.
     MeasureMarked(&'a dyn Fn(Mark)),
     Skip,
+}
+
+impl Errors<'_> {
+    /// Does the work of measuring them.
+    fn around(self, work: &mut dyn FnMut()) {
+        match self {
+            Self::MeasureMarked(mark) => marked(mark, StepPart::ErrorNorms, work),
+            Self::Measure | Self::Skip => work(),
+        }
+    }
+}
+
+/// What a forward pass over a part of a batch gave.
+struct Scored {
+    /// What is minimized: losses of its units by their weights, the teacher's part in it where there is one. One number.
+    total: Tensor,
+    /// Of each unit, as in [`Seen`].
+    losses: Vec<f32>,
+    errors: Vec<f32>,
+    distillation: Vec<f32>,
+    stats: BatchStats,
 }
 
 /// What a forward pass over a whole batch measured.
@@ -38,6 +61,16 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Adds a part; returns what is minimized of it.
+    fn extend(&mut self, scored: Scored) -> Tensor {
+        let Scored { total, losses, errors, distillation, stats } = scored;
+        self.losses.extend(losses);
+        self.errors.extend(errors);
+        self.distillation.extend(distillation);
+        self.stats.push(stats);
+        total
+    }
+
     /// Mean loss of the batch, nats per image or token.
     pub(super) fn mean_loss(&self) -> f64 {
         self.losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / self.losses.len() as f64
@@ -87,12 +120,10 @@ impl Passes<'_> {
         let mut seen = Seen::default();
         let mut sum = None;
         for part in micro_batches(batch, self.num_micro_batches)? {
-            let (logits, losses) = self.forward(&params, &part, errors, &mut seen)?;
-            let (losses, distillation) = self.taught(&logits, losses, &part)?;
-            if let Some(distillation) = distillation {
-                seen.distillation.extend(distillation.to_vec1::<f32>()?);
-            }
-            add(&mut sum, self.backward(&(losses.sum_all()? / num_units as f64)?)?)?;
+            let weights = vec![(1.0 / num_units as f64) as f32; part.inputs.dim(0)?];
+            let scored = self.score(&params, Mode::Train, (&part, &weights), errors)?;
+            let total = seen.extend(scored);
+            add(&mut sum, self.backward(&total)?)?;
         }
         Ok((seen, sum.ok_or_else(empty_batch)?))
     }
@@ -102,7 +133,10 @@ impl Passes<'_> {
         let params = self.store.detached();
         let mut seen = Seen::default();
         for part in micro_batches(batch, self.num_micro_batches)? {
-            self.forward(&params, &part, Errors::Measure, &mut seen)?;
+            let weights = vec![0.0; part.inputs.dim(0)?];
+            let scored =
+                Passes { teacher: None, ..*self }.score(&params, Mode::Train, (&part, &weights), Errors::Measure)?;
+            seen.extend(scored);
         }
         Ok(seen)
     }
@@ -137,55 +171,78 @@ impl Passes<'_> {
             };
             let device = batch.inputs.device();
             let indices = Tensor::new(indices, device)?;
-            let weights = Tensor::new(weights, device)?;
             let part = Batch {
                 inputs: batch.inputs.index_select(&indices, 0)?,
                 targets: batch.targets.index_select(&indices, 0)?,
             };
-            let logits = self.network.forward(&self.pass(&params, mode), &part.inputs)?;
-            let (losses, _) = self.taught(&logits, unit_losses(&logits, &part)?, &part)?;
-            let loss = (losses * weights)?.sum_all()?;
-            add(&mut sum, self.backward(&loss)?)?;
+            let Scored { total, .. } = self.score(&params, mode, (&part, &weights), Errors::Skip)?;
+            add(&mut sum, self.backward(&total)?)?;
         }
         Ok(sum)
     }
 
-    /// What is minimized of `losses`, one for each unit of `part` with these logits, and the teacher's part in it.
-    fn taught(&self, logits: &Tensor, losses: Tensor, part: &Batch) -> Result<(Tensor, Option<Tensor>), HybridError> {
-        let Some(Teacher { params, distillation: Distillation { weight, temperature } }) = self.teacher else {
-            return Ok((losses, None));
-        };
-        let (student, targets) = as_rows(logits, part)?;
-        let answers = self.network.forward(&self.pass(params, Mode::Eval), &part.inputs)?;
-        let teacher = answers.reshape((targets.elem_count(), ()))?;
-        let distilled = per_unit(distillation_loss(&student, &teacher, temperature)?, part)?;
-        let taught = ((losses * (1.0 - weight))? + (&distilled * weight)?)?;
-        Ok((taught, Some(distilled.detach())))
-    }
-
-    /// Forward of one part in training mode; adds what it measured to `seen`, returns its logits and the losses of its
-    /// units.
-    fn forward(
+    /// Forward of one part, whose units count by `weights` in what is minimized.
+    fn score(
         &self,
         params: &Params,
-        part: &Batch,
+        mode: Mode<'_>,
+        (part, weights): (&Batch, &[f32]),
         errors: Errors<'_>,
-        seen: &mut Seen,
-    ) -> Result<(Tensor, Tensor), HybridError> {
-        let pass = self.pass(params, Mode::Train);
-        let logits = self.network.forward(&pass, &part.inputs)?;
-        let losses = unit_losses(&logits, part)?;
-        seen.losses.extend(losses.to_vec1::<f32>()?);
-        match errors {
-            Errors::Measure => seen.errors.extend(unit_errors(&logits, part)?),
-            Errors::MeasureMarked(mark) => {
-                // The losses were read above, so no device still owes a part of the forward pass to this time.
-                seen.errors.extend(marked(mark, StepPart::ErrorNorms, || unit_errors(&logits, part))?);
-            }
-            Errors::Skip => {}
+    ) -> Result<Scored, HybridError> {
+        let per_unit = examples_per_unit(part)?;
+        let of_rows: Vec<f32> =
+            weights.iter().flat_map(|weight| std::iter::repeat_n(weight / per_unit as f32, per_unit)).collect();
+        let around = |work: &mut dyn FnMut()| errors.around(work);
+        let targets = part.targets.flatten_all()?;
+        let error_norms: Option<Around<'_>> = if matches!(errors, Errors::Skip) { None } else { Some(&around) };
+        let goal = HeadTargets { targets: &targets, weights: &of_rows, error_norms, max_logits: MAX_LOGITS };
+        let pass = match self.teacher {
+            // It is compared with by logits.
+            Some(_) => self.pass(params, mode),
+            None => self.pass(params, mode).measured_by(goal),
+        };
+        let output = self.network.forward(&pass, &part.inputs)?;
+        let Some(HeadLoss { total, losses, error_norms }) = pass.take_head_loss() else {
+            let stats = pass.into_stats();
+            return Ok(Scored { stats, ..self.score_logits(&output, (part, weights), errors)? });
+        };
+        let losses = losses.chunks(per_unit).map(|unit| unit.iter().sum::<f32>() / unit.len() as f32).collect();
+        let errors = error_norms.chunks(per_unit).map(root_mean_square).collect();
+        Ok(Scored { total, losses, errors, distillation: Vec::new(), stats: pass.into_stats() })
+    }
+
+    /// The same from logits; without statistics.
+    fn score_logits(
+        &self,
+        logits: &Tensor,
+        (part, weights): (&Batch, &[f32]),
+        errors: Errors<'_>,
+    ) -> Result<Scored, HybridError> {
+        let losses = unit_losses(logits, part)?;
+        // They are read first, so that no device still owes a part of the forward pass to the time of the error norms.
+        let seen = losses.to_vec1::<f32>()?;
+        let mut norms = Ok(Vec::new());
+        if !matches!(errors, Errors::Skip) {
+            errors.around(&mut || norms = unit_errors(logits, part));
         }
-        seen.stats.push(pass.into_stats());
-        Ok((logits, losses))
+        let (taught, distillation) = match self.teacher {
+            Some(teacher) => {
+                let distilled = self.distill(logits, teacher, part)?;
+                let share = teacher.distillation.weight;
+                (((losses * (1.0 - share))? + (&distilled * share)?)?, distilled.to_vec1::<f32>()?)
+            }
+            None => (losses, Vec::new()),
+        };
+        let total = (taught * Tensor::new(weights, logits.device())?)?.sum_all()?;
+        Ok(Scored { total, losses: seen, errors: norms?, distillation, stats: BatchStats::default() })
+    }
+
+    /// Distillation loss of each unit.
+    fn distill(&self, logits: &Tensor, teacher: Teacher<'_>, part: &Batch) -> Result<Tensor, HybridError> {
+        let (student, targets) = as_rows(logits, part)?;
+        let answers = self.network.forward(&self.pass(teacher.params, Mode::Eval), &part.inputs)?;
+        let teacher_rows = answers.reshape((targets.elem_count(), ()))?;
+        per_unit(distillation_loss(&student, &teacher_rows, teacher.distillation.temperature)?, part)
     }
 
     fn pass<'a>(&self, params: &'a Params, mode: Mode<'a>) -> Forward<'a> {
@@ -193,7 +250,7 @@ impl Passes<'_> {
     }
 
     fn backward(&self, loss: &Tensor) -> Result<Gradients, HybridError> {
-        Ok(Gradients::from_backward(&loss.backward()?, self.store)?)
+        Ok(Gradients::from_backward(&backward(loss)?, self.store)?)
     }
 }
 
@@ -228,12 +285,14 @@ fn per_unit(rows: Tensor, part: &Batch) -> Result<Tensor, HybridError> {
 fn unit_errors(logits: &Tensor, part: &Batch) -> Result<Vec<f32>, HybridError> {
     let (rows, targets) = as_rows(logits, part)?;
     let errors = error_norms(&rows.detach(), &targets)?;
-    let per_unit = examples_per_unit(part)?;
-    if per_unit == 1 {
-        return Ok(errors);
+    Ok(errors.chunks(examples_per_unit(part)?).map(root_mean_square).collect())
+}
+
+fn root_mean_square(numbers: &[f32]) -> f32 {
+    if let [number] = numbers {
+        return *number;
     }
-    let mean_square = |unit: &[f32]| unit.iter().map(|q| q * q).sum::<f32>() / unit.len() as f32;
-    Ok(errors.chunks(per_unit).map(|unit| mean_square(unit).sqrt()).collect())
+    (numbers.iter().map(|q| q * q).sum::<f32>() / numbers.len() as f32).sqrt()
 }
 
 /// Logits as (rows, classes) and targets as (rows), a row for each image or token.

@@ -67,6 +67,23 @@ pub struct Correction {
     /// Share of the batch that Predict will use from here on.
     #[serde(with = "nullable")]
     pub slice_fraction: f32,
+    /// Whether forecasts lean to one side; `None` after few Correct steps, and in records of earlier versions.
+    #[serde(default)]
+    pub bias: Option<ForecastBias>,
+}
+
+/// Whether forecasts lean to one side: the mean of ln(actual loss) − ln(predicted loss) over the newest Correct steps.
+/// Above 0 the losses were higher than forecast.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ForecastBias {
+    /// Correct steps that it was measured over.
+    pub count: u32,
+    /// Mean.
+    #[serde(with = "nullable")]
+    pub mean: f32,
+    /// Its standard error.
+    #[serde(with = "nullable")]
+    pub std_error: f32,
 }
 
 impl Correction {
@@ -275,6 +292,7 @@ mod tests {
                 corrected_loss: value,
                 actual_loss: value,
                 slice_fraction: 0.25,
+                bias: Some(ForecastBias { count: 8, mean: value, std_error: value }),
             };
             let back = through_json(&correction);
             assert!(back.cosine.is_nan() && back.error_before().is_nan() && back.error_after().is_nan());

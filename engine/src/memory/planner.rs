@@ -5,7 +5,7 @@ use super::remedies::remedies;
 use super::{MemoryPlan, PlanItem, PlanKind, format_bytes};
 use crate::device::resolved_num_threads;
 use crate::models::ops::{Kept, Precision};
-use crate::models::{ModelConfig, Network, TensorKind, TensorSpec};
+use crate::models::{MAX_LOGITS, ModelConfig, Network, TensorKind, TensorSpec};
 use crate::optim::{OptimizerConfig, Schedule};
 
 /// Bytes of an f32.
@@ -169,7 +169,7 @@ impl Case {
         // Three things happen one after the other, and the peak is the largest: a step, saving, evaluating. What
         // operations keep for their next call is there in all three.
         let shelved = example.scratch.shelved(self.micro_batch() as u64, self.num_threads as u64);
-        let shelved = plus(&[shelved, self.packed(&example)]).saturating_mul(F32);
+        let shelved = plus(&[shelved, self.packed(&example), self.chunk_of_logits(&example)]).saturating_mul(F32);
         let stepping = step.iter().fold(0, |sum: u64, item| sum.saturating_add(item.bytes));
         let saving = plus(&[state, average, quantized, shelved]);
         let mut items = vec![
@@ -223,10 +223,15 @@ impl Case {
     fn gradients(&self) -> PlanItem {
         let num_sets = 1 + u64::from(self.num_micro_batches > 1) + u64::from(self.predict);
         let Tensors { num_params, largest, .. } = self.tensors;
-        // The backward pass adds what each use of a tensor gives: two more of the largest while it does (a tied head).
-        let numbers = num_params.saturating_mul(num_sets).saturating_add(largest.saturating_mul(2));
+        // candle adds what each use of a tensor gives: two more of the largest while it does. Functions of ours do without.
+        let (added, twice) = if self.has_fused_head() {
+            (0, "")
+        } else {
+            (largest.saturating_mul(2), ", and the largest tensor twice more")
+        };
+        let numbers = num_params.saturating_mul(num_sets).saturating_add(added);
         let sets = if num_sets == 1 { "1 set".to_owned() } else { format!("{num_sets} sets") };
-        let how = format!("{} parameters x 4 bytes x {sets}, and the largest tensor twice more", grouped(num_params));
+        let how = format!("{} parameters x 4 bytes x {sets}{twice}", grouped(num_params));
         PlanItem { kind: PlanKind::Gradients, bytes: numbers.saturating_mul(F32), how }
     }
 
@@ -263,7 +268,24 @@ impl Case {
         }
     }
 
+    /// The head of a language model is one function with its loss; a teacher is compared with by logits, though.
+    fn has_fused_head(&self) -> bool {
+        self.reads_text() && !self.has_teacher
+    }
+
+    /// Numbers in the logits that are there at once, where head and loss are one.
+    fn chunk_of_logits(&self, example: &Example) -> u64 {
+        let of_a_token = example.logits / (self.sequence_length as u64).max(1);
+        let all = example.logits.saturating_mul(self.micro_batch() as u64);
+        if self.has_fused_head() { all.min((MAX_LOGITS as u64).max(of_a_token)) } else { 0 }
+    }
+
     fn logits(&self, example: &Example) -> PlanItem {
+        if self.has_fused_head() {
+            let numbers = self.chunk_of_logits(example);
+            let how = format!("{} logits x 4 bytes: of so many tokens at once", grouped(numbers));
+            return PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(F32), how };
+        }
         let numbers = example.logits.saturating_mul(self.micro_batch() as u64);
         // Their gradient is there twice while it is handed down. A teacher's logits, and both networks' logarithms and
         // probabilities on the way to their divergence, with the gradients of each, are another twelve.

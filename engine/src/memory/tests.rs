@@ -158,8 +158,10 @@ fn saving_comes_on_top_of_what_operations_keep_for_later() {
         [PlanKind::Gradients, PlanKind::Activations, PlanKind::Logits].map(|kind| bytes(&plan, kind)).iter().sum();
     let (state, average) = (bytes(&plan, PlanKind::RollbackSnapshot), bytes(&plan, PlanKind::WeightAverage));
     let config = ModelPreset::Gpt2Char.config(CHARACTERS).unwrap();
-    let shelved = 4 * example(&config, Kept::Activations, 32).scratch.shelved(1, 2);
-    assert!(shelved > 0 && state > step);
+    let logits = bytes(&plan, PlanKind::Logits);
+    assert_eq!(logits, 4 * 32 * 65);
+    let shelved = logits + 4 * example(&config, Kept::Activations, 32).scratch.shelved(1, 2);
+    assert!(shelved > logits && state > step);
     assert_eq!(bytes(&plan, PlanKind::Runtime), (48 << 20) + state + average + shelved - step);
 }
 

@@ -6,9 +6,7 @@ use candle_core::Tensor;
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
 use super::{Gpt2Config, LayerInput, ModelError};
-use foretrain_ops::{
-    Gpt2LayerShape, Gpt2LayerWeights, Kept, embedding, gpt2_layer, gpt2_layer_observed, layer_norm, linear,
-};
+use foretrain_ops::{Gpt2LayerShape, Gpt2LayerWeights, Kept, embedding, gpt2_layer, gpt2_layer_observed, layer_norm};
 
 const TOKENS: &str = "transformer.wte.weight";
 const POSITIONS: &str = "transformer.wpe.weight";
@@ -165,6 +163,6 @@ impl Block for HeadBlock {
         let (weight, bias) = (get("transformer.ln_f.weight")?, get("transformer.ln_f.bias")?);
         let x = layer_norm(input, weight, bias, self.config.layer_norm_epsilon)?;
         pass.observe(TOKENS, LayerInput::Rows(&x))?;
-        Ok(linear(&x, get(TOKENS)?, pass.precision)?)
+        Ok(pass.head(&x, get(TOKENS)?)?)
     }
 }

@@ -8,8 +8,7 @@ use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
 use super::{LayerInput, LlamaConfig, ModelError};
 use foretrain_ops::{
-    Heads, Kept, LlamaLayerShape, LlamaLayerWeights, SubNorms, embedding, linear, llama_layer, llama_layer_observed,
-    rms_norm,
+    Heads, Kept, LlamaLayerShape, LlamaLayerWeights, SubNorms, embedding, llama_layer, llama_layer_observed, rms_norm,
 };
 
 const TOKENS: &str = "model.embed_tokens.weight";
@@ -192,6 +191,6 @@ impl Block for HeadBlock {
         let x = rms_norm(input, pass.params.get(NORM)?, self.config.rms_norm_eps)?;
         let x = pass.params.activations_of(head).read(&x)?;
         pass.observe(head, LayerInput::Rows(&x))?;
-        Ok(linear(&x, pass.params.get(head)?, pass.precision)?)
+        Ok(pass.head(&x, pass.params.get(head)?)?)
     }
 }

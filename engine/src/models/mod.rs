@@ -30,7 +30,9 @@ pub use error::ModelError;
 pub use foretrain_ops as ops;
 pub use growth::{BlockOrder, Growth, NewBlocks};
 pub(crate) use network::initial_values;
-pub use network::{BatchStats, Block, Forward, Init, Mode, Network, TensorKind, TensorSpec, initial_params};
+pub use network::{
+    BatchStats, Block, Forward, Init, MAX_LOGITS, Mode, Network, TensorKind, TensorSpec, initial_params,
+};
 pub use observe::{InputObserver, LayerInput};
 pub use ops::GateActivation;
 pub use params::{ParamStore, Params};

@@ -8,7 +8,7 @@ use rand::RngExt;
 
 use super::{InputObserver, LayerInput, ModelConfig, ModelError, Params, cnn, gpt2, limits, llama, mlp, resnet};
 use crate::device::seed::{Stream, stream};
-use foretrain_ops::{Kept, Precision};
+use foretrain_ops::{HeadLoss, HeadTargets, Kept, Precision, head_loss, linear};
 
 /// What a tensor is to the optimizer and the quantizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,10 @@ impl TensorSpec {
     }
 }
 
+/// Most logits that are there at once in training (128 MB in f32): the head of a language model goes through as many
+/// tokens at a time.
+pub const MAX_LOGITS: usize = 32 << 20;
+
 /// Statistics of a batch, by batch-norm layer: `name.mean` and `name.var`, shape (channels).
 pub type BatchStats = Params;
 
@@ -82,13 +86,23 @@ pub struct Forward<'a> {
     pub precision: Precision,
     stats: RefCell<BatchStats>,
     observer: Option<&'a dyn InputObserver>,
+    goal: Option<HeadTargets<'a>>,
+    head_loss: RefCell<Option<HeadLoss>>,
 }
 
 impl<'a> Forward<'a> {
     /// A pass over `params`, with products in f32.
     #[must_use]
     pub fn new(params: &'a Params, mode: Mode<'a>) -> Self {
-        Self { params, mode, precision: Precision::F32, stats: RefCell::default(), observer: None }
+        Self {
+            params,
+            mode,
+            precision: Precision::F32,
+            stats: RefCell::default(),
+            observer: None,
+            goal: None,
+            head_loss: RefCell::default(),
+        }
     }
 
     /// The same pass, with products of this precision, in the blocks that [`ModelConfig::has_bf16_products`] tells of.
@@ -101,6 +115,31 @@ impl<'a> Forward<'a> {
     #[must_use]
     pub fn observed_by(self, observer: &'a dyn InputObserver) -> Self {
         Self { observer: Some(observer), ..self }
+    }
+
+    /// The same pass, whose network computes no logits, but what they would be measured to be. Networks of images compute
+    /// logits all the same.
+    #[must_use]
+    pub fn measured_by(self, goal: HeadTargets<'a>) -> Self {
+        Self { goal: Some(goal), ..self }
+    }
+
+    /// The last layer of a language model: x (..., c), weight (v, c), to logits (..., v); where the pass is
+    /// [`Self::measured_by`] something, to the total of its losses instead, and [`Self::take_head_loss`] has the rest.
+    pub(super) fn head(&self, x: &Tensor, weight: &Tensor) -> candle_core::Result<Tensor> {
+        let Some(goal) = &self.goal else {
+            return linear(x, weight, self.precision);
+        };
+        let measured = head_loss(x, weight, goal, self.precision)?;
+        let total = measured.total.clone();
+        *self.head_loss.borrow_mut() = Some(measured);
+        Ok(total)
+    }
+
+    /// What the last layer was measured to be; `None` where the network gave logits.
+    #[must_use]
+    pub fn take_head_loss(&self) -> Option<HeadLoss> {
+        self.head_loss.borrow_mut().take()
     }
 
     /// True when somebody wants to know what each layer reads.

@@ -5,11 +5,8 @@ use candle_core::{CpuStorage, Device, Storage, Tensor, Var};
 use super::OffloadError;
 use super::layout::Layout;
 use super::state::Weights;
-use crate::models::ops::{self, cross_entropy};
+use crate::models::ops::{self, HeadLoss, HeadTargets};
 use crate::models::{Block, Forward, Mode, Params};
-
-/// Most logits that are there at once (64 MB in f32): the head goes through as many tokens at a time.
-pub(super) const MAX_LOGITS: usize = 16 << 20;
 
 /// A tensor of a block as a variable, with its name.
 pub(super) type NamedVar = (String, Var);
@@ -92,43 +89,18 @@ pub(super) fn head(
     (x, targets): (&Tensor, &Tensor),
     max_logits: usize,
 ) -> Result<HeadPass, OffloadError> {
-    let (n, t, c) = x.dims3()?;
-    let num_tokens = n * t;
-    let (x, targets) = (x.reshape((num_tokens, c))?, targets.flatten_all()?);
-    let params = tracked(vars);
-    let rows = rows_per_part(vars, c, max_logits);
-    let (mut loss_sum, mut first) = (0.0, 0);
-    let mut inputs = Vec::new();
-    let mut sums: Vec<Tensor> = Vec::new();
-    while first < num_tokens {
-        let count = rows.min(num_tokens - first);
-        let part = Var::from_tensor(&x.narrow(0, first, count)?.unsqueeze(0)?)?;
-        let pass = Forward::new(&params, Mode::Train).in_precision(products);
-        let logits = block.forward(&pass, part.as_tensor())?.squeeze(0)?;
-        let losses = cross_entropy(&logits, &targets.narrow(0, first, count)?)?;
-        let sum = losses.sum_all()?;
-        loss_sum += f64::from(sum.to_scalar::<f32>()?);
-        let gradients = collect(&(sum / num_tokens as f64)?, Some(&part), vars)?;
-        drop((logits, losses));
-        inputs.extend(gradients.input);
-        sums = if sums.is_empty() {
-            gradients.vars
-        } else {
-            sums.into_iter()
-                .zip(gradients.vars)
-                .map(|(sum, part)| Ok((sum + part)?))
-                .collect::<Result<_, OffloadError>>()?
-        };
-        first += count;
-    }
-    let input = Tensor::cat(&inputs, 1)?.reshape((n, t, c))?;
-    Ok(HeadPass { loss_sum, gradients: Gradients { input: Some(input), vars: sums } })
-}
-
-/// Tokens whose logits are there at once: the largest weight is (vocabulary, c).
-fn rows_per_part(vars: &[NamedVar], c: usize, max_logits: usize) -> usize {
-    let widest = vars.iter().map(|(_, var)| var.elem_count()).max().unwrap_or(0) / c.max(1);
-    (max_logits / widest.max(1)).max(1)
+    let num_tokens = targets.elem_count();
+    let targets = targets.flatten_all()?;
+    let weights = vec![(1.0 / num_tokens as f64) as f32; num_tokens];
+    let goal = HeadTargets { targets: &targets, weights: &weights, error_norms: None, max_logits };
+    let (params, input) = (tracked(vars), Var::from_tensor(x)?);
+    let pass = Forward::new(&params, Mode::Train).in_precision(products).measured_by(goal);
+    let total = block.forward(&pass, input.as_tensor())?;
+    let Some(HeadLoss { losses, .. }) = pass.take_head_loss() else {
+        return Err(candle_core::Error::Msg("expected the last block to be a language model's head".to_owned()).into());
+    };
+    let gradients = collect(&total, Some(&input), vars)?;
+    Ok(HeadPass { loss_sum: losses.iter().map(|&loss| f64::from(loss)).sum(), gradients })
 }
 
 fn tracked(vars: &[NamedVar]) -> Params {
@@ -137,7 +109,7 @@ fn tracked(vars: &[NamedVar]) -> Params {
 
 /// Goes back from a scalar; takes the gradients out.
 fn collect(scalar: &Tensor, input: Option<&Var>, vars: &[NamedVar]) -> Result<Gradients, OffloadError> {
-    let mut store = scalar.backward()?;
+    let mut store = ops::backward(scalar)?;
     let mut take = |var: &Var| match store.remove(var.as_tensor()) {
         Some(gradient) => Ok(gradient.contiguous()?),
         None => Ok(var.zeros_like()?.detach()),

@@ -5,11 +5,10 @@
 //! an operation returns, and the sum that the graph keeps.
 
 use super::layout::{Layout, Precision};
-use super::passes::MAX_LOGITS;
 use super::store::Commit;
 use crate::device::resolved_num_threads;
 use crate::memory::{MemoryPlan, PROGRAM_BYTES, PlanItem, PlanKind, format_bytes, grouped, sequence_layer, step_flops};
-use crate::models::{ModelConfig, Network, ops};
+use crate::models::{MAX_LOGITS, ModelConfig, Network, ops};
 
 /// Bytes of an f32.
 const F32: u64 = 4;
@@ -147,9 +146,8 @@ struct Sizes {
     num_parts: u64,
     /// Numbers of the matrix that makes logits.
     head_numbers: u64,
-    /// Logits that are there at once, and how often the head is gone through.
+    /// Bytes of the logits that are there at once.
     logits: u64,
-    num_head_parts: u64,
 }
 
 impl Sizes {
@@ -190,7 +188,6 @@ impl Sizes {
             num_parts: layer.num_parts,
             head_numbers: (width as u64).saturating_mul(vocab_size as u64),
             logits: rows.saturating_mul(vocab_size as u64).saturating_mul(F32),
-            num_head_parts: num_tokens.div_ceil(rows),
         })
     }
 
@@ -204,12 +201,6 @@ impl Sizes {
 
     fn state(&self, block: Option<usize>) -> u64 {
         block.and_then(|block| self.layouts.get(block)).map_or(0, Layout::state_bytes)
-    }
-
-    /// Bytes of a block's largest tensor in f32.
-    fn largest_tensor(&self, block: usize) -> u64 {
-        let slots = self.layouts.get(block).map(|layout| layout.slots.as_slice()).unwrap_or_default();
-        slots.iter().map(|slot| slot.count as u64 * F32).max().unwrap_or(0)
     }
 
     fn phases(&self) -> Vec<Phase> {
@@ -236,16 +227,13 @@ impl Sizes {
 
     fn at_head(&self, head: usize) -> Phase {
         let lent = self.owner.map_or(0, |owner| self.f32_bytes(owner));
-        let matrix = self.head_numbers * F32;
-        // The gradient that an operation returns, a cleared buffer, their sum; what earlier parts gave.
-        let num_matrices = if self.num_head_parts > 1 { 4 } else { 3 };
         Phase {
             weights: self.f32_bytes(head) + lent,
             state: self.state(Some(head)) + self.state(head.checked_sub(1)),
-            gradients: num_matrices * matrix,
-            // Shelved by the layers; inputs of all blocks; input and gradient of the head in parts and whole.
-            activations: self.forward + (head as u64 + 3) * self.hidden,
-            logits: 3 * self.logits,
+            gradients: self.head_numbers * F32,
+            // Shelved by the layers; inputs of all blocks; what the head makes of its input, and their gradients.
+            activations: self.forward + (head as u64 + 4) * self.hidden,
+            logits: self.logits,
         }
     }
 
@@ -256,8 +244,8 @@ impl Sizes {
         Phase {
             weights: own,
             state: self.state(Some(block)) + self.state(block.checked_sub(1)) + self.state(written),
-            // Parts, their sum, what the graph makes of it, a cleared buffer of the largest tensor.
-            gradients: (self.num_parts + 2) * own + self.largest_tensor(block) + carried,
+            // Parts and their sum.
+            gradients: (self.num_parts + 1) * own + carried,
             // Inputs up to here; output, its gradient and the input's with candle's copies.
             activations: (block as u64 + 6) * self.hidden + self.saved + self.backward.max(self.forward),
             logits: 0,
@@ -269,7 +257,7 @@ impl Sizes {
         Phase {
             weights: self.f32_bytes(0),
             state: self.state(Some(0)) + self.state(Some(1).filter(|&block| block <= head)),
-            gradients: 2 * self.f32_bytes(0) + self.largest_tensor(0) + carried,
+            gradients: self.f32_bytes(0) + carried,
             activations: 3 * self.hidden,
             logits: 0,
         }

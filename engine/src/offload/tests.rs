@@ -14,7 +14,7 @@ use super::*;
 use crate::data::Batch;
 use crate::device::CancelFlag;
 use crate::memory::PlanKind;
-use crate::models::ops::{self, cross_entropy};
+use crate::models::ops;
 use crate::models::{
     DataShape, Forward, GateActivation, Gpt2Config, LlamaConfig, Mode, ModelConfig, ModelPreset, Network, ParamStore,
     Params, initial_params,
@@ -112,12 +112,18 @@ fn in_memory(config: &ModelConfig, products: ops::Precision, num_steps: u64) -> 
     for step in 0..num_steps {
         let batch = batch(step);
         let params = store.tracked();
-        let pass = Forward::new(&params, Mode::Train).in_precision(products);
-        let logits = network.forward(&pass, &batch.inputs).unwrap();
         let targets = batch.targets.flatten_all().unwrap();
-        let loss = cross_entropy(&logits.flatten_to(1).unwrap(), &targets).unwrap().mean_all().unwrap();
+        let weights = vec![1.0 / targets.elem_count() as f32; targets.elem_count()];
+        let goal = ops::HeadTargets {
+            targets: &targets,
+            weights: &weights,
+            error_norms: None,
+            max_logits: crate::models::MAX_LOGITS,
+        };
+        let pass = Forward::new(&params, Mode::Train).in_precision(products).measured_by(goal);
+        let loss = network.forward(&pass, &batch.inputs).unwrap();
         losses.push(f64::from(loss.to_scalar::<f32>().unwrap()));
-        let gradients = Gradients::from_backward(&loss.backward().unwrap(), &store).unwrap();
+        let gradients = Gradients::from_backward(&ops::backward(&loss).unwrap(), &store).unwrap();
         norms.push(gradients.norm().unwrap());
         optimizer.step(&store, &gradients, 1.0).unwrap();
     }

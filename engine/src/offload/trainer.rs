@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::OffloadError;
 use super::layout::{Layout, Precision, Slot};
-use super::passes::{self, MAX_LOGITS, NamedVar};
+use super::passes::{self, NamedVar};
 use super::state::BlockState;
 use super::store::{BlockStore, Commit, FirstWeights, OffloadSettings};
 use super::streams::{Streams, Traffic, Wanted, stream};
 use super::update::{Pace, is_trained, update};
 use crate::data::Batch;
 use crate::device::Watch;
-use crate::models::{Block, ModelConfig, ModelError, Network, Params, ops};
+use crate::models::{Block, MAX_LOGITS, ModelConfig, ModelError, Network, Params, ops};
 use crate::optim::{OptimizerConfig, OptimizerKind};
 
 /// What a step did and what it cost.

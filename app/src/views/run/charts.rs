@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use egui::{CursorIcon, Id, RichText, ScrollArea, Sense, Ui, WidgetInfo, vec2};
+use foretrain_engine::hybrid::ForecastBias;
 use foretrain_engine::session::{RunSnapshot, RunStatus, StopReason};
 
 use super::log::last_checkpoint;
@@ -263,10 +264,25 @@ fn corrections_ui(series: &RunSeries, ui: &mut Ui) {
     let (Some(reduction), Some(time)) = (series.error_reduction(), series.correction_time()) else { return };
     let text = format!("error −{}, {} of time", number::percent(reduction), number::percent(time));
     let text = text.replace("−-", "+");
-    ui.label(RichText::new(text).size(font::SMALL).color(palette(ui).text)).on_hover_text(
+    ui.label(RichText::new(text).size(font::SMALL).color(palette(ui).text)).on_hover_text(format!(
         "Sum of the forecasts' errors after all corrections against before them; and the share of the time in steps \
-         that Correct steps took.",
-    );
+         that Correct steps took.\n{}",
+        series.bias.map_or("Too few corrections yet to tell whether forecasts lean to one side.".to_owned(), leaning),
+    ));
+}
+
+/// Whether forecasts lean to one side, in words.
+fn leaning(bias: ForecastBias) -> String {
+    let ForecastBias { count, mean, std_error } = bias;
+    let (mean, std_error) = (f64::from(mean), f64::from(std_error));
+    let measured = format!("({} ± {}, standard error)", number::percent(mean.exp_m1()), number::percent(std_error));
+    if mean.abs() <= 2.0 * std_error {
+        return format!(
+            "In the last {count}, losses lay neither above nor below their forecast on the whole {measured}."
+        );
+    }
+    let side = if mean > 0.0 { "higher" } else { "lower" };
+    format!("In the last {count}, losses came out {side} than forecast {measured}.")
 }
 
 /// A handle under a row of plots that changes their height.

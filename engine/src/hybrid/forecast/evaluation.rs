@@ -62,7 +62,7 @@ pub fn replay(run: &[RecordedStep], seed: u64) -> Vec<Option<Forecast>> {
         let outlook = take_in(&mut forecaster, row, &plan);
         forecasts.push(outlook.map(|outlook| outlook.in_nats()));
         if row.phase == Phase::Correct {
-            forecaster.correct(row.step, &plan);
+            forecaster.correct(row.step, f64::from(row.loss), &plan);
         }
     }
     forecasts

@@ -9,12 +9,13 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::super::exact;
-use super::super::report::{Forecast, Interval, Phase};
+use super::super::report::{Forecast, ForecastBias, Interval, Phase};
 use super::calibration::Calibration;
 use super::contest::{Contest, ROUND_STEPS};
 use super::expected::{Bucket, Expected, ForecastModel, HORIZON, MIN_LOSS, Z_95};
 use super::observed::{Ahead, Observed, Plan};
 use super::panel::Panel;
+use super::residuals::ResidualStore;
 
 /// Losses that the confidence looks back on, and the fewest that give one.
 const CONFIDENCE_WINDOW: usize = 20;
@@ -128,6 +129,7 @@ pub(in crate::hybrid) struct Forecaster {
     contest: Contest,
     calibration: Calibration,
     foreseen: VecDeque<bool>,
+    residuals: ResidualStore,
     /// The forecast in force, while one is.
     path: Option<Path>,
 }
@@ -177,9 +179,13 @@ impl Forecaster {
         }
     }
 
-    /// Corrects the standing forecast by everything measured since it was made.
+    /// Keeps by how much the standing forecast missed the `loss` of a Correct step, and corrects it by everything
+    /// measured since it was made.
     /// Returns what it now says of `step`, which the measured loss of that step does not decide alone.
-    pub(in crate::hybrid) fn correct(&mut self, step: u64, plan: &Plan) -> Option<Forecast> {
+    pub(in crate::hybrid) fn correct(&mut self, step: u64, loss: f64, plan: &Plan) -> Option<Forecast> {
+        if let Some(expected) = self.path.as_ref().and_then(|path| path.best.at(ahead_of(path.origin, step))) {
+            self.residuals.keep(loss.max(MIN_LOSS).ln() - expected.mean);
+        }
         self.stand(plan);
         let path = self.path.as_ref()?;
         let mut outlook = self.read(path, step)?;
@@ -194,6 +200,11 @@ impl Forecaster {
         let hits = self.foreseen.iter().filter(|&&hit| hit).count();
         let count = self.foreseen.len();
         (count >= MIN_CONFIDENCE_POINTS).then(|| hits as f64 / count as f64)
+    }
+
+    /// Whether the forecasts lean to one side, by the Correct steps so far.
+    pub(in crate::hybrid) fn bias(&self) -> Option<ForecastBias> {
+        self.residuals.bias()
     }
 
     /// The model in use.

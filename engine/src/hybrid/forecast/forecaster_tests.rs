@@ -84,11 +84,26 @@ fn a_correction_pulls_towards_the_measured_without_copying_it() {
         forecaster.observe(step, actual(step));
     }
     let before = f64::from(forecaster.outlook(115).unwrap().in_nats().mean);
-    let after = f64::from(forecaster.0.correct(115, &plan()).unwrap().mean);
+    let after = f64::from(forecaster.0.correct(115, actual(115), &plan()).unwrap().mean);
     assert!(before < after && after < actual(115) * 1.03, "{before} to {after}, measured {}", actual(115));
     let next = f64::from(forecaster.outlook(125).unwrap().in_nats().mean);
     let truth = curve.truth(125) * 1.1;
     assert!((next / truth - 1.0).abs() < 0.05, "the next forecast {next} profits: {truth}");
+}
+
+#[test]
+fn forecasts_that_are_always_too_low_are_found_out() {
+    let curve = LossCurve::falling(5, 0.02);
+    let mut forecaster = Fixture::default();
+    (1..=100).for_each(|step| forecaster.observe(step, curve.measured(step)));
+    forecaster.0.stand(&plan());
+    for count in 1..=10 {
+        let expected = forecaster.0.path.as_ref().unwrap().best.at(1).unwrap().mean;
+        forecaster.0.correct(101, 1.1 * expected.exp(), &plan());
+        let bias = forecaster.0.bias();
+        assert_eq!(bias.is_some(), count >= 8);
+        assert!(bias.is_none_or(|bias| (bias.mean - 1.1_f32.ln()).abs() < 1e-5 && bias.std_error < 1e-5), "{bias:?}");
+    }
 }
 
 #[test]

@@ -8,6 +8,8 @@
 //!                            Calibration: widens or narrows intervals until 90% of losses fall inside
 //!                              |
 //! Forecaster: the best model's forecast stands while Predict lasts --> Outlook --> Forecast
+//!                              | at each Correct step
+//!                            ResidualStore: what it missed, and whether that leans to one side
 //! ```
 //!
 //! Invariants: everything works on ln(loss), because a batch's loss scatters by a factor and not by an amount; a
@@ -28,6 +30,7 @@ mod persistence;
 mod power_law;
 mod recurrent;
 mod reliability;
+mod residuals;
 mod rollout;
 mod scatter;
 
