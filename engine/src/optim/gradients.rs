@@ -1,6 +1,7 @@
 //! Gradients by name: what a backward pass leaves and an optimizer takes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
@@ -22,7 +23,7 @@ impl Gradients {
     /// Takes over the tensors in `grads` (no copy): build one set from one backward pass.
     /// Errors: [`OptimError::MissingGradient`] when a weight took no part in the loss.
     pub fn from_backward(grads: &GradStore, store: &ParamStore) -> Result<Self, OptimError> {
-        let mut seen = HashSet::new();
+        let mut seen = Seen::default();
         let mut gradients = BTreeMap::new();
         for (name, var) in store.vars() {
             let Some(gradient) = grads.get(var.as_tensor()) else {
@@ -36,7 +37,7 @@ impl Gradients {
 
     /// From named tensors (f32 or f64), which must not be changed elsewhere afterwards.
     pub fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Self, OptimError> {
-        let mut seen = HashSet::new();
+        let mut seen = Seen::default();
         let owned = |(name, tensor): (String, Tensor)| {
             let tensor = owned(&tensor, tensor.dtype(), &mut seen)?;
             Ok((name, tensor))
@@ -46,7 +47,7 @@ impl Gradients {
 
     /// A deep copy.
     pub fn copy(&self) -> Result<Self, OptimError> {
-        let copied = self.0.iter().map(|(name, tensor)| Ok((name.clone(), tensor.copy()?)));
+        let copied = self.0.iter().map(|(name, tensor)| Ok((name.clone(), tensor.force_contiguous()?.detach())));
         Ok(Self(copied.collect::<Result<_, OptimError>>()?))
     }
 
@@ -141,17 +142,33 @@ impl Gradients {
 }
 
 /// `tensor` as a contiguous f32 or f64 tensor whose numbers nobody else among `seen` holds.
-fn owned(tensor: &Tensor, dtype: DType, seen: &mut HashSet<usize>) -> Result<Tensor, OptimError> {
+fn owned(tensor: &Tensor, dtype: DType, seen: &mut Seen) -> Result<Tensor, OptimError> {
     let dtype = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
     let tensor = tensor.detach().to_dtype(dtype)?.contiguous()?;
     // Two weights that are added to one sum get one and the same gradient tensor from candle.
-    let address = std::ptr::from_ref(&*tensor.storage_and_layout().0).addr();
-    if seen.insert(address) {
+    if seen.is_new(&tensor) {
         return Ok(tensor);
     }
-    let copy = tensor.force_contiguous()?.copy()?;
-    seen.insert(std::ptr::from_ref(&*copy.storage_and_layout().0).addr());
+    let copy = tensor.force_contiguous()?;
+    seen.is_new(&copy);
     Ok(copy)
+}
+
+/// Which numbers tensors hold: places in storages, by the storage's address. Gradients of a layer's weights are parts of
+/// one storage.
+#[derive(Debug, Default)]
+struct Seen(HashMap<usize, Vec<Range<usize>>>);
+
+impl Seen {
+    /// Adds a contiguous tensor; false when it shares numbers with an earlier one.
+    fn is_new(&mut self, tensor: &Tensor) -> bool {
+        let (storage, layout) = tensor.storage_and_layout();
+        let place = layout.start_offset()..layout.start_offset() + tensor.elem_count();
+        let places = self.0.entry(std::ptr::from_ref(&*storage).addr()).or_default();
+        let is_new = places.iter().all(|other| place.end <= other.start || other.end <= place.start);
+        places.push(place);
+        is_new
+    }
 }
 
 #[cfg(test)]
@@ -244,6 +261,21 @@ mod tests {
         let b = Gradients::from_tensors(sample(2).0.into_iter().take(5)).unwrap();
         assert!(matches!(a.add_scaled(&b, 1.0), Err(OptimError::Mismatch { name }) if name == "t5"));
         assert!(matches!(b.dot(&a), Err(OptimError::Mismatch { .. })));
+    }
+
+    #[test]
+    fn parts_of_one_storage_are_taken_over_and_shared_numbers_are_copied() {
+        let all = Tensor::new(&[1.0_f32, 2.0, 3.0, 4.0], &Device::Cpu).unwrap();
+        let part = |start, len| all.narrow(0, start, len).unwrap();
+        let named =
+            [("a", part(0, 2)), ("b", part(2, 2)), ("c", part(1, 2))].map(|(name, part)| (name.to_owned(), part));
+        let mut gradients = Gradients::from_tensors(named).unwrap();
+        gradients.scale(10.0).unwrap();
+        let numbers = |name| gradients.get(name).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!((numbers("a"), numbers("b"), numbers("c")), (vec![10.0, 20.0], vec![30.0, 40.0], vec![20.0, 30.0]));
+        let address = |tensor: &Tensor| std::ptr::from_ref(&*tensor.storage_and_layout().0).addr();
+        let is_taken_over = ["a", "b", "c"].map(|name| address(gradients.get(name).unwrap()) == address(&all));
+        assert_eq!(is_taken_over, [true, true, false]);
     }
 
     #[test]
