@@ -7,6 +7,7 @@ mod arena;
 mod closing;
 mod controls;
 mod form;
+mod gpu;
 mod pictures;
 mod plots;
 mod reports;

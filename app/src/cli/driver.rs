@@ -59,7 +59,10 @@ impl Driver {
         self.next_job += 1;
         let job = JobId(self.next_job);
         let command = make(job);
-        let is_run = matches!(command, Command::Start(..) | Command::ResumeRun(..) | Command::Experiment(..));
+        let is_run = matches!(
+            command,
+            Command::Start(..) | Command::ResumeRun(..) | Command::ResumeRunOn(..) | Command::Experiment(..)
+        );
         self.engine.try_send(command).map_err(|_| CliError::Failed("the engine is busy".to_owned()))?;
         let mut has_told = false;
         loop {

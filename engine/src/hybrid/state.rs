@@ -68,14 +68,16 @@ pub(super) struct Parts<'a> {
     pub strategy: &'a mut dyn PredictStep,
 }
 
-/// The reverse of [`save`], for the tensors.
+/// The reverse of [`save`], for the tensors; those of a file move to where the weights are.
 pub(super) fn load(saved: &TrainerState, parts: Parts<'_>) -> Result<(), HybridError> {
-    parts.store.restore(&saved.weights())?;
-    parts.optimizer.load_state(&under(&saved.tensors, OPTIMIZER))?;
+    let device = parts.store.device();
+    let tensors = saved.tensors.map(|_, tensor| tensor.to_device(&device))?;
+    parts.store.restore(&under(&tensors, WEIGHTS))?;
+    parts.optimizer.load_state(&under(&tensors, OPTIMIZER))?;
     if let Some(average) = parts.average {
-        average.load_state(&saved.tensors)?;
+        average.load_state(&tensors)?;
     }
-    parts.strategy.load_state(&under(&saved.tensors, STRATEGY))
+    parts.strategy.load_state(&under(&tensors, STRATEGY))
 }
 
 /// Tensors whose names begin with `prefix`, without it.

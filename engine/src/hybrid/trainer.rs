@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use candle_core::Device;
-
 use super::control::{Control, Judgement, Measured, Rules};
 use super::forecast::{Plan, Rates};
 use super::gate::StepCosts;
@@ -284,7 +282,7 @@ impl HybridTrainer {
     /// forecaster and guard: what they know is of another network. A recovery goes back to here.
     /// Errors: those of [`Growth::grown`], with nothing changed.
     pub fn grow(&mut self, deep: Arc<Network>, growth: Growth) -> Result<(), HybridError> {
-        let device = self.store.vars().next().map_or(Device::Cpu, |(_, var)| var.device().clone());
+        let device = self.store.device();
         // Another seed than the shallow network's, whose draws new blocks would repeat.
         let weights = growth.grown((&self.network, &deep), &self.store.detached(), (!self.seed, &device))?;
         let store = ParamStore::new(weights, Params::default(), &device)?;

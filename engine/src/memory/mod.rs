@@ -3,6 +3,7 @@
 //! Invariant: planning allocates nothing.
 
 mod budget;
+mod composed;
 mod flops;
 mod layers;
 mod plan;
@@ -15,4 +16,4 @@ mod tests;
 pub use budget::{default_budget, format_bytes};
 pub use flops::step_flops;
 pub use plan::{MemoryPlan, PlanItem, PlanKind};
-pub use planner::{PlanInput, plan};
+pub use planner::{Place, PlanInput, plan};

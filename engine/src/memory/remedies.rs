@@ -1,6 +1,6 @@
 //! What would make a run fit: each remedy is a plan of its own that was checked against the budget.
 
-use super::planner::{Case, PlanInput, Tensors};
+use super::planner::{Case, Place, PlanInput, Tensors};
 use super::{format_bytes, planner::grouped};
 use crate::models::{ModelPreset, Network};
 use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
@@ -27,8 +27,11 @@ pub(super) fn remedies(case: &Case, input: &PlanInput<'_>) -> Vec<String> {
         smaller_model(case, input),
     ];
     let mut remedies: Vec<String> = found.into_iter().flatten().collect();
-    let total = case.total_bytes();
-    remedies.push(format!("a memory budget of {} (this run as it is)", format_bytes(total)));
+    let total = format_bytes(case.total_bytes());
+    remedies.push(match case.place {
+        Place::Processor => format!("a memory budget of {total} (this run as it is)"),
+        Place::Gpu => format!("a GPU with {total} free and a limit as high, or the processor (this run as it is)"),
+    });
     remedies
 }
 

@@ -4,7 +4,7 @@
 
 use super::layers::example;
 use super::planner::Case;
-use super::{MemoryPlan, PlanInput, PlanKind, format_bytes, plan};
+use super::{MemoryPlan, Place, PlanInput, PlanKind, format_bytes, plan};
 use crate::models::{DataShape, ModelPreset, Network};
 use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
 
@@ -49,6 +49,7 @@ fn planned_by(
     let network = Network::new(&preset.config(data).unwrap()).unwrap();
     let optimizer = optimizer(kind);
     let mut input = PlanInput {
+        place: Place::Processor,
         network: &network,
         optimizer: &optimizer,
         schedule: &COSINE,
@@ -152,6 +153,7 @@ fn saving_comes_on_top_of_what_operations_keep_for_later() {
 fn an_evaluation_counts_where_it_takes_more_than_a_step() {
     let network = Network::new(&ModelPreset::MnistCnn.config(DIGITS).unwrap()).unwrap();
     let case = Case::of(&PlanInput {
+        place: Place::Processor,
         network: &network,
         optimizer: &optimizer(OptimizerKind::AdamW),
         schedule: &COSINE,

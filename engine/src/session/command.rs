@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::RunConfig;
 use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
+use crate::device::ComputeDevice;
 use crate::experiment::RungSize;
 use crate::export::PackageFormat;
 use crate::hybrid::Strategy;
@@ -220,6 +221,8 @@ pub enum Command {
     Start(JobId, Box<RunConfig>),
     /// Go on with the run in this folder from its last checkpoint.
     ResumeRun(JobId, PathBuf),
+    /// The same on another device than its recipe names.
+    ResumeRunOn(JobId, PathBuf, ComputeDevice),
     /// Run an experiment; refused while a run goes on, and `Stop` ends it without a report.
     Experiment(JobId, Box<ExperimentJob>),
     /// Stop at the next step, keeping everything.

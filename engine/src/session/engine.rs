@@ -65,7 +65,10 @@ impl Engine {
     pub fn try_send(&self, command: Command) -> Result<(), Box<Command>> {
         match command {
             Command::Start(job, config) => self.queue_work(job, Work::Run(RunRequest::New(config))),
-            Command::ResumeRun(job, folder) => self.queue_work(job, Work::Run(RunRequest::Existing(folder))),
+            Command::ResumeRun(job, folder) => self.queue_work(job, Work::Run(RunRequest::Existing(folder, None))),
+            Command::ResumeRunOn(job, folder, device) => {
+                self.queue_work(job, Work::Run(RunRequest::Existing(folder, Some(device))))
+            }
             Command::Experiment(job, asked) => self.queue_work(job, Work::Experiment(asked)),
             Command::Pause => queue(&self.control, Control::Pause, |_| Command::Pause),
             Command::Resume => queue(&self.control, Control::Resume, |_| Command::Resume),
@@ -128,7 +131,8 @@ impl Engine {
         let asked = TrainerJob { job, work, cancel: cancel.clone() };
         queue(&self.runs, asked, |asked| match asked.work {
             Work::Run(RunRequest::New(config)) => Command::Start(asked.job, config),
-            Work::Run(RunRequest::Existing(folder)) => Command::ResumeRun(asked.job, folder),
+            Work::Run(RunRequest::Existing(folder, None)) => Command::ResumeRun(asked.job, folder),
+            Work::Run(RunRequest::Existing(folder, Some(device))) => Command::ResumeRunOn(asked.job, folder, device),
             Work::Experiment(experiment) => Command::Experiment(asked.job, experiment),
         })?;
         let mut flags = self.run_flags.lock().unwrap_or_else(PoisonError::into_inner);

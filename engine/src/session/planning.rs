@@ -6,16 +6,61 @@ use std::time::Instant;
 use super::preparing::{check_recipe, fitted_model, trainer_and_batches};
 use super::{PlanReport, RunConfig, SessionError};
 use crate::data::Dataset;
-use crate::device::{Watch, compute_pool};
-use crate::memory::{self, MemoryPlan, PlanInput, PlanKind, format_bytes};
+use crate::device::{ComputeDevice, ComputeError, GpuBudget, Placement, Watch, compute_pool, usable_gpu, usable_gpus};
+use crate::memory::{self, MemoryPlan, Place, PlanInput, PlanKind, format_bytes};
 use crate::models::Network;
 
 /// Steps are measured until this long has passed, at least one after the first.
 const MEASURE_LIMIT_MS: f64 = 1_500.0;
 
-/// Bytes by kind against the recipe's budget; allocates nothing.
-pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: u64) -> MemoryPlan {
-    let (budget_bytes, budget_source) = if config.memory_budget_bytes == 0 {
+/// Where a run computes, and what it needs there.
+pub(super) struct Placed {
+    /// The recipe with a device that is settled.
+    pub(super) config: RunConfig,
+    /// Memory of that device.
+    pub(super) plan: MemoryPlan,
+    /// Why it is this device, where the recipe left that open.
+    pub(super) why: Option<String>,
+}
+
+/// Settles the recipe's device and plans its memory for `count` trainings that take turns ([`plan_side_by_side`]). A plan
+/// that does not fit is the caller's to refuse. Errors: a GPU that cannot be used.
+pub(super) fn place(
+    config: &RunConfig,
+    network: &Network,
+    dataset_bytes: u64,
+    count: usize,
+) -> Result<Placed, SessionError> {
+    let (device, why) = match config.device {
+        ComputeDevice::Cpu | ComputeDevice::Cuda(_) => (config.device, None),
+        ComputeDevice::Auto => {
+            let unbounded = GpuBudget { bytes: u64::MAX, source: String::new() };
+            let needed_bytes = plan_on_gpu(config, network, count, unbounded).total_bytes();
+            let needs = (needed_bytes, config.vram_limit_bytes);
+            let Placement { device, why } = Placement::choose(usable_gpus(), needs, format_bytes);
+            (device, Some(why))
+        }
+    };
+    let config = RunConfig { device, ..config.clone() };
+    let plan = match device {
+        ComputeDevice::Cpu | ComputeDevice::Auto => plan_side_by_side(&config, network, dataset_bytes, count),
+        ComputeDevice::Cuda(index) => {
+            let gpu = usable_gpu(index).map_err(|source| ComputeError::Cuda { index, source })?;
+            let budget = GpuBudget::of(&gpu, config.vram_limit_bytes, format_bytes);
+            plan_on_gpu(&config, network, count, budget)
+        }
+    };
+    Ok(Placed { config, plan, why })
+}
+
+fn plan_on_gpu(config: &RunConfig, network: &Network, count: usize, budget: GpuBudget) -> MemoryPlan {
+    let budget = (budget.bytes, budget.source);
+    times_trainings(memory::plan(&plan_input(config, network, Place::Gpu, (0, budget))), count)
+}
+
+/// Bytes by kind of a run on the processor against the recipe's budget; allocates nothing.
+fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: u64) -> MemoryPlan {
+    let budget = if config.memory_budget_bytes == 0 {
         memory::default_budget()
     } else {
         (
@@ -23,7 +68,17 @@ pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: 
             format!("the budget of {} in the settings", format_bytes(config.memory_budget_bytes)),
         )
     };
-    memory::plan(&PlanInput {
+    memory::plan(&plan_input(config, network, Place::Processor, (dataset_bytes, budget)))
+}
+
+fn plan_input<'a>(
+    config: &'a RunConfig,
+    network: &'a Network,
+    place: Place,
+    (dataset_bytes, (budget_bytes, budget_source)): (u64, (u64, String)),
+) -> PlanInput<'a> {
+    PlanInput {
+        place,
         network,
         optimizer: &config.optimizer,
         schedule: &config.schedule,
@@ -36,13 +91,16 @@ pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: 
         dataset_bytes,
         budget_bytes,
         budget_source,
-    })
+    }
 }
 
 /// [`plan_memory`] for `count` trainings that take turns: what a step needs is there once, what stays between steps for
 /// each of them.
-pub(super) fn plan_side_by_side(config: &RunConfig, network: &Network, dataset_bytes: u64, count: usize) -> MemoryPlan {
-    let mut plan = plan_memory(config, network, dataset_bytes);
+fn plan_side_by_side(config: &RunConfig, network: &Network, dataset_bytes: u64, count: usize) -> MemoryPlan {
+    times_trainings(plan_memory(config, network, dataset_bytes), count)
+}
+
+fn times_trainings(mut plan: MemoryPlan, count: usize) -> MemoryPlan {
     if count < 2 {
         return plan;
     }
@@ -78,14 +136,14 @@ pub(super) fn plan(
     config.model = fitted_model(&config, dataset)?;
     check_recipe(&config, dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
-    let plan = plan_memory(&config, &network, dataset.bytes());
+    let Placed { config, plan, why } = place(&config, &network, dataset.bytes(), 1)?;
     let full_step_ms = if plan.fits() && may_measure {
         compute_pool(config.num_threads)?.install(|| measure_full_step(&config, dataset, &network, watch))?
     } else {
         None
     };
     let num_train = dataset.split().num_train;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = why.into_iter().collect();
     let batch_tokens = match &**dataset {
         Dataset::Images(_) => config.batch_size,
         Dataset::Text(_) => config.batch_size * config.sequence_length,

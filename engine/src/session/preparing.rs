@@ -24,6 +24,8 @@ pub(super) struct Prepared {
     pub(super) network: Arc<Network>,
     pub(super) trainer: HybridTrainer,
     pub(super) plan: MemoryPlan,
+    /// Why it computes where it does, when the recipe left that open.
+    pub(super) why_there: Option<String>,
 }
 
 /// Where a run's first weights come from.
@@ -57,7 +59,8 @@ pub(super) fn prepare(
     config.model = fitted_model(&config, &dataset)?;
     check_recipe(&config, &dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
-    let plan = planning::plan_memory(&config, &network, dataset.bytes());
+    let placed = planning::place(&config, &network, dataset.bytes(), 1)?;
+    let (config, plan) = (placed.config, placed.plan);
     if !plan.fits() {
         return Err(SessionError::Memory { plan: Box::new(plan) });
     }
@@ -73,7 +76,7 @@ pub(super) fn prepare(
         }
         None => trainer_and_batches(&config, &network, &dataset)?,
     };
-    Ok(Prepared { config, dataset, batches, network, trainer, plan })
+    Ok(Prepared { config, dataset, batches, network, trainer, plan, why_there: placed.why })
 }
 
 /// The weights of `start` that go on learning: of a checkpoint of quantization-aware training the full-precision ones

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::outlet::Outlet;
 use super::worker::Shelf;
 use super::{EventKind, ExperimentJob, Failure, JobId, RunConfig, SessionError, StopReason, experimenting, training};
-use crate::device::CancelFlag;
+use crate::device::{CancelFlag, ComputeDevice};
 use crate::models::ops;
 
 /// What to train.
@@ -17,8 +17,8 @@ use crate::models::ops;
 pub(super) enum RunRequest {
     /// A new run.
     New(Box<RunConfig>),
-    /// The run in this folder, from its last checkpoint.
-    Existing(PathBuf),
+    /// The run in this folder, from its last checkpoint; on another device than its recipe's, where one is named.
+    Existing(PathBuf, Option<ComputeDevice>),
 }
 
 /// What the thread is asked for.

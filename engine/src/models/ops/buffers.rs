@@ -89,6 +89,10 @@ impl<T: Real> DerefMut for Scratch<T> {
 
 /// The elements of `storage` under `layout`. Errors: another dtype, or not contiguous.
 pub(super) fn slice<'a, T: Real>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    #[cfg(test)]
+    if crate::device::is_without_kernels() {
+        bail!("{op}: a kernel of the processor was asked for where there is none");
+    }
     let all = T::cpu_storage_as_slice(storage)?;
     match layout.contiguous_offsets() {
         Some((start, end)) => match all.get(start..end) {

@@ -6,6 +6,7 @@ use super::buffers::{Reading, unwritten};
 use super::layer_norm::add_to;
 use super::many::{Backward, any_tracked, attach};
 use super::real::Real;
+use crate::device::has_kernels;
 
 /// tokens[ids] + positions[0..t]: tokens (rows, c), positions (at least t, c) if any, both f32 or f64, ids (n, t)
 /// u32, to (n, t, c). Differentiable in both tables.
@@ -22,7 +23,7 @@ pub fn embedding(tokens: &Tensor, positions: Option<&Tensor>, ids: &Tensor) -> R
             bail!("embedding: expected positions (at least {t}, {c}), found {:?}", positions.dims());
         }
     }
-    if tokens.device().is_cpu() && n * t * c > 0 {
+    if has_kernels(tokens.device()) && n * t * c > 0 {
         return match tokens.dtype() {
             DType::F32 => embedding_typed::<f32>(tokens, positions, ids),
             DType::F64 => embedding_typed::<f64>(tokens, positions, ids),

@@ -6,9 +6,11 @@ use super::attention::{Attended, Heads, attend, attend_backward, causal_attentio
 use super::gelu::{add_bias_and_gelu, gelu, gelu_again_and_gradient};
 use super::gemm::{Matrix, Old, multiply};
 use super::layer_norm::{layer_norm, layer_norm_backward_rows, layer_norm_rows};
+use super::linear::product;
 use super::real::Real;
 use super::rows::{add_column_sums, add_row, fill_rows, split};
 use super::sequence::{Place, Seen, SequenceLayer, apply};
+use crate::device::has_kernels;
 
 /// Weights of a layer of width c, in transformers' layout: matrices are (inputs, outputs).
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +54,7 @@ impl<'a> Gpt2LayerWeights<'a> {
 /// Source: Radford et al. 2019, as in transformers' `GPT2Block`.
 pub fn gpt2_layer(x: &Tensor, weights: &Gpt2LayerWeights<'_>, num_heads: usize, eps: f64) -> Result<Tensor> {
     let (heads, hidden) = check(x, weights, num_heads)?;
-    if x.device().is_cpu() {
+    if has_kernels(x.device()) {
         return apply(&Gpt2Layer { heads, hidden, eps }, x, &weights.in_order());
     }
     composed(x, weights, heads, eps, &mut |_, _| Ok(()))
@@ -96,7 +98,7 @@ pub(super) fn composed(
     eps: f64,
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
-    let affine = |x: &Tensor, weight: &Tensor, bias: &Tensor| x.broadcast_matmul(weight)?.broadcast_add(bias);
+    let affine = |x: &Tensor, weight: &Tensor, bias: &Tensor| product(x, weight)?.broadcast_add(bias);
     let h = layer_norm(x, weights.ln_1_weight, weights.ln_1_bias, eps)?;
     seen("attn.c_attn", &h)?;
     let h = causal_attention(&affine(&h, weights.c_attn_weight, weights.c_attn_bias)?, heads)?;

@@ -6,23 +6,33 @@ use candle_core::{CpuStorage, CustomOp2, D, DType, Device, Layout, Result, Shape
 use super::buffers::{Reading, slice, unwritten};
 use super::gemm::{Matrix, Old, multiply, parallelism};
 use super::real::Real;
+use crate::device::has_kernels;
 
 /// x · weightᵀ: x (..., inputs), weight (outputs, inputs), to (..., outputs). f32 or f64; differentiable in both.
 /// One multiplication whatever the leading dimensions; nothing is transposed in memory.
 /// Errors: sizes that do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let (outputs, inputs) = weight.dims2()?;
+    let (_, inputs) = weight.dims2()?;
     if x.dim(D::Minus1)? != inputs {
         bail!("linear: expected rows of {inputs}, found {:?}", x.dims());
     }
-    if x.device().is_cpu() && inputs > 0 {
+    if has_kernels(x.device()) && inputs > 0 {
         return x.contiguous()?.apply_op2(&weight.contiguous()?, Linear);
     }
+    product(x, &weight.t()?)
+}
+
+/// x · weight: x (..., inputs), weight (inputs, outputs), to (..., outputs), by candle's operations on any device.
+/// One multiplication whatever the leading dimensions: with a weight repeated for each of them, its gradient would be
+/// made as often before it is summed.
+pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (inputs, outputs) = weight.dims2()?;
     let mut shape = x.dims().to_vec();
     if let Some(last) = shape.last_mut() {
         *last = outputs;
     }
-    x.reshape(((), inputs))?.matmul(&weight.t()?)?.reshape(shape)
+    let rows = x.elem_count().checked_div(inputs).unwrap_or(0);
+    x.reshape((rows, inputs))?.matmul(weight)?.reshape(shape)
 }
 
 struct Linear;

@@ -4,12 +4,14 @@ use candle_core::{D, Result, Tensor, bail};
 
 use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
 use super::gemm::{Matrix, Old, multiply};
+use super::linear::linear;
 use super::real::Real;
 use super::rms_norm::{rms_norm, rms_norm_backward_rows, rms_norm_rows};
 use super::rope::{Angles, Turn, rope, rotate};
 use super::rows::split;
 use super::sequence::{Place, Seen, SequenceLayer, apply};
 use super::silu_mul::{silu_mul, silu_mul_all, silu_mul_gradient};
+use crate::device::has_kernels;
 
 /// Weights of a layer, in transformers' layout: matrices are (outputs, inputs).
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +60,7 @@ pub struct LlamaLayerShape {
 /// Source: Touvron et al. 2023, arXiv 2302.13971, as in transformers' `LlamaDecoderLayer`.
 pub fn llama_layer(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLayerShape) -> Result<Tensor> {
     let hidden = check(x, weights, shape)?;
-    if x.device().is_cpu() {
+    if has_kernels(x.device()) {
         return apply(&LlamaLayer { shape, hidden }, x, &weights.in_order());
     }
     composed(x, weights, shape, &mut |_, _| Ok(()))
@@ -103,7 +105,6 @@ pub(super) fn composed(
     shape: LlamaLayerShape,
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
-    let linear = |x: &Tensor, weight: &Tensor| x.broadcast_matmul(&weight.t()?);
     let turned = |x: Tensor| rope(&x, shape.heads.size, shape.rope_theta);
     let h = rms_norm(x, weights.input_layernorm, shape.eps)?;
     for part in ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"] {

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::buffers::{Reading, slice};
 use super::real::Real;
 use super::simd::kernel;
+use crate::device::has_kernels;
 
 /// Rotates each head of `head_size` numbers by its position's angles: x (n, t, heads · head_size), position 0 first,
 /// to the same shape. Number i and number i + head_size/2 turn together by position · theta^(−2i/head_size).
@@ -18,7 +19,7 @@ pub fn rope(x: &Tensor, head_size: usize, theta: f64) -> Result<Tensor> {
     if head_size == 0 || !head_size.is_multiple_of(2) || !width.is_multiple_of(head_size) {
         bail!("rope: expected heads of an even size that divides {width}, found {head_size}");
     }
-    if x.device().is_cpu() {
+    if has_kernels(x.device()) {
         return x.contiguous()?.apply_op1(Rope { head_size, theta, turn: Turn::Forward });
     }
     let half = head_size / 2;

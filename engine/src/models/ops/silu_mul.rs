@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
 use super::real::Real;
 use super::simd::kernel;
+use crate::device::has_kernels;
 
 /// silu(gate) · up, with silu(x) = x · sigmoid(x): two tensors of one shape, f32 or f64, to that shape;
 /// differentiable in both.
@@ -15,7 +16,7 @@ pub fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.dims() != up.dims() {
         bail!("silu_mul: expected two tensors of one shape, found {:?} and {:?}", gate.dims(), up.dims());
     }
-    if gate.device().is_cpu() {
+    if has_kernels(gate.device()) {
         return gate.contiguous()?.apply_op2(&up.contiguous()?, SiluMul);
     }
     gate.silu()? * up

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::channels::{Channels, GradientSums};
 use super::op::{Affine, Moments, Statistics, composed};
+use crate::device::has_kernels;
 use crate::models::ops::Epilogue;
 use crate::models::ops::buffers::{Reading, unwritten};
 use crate::models::ops::conv2d::{self, Conv2dConfig, InputGradient, Sizes, finish_plane, forward, gradients};
@@ -53,7 +54,7 @@ impl ConvNorm<'_> {
 /// Errors: shapes that do not fit, an empty batch, another type.
 pub fn conv_norm(x: &Tensor, layer: ConvNorm<'_>, epilogue: Epilogue) -> Result<(Tensor, Option<Moments>)> {
     let sizes = layer.sizes(x.dims())?;
-    if !x.device().is_cpu() || !sizes.is_supported() {
+    if !has_kernels(x.device()) || !sizes.is_supported() {
         return layer.composed(x, epilogue);
     }
     match x.dtype() {

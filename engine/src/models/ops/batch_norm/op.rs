@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::channels::Channels;
+use crate::device::has_kernels;
 use crate::models::ops::Epilogue;
 use crate::models::ops::buffers::{Reading, rows_per_task, unwritten};
 use crate::models::ops::function::record;
@@ -60,7 +61,7 @@ pub fn batch_norm(x: &Tensor, statistics: Statistics<'_>, affine: Affine<'_>) ->
         let (weight, bias) = (affine.weight.dims(), affine.bias.dims());
         bail!("{NAME}: expected weight and bias ({c}), found {weight:?} and {bias:?}");
     }
-    if !x.device().is_cpu() {
+    if !has_kernels(x.device()) {
         return composed(x, statistics, affine);
     }
     let x = x.contiguous()?;

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::conv_norm::{ConvNorm, LayerPass, LayerWeights};
 use super::op::Moments;
+use crate::device::has_kernels;
 use crate::models::ops::Epilogue;
 use crate::models::ops::buffers::{Reading, unwritten};
 use crate::models::ops::conv2d::{InputGradient, Sizes};
@@ -37,7 +38,7 @@ pub fn residual_block(x: &Tensor, block: ResidualBlock<'_>) -> Result<(Tensor, V
         bail!("{NAME}: expected a shortcut of shape {out:?}, found {added:?}");
     }
     let is_supported = [Some(first), Some(second), shortcut].iter().flatten().all(Sizes::is_supported);
-    if !x.device().is_cpu() || !is_supported {
+    if !has_kernels(x.device()) || !is_supported {
         return composed(x, block);
     }
     let sizes = (first, second, shortcut);

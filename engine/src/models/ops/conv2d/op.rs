@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::gradients::{InputGradient, gradients};
 use super::pass::Forward;
 use super::plan::Sizes;
+use crate::device::has_kernels;
 use crate::models::ops::Epilogue;
 use crate::models::ops::buffers::{Reading, unwritten};
 use crate::models::ops::function::record;
@@ -33,7 +34,7 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, config: Conv2d
     if let Some(bias) = bias.filter(|bias| bias.dims() != [sizes.out_channels]) {
         bail!("conv2d: expected bias ({}), found {:?}", sizes.out_channels, bias.dims());
     }
-    if !x.device().is_cpu() || !sizes.is_supported() {
+    if !has_kernels(x.device()) || !sizes.is_supported() {
         return composed(x, weight, bias, config);
     }
     let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.map(Tensor::contiguous).transpose()?);

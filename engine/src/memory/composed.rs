@@ -1,0 +1,259 @@
+//! What one example leaves on a GPU, where layers are composed of candle's operations: each of them keeps its result,
+//! because the graph holds them all.
+//!
+//! `kept` is counted operation by operation and compared by tests with the graph itself. What the backward pass and
+//! convolutions hold for a moment is an estimate from candle's sources; neither was measured on a GPU.
+
+use super::layers::{Example, plus, times};
+use crate::models::{CnnConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ResNetConfig};
+
+/// Results of a layer norm that are as wide as its input: centered, squared, divided, scaled, shifted.
+const LAYER_NORM: usize = 5;
+/// Of an RMS norm: squared, divided, scaled.
+const RMS_NORM: usize = 3;
+/// Of a batch norm: centered twice, squared, scaled, shifted.
+const BATCH_NORM: usize = 5;
+/// Results of attention as large as the scores: products, scaled, masked, less the largest, exponentials, probabilities.
+const SCORES: usize = 6;
+/// Gradients that are there at once for the largest result of a layer: its own, and what two operations make of it.
+const GRADIENTS: u64 = 3;
+
+/// One example of `config` on a GPU, beside `fused`, the same on the processor, whose operations and inputs it shares;
+/// `t`: tokens per sequence, unused for images.
+pub(super) fn composed(config: &ModelConfig, t: usize, fused: Example) -> Example {
+    let numbers = match config {
+        ModelConfig::Mlp(config) => mlp(config),
+        ModelConfig::Cnn(config) => cnn(config),
+        ModelConfig::ResNet(config) => resnet(config),
+        ModelConfig::Gpt2(config) => gpt2(config, t),
+        ModelConfig::Llama(config) => llama(config, t),
+    };
+    Example {
+        // Logits are counted apart.
+        kept: numbers.kept.saturating_sub(fused.logits),
+        on_the_way_back: numbers.widest.saturating_mul(GRADIENTS).saturating_add(numbers.transient),
+        in_a_layer: numbers.in_a_layer.saturating_add(numbers.transient),
+        scratch: super::scratch::Scratch::None,
+        ..fused
+    }
+}
+
+/// Sums over layers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Numbers {
+    /// Results that the graph holds.
+    kept: u64,
+    /// The largest one.
+    widest: u64,
+    /// Most that one operation works with besides.
+    transient: u64,
+    /// The most that one layer keeps: what a pass without a graph holds at most.
+    in_a_layer: u64,
+}
+
+impl Numbers {
+    /// A layer with results of these sizes, none of them larger than `widest`.
+    fn layer(&mut self, widest: u64, results: &[u64]) {
+        self.layers(1, widest, results);
+    }
+
+    /// `count` of them.
+    fn layers(&mut self, count: usize, widest: u64, results: &[u64]) {
+        let sum = plus(results);
+        self.kept = self.kept.saturating_add(sum.saturating_mul(count as u64));
+        self.widest = self.widest.max(widest);
+        self.in_a_layer = self.in_a_layer.max(sum);
+    }
+
+    /// A convolution's unrolled windows, and its result before and after its dimensions change places.
+    fn windows(&mut self, (in_channels, kernel): (usize, usize), output: [usize; 3]) {
+        let [_, height, width] = output;
+        let unrolled = times(&[in_channels, kernel, kernel, height, width]);
+        self.transient = self.transient.max(plus(&[unrolled, times(&output)]));
+    }
+}
+
+fn mlp(config: &MlpConfig) -> Numbers {
+    let mut numbers = Numbers::default();
+    for &outputs in &config.hidden_sizes {
+        numbers.layer(outputs as u64, &[outputs as u64; 3]);
+    }
+    numbers.layer(config.num_classes as u64, &[config.num_classes as u64; 2]);
+    numbers
+}
+
+fn cnn(config: &CnnConfig) -> Numbers {
+    let mut numbers = Numbers::default();
+    let (mut in_channels, (mut height, mut width)) = (config.in_channels, config.image_size);
+    for &channels in &config.channels {
+        let output = [channels, height, width];
+        numbers.windows((in_channels, 3), output);
+        (height, width, in_channels) = (height / 2, width / 2, channels);
+        // Convolved, shifted, through the ReLU; pooled along rows, then along columns.
+        let (size, pooled) = (times(&output), times(&[channels, height, width]));
+        numbers.layer(size, &[size, size, size, pooled.saturating_mul(2), pooled]);
+    }
+    numbers.layer(config.hidden_size as u64, &[config.hidden_size as u64; 3]);
+    numbers.layer(config.num_classes as u64, &[config.num_classes as u64; 2]);
+    numbers
+}
+
+fn resnet(config: &ResNetConfig) -> Numbers {
+    let mut numbers = Numbers::default();
+    let (mut height, mut width) = config.image_size;
+    // Convolved, normalized, and through a ReLU where there is one.
+    let conv_norm = |numbers: &mut Numbers, input: (usize, usize), output: [usize; 3], num_after: usize| {
+        numbers.windows(input, output);
+        vec![times(&output); 1 + BATCH_NORM + num_after]
+    };
+    let stem = [config.embedding_size, height, width];
+    let results = conv_norm(&mut numbers, (config.num_channels, 3), stem, 1);
+    numbers.layer(times(&stem), &results);
+    let mut in_channels = config.embedding_size;
+    for (stage, (&channels, &depth)) in config.hidden_sizes.iter().zip(&config.depths).enumerate() {
+        for layer in 0..depth {
+            let is_halved = stage > 0 && layer == 0;
+            if is_halved {
+                (height, width) = (height.div_ceil(2), width.div_ceil(2));
+            }
+            let output = [channels, height, width];
+            let mut results = conv_norm(&mut numbers, (in_channels, 3), output, 1);
+            results.extend(conv_norm(&mut numbers, (channels, 3), output, 0));
+            if is_halved || in_channels != channels {
+                results.extend(conv_norm(&mut numbers, (in_channels, 1), output, 0));
+            }
+            // The sum with the shortcut, and its ReLU.
+            results.extend([times(&output); 2]);
+            numbers.layer(times(&output), &results);
+            in_channels = channels;
+        }
+    }
+    numbers.layer(in_channels as u64, &[times(&[2, in_channels]), times(&[2, config.num_classes])]);
+    numbers
+}
+
+/// Attention behind the product that makes its `row` of queries, keys and values: they are cut apart and put in order,
+/// keys and values repeated for grouped queries, keys transposed; scores; the result, and its heads side by side.
+fn attention(t: usize, heads: usize, (row, c): (usize, usize), is_grouped: bool) -> [u64; 4] {
+    let repeated = if is_grouped { times(&[2, t, c]) } else { 0 };
+    let in_order = times(&[2, t, row]);
+    let scores = times(&[SCORES, heads, t, t]).saturating_add(times(&[3, heads, t]));
+    [in_order, repeated.saturating_add(times(&[t, c])), scores, times(&[2, t, c])]
+}
+
+fn gpt2(config: &Gpt2Config, t: usize) -> Numbers {
+    let (c, heads) = (config.n_embd, config.n_head);
+    let widest = times(&[heads, t, t]).max(times(&[4, t, c]));
+    let mut numbers = Numbers::default();
+    numbers.layer(widest, &[times(&[2, t, c])]);
+    let mut results = attention(t, heads, (c.saturating_mul(3), c), false).to_vec();
+    results.extend([
+        times(&[2 * LAYER_NORM, t, c]).saturating_add(times(&[2 * 6, t])),
+        // Products and sums with the bias: queries, keys and values; the way out; up; down.
+        times(&[2 * (3 + 1 + 4 + 1), t, c]),
+        // GELU, and the residual stream twice.
+        times(&[4 + 2, t, c]),
+    ]);
+    numbers.layers(config.n_layer, widest, &results);
+    let norm = times(&[LAYER_NORM, t, c]).saturating_add(times(&[6, t]));
+    numbers.layer(widest, &[norm, times(&[t, config.vocab_size])]);
+    numbers
+}
+
+fn llama(config: &LlamaConfig, t: usize) -> Numbers {
+    let (c, hidden, heads) = (config.hidden_size, config.intermediate_size, config.num_attention_heads);
+    let kv = config.num_key_value_heads.saturating_mul(c / heads.max(1));
+    let row = c.saturating_add(kv.saturating_mul(2));
+    let widest = times(&[heads, t, t]).max(times(&[t, hidden]));
+    let mut numbers = Numbers::default();
+    numbers.layer(widest, &[times(&[t, c])]);
+    let mut results = attention(t, heads, (row, c), config.num_key_value_heads != heads).to_vec();
+    results.extend([
+        times(&[2 * RMS_NORM, t, c]).saturating_add(times(&[2 * 4, t])),
+        // A rotation: four products of half the width, two sums, and both halves together.
+        times(&[4, t, c.saturating_add(kv)]),
+        // Queries, keys and values, and the same side by side; the way out and down, each with its sum.
+        times(&[2, t, row]),
+        times(&[4, t, c]),
+        // Gate and up, SiLU, their product.
+        times(&[4, t, hidden]),
+    ]);
+    numbers.layers(config.num_hidden_layers, widest, &results);
+    let norm = times(&[RMS_NORM, t, c]).saturating_add(times(&[4, t]));
+    numbers.layer(widest, &[norm, times(&[t, config.vocab_size])]);
+    numbers
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use candle_core::{DType, Device, Tensor};
+
+    use super::*;
+    use crate::device::without_kernels;
+    use crate::memory::layers::example;
+    use crate::models::{Activation, DataShape, Forward, Mode, ModelPreset, Network, ParamStore, initial_params};
+
+    /// Numbers in the storages that the graph of one example's logits holds, weights apart.
+    fn held(config: &ModelConfig, input: &Tensor) -> u64 {
+        let network = Network::new(config).unwrap();
+        let (weights, buffers) = initial_params(&network, 1, &Device::Cpu).unwrap();
+        let store = ParamStore::new(weights, buffers, &Device::Cpu).unwrap();
+        let params = store.tracked();
+        let logits = without_kernels(|| network.forward(&Forward::new(&params, Mode::Train), input)).unwrap();
+        let mut storages = BTreeMap::new();
+        let address = |tensor: &Tensor| std::ptr::from_ref(&*tensor.storage_and_layout().0).addr();
+        let of_weights: Vec<usize> = store.vars().map(|(_, var)| address(var.as_tensor())).collect();
+        for node in logits.sorted_nodes() {
+            let at = address(node);
+            if !of_weights.contains(&at) {
+                // A view shows no more than the result that it looks at.
+                let held = storages.entry(at).or_insert(0);
+                *held = (*held).max(node.elem_count() as u64 / input.dim(0).unwrap() as u64);
+            }
+        }
+        storages.values().sum()
+    }
+
+    #[track_caller]
+    fn check(config: &ModelConfig, t: usize, input: &Tensor) {
+        let fused = example(config, t);
+        let counted = composed(config, t, fused).kept + fused.logits;
+        let held = held(config, input);
+        let ratio = counted as f64 / held as f64;
+        assert!((0.99..1.03).contains(&ratio), "counted {counted}, the graph holds {held}: {config:?}");
+    }
+
+    #[test]
+    fn language_models_keep_what_their_graph_holds() {
+        for (preset, t) in [(ModelPreset::Gpt2Char, 32), (ModelPreset::Llama11M, 48)] {
+            let mut config = preset.config(DataShape::Text { vocab_size: 65 }).unwrap();
+            match &mut config {
+                ModelConfig::Gpt2(config) => config.n_layer = 2,
+                ModelConfig::Llama(config) => config.num_hidden_layers = 2,
+                other => panic!("expected a language model, found {other:?}"),
+            }
+            check(&config, t, &Tensor::zeros((1, t), DType::U32, &Device::Cpu).unwrap());
+        }
+    }
+
+    #[test]
+    fn image_models_keep_what_their_graph_holds() {
+        let digits = DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 };
+        let photos = DataShape::Images { channels: 3, height: 32, width: 32, num_classes: 10 };
+        // Two images, so that what a batch has once counts for little.
+        let noise = |shape: (usize, usize, usize, usize)| Tensor::randn(0_f32, 1.0, shape, &Device::Cpu).unwrap();
+        check(&ModelPreset::MnistCnn.config(digits).unwrap(), 0, &noise((2, 1, 28, 28)));
+        check(&ModelPreset::ResNet20.config(photos).unwrap(), 0, &noise((2, 3, 32, 32)));
+        let mlp = MlpConfig {
+            in_channels: 1,
+            image_size: (28, 28),
+            hidden_sizes: vec![256, 128],
+            num_classes: 10,
+            activation: Activation::Relu,
+        };
+        check(&ModelConfig::Mlp(mlp), 0, &noise((2, 1, 28, 28)));
+    }
+}
