@@ -134,6 +134,7 @@ fn losses_gradients_and_statistics_are_the_same() {
 /// `packaging/cuda/check`.
 #[test]
 #[cfg(feature = "cuda")]
+#[allow(clippy::print_stderr, reason = "a test that is left out says so")]
 fn losses_gradients_and_statistics_are_the_same_on_a_gpu() {
     use crate::device::ComputeDevice;
     let gpu = match ComputeDevice::Cuda(0).open() {
