@@ -126,9 +126,11 @@ enum CommandKind {
 
 fn kind_of(command: &Command) -> CommandKind {
     match command {
-        Command::Start(..) | Command::ResumeRun(..) | Command::ResumeRunOn(..) | Command::Experiment(..) => {
-            CommandKind::Run
-        }
+        Command::Start(..)
+        | Command::ResumeRun(..)
+        | Command::ResumeRunOn(..)
+        | Command::Experiment(..)
+        | Command::BenchTrain(..) => CommandKind::Run,
         Command::Pause | Command::Resume | Command::Save => CommandKind::Control,
         Command::Stop => CommandKind::Stop,
         Command::Cancel(job) => CommandKind::Cancel(*job),

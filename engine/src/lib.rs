@@ -1,10 +1,11 @@
 //! Foretrain's engine: data, models, the hybrid predictive trainer, quantization and export.
 //!
 //! Rooms, from the public face down (a room uses only rooms below it):
-//! `session -> experiment, import -> export -> hybrid, evaluation -> models, data, optim, memory -> quant -> device -> edge, ternary`;
+//! `session -> bench, experiment, import -> export -> hybrid, evaluation -> models, data, optim, memory -> quant -> device -> edge, ternary`;
 //! `chart` stands beside them and uses none.
-//! No room names the window; only `session` starts threads.
+//! No room names the window; only `session` starts threads (and `bench` the one that reads from another program).
 
+pub mod bench;
 pub mod chart;
 pub mod data;
 pub mod device;

@@ -61,7 +61,11 @@ impl Driver {
         let command = make(job);
         let is_run = matches!(
             command,
-            Command::Start(..) | Command::ResumeRun(..) | Command::ResumeRunOn(..) | Command::Experiment(..)
+            Command::Start(..)
+                | Command::ResumeRun(..)
+                | Command::ResumeRunOn(..)
+                | Command::Experiment(..)
+                | Command::BenchTrain(..)
         );
         self.engine.try_send(command).map_err(|_| CliError::Failed("the engine is busy".to_owned()))?;
         let mut has_told = false;

@@ -6,6 +6,7 @@
 //!
 //! Invariant: only `output` prints, so that a reader that goes away never makes a panic.
 
+mod bench;
 mod data_arg;
 mod data_kind;
 mod demo;
@@ -65,6 +66,8 @@ pub enum CliCommand {
     Infer(infer::InferArgs),
     /// Measure what prediction saves and what it costs, against controls.
     Experiment(Box<experiment::ExperimentArgs>),
+    /// Measure how fast this machine trains, side by side with PyTorch if wanted.
+    Bench(bench::BenchArgs),
     /// List past runs, or show one.
     Runs(runs::RunsArgs),
     /// The whole way in one go, without a display: train, quantize, export, read back, run.
@@ -81,6 +84,7 @@ impl CliCommand {
             Self::Export(args) => args.common.json,
             Self::Infer(args) => args.json,
             Self::Experiment(args) => args.common.json,
+            Self::Bench(args) => args.json,
             Self::Runs(args) => args.common.json,
             Self::Demo(args) => args.json,
         }
@@ -132,6 +136,7 @@ pub fn run(command: CliCommand) -> ExitCode {
         CliCommand::Export(args) => export::run(&args),
         CliCommand::Infer(args) => infer::run(&args),
         CliCommand::Experiment(args) => experiment::run(&args),
+        CliCommand::Bench(args) => bench::run(&args),
         CliCommand::Runs(args) => runs::run(&args),
         CliCommand::Demo(args) => demo::run(&args),
     };

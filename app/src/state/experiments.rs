@@ -158,6 +158,7 @@ impl ExperimentsLive {
                 | EventKind::Runs(_)
                 | EventKind::RunOpened(_)
                 | EventKind::Described(_)
+                | EventKind::Benched(_)
                 | EventKind::ImageRead(_)
                 | EventKind::ChartDrawn(_)
                 | EventKind::Reports(_)

@@ -348,6 +348,7 @@ impl Live {
             | EventKind::Runs(_)
             | EventKind::RunOpened(_)
             | EventKind::Described(_)
+            | EventKind::Benched(_)
             | EventKind::ImageRead(_)
             | EventKind::ChartDrawn(_)
             | EventKind::Raced(_)

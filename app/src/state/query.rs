@@ -80,6 +80,7 @@ impl<T> Query<T> {
             | EventKind::Runs(_)
             | EventKind::RunOpened(_)
             | EventKind::Described(_)
+            | EventKind::Benched(_)
             | EventKind::ImageRead(_)
             | EventKind::ChartDrawn(_)
             | EventKind::Raced(_)

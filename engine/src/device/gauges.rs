@@ -115,6 +115,15 @@ pub fn process_memory_bytes() -> Option<u64> {
     system.process(pid).map(sysinfo::Process::memory)
 }
 
+/// Processor time of all threads of this process so far, seconds, to about a hundredth; `None` where the system does not
+/// tell.
+#[must_use]
+pub fn process_cpu_seconds() -> Option<f64> {
+    let (mut system, pid) = (sysinfo::System::new().ok()?, sysinfo::get_current_pid().ok()?);
+    system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[pid]), false);
+    system.process(pid).map(|process| process.accumulated_cpu_time() as f64 / 1e3)
+}
+
 /// Memory of this machine, bytes; `None` where the system does not tell.
 #[must_use]
 pub fn system_memory_bytes() -> Option<u64> {

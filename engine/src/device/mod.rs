@@ -22,7 +22,7 @@ pub use compute::{ComputeDevice, ComputeError, compute_pool, resolved_num_thread
 #[cfg(test)]
 pub(crate) use compute::{is_without_kernels, without_kernels};
 pub use cuda::{Gpu, GpuError, gpus, has_cuda, usable_gpu, usable_gpus};
-pub use gauges::{GaugeReading, Gauges, GpuReading, process_memory_bytes, system_memory_bytes};
+pub use gauges::{GaugeReading, Gauges, GpuReading, process_cpu_seconds, process_memory_bytes, system_memory_bytes};
 pub use lanes::Lanes;
 pub use machine::MachineRecord;
 pub use placement::{GpuBudget, Placement};

@@ -15,6 +15,12 @@ const GROUP_BUFFERS: u64 = 3;
 const PARTIAL_NUMBERS: u64 = 4 << 20;
 const PARTIALS: std::ops::RangeInclusive<u64> = 2..=16;
 
+/// From how many channels on both sides 3x3 convolutions of stride 1 are computed in Winograd's domain, numbers in a
+/// group's tiles there, and how many weights make it four times as large (`models::ops::conv2d::winograd`).
+const WINOGRAD_CHANNELS: usize = 64;
+const TILE_NUMBERS: u64 = 512 * 1024;
+const HEAVY_WEIGHTS: u64 = 256 * 1024;
+
 /// By what a network is made of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Scratch {
@@ -40,7 +46,8 @@ impl Scratch {
     /// Numbers that wait for the next step in buffers that operations give back for later.
     pub(super) fn shelved(self, num_examples: u64, num_threads: u64) -> u64 {
         match self {
-            Self::None | Self::Convolutions(_) => 0,
+            Self::None => 0,
+            Self::Convolutions(convolutions) => convolutions.in_winograds_domain(num_threads),
             Self::Sequences(sequences) => {
                 let sum_of_parts = sequences.weights;
                 let scratch = sequences.in_use(num_examples, num_threads).saturating_sub(sum_of_parts);
@@ -81,17 +88,31 @@ pub(super) struct Convolutions {
     image: u64,
     /// Partial weight gradients.
     partials: u64,
+    /// Numbers in a group's tiles in Winograd's domain.
+    tiles: u64,
+    /// Numbers in all kernels there.
+    filters: u64,
 }
 
 impl Convolutions {
     pub(super) fn add(&mut self, convolution: &Convolution) {
         self.image = self.image.max(convolution.image());
         self.partials = self.partials.max(convolution.partials());
+        if convolution.is_in_winograds_domain() {
+            self.tiles = self.tiles.max(convolution.tiles());
+            self.filters = self.filters.max(times(&[16, convolution.input[0], convolution.output[0]]));
+        }
     }
 
     fn in_use(self, num_threads: u64) -> u64 {
         let group = GROUP_NUMBERS.max(self.image).saturating_mul(GROUP_BUFFERS);
-        num_threads.saturating_mul(group).saturating_add(self.partials)
+        let all = plus(&[num_threads.saturating_mul(group), self.partials]);
+        all.saturating_add(self.in_winograds_domain(num_threads))
+    }
+
+    /// Tiles and the kernels' gradient of each thread, and the kernels; all in buffers that wait for the next step.
+    fn in_winograds_domain(self, num_threads: u64) -> u64 {
+        num_threads.saturating_mul(self.tiles.saturating_add(self.filters)).saturating_add(self.filters)
     }
 }
 
@@ -112,6 +133,20 @@ impl Convolution {
     pub(super) fn flops(&self) -> u64 {
         let pixels = times(&[2, self.output[1], self.output[2]]);
         pixels.saturating_mul(self.num_weights())
+    }
+
+    fn is_in_winograds_domain(&self) -> bool {
+        let [inputs, height, width] = self.input;
+        let [outputs, out_height, out_width] = self.output;
+        self.kernel == 3 && (height, width) == (out_height, out_width) && inputs.min(outputs) >= WINOGRAD_CHANNELS
+    }
+
+    /// Numbers in a group's tiles in Winograd's domain: at least one image.
+    fn tiles(&self) -> u64 {
+        let channels = self.input[0].saturating_add(self.output[0]);
+        let image = times(&[16, channels, self.output[1].div_ceil(2), self.output[2].div_ceil(2)]);
+        let group = if self.num_weights() > HEAVY_WEIGHTS { 4 * TILE_NUMBERS } else { TILE_NUMBERS };
+        group.max(image)
     }
 
     /// Padded input and output.
@@ -156,7 +191,10 @@ mod tests {
         // Wider than a group, heavier than the partial sums allow.
         convolutions.add(&Convolution { input: [512, 32, 32], output: [512, 32, 32], kernel: 3 });
         let (image, weights) = (512 * 33 * 33 + 512 * 32 * 32, 512 * 512 * 9);
-        assert_eq!(Scratch::Convolutions(convolutions).in_use(1, 2), 2 * 3 * image + (2 + 2) * weights);
-        assert_eq!(scratch.shelved(64, 2), 0);
+        let (tiles, filters) = (16 * 16 * 16 * 1024, 16 * 512 * 512);
+        let in_winograds_domain = 2 * (tiles + filters) + filters;
+        let wide = Scratch::Convolutions(convolutions);
+        assert_eq!(wide.in_use(1, 2), 2 * 3 * image + (2 + 2) * weights + in_winograds_domain);
+        assert_eq!((scratch.shelved(64, 2), wide.shelved(64, 2)), (0, in_winograds_domain));
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::RunConfig;
+use crate::bench::TrainBenchPlan;
 use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
 use crate::device::ComputeDevice;
@@ -225,6 +226,8 @@ pub enum Command {
     ResumeRunOn(JobId, PathBuf, ComputeDevice),
     /// Run an experiment; refused while a run goes on, and `Stop` ends it without a report.
     Experiment(JobId, Box<ExperimentJob>),
+    /// Measure the speed of training; refused while a run goes on, and `Stop` ends it without a result.
+    BenchTrain(JobId, Box<TrainBenchPlan>),
     /// Stop at the next step, keeping everything.
     Pause,
     /// Go on after a pause.

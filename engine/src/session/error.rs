@@ -1,5 +1,6 @@
 //! What can keep a job from being done.
 
+use crate::bench::BenchError;
 use crate::chart::ChartError;
 use crate::data::DataError;
 use crate::device::atomic_file::WriteError;
@@ -62,6 +63,9 @@ pub enum SessionError {
     /// A plan that cannot be, or that came to nothing; its other errors are those of their own rooms here.
     #[error(transparent)]
     Experiment(Box<ExperimentError>),
+    /// A measurement of speed; what was cancelled is [`Self::Cancelled`].
+    #[error(transparent)]
+    Bench(Box<BenchError>),
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
     #[error(transparent)]
@@ -84,6 +88,16 @@ pub enum SessionError {
     Report(#[from] ReportError),
     #[error(transparent)]
     Write(#[from] WriteError),
+}
+
+impl From<BenchError> for SessionError {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            BenchError::Compute(error) => Self::Compute(error),
+            other => Self::Bench(Box::new(other)),
+        }
+    }
 }
 
 impl From<candle_core::Error> for SessionError {
@@ -135,6 +149,7 @@ impl SessionError {
             }
             Self::Evaluation(EvaluationError::Empty) => true,
             Self::Experiment(error) => matches!(**error, ExperimentError::Plan { .. }),
+            Self::Bench(error) => matches!(**error, BenchError::Plan { .. }),
             Self::Report(error) => error.is_wrong_request(),
             Self::Export(error) => is_wrong_export(error),
             Self::Import(error) => match &**error {

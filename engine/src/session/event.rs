@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{DataPreview, LoadedRun, RunConfig, SessionError, TargetSpeed, ValidationPoint};
+use crate::bench::TrainSpeed;
 use crate::device::Progress;
 use crate::experiment::{RaceView, Report};
 use crate::export::{Blocker, ModelCard, TargetPreset};
@@ -332,6 +333,8 @@ pub enum EventKind {
         /// Its folder: `report.json`, `README.md`, charts.
         folder: PathBuf,
     },
+    /// The speed of training, measured.
+    Benched(Box<TrainSpeed>),
     /// The job was cancelled, leaving nothing half done.
     Cancelled,
 }

@@ -282,7 +282,7 @@ fn in_words(dataset: &Dataset) -> String {
 }
 
 /// Tells whoever wants a run meanwhile that there can be none.
-fn refuse_runs(inbox: Inbox<'_>, outlet: &mut Outlet) {
+pub(super) fn refuse_runs(inbox: Inbox<'_>, outlet: &mut Outlet) {
     while let Ok(asked) = inbox.runs.try_recv() {
         outlet.send(asked.job, EventKind::Rejected(Failure::of(&SessionError::Busy)));
     }

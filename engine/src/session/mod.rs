@@ -7,6 +7,7 @@
 //! Invariants: a caller of [`Engine`] never waits; the trainer never waits for a caller; a panic
 //! on either thread becomes an event; a run folder is never written over.
 
+mod benching;
 mod checkpoint;
 mod command;
 mod describe;

@@ -8,7 +8,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::outlet::Outlet;
 use super::worker::Shelf;
-use super::{EventKind, ExperimentJob, Failure, JobId, RunConfig, SessionError, StopReason, experimenting, training};
+use super::{
+    EventKind, ExperimentJob, Failure, JobId, RunConfig, SessionError, StopReason, benching, experimenting, training,
+};
+use crate::bench::TrainBenchPlan;
 use crate::device::{CancelFlag, ComputeDevice};
 use crate::models::ops;
 
@@ -26,6 +29,7 @@ pub(super) enum RunRequest {
 pub(super) enum Work {
     Run(RunRequest),
     Experiment(Box<ExperimentJob>),
+    BenchTrain(Box<TrainBenchPlan>),
 }
 
 /// A piece of work.
@@ -81,6 +85,7 @@ pub(super) fn run(runs: &Receiver<TrainerJob>, control: &Receiver<Control>, shel
         let result = catch_unwind(AssertUnwindSafe(|| match work {
             Work::Run(request) => training::run(job, request, &cancel, inbox, shelf, &mut outlet),
             Work::Experiment(asked) => experimenting::run(job, *asked, &cancel, inbox, shelf, &mut outlet),
+            Work::BenchTrain(plan) => benching::run(job, &plan, &cancel, inbox, &mut outlet),
         }));
         ops::release_scratch();
         match result {

@@ -187,7 +187,7 @@ fn folder_name(name: &str) -> String {
 }
 
 /// The command as it was typed, with the program's name in place of its path.
-fn command_line() -> String {
+pub(super) fn command_line() -> String {
     let quoted = |argument: String| if argument.contains(' ') { format!("'{argument}'") } else { argument };
     std::iter::once("foretrain".to_owned()).chain(std::env::args().skip(1).map(quoted)).collect::<Vec<_>>().join(" ")
 }

@@ -58,13 +58,12 @@ pub(in crate::models::ops) fn gradients<T: Vectors>(
             let last = (first + pass.group).min(end);
             let dy = &mut dy[..(last - first) * sizes.out_image()];
             output_gradient(first, dy);
-            pass.weights(&x[first * sizes.image()..last * sizes.image()], dy, &mut dw, &mut buffers);
+            let dx =
+                dx.as_mut().map(|dx| (&mut dx[(first - start) * sizes.image()..(last - start) * sizes.image()], merge));
+            pass.run(&x[first * sizes.image()..last * sizes.image()], dy, &mut dw, dx, &mut buffers);
             add_planes(dy, sizes.out_height() * sizes.out_width(), &mut db);
-            if let Some(dx) = &mut dx {
-                let dx = &mut dx[(first - start) * sizes.image()..(last - start) * sizes.image()];
-                pass.input(dy, dx, merge, &mut buffers);
-            }
         }
+        pass.finish_weights(&mut dw, &buffers);
         (dw, db)
     };
     let parts: Vec<(Vec<T>, Vec<T>)> = dx_parts.into_par_iter().enumerate().map(partial).collect();

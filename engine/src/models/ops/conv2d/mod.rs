@@ -2,6 +2,7 @@
 //!
 //! Invariants: results do not depend on the number of threads; every sum has one order.
 
+mod direct;
 mod gradients;
 mod kernel;
 mod op;
@@ -10,6 +11,8 @@ mod plan;
 mod pooled;
 #[cfg(test)]
 mod tests;
+mod winograd;
+mod winograd_tiles;
 
 pub(super) use gradients::{InputGradient, gradients};
 pub(super) use op::{finish_plane, forward};

@@ -68,6 +68,40 @@ fn agrees_with_candle_in_every_geometry() {
     }
 }
 
+/// Wide enough for Winograd's domain: even and odd sides, channels that fill no vector, more images than a group.
+#[test]
+fn winograds_domain_agrees_with_candle() {
+    for (x, weight) in
+        [([3, 64, 6, 6], [64, 64, 3, 3]), ([2, 65, 5, 7], [70, 65, 3, 3]), ([19, 64, 3, 1], [67, 64, 3, 3])]
+    {
+        let sizes = Sizes::new(&x, &weight, 1, 1).unwrap();
+        let domain = winograd::Winograd::of(sizes).unwrap();
+        assert!(domain.group < x[0], "several groups");
+        let config = Conv2dConfig { stride: 1, padding: 1, epilogue: Epilogue::Relu };
+        // The largest values are about 5; f32 sums of 300 products are exact to about 1e-5 of that in any order.
+        for (dtype, tolerance) in [(DType::F64, 1e-11), (DType::F32, 5e-4)] {
+            let inputs = inputs(&x, &weight).map(|t| t.to_dtype(dtype).unwrap());
+            let (ours, theirs) = (run(&inputs, config, conv2d), run(&inputs, config, composed));
+            for (part, (a, b)) in ours.iter().zip(&theirs).enumerate() {
+                let difference = max_difference(a, b).unwrap();
+                assert!(difference < tolerance, "{x:?} {weight:?} {dtype:?} part {part}: {difference}");
+            }
+        }
+    }
+}
+
+#[test]
+fn winograds_domain_is_for_wide_3x3_of_stride_1() {
+    let of = |weight: [usize; 4], stride, padding| {
+        let sizes = Sizes::new(&[4, weight[1], 8, 8], &weight, stride, padding).unwrap();
+        winograd::Winograd::of(sizes).is_some()
+    };
+    assert!(of([64, 64, 3, 3], 1, 1));
+    for (weight, stride, padding) in [([64, 64, 3, 3], 2, 1), ([64, 64, 1, 1], 1, 0), ([64, 3, 3, 3], 1, 1)] {
+        assert!(!of(weight, stride, padding), "{weight:?} {stride} {padding}");
+    }
+}
+
 #[test]
 fn gradients_are_central_differences() {
     for (x, weight, stride, padding) in GEOMETRIES {
