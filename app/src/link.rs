@@ -130,6 +130,7 @@ fn kind_of(command: &Command) -> CommandKind {
         | Command::ResumeRun(..)
         | Command::ResumeRunOn(..)
         | Command::Experiment(..)
+        | Command::Offload(..)
         | Command::BenchTrain(..) => CommandKind::Run,
         Command::Pause | Command::Resume | Command::Save => CommandKind::Control,
         Command::Stop => CommandKind::Stop,

@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         schedule: &schedule,
         predict: tier.strategy.value.predicts(),
         qat: false,
+        has_teacher: false,
         batch_size,
         num_micro_batches,
         sequence_length,

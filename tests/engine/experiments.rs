@@ -8,6 +8,7 @@ use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
 use foretrain_engine::experiment::{GrowthResult, HYBRID, Report, RungOutcome, RungSize, SAME_STEPS};
 use foretrain_engine::memory::PlanKind;
 use foretrain_engine::models::BlockOrder;
+use foretrain_engine::quant::{QatConfig, QuantScheme};
 use foretrain_engine::session::{
     Blame, Command, EventKind, ExperimentJob, ExperimentKind, Failure, JobId, RunConfig, read_report, rewrite_report,
 };
@@ -278,6 +279,34 @@ fn what_cannot_grow_is_refused() {
     let failure = refusal(&mut test, job(odd, kind, &output));
     assert!(failure.message.contains("found 5 blocks"), "{failure:?}");
     assert!(!output.exists());
+}
+
+#[test]
+fn quantization_is_measured_and_written() {
+    let (mut test, mut config) = workshop();
+    config.num_steps = 60;
+    let output = test.folder.path().join("quantization");
+    let kind = ExperimentKind::Quantization {
+        trainings: vec![QatConfig::new(QuantScheme::Ternary)],
+        calibration_samples: 64,
+        num_seeds: 2,
+    };
+    let (report, _) = finish(&mut test, job(config, kind, &output));
+    let Report::Quantization(quantization) = &*report else { panic!("another experiment: {report:?}") };
+    let result = &quantization.result;
+    assert!(result.trained.iter().flatten().all(|trial| trial.num_steps == 60 && trial.test.is_some()));
+    // Before the switch both are one training.
+    let first_loss = |contender: usize| result.trained[contender][0].curve[0].loss;
+    assert_eq!(first_loss(0), first_loss(1));
+    assert_ne!(result.trained[0][0].validation.loss, result.trained[1][0].validation.loss);
+    let figures = result.figures();
+    let loss = |name: &str| figures.iter().find(|figures| figures.name == name).unwrap().loss.unwrap().mean;
+    let full = loss("full precision");
+    assert!((loss("int8, after training") - full).abs() < 0.02, "{figures:?}");
+    assert!(loss("ternary, after training") > full, "{figures:?}");
+    assert!(figures.iter().all(|figures| figures.lost.is_some_and(|lost| lost.count == 2)), "{figures:?}");
+    assert!(figures.iter().all(|figures| figures.bits_per_weight <= 32.0));
+    check_folder(&output, &["loss", "quality"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Faults put into small real trainings: what the divergence guard sees, what it does about it, and whether the run ends
-//! with a usable model. Healthy trainings beside them, in which it must see nothing.
+//! with a usable model. Healthy trainings beside them, in which it must see nothing. One file, because a fault and
+//! its control share a training.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use foretrain_engine::export::ModelCard;
+use foretrain_engine::models::ops::Activations;
 use foretrain_engine::models::{Activation, MlpConfig, ModelConfig};
 use foretrain_engine::quant::{PostTraining, QatConfig, QuantScheme};
 use foretrain_engine::session::{
@@ -21,7 +22,14 @@ fn config(data: &Path, runs: &Path, scheme: QuantScheme) -> RunConfig {
         num_classes: 10,
         activation: Activation::Relu,
     });
-    config.qat = Some(QatConfig { scheme, start_fraction: 0.3, ramp_fraction: 0.2 });
+    // With inputs as they are: a validation then measures what `quantize` measures.
+    config.qat = Some(QatConfig {
+        scheme,
+        start_fraction: 0.3,
+        ramp_fraction: 0.2,
+        activations: Activations::Floats,
+        distillation: None,
+    });
     config.num_threads = 1;
     config
 }

@@ -95,7 +95,7 @@ fn quantization_aware_training_is_chosen_in_the_form_and_sent_with_the_run() {
     click(&mut harness, "Start training");
     let sent = commands(&mut harness);
     let [Command::Start(_, config)] = sent.as_slice() else { panic!("expected Start, found {sent:?}") };
-    let expected = QatConfig { scheme: QuantScheme::Ternary, start_fraction: 0.5, ramp_fraction: 0.5 };
+    let expected = QatConfig { start_fraction: 0.5, ramp_fraction: 0.5, ..QatConfig::new(QuantScheme::Ternary) };
     assert_eq!(config.qat, Some(expected), "another scheme keeps the numbers");
     click(&mut harness, "Full precision");
     assert!(qat(&harness).is_none());

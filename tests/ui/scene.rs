@@ -169,6 +169,7 @@ pub fn row(step: u64) -> StepMetrics {
         step_ms: if phase == Phase::Predict { 21.0 } else { 44.0 } + 3.0 * noise(step + 23),
         gate_ms: (!matches!(phase, Phase::Predict | Phase::Correct)).then_some(0.5),
         quantization: None,
+        distillation: None,
     }
 }
 

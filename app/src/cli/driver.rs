@@ -65,6 +65,7 @@ impl Driver {
                 | Command::ResumeRun(..)
                 | Command::ResumeRunOn(..)
                 | Command::Experiment(..)
+                | Command::Offload(..)
                 | Command::BenchTrain(..)
         );
         self.engine.try_send(command).map_err(|_| CliError::Failed("the engine is busy".to_owned()))?;

@@ -38,6 +38,22 @@ pub enum CliError {
         /// The run's folder.
         folder: PathBuf,
     },
+    /// The plan takes more than the disk has; the table has been printed.
+    #[error("{message}")]
+    Disk {
+        /// What is needed, and what there is.
+        message: String,
+        /// The plan, as in [`Self::Memory`].
+        figures: Value,
+    },
+    /// Ctrl-C during a streamed training, which can go on.
+    #[error("interrupted; {saved}; the same command goes on from there")]
+    Offloaded {
+        /// What is on disk: "Step 3 is saved".
+        saved: String,
+        /// What was done, for programs: an object that joins the one of `--json`.
+        figures: Value,
+    },
     /// Whoever read standard output has seen enough (`| head -1`), which is no failure.
     #[error("standard output was closed by its reader")]
     ClosedPipe,
@@ -49,11 +65,11 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::ClosedPipe => 0,
-            Self::Failed(_) => 1,
+            Self::Failed(_) | Self::Disk { .. } => 1,
             Self::Usage(_) => 2,
             Self::Memory { .. } => 3,
             Self::Diverged => 4,
-            Self::Interrupted | Self::Saved { .. } => 130,
+            Self::Interrupted | Self::Saved { .. } | Self::Offloaded { .. } => 130,
         }
     }
 
@@ -97,7 +113,13 @@ impl CliError {
             object.insert("step".to_owned(), json!(step));
             object.insert("run".to_owned(), json!(super::output::path_text(folder)));
         }
-        if let (Self::Memory { figures: Value::Object(figures), .. }, Some(object)) = (self, json.as_object_mut()) {
+        if let (
+            Self::Memory { figures: Value::Object(figures), .. }
+            | Self::Disk { figures: Value::Object(figures), .. }
+            | Self::Offloaded { figures: Value::Object(figures), .. },
+            Some(object),
+        ) = (self, json.as_object_mut())
+        {
             object.extend(figures.clone());
         }
         json

@@ -105,12 +105,18 @@ fn export_all(mut driver: Driver, jobs: impl Iterator<Item = ExportJob>, is_json
                 print_report(&report)?;
                 reports.push(for_json(report));
             }
-            Err(error @ (CliError::Failed(_) | CliError::Usage(_) | CliError::Memory { .. })) => {
+            Err(
+                error @ (CliError::Failed(_) | CliError::Usage(_) | CliError::Memory { .. } | CliError::Disk { .. }),
+            ) => {
                 output::note(format_args!("{target}: {error}"));
                 failures.push(format!("{target}: {error}"));
             }
             Err(
-                error @ (CliError::Diverged | CliError::Interrupted | CliError::Saved { .. } | CliError::ClosedPipe),
+                error @ (CliError::Diverged
+                | CliError::Interrupted
+                | CliError::Saved { .. }
+                | CliError::Offloaded { .. }
+                | CliError::ClosedPipe),
             ) => return Err(error),
         }
     }

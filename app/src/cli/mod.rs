@@ -17,6 +17,7 @@ mod export;
 mod infer;
 mod log;
 mod number_arg;
+mod offload;
 mod output;
 mod path_arg;
 mod qat_arg;

@@ -1,6 +1,7 @@
 //! Options of quantization-aware training.
 
-use foretrain_engine::quant::{QatConfig, QuantScheme};
+use foretrain_engine::models::ops::Activations;
+use foretrain_engine::quant::{Distillation, QatConfig, QuantScheme};
 use foretrain_engine::session::RunConfig;
 
 use super::{CliError, number_arg};
@@ -17,6 +18,17 @@ pub struct QatArgs {
     /// Share of the run over which quantization sets in after that; 0 when left out, which switches at once.
     #[arg(long, value_name = "SHARE", value_parser = number_arg::parse_share, requires = "qat")]
     pub qat_ramp: Option<f64>,
+    /// What matrices of integers read from the switch on: int8, rounded as foretrain-edge does it, or f32. int8 when left
+    /// out.
+    #[arg(long, value_name = "TYPE", value_parser = parse_activations, requires = "qat")]
+    pub qat_activations: Option<Activations>,
+    /// Share of a teacher in what is learned from the switch on: the full-precision weights of just before it, whose
+    /// answers are matched. 0 to 1; none when left out. Costs a forward pass more for each example that learns.
+    #[arg(long, value_name = "SHARE", value_parser = number_arg::parse_share, requires = "qat")]
+    pub qat_teacher: Option<f64>,
+    /// Temperature of its answers; 2 when left out.
+    #[arg(long, value_name = "NUMBER", value_parser = number_arg::parse_above_zero, requires = "qat_teacher")]
+    pub qat_temperature: Option<f64>,
 }
 
 impl QatArgs {
@@ -28,6 +40,11 @@ impl QatArgs {
             scheme,
             start_fraction: self.qat_start.unwrap_or(default.start_fraction),
             ramp_fraction: self.qat_ramp.unwrap_or(default.ramp_fraction),
+            activations: self.qat_activations.unwrap_or(default.activations),
+            distillation: self.qat_teacher.filter(|weight| *weight > 0.0).map(|weight| Distillation {
+                weight,
+                temperature: self.qat_temperature.unwrap_or(Distillation::DEFAULT.temperature),
+            }),
         };
         qat.check().map_err(|error| CliError::Usage(error.to_string()))?;
         config.qat = Some(qat);
@@ -35,9 +52,15 @@ impl QatArgs {
     }
 }
 
-fn parse_scheme(label: &str) -> Result<QuantScheme, String> {
+pub(super) fn parse_scheme(label: &str) -> Result<QuantScheme, String> {
     let known = QatConfig::SCHEMES;
     QuantScheme::from_label(label)
         .filter(|scheme| known.contains(scheme))
         .ok_or_else(|| format!("expected one of {}, found {label:?}", known.map(QuantScheme::label).join(", ")))
+}
+
+/// What matrices read, by its name.
+pub(super) fn parse_activations(label: &str) -> Result<Activations, String> {
+    let known = Activations::ALL.map(Activations::label).join(" or ");
+    Activations::from_label(label).ok_or_else(|| format!("expected {known}"))
 }

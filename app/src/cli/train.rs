@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::driver::{self, Driver};
 use super::log::LogPrinter;
+use super::offload::{self, OffloadArgs};
 use super::qat_arg::QatArgs;
 use super::recipe_arg::RecipeArgs;
 use super::{CliError, CommonArgs, output, path_arg, recipe_arg, run_arg};
@@ -43,6 +44,7 @@ const RECIPE_OPTIONS: [&str; 27] = [
     "vram_limit_bytes",
     "name",
     "plan",
+    "offload",
     "qat",
     "qat_start",
     "qat_ramp",
@@ -62,6 +64,8 @@ const RECIPE_OPTIONS: [&str; 27] = [
   foretrain train --preset shakespeare-gpt2-char --from path/to/gpt2 --data input.txt --learning-rate 1e-4
   foretrain train --preset glyphs-cnn --plan
   foretrain train --preset shakespeare-gpt2-char --data input.txt --device auto --vram-limit 6
+  foretrain train --preset shakespeare-gpt2-char --model llama-7b --data input.txt --offload path/to/blocks --plan
+  foretrain train --preset shakespeare-gpt2-char --from path/to/llama --data input.txt --offload path/to/blocks
   foretrain train --resume path/to/run")]
 pub struct TrainArgs {
     /// What to train.
@@ -74,6 +78,9 @@ pub struct TrainArgs {
     /// Llama: config.json, tokenizer.json, safetensors), or a GGUF file. Network and tokenizer are that model's own.
     #[arg(long, value_name = "FOLDER|FILE", conflicts_with_all = ["model", "tokenizer"])]
     pub from: Option<PathBuf>,
+    /// Training of models that are larger than memory.
+    #[command(flatten)]
+    pub offload: OffloadArgs,
     /// Only show what the run would need.
     #[arg(long)]
     pub plan: bool,
@@ -90,6 +97,9 @@ pub struct TrainArgs {
 pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
     if args.recipe.preset == "list" {
         return list_presets(args.common.json);
+    }
+    if let Some(folder) = &args.offload.offload {
+        return offload::run(args, folder);
     }
     if args.plan {
         return plan(args);
@@ -163,7 +173,7 @@ fn config(args: &TrainArgs) -> Result<RunConfig, CliError> {
     Ok(config)
 }
 
-fn start_from(config: &mut RunConfig, path: &Path, args: &TrainArgs) -> Result<(), CliError> {
+pub(super) fn start_from(config: &mut RunConfig, path: &Path, args: &TrainArgs) -> Result<(), CliError> {
     path_arg::check_there("--from", "a checkpoint, a folder of transformers or a GGUF file", path)?;
     let path = std::path::absolute(path).map_err(CliError::from_display)?;
     let start = starting_point(&path, &folders::cache()).map_err(|error| CliError::from_session(&error.into()))?;

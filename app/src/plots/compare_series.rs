@@ -97,6 +97,7 @@ mod tests {
             step_ms: 500.0,
             gate_ms: None,
             quantization: None,
+            distillation: None,
         }
     }
 

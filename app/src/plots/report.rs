@@ -9,7 +9,9 @@ use foretrain_engine::experiment::{
     RungOutcome, SAME_STEPS, SAME_TIME, TrialResult, Tuned,
 };
 
-use super::report_tables::{FigureTable, corrections_table, growth_table, ladder_table, tiers_table};
+use super::report_tables::{
+    FigureTable, corrections_table, growth_table, ladder_table, quantization_table, tiers_table,
+};
 use super::series::Series;
 use crate::state::{CorrectionFigures, PROOF_CONFIDENCE, RaceAxis};
 use crate::widgets::number;
@@ -155,6 +157,11 @@ impl ShownReport {
                 let named = results.map(|(tuned, results)| (tuned.contender.name.clone(), results.first()));
                 (report.result.plan.seeds.len(), Vec::new(), first_curves(named))
             }
+            Report::Quantization(report) => {
+                let results = report.result.plan.contenders.iter().zip(&report.result.trained);
+                let named = results.map(|(contender, results)| (contender.name.clone(), results.first()));
+                (report.result.plan.seeds.len(), Vec::new(), first_curves(named))
+            }
         };
         let table = match report {
             Report::Arena(_) => None,
@@ -162,6 +169,7 @@ impl ShownReport {
             Report::Tiers(report) => Some(tiers_table(&report.result)),
             Report::Ladder(report) => Some(ladder_table(&report.result)),
             Report::Growth(report) => Some(growth_table(&report.result)),
+            Report::Quantization(report) => Some(quantization_table(&report.result)),
         };
         let version = match &conditions.commit {
             Some(commit) => format!("{}, commit {commit}", conditions.version),

@@ -1,8 +1,8 @@
 //! Tables of the experiments other than the arena.
 
 use foretrain_engine::experiment::{
-    CorrectionFigures, CorrectionsResult, Estimate, GrowthResult, LadderResult, RungOutcome, RungResult, SettingResult,
-    TierFigures, TiersResult, TrialResult, Tuned,
+    CorrectionFigures, CorrectionsResult, Estimate, GrowthResult, LadderResult, QuantizationFigures,
+    QuantizationResult, RungOutcome, RungResult, SettingResult, TierFigures, TiersResult, TrialResult, Tuned,
 };
 use foretrain_engine::memory::format_bytes;
 
@@ -162,5 +162,42 @@ pub(super) fn growth_table(result: &GrowthResult) -> FigureTable {
         title: "Contenders",
         head: vec!["Contender", "Setting", "Steps", "Loss, nats", "Time", "Operations"],
         lines: result.tuned.iter().zip(&result.results).zip(&result.flops).map(line).collect(),
+    }
+}
+
+/// One line for each way to fewer bits, means over seeds.
+pub(super) fn quantization_table(result: &QuantizationResult) -> FigureTable {
+    let figures = result.figures();
+    let is_text = figures.iter().any(|figures| figures.perplexity.is_some());
+    let line = |figures: &QuantizationFigures| {
+        let quality = if is_text {
+            cell(mean(figures.perplexity), number::value)
+        } else {
+            cell(mean(figures.accuracy), number::percent)
+        };
+        vec![
+            figures.name.clone(),
+            format!("{:.2}", figures.bits_per_weight),
+            quality,
+            cell(mean(figures.loss), number::value),
+            cell(mean(figures.lost), |lost| format!("{lost:+.2}")),
+            cell(figures.limit, |limit| format!("{limit}")),
+            cell(mean(figures.seconds), number::seconds),
+            cell(mean(figures.cost_ratio), times),
+        ]
+    };
+    FigureTable {
+        title: "Weights",
+        head: vec![
+            "Weights",
+            "Bits",
+            if is_text { "Perplexity" } else { "Accuracy" },
+            "Loss, nats",
+            if is_text { "Costs, %" } else { "Costs, points" },
+            "At most",
+            "Time",
+            "Cost",
+        ],
+        lines: figures.iter().map(line).collect(),
     }
 }

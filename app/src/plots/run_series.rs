@@ -281,6 +281,7 @@ mod tests {
             step_ms: 16.0,
             gate_ms: None,
             quantization: None,
+            distillation: None,
         }
     }
 

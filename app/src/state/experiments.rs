@@ -162,6 +162,9 @@ impl ExperimentsLive {
                 | EventKind::ImageRead(_)
                 | EventKind::ChartDrawn(_)
                 | EventKind::Reports(_)
+                | EventKind::OffloadPlanned(_)
+                | EventKind::Streamed(_)
+                | EventKind::Offloaded(_)
                 | EventKind::Cancelled => {}
             }
         }

@@ -353,6 +353,9 @@ impl Live {
             | EventKind::ChartDrawn(_)
             | EventKind::Raced(_)
             | EventKind::Reports(_)
+            | EventKind::OffloadPlanned(_)
+            | EventKind::Streamed(_)
+            | EventKind::Offloaded(_)
             | EventKind::Experimented { .. }
             | EventKind::Cancelled => {}
         }

@@ -85,6 +85,9 @@ impl<T> Query<T> {
             | EventKind::ChartDrawn(_)
             | EventKind::Raced(_)
             | EventKind::Reports(_)
+            | EventKind::OffloadPlanned(_)
+            | EventKind::Streamed(_)
+            | EventKind::Offloaded(_)
             | EventKind::Experimented { .. } => {}
         }
         false

@@ -237,6 +237,8 @@ fn quantization(config: &RunConfig, values: &mut Vec<Value>) {
             ("Train for", qat.scheme.label().to_owned(), false),
             ("Switch after", plain(qat.start_fraction), false),
             ("Ramp over", plain(qat.ramp_fraction), false),
+            ("Inputs", qat.activations.label().to_owned(), false),
+            ("Teacher", qat.distillation.map_or_else(|| "none".to_owned(), |found| plain(found.weight)), false),
         ]);
     }
 }

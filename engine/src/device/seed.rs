@@ -28,6 +28,8 @@ pub enum Stream {
     Forecaster = 8,
     /// Dropout masks; index: step.
     Dropout = 9,
+    /// Stochastic rounding of weights; index: step.
+    Rounding = 10,
 }
 
 /// The generator of `stream` at `index` for a run seeded with `seed`.

@@ -5,6 +5,7 @@ use crate::device::{Cancelled, ComputeError};
 use crate::evaluation::EvaluationError;
 use crate::hybrid::HybridError;
 use crate::models::ModelError;
+use crate::quant::QuantError;
 
 /// Errors of this room: mostly those of the rooms below, as they are.
 #[derive(Debug, thiserror::Error)]
@@ -40,4 +41,6 @@ pub enum ExperimentError {
     Hybrid(#[from] HybridError),
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
+    #[error(transparent)]
+    Quant(#[from] QuantError),
 }

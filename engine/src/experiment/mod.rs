@@ -7,6 +7,7 @@
 //! | tiers | what does more daring save, and what does it cost? |
 //! | ladder | does what holds for a small language model hold for the next size? |
 //! | growth | do a shallow network's weights predict a deep one's? |
+//! | quantization | what do fewer bits cost, trained for and not? |
 //!
 //! Invariants: contenders are tuned on the validation part with a seed that the comparison does not use; times compared
 //! come from one process in which contenders take turns; the test part is measured once, after everything was decided.
@@ -21,6 +22,8 @@ mod growth_summary;
 mod ladder;
 #[cfg(test)]
 mod literal;
+mod quantization;
+mod quantization_figures;
 mod race;
 mod recipe;
 mod report;
@@ -43,6 +46,8 @@ pub use error::ExperimentError;
 pub use growth::{GrowthPlan, GrowthResult, Pace, growth};
 pub use growth_summary::GrowthSummary;
 pub use ladder::{LadderPlan, LadderResult, Rung, RungOutcome, RungResult, RungSize, ladder};
+pub use quantization::{Form, QuantizationPlan, QuantizationResult, StoredForm, quantization};
+pub use quantization_figures::{Demand, QuantizationFigures};
 pub use race::{Beginning, Contender, Ground, OnRace, RaceView, Terms};
 pub use recipe::TrialRecipe;
 pub use report::{Conditions, Measured, Report};
@@ -50,5 +55,5 @@ pub use stages::{Eyes, Stages};
 pub use statistics::Estimate;
 pub use stopwatch::Stopwatch;
 pub use tiers::{TierFigures, TiersPlan, TiersResult, tiers};
-pub use trial::{CurvePoint, Exam, PhaseShare, Reliability, Trial, TrialResult, phase_index};
+pub use trial::{CurvePoint, Exam, HeldOut, PhaseShare, Reliability, Trial, TrialResult, phase_index};
 pub use tune::{Tried, Tuned, tune};

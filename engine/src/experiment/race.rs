@@ -128,6 +128,17 @@ pub fn race(
     terms: &Terms<'_>,
     eyes: Eyes<'_>,
 ) -> Result<Vec<TrialResult>, ExperimentError> {
+    let trials = trained(ground, contenders, terms, eyes)?;
+    trials.into_iter().map(|trial| trial.finish(terms.exam, eyes.watch())).collect()
+}
+
+/// [`race`] up to its end, where nothing is measured yet.
+pub(super) fn trained(
+    ground: &Ground,
+    contenders: &[&Contender],
+    terms: &Terms<'_>,
+    eyes: Eyes<'_>,
+) -> Result<Vec<Trial>, ExperimentError> {
     let started = Instant::now();
     let stage = eyes.begin(terms.what);
     eyes.tell(&stage, 0.0)?;
@@ -162,7 +173,6 @@ pub fn race(
             break;
         }
     }
-    let results = trials.into_iter().map(|trial| trial.finish(terms.exam, eyes.watch())).collect();
     eyes.end(&stage);
-    results
+    Ok(trials)
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::race::{Beginning, Contender, Ground};
 use super::{ExperimentError, Stopwatch, TrialRecipe};
-use crate::data::{BatchConfig, BatchSource, SplitPart};
+use crate::data::{BatchConfig, BatchSource, DataError, SplitPart};
 use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
 use crate::hybrid::forecast::{ReliabilityPoint, reliability};
@@ -16,7 +17,7 @@ use crate::hybrid::{
     measure_step_costs, nullable,
 };
 use crate::memory::step_flops;
-use crate::models::{Growth, ModelConfig, Network};
+use crate::models::{Growth, ModelConfig, Network, Params};
 
 /// Steps averaged into one point of a curve.
 const CURVE_POINTS: u64 = 100;
@@ -74,6 +75,23 @@ impl Exam {
     pub const VALIDATION: Self = Self { with_test: false, max_examples: usize::MAX };
     /// All of the validation part and all of the test part.
     pub const FINAL: Self = Self { with_test: true, max_examples: usize::MAX };
+}
+
+/// Figures on held-out data.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct HeldOut {
+    /// On the validation part.
+    pub validation: Evaluation,
+    /// On the test part; `None` for a dataset without one, or when nobody asked.
+    pub test: Option<Evaluation>,
+}
+
+impl HeldOut {
+    /// The test part's figures, or the validation part's where there is no test part.
+    #[must_use]
+    pub fn figures(&self) -> &Evaluation {
+        self.test.as_ref().unwrap_or(&self.validation)
+    }
 }
 
 /// What a finished trial measured.
@@ -279,19 +297,40 @@ impl Trial {
         let (num_forecasts, curve) = reliability(std::mem::take(&mut self.forecasts));
         self.result.reliability = Reliability { num_forecasts, curve };
         if !self.result.has_diverged {
-            self.result.validation = self.measure(SplitPart::Validation, exam, watch)?;
-            if exam.with_test && self.evaluation.num_examples(SplitPart::Test) > 0 {
-                self.result.test = Some(self.measure(SplitPart::Test, exam, watch)?);
-            }
+            let HeldOut { validation, test } = self.measured(&self.params()?, exam, watch)?;
+            (self.result.validation, self.result.test) = (validation, test);
         }
         Ok(self.result)
     }
 
-    fn measure(&self, part: SplitPart, exam: Exam, watch: Watch<'_>) -> Result<Evaluation, ExperimentError> {
-        let params = self.trainer.evaluation_params()?;
+    /// The guard ended it.
+    #[must_use]
+    pub fn has_diverged(&self) -> bool {
+        self.result.has_diverged
+    }
+
+    /// The weights that training has come to: see [`HybridTrainer::evaluation_params`].
+    pub(super) fn params(&self) -> Result<Params, ExperimentError> {
+        Ok(self.trainer.evaluation_params()?)
+    }
+
+    /// `params` of the trial's network on the parts that `exam` asks for.
+    pub(super) fn measured(&self, params: &Params, exam: Exam, watch: Watch<'_>) -> Result<HeldOut, ExperimentError> {
         // Progress of the experiment as a whole is told by its steps.
         let quiet = Watch::new(watch.cancel_flag(), &|_| {});
-        Ok(evaluate(&self.network, &params, self.evaluation.evaluation_batches(part, exam.max_examples), quiet)?)
+        let on = |part| {
+            let batches = self.evaluation.evaluation_batches(part, exam.max_examples);
+            evaluate(&self.network, params, batches, quiet)
+        };
+        let validation = on(SplitPart::Validation)?;
+        let has_test = exam.with_test && self.evaluation.num_examples(SplitPart::Test) > 0;
+        Ok(HeldOut { validation, test: if has_test { Some(on(SplitPart::Test)?) } else { None } })
+    }
+
+    /// Batches of `count` images or sequences as the network reads them, evenly spread over the training part.
+    pub(super) fn training_inputs(&self, count: usize) -> Result<Vec<Tensor>, ExperimentError> {
+        let batches = self.evaluation.evaluation_batches(SplitPart::Train, count);
+        Ok(batches.map(|batch| Ok(batch?.inputs)).collect::<Result<_, DataError>>()?)
     }
 
     fn record(&mut self, report: StepReport, seconds: f64) {

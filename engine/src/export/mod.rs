@@ -46,4 +46,5 @@ pub use read_back::{IntegerReadBack, ReadBack};
 pub use safetensors_format::write_quantized;
 pub use stored_size::StoredSize;
 pub use target::{ImageChoice, PackageFormat, TargetPreset};
+pub(crate) use weights_file::{WeightEntry, write_safetensors};
 pub use weights_file::{WeightsReader, read_params, write_params};

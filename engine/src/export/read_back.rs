@@ -260,8 +260,10 @@ pub(super) fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::export::test_model::tiny_llama;
+    use crate::export::test_model::{tiny_llama, tiny_vision};
     use crate::export::{TargetPreset, export_package, quantize_for_target};
+    use crate::models::{Activation, MlpConfig, ModelConfig, ops};
+    use crate::quant::FakeQuantizer;
     use crate::unwatched;
 
     /// What becomes of a package with integer weights at these distances.
@@ -303,6 +305,49 @@ mod tests {
         assert_eq!(relative_distance(&[103.0, 101.0], &[101.0, 103.0]), 2.0);
         assert_eq!(relative_distance(&[5.0], &[5.0]), 0.0);
         assert!(relative_distance(&[f32::NAN], &[5.0]).is_nan());
+    }
+
+    /// What quantization-aware training computes with is what the runtime computes: ternary weights, inputs of integer
+    /// matrices rounded to 8 bits. Here no kernel multiplies, so that only the order of sums differs.
+    #[test]
+    fn training_rounds_inputs_as_the_runtime_does() {
+        let root = tempfile::tempdir().unwrap();
+        let mlp = tiny_vision(ModelConfig::Mlp(MlpConfig {
+            in_channels: 1,
+            image_size: (8, 8),
+            hidden_sizes: vec![32, 64],
+            num_classes: 3,
+            activation: Activation::Relu,
+        }));
+        // Beside integers the runtime keeps keys and values in half precision, which rounds inputs of later matrices to
+        // their other neighbors here and there; a perceptron has none.
+        for (name, checkpoint, most) in [("mlp", mlp, 0.02), ("llama", tiny_llama(root.path()), 0.75)] {
+            for scheme in [QuantScheme::Ternary, QuantScheme::Int8] {
+                let folder = root.path().join(format!("{name}-{}", scheme.label()));
+                export_package(&checkpoint, &TargetPreset::for_scheme(scheme), &folder, None, unwatched!()).unwrap();
+                let network = Network::new(&checkpoint.card.model).unwrap();
+                let answers = |activations| {
+                    let quantizer = FakeQuantizer::new(&network.specs(), scheme).reading(activations);
+                    let params = quantizer.quantized(&checkpoint.weights).unwrap();
+                    let of = |index| match random_input(&checkpoint, index) {
+                        Input::Pixels { pixels, shape } => {
+                            image_logits(&network, &params, &checkpoint.card.preprocessing, &pixels, shape).unwrap()
+                        }
+                        Input::Tokens(tokens) => token_losses(&network, &params, &tokens).unwrap(),
+                    };
+                    (0..NUM_INPUTS).flat_map(of).collect::<Vec<f32>>()
+                };
+                let package = Package::open_with(&folder, Activations::RoundedFloats).unwrap();
+                let runtime = (0..NUM_INPUTS).flat_map(|index| match random_input(&checkpoint, index) {
+                    Input::Pixels { pixels, .. } => package.logits(&pixels).unwrap(),
+                    Input::Tokens(tokens) => package.token_losses(&tokens).unwrap(),
+                });
+                let runtime: Vec<f32> = runtime.collect();
+                let rounded = relative_distance(&answers(ops::Activations::Int8), &runtime);
+                let floats = relative_distance(&answers(ops::Activations::Floats), &runtime);
+                assert!(rounded < most * floats && floats > 1e-3, "{name} {scheme:?}: {rounded} against {floats}");
+            }
+        }
     }
 
     /// Mistakes that a comparison of bytes cannot see, because both sides would make them: each is refused, in every

@@ -164,7 +164,7 @@ pub fn write_params(
 
 /// One tensor of a file to be written.
 #[derive(Debug, Clone)]
-pub(super) struct WeightEntry {
+pub(crate) struct WeightEntry {
     /// Name in the file.
     pub name: String,
     /// Type in the file.
@@ -198,7 +198,7 @@ pub(super) fn header_bytes(entries: &[WeightEntry], metadata: &BTreeMap<String, 
 
 /// Writes a safetensors file, asking `bytes_of` for one tensor at a time.
 /// Tensors are laid out by falling alignment, then in the order given, as the reference implementation asks.
-pub(super) fn write_safetensors(
+pub(crate) fn write_safetensors(
     path: &Path,
     entries: &[WeightEntry],
     metadata: &BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! The divergence guard: signals, their limits, and the verdict.
+//! The divergence guard: signals, their limits, and the verdict. One file, because a verdict weighs all signals together.
 //!
 //! | signal | what is measured | limit |
 //! | --- | --- | --- |

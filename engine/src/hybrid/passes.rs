@@ -9,9 +9,10 @@ use super::gate::rho_of;
 use super::sampler::Sample;
 use super::{ExtraWork, HybridError, Mark};
 use crate::data::Batch;
-use crate::models::ops::{cross_entropy, error_norms};
+use crate::models::ops::{cross_entropy, distillation_loss, error_norms};
 use crate::models::{BatchStats, Forward, Mode, Network, ParamStore, Params};
 use crate::optim::Gradients;
+use crate::quant::Distillation;
 
 /// Are predicted gradient norms wanted of a pass?
 #[derive(Clone, Copy)]
@@ -31,6 +32,8 @@ pub(super) struct Seen {
     pub errors: Vec<f32>,
     /// Batch-norm statistics of each micro-batch, in order.
     pub stats: Vec<BatchStats>,
+    /// Distillation loss of each unit, nats; empty without a teacher, and of a pass that learns nothing.
+    pub distillation: Vec<f32>,
 }
 
 impl Seen {
@@ -39,10 +42,23 @@ impl Seen {
         self.losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / self.losses.len() as f64
     }
 
+    /// Mean distillation loss of the batch, nats per image or token; `None` where there was no teacher.
+    pub(super) fn mean_distillation(&self) -> Option<f64> {
+        let sum: f64 = self.distillation.iter().map(|&loss| f64::from(loss)).sum();
+        (!self.distillation.is_empty()).then(|| sum / self.distillation.len() as f64)
+    }
+
     /// E[q]²/E[q²]; `None` without errors.
     pub(super) fn rho(&self) -> Option<f64> {
         rho_of(&self.errors)
     }
+}
+
+/// Weights of the same network that teach it, without a graph of their own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Teacher<'a> {
+    pub params: &'a Params,
+    pub distillation: Distillation,
 }
 
 /// A network, its weights, and the size of the parts it computes.
@@ -51,17 +67,29 @@ pub(super) struct Passes<'a> {
     pub network: &'a Network,
     pub store: &'a ParamStore,
     pub num_micro_batches: usize,
+    /// Who is learned from beside the data.
+    pub teacher: Option<Teacher<'a>>,
 }
 
 impl Passes<'_> {
-    /// Forward and backward of everything: the gradient of the batch's mean loss.
+    /// Forward passes of a teacher over `num_units` that learn.
+    pub(super) fn teacher_passes(&self, num_units: usize) -> usize {
+        if self.teacher.is_some() { num_units } else { 0 }
+    }
+
+    /// Forward and backward of everything: the gradient of the batch's mean loss, the teacher's part in it where there is
+    /// one.
     pub(super) fn full(&self, batch: &Batch, errors: Errors<'_>) -> Result<(Seen, Gradients), HybridError> {
         let params = self.store.tracked();
         let num_units = num_units(batch)?;
         let mut seen = Seen::default();
         let mut sum = None;
         for part in micro_batches(batch, self.num_micro_batches)? {
-            let losses = self.forward(&params, &part, errors, &mut seen)?;
+            let (logits, losses) = self.forward(&params, &part, errors, &mut seen)?;
+            let (losses, distillation) = self.taught(&logits, losses, &part)?;
+            if let Some(distillation) = distillation {
+                seen.distillation.extend(distillation.to_vec1::<f32>()?);
+            }
             add(&mut sum, self.backward(&(losses.sum_all()? / num_units as f64)?)?)?;
         }
         Ok((seen, sum.ok_or_else(empty_batch)?))
@@ -113,20 +141,35 @@ impl Passes<'_> {
                 targets: batch.targets.index_select(&indices, 0)?,
             };
             let logits = self.network.forward(&Forward::new(&params, mode), &part.inputs)?;
-            let loss = (unit_losses(&logits, &part)? * weights)?.sum_all()?;
+            let (losses, _) = self.taught(&logits, unit_losses(&logits, &part)?, &part)?;
+            let loss = (losses * weights)?.sum_all()?;
             add(&mut sum, self.backward(&loss)?)?;
         }
         Ok(sum)
     }
 
-    /// Forward of one part in training mode; adds what it measured to `seen`, returns the losses of its units.
+    /// What is minimized of `losses`, one for each unit of `part` with these logits, and the teacher's part in it.
+    fn taught(&self, logits: &Tensor, losses: Tensor, part: &Batch) -> Result<(Tensor, Option<Tensor>), HybridError> {
+        let Some(Teacher { params, distillation: Distillation { weight, temperature } }) = self.teacher else {
+            return Ok((losses, None));
+        };
+        let (student, targets) = as_rows(logits, part)?;
+        let answers = self.network.forward(&Forward::new(params, Mode::Eval), &part.inputs)?;
+        let teacher = answers.reshape((targets.elem_count(), ()))?;
+        let distilled = per_unit(distillation_loss(&student, &teacher, temperature)?, part)?;
+        let taught = ((losses * (1.0 - weight))? + (&distilled * weight)?)?;
+        Ok((taught, Some(distilled.detach())))
+    }
+
+    /// Forward of one part in training mode; adds what it measured to `seen`, returns its logits and the losses of its
+    /// units.
     fn forward(
         &self,
         params: &Params,
         part: &Batch,
         errors: Errors<'_>,
         seen: &mut Seen,
-    ) -> Result<Tensor, HybridError> {
+    ) -> Result<(Tensor, Tensor), HybridError> {
         let pass = Forward::new(params, Mode::Train);
         let logits = self.network.forward(&pass, &part.inputs)?;
         let losses = unit_losses(&logits, part)?;
@@ -142,7 +185,7 @@ impl Passes<'_> {
             Errors::Skip => {}
         }
         seen.stats.push(pass.into_stats());
-        Ok(losses)
+        Ok((logits, losses))
     }
 
     fn backward(&self, loss: &Tensor) -> Result<Gradients, HybridError> {
@@ -168,9 +211,13 @@ pub(super) fn examples_per_unit(batch: &Batch) -> Result<usize, HybridError> {
 /// Mean loss of each unit: logits (n, classes) or (n, t, vocab) to (n), nats.
 fn unit_losses(logits: &Tensor, part: &Batch) -> Result<Tensor, HybridError> {
     let (rows, targets) = as_rows(logits, part)?;
-    let losses = cross_entropy(&rows, &targets)?;
+    per_unit(cross_entropy(&rows, &targets)?, part)
+}
+
+/// A number for each row, as the mean of each unit's.
+fn per_unit(rows: Tensor, part: &Batch) -> Result<Tensor, HybridError> {
     let units = num_units(part)?;
-    Ok(if losses.elem_count() == units { losses } else { losses.reshape((units, ()))?.mean(1)? })
+    Ok(if rows.elem_count() == units { rows } else { rows.reshape((units, ()))?.mean(1)? })
 }
 
 /// Predicted gradient norm of each unit.

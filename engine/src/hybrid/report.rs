@@ -237,6 +237,8 @@ pub struct StepReport {
     pub signals: GuardSignals,
     /// Strength of the quantization, 0 to 1; `None` without quantization-aware training.
     pub quantization: Option<f32>,
+    /// Mean distillation loss over the batch, nats; `None` without a teacher, and in Predict, where only a sample learns.
+    pub distillation: Option<f32>,
     /// What the user should read about.
     pub events: Vec<HybridEvent>,
     /// The ladder's last rung was reached: end the run.

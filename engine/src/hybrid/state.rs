@@ -1,5 +1,7 @@
 //! The trainer's state: what a checkpoint holds and a rollback brings back.
 
+use candle_core::Device;
+
 use super::HybridError;
 use super::control::Control;
 use super::strategy::PredictStep;
@@ -9,12 +11,13 @@ use crate::optim::{Optimizer, WeightAverage};
 const WEIGHTS: &str = "weights.";
 const OPTIMIZER: &str = "optimizer.";
 const STRATEGY: &str = "strategy.";
+const TEACHER: &str = "teacher.";
 
 /// Everything that decides the steps to come.
 #[derive(Debug, Clone)]
 pub struct TrainerState {
-    /// `weights.NAME` (buffers included), `optimizer.NAME`, `strategy.NAME`, and the weight average's own
-    /// `average.NAME`.
+    /// `weights.NAME` (buffers included), `optimizer.NAME`, `strategy.NAME`, the weight average's own `average.NAME`, and
+    /// `teacher.NAME` where there is a teacher.
     pub tensors: Params,
     /// JSON of phases, gate, forecaster, guard, ladder and counters; its numbers are exact.
     pub control: String,
@@ -25,6 +28,12 @@ impl TrainerState {
     #[must_use]
     pub fn weights(&self) -> Params {
         under(&self.tensors, WEIGHTS)
+    }
+
+    /// The weights that teach, on `device`; `None` before the switch, and without distillation.
+    pub(super) fn teacher(&self, device: &Device) -> Result<Option<Params>, HybridError> {
+        let teacher = under(&self.tensors, TEACHER).map(|_, tensor| tensor.to_device(device))?;
+        Ok(Some(teacher).filter(|teacher| !teacher.is_empty()))
     }
 
     /// Errors: [`HybridError::Control`].
@@ -40,6 +49,7 @@ pub(super) fn save(
     average: Option<&WeightAverage>,
     strategy: &dyn PredictStep,
     control: &Control,
+    teacher: Option<&Params>,
 ) -> Result<TrainerState, HybridError> {
     let mut tensors = Params::default();
     for (name, tensor) in store.snapshot()? {
@@ -55,6 +65,10 @@ pub(super) fn save(
         for (name, tensor) in average.state()? {
             tensors.insert(name, tensor);
         }
+    }
+    // A teacher never moves, so that it is shared.
+    for (name, tensor) in teacher.into_iter().flat_map(Params::iter) {
+        tensors.insert(format!("{TEACHER}{name}"), tensor.clone());
     }
     let control = serde_json::to_string(control).map_err(|source| HybridError::Control { source })?;
     Ok(TrainerState { tensors, control })

@@ -6,7 +6,7 @@ use super::control::{Control, Judgement, Measured, Rules};
 use super::forecast::{Plan, Rates};
 use super::gate::StepCosts;
 use super::lens::Lens;
-use super::passes::{Errors, Passes, Seen, examples_per_unit};
+use super::passes::{Errors, Passes, Seen, Teacher, examples_per_unit};
 use super::state::{self, Parts, TrainerState};
 use super::strategy::{PredictStep, Scene, Update, Work};
 use super::{ExtraWork, HybridConfig, HybridError, HybridEvent, Mark, Phase, Recovery, StepReport};
@@ -50,6 +50,8 @@ pub struct HybridTrainer {
     pub(super) average: Option<WeightAverage>,
     pub(super) control: Control,
     quantizer: Option<FakeQuantizer>,
+    /// The weights of just before the switch, where those teach.
+    teacher: Option<Params>,
     strategy: Box<dyn PredictStep>,
     rules: Rules,
     schedule: Schedule,
@@ -72,7 +74,7 @@ impl HybridTrainer {
         let quantizer = match setup.qat {
             Some(qat) => {
                 qat.check()?;
-                Some(FakeQuantizer::new(&setup.network.specs(), qat.scheme))
+                Some(FakeQuantizer::new(&setup.network.specs(), qat.scheme).reading(qat.activations))
             }
             None => None,
         };
@@ -86,7 +88,7 @@ impl HybridTrainer {
         let strategy = setup.hybrid.strategy.start();
         let rates = Rates::Planned(setup.schedule);
         let plan = Plan { seed: setup.seed, num_steps: setup.num_steps, rates };
-        let good = state::save(&setup.store, &optimizer, average.as_ref(), &*strategy, &control)?;
+        let good = state::save(&setup.store, &optimizer, average.as_ref(), &*strategy, &control, None)?;
         Ok(Self {
             network: setup.network,
             store: setup.store,
@@ -94,6 +96,7 @@ impl HybridTrainer {
             average,
             control,
             quantizer,
+            teacher: None,
             strategy,
             rules: Rules { config: setup.hybrid, warmup_steps, plan, qat: setup.qat },
             schedule: setup.schedule,
@@ -125,6 +128,7 @@ impl HybridTrainer {
         mark(Mark::Begins(ExtraWork::Decisions));
         let [quantization_event, phase_event] = self.control.begin_step(&self.rules);
         mark(Mark::Ends(ExtraWork::Decisions));
+        self.appoint_teacher()?;
         let phase = self.control.phase();
         let (mut work, rolled_back) = match phase {
             Phase::Warmup | Phase::Full => (self.full_passes(batch, mark)?, None),
@@ -181,6 +185,7 @@ impl HybridTrainer {
             correction,
             signals,
             quantization: self.quantizer.is_some().then(|| self.control.strength() as f32),
+            distillation: work.seen.mean_distillation().map(|loss| loss as f32),
             events: [self.untold.take(), quantization_event, phase_event, rolled_back, diverged]
                 .into_iter()
                 .flatten()
@@ -260,7 +265,8 @@ impl HybridTrainer {
 
     /// Everything that decides later steps: a deep copy.
     pub fn state(&self) -> Result<TrainerState, HybridError> {
-        state::save(&self.store, &self.optimizer, self.average.as_ref(), &*self.strategy, &self.control)
+        let average = self.average.as_ref();
+        state::save(&self.store, &self.optimizer, average, &*self.strategy, &self.control, self.teacher.as_ref())
     }
 
     /// Goes back, or on, to a saved state, exactly. The rollback snapshot stays: see [`Self::set_good`].
@@ -320,6 +326,20 @@ impl HybridTrainer {
         Ok(is_good)
     }
 
+    /// Keeps the weights of just before the switch, where those teach.
+    fn appoint_teacher(&mut self) -> Result<(), HybridError> {
+        let is_due = self.rules.qat.is_some_and(|qat| qat.distillation.is_some()) && self.control.strength() > 0.0;
+        if is_due && self.teacher.is_none() {
+            let copied = self.trained_params()?.map(|_, tensor| Ok::<_, HybridError>(tensor.copy()?))?;
+            self.teacher = Some(copied);
+            self.untold.get_or_insert(HybridEvent::Note(
+                "the full-precision weights teach from here on: a forward pass more for each example that learns"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Everything forward and backward; errors only where the gate needs them.
     fn full_passes(&mut self, batch: &Batch, mark: &dyn Fn(Mark)) -> Result<Work, HybridError> {
         let is_watched = self.rules.config.strategy.predicts();
@@ -334,8 +354,16 @@ impl HybridTrainer {
     ) -> Result<T, HybridError> {
         let lens = Lens { quantizer: self.quantizer.as_ref(), strength: self.control.strength() };
         let store = lens.read(&self.store)?;
+        let distillation = self.rules.qat.and_then(|qat| qat.distillation);
+        let teacher = self.teacher.as_ref().zip(distillation);
+        let teacher = teacher.map(|(params, distillation)| Teacher { params, distillation });
         let scene = Scene {
-            passes: Passes { network: &self.network, store: &store, num_micro_batches: self.num_micro_batches },
+            passes: Passes {
+                network: &self.network,
+                store: &store,
+                num_micro_batches: self.num_micro_batches,
+                teacher,
+            },
             store: &self.store,
             lens,
             slice_fraction: self.control.slice_fraction(&self.rules.config),
@@ -434,6 +462,7 @@ impl HybridTrainer {
     fn restore_tensors(&mut self, saved: &TrainerState) -> Result<(), HybridError> {
         let average = self.average.as_mut();
         let strategy = &mut *self.strategy;
+        self.teacher = saved.teacher(&self.store.device())?;
         state::load(saved, Parts { store: &mut self.store, optimizer: &mut self.optimizer, average, strategy })
     }
 }

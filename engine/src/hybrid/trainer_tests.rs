@@ -1,4 +1,5 @@
 //! The trainer on a network small enough to run by the hundred steps: blobs of points, a two-layer perceptron.
+//! One file, because every phase is tried on the same network.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -148,7 +149,7 @@ fn restored_step(report: &StepReport) -> Option<u64> {
 
 /// Mean loss on blobs that were never trained on.
 fn held_out_loss(trainer: &HybridTrainer, seed: u64) -> f64 {
-    let passes = Passes { network: &network(), store: trainer.store(), num_micro_batches: 1 };
+    let passes = Passes { network: &network(), store: trainer.store(), num_micro_batches: 1, teacher: None };
     (10_000..10_008).map(|step| passes.look(&blobs(seed, step)).unwrap().mean_loss()).sum::<f64>() / 8.0
 }
 
@@ -224,7 +225,7 @@ fn sampled_gradients_average_to_the_full_one() {
     let mut hybrid = trainer(eager(), OptimizerKind::AdamW, 3);
     train(&mut hybrid, 3, 1..=30);
     let network = network();
-    let passes = Passes { network: &network, store: hybrid.store(), num_micro_batches: 1 };
+    let passes = Passes { network: &network, store: hybrid.store(), num_micro_batches: 1, teacher: None };
     let batch = blobs(3, 31);
     let (seen, full) = passes.full(&batch, Errors::Measure).unwrap();
     let chances = sampler::probabilities(&seen.errors, 0.25);
@@ -531,7 +532,7 @@ fn a_recovery_before_the_first_checkpoint_keeps_what_warmup_learned() {
 fn errors_are_measured_only_where_they_are_wanted() {
     let (network, batch) = (network(), blobs(1, 1));
     let store = store(&network, 1);
-    let passes = Passes { network: &network, store: &store, num_micro_batches: 1 };
+    let passes = Passes { network: &network, store: &store, num_micro_batches: 1, teacher: None };
     // What a vanilla step does.
     let (seen, _) = passes.full(&batch, Errors::Skip).unwrap();
     assert!(seen.losses.len() == 64 && seen.errors.is_empty() && seen.rho().is_none());
@@ -555,7 +556,7 @@ fn micro_batches_add_up_to_the_batch() {
     let network = network();
     let store = store(&network, 10);
     let batch = blobs(10, 1);
-    let parts = |num_micro_batches| Passes { network: &network, store: &store, num_micro_batches };
+    let parts = |num_micro_batches| Passes { network: &network, store: &store, num_micro_batches, teacher: None };
     let (whole, full) = parts(1).full(&batch, Errors::Measure).unwrap();
     let (cut, full_cut) = parts(5).full(&batch, Errors::Measure).unwrap();
     assert_eq!(whole.losses.len(), cut.losses.len());

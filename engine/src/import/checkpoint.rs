@@ -9,12 +9,12 @@ use super::ImportError;
 use super::gguf::GgufSource;
 use super::hugging_face::SafetensorsSource;
 use super::source::{Source, recognize};
-use super::tensors::read_tensors;
+use super::tensors::{TensorSource, check_leftovers, read_tensor, read_tensors};
 use super::{gguf_config, hugging_face};
 use crate::data::{DatasetSpec, SplitRecord, TokenizerSpec};
 use crate::device::{Watch, atomic_file};
 use crate::export::{self, Checkpoint, ExportError, ModelCard, Preprocessing, TOKENIZER_FILE};
-use crate::models::{ModelConfig, ModelError, Network};
+use crate::models::{ModelConfig, ModelError, Network, TensorSpec};
 
 /// What is known of a model before its weights are read.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +96,53 @@ pub fn read_model(path: &Path, cache: &Path, watch: Watch<'_>) -> Result<Checkpo
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     Ok(Checkpoint { folder, card, weights, tokenizer_json })
+}
+
+/// A model of others whose tensors are read one by one, for those that are larger than memory.
+pub struct ModelReader {
+    specs: Vec<TensorSpec>,
+    source: Box<dyn TensorSource>,
+}
+
+impl std::fmt::Debug for ModelReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelReader").field("num_tensors", &self.specs.len()).finish_non_exhaustive()
+    }
+}
+
+impl ModelReader {
+    /// Opens the model in `path`, as [`starting_point`] finds it, and checks that it has nothing but its network's tensors.
+    /// Errors: [`ImportError::NotAModel`] for a checkpoint of ours; any other [`ImportError`].
+    pub fn open(path: &Path) -> Result<Self, ImportError> {
+        let (specs, source): (_, Box<dyn TensorSource>) = match recognize(path)? {
+            Source::Checkpoint(folder) => {
+                return Err(ImportError::NotAModel {
+                    expected: "a folder of transformers or a GGUF file".to_owned(),
+                    found: "a checkpoint of Foretrain".to_owned(),
+                    hint: "What was trained in memory goes on in memory: leave out the folder for blocks",
+                    path: folder,
+                });
+            }
+            Source::HuggingFace(folder) => {
+                let model = hugging_face::read_config(&folder)?;
+                let specs = network(&model, &folder.join(hugging_face::CONFIG_FILE))?.specs();
+                (specs, Box::new(SafetensorsSource::open(&folder, &model)?))
+            }
+            Source::Gguf(file) => {
+                let gguf = GgufFile::open(&file)?;
+                let (model, architecture) = gguf_config::read_config(&gguf, &file)?;
+                let specs = network(&model, &file)?.specs();
+                (specs, Box::new(GgufSource::new(gguf, &file, model, architecture)))
+            }
+        };
+        check_leftovers(&specs, source.as_ref())?;
+        Ok(Self { specs, source })
+    }
+
+    /// The numbers of one tensor, row-major. Errors: those of [`read_model`] for this tensor.
+    pub fn values(&mut self, spec: &TensorSpec) -> Result<Vec<f32>, ImportError> {
+        read_tensor(&self.specs, spec, self.source.as_mut())
+    }
 }
 
 fn network(config: &ModelConfig, path: &Path) -> Result<Network, ImportError> {

@@ -15,5 +15,5 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 
-pub use checkpoint::{StartingPoint, read_model, starting_point};
+pub use checkpoint::{ModelReader, StartingPoint, read_model, starting_point};
 pub use error::ImportError;

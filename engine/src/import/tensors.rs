@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::ImportError;
 use super::nearest::nearest;
 use crate::device::Watch;
-use crate::models::{Network, Params};
+use crate::models::{Network, Params, TensorSpec};
 
 /// What a file's tensor is, before its numbers are read.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,8 +38,7 @@ pub(super) trait TensorSource {
 
 /// The tensors of `network`, f32, on the CPU.
 ///
-/// Errors: [`ImportError::Tensor`] for one that is missing (the nearest name is told), of another shape or type, not
-/// finite, or left over; cancelled between tensors.
+/// Errors: those of [`read_tensor`] and [`check_leftovers`]; cancelled between tensors.
 pub(super) fn read_tensors(
     network: &Network,
     source: &mut dyn TensorSource,
@@ -49,55 +48,71 @@ pub(super) fn read_tensors(
     let mut weights = Params::default();
     for (done, spec) in specs.iter().enumerate() {
         watch.step("reading weights", done as u64, Some(specs.len() as u64))?;
-        let name = spec.name.as_str();
-        let refuse = |source: &dyn TensorSource, found: String, hint| ImportError::Tensor {
-            name: name.to_owned(),
-            expected: format!("numbers of shape {:?}", spec.shape),
-            found,
-            hint,
-            path: source.path(name).to_owned(),
-        };
-        match source.found().get(name) {
-            None => {
-                let wanted = |found: &&str| specs.iter().all(|spec| spec.name != **found);
-                let strangers = source.found().keys().map(String::as_str).filter(|found| wanted(found));
-                let near =
-                    nearest(name, strangers).or_else(|| nearest(name, source.found().keys().map(String::as_str)));
-                let near = near.map_or_else(String::new, |near| format!("; the nearest is {near:?}"));
-                let hint = "Do config.json and the weights belong together?";
-                return Err(refuse(source, format!("none of that name{near}"), hint));
-            }
-            Some(found) if !found.is_number => {
-                let hint = "Quantized models are not trained on; take the one in full or half precision";
-                return Err(refuse(source, format!("{} of shape {:?}", found.dtype, found.shape), hint));
-            }
-            Some(found) if found.shape != spec.shape => {
-                let hint = "Do config.json and the weights belong together?";
-                return Err(refuse(source, format!("{} of shape {:?}", found.dtype, found.shape), hint));
-            }
-            Some(_) => {}
-        }
-        let values = source.values(name)?;
-        if values.len() != spec.num_elements() {
-            return Err(refuse(source, format!("{} numbers", values.len()), "Is the file complete?"));
-        }
-        if let Some((index, bad)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
-            let hint = "Did the training that wrote it diverge?";
-            return Err(refuse(source, format!("{bad} at index {index}"), hint));
-        }
-        weights.insert(name, Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?.to_dtype(DType::F32)?);
+        let values = read_tensor(&specs, spec, source)?;
+        let tensor = Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?;
+        weights.insert(spec.name.clone(), tensor);
     }
-    let is_stranger = |name: &&String| weights.find(name).is_none() && !source.is_dispensable(name);
-    if let Some(stranger) = source.found().keys().find(is_stranger) {
-        let near = nearest(stranger, specs.iter().map(|spec| spec.name.as_str()));
-        return Err(ImportError::Tensor {
-            name: stranger.clone(),
-            expected: format!("only the {} tensors of this network", specs.len()),
-            found: near
-                .map_or_else(|| "it".to_owned(), |near| format!("it beside them; the nearest of them is {near:?}")),
-            hint: "Another variant of this architecture is not built here",
-            path: source.path(stranger).to_owned(),
-        });
-    }
+    check_leftovers(&specs, source)?;
     Ok(weights)
+}
+
+/// The numbers of one tensor of the network that `specs` describe, row-major.
+///
+/// Errors: [`ImportError::Tensor`] for one that is missing (the nearest name is told), of another shape or type, or not
+/// finite.
+pub(super) fn read_tensor(
+    specs: &[TensorSpec],
+    spec: &TensorSpec,
+    source: &mut dyn TensorSource,
+) -> Result<Vec<f32>, ImportError> {
+    let name = spec.name.as_str();
+    let refuse = |source: &dyn TensorSource, found: String, hint| ImportError::Tensor {
+        name: name.to_owned(),
+        expected: format!("numbers of shape {:?}", spec.shape),
+        found,
+        hint,
+        path: source.path(name).to_owned(),
+    };
+    match source.found().get(name) {
+        None => {
+            let wanted = |found: &&str| specs.iter().all(|spec| spec.name != **found);
+            let strangers = source.found().keys().map(String::as_str).filter(|found| wanted(found));
+            let near = nearest(name, strangers).or_else(|| nearest(name, source.found().keys().map(String::as_str)));
+            let near = near.map_or_else(String::new, |near| format!("; the nearest is {near:?}"));
+            let hint = "Do config.json and the weights belong together?";
+            return Err(refuse(source, format!("none of that name{near}"), hint));
+        }
+        Some(found) if !found.is_number => {
+            let hint = "Quantized models are not trained on; take the one in full or half precision";
+            return Err(refuse(source, format!("{} of shape {:?}", found.dtype, found.shape), hint));
+        }
+        Some(found) if found.shape != spec.shape => {
+            let hint = "Do config.json and the weights belong together?";
+            return Err(refuse(source, format!("{} of shape {:?}", found.dtype, found.shape), hint));
+        }
+        Some(_) => {}
+    }
+    let values = source.values(name)?;
+    if values.len() != spec.num_elements() {
+        return Err(refuse(source, format!("{} numbers", values.len()), "Is the file complete?"));
+    }
+    if let Some((index, bad)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+        let hint = "Did the training that wrote it diverge?";
+        return Err(refuse(source, format!("{bad} at index {index}"), hint));
+    }
+    Ok(values)
+}
+
+/// Errors: [`ImportError::Tensor`] for one that no tensor of `specs` is, and that is not dispensable.
+pub(super) fn check_leftovers(specs: &[TensorSpec], source: &dyn TensorSource) -> Result<(), ImportError> {
+    let is_stranger = |name: &&String| specs.iter().all(|spec| spec.name != **name) && !source.is_dispensable(name);
+    let Some(stranger) = source.found().keys().find(is_stranger) else { return Ok(()) };
+    let near = nearest(stranger, specs.iter().map(|spec| spec.name.as_str()));
+    Err(ImportError::Tensor {
+        name: stranger.clone(),
+        expected: format!("only the {} tensors of this network", specs.len()),
+        found: near.map_or_else(|| "it".to_owned(), |near| format!("it beside them; the nearest of them is {near:?}")),
+        hint: "Another variant of this architecture is not built here",
+        path: source.path(stranger).to_owned(),
+    })
 }

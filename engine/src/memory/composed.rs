@@ -5,6 +5,7 @@
 //! convolutions hold for a moment is an estimate from candle's sources; neither was measured on a GPU.
 
 use super::layers::{Example, plus, times};
+use crate::models::ops::Activations;
 use crate::models::{CnnConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ResNetConfig};
 
 /// Results of a layer norm that are as wide as its input: centered, squared, divided, scaled, shifted.
@@ -19,14 +20,19 @@ const SCORES: usize = 6;
 const GRADIENTS: u64 = 3;
 
 /// One example of `config` on a GPU, beside `fused`, the same on the processor, whose operations and inputs it shares;
-/// `t`: tokens per sequence, unused for images.
-pub(super) fn composed(config: &ModelConfig, t: usize, fused: Example) -> Example {
+/// `t`: tokens per sequence, unused for images; `activations`: how matrices read their inputs.
+pub(super) fn composed(config: &ModelConfig, t: usize, fused: Example, activations: Activations) -> Example {
+    // Beside what is read: what rounding changes, and the sum of both.
+    let read = match activations {
+        Activations::Floats => 0,
+        Activations::Int8 => 2,
+    };
     let numbers = match config {
-        ModelConfig::Mlp(config) => mlp(config),
-        ModelConfig::Cnn(config) => cnn(config),
+        ModelConfig::Mlp(config) => mlp(config, read),
+        ModelConfig::Cnn(config) => cnn(config, read),
         ModelConfig::ResNet(config) => resnet(config),
-        ModelConfig::Gpt2(config) => gpt2(config, t),
-        ModelConfig::Llama(config) => llama(config, t),
+        ModelConfig::Gpt2(config) => gpt2(config, t, read),
+        ModelConfig::Llama(config) => llama(config, t, read),
     };
     Example {
         // Logits are counted apart.
@@ -73,16 +79,17 @@ impl Numbers {
     }
 }
 
-fn mlp(config: &MlpConfig) -> Numbers {
+fn mlp(config: &MlpConfig, read: usize) -> Numbers {
     let mut numbers = Numbers::default();
     for &outputs in &config.hidden_sizes {
-        numbers.layer(outputs as u64, &[outputs as u64; 3]);
+        // The next layer reads what this one makes.
+        numbers.layer(outputs as u64, &[times(&[3 + read, outputs])]);
     }
     numbers.layer(config.num_classes as u64, &[config.num_classes as u64; 2]);
     numbers
 }
 
-fn cnn(config: &CnnConfig) -> Numbers {
+fn cnn(config: &CnnConfig, read: usize) -> Numbers {
     let mut numbers = Numbers::default();
     let (mut in_channels, (mut height, mut width)) = (config.in_channels, config.image_size);
     for &channels in &config.channels {
@@ -93,7 +100,8 @@ fn cnn(config: &CnnConfig) -> Numbers {
         let (size, pooled) = (times(&output), times(&[channels, height, width]));
         numbers.layer(size, &[size, size, size, pooled.saturating_mul(2), pooled]);
     }
-    numbers.layer(config.hidden_size as u64, &[config.hidden_size as u64; 3]);
+    let inputs = times(&[read, in_channels, height, width]);
+    numbers.layer(config.hidden_size as u64, &[inputs, times(&[3 + read, config.hidden_size])]);
     numbers.layer(config.num_classes as u64, &[config.num_classes as u64; 2]);
     numbers
 }
@@ -141,7 +149,7 @@ fn attention(t: usize, heads: usize, (row, c): (usize, usize), is_grouped: bool)
     [in_order, repeated.saturating_add(times(&[t, c])), scores, times(&[2, t, c])]
 }
 
-fn gpt2(config: &Gpt2Config, t: usize) -> Numbers {
+fn gpt2(config: &Gpt2Config, t: usize, read: usize) -> Numbers {
     let (c, heads) = (config.n_embd, config.n_head);
     let widest = times(&[heads, t, t]).max(times(&[4, t, c]));
     let mut numbers = Numbers::default();
@@ -153,6 +161,8 @@ fn gpt2(config: &Gpt2Config, t: usize) -> Numbers {
         times(&[2 * (3 + 1 + 4 + 1), t, c]),
         // GELU, and the residual stream twice.
         times(&[4 + 2, t, c]),
+        // What four matrices read.
+        times(&[read, 3 + 4, t, c]),
     ]);
     numbers.layers(config.n_layer, widest, &results);
     let norm = times(&[LAYER_NORM, t, c]).saturating_add(times(&[6, t]));
@@ -160,7 +170,7 @@ fn gpt2(config: &Gpt2Config, t: usize) -> Numbers {
     numbers
 }
 
-fn llama(config: &LlamaConfig, t: usize) -> Numbers {
+fn llama(config: &LlamaConfig, t: usize, read: usize) -> Numbers {
     let (c, hidden, heads) = (config.hidden_size, config.intermediate_size, config.num_attention_heads);
     let kv = config.num_key_value_heads.saturating_mul(c / heads.max(1));
     let row = c.saturating_add(kv.saturating_mul(2));
@@ -177,9 +187,11 @@ fn llama(config: &LlamaConfig, t: usize) -> Numbers {
         times(&[4, t, c]),
         // Gate and up, SiLU, their product.
         times(&[4, t, hidden]),
+        // What matrices read: those of queries, keys and values the same, as gate and up do.
+        times(&[read, t, hidden.saturating_add(c.saturating_mul(3))]),
     ]);
     numbers.layers(config.num_hidden_layers, widest, &results);
-    let norm = times(&[RMS_NORM, t, c]).saturating_add(times(&[4, t]));
+    let norm = times(&[RMS_NORM + read, t, c]).saturating_add(times(&[4, t]));
     numbers.layer(widest, &[norm, times(&[t, config.vocab_size])]);
     numbers
 }
@@ -188,6 +200,7 @@ fn llama(config: &LlamaConfig, t: usize) -> Numbers {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use candle_core::{DType, Device, Tensor};
 
@@ -196,12 +209,13 @@ mod tests {
     use crate::memory::layers::example;
     use crate::models::{Activation, DataShape, Forward, Mode, ModelPreset, Network, ParamStore, initial_params};
 
-    /// Numbers in the storages that the graph of one example's logits holds, weights apart.
-    fn held(config: &ModelConfig, input: &Tensor) -> u64 {
+    /// Numbers in the storages that the graph of one example's logits holds, weights apart, when the matrices called
+    /// `rounded` read rounded inputs.
+    fn held(config: &ModelConfig, input: &Tensor, rounded: &[String]) -> u64 {
         let network = Network::new(config).unwrap();
         let (weights, buffers) = initial_params(&network, 1, &Device::Cpu).unwrap();
         let store = ParamStore::new(weights, buffers, &Device::Cpu).unwrap();
-        let params = store.tracked();
+        let params = store.tracked().with_rounded_inputs(Arc::new(rounded.iter().cloned().collect()));
         let logits = without_kernels(|| network.forward(&Forward::new(&params, Mode::Train), input)).unwrap();
         let mut storages = BTreeMap::new();
         let address = |tensor: &Tensor| std::ptr::from_ref(&*tensor.storage_and_layout().0).addr();
@@ -220,10 +234,17 @@ mod tests {
     #[track_caller]
     fn check(config: &ModelConfig, t: usize, input: &Tensor) {
         let fused = example(config, t);
-        let counted = composed(config, t, fused).kept + fused.logits;
-        let held = held(config, input);
-        let ratio = counted as f64 / held as f64;
-        assert!((0.99..1.03).contains(&ratio), "counted {counted}, the graph holds {held}: {config:?}");
+        let counted = composed(config, t, fused, Activations::Floats).kept + fused.logits;
+        let floats = held(config, input, &[]);
+        let ratio = counted as f64 / floats as f64;
+        assert!((0.99..1.03).contains(&ratio), "counted {counted}, the graph holds {floats}: {config:?}");
+        // All that may read rounded inputs: not the layer that reads pixels.
+        let specs = Network::new(config).unwrap().specs();
+        let names = specs.into_iter().map(|spec| spec.name).filter(|name| name != "layers.0.weight");
+        let sums = held(config, input, &names.collect::<Vec<_>>()) - floats;
+        // Beside each sum the graph holds what rounding changed, which no gradient goes through.
+        let counted = composed(config, t, fused, Activations::Int8).kept + fused.logits - counted;
+        assert_eq!(counted, 2 * sums, "{config:?}");
     }
 
     #[test]

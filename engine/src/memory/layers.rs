@@ -67,6 +67,38 @@ pub(super) fn example(config: &ModelConfig, t: usize) -> Example {
     }
 }
 
+/// Numbers that one layer of a language model takes, all of the f32 type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SequenceLayer {
+    /// What it saves of one sequence for the way back.
+    pub(crate) saved: u64,
+    /// What a thread works with on the way forward.
+    pub(crate) forward: u64,
+    /// And on the way back.
+    pub(crate) backward: u64,
+    /// Its weights.
+    pub(crate) weights: u64,
+    /// Parts in which weight gradients of a batch are summed.
+    pub(crate) num_parts: u64,
+}
+
+/// One layer of `config` on sequences of `t` tokens, `num_sequences` at once; `None` for models of images.
+pub(crate) fn sequence_layer(config: &ModelConfig, t: usize, num_sequences: u64) -> Option<SequenceLayer> {
+    let num_layers = match config {
+        ModelConfig::Gpt2(config) => config.n_layer,
+        ModelConfig::Llama(config) => config.num_hidden_layers,
+        ModelConfig::Mlp(_) | ModelConfig::Cnn(_) | ModelConfig::ResNet(_) => return None,
+    };
+    let Scratch::Sequences(all) = example(config, t).scratch else { return None };
+    Some(SequenceLayer {
+        saved: all.saved / (num_layers as u64).max(1),
+        forward: all.forward,
+        backward: all.backward,
+        weights: all.weights,
+        num_parts: all.num_parts(num_sequences),
+    })
+}
+
 /// An image with its class, before any layer.
 fn image(channels: usize, (height, width): (usize, usize), num_classes: usize) -> Example {
     let input = times(&[channels, height, width]).saturating_add(1);

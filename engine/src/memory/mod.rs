@@ -15,5 +15,7 @@ mod tests;
 
 pub use budget::{default_budget, format_bytes};
 pub use flops::step_flops;
+pub(crate) use layers::sequence_layer;
 pub use plan::{MemoryPlan, PlanItem, PlanKind};
-pub use planner::{Place, PlanInput, plan};
+pub(crate) use planner::PROGRAM_BYTES;
+pub use planner::{Place, PlanInput, grouped, plan};

@@ -5,13 +5,14 @@ use super::layers::{Example, example, plus, times};
 use super::remedies::remedies;
 use super::{MemoryPlan, PlanItem, PlanKind, format_bytes};
 use crate::device::resolved_num_threads;
+use crate::models::ops::Activations;
 use crate::models::{ModelConfig, Network, TensorKind, TensorSpec};
 use crate::optim::{OptimizerConfig, Schedule};
 
 /// Bytes of an f32.
 const F32: u64 = 4;
 /// Program, libraries and allocator, measured with `examples/memory_check.rs`.
-const PROGRAM_BYTES: u64 = 48 << 20;
+pub(crate) const PROGRAM_BYTES: u64 = 48 << 20;
 /// What CUDA's context, its libraries' workspaces and unused parts of memory pools take of a GPU. Not measured: about what
 /// is commonly seen.
 const CUDA_BYTES: u64 = 768 << 20;
@@ -40,6 +41,8 @@ pub struct PlanInput<'a> {
     pub predict: bool,
     /// Whether forward passes read quantized copies of the weights.
     pub qat: bool,
+    /// Whether the full-precision weights of before the switch teach.
+    pub has_teacher: bool,
     /// Images or sequences per step.
     pub batch_size: usize,
     /// Parts a batch is cut into. An evaluation takes no more at once than one such part.
@@ -111,6 +114,7 @@ pub(super) struct Case {
     pub(super) schedule: Schedule,
     pub(super) predict: bool,
     pub(super) qat: bool,
+    pub(super) has_teacher: bool,
     pub(super) batch_size: usize,
     pub(super) num_micro_batches: usize,
     pub(super) sequence_length: usize,
@@ -128,6 +132,7 @@ impl Case {
             schedule: *input.schedule,
             predict: input.predict,
             qat: input.qat,
+            has_teacher: input.has_teacher,
             batch_size: input.batch_size.max(1),
             num_micro_batches: input.num_micro_batches.max(1),
             sequence_length: input.sequence_length,
@@ -160,10 +165,16 @@ impl Case {
         let weights = self.weights();
         let average = if self.schedule.ema_decay().is_some() { weights } else { 0 };
         let state = plus(&[weights, tensors.optimizer_bytes, average]);
-        let quantized = if self.qat { weights } else { 0 };
+        let teacher = if self.has_teacher { weights } else { 0 };
+        let quantized = if self.qat { plus(&[weights, teacher]) } else { 0 };
         let mut step = vec![self.gradients(), self.activations(&example), self.logits(&example)];
         if quantized > 0 {
-            let how = format!("a copy that forward passes compute with: {}", self.weights_how());
+            let who = if teacher > 0 {
+                "copies that forward passes compute with and learn from"
+            } else {
+                "a copy that forward passes compute with"
+            };
+            let how = format!("{who}: {}", self.weights_how());
             step.push(PlanItem { kind: PlanKind::QuantizedWeights, bytes: quantized, how });
         }
         // Three things happen one after the other, and the peak is the largest: a step, saving, evaluating. What
@@ -201,7 +212,11 @@ impl Case {
         let fused = example(&self.config, self.sequence_length);
         match self.place {
             Place::Processor => fused,
-            Place::Gpu => composed(&self.config, self.sequence_length, fused),
+            Place::Gpu => {
+                // Training for integers may read floats, but seldom does.
+                let activations = if self.qat { Activations::Int8 } else { Activations::Floats };
+                composed(&self.config, self.sequence_length, fused, activations)
+            }
         }
     }
 
@@ -239,9 +254,14 @@ impl Case {
 
     fn activations(&self, example: &Example) -> PlanItem {
         let micro_batch = self.micro_batch() as u64;
+        let besides = match self.place {
+            // A teacher's pass comes before the way back; composed of many operations, its layers may take more.
+            Place::Gpu if self.has_teacher => example.on_the_way_back.max(example.in_a_layer),
+            Place::Processor | Place::Gpu => example.on_the_way_back,
+        };
         let numbers = plus(&[
             example.input.saturating_mul(self.batch_size as u64),
-            example.kept.saturating_add(example.on_the_way_back).saturating_mul(micro_batch),
+            example.kept.saturating_add(besides).saturating_mul(micro_batch),
             example.scratch.in_use(micro_batch, self.num_threads as u64),
         ]);
         let what = if self.reads_text() {
@@ -260,14 +280,18 @@ impl Case {
 
     fn logits(&self, example: &Example) -> PlanItem {
         let numbers = example.logits.saturating_mul(self.micro_batch() as u64);
-        let (num_copies, how) = match self.place {
+        let (own, how) = match self.place {
             // Their gradient is there twice while it is handed down.
             Place::Processor => (3, "and twice as much for their gradients"),
             // Less the largest, exponentials; on the way back, two gradients each with its parts.
             Place::Gpu => (7, "twice as much on the way to the loss and four times for their gradients"),
         };
-        let how = format!("{} logits x 4 bytes, {how}", grouped(numbers));
-        PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(num_copies * F32), how }
+        // A teacher's logits, and both networks' logarithms and probabilities on the way to their divergence, with the
+        // gradients of each.
+        let (copies, teacher) =
+            if self.has_teacher { (own + 12, ", and those of a teacher's divergence") } else { (own, "") };
+        let how = format!("{} logits x 4 bytes, {how}{teacher}", grouped(numbers));
+        PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(copies * F32), how }
     }
 
     /// What measuring on held-out data takes beyond `given_back` bytes, which a step or a save has given back by then:
@@ -294,8 +318,9 @@ fn runtime(place: Place, saving: u64) -> PlanItem {
     PlanItem { kind: PlanKind::Runtime, bytes: base.saturating_add(saving), how }
 }
 
-/// "105,866".
-pub(super) fn grouped(number: u64) -> String {
+/// A count with its thousands apart: "105,866".
+#[must_use]
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {

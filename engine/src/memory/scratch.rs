@@ -71,8 +71,13 @@ pub(super) struct Sequences {
 }
 
 impl Sequences {
+    /// Parts in which weight gradients are summed.
+    pub(super) fn num_parts(self, num_examples: u64) -> u64 {
+        (MAX_PART_NUMBERS / self.weights.max(1)).clamp(1, MAX_PARTS).min(num_examples)
+    }
+
     fn in_use(self, num_examples: u64, num_threads: u64) -> u64 {
-        let num_parts = (MAX_PART_NUMBERS / self.weights.max(1)).clamp(1, MAX_PARTS).min(num_examples);
+        let num_parts = self.num_parts(num_examples);
         let forward = num_threads.min(num_examples).saturating_mul(self.forward);
         let backward = num_threads.min(num_parts).saturating_mul(self.backward);
         // The parts, and their sum.

@@ -55,6 +55,7 @@ fn planned_by(
         schedule: &COSINE,
         predict: false,
         qat: false,
+        has_teacher: false,
         batch_size: 64,
         num_micro_batches: 1,
         sequence_length: 256,
@@ -104,6 +105,9 @@ fn what_is_switched_on_is_counted() {
     let aware = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.qat = true);
     assert_eq!(bytes(&aware, PlanKind::QuantizedWeights), weights);
     assert_eq!(aware.total_bytes(), plain.total_bytes() + weights, "one copy, as long as a step is the peak");
+    let taught = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| (input.qat, input.has_teacher) = (true, true));
+    assert_eq!(bytes(&taught, PlanKind::QuantizedWeights), 2 * weights);
+    assert_eq!(bytes(&taught, PlanKind::Logits), 5 * bytes(&plain, PlanKind::Logits));
     let activations = |num_micro_batches| {
         let plan = planned(ModelPreset::MnistCnn, DIGITS, GIB, |input| input.num_micro_batches = num_micro_batches);
         bytes(&plan, PlanKind::Activations)
@@ -159,6 +163,7 @@ fn an_evaluation_counts_where_it_takes_more_than_a_step() {
         schedule: &COSINE,
         predict: false,
         qat: false,
+        has_teacher: false,
         batch_size: 64,
         num_micro_batches: 2,
         sequence_length: 0,

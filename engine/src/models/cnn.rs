@@ -128,7 +128,7 @@ impl Block for LinearBlock {
         let name = format!("{}.weight", self.name);
         let weight = pass.params.get(&name)?;
         let bias = pass.params.get(&format!("{}.bias", self.name))?;
-        let x = input.flatten_from(1)?;
+        let x = pass.params.activations_of(&name).read(&input.flatten_from(1)?)?;
         pass.observe(&name, LayerInput::Rows(&x))?;
         let y = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
         Ok(match self.epilogue {

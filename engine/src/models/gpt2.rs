@@ -5,7 +5,7 @@ use candle_core::Tensor;
 
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
-use super::ops::{Gpt2LayerWeights, embedding, gpt2_layer, gpt2_layer_observed, layer_norm, linear};
+use super::ops::{Gpt2LayerShape, Gpt2LayerWeights, embedding, gpt2_layer, gpt2_layer_observed, layer_norm, linear};
 use super::{Gpt2Config, LayerInput, ModelError};
 
 const TOKENS: &str = "transformer.wte.weight";
@@ -118,13 +118,17 @@ impl Block for LayerBlock {
             mlp_c_proj_weight: get("mlp.c_proj.weight")?,
             mlp_c_proj_bias: get("mlp.c_proj.bias")?,
         };
-        let (heads, eps) = (self.config.n_head, self.config.layer_norm_epsilon);
+        let shape = Gpt2LayerShape {
+            num_heads: self.config.n_head,
+            eps: self.config.layer_norm_epsilon,
+            activations: pass.params.activations_of(&format!("{}.attn.c_attn.weight", self.name)),
+        };
         if pass.is_observed() {
             let mut seen =
                 |part: &str, x: &Tensor| pass.observe(&format!("{}.{part}.weight", self.name), LayerInput::Rows(x));
-            return Ok(gpt2_layer_observed(input, &weights, heads, eps, &mut seen)?);
+            return Ok(gpt2_layer_observed(input, &weights, shape, &mut seen)?);
         }
-        Ok(gpt2_layer(input, &weights, heads, eps)?)
+        Ok(gpt2_layer(input, &weights, shape)?)
     }
 }
 
@@ -145,6 +149,10 @@ impl Block for HeadBlock {
             spec(name, &[self.config.n_embd], TensorKind::Vector, Init::Constant(value))
         };
         vec![vector("weight", 1.0), vector("bias", 0.0)]
+    }
+
+    fn borrows(&self) -> Vec<String> {
+        vec![TOKENS.to_owned()]
     }
 
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {

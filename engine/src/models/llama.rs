@@ -128,8 +128,12 @@ impl Block for LayerBlock {
             up_proj: get("mlp.up_proj")?,
             down_proj: get("mlp.down_proj")?,
         };
-        let shape =
-            LlamaLayerShape { heads: self.heads(), eps: self.config.rms_norm_eps, rope_theta: self.config.rope_theta };
+        let shape = LlamaLayerShape {
+            heads: self.heads(),
+            eps: self.config.rms_norm_eps,
+            rope_theta: self.config.rope_theta,
+            activations: pass.params.activations_of(&format!("{}.self_attn.q_proj.weight", self.name)),
+        };
         if pass.is_observed() {
             let mut seen =
                 |part: &str, x: &Tensor| pass.observe(&format!("{}.{part}.weight", self.name), LayerInput::Rows(x));
@@ -160,9 +164,14 @@ impl Block for HeadBlock {
         specs
     }
 
+    fn borrows(&self) -> Vec<String> {
+        if self.config.tie_word_embeddings { vec![TOKENS.to_owned()] } else { Vec::new() }
+    }
+
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
-        let x = rms_norm(input, pass.params.get(NORM)?, self.config.rms_norm_eps)?;
         let head = if self.config.tie_word_embeddings { TOKENS } else { HEAD };
+        let x = rms_norm(input, pass.params.get(NORM)?, self.config.rms_norm_eps)?;
+        let x = pass.params.activations_of(head).read(&x)?;
         pass.observe(head, LayerInput::Rows(&x))?;
         Ok(linear(&x, pass.params.get(head)?)?)
     }

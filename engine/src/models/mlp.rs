@@ -65,8 +65,8 @@ impl Block for LinearBlock {
     }
 
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
-        let x = input.flatten_from(1)?;
         let name = format!("{}.weight", self.name);
+        let x = pass.params.activations_of(&name).read(&input.flatten_from(1)?)?;
         let weight = pass.params.get(&name)?;
         let bias = pass.params.get(&format!("{}.bias", self.name))?;
         pass.observe(&name, LayerInput::Rows(&x))?;

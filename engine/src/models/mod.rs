@@ -31,6 +31,7 @@ pub use config::{
 };
 pub use error::ModelError;
 pub use growth::{BlockOrder, Growth, NewBlocks};
+pub(crate) use network::initial_values;
 pub use network::{BatchStats, Block, Forward, Init, Mode, Network, TensorKind, TensorSpec, initial_params};
 pub use observe::{InputObserver, LayerInput};
 pub use params::{ParamStore, Params};

@@ -123,6 +123,10 @@ pub trait Block: std::fmt::Debug + Send + Sync {
     fn name(&self) -> &str;
     /// Its tensors. A tensor used by two blocks (a tied head) is listed by the first.
     fn specs(&self) -> Vec<TensorSpec>;
+    /// Names of tensors that it reads and an earlier block lists.
+    fn borrows(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Input to output. Shapes are the network's business; each block documents its own.
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError>;
 }
@@ -198,18 +202,24 @@ pub fn initial_params(network: &Network, seed: u64, device: &Device) -> Result<(
     let mut weights = Params::default();
     let mut buffers = Params::default();
     for (index, spec) in network.specs().into_iter().enumerate() {
-        let mut rng = stream(seed, Stream::Init, index as u64);
-        let count = spec.num_elements();
-        let values: Vec<f32> = match spec.init {
-            Init::Constant(value) => vec![value as f32; count],
-            Init::Uniform(bound) => (0..count).map(|_| ((rng.random::<f64>() * 2.0 - 1.0) * bound) as f32).collect(),
-            Init::Normal(std) => (0..count).map(|_| (standard_normal(&mut rng) * std) as f32).collect(),
-        };
+        let values = initial_values(&spec, index, seed);
         let tensor = Tensor::from_vec(values, spec.shape.as_slice(), device)?.to_dtype(DType::F32)?;
         let home = if spec.kind == TensorKind::Buffer { &mut buffers } else { &mut weights };
         home.insert(spec.name, tensor);
     }
     Ok((weights, buffers))
+}
+
+/// Initial numbers of the network's tensor number `index`, in its order: a function of these three alone, so that a
+/// tensor can be drawn without the others.
+pub(crate) fn initial_values(spec: &TensorSpec, index: usize, seed: u64) -> Vec<f32> {
+    let mut rng = stream(seed, Stream::Init, index as u64);
+    let count = spec.num_elements();
+    match spec.init {
+        Init::Constant(value) => vec![value as f32; count],
+        Init::Uniform(bound) => (0..count).map(|_| ((rng.random::<f64>() * 2.0 - 1.0) * bound) as f32).collect(),
+        Init::Normal(std) => (0..count).map(|_| (standard_normal(&mut rng) * std) as f32).collect(),
+    }
 }
 
 /// One draw from the standard normal distribution (Box-Muller, cosine branch).

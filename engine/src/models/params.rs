@@ -1,56 +1,78 @@
 //! Named tensors: what a network computes with, what an optimizer moves, what a file holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::ModelError;
+use super::ops::Activations;
 
 /// Tensors by name, sorted by name, so that every flattening has one order.
 ///
 /// A network's forward pass reads its weights from here, never from itself: detached weights
 /// build no graph, fake-quantized weights make quantization-aware training, averaged weights
-/// make the evaluation of an EMA, all through the same forward.
+/// make the evaluation of an EMA, all through the same forward. They also say which matrices read rounded inputs.
 #[derive(Debug, Clone, Default)]
-pub struct Params(BTreeMap<String, Tensor>);
+pub struct Params {
+    tensors: BTreeMap<String, Tensor>,
+    /// Names of matrices that read their inputs rounded to 8 bits; `None` for none of them.
+    rounded: Option<Arc<BTreeSet<String>>>,
+}
 
 impl Params {
     /// The tensor called `name`. Errors: [`ModelError::MissingTensor`].
     pub fn get(&self, name: &str) -> Result<&Tensor, ModelError> {
-        self.0.get(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })
+        self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })
     }
 
     /// The tensor called `name`, when there is one.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Tensor> {
-        self.0.get(name)
+        self.tensors.get(name)
     }
 
     /// Adds or replaces a tensor.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) {
-        self.0.insert(name.into(), tensor);
+        self.tensors.insert(name.into(), tensor);
     }
 
     /// Names and tensors in name order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// The same tensors, with the inputs of the matrices called `names` rounded to 8 bits in a forward pass. Convolutions
+    /// read theirs as they are.
+    #[must_use]
+    pub fn with_rounded_inputs(self, names: Arc<BTreeSet<String>>) -> Self {
+        Self { rounded: Some(names), ..self }
+    }
+
+    /// How the matrix called `weight` reads its inputs.
+    #[must_use]
+    pub fn activations_of(&self, weight: &str) -> Activations {
+        match &self.rounded {
+            Some(names) if names.contains(weight) => Activations::Int8,
+            Some(_) | None => Activations::Floats,
+        }
     }
 
     /// How many tensors there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.tensors.len()
     }
 
     /// True without any tensor.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tensors.is_empty()
     }
 
     /// False when a tensor of floating-point numbers holds NaN or infinity, or so large numbers that their sum is one.
     pub fn is_finite(&self) -> Result<bool, ModelError> {
-        let floats = self.0.values().filter(|tensor| tensor.dtype().is_float());
+        let floats = self.tensors.values().filter(|tensor| tensor.dtype().is_float());
         let sums = floats.map(|tensor| Ok(tensor.to_dtype(DType::F32)?.sum_all()?));
         let sums = sums.collect::<Result<Vec<Tensor>, ModelError>>()?;
         if sums.is_empty() {
@@ -62,14 +84,14 @@ impl Params {
 
     /// Each tensor through `f`, with its name.
     pub fn map<E>(&self, mut f: impl FnMut(&str, &Tensor) -> Result<Tensor, E>) -> Result<Self, E> {
-        let mapped = self.0.iter().map(|(name, tensor)| Ok((name.clone(), f(name, tensor)?)));
-        Ok(Self(mapped.collect::<Result<_, E>>()?))
+        let mapped = self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), f(name, tensor)?)));
+        Ok(Self { tensors: mapped.collect::<Result<_, E>>()?, rounded: self.rounded.clone() })
     }
 }
 
 impl FromIterator<(String, Tensor)> for Params {
     fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(iter: I) -> Self {
-        Self(iter.into_iter().collect())
+        Self { tensors: iter.into_iter().collect(), rounded: None }
     }
 }
 
@@ -78,7 +100,7 @@ impl IntoIterator for Params {
     type IntoIter = std::collections::btree_map::IntoIter<String, Tensor>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.tensors.into_iter()
     }
 }
 
@@ -87,6 +109,8 @@ impl IntoIterator for Params {
 pub struct ParamStore {
     vars: BTreeMap<String, Var>,
     buffers: Params,
+    /// As in [`Params`].
+    rounded: Option<Arc<BTreeSet<String>>>,
 }
 
 impl ParamStore {
@@ -96,7 +120,7 @@ impl ParamStore {
             .into_iter()
             .map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor.to_device(device)?.copy()?)?)))
             .collect::<Result<_, ModelError>>()?;
-        Ok(Self { vars, buffers: buffers.map(|_, buffer| buffer.to_device(device))? })
+        Ok(Self { vars, buffers: buffers.map(|_, buffer| buffer.to_device(device))?, rounded: None })
     }
 
     /// Where the weights are; the processor for a network without any.
@@ -147,7 +171,13 @@ impl ParamStore {
             }
             *var = Var::from_tensor(&tensor)?;
         }
-        Ok(Self { vars, buffers: self.buffers.clone() })
+        Ok(Self { vars, buffers: self.buffers.clone(), rounded: self.rounded.clone() })
+    }
+
+    /// [`Params::with_rounded_inputs`] of what passes read of it.
+    #[must_use]
+    pub fn with_rounded_inputs(self, names: Arc<BTreeSet<String>>) -> Self {
+        Self { rounded: Some(names), ..self }
     }
 
     /// False when a weight or a buffer is NaN or infinite: see [`Params::is_finite`].
@@ -190,7 +220,7 @@ impl ParamStore {
     fn view(&self, tensor_of: impl Fn(&Var) -> Tensor) -> Params {
         let vars = self.vars.iter().map(|(name, var)| (name.clone(), tensor_of(var)));
         let buffers = self.buffers.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
-        vars.chain(buffers).collect()
+        Params { tensors: vars.chain(buffers).collect(), rounded: self.rounded.clone() }
     }
 }
 

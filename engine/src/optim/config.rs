@@ -108,6 +108,11 @@ impl OptimizerConfig {
         numbers.into_iter().take(num_threads.max(1)).fold(0, u64::saturating_add).saturating_mul(4)
     }
 
+    /// Decoupled weight decay of a tensor: biases and norm scales have none.
+    pub(super) fn weight_decay_of(&self, kind: TensorKind) -> f64 {
+        if kind == TensorKind::Vector { 0.0 } else { self.weight_decay }
+    }
+
     /// How Muon sees a tensor; `None` when AdamW moves it.
     pub(super) fn view(&self, spec: &TensorSpec) -> Option<MatrixView> {
         match (self.kind, spec.kind) {

@@ -9,7 +9,9 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
+use super::{OptimizerConfig, OptimizerKind};
 use crate::device::has_kernels;
+use crate::models::TensorKind;
 
 /// Numbers per task: large enough to hide a task's cost, small enough to balance two threads on 100K numbers.
 const CHUNK: usize = 16 * 1024;
@@ -260,7 +262,7 @@ pub(super) fn with_f32<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Resul
 
 /// Numbers of one step of AdamW, the same for every weight of a tensor.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct AdamWNumbers {
+pub(crate) struct AdamWNumbers {
     pub(super) beta1: f64,
     pub(super) beta2: f64,
     pub(super) epsilon: f64,
@@ -270,6 +272,25 @@ pub(super) struct AdamWNumbers {
     pub(super) correction1: f64,
     /// 1 − β2^t.
     pub(super) correction2: f64,
+}
+
+impl AdamWNumbers {
+    /// Those of `step`, from 1, at `lr_factor` times the peak learning rate, for a tensor of this kind.
+    pub(crate) fn of(config: &OptimizerConfig, step: u64, lr_factor: f64, kind: TensorKind) -> Self {
+        let peak = match config.kind {
+            OptimizerKind::AdamW => config.learning_rate,
+            OptimizerKind::Muon => config.adam_learning_rate,
+        };
+        Self {
+            beta1: config.beta1,
+            beta2: config.beta2,
+            epsilon: config.epsilon,
+            learning_rate: peak * lr_factor,
+            weight_decay: config.weight_decay_of(kind),
+            correction1: 1.0 - config.beta1.powf(step as f64),
+            correction2: 1.0 - config.beta2.powf(step as f64),
+        }
+    }
 }
 
 /// One fused pass of AdamW over a weight and its moments, all on the CPU, all in place.
@@ -313,7 +334,8 @@ impl InplaceOp2 for AdamWPass<'_> {
     }
 }
 
-fn adamw_chunk(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], n: AdamWNumbers) {
+/// One pass of AdamW over as many weights as there are gradients and moments, in place, on this thread.
+pub(crate) fn adamw_chunk(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], n: AdamWNumbers) {
     let (beta1, beta2, epsilon) = (n.beta1 as f32, n.beta2 as f32, n.epsilon as f32);
     let (rest1, rest2) = ((1.0 - n.beta1) as f32, (1.0 - n.beta2) as f32);
     let step_size = (n.learning_rate / n.correction1) as f32;

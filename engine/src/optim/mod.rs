@@ -20,4 +20,5 @@ pub use average::WeightAverage;
 pub use config::{OptimizerConfig, OptimizerKind, Schedule};
 pub use error::OptimError;
 pub use gradients::Gradients;
+pub(crate) use kernels::{AdamWNumbers, adamw_chunk};
 pub use optimizer::Optimizer;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::kernels::{self, AdamWNumbers, Buffer};
 use super::muon::{self, MatrixView};
-use super::{Gradients, OptimError, OptimizerConfig, OptimizerKind, state};
+use super::{Gradients, OptimError, OptimizerConfig, state};
 use crate::device::has_kernels;
 use crate::models::{ParamStore, Params, TensorKind, TensorSpec};
 
@@ -32,7 +32,7 @@ pub struct Optimizer {
 struct Slot {
     name: String,
     shape: Vec<usize>,
-    weight_decay: f64,
+    kind: TensorKind,
     rule: Rule,
 }
 
@@ -154,33 +154,13 @@ struct Pace<'a> {
     lr_factor: f64,
 }
 
-impl Pace<'_> {
-    fn adamw(self, weight_decay: f64) -> AdamWNumbers {
-        let config = self.config;
-        let peak = match config.kind {
-            OptimizerKind::AdamW => config.learning_rate,
-            OptimizerKind::Muon => config.adam_learning_rate,
-        };
-        AdamWNumbers {
-            beta1: config.beta1,
-            beta2: config.beta2,
-            epsilon: config.epsilon,
-            learning_rate: peak * self.lr_factor,
-            weight_decay,
-            correction1: 1.0 - config.beta1.powf(self.step as f64),
-            correction2: 1.0 - config.beta2.powf(self.step as f64),
-        }
-    }
-}
-
 impl Slot {
     fn new(config: &OptimizerConfig, spec: &TensorSpec) -> Self {
         let rule = match config.view(spec) {
             Some(view) => Rule::Muon { view, momentum: None },
             None => Rule::AdamW { moments: None },
         };
-        let weight_decay = if spec.kind == TensorKind::Vector { 0.0 } else { config.weight_decay };
-        Self { name: spec.name.clone(), shape: spec.shape.clone(), weight_decay, rule }
+        Self { name: spec.name.clone(), shape: spec.shape.clone(), kind: spec.kind, rule }
     }
 
     fn check(&self, tensor: &Tensor) -> Result<(), OptimError> {
@@ -212,7 +192,8 @@ impl Slot {
                 };
                 m.follow(weight)?;
                 v.follow(weight)?;
-                adamw(weight, gradient, (m, v), pace.adamw(self.weight_decay))
+                let numbers = AdamWNumbers::of(pace.config, pace.step, pace.lr_factor, self.kind);
+                adamw(weight, gradient, (m, v), numbers)
             }
             Rule::Muon { view, momentum } => {
                 let momentum = match momentum {
@@ -225,7 +206,8 @@ impl Slot {
                 let direction = muon::nesterov(momentum, gradient, config.momentum)?;
                 let direction = view.orthogonalized(&direction, config.newton_schulz_steps)?;
                 let step_size = learning_rate * view.step_scale(&self.shape);
-                move_weight(weight, &direction, 1.0 - learning_rate * self.weight_decay, -step_size)
+                let keep = 1.0 - learning_rate * config.weight_decay_of(self.kind);
+                move_weight(weight, &direction, keep, -step_size)
             }
         }
     }

@@ -23,7 +23,7 @@ pub use post_training::{
     CalibratedWeights, Choice, LayerFigures, OutputError, PostTraining, Rounding, Sparsity, TernaryScales,
     cheapest_within, equalized, layer_advice, layer_figures, quantize_calibrated, small_calibration_note,
 };
-pub use qat::{FakeQuantizer, QatConfig};
+pub use qat::{Distillation, FakeQuantizer, QatConfig};
 pub use scheme::QuantScheme;
 pub use tensor::{QuantizedTensor, TensorData};
 pub use weights::{QuantizedWeights, quantize, quantize_for, quantize_planned};

@@ -6,7 +6,8 @@
 //! (Bengio et al. 2013, arXiv 1308.3432, section 4). Full precision first and then the switch, with the optimizer's
 //! state kept: Nielsen et al. 2025, arXiv 2502.11895, section 4.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -15,7 +16,25 @@ use serde::{Deserialize, Serialize};
 use super::plan::{Container, Storage, TensorPlan, plan};
 use super::tensor::restored;
 use super::{QuantError, QuantScheme};
+use crate::models::ops::Activations;
 use crate::models::{ParamStore, Params, TensorSpec};
+
+/// Learning from the network as it was before the switch, beside the data.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distillation {
+    /// Share of the teacher in what is minimized: (1 - weight) · cross entropy + weight · [`distillation_loss`].
+    ///
+    /// [`distillation_loss`]: crate::models::ops::distillation_loss
+    pub weight: f64,
+    /// Temperature of both networks' answers.
+    pub temperature: f64,
+}
+
+impl Distillation {
+    /// Half from the data, half from the teacher, at a temperature of 2.
+    pub const DEFAULT: Self = Self { weight: 0.5, temperature: 2.0 };
+}
 
 /// Settings of quantization-aware training.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -27,6 +46,13 @@ pub struct QatConfig {
     pub start_fraction: f64,
     /// Share of the run over which the strength rises from 0 to 1 after that; 0 switches at once.
     pub ramp_fraction: f64,
+    /// How matrices whose weights become integers read their inputs from the switch on, at once whatever the ramp.
+    /// foretrain-edge rounds them to 8 bits. Runs of earlier versions trained with floats.
+    #[serde(default)]
+    pub activations: Activations,
+    /// From the switch on the full-precision weights of just before it teach, where this is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<Distillation>,
 }
 
 impl QatConfig {
@@ -36,7 +62,7 @@ impl QatConfig {
     /// The settings that suit a new run: its first part in full precision, then a switch at once.
     #[must_use]
     pub fn new(scheme: QuantScheme) -> Self {
-        Self { scheme, start_fraction: 0.3, ramp_fraction: 0.0 }
+        Self { scheme, start_fraction: 0.3, ramp_fraction: 0.0, activations: Activations::Int8, distillation: None }
     }
 
     /// The settings that suit weights learned before: quantized from the first step.
@@ -60,6 +86,14 @@ impl QatConfig {
         }
         if !((0.0..=1.0).contains(&ramp) && start + ramp <= 1.0) {
             return refuse("ramp", "a share of the run that ends within it, after the start", ramp.to_string());
+        }
+        if let Some(Distillation { weight, temperature }) = self.distillation {
+            if !(weight > 0.0 && weight <= 1.0) {
+                return refuse("teacher's weight", "above 0, at most 1", weight.to_string());
+            }
+            if !(temperature > 0.0 && temperature.is_finite()) {
+                return refuse("teacher's temperature", "a number above 0", temperature.to_string());
+            }
         }
         Ok(())
     }
@@ -85,15 +119,30 @@ impl QatConfig {
 pub struct FakeQuantizer {
     /// Tensors that change.
     plans: BTreeMap<String, TensorPlan>,
+    /// Matrices whose inputs are rounded, too.
+    rounded: Option<Arc<BTreeSet<String>>>,
 }
 
 impl FakeQuantizer {
-    /// For the network with these tensors.
+    /// For the network with these tensors; reads inputs as they are.
     #[must_use]
     pub fn new(specs: &[TensorSpec], scheme: QuantScheme) -> Self {
         let plans = plan(specs, scheme, Container::Safetensors).into_iter();
         let changed = plans.filter(|plan| plan.storage != Storage::F32);
-        Self { plans: changed.map(|plan| (plan.name.clone(), plan)).collect() }
+        Self { plans: changed.map(|plan| (plan.name.clone(), plan)).collect(), rounded: None }
+    }
+
+    /// The same, with matrices that become integers reading their inputs so: those that read rows. What a convolution
+    /// reads is rounded by windows in foretrain-edge, and not here.
+    #[must_use]
+    pub fn reading(self, activations: Activations) -> Self {
+        let is_rounded = |plan: &&TensorPlan| !plan.storage.is_float() && plan.shape.len() == 2;
+        let names = || self.plans.values().filter(is_rounded).map(|plan| plan.name.clone()).collect();
+        let rounded = match activations {
+            Activations::Floats => None,
+            Activations::Int8 => Some(Arc::new(names())),
+        };
+        Self { rounded, ..self }
     }
 
     /// What the network computes with once it is quantized: every tensor of `params`, in its shape, type and place.
@@ -104,7 +153,10 @@ impl FakeQuantizer {
         for (name, tensor) in self.blended(params.iter(), 1.0)? {
             quantized.insert(name, tensor);
         }
-        Ok(quantized)
+        Ok(match &self.rounded {
+            Some(names) => quantized.with_rounded_inputs(Arc::clone(names)),
+            None => quantized,
+        })
     }
 
     /// The weights that a forward pass of strength `strength` reads, buffers included: quantized tensors are variables of
@@ -114,7 +166,11 @@ impl FakeQuantizer {
     pub fn view(&self, store: &ParamStore, strength: f64) -> Result<ParamStore, QuantError> {
         let weights: Vec<(&str, Tensor)> = store.vars().map(|(name, var)| (name, var.as_detached_tensor())).collect();
         let changed = self.blended(weights.iter().map(|(name, tensor)| (*name, tensor)), strength)?;
-        Ok(store.with_weights(changed.into_iter().collect())?)
+        let view = store.with_weights(changed.into_iter().collect())?;
+        Ok(match &self.rounded {
+            Some(names) => view.with_rounded_inputs(Arc::clone(names)),
+            None => view,
+        })
     }
 
     /// `w + strength · (q(w) - w)` of the tensors that change.
@@ -181,7 +237,7 @@ mod tests {
 
     #[test]
     fn strength_rises_from_the_switch_to_the_end_of_the_ramp() {
-        let config = QatConfig { scheme: QuantScheme::Ternary, start_fraction: 0.5, ramp_fraction: 0.25 };
+        let config = QatConfig { start_fraction: 0.5, ramp_fraction: 0.25, ..QatConfig::new(QuantScheme::Ternary) };
         let at = |step| config.strength(step, 40);
         assert_eq!([at(1), at(20), at(21), at(25), at(30), at(40)], [0.0, 0.0, 0.1, 0.5, 1.0, 1.0]);
         let at_once = QatConfig { ramp_fraction: 0.0, ..config };
@@ -199,6 +255,8 @@ mod tests {
             (QatConfig { start_fraction: 1.0, ..good }, "start"),
             (QatConfig { start_fraction: f64::NAN, ..good }, "start"),
             (QatConfig { start_fraction: 0.6, ramp_fraction: 0.5, ..good }, "ramp"),
+            (QatConfig { distillation: Some(Distillation { weight: 0.0, ..Distillation::DEFAULT }), ..good }, "weight"),
+            (QatConfig { distillation: Some(Distillation { temperature: 0.0, weight: 0.5 }), ..good }, "temperature"),
         ];
         for (config, setting) in bad {
             let message = config.check().unwrap_err().to_string();

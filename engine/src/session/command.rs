@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::RunConfig;
+use super::{OffloadJob, RunConfig};
 use crate::bench::TrainBenchPlan;
 use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
@@ -11,7 +11,7 @@ use crate::experiment::RungSize;
 use crate::export::PackageFormat;
 use crate::hybrid::Strategy;
 use crate::models::BlockOrder;
-use crate::quant::{PostTraining, QuantScheme};
+use crate::quant::{PostTraining, QatConfig, QuantScheme};
 
 /// Names one job; events carry it back, so that answers to old questions can be ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -194,6 +194,16 @@ pub enum ExperimentKind {
         /// Seeds of the comparison: those after the recipe's own, which is the tuning's.
         num_seeds: u64,
     },
+    /// The recipe in full precision, stored in fewer bits, against trainings for them at equal steps; its own
+    /// quantization-aware training does not count.
+    Quantization {
+        /// What is trained for.
+        trainings: Vec<QatConfig>,
+        /// Images or sequences of the training part that calibrated forms look at.
+        calibration_samples: usize,
+        /// Seeds: the recipe's own and those after it.
+        num_seeds: u64,
+    },
 }
 
 /// An experiment to run, and where its report goes.
@@ -226,6 +236,8 @@ pub enum Command {
     ResumeRunOn(JobId, PathBuf, ComputeDevice),
     /// Run an experiment; refused while a run goes on, and `Stop` ends it without a report.
     Experiment(JobId, Box<ExperimentJob>),
+    /// Train a model that is larger than memory; refused while a run goes on, and `Stop` ends it at the next block.
+    Offload(JobId, Box<OffloadJob>),
     /// Measure the speed of training; refused while a run goes on, and `Stop` ends it without a result.
     BenchTrain(JobId, Box<TrainBenchPlan>),
     /// Stop at the next step, keeping everything.

@@ -70,6 +70,7 @@ impl Engine {
                 self.queue_work(job, Work::Run(RunRequest::Existing(folder, Some(device))))
             }
             Command::Experiment(job, asked) => self.queue_work(job, Work::Experiment(asked)),
+            Command::Offload(job, asked) => self.queue_work(job, Work::Offload(asked)),
             Command::BenchTrain(job, plan) => self.queue_work(job, Work::BenchTrain(plan)),
             Command::Pause => queue(&self.control, Control::Pause, |_| Command::Pause),
             Command::Resume => queue(&self.control, Control::Resume, |_| Command::Resume),
@@ -135,6 +136,7 @@ impl Engine {
             Work::Run(RunRequest::Existing(folder, None)) => Command::ResumeRun(asked.job, folder),
             Work::Run(RunRequest::Existing(folder, Some(device))) => Command::ResumeRunOn(asked.job, folder, device),
             Work::Experiment(experiment) => Command::Experiment(asked.job, experiment),
+            Work::Offload(offload) => Command::Offload(asked.job, offload),
             Work::BenchTrain(plan) => Command::BenchTrain(asked.job, plan),
         })?;
         let mut flags = self.run_flags.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,6 +12,7 @@ use crate::hybrid::HybridError;
 use crate::import::ImportError;
 use crate::memory::{MemoryPlan, format_bytes};
 use crate::models::ModelError;
+use crate::offload::OffloadError;
 use crate::optim::OptimError;
 use crate::quant::QuantError;
 
@@ -87,6 +88,8 @@ pub enum SessionError {
     #[error(transparent)]
     Report(#[from] ReportError),
     #[error(transparent)]
+    Offload(#[from] OffloadError),
+    #[error(transparent)]
     Write(#[from] WriteError),
 }
 
@@ -121,6 +124,7 @@ impl From<ExperimentError> for SessionError {
             ExperimentError::Model(error) => Self::Model(error),
             ExperimentError::Hybrid(error) => Self::Hybrid(error),
             ExperimentError::Evaluation(error) => Self::Evaluation(error),
+            ExperimentError::Quant(error) => Self::Quant(error),
             ExperimentError::AllDiverged { .. } | ExperimentError::Plan { .. } => Self::Experiment(Box::new(error)),
         }
     }
@@ -162,6 +166,7 @@ impl SessionError {
             },
             Self::Preset(error) => is_wrong_preset(error),
             Self::Quant(error) => matches!(error, QuantError::Setting { .. }),
+            Self::Offload(error) => is_wrong_offload(error),
             Self::Busy
             | Self::DataChanged { .. }
             | Self::Cancelled(_)
@@ -185,6 +190,7 @@ impl SessionError {
                 | Self::Evaluation(EvaluationError::Cancelled(_))
                 | Self::Export(ExportError::Cancelled(_) | ExportError::Quant(QuantError::Cancelled(_)))
                 | Self::Quant(QuantError::Cancelled(_))
+                | Self::Offload(OffloadError::Cancelled(_))
         ) || matches!(self, Self::Import(error) if matches!(**error, ImportError::Cancelled(_)))
     }
 }
@@ -198,6 +204,24 @@ fn is_wrong_export(error: &ExportError) -> bool {
             | ExportError::Exists { .. }
             | ExportError::NewFile { .. }
     )
+}
+
+fn is_wrong_offload(error: &OffloadError) -> bool {
+    match error {
+        OffloadError::Setting { .. } | OffloadError::Other { .. } | OffloadError::Taken { .. } => true,
+        OffloadError::Model(error) => matches!(error, ModelError::Config { .. }),
+        OffloadError::Optim(error) => matches!(error, OptimError::Setting { .. }),
+        OffloadError::DiskSpace { .. }
+        | OffloadError::Read { .. }
+        | OffloadError::Damaged { .. }
+        | OffloadError::Locked { .. }
+        | OffloadError::FirstWeights { .. }
+        | OffloadError::NotFinite { .. }
+        | OffloadError::Thread { .. }
+        | OffloadError::Write { .. }
+        | OffloadError::Cancelled(_)
+        | OffloadError::Tensor(_) => false,
+    }
 }
 
 fn is_wrong_preset(error: &PresetError) -> bool {

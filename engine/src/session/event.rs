@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataPreview, LoadedRun, RunConfig, SessionError, TargetSpeed, ValidationPoint};
+use super::{
+    DataPreview, LoadedRun, OffloadForecast, OffloadReport, RunConfig, SessionError, TargetSpeed, ValidationPoint,
+};
 use crate::bench::TrainSpeed;
 use crate::device::Progress;
 use crate::experiment::{RaceView, Report};
 use crate::export::{Blocker, ModelCard, TargetPreset};
 use crate::hybrid::Divergence;
 use crate::memory::MemoryPlan;
+use crate::offload::StreamedStep;
 use crate::quant::{LayerFigures, QuantScheme};
 
 /// Why a run ended.
@@ -333,6 +336,12 @@ pub enum EventKind {
         /// Its folder: `report.json`, `README.md`, charts.
         folder: PathBuf,
     },
+    /// What a streamed training takes.
+    OffloadPlanned(Box<OffloadForecast>),
+    /// A streamed training did a step.
+    Streamed(StreamedStep),
+    /// A streamed training ended.
+    Offloaded(Box<OffloadReport>),
     /// The speed of training, measured.
     Benched(Box<TrainSpeed>),
     /// The job was cancelled, leaving nothing half done.

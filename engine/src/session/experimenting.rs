@@ -14,8 +14,9 @@ use super::{
 use crate::data::Dataset;
 use crate::device::{CancelFlag, ComputeDevice, Lanes, MachineRecord, Progress, Watch, resolved_num_threads};
 use crate::experiment::{
-    ArenaPlan, Conditions, Contender, CorrectionsPlan, Ground, GrowthPlan, LadderPlan, Measured, OnRace, RaceView,
-    Report, Rung, RungSize, TiersPlan, TrialRecipe, arena, corrections, growth, ladder, tiers,
+    ArenaPlan, Conditions, Contender, CorrectionsPlan, Ground, GrowthPlan, LadderPlan, Measured, OnRace,
+    QuantizationPlan, RaceView, Report, Rung, RungSize, TiersPlan, TrialRecipe, arena, corrections, growth, ladder,
+    quantization, tiers,
 };
 use crate::hybrid::{GateRule, Strategy, TierPreset};
 use crate::models::{DataShape, Network};
@@ -136,6 +137,15 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
             };
             let result = growth(&ground, &plan, eyes)?;
             Ok(Report::Growth(Measured { conditions: conditions(&ground, device), result }))
+        }
+        ExperimentKind::Quantization { trainings, calibration_samples, num_seeds } => {
+            let recipe = TrialRecipe { qat: None, ..recipe };
+            let plan = QuantizationPlan::new(&recipe, trainings, *calibration_samples, first_seeds(*num_seeds));
+            // Memory as those need it that train for fewer bits.
+            let config = RunConfig { qat: trainings.last().copied(), ..config.clone() };
+            let (ground, device) = ground(&config, &dataset, (plan.contenders.len(), lanes), eyes.0)?;
+            let result = quantization(&ground, &plan, eyes)?;
+            Ok(Report::Quantization(Measured { conditions: conditions(&ground, device), result }))
         }
     }
 }

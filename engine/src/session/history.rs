@@ -47,6 +47,9 @@ pub struct StepMetrics {
     /// Strength of the quantization with which the loss was computed, 0 to 1; `None` without quantization-aware training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<f32>,
+    /// Mean distillation loss, nats; `None` without a teacher, and in Predict, where only a sample learns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<f32>,
 }
 
 impl StepMetrics {

@@ -17,6 +17,7 @@ mod error;
 mod event;
 mod experimenting;
 mod history;
+mod offloading;
 mod onnx_shipping;
 mod outlet;
 mod planning;
@@ -51,6 +52,9 @@ pub use event::{
 };
 pub use history::{
     History, HistoryView, LogEntry, LogKind, QuantizedFigures, StepMetrics, ValidationFigures, ValidationPoint,
+};
+pub use offloading::{
+    OffloadBatches, OffloadEnding, OffloadForecast, OffloadGoal, OffloadJob, OffloadReport, OffloadedModel,
 };
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
 pub use reports::{ReportError, list_reports, read_report, rewrite_report, write_report};

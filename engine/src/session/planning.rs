@@ -9,6 +9,7 @@ use crate::data::Dataset;
 use crate::device::{ComputeDevice, ComputeError, GpuBudget, Placement, Watch, compute_pool, usable_gpu, usable_gpus};
 use crate::memory::{self, MemoryPlan, Place, PlanInput, PlanKind, format_bytes};
 use crate::models::Network;
+use crate::offload::{self, OffloadInput, Precision};
 
 /// Steps are measured until this long has passed, at least one after the first.
 const MEASURE_LIMIT_MS: f64 = 1_500.0;
@@ -23,8 +24,8 @@ pub(super) struct Placed {
     pub(super) why: Option<String>,
 }
 
-/// Settles the recipe's device and plans its memory for `count` trainings that take turns ([`plan_side_by_side`]). A plan
-/// that does not fit is the caller's to refuse. Errors: a GPU that cannot be used.
+/// Settles the recipe's device and plans its memory for `count` trainings that take turns. A plan that does not
+/// fit is the caller's to refuse. Errors: a GPU that cannot be used.
 pub(super) fn place(
     config: &RunConfig,
     network: &Network,
@@ -43,7 +44,7 @@ pub(super) fn place(
     };
     let config = RunConfig { device, ..config.clone() };
     let plan = match device {
-        ComputeDevice::Cpu | ComputeDevice::Auto => plan_side_by_side(&config, network, dataset_bytes, count),
+        ComputeDevice::Cpu | ComputeDevice::Auto => plan_on_processor(&config, network, dataset_bytes, count),
         ComputeDevice::Cuda(index) => {
             let gpu = usable_gpu(index).map_err(|source| ComputeError::Cuda { index, source })?;
             let budget = GpuBudget::of(&gpu, config.vram_limit_bytes, format_bytes);
@@ -58,17 +59,24 @@ fn plan_on_gpu(config: &RunConfig, network: &Network, count: usize, budget: GpuB
     times_trainings(memory::plan(&plan_input(config, network, Place::Gpu, (0, budget))), count)
 }
 
-/// Bytes by kind of a run on the processor against the recipe's budget; allocates nothing.
-fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: u64) -> MemoryPlan {
-    let budget = if config.memory_budget_bytes == 0 {
-        memory::default_budget()
-    } else {
-        (
-            config.memory_budget_bytes,
-            format!("the budget of {} in the settings", format_bytes(config.memory_budget_bytes)),
-        )
-    };
-    memory::plan(&plan_input(config, network, Place::Processor, (dataset_bytes, budget)))
+/// What memory of the machine the recipe may take, and where that comes from.
+pub(super) fn budget(config: &RunConfig) -> (u64, String) {
+    if config.memory_budget_bytes == 0 {
+        return memory::default_budget();
+    }
+    let source = format!("the budget of {} in the settings", format_bytes(config.memory_budget_bytes));
+    (config.memory_budget_bytes, source)
+}
+
+/// Bytes by kind of `count` trainings on the processor that take turns, against the recipe's budget; allocates nothing.
+/// One alone has a way more to fit: from disk, block by block.
+fn plan_on_processor(config: &RunConfig, network: &Network, dataset_bytes: u64, count: usize) -> MemoryPlan {
+    let input = plan_input(config, network, Place::Processor, (dataset_bytes, budget(config)));
+    let mut plan = times_trainings(memory::plan(&input), count);
+    if count < 2 && !plan.fits() {
+        plan.remedies.extend(from_disk(config, network, dataset_bytes));
+    }
+    plan
 }
 
 fn plan_input<'a>(
@@ -84,6 +92,7 @@ fn plan_input<'a>(
         schedule: &config.schedule,
         predict: config.hybrid.strategy.predicts(),
         qat: config.qat.is_some(),
+        has_teacher: config.qat.is_some_and(|qat| qat.distillation.is_some()),
         batch_size: config.batch_size,
         num_micro_batches: config.num_micro_batches,
         sequence_length: config.sequence_length,
@@ -94,12 +103,36 @@ fn plan_input<'a>(
     }
 }
 
-/// [`plan_memory`] for `count` trainings that take turns: what a step needs is there once, what stays between steps for
-/// each of them.
-fn plan_side_by_side(config: &RunConfig, network: &Network, dataset_bytes: u64, count: usize) -> MemoryPlan {
-    times_trainings(plan_memory(config, network, dataset_bytes), count)
+/// What streaming would take, for a recipe that it can follow and a model that fits then.
+fn from_disk(config: &RunConfig, network: &Network, dataset_bytes: u64) -> Option<String> {
+    if config.qat.is_some() {
+        return None;
+    }
+    let (budget_bytes, budget_source) = budget(config);
+    let streamed = |batch_size: usize| {
+        let plan = offload::plan(&OffloadInput {
+            network,
+            precision: Precision::default(),
+            batch_size,
+            sequence_length: config.sequence_length,
+            num_threads: config.num_threads,
+            dataset_bytes,
+            budget_bytes,
+            budget_source: budget_source.clone(),
+        })?;
+        plan.memory.fits().then_some((batch_size, plan))
+    };
+    let (batch_size, plan) = streamed(config.batch_size).or_else(|| streamed(1))?;
+    Some(format!(
+        "blocks streamed from a disk with {} free, in batches of {batch_size}: {} (on the command line: foretrain train \
+         --offload FOLDER)",
+        format_bytes(plan.disk_bytes_by_block),
+        format_bytes(plan.memory.total_bytes()),
+    ))
 }
 
+/// A plan of one training as that of `count` that take turns: what a step needs is there once, what stays between steps
+/// for each of them.
 fn times_trainings(mut plan: MemoryPlan, count: usize) -> MemoryPlan {
     if count < 2 {
         return plan;

@@ -208,10 +208,16 @@ pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), 
             return refuse(format!("{name} must be 0 to 1, found {fraction}"));
         }
     }
-    if let Some(qat) = config.qat
-        && let Err(error) = qat.check()
-    {
-        return refuse(error.to_string());
+    if let Some(qat) = config.qat {
+        if let Err(error) = qat.check() {
+            return refuse(error.to_string());
+        }
+        // The switch comes after the step of this number.
+        let is_learned = (qat.start_fraction * config.num_steps as f64).floor() >= 1.0 || config.start_from.is_some();
+        if qat.distillation.is_some() && !is_learned {
+            let what = "a teacher needs weights that have learned: switch later, or start from a model";
+            return refuse(what.to_owned());
+        }
     }
     Ok(())
 }

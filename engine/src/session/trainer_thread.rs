@@ -9,7 +9,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::outlet::Outlet;
 use super::worker::Shelf;
 use super::{
-    EventKind, ExperimentJob, Failure, JobId, RunConfig, SessionError, StopReason, benching, experimenting, training,
+    EventKind, ExperimentJob, Failure, JobId, OffloadJob, RunConfig, SessionError, StopReason, benching, experimenting,
+    offloading, training,
 };
 use crate::bench::TrainBenchPlan;
 use crate::device::{CancelFlag, ComputeDevice};
@@ -29,6 +30,7 @@ pub(super) enum RunRequest {
 pub(super) enum Work {
     Run(RunRequest),
     Experiment(Box<ExperimentJob>),
+    Offload(Box<OffloadJob>),
     BenchTrain(Box<TrainBenchPlan>),
 }
 
@@ -85,6 +87,7 @@ pub(super) fn run(runs: &Receiver<TrainerJob>, control: &Receiver<Control>, shel
         let result = catch_unwind(AssertUnwindSafe(|| match work {
             Work::Run(request) => training::run(job, request, &cancel, inbox, shelf, &mut outlet),
             Work::Experiment(asked) => experimenting::run(job, *asked, &cancel, inbox, shelf, &mut outlet),
+            Work::Offload(asked) => offloading::run(job, *asked, &cancel, inbox, shelf, &mut outlet),
             Work::BenchTrain(plan) => benching::run(job, &plan, &cancel, inbox, &mut outlet),
         }));
         ops::release_scratch();

@@ -153,6 +153,7 @@ fn answer(command: Command, is_training: bool, shelf: &Shelf, watch: Watch<'_>) 
         | Command::ResumeRun(..)
         | Command::ResumeRunOn(..)
         | Command::Experiment(..)
+        | Command::Offload(..)
         | Command::BenchTrain(..)
         | Command::Pause
         | Command::Resume

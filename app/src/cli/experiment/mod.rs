@@ -4,6 +4,7 @@ mod arena;
 mod corrections;
 mod growth;
 mod ladder;
+mod quantization;
 mod tiers;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use super::{CliError, CommonArgs, output};
   foretrain experiment tiers --preset glyphs-cnn --output reports/glyphs-tiers
   foretrain experiment ladder --rungs 100k,1m --minutes-per-rung 5
   foretrain experiment growth --preset grammar-gpt2-char --seeds 5 --output reports/growth
+  foretrain experiment quantization --preset glyphs-cnn --output reports/glyphs-quantization
   foretrain experiment render reports/glyphs --output reports/glyphs-again")]
 pub struct ExperimentArgs {
     /// Which.
@@ -72,6 +74,11 @@ pub enum ExperimentCommand {
   foretrain experiment growth --preset grammar-gpt2-char --seeds 5 --output reports/growth
   foretrain experiment growth --data input.txt --blocks 8 --share 0.5 --orders stacked --steps 400 --json")]
     Growth(Box<growth::GrowthArgs>),
+    /// What fewer bits cost: full precision stored in them after training, against training for them at equal steps.
+    #[command(after_help = "Examples:
+  foretrain experiment quantization --preset mnist-cnn --data path/to/mnist --output reports/quantization
+  foretrain experiment quantization --preset grammar-gpt2-char --qat ternary,int4 --qat-start 0.5 --json")]
+    Quantization(Box<quantization::QuantizationArgs>),
     /// Write a report again from its report.json, without measuring again.
     #[command(after_help = "Examples:
   foretrain experiment render reports/glyphs --output reports/glyphs-again")]
@@ -94,6 +101,7 @@ pub(super) fn run(args: &ExperimentArgs) -> Result<(), CliError> {
         ExperimentCommand::Tiers(asked) => tiers::run(asked, common),
         ExperimentCommand::Ladder(asked) => ladder::run(asked, common),
         ExperimentCommand::Growth(asked) => growth::run(asked, common),
+        ExperimentCommand::Quantization(asked) => quantization::run(asked, common),
         ExperimentCommand::Render { report, output } => {
             let report = rewrite_report(report, output).map_err(|error| CliError::from_session(&error))?;
             tell(&report, output, common.json)
@@ -200,6 +208,7 @@ fn tell(report: &Report, folder: &Path, is_json: bool) -> Result<(), CliError> {
         Report::Tiers(report) => tiers::figures(&report.result),
         Report::Ladder(report) => ladder::figures(&report.result),
         Report::Growth(report) => growth::figures(&report.result),
+        Report::Quantization(report) => quantization::figures(&report.result),
     };
     output::line(table)?;
     output::line(report.verdict())?;

@@ -1,7 +1,8 @@
 //! Quantization-aware training: what the weights are trained for, and when quantization sets in.
 
 use egui::{DragValue, Ui};
-use foretrain_engine::quant::{QatConfig, QuantScheme};
+use foretrain_engine::models::ops::Activations;
+use foretrain_engine::quant::{Distillation, QatConfig, QuantScheme};
 use foretrain_engine::session::RunConfig;
 
 use crate::widgets::{field_ui, hint_ui};
@@ -37,10 +38,35 @@ pub(super) fn qat_ui(config: &mut RunConfig, ui: &mut Ui) {
     let most = 1.0 - qat.start_fraction;
     qat.ramp_fraction = qat.ramp_fraction.min(most);
     field_ui(ui, "Ramp over", |ui| percent_ui(&mut qat.ramp_fraction, most, ui));
+    field_ui(ui, "Inputs", |ui| {
+        let reads = [
+            (Activations::Int8, "8 bits", "Matrices of integers read inputs rounded as foretrain-edge rounds them"),
+            (Activations::Floats, "Floats", "Inputs stay as they are; the runtime still rounds them"),
+        ];
+        ui.horizontal_wrapped(|ui| {
+            for (activations, label, hover) in reads {
+                ui.selectable_value(&mut qat.activations, activations, label).on_hover_text(hover);
+            }
+        });
+    });
+    field_ui(ui, "Teacher", |ui| teacher_ui(&mut qat.distillation, ui));
     let num_steps = config.num_steps as f64;
     let switch = (qat.start_fraction * num_steps).floor();
     let done = ((qat.start_fraction + qat.ramp_fraction) * num_steps).ceil();
     hint_ui(ui, &hint(switch, done));
+}
+
+/// The share of the weights of before the switch in what is learned; 0 for none.
+fn teacher_ui(distillation: &mut Option<Distillation>, ui: &mut Ui) {
+    let mut percent = distillation.map_or(0.0, |found| found.weight * 100.0);
+    let number = DragValue::new(&mut percent).range(0.0..=100.0).speed(0.5).max_decimals(1).suffix(" %");
+    let hover = "The full-precision weights of just before the switch teach with this share; a forward pass more for each \
+                 example that learns";
+    if ui.add(number).on_hover_text(hover).changed() {
+        let weight = (percent / 100.0).clamp(0.0, 1.0);
+        let known = distillation.unwrap_or(Distillation::DEFAULT);
+        *distillation = (weight > 0.0).then_some(Distillation { weight, ..known });
+    }
 }
 
 /// A share of the run, shown in percent.

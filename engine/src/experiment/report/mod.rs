@@ -11,6 +11,8 @@ mod growth_charts;
 mod growth_markdown;
 mod ladder_charts;
 mod ladder_markdown;
+mod quantization_charts;
+mod quantization_markdown;
 #[cfg(test)]
 mod tests;
 mod tiers_charts;
@@ -19,7 +21,7 @@ mod tuned;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ArenaResult, CorrectionsResult, GrowthResult, LadderResult, TiersResult};
+use super::{ArenaResult, CorrectionsResult, GrowthResult, LadderResult, QuantizationResult, TiersResult};
 use crate::chart::Chart;
 use crate::device::MachineRecord;
 
@@ -80,6 +82,8 @@ pub enum Report {
     Ladder(Measured<LadderResult>),
     /// Deep networks from shallow ones.
     Growth(Measured<GrowthResult>),
+    /// Fewer bits, trained for and not.
+    Quantization(Measured<QuantizationResult>),
 }
 
 impl Report {
@@ -102,6 +106,7 @@ impl Report {
             Self::Tiers(report) => &report.conditions,
             Self::Ladder(report) => &report.conditions,
             Self::Growth(report) => &report.conditions,
+            Self::Quantization(report) => &report.conditions,
         }
     }
 
@@ -114,6 +119,7 @@ impl Report {
             Self::Tiers(report) => report.result.verdict(),
             Self::Ladder(report) => report.result.verdict(),
             Self::Growth(report) => report.result.verdict(),
+            Self::Quantization(report) => report.result.verdict(),
         }
     }
 
@@ -126,6 +132,7 @@ impl Report {
             Self::Tiers(report) => tiers_markdown::parts(&report.result),
             Self::Ladder(report) => ladder_markdown::parts(&report.result),
             Self::Growth(report) => growth_markdown::parts(&report.result),
+            Self::Quantization(report) => quantization_markdown::parts(&report.result),
         };
         frame::page(self, &parts)
     }
@@ -140,6 +147,7 @@ impl Report {
             Self::Tiers(report) => tiers_charts::charts(&report.result, &subtitle),
             Self::Ladder(report) => ladder_charts::charts(&report.result, &subtitle),
             Self::Growth(report) => growth_charts::charts(&report.result, &subtitle),
+            Self::Quantization(report) => quantization_charts::charts(&report.result, &subtitle),
         }
     }
 }

@@ -107,3 +107,12 @@ fn growth_is_made_from_its_json() {
     assert!(page.contains("train 26 of 40 steps with 2 of 4 blocks, then go on with all"), "{page}");
     assert!(page.contains("| loss over that of full depth given the same time | 0.800 (0.800 to 0.800) |"), "{page}");
 }
+
+#[test]
+fn quantization_is_made_from_its_json() {
+    let report = Report::Quantization(Measured { conditions: conditions(), result: literal::quantization() });
+    let page = check(&report, "quantization", 2);
+    assert!(page.contains("| full precision | 32.00 | 97.00 ± 1.41 | 0.1500 ± 0.0707 | – | – | – |"), "{page}");
+    assert!(page.contains("| int8, after training | 4.50 | 96.90 ± 1.41 | 0.5000 ± 0.0000 |"), "{page}");
+    assert!(page.contains("| 3 | missed |") && page.contains("| 0.3 | met |"), "{page}");
+}

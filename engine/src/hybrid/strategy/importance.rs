@@ -30,7 +30,7 @@ impl PredictStep for Importance {
         // An empty sample: the batch norm statistics are all there is to learn.
         let update = gradient.map_or(Update::Statistics, Update::Gradient);
         let units_backward = sample.indices.len();
-        let units_forward = seen.losses.len() + units_backward;
+        let units_forward = seen.losses.len() + units_backward + scene.passes.teacher_passes(units_backward);
         Ok(Work { seen, update, cosine: None, units_forward, units_backward, exhausted: None })
     }
 
@@ -41,8 +41,9 @@ impl PredictStep for Importance {
         let sampled = scene.passes.sampled(batch, &seen.stats, &sample)?;
         let cosine = sampled.map(|sampled| sampled.cosine(&gradient)).transpose()?;
         let units_backward = seen.losses.len() + sample.indices.len();
+        let units_forward = units_backward + scene.passes.teacher_passes(units_backward);
         let update = Update::Gradient(gradient);
-        Ok(Work { seen, update, cosine, units_forward: units_backward, units_backward, exhausted: None })
+        Ok(Work { seen, update, cosine, units_forward, units_backward, exhausted: None })
     }
 }
 

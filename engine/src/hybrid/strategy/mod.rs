@@ -186,7 +186,8 @@ impl Work {
         let (seen, gradient) = scene.passes.full(batch, errors)?;
         let num_units = seen.losses.len();
         let update = Update::Gradient(gradient);
-        Ok(Self { seen, update, cosine: None, units_forward: num_units, units_backward: num_units, exhausted: None })
+        let units_forward = num_units + scene.passes.teacher_passes(num_units);
+        Ok(Self { seen, update, cosine: None, units_forward, units_backward: num_units, exhausted: None })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use candle_core::{D, Result, Tensor, bail};
 
+use super::activations::Activations;
 use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
 use super::gelu::{add_bias_and_gelu, gelu, gelu_again_and_gradient};
 use super::gemm::{Matrix, Old, multiply};
@@ -49,15 +50,27 @@ impl<'a> Gpt2LayerWeights<'a> {
     }
 }
 
-/// x (n, t, c) through a layer with `num_heads` heads, to (n, t, c). f32 or f64; differentiable in everything.
+/// The numbers of a GPT-2 layer that its weights do not show.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gpt2LayerShape {
+    /// Heads; together as wide as the layer.
+    pub num_heads: usize,
+    /// Added to the variance in layer norm.
+    pub eps: f64,
+    /// How its matrices read their inputs.
+    pub activations: Activations,
+}
+
+/// x (n, t, c) through a layer, to (n, t, c). f32 or f64; differentiable in everything.
 /// Errors: weights that do not fit c; heads that do not divide it.
 /// Source: Radford et al. 2019, as in transformers' `GPT2Block`.
-pub fn gpt2_layer(x: &Tensor, weights: &Gpt2LayerWeights<'_>, num_heads: usize, eps: f64) -> Result<Tensor> {
-    let (heads, hidden) = check(x, weights, num_heads)?;
+pub fn gpt2_layer(x: &Tensor, weights: &Gpt2LayerWeights<'_>, shape: Gpt2LayerShape) -> Result<Tensor> {
+    let (heads, hidden) = check(x, weights, shape.num_heads)?;
     if has_kernels(x.device()) {
-        return apply(&Gpt2Layer { heads, hidden, eps }, x, &weights.in_order());
+        let Gpt2LayerShape { eps, activations, .. } = shape;
+        return apply(&Gpt2Layer { heads, hidden, eps, activations }, x, &weights.in_order());
     }
-    composed(x, weights, heads, eps, &mut |_, _| Ok(()))
+    composed(x, weights, shape, heads, &mut |_, _| Ok(()))
 }
 
 /// [`gpt2_layer`], telling `seen` what each matrix reads: its name within the layer ("attn.c_attn") and its inputs,
@@ -65,12 +78,11 @@ pub fn gpt2_layer(x: &Tensor, weights: &Gpt2LayerWeights<'_>, num_heads: usize, 
 pub fn gpt2_layer_observed(
     x: &Tensor,
     weights: &Gpt2LayerWeights<'_>,
-    num_heads: usize,
-    eps: f64,
+    shape: Gpt2LayerShape,
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
-    let (heads, _) = check(x, weights, num_heads)?;
-    composed(x, weights, heads, eps, seen)
+    let (heads, _) = check(x, weights, shape.num_heads)?;
+    composed(x, weights, shape, heads, seen)
 }
 
 /// Heads, and the width of the feed-forward part. Errors: as [`gpt2_layer`].
@@ -94,19 +106,20 @@ fn check(x: &Tensor, weights: &Gpt2LayerWeights<'_>, num_heads: usize) -> Result
 pub(super) fn composed(
     x: &Tensor,
     weights: &Gpt2LayerWeights<'_>,
+    Gpt2LayerShape { eps, activations, .. }: Gpt2LayerShape,
     heads: Heads,
-    eps: f64,
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
     let affine = |x: &Tensor, weight: &Tensor, bias: &Tensor| product(x, weight)?.broadcast_add(bias);
-    let h = layer_norm(x, weights.ln_1_weight, weights.ln_1_bias, eps)?;
+    let h = activations.read(&layer_norm(x, weights.ln_1_weight, weights.ln_1_bias, eps)?)?;
     seen("attn.c_attn", &h)?;
     let h = causal_attention(&affine(&h, weights.c_attn_weight, weights.c_attn_bias)?, heads)?;
+    let h = activations.read(&h)?;
     seen("attn.c_proj", &h)?;
     let x = (x + affine(&h, weights.attn_c_proj_weight, weights.attn_c_proj_bias)?)?;
-    let h = layer_norm(&x, weights.ln_2_weight, weights.ln_2_bias, eps)?;
+    let h = activations.read(&layer_norm(&x, weights.ln_2_weight, weights.ln_2_bias, eps)?)?;
     seen("mlp.c_fc", &h)?;
-    let h = gelu(&affine(&h, weights.c_fc_weight, weights.c_fc_bias)?)?;
+    let h = activations.read(&gelu(&affine(&h, weights.c_fc_weight, weights.c_fc_bias)?)?)?;
     seen("mlp.c_proj", &h)?;
     x + affine(&h, weights.mlp_c_proj_weight, weights.mlp_c_proj_bias)?
 }
@@ -117,6 +130,7 @@ struct Gpt2Layer {
     /// Width of the feed-forward part.
     hidden: usize,
     eps: f64,
+    activations: Activations,
 }
 
 impl Gpt2Layer {
@@ -163,15 +177,21 @@ impl SequenceLayer for Gpt2Layer {
             multiply((t, outputs, inputs), (dst, outputs), old, T::one(), factors, at.threads);
         };
         layer_norm_rows(x, ln1_w, ln1_b, eps, h);
+        self.activations.read_rows(h, c);
         fill_rows(qkv_b, qkv);
         product(qkv, Old::Kept, h, c, qkv_w, 3 * c);
         attend(self.heads, t, qkv, attended, log_sums, scratch, at.threads);
         add_row(x, proj_b, middle);
-        product(middle, Old::Kept, attended, c, proj_w, c);
+        // The backward pass of attention needs its output as it was.
+        h.copy_from_slice(attended);
+        self.activations.read_rows(h, c);
+        product(middle, Old::Kept, h, c, proj_w, c);
         layer_norm_rows(middle, ln2_w, ln2_b, eps, h);
+        self.activations.read_rows(h, c);
         product(f, Old::Replaced, h, c, fc_w, hidden);
         let g = &mut scratch[..t * hidden];
         add_bias_and_gelu(f, fc_b, g);
+        self.activations.read_rows(g, hidden);
         add_row(middle, out_b, out);
         product(out, Old::Kept, g, hidden, out_w, c);
     }
@@ -229,9 +249,11 @@ impl SequenceLayer for Gpt2Layer {
         let [g, d_f] = split(&mut scratch[..2 * t * hidden], [t * hidden; 2]);
         to_input(d_f, grad, c, out_w, hidden);
         gelu_again_and_gradient(f, g, d_f);
+        self.activations.read_rows(g, hidden);
         to_weight(d_out_w, g, hidden, grad, c);
         add_column_sums(grad, d_out_b);
         layer_norm_rows(middle, ln2_w, ln2_b, eps, h);
+        self.activations.read_rows(h, c);
         to_weight(d_fc_w, h, c, d_f, hidden);
         add_column_sums(d_f, d_fc_b);
         to_input(d_h, d_f, hidden, fc_w, c);
@@ -239,13 +261,16 @@ impl SequenceLayer for Gpt2Layer {
         layer_norm_backward_rows(middle, ln2_w, d_h, eps, d_middle, d_ln2_w, d_ln2_b);
 
         let (d_qkv, scratch) = scratch.split_at_mut(t * 3 * c);
-        to_weight(d_proj_w, attended, c, d_middle, c);
+        h.copy_from_slice(attended);
+        self.activations.read_rows(h, c);
+        to_weight(d_proj_w, h, c, d_middle, c);
         add_column_sums(d_middle, d_proj_b);
         to_input(d_h, d_middle, c, proj_w, c);
         d_qkv.fill(T::zero());
         let attention = Attended { qkv, out: attended, log_sums };
         attend_backward(self.heads, t, attention, d_h, d_qkv, scratch, at.threads);
         layer_norm_rows(x, ln1_w, ln1_b, eps, h);
+        self.activations.read_rows(h, c);
         to_weight(d_qkv_w, h, c, d_qkv, 3 * c);
         add_column_sums(d_qkv, d_qkv_b);
         to_input(d_h, d_qkv, 3 * c, qkv_w, c);
@@ -261,6 +286,8 @@ mod tests {
     use crate::models::ops::check::{gradient_error, max_difference, wave};
 
     const HEADS: Heads = Heads { num_query: 2, num_kv: 2, size: 4 };
+    const SHAPE: Gpt2LayerShape = Gpt2LayerShape { num_heads: 2, eps: 1e-5, activations: Activations::Floats };
+    const INT8: Gpt2LayerShape = Gpt2LayerShape { activations: Activations::Int8, ..SHAPE };
 
     fn inputs(n: usize, t: usize) -> Vec<Tensor> {
         let (c, hidden) = (8, 20);
@@ -302,18 +329,22 @@ mod tests {
 
     #[test]
     fn equals_the_composed_layer() {
-        for (n, t) in [(1, 1), (3, 5), (2, 67)] {
+        for ((n, t), shape) in [((1, 1), SHAPE), ((3, 5), SHAPE), ((2, 67), SHAPE), ((3, 5), INT8)] {
             let x = inputs(n, t);
-            let ours = gpt2_layer(&x[0], &weights(&x), 2, 1e-5).unwrap();
-            let theirs = composed(&x[0], &weights(&x), HEADS, 1e-5, &mut |_, _| Ok(())).unwrap();
+            let ours = gpt2_layer(&x[0], &weights(&x), shape).unwrap();
+            let theirs = composed(&x[0], &weights(&x), shape, HEADS, &mut |_, _| Ok(())).unwrap();
             assert!(max_difference(&ours, &theirs).unwrap() < 1e-12, "n {n} t {t}");
         }
+        let x = inputs(3, 5);
+        let [floats, rounded] = [SHAPE, INT8].map(|shape| gpt2_layer(&x[0], &weights(&x), shape).unwrap());
+        let distance = max_difference(&floats, &rounded).unwrap();
+        assert!((1e-4..0.5).contains(&distance), "{distance}");
     }
 
     #[test]
     fn gradient_agrees_with_central_differences() {
         let target = wave(&[3, 5, 8], 1.0).unwrap();
-        let loss = |x: &[Tensor]| (gpt2_layer(&x[0], &weights(x), 2, 1e-5)? * &target)?.sum_all();
+        let loss = |x: &[Tensor]| (gpt2_layer(&x[0], &weights(x), SHAPE)? * &target)?.sum_all();
         let error = gradient_error(&inputs(3, 5), loss).unwrap();
         assert!(error < 1e-7, "{error}");
     }
@@ -327,9 +358,12 @@ mod tests {
             let store = layer(&tracked).sqr().unwrap().sum_all().unwrap().backward().unwrap();
             vars.iter().map(|v| store.get(v).unwrap().clone()).collect::<Vec<_>>()
         };
-        let ours = grads(&|x| gpt2_layer(&x[0], &weights(x), 2, 1e-5).unwrap());
-        let theirs = grads(&|x| composed(&x[0], &weights(x), HEADS, 1e-5, &mut |_, _| Ok(())).unwrap());
-        for (a, b) in ours.iter().zip(&theirs) {
+        let of = |shape| {
+            let ours = grads(&|x| gpt2_layer(&x[0], &weights(x), shape).unwrap());
+            let theirs = grads(&|x| composed(&x[0], &weights(x), shape, HEADS, &mut |_, _| Ok(())).unwrap());
+            ours.into_iter().zip(theirs).collect::<Vec<_>>()
+        };
+        for (a, b) in of(SHAPE).iter().chain(&of(INT8)) {
             assert!(max_difference(a, b).unwrap() < 1e-9);
         }
     }
@@ -337,9 +371,9 @@ mod tests {
     #[test]
     fn misfit_weights_are_errors() {
         let x = inputs(1, 2);
-        assert!(gpt2_layer(&x[0], &weights(&x), 3, 1e-5).is_err());
+        assert!(gpt2_layer(&x[0], &weights(&x), Gpt2LayerShape { num_heads: 3, ..SHAPE }).is_err());
         let mut wrong = weights(&x);
         wrong.c_attn_bias = wrong.ln_1_bias;
-        assert!(gpt2_layer(&x[0], &wrong, 2, 1e-5).is_err());
+        assert!(gpt2_layer(&x[0], &wrong, SHAPE).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use candle_core::{D, Result, Tensor, bail};
 
+use super::activations::Activations;
 use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
 use super::gemm::{Matrix, Old, multiply};
 use super::linear::linear;
@@ -53,6 +54,8 @@ pub struct LlamaLayerShape {
     pub eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How its matrices read their inputs.
+    pub activations: Activations,
 }
 
 /// x (n, t, c) through a layer, to (n, t, c). f32 or f64; differentiable in everything.
@@ -106,20 +109,21 @@ pub(super) fn composed(
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
     let turned = |x: Tensor| rope(&x, shape.heads.size, shape.rope_theta);
-    let h = rms_norm(x, weights.input_layernorm, shape.eps)?;
+    let read = |x: Tensor| shape.activations.read(&x);
+    let h = read(rms_norm(x, weights.input_layernorm, shape.eps)?)?;
     for part in ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"] {
         seen(part, &h)?;
     }
     let q = turned(linear(&h, weights.q_proj)?)?;
     let k = turned(linear(&h, weights.k_proj)?)?;
     let qkv = Tensor::cat(&[q, k, linear(&h, weights.v_proj)?], 2)?;
-    let h = causal_attention(&qkv, shape.heads)?;
+    let h = read(causal_attention(&qkv, shape.heads)?)?;
     seen("self_attn.o_proj", &h)?;
     let x = (x + linear(&h, weights.o_proj)?)?;
-    let h = rms_norm(&x, weights.post_attention_layernorm, shape.eps)?;
+    let h = read(rms_norm(&x, weights.post_attention_layernorm, shape.eps)?)?;
     seen("mlp.gate_proj", &h)?;
     seen("mlp.up_proj", &h)?;
-    let h = silu_mul(&linear(&h, weights.gate_proj)?, &linear(&h, weights.up_proj)?)?;
+    let h = read(silu_mul(&linear(&h, weights.gate_proj)?, &linear(&h, weights.up_proj)?)?)?;
     seen("mlp.down_proj", &h)?;
     x + linear(&h, weights.down_proj)?
 }
@@ -186,19 +190,26 @@ impl SequenceLayer for LlamaLayer {
             let factors = (Matrix::rows(a, inputs), Matrix::rows(w, inputs).t());
             multiply((t, w.len() / inputs, inputs), (dst, stride), old, T::one(), factors, at.threads);
         };
+        let read = |rows: &mut [T], len: usize| self.shape.activations.read_rows(rows, len);
         rms_norm_rows(x, norm1, eps, h);
+        read(h, c);
         product(qkv, row, Old::Replaced, h, c, q_w);
         product(&mut qkv[c..], row, Old::Replaced, h, c, k_w);
         product(&mut qkv[c + kv..], row, Old::Replaced, h, c, v_w);
         rotate(qkv, row, c + kv, at.tables, Turn::Forward);
         attend(heads, t, qkv, attended, log_sums, scratch, at.threads);
         middle.copy_from_slice(x);
-        product(middle, c, Old::Kept, attended, c, o_w);
+        // The backward pass of attention needs its output as it was.
+        h.copy_from_slice(attended);
+        read(h, c);
+        product(middle, c, Old::Kept, h, c, o_w);
         rms_norm_rows(middle, norm2, eps, h);
+        read(h, c);
         product(gate, hidden, Old::Replaced, h, c, gate_w);
         product(up, hidden, Old::Replaced, h, c, up_w);
         let g = &mut scratch[..t * hidden];
         silu_mul_all(gate, up, g);
+        read(g, hidden);
         out.copy_from_slice(middle);
         product(out, c, Old::Kept, g, hidden, down_w);
     }
@@ -239,15 +250,18 @@ impl SequenceLayer for LlamaLayer {
             multiply((dst.len() / inputs, inputs, t), (dst, inputs), Old::Kept, T::one(), factors, at.threads);
         };
 
+        let read = |rows: &mut [T], len: usize| self.shape.activations.read_rows(rows, len);
         let [d_gate, d_up, d_g] = split(&mut scratch[..3 * t * hidden], [t * hidden; 3]);
         // d_g first holds silu(gate) · up itself, for the gradient of down_proj.
         silu_mul_all(gate, up, d_g);
+        read(d_g, hidden);
         to_weight(d_down_w, grad, c, d_g, hidden);
         to_input(d_g, Old::Replaced, grad, c, down_w, hidden);
         d_gate.copy_from_slice(gate);
         d_up.copy_from_slice(up);
         silu_mul_gradient(d_gate, d_up, d_g);
         rms_norm_rows(middle, norm2, eps, h);
+        read(h, c);
         to_weight(d_gate_w, d_gate, hidden, h, c);
         to_weight(d_up_w, d_up, hidden, h, c);
         to_input(d_h, Old::Replaced, d_gate, hidden, gate_w, c);
@@ -256,12 +270,15 @@ impl SequenceLayer for LlamaLayer {
         rms_norm_backward_rows(middle, norm2, d_h, eps, d_middle, d_norm2);
 
         let (d_qkv, scratch) = scratch.split_at_mut(t * row);
-        to_weight(d_o_w, d_middle, c, attended, c);
+        h.copy_from_slice(attended);
+        read(h, c);
+        to_weight(d_o_w, d_middle, c, h, c);
         to_input(d_h, Old::Replaced, d_middle, c, o_w, c);
         d_qkv.fill(T::zero());
         attend_backward(heads, t, Attended { qkv, out: attended, log_sums }, d_h, d_qkv, scratch, at.threads);
         rotate(d_qkv, row, c + kv, at.tables, Turn::Back);
         rms_norm_rows(x, norm1, eps, h);
+        read(h, c);
         let (d_q, d_k, d_v) = (&d_qkv[..], &d_qkv[c..], &d_qkv[c + kv..]);
         to_weight(d_q_w, d_q, row, h, c);
         to_weight(d_k_w, d_k, row, h, c);
@@ -280,8 +297,13 @@ mod tests {
     use super::*;
     use crate::models::ops::check::{gradient_error, max_difference, wave};
 
-    const SHAPE: LlamaLayerShape =
-        LlamaLayerShape { heads: Heads { num_query: 4, num_kv: 2, size: 2 }, eps: 1e-5, rope_theta: 100.0 };
+    const SHAPE: LlamaLayerShape = LlamaLayerShape {
+        heads: Heads { num_query: 4, num_kv: 2, size: 2 },
+        eps: 1e-5,
+        rope_theta: 100.0,
+        activations: Activations::Floats,
+    };
+    const INT8: LlamaLayerShape = LlamaLayerShape { activations: Activations::Int8, ..SHAPE };
 
     fn inputs(n: usize, t: usize) -> Vec<Tensor> {
         let (c, kv, hidden) = (8, 4, 12);
@@ -316,10 +338,10 @@ mod tests {
 
     #[test]
     fn equals_the_composed_layer() {
-        for (n, t) in [(1, 1), (3, 5), (2, 67)] {
+        for ((n, t), shape) in [((1, 1), SHAPE), ((3, 5), SHAPE), ((2, 67), SHAPE), ((3, 5), INT8)] {
             let x = inputs(n, t);
-            let ours = llama_layer(&x[0], &weights(&x), SHAPE).unwrap();
-            let theirs = composed(&x[0], &weights(&x), SHAPE, &mut |_, _| Ok(())).unwrap();
+            let ours = llama_layer(&x[0], &weights(&x), shape).unwrap();
+            let theirs = composed(&x[0], &weights(&x), shape, &mut |_, _| Ok(())).unwrap();
             assert!(max_difference(&ours, &theirs).unwrap() < 1e-12, "n {n} t {t}");
         }
     }
@@ -330,6 +352,24 @@ mod tests {
         let loss = |x: &[Tensor]| (llama_layer(&x[0], &weights(x), SHAPE)? * &target)?.sum_all();
         let error = gradient_error(&inputs(3, 5), loss).unwrap();
         assert!(error < 1e-7, "{error}");
+    }
+
+    #[test]
+    fn rounded_inputs_have_the_composed_gradients() {
+        let x = inputs(3, 5);
+        let grads = |layer: &dyn Fn(&[Tensor]) -> Tensor| {
+            let vars: Vec<candle_core::Var> = x.iter().map(|x| candle_core::Var::from_tensor(x).unwrap()).collect();
+            let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+            let store = layer(&tracked).sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            vars.iter().map(|var| store.get(var).unwrap().clone()).collect::<Vec<_>>()
+        };
+        let ours = grads(&|x| llama_layer(&x[0], &weights(x), INT8).unwrap());
+        let theirs = grads(&|x| composed(&x[0], &weights(x), INT8, &mut |_, _| Ok(())).unwrap());
+        let floats = grads(&|x| llama_layer(&x[0], &weights(x), SHAPE).unwrap());
+        for ((ours, theirs), floats) in ours.iter().zip(&theirs).zip(&floats) {
+            assert!(max_difference(ours, theirs).unwrap() < 1e-9);
+            assert!(max_difference(ours, floats).unwrap() > 1e-6, "nothing was rounded");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! with the same result for any number of threads that the shapes keep busy. On other devices they are
 //! composed of candle's operations.
 
+mod activations;
 mod attention;
 pub mod batch_norm;
 mod buffers;
@@ -11,6 +12,7 @@ mod buffers;
 pub(crate) mod check;
 pub mod conv2d;
 mod cross_entropy;
+mod distillation;
 mod embedding;
 mod epilogue;
 mod function;
@@ -32,17 +34,19 @@ mod sequence;
 mod silu_mul;
 mod simd;
 
+pub use activations::Activations;
 pub use attention::{Heads, causal_attention};
 pub use batch_norm::{batch_norm, conv_norm, residual_block};
 pub use buffers::release_scratch;
 pub use conv2d::{conv2d, conv2d_relu_pool};
 pub use cross_entropy::{cross_entropy, error_norms};
+pub use distillation::distillation_loss;
 pub use embedding::embedding;
 pub use epilogue::Epilogue;
 pub use gelu::gelu;
 pub(crate) use gemm::add_product;
 pub use global_avg_pool::global_avg_pool;
-pub use gpt2_layer::{Gpt2LayerWeights, gpt2_layer, gpt2_layer_observed};
+pub use gpt2_layer::{Gpt2LayerShape, Gpt2LayerWeights, gpt2_layer, gpt2_layer_observed};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use llama_layer::{LlamaLayerShape, LlamaLayerWeights, llama_layer, llama_layer_observed};

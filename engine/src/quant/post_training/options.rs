@@ -1,12 +1,13 @@
 //! What is to be done with the weights of a trained network, beside choosing a scheme.
 
 use foretrain_ternary::TernaryRule;
+use serde::{Deserialize, Serialize};
 
 use super::Sparsity;
 use crate::quant::QuantError;
 
 /// How weights find their codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Rounding {
     /// Each weight by itself: the nearest code.
     #[default]

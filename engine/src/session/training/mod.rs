@@ -269,6 +269,7 @@ impl Run {
             step_ms: step_ms as f32,
             gate_ms: beyond_vanilla.map(|total| (total.as_secs_f64() * 1e3) as f32),
             quantization: report.quantization,
+            distillation: report.distillation,
         };
         if let Some(vanilla_ms) = row.vanilla_ms() {
             self.see_vanilla_step(vanilla_ms);

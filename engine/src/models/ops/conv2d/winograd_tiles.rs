@@ -1,4 +1,5 @@
-//! The transforms of Winograd's domain, tile by tile, on vectors of channels.
+//! The transforms of Winograd's domain, tile by tile, on vectors of channels. One file, because each
+//! transform stands beside its adjoint and all share the same few steps.
 #![allow(unsafe_code, reason = "raw loads and stores in the inner loops; bounds are asserted before them")]
 #![allow(clippy::needless_range_loop, reason = "indexes keep the arrays in registers; iterators copy them to memory")]
 

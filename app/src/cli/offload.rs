@@ -1,0 +1,341 @@
+//! `foretrain train --offload`: models that are larger than memory.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use foretrain_engine::memory::{format_bytes, grouped};
+use foretrain_engine::models::Network;
+use foretrain_engine::offload::{Commit, DiskRoom, Precision, StreamedStep};
+use foretrain_engine::optim::OptimizerKind;
+use foretrain_engine::session::{
+    Command, EventKind, OffloadBatches, OffloadEnding, OffloadForecast, OffloadGoal, OffloadJob, OffloadReport,
+    OffloadedModel,
+};
+use serde_json::{Value, json};
+
+use super::driver::{self, Driver};
+use super::recipe_arg::{self, RecipeArgs};
+use super::train::{self, TrainArgs};
+use super::{CliError, output, path_arg};
+
+/// Options of streamed training.
+#[derive(Debug, clap::Args)]
+pub struct OffloadArgs {
+    /// Train a gpt2 or llama model that is larger than memory: weights and optimizer state lie in this folder and are read
+    /// and written block by block, in plain steps of AdamW. A folder of the same training goes on. At the end the model is
+    /// in FOLDER/model, in the layout of transformers.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["qat", "strategy", "micro_batches", "name"])]
+    #[arg(conflicts_with_all = ["validation_interval", "checkpoint_interval"])]
+    pub offload: Option<PathBuf>,
+    /// How numbers lie on disk: bf16 weights and 8-bit moments, 4 bytes a weight; or all in f32, 12 bytes.
+    #[arg(long, value_enum, value_name = "PRECISION", default_value = "compact", requires = "offload")]
+    pub offload_precision: PrecisionArg,
+    /// What of a broken step counts: all or nothing, for twice the disk space, or each block by itself. By steps where the
+    /// disk has room for that, when left out.
+    #[arg(long, value_enum, value_name = "UNIT", requires = "offload")]
+    pub offload_commit: Option<CommitArg>,
+    /// Learn the first batch again and again: its loss falls, or something is broken.
+    #[arg(long, requires = "offload")]
+    pub repeat_batch: bool,
+    /// Leave the trained weights in their blocks; the same command without this option writes the model.
+    #[arg(long, requires = "offload")]
+    pub blocks_only: bool,
+}
+
+/// `--offload-precision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    /// bf16 weights, 8-bit moments.
+    Compact,
+    /// f32.
+    Full,
+}
+
+/// `--offload-commit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CommitArg {
+    /// Whole steps.
+    Step,
+    /// Blocks.
+    Block,
+}
+
+/// Trains, or with `--plan` says what that would take.
+pub(super) fn run(args: &TrainArgs, folder: &Path) -> Result<(), CliError> {
+    let job = job(args, folder)?;
+    let mut driver = Driver::new()?;
+    let bar = driver::spinner();
+    let goal = job.goal;
+    let rate = job.config.optimizer.learning_rate;
+    let mut forecast = None;
+    let on_tick = |_: &_, _, kind: Option<&EventKind>| {
+        driver::show_progress(&bar, kind);
+        match kind {
+            Some(EventKind::OffloadPlanned(planned)) => {
+                if goal == OffloadGoal::Train {
+                    bar.suspend(|| output::note(format_args!("{}\npeak learning rate: {rate}", summary(planned))));
+                }
+                forecast = Some(planned.clone());
+            }
+            Some(EventKind::Streamed(step)) => bar.suspend(|| output::note(step_line(step))),
+            _ => {}
+        }
+    };
+    let answer = driver.ask(
+        |id| Command::Offload(id, Box::new(job)),
+        on_tick,
+        |kind| match (goal, kind) {
+            (OffloadGoal::Plan, EventKind::OffloadPlanned(planned)) => Ok(Answer::Planned(planned)),
+            (_, EventKind::Offloaded(report)) => Ok(Answer::Trained(report)),
+            (_, other) => Err(other),
+        },
+    );
+    bar.finish_and_clear();
+    let answer = answer?;
+    driver.shut_down();
+    match answer {
+        Answer::Planned(planned) => show_plan(&planned, args.common.json),
+        Answer::Trained(report) => show_report(&report, forecast.as_deref(), args),
+    }
+}
+
+enum Answer {
+    Planned(Box<OffloadForecast>),
+    Trained(Box<OffloadReport>),
+}
+
+fn job(args: &TrainArgs, folder: &Path) -> Result<OffloadJob, CliError> {
+    path_arg::check_folder("--offload", folder)?;
+    let folder = std::path::absolute(folder).map_err(CliError::from_display)?;
+    let tier = args.recipe.tier.clone().unwrap_or_else(|| "vanilla".to_owned());
+    let recipe = RecipeArgs { tier: Some(tier), ..args.recipe.clone() };
+    let mut config = recipe_arg::config(&recipe, &args.common)?;
+    // A recipe for Muon names AdamW's rate, too.
+    if args.recipe.optimizer.is_none() && config.optimizer.kind == OptimizerKind::Muon {
+        config.optimizer.kind = OptimizerKind::AdamW;
+        if args.recipe.learning_rate.is_none() {
+            config.optimizer.learning_rate = config.optimizer.adam_learning_rate;
+        }
+    }
+    if let Some(path) = &args.from {
+        train::start_from(&mut config, path, args)?;
+    }
+    if args.recipe.learning_rate.is_none() && (args.recipe.model.is_some() || args.from.is_some()) {
+        let network = Network::new(&config.model).map_err(|error| CliError::from_session(&error.into()))?;
+        let most = rate_for(network.num_params() as u64);
+        config.optimizer.learning_rate = config.optimizer.learning_rate.min(most);
+    }
+    Ok(OffloadJob {
+        config,
+        folder,
+        precision: match args.offload.offload_precision {
+            PrecisionArg::Compact => Precision::Compact,
+            PrecisionArg::Full => Precision::Full,
+        },
+        commit: args.offload.offload_commit.map(|commit| match commit {
+            CommitArg::Step => Commit::Step,
+            CommitArg::Block => Commit::Block,
+        }),
+        batches: if args.offload.repeat_batch { OffloadBatches::First } else { OffloadBatches::Data },
+        goal: if args.plan { OffloadGoal::Plan } else { OffloadGoal::Train },
+        ending: if args.offload.blocks_only { OffloadEnding::Blocks } else { OffloadEnding::Model },
+    })
+}
+
+/// The peak rate of AdamW for a model of this many weights: recipes are for small models, whose rates are too high for it.
+/// Source: Brown et al. 2020, arXiv 2005.14165, table 2.1.
+fn rate_for(num_params: u64) -> f64 {
+    const RATES: [(u64, f64); 6] = [
+        (125_000_000, 6e-4),
+        (350_000_000, 3e-4),
+        (760_000_000, 2.5e-4),
+        (1_300_000_000, 2e-4),
+        (2_700_000_000, 1.6e-4),
+        (6_700_000_000, 1.2e-4),
+    ];
+    // Three fifths of a size count as it: the vocabulary, a third of GPT-2's 124M, is not known before the data is read.
+    let reached = RATES.iter().rev().find(|(size, _)| num_params >= size / 10 * 6);
+    reached.map_or(f64::INFINITY, |(_, rate)| *rate)
+}
+
+/// What a training takes, in a few lines, for its start.
+fn summary(forecast: &OffloadForecast) -> String {
+    let (plan, disk) = (&forecast.plan, &forecast.disk);
+    let mut lines = vec![
+        format!(
+            "{} parameters; memory: {} planned of {}",
+            grouped(plan.num_params),
+            format_bytes(plan.memory.total_bytes()),
+            format_bytes(plan.memory.budget_bytes),
+        ),
+        disk_line(disk),
+        format!(
+            "the model at the end: {} more, where the disk has room for it then",
+            format_bytes(forecast.model_bytes)
+        ),
+    ];
+    let traffic = format!("{} read, {} written", format_bytes(plan.read_bytes), format_bytes(plan.written_bytes));
+    lines.push(match forecast.step_seconds {
+        Some(seconds) => format!(
+            "a step: {traffic}, {} at best; {} steps: {} at best",
+            output::duration(seconds),
+            forecast.num_steps_left,
+            output::duration(seconds * forecast.num_steps_left as f64)
+        ),
+        None => format!("a step: {traffic}"),
+    });
+    lines.join("\n")
+}
+
+/// The disk in a line.
+fn disk_line(disk: &DiskRoom) -> String {
+    let commit = match disk.commit {
+        Commit::Step => "steps are committed whole",
+        Commit::Block => "blocks are committed one by one",
+    };
+    let free = disk.free_bytes.map_or_else(|| "an unknown part".to_owned(), format_bytes);
+    let held = match disk.held_bytes {
+        0 => String::new(),
+        bytes => format!(", {} held already", format_bytes(bytes)),
+    };
+    format!("disk: {} at most ({commit}); {free} free{held}", format_bytes(disk.needed_bytes))
+}
+
+/// A step in a line.
+fn step_line(step: &StreamedStep) -> String {
+    let waited = step.read_wait_seconds + step.write_wait_seconds;
+    let kept = if step.num_kept > 0 { format!(", {} blocks had it", step.num_kept) } else { String::new() };
+    format!(
+        "step {}: loss {:.4}, gradient {:.3}, {:.1} s, of which {waited:.1} s waiting for the disk{kept}",
+        step.step, step.loss, step.grad_norm, step.seconds
+    )
+}
+
+fn show_plan(forecast: &OffloadForecast, is_json: bool) -> Result<(), CliError> {
+    let OffloadForecast { plan, disk, rates, step_seconds, .. } = forecast;
+    output::line(output::plan_table(&plan.memory))?;
+    output::line(summary(forecast))?;
+    output::line(format_args!(
+        "disk to commit whole steps: {}; block by block: {}",
+        format_bytes(plan.disk_bytes_by_step),
+        format_bytes(plan.disk_bytes_by_block),
+    ))?;
+    if !forecast.costs.is_empty() {
+        let mut table = output::table(&["what saves", "saved", "costs a step"]);
+        for cost in &forecast.costs {
+            let saved = format!("{} of {}", format_bytes(cost.saved_bytes), cost.saves);
+            table.add_row(vec![cost.measure.clone(), saved, format!("{:+.2} s", cost.seconds)]);
+        }
+        output::line(table)?;
+    }
+    if let (Some(rates), Some(seconds)) = (rates, step_seconds) {
+        output::line(format_args!(
+            "{} a step: {:.1} s of computing, {:.1} s of disk beside it, by rates measured now",
+            output::duration(*seconds),
+            rates.compute_seconds(plan),
+            rates.disk_seconds(plan),
+        ))?;
+    }
+    let figures = json!({ "offload": forecast_json(forecast) });
+    if !plan.memory.fits() {
+        return Err(CliError::Memory { message: "over the memory budget".to_owned(), figures });
+    }
+    if let Err(error) = disk.check() {
+        return Err(CliError::Disk { message: error.to_string(), figures });
+    }
+    if is_json { output::print_json(&figures) } else { Ok(()) }
+}
+
+/// The forecast with a path that JSON can hold.
+fn forecast_json(forecast: &OffloadForecast) -> OffloadForecast {
+    let mut forecast = forecast.clone();
+    forecast.disk.folder = output::path_text(&forecast.disk.folder).into();
+    forecast
+}
+
+fn show_report(report: &OffloadReport, forecast: Option<&OffloadForecast>, args: &TrainArgs) -> Result<(), CliError> {
+    let figures = figures(report, forecast);
+    if !report.is_finished {
+        return Err(CliError::Offloaded { saved: report.saved.clone(), figures });
+    }
+    let mut table = output::table(&["figure", "value"]);
+    let mut row = |name: &str, value: String| {
+        table.add_row(vec![name.to_owned(), value]);
+    };
+    row("steps", report.step.to_string());
+    match (report.steps.first(), report.steps.last()) {
+        (Some(first), Some(last)) => {
+            row("loss", format!("{:.4} at step {}, {:.4} at step {}", first.loss, first.step, last.loss, last.step));
+            row("time a step", output::duration(mean_seconds(report)));
+            row("read a step", format_bytes(last.read_bytes));
+            row("written a step", format_bytes(last.written_bytes));
+        }
+        _ => output::note(format_args!("all {} steps had been done before: nothing was trained", report.step)),
+    }
+    let share = (report.peak_bytes as f64 / report.planned_bytes as f64 - 1.0) * 100.0;
+    row(
+        "memory at its peak",
+        format!("{} (planned {}, {share:+.1} %)", format_bytes(report.peak_bytes), format_bytes(report.planned_bytes)),
+    );
+    row("blocks", output::path_text(&report.folder));
+    row(
+        "model",
+        match &report.model {
+            OffloadedModel::Written(folder) => output::path_text(folder),
+            OffloadedModel::Blocks => "in its blocks; the same command without --blocks-only writes it out".to_owned(),
+            OffloadedModel::NoRoom { needed_bytes, free_bytes } => format!(
+                "in its blocks: written out it takes {}, the disk has {} free; the same command tries again",
+                format_bytes(*needed_bytes),
+                format_bytes(*free_bytes)
+            ),
+        },
+    );
+    output::line(table)?;
+    if args.common.json { output::print_json(&figures) } else { Ok(()) }
+}
+
+/// Mean length of this process's steps; 0 without any.
+fn mean_seconds(report: &OffloadReport) -> f64 {
+    report.steps.iter().map(|step| step.seconds).sum::<f64>() / report.steps.len().max(1) as f64
+}
+
+/// What was planned and what was measured, for programs.
+fn figures(report: &OffloadReport, forecast: Option<&OffloadForecast>) -> Value {
+    let last = report.steps.last();
+    let model = match &report.model {
+        OffloadedModel::Written(folder) => Some(output::path_text(folder)),
+        OffloadedModel::Blocks | OffloadedModel::NoRoom { .. } => None,
+    };
+    json!({
+        "offload": {
+            "folder": output::path_text(&report.folder),
+            "model": model,
+            "step": report.step,
+            "is_finished": report.is_finished,
+            "saved": report.saved,
+            "commit": report.commit,
+            "planned_bytes": report.planned_bytes,
+            "peak_bytes": report.peak_bytes,
+            "seconds_a_step": last.map(|_| mean_seconds(report)),
+            "read_bytes_a_step": last.map(|step| step.read_bytes),
+            "written_bytes_a_step": last.map(|step| step.written_bytes),
+            "losses": report.steps.iter().map(|step| step.loss).collect::<Vec<_>>(),
+            "steps": report.steps,
+        },
+        "forecast": forecast.map(forecast_json),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_the_papers() {
+        let of = [800_000, 124_439_808, 354_823_168, 1_100_048_384, 6_738_415_616].map(rate_for);
+        assert_eq!(of, [f64::INFINITY, 6e-4, 3e-4, 2e-4, 1.2e-4]);
+        // The same with a vocabulary of characters.
+        let of = [85_900_000, 303_400_000, 969_200_000, 6_476_500_000].map(rate_for);
+        assert_eq!(of, [6e-4, 3e-4, 2e-4, 1.2e-4]);
+    }
+}

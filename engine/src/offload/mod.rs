@@ -1,0 +1,39 @@
+//! Training of models that are larger than memory: weights and optimizer state lie on disk, block by block.
+//!
+//! A step reads the blocks forward and keeps what goes into each; then it reads them backward, computes each again under
+//! a graph of its own, moves its weights at once and writes it back. Gradients of two blocks never exist together. While
+//! one block computes, the next is read and the one before is written.
+//!
+//! On disk a number of a block is a bf16 weight, rounded stochastically, and two moments of 8 bits ([`Precision::Compact`],
+//! 4 bytes), or an f32 weight and two f32 moments ([`Precision::Full`], 12 bytes).
+//!
+//! Invariants: a file of a block is whole: written beside, synced, renamed. A folder is at one step, or says of each
+//! block which of two steps it is at ([`Commit`]). Two steps from equal folders on equal batches give equal bits. A block
+//! that is not finite is never written.
+//!
+//! Files are read and written, not mapped into memory: a disk that goes away is an error of a read, where a mapped page
+//! would end the process; and pages in the system's cache do not count as this process's memory.
+
+mod codes;
+mod error;
+mod files;
+mod layout;
+mod passes;
+mod plan;
+mod rates;
+mod room;
+mod state;
+mod store;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod trainer;
+mod update;
+
+pub use error::OffloadError;
+pub use layout::Precision;
+pub use plan::{OffloadInput, OffloadPlan, plan};
+pub use rates::{Cost, Rates};
+pub use room::DiskRoom;
+pub use store::{Commit, FirstWeights, OffloadSettings};
+pub use trainer::{OffloadTrainer, StoredTensor, StreamedStep};

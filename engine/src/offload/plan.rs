@@ -1,0 +1,320 @@
+//! Bytes of a streamed step, in memory and on disk, from the config alone.
+//!
+//! The peak is that of the phase that takes most: a layer forward, the head, a layer backward, the embedding backward.
+//! Each counts what `trainer` and `passes` hold then, with what candle makes of it: for each weight the gradient that
+//! an operation returns, and the sum that the graph keeps.
+
+use super::layout::{Layout, Precision};
+use super::passes::MAX_LOGITS;
+use super::store::Commit;
+use crate::device::resolved_num_threads;
+use crate::memory::{MemoryPlan, PROGRAM_BYTES, PlanItem, PlanKind, format_bytes, grouped, sequence_layer, step_flops};
+use crate::models::{ModelConfig, Network};
+
+/// Bytes of an f32.
+const F32: u64 = 4;
+
+/// What decides how much a streamed training takes.
+#[derive(Debug, Clone)]
+pub struct OffloadInput<'a> {
+    /// The network, a gpt2 or llama.
+    pub network: &'a Network,
+    /// How numbers lie on disk.
+    pub precision: Precision,
+    /// Sequences per step.
+    pub batch_size: usize,
+    /// Tokens per sequence.
+    pub sequence_length: usize,
+    /// Threads that compute; 0 means one per core.
+    pub num_threads: usize,
+    /// The dataset in memory.
+    pub dataset_bytes: u64,
+    /// What there is.
+    pub budget_bytes: u64,
+    /// Where the budget comes from.
+    pub budget_source: String,
+}
+
+/// What a streamed training takes.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct OffloadPlan {
+    /// Peak in memory, by kind.
+    pub memory: MemoryPlan,
+    /// Numbers that are trained.
+    pub num_params: u64,
+    /// Bytes of disk when steps are committed whole.
+    pub disk_bytes_by_step: u64,
+    /// Bytes of disk when each block is committed by itself.
+    pub disk_bytes_by_block: u64,
+    /// Bytes that a step reads.
+    pub read_bytes: u64,
+    /// Bytes that a step writes.
+    pub written_bytes: u64,
+    /// Floating-point operations of a step's passes: forward, forward again on the way back, backward.
+    pub flops: u64,
+    /// Those of them that only recomputation costs.
+    pub recomputed_flops: u64,
+    /// Bytes that recomputation saves: what all layers but one would keep for the way back.
+    pub recomputation_saves_bytes: u64,
+    /// Bytes that streaming saves: weights and optimizer state of all blocks but three.
+    pub streaming_saves_bytes: u64,
+    /// Bytes that moving each block at once saves: gradients of all blocks but the largest.
+    pub fusion_saves_bytes: u64,
+    /// Bytes that compact numbers save, in files: 8 of 12 a weight.
+    pub compact_saves_bytes: u64,
+}
+
+/// One moment of a step.
+#[derive(Debug, Clone, Copy, Default)]
+struct Phase {
+    weights: u64,
+    state: u64,
+    gradients: u64,
+    activations: u64,
+    logits: u64,
+}
+
+impl Phase {
+    fn total(self) -> u64 {
+        [self.weights, self.state, self.gradients, self.activations, self.logits]
+            .iter()
+            .fold(0, |sum: u64, &bytes| sum.saturating_add(bytes))
+    }
+}
+
+/// What a streamed training takes, from its config alone: allocates no tensor. `None` for a model of images.
+/// Sums stay at `u64::MAX` when they would overflow.
+#[must_use]
+pub fn plan(input: &OffloadInput<'_>) -> Option<OffloadPlan> {
+    let sizes = Sizes::of(input)?;
+    let phases = sizes.phases();
+    let peak = phases.into_iter().max_by_key(|phase| phase.total())?;
+    let mut memory = MemoryPlan {
+        items: items(input, &sizes, peak),
+        budget_bytes: input.budget_bytes,
+        budget_source: input.budget_source.clone(),
+        remedies: Vec::new(),
+    };
+    if !memory.fits() {
+        memory.remedies = remedies(input, &memory);
+    }
+    let layouts = &sizes.layouts;
+    let total = |of: fn(&Layout) -> u64| layouts.iter().map(of).fold(0, u64::saturating_add);
+    let (weights, state) = (total(Layout::weight_bytes), total(Layout::state_bytes));
+    let borrowed = sizes.owner.and_then(|owner| layouts.get(owner)).map_or(0, Layout::weight_bytes);
+    let head = layouts.last().map_or(0, Layout::weight_bytes);
+    let forward_flops = step_flops(input.network.config(), input.batch_size, input.sequence_length);
+    // The head is computed once, for both ways.
+    let head_flops = [2, input.batch_size as u64, input.sequence_length as u64, sizes.head_numbers]
+        .iter()
+        .fold(1, |product: u64, &factor| product.saturating_mul(factor));
+    let recomputed_flops = forward_flops.saturating_sub(head_flops);
+    let num_params = input.network.num_params() as u64;
+    let three = layouts.iter().map(Layout::state_bytes).max().unwrap_or(0).saturating_mul(3);
+    Some(OffloadPlan {
+        memory,
+        num_params,
+        disk_bytes_by_step: Commit::Step.disk_bytes(layouts),
+        disk_bytes_by_block: Commit::Block.disk_bytes(layouts),
+        read_bytes: weights.saturating_sub(head).saturating_add(borrowed).saturating_add(state),
+        written_bytes: state,
+        flops: forward_flops.saturating_mul(3).saturating_add(recomputed_flops),
+        recomputed_flops,
+        recomputation_saves_bytes: sizes.saved.saturating_mul((layouts.len() as u64).saturating_sub(3)),
+        streaming_saves_bytes: state.saturating_sub(three),
+        fusion_saves_bytes: num_params.saturating_mul(F32).saturating_sub(sizes.largest_f32()),
+        compact_saves_bytes: match input.precision {
+            Precision::Compact => num_params.saturating_mul(12).saturating_sub(state),
+            Precision::Full => 0,
+        },
+    })
+}
+
+/// Bytes of everything a phase may hold.
+struct Sizes {
+    layouts: Vec<Layout>,
+    owner: Option<usize>,
+    /// Hidden states of a batch.
+    hidden: u64,
+    /// What a layer saves of a batch.
+    saved: u64,
+    /// What threads work with on the way forward, and on the way back.
+    forward: u64,
+    backward: u64,
+    /// Parts of a layer's weight gradients.
+    num_parts: u64,
+    /// Numbers of the matrix that makes logits.
+    head_numbers: u64,
+    /// Logits that are there at once, and how often the head is gone through.
+    logits: u64,
+    num_head_parts: u64,
+}
+
+impl Sizes {
+    fn of(input: &OffloadInput<'_>) -> Option<Self> {
+        let config = input.network.config();
+        let (width, vocab_size) = match config {
+            ModelConfig::Gpt2(config) => (config.n_embd, config.vocab_size),
+            ModelConfig::Llama(config) => (config.hidden_size, config.vocab_size),
+            ModelConfig::Mlp(_) | ModelConfig::Cnn(_) | ModelConfig::ResNet(_) => return None,
+        };
+        let num_sequences = input.batch_size.max(1) as u64;
+        let layer = sequence_layer(config, input.sequence_length, num_sequences)?;
+        let threads = resolved_num_threads(input.num_threads) as u64;
+        let num_tokens = num_sequences.saturating_mul(input.sequence_length as u64);
+        let rows = (MAX_LOGITS as u64 / (vocab_size as u64).max(1)).clamp(1, num_tokens.max(1));
+        let blocks = input.network.blocks();
+        let layouts: Vec<Layout> = blocks.iter().map(|block| Layout::of(block.as_ref(), input.precision)).collect();
+        let name = blocks.last()?.borrows().into_iter().next();
+        let owner = name.and_then(|name| layouts.iter().position(|l| l.slots.iter().any(|slot| slot.name == name)));
+        Some(Self {
+            owner,
+            layouts,
+            hidden: num_tokens.saturating_mul(width as u64).saturating_mul(F32),
+            saved: num_sequences.saturating_mul(layer.saved).saturating_mul(F32),
+            // A pass without a graph saves as well, in a buffer for each thread.
+            forward: threads.min(num_sequences).saturating_mul(layer.forward + layer.saved).saturating_mul(F32),
+            backward: threads
+                .min(layer.num_parts)
+                .saturating_mul(layer.backward)
+                .max(threads.min(num_sequences).saturating_mul(layer.forward))
+                .saturating_mul(F32),
+            num_parts: layer.num_parts,
+            head_numbers: (width as u64).saturating_mul(vocab_size as u64),
+            logits: rows.saturating_mul(vocab_size as u64).saturating_mul(F32),
+            num_head_parts: num_tokens.div_ceil(rows),
+        })
+    }
+
+    fn f32_bytes(&self, block: usize) -> u64 {
+        self.layouts.get(block).map_or(0, |layout| layout.num_weights() as u64 * F32)
+    }
+
+    fn largest_f32(&self) -> u64 {
+        (0..self.layouts.len()).map(|block| self.f32_bytes(block)).max().unwrap_or(0)
+    }
+
+    fn state(&self, block: Option<usize>) -> u64 {
+        block.and_then(|block| self.layouts.get(block)).map_or(0, Layout::state_bytes)
+    }
+
+    /// Bytes of a block's largest tensor in f32.
+    fn largest_tensor(&self, block: usize) -> u64 {
+        let slots = self.layouts.get(block).map(|layout| layout.slots.as_slice()).unwrap_or_default();
+        slots.iter().map(|slot| slot.count as u64 * F32).max().unwrap_or(0)
+    }
+
+    fn phases(&self) -> Vec<Phase> {
+        let head = self.layouts.len().saturating_sub(1);
+        let layers = 1..head;
+        let mut phases: Vec<Phase> = layers.clone().map(|block| self.layer_forward(block, head)).collect();
+        phases.push(self.at_head(head));
+        phases.extend(layers.rev().map(|block| self.layer_backward(block, head)));
+        phases.push(self.embedding_backward(head));
+        phases
+    }
+
+    /// A layer in f32 while the numbers it was made from are still there, and the next block's.
+    fn layer_forward(&self, block: usize, head: usize) -> Phase {
+        let weights = |block: usize| self.layouts.get(block).map_or(0, Layout::weight_bytes);
+        let next = if block + 1 == head { self.state(Some(head)) } else { weights(block + 1) };
+        Phase {
+            weights: self.f32_bytes(block) + weights(block),
+            state: next,
+            activations: (block as u64 + 1) * self.hidden + self.forward,
+            ..Phase::default()
+        }
+    }
+
+    fn at_head(&self, head: usize) -> Phase {
+        let lent = self.owner.map_or(0, |owner| self.f32_bytes(owner));
+        let matrix = self.head_numbers * F32;
+        // The gradient that an operation returns, a cleared buffer, their sum; what earlier parts gave.
+        let num_matrices = if self.num_head_parts > 1 { 4 } else { 3 };
+        Phase {
+            weights: self.f32_bytes(head) + lent,
+            state: self.state(Some(head)) + self.state(head.checked_sub(1)),
+            gradients: num_matrices * matrix,
+            // Shelved by the layers; inputs of all blocks; input and gradient of the head in parts and whole.
+            activations: self.forward + (head as u64 + 3) * self.hidden,
+            logits: 3 * self.logits,
+        }
+    }
+
+    fn layer_backward(&self, block: usize, head: usize) -> Phase {
+        let carried = self.owner.map_or(0, |_| self.head_numbers * F32);
+        let own = self.f32_bytes(block);
+        let written = if block == head { None } else { Some(block + 1) };
+        Phase {
+            weights: own,
+            state: self.state(Some(block)) + self.state(block.checked_sub(1)) + self.state(written),
+            // Parts, their sum, what the graph makes of it, a cleared buffer of the largest tensor.
+            gradients: (self.num_parts + 2) * own + self.largest_tensor(block) + carried,
+            // Inputs up to here; output, its gradient and the input's with candle's copies.
+            activations: (block as u64 + 6) * self.hidden + self.saved + self.backward.max(self.forward),
+            logits: 0,
+        }
+    }
+
+    fn embedding_backward(&self, head: usize) -> Phase {
+        let carried = self.owner.map_or(0, |_| self.head_numbers * F32);
+        Phase {
+            weights: self.f32_bytes(0),
+            state: self.state(Some(0)) + self.state(Some(1).filter(|&block| block <= head)),
+            gradients: 2 * self.f32_bytes(0) + self.largest_tensor(0) + carried,
+            activations: 3 * self.hidden,
+            logits: 0,
+        }
+    }
+}
+
+fn items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) -> Vec<PlanItem> {
+    let largest = sizes.layouts.iter().map(Layout::num_weights).max().unwrap_or(0) as u64;
+    let per_weight = input.precision.weight_bytes() + 2 * input.precision.moment_bytes();
+    let (batch, tokens) = (grouped(input.batch_size as u64), grouped(input.sequence_length as u64));
+    let item = |kind, bytes, how: String| PlanItem { kind, bytes, how };
+    let mut items = vec![
+        item(
+            PlanKind::Weights,
+            peak.weights,
+            format!("one block in f32; the largest has {} weights", grouped(largest)),
+        ),
+        item(
+            PlanKind::Optimizer,
+            peak.state,
+            format!("blocks as on disk, {per_weight} bytes a weight: in use, read next, being written"),
+        ),
+        item(PlanKind::Gradients, peak.gradients, "of one block, with the sums that make them".to_owned()),
+        item(
+            PlanKind::Activations,
+            peak.activations,
+            format!("{batch} sequences of {tokens} tokens: what goes into each block, and one block's own"),
+        ),
+        item(PlanKind::Logits, peak.logits, format!("of a part of the tokens, {}", format_bytes(sizes.logits))),
+        item(PlanKind::Runtime, PROGRAM_BYTES, "program and allocator".to_owned()),
+        item(PlanKind::Dataset, input.dataset_bytes, "examples of all parts, as loaded".to_owned()),
+    ];
+    items.retain(|item| item.bytes > 0);
+    items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
+    items
+}
+
+/// Smaller batches and shorter sequences, as far as they help.
+fn remedies(input: &OffloadInput<'_>, over: &MemoryPlan) -> Vec<String> {
+    let total = |batch_size: usize, sequence_length: usize| {
+        let tried = OffloadInput { batch_size, sequence_length, budget_bytes: u64::MAX, ..input.clone() };
+        plan(&tried).map_or(u64::MAX, |plan| plan.memory.total_bytes())
+    };
+    let halves = |from: usize| std::iter::successors(Some(from), |&size| (size > 1).then_some(size / 2)).skip(1);
+    let fits = |bytes: u64| bytes <= input.budget_bytes;
+    let batch = halves(input.batch_size).find(|&size| fits(total(size, input.sequence_length)));
+    let length = halves(input.sequence_length).find(|&length| fits(total(input.batch_size, length)));
+    let mut remedies = Vec::new();
+    remedies
+        .extend(batch.map(|size| format!("batches of {size}: {}", format_bytes(total(size, input.sequence_length)))));
+    remedies.extend(
+        length.map(|length| format!("sequences of {length} tokens: {}", format_bytes(total(input.batch_size, length)))),
+    );
+    remedies.push(format!("a memory budget of {}", format_bytes(over.total_bytes())));
+    remedies
+}

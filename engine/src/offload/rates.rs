@@ -1,0 +1,170 @@
+//! How fast this machine computes, moves weights and writes, measured in seconds, so that a plan can say what it costs.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::files::write_error;
+use super::layout::{Layout, Precision, Slot};
+use super::room::existing;
+use super::state::BlockState;
+use super::update::{Pace, update};
+use super::{OffloadError, OffloadPlan};
+use crate::device::Watch;
+use crate::device::atomic_file::WriteError;
+use crate::models::TensorKind;
+use crate::optim::OptimizerConfig;
+
+/// Bytes that are written to learn the disk's pace, or a quarter of what is free.
+const PROBE_BYTES: u64 = 64 << 20;
+/// Weights that are moved to learn the update's.
+const PROBE_WEIGHTS: usize = 4 << 20;
+/// Width of the matrix that is multiplied.
+const PROBE_WIDTH: usize = 2048;
+
+/// What this machine does in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Floating-point operations of a matrix product with as many rows as a step has tokens (at most 1024).
+    pub flops: f64,
+    /// Bytes that the disk takes for good. Reading is assumed to be as fast: measured, it would show the system's cache.
+    pub disk_bytes: f64,
+    /// Weights that AdamW moves, in the precision asked for.
+    pub moved_weights: f64,
+    /// Weights that it moves in full precision.
+    pub moved_full_weights: f64,
+}
+
+/// One way to save memory or disk, and its price in a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// The way, in words.
+    pub measure: String,
+    /// What it saves: "memory" or "disk".
+    pub saves: String,
+    /// How many bytes of it.
+    pub saved_bytes: u64,
+    /// Seconds that it adds to a step; negative where it makes one shorter.
+    pub seconds: f64,
+}
+
+impl Rates {
+    /// Measures: one file in `folder`, or above it while it is not there, which is removed again; and a second of computing.
+    pub fn measure(
+        folder: &Path,
+        optimizer: &OptimizerConfig,
+        precision: Precision,
+        num_tokens: usize,
+        watch: Watch<'_>,
+    ) -> Result<Self, OffloadError> {
+        watch.step("measuring the disk", 0, Some(3))?;
+        let disk_bytes = disk_rate(existing(folder))?;
+        watch.step("measuring matrix products", 1, Some(3))?;
+        let flops = flop_rate(num_tokens)?;
+        watch.step("measuring updates", 2, Some(3))?;
+        let moved_full_weights = update_rate(optimizer, Precision::Full);
+        let moved_weights = match precision {
+            Precision::Full => moved_full_weights,
+            Precision::Compact => update_rate(optimizer, Precision::Compact),
+        };
+        Ok(Self { flops, disk_bytes, moved_weights, moved_full_weights })
+    }
+
+    /// Seconds of a step: computing and the disk go on side by side, the slower one decides.
+    #[must_use]
+    pub fn step_seconds(&self, plan: &OffloadPlan) -> f64 {
+        self.compute_seconds(plan).max(self.disk_seconds(plan))
+    }
+
+    /// Seconds of passes and updates.
+    #[must_use]
+    pub fn compute_seconds(&self, plan: &OffloadPlan) -> f64 {
+        plan.flops as f64 / self.flops + plan.num_params as f64 / self.moved_weights
+    }
+
+    /// Seconds of reading and writing; they share the disk.
+    #[must_use]
+    pub fn disk_seconds(&self, plan: &OffloadPlan) -> f64 {
+        (plan.read_bytes as f64 + plan.written_bytes as f64) / self.disk_bytes
+    }
+
+    /// What each way to save costs.
+    #[must_use]
+    pub fn costs(&self, plan: &OffloadPlan) -> Vec<Cost> {
+        let cost = |measure: &str, saves: &str, saved_bytes: u64, seconds: f64| Cost {
+            measure: measure.to_owned(),
+            saves: saves.to_owned(),
+            saved_bytes,
+            seconds,
+        };
+        let mut costs = vec![
+            cost(
+                "blocks on disk, three in memory",
+                "memory",
+                plan.streaming_saves_bytes,
+                (self.disk_seconds(plan) - self.compute_seconds(plan)).max(0.0),
+            ),
+            cost(
+                "each block computed again on the way back",
+                "memory",
+                plan.recomputation_saves_bytes,
+                plan.recomputed_flops as f64 / self.flops,
+            ),
+            cost("each block moved at once", "memory", plan.fusion_saves_bytes, 0.0),
+        ];
+        if plan.compact_saves_bytes > 0 {
+            let updates = plan.num_params as f64 * (1.0 / self.moved_weights - 1.0 / self.moved_full_weights);
+            costs.push(cost("bf16 weights, 8-bit moments", "disk", plan.compact_saves_bytes, updates));
+        }
+        costs
+    }
+}
+
+fn disk_rate(folder: &Path) -> Result<f64, OffloadError> {
+    let path = folder.join("pace.partial");
+    let free = fs4::available_space(folder).unwrap_or(u64::MAX);
+    let piece = vec![0x5A_u8; 64 << 10];
+    let num_pieces = (PROBE_BYTES.min(free / 4) / piece.len() as u64).max(1);
+    let started = Instant::now();
+    let written = std::fs::File::create(&path).and_then(|mut file| {
+        (0..num_pieces).try_for_each(|_| file.write_all(&piece))?;
+        file.sync_all()
+    });
+    let seconds = started.elapsed().as_secs_f64();
+    let _ = std::fs::remove_file(&path);
+    written.map_err(|source| write_error(WriteError::new("writing", &path, source)))?;
+    Ok((num_pieces * piece.len() as u64) as f64 / seconds)
+}
+
+fn flop_rate(num_tokens: usize) -> Result<f64, OffloadError> {
+    let rows = num_tokens.clamp(1, 1024);
+    let a = Tensor::ones((rows, PROBE_WIDTH), DType::F32, &Device::Cpu)?;
+    let b = Tensor::ones((PROBE_WIDTH, PROBE_WIDTH), DType::F32, &Device::Cpu)?;
+    let flops = 2.0 * (rows * PROBE_WIDTH * PROBE_WIDTH) as f64;
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        let started = Instant::now();
+        a.matmul(&b)?;
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    Ok(flops / best)
+}
+
+fn update_rate(optimizer: &OptimizerConfig, precision: Precision) -> f64 {
+    let slot =
+        Slot { name: "probe".to_owned(), shape: vec![PROBE_WEIGHTS], kind: TensorKind::Matrix, count: PROBE_WEIGHTS };
+    let layout = Layout { block: "probe".to_owned(), slots: vec![slot], precision };
+    let mut state = BlockState::zeros(&layout);
+    let gradient: Vec<f32> = (0..PROBE_WEIGHTS).map(|i| (i % 1013) as f32 - 506.0).collect();
+    let mut best = f64::INFINITY;
+    for step in 1..=3 {
+        let started = Instant::now();
+        let pace = Pace { optimizer, step, lr_factor: 1.0, scale: 1.0, seed: 0, block: 0 };
+        update(&mut state, &layout, &[&gradient], pace);
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    PROBE_WEIGHTS as f64 / best
+}

@@ -1,0 +1,110 @@
+//! Whether a disk has room for the blocks, before anything is written.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::OffloadError;
+use super::files::{HEADER_BYTES, block_folder};
+use super::layout::Layout;
+use super::store::{Commit, OffloadSettings, find};
+use crate::models::Network;
+
+/// Bytes that are left for all the small files.
+const SPARE_BYTES: u64 = 16 << 20;
+
+/// What a folder's disk has, and what the blocks take of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRoom {
+    /// What of a broken step counts: as asked for, as the folder was begun, or as the disk allows.
+    pub commit: Commit,
+    /// What the blocks take at most, bytes.
+    pub needed_bytes: u64,
+    /// What is free, bytes; `None` on a file system that does not tell.
+    pub free_bytes: Option<u64>,
+    /// What blocks in the folder hold already, also those of a start that was broken off, bytes; their place is used again.
+    pub held_bytes: u64,
+    /// Steps that all blocks in the folder have.
+    pub num_steps: u64,
+    /// The folder.
+    pub folder: PathBuf,
+}
+
+impl DiskRoom {
+    /// What the disk of `settings.folder` has for the blocks of `network`. Reads, writes nothing.
+    /// Errors: the folder is of another training, or cannot be read.
+    pub fn of(network: &Network, settings: &OffloadSettings) -> Result<Self, OffloadError> {
+        let blocks = network.blocks().iter();
+        let layouts: Vec<Layout> = blocks.map(|block| Layout::of(block.as_ref(), settings.precision)).collect();
+        let found = find(network, settings)?;
+        let free_bytes = fs4::available_space(existing(&settings.folder)).ok();
+        // A file system that cannot tell is given the benefit of the doubt: writing will say so soon enough.
+        let held_bytes = held_bytes(&settings.folder);
+        let fits = |commit: Commit| {
+            free_bytes.is_none_or(|free| commit.disk_bytes(&layouts) <= free.saturating_add(held_bytes))
+        };
+        let roomy = if fits(Commit::Step) { Commit::Step } else { Commit::Block };
+        let commit = settings.commit.or(found.commit).unwrap_or(roomy);
+        Ok(Self {
+            commit,
+            needed_bytes: commit.disk_bytes(&layouts),
+            free_bytes,
+            held_bytes,
+            num_steps: found.num_steps.unwrap_or(0),
+            folder: settings.folder.clone(),
+        })
+    }
+
+    /// True when the blocks fit.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        self.free_bytes.is_none_or(|free| self.needed_bytes <= free.saturating_add(self.held_bytes))
+    }
+
+    /// Errors: [`OffloadError::DiskSpace`] with the figures where the blocks do not fit.
+    pub fn check(&self) -> Result<(), OffloadError> {
+        if self.fits() {
+            return Ok(());
+        }
+        Err(OffloadError::DiskSpace {
+            needed_bytes: self.needed_bytes,
+            free_bytes: self.free_bytes.unwrap_or(0).saturating_add(self.held_bytes),
+            hint: match self.commit {
+                Commit::Step => {
+                    "Free disk space, choose another disk, or commit each block by itself, which takes half of it"
+                }
+                Commit::Block => "Free disk space, or choose another disk or a smaller model",
+            },
+            path: self.folder.clone(),
+        })
+    }
+}
+
+impl Commit {
+    /// Bytes of disk that a store of these blocks takes at most.
+    pub(super) fn disk_bytes(self, layouts: &[Layout]) -> u64 {
+        let (generation, largest) =
+            (layouts.iter().map(file_bytes).sum::<u64>(), layouts.iter().map(file_bytes).max().unwrap_or(0));
+        SPARE_BYTES
+            + match self {
+                // Beside each file its new content, before it replaces the old.
+                Self::Step => 2 * generation + largest,
+                Self::Block => generation + largest,
+            }
+    }
+}
+
+fn file_bytes(layout: &Layout) -> u64 {
+    layout.state_bytes() + HEADER_BYTES as u64
+}
+
+/// Bytes of what is in the folder of the blocks; 0 where there is none.
+fn held_bytes(store: &Path) -> u64 {
+    let entries = std::fs::read_dir(block_folder(store)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+/// The folder itself, or the nearest above it that exists.
+pub(super) fn existing(folder: &Path) -> &Path {
+    folder.ancestors().find(|path| path.is_dir()).unwrap_or_else(|| Path::new("."))
+}

@@ -1,0 +1,376 @@
+//! A folder with the blocks of one training, and what keeps it consistent.
+//!
+//! Blocks move one after the other, from the last to the first, so a process can end when some have moved and others have
+//! not. What then counts is a choice between disk space and exactness, see [`Commit`].
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::OffloadError;
+use super::files::{BlockFiles, Version, write_error};
+use super::layout::{Layout, Precision};
+use super::room::DiskRoom;
+use super::state::BlockState;
+use crate::device::Watch;
+use crate::device::atomic_file::{self, WriteError};
+use crate::models::{ModelConfig, Network, TensorSpec, initial_values};
+
+/// What the store is for.
+const MANIFEST_FILE: &str = "manifest.json";
+/// Steps that all blocks have; written last.
+const PROGRESS_FILE: &str = "progress.json";
+
+/// What of a step counts when the process ends in the middle of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Commit {
+    /// All or nothing: moved blocks lie beside the old ones until the last one is written. A training that goes on equals
+    /// an unbroken one bit for bit. Takes the disk space of two generations.
+    Step,
+    /// Each block by itself: a moved block replaces the old one. A training that goes on finishes the step: blocks that
+    /// have moved stay, the others move by the gradient that they have now. Each block gets every step once, but in that
+    /// one step not all by the same gradient, as in an unbroken training. Takes the disk space of one generation and one
+    /// block.
+    Block,
+}
+
+/// Where and how a store lies on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OffloadSettings {
+    /// Its folder: new, empty, or a store of the same training.
+    pub folder: PathBuf,
+    /// How numbers are stored.
+    pub precision: Precision,
+    /// What of a broken step counts; `None` takes [`Commit::Step`] where the disk has room for it, else [`Commit::Block`].
+    pub commit: Option<Commit>,
+    /// Seed of the first weights and of rounding.
+    pub seed: u64,
+    /// What it learns from, in a form that tells other data apart.
+    pub data: String,
+    /// The model that it started from, in words; `None` where first weights come from the seed.
+    pub start: Option<String>,
+}
+
+/// Hands over the first numbers of a tensor, row-major; asked for each tensor once, in the network's order.
+pub type FirstWeights<'a> = dyn FnMut(&TensorSpec) -> Result<Vec<f32>, OffloadError> + 'a;
+
+/// What a store is for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Manifest {
+    model: ModelConfig,
+    precision: Precision,
+    commit: Commit,
+    seed: u64,
+    data: String,
+    start: Option<String>,
+}
+
+/// Steps that all blocks have.
+#[derive(Debug, Serialize, Deserialize)]
+struct Progress {
+    step: u64,
+}
+
+/// An open store, locked for this process.
+#[derive(Debug)]
+pub(super) struct BlockStore {
+    folder: PathBuf,
+    pub(super) files: BlockFiles,
+    pub(super) precision: Precision,
+    pub(super) commit: Commit,
+    /// Steps that all blocks have.
+    step: u64,
+    /// Steps of each block: `step`, or one more.
+    steps: Vec<u64>,
+    /// Held, not read: the lock ends when the file closes.
+    _lock: File,
+}
+
+impl BlockStore {
+    /// Opens the store in a folder, or makes one block by block, with weights from `first`, or from the seed: then they are
+    /// those of a network in memory. Brings a store that was left in the middle of something into order.
+    pub(super) fn open_or_create(
+        network: &Network,
+        settings: &OffloadSettings,
+        first: Option<&mut FirstWeights<'_>>,
+        watch: Watch<'_>,
+    ) -> Result<Self, OffloadError> {
+        let folder = settings.folder.clone();
+        std::fs::create_dir_all(&folder).map_err(|source| write_error(WriteError::new("creating", &folder, source)))?;
+        let lock = lock(&folder)?;
+        let room = DiskRoom::of(network, settings)?;
+        room.check()?;
+        let progress: Option<Progress> = read_json(&folder.join(PROGRESS_FILE))?;
+        let manifest = Manifest {
+            model: network.config().clone(),
+            precision: settings.precision,
+            commit: room.commit,
+            seed: settings.seed,
+            data: settings.data.clone(),
+            start: settings.start.clone(),
+        };
+        write_json(&folder.join(MANIFEST_FILE), &manifest)?;
+        let blocks = network.blocks().iter();
+        let layouts: Vec<Layout> = blocks.map(|block| Layout::of(block.as_ref(), settings.precision)).collect();
+        let files = BlockFiles::new(&folder, layouts);
+        let steps = vec![0; files.layouts.len()];
+        let (precision, commit) = (settings.precision, room.commit);
+        let mut store = Self { folder, files, precision, commit, step: 0, steps, _lock: lock };
+        match progress {
+            Some(Progress { step }) => store.recover(step)?,
+            None => store.create(&network.specs(), settings.seed, first, watch)?,
+        }
+        Ok(store)
+    }
+
+    /// Steps that all blocks have.
+    pub(super) fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// True when this block has the step that others still lack.
+    pub(super) fn is_ahead(&self, block: usize) -> bool {
+        self.steps.get(block).is_some_and(|&step| step > self.step)
+    }
+
+    /// Which version of a file a step writes.
+    pub(super) fn version(&self) -> Version {
+        match self.commit {
+            Commit::Step => Version::Next,
+            Commit::Block => Version::Current,
+        }
+    }
+
+    /// Takes into account that these blocks are on disk with the next step.
+    pub(super) fn note_written(&mut self, blocks: &[usize]) {
+        if self.commit == Commit::Block {
+            for &block in blocks {
+                if let Some(step) = self.steps.get_mut(block) {
+                    *step = self.step + 1;
+                }
+            }
+        }
+    }
+
+    /// Makes the next step the one that counts: all of its blocks are written.
+    pub(super) fn advance(&mut self) -> Result<(), OffloadError> {
+        let step = self.step + 1;
+        write_json(&self.folder.join(PROGRESS_FILE), &Progress { step })?;
+        self.step = step;
+        self.steps.fill(step);
+        // From here on the new files count: what is not renamed now is at the next opening.
+        self.take_next()
+    }
+
+    /// What is on disk, in words.
+    pub(super) fn describe(&self) -> String {
+        let num_ahead = self.steps.iter().filter(|&&step| step > self.step).count();
+        if num_ahead == 0 {
+            return format!("Step {} is saved", self.step);
+        }
+        let (of, next) = (self.steps.len(), self.step + 1);
+        format!("Step {} is saved, and {num_ahead} of {of} blocks have step {next}; going on finishes it", self.step)
+    }
+
+    fn create(
+        &mut self,
+        specs: &[TensorSpec],
+        seed: u64,
+        mut first: Option<&mut FirstWeights<'_>>,
+        watch: Watch<'_>,
+    ) -> Result<(), OffloadError> {
+        let folder = self.files.folder();
+        std::fs::create_dir_all(folder).map_err(|source| write_error(WriteError::new("creating", folder, source)))?;
+        let what = if first.is_some() { "taking over weights" } else { "drawing first weights" };
+        let total: u64 = self.files.layouts.iter().map(|layout| layout.num_weights() as u64).sum();
+        let (mut done, mut skipped) = (0, 0);
+        for (block, layout) in self.files.layouts.iter().enumerate() {
+            watch.step(what, done, Some(total))?;
+            let mut state = BlockState::zeros(layout);
+            let numbered: Vec<(usize, &TensorSpec)> =
+                specs.iter().enumerate().skip(skipped).take(layout.slots.len()).collect();
+            match first.as_deref_mut() {
+                Some(first) => take_over(&mut state, &numbered, first)?,
+                None => draw(&mut state, &numbered, seed),
+            }
+            skipped += layout.slots.len();
+            self.files.write(block, &state, Version::Current)?;
+            done += layout.num_weights() as u64;
+        }
+        write_json(&self.folder.join(PROGRESS_FILE), &Progress { step: 0 })
+    }
+
+    /// Brings the blocks to one step, or finds which are ahead.
+    fn recover(&mut self, step: u64) -> Result<(), OffloadError> {
+        self.step = step;
+        self.steps.fill(step);
+        remove_partial(self.files.folder());
+        for block in 0..self.files.layouts.len() {
+            let next = self.files.path(block, Version::Next);
+            if !next.exists() {
+                continue;
+            }
+            let header = self.files.header(block, Version::Next)?;
+            if header.step != step {
+                // Of a step that was not finished.
+                std::fs::remove_file(&next)
+                    .map_err(|source| write_error(WriteError::new("removing", &next, source)))?;
+            }
+        }
+        self.take_next()?;
+        for block in 0..self.files.layouts.len() {
+            let found = self.files.header(block, Version::Current)?.step;
+            if found != step && found != step + 1 {
+                return Err(OffloadError::Damaged {
+                    expected: format!("a block at step {step} or {}", step + 1),
+                    found: format!("step {found}"),
+                    path: self.files.path(block, Version::Current),
+                });
+            }
+            if let Some(step) = self.steps.get_mut(block) {
+                *step = found;
+            }
+        }
+        if self.steps.iter().all(|&found| found == step + 1) {
+            self.step = step + 1;
+            write_json(&self.folder.join(PROGRESS_FILE), &Progress { step: self.step })?;
+        }
+        Ok(())
+    }
+
+    /// Renames every file of the step that counts to its current name.
+    fn take_next(&self) -> Result<(), OffloadError> {
+        for block in 0..self.files.layouts.len() {
+            let (next, current) = (self.files.path(block, Version::Next), self.files.path(block, Version::Current));
+            match std::fs::rename(&next, &current) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(write_error(WriteError::new("renaming to", &current, source))),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Weights of a block as others have them, tensor by tensor.
+fn take_over(
+    state: &mut BlockState,
+    numbered: &[(usize, &TensorSpec)],
+    first: &mut FirstWeights<'_>,
+) -> Result<(), OffloadError> {
+    let mut start = 0;
+    for (_, spec) in numbered {
+        let values = first(spec)?;
+        state.weights.set(start, &values);
+        start += spec.num_elements();
+    }
+    Ok(())
+}
+
+/// Weights of a block from the seed: as many tensors at a time as there are threads, so that they never all stand in f32.
+fn draw(state: &mut BlockState, numbered: &[(usize, &TensorSpec)], seed: u64) {
+    let mut start = 0;
+    for group in numbered.chunks(rayon::current_num_threads().max(1)) {
+        let drawn: Vec<Vec<f32>> = group.par_iter().map(|&(index, spec)| initial_values(spec, index, seed)).collect();
+        for values in drawn {
+            state.weights.set(start, &values);
+            start += values.len();
+        }
+    }
+}
+
+/// What a folder says of itself.
+pub(super) struct Found {
+    /// What of a broken step counted so far.
+    pub(super) commit: Option<Commit>,
+    /// Steps that all blocks have; `None` where they were not all made.
+    pub(super) num_steps: Option<u64>,
+}
+
+/// What is in the folder of `settings`. Errors: another training, or something else.
+pub(super) fn find(network: &Network, settings: &OffloadSettings) -> Result<Found, OffloadError> {
+    let folder = &settings.folder;
+    let manifest: Option<Manifest> = read_json(&folder.join(MANIFEST_FILE))?;
+    match &manifest {
+        Some(found) => check_same(found, network, settings)?,
+        None => check_empty(folder)?,
+    }
+    let progress: Option<Progress> = read_json(&folder.join(PROGRESS_FILE))?;
+    Ok(Found { commit: manifest.map(|found| found.commit), num_steps: progress.map(|found| found.step) })
+}
+
+fn check_same(found: &Manifest, network: &Network, settings: &OffloadSettings) -> Result<(), OffloadError> {
+    let differ = [
+        ("model", found.model != *network.config()),
+        ("precision", found.precision != settings.precision),
+        ("seed", found.seed != settings.seed),
+        ("data", found.data != settings.data),
+        ("model to start from", found.start != settings.start),
+    ];
+    match differ.into_iter().find(|(_, differs)| *differs) {
+        Some((what, _)) => Err(OffloadError::Other { what, path: settings.folder.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a folder in which there is anything but the lock.
+fn check_empty(folder: &Path) -> Result<(), OffloadError> {
+    let read = |source| OffloadError::Read { path: folder.to_owned(), source };
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder).map_err(read)? {
+        let name = entry.map_err(read)?.file_name();
+        // The last may be there while the disk's pace is measured by others.
+        if name != "lock" && name != "manifest.json.partial" && name != "pace.partial" {
+            return Err(OffloadError::Taken { path: folder.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn lock(folder: &Path) -> Result<File, OffloadError> {
+    let path = folder.join("lock");
+    let opened = File::options().create(true).append(true).open(&path);
+    let file = opened.map_err(|source| write_error(WriteError::new("opening", &path, source)))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OffloadError::Locked { path: folder.to_owned() }),
+        Err(std::fs::TryLockError::Error(source)) => Err(OffloadError::Read { path, source }),
+    }
+}
+
+/// What a process that was killed left half written.
+fn remove_partial(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|ending| ending == "partial") {
+            // Nobody reads it; the next write replaces it.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// `None` when there is no such file.
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, OffloadError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(OffloadError::Read { path: path.to_owned(), source }),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| OffloadError::Damaged {
+        expected: "what this program writes there".to_owned(),
+        found: error.to_string(),
+        path: path.to_owned(),
+    })
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), OffloadError> {
+    let bytes = serde_json::to_vec_pretty(value).map_err(|error| OffloadError::Damaged {
+        expected: "numbers that can be written".to_owned(),
+        found: error.to_string(),
+        path: path.to_owned(),
+    })?;
+    atomic_file::write_bytes(path, &bytes).map_err(write_error)
+}

@@ -1,0 +1,294 @@
+//! Streamed training as a user has it: killed at any moment, on a disk that fills up or goes away, and its model used.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use foretrain_tests::DEADLINE;
+use serde_json::Value;
+
+/// A text in which each word decides the next.
+fn write_text(folder: &Path) -> PathBuf {
+    let words = ["one ", "wolf ", "saw ", "seven ", "goats ", "and ", "ran. "];
+    let text: String = (0..3000).map(|i| words[(i * i + i / 7) % words.len()]).collect();
+    let path = folder.join("wolf.txt");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// A training of `num_steps` steps with blocks in `folder`, in its own home.
+fn train(text: &Path, folder: &Path, num_steps: &str, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foretrain-under-test"));
+    command.args(["train", "--preset", "shakespeare-gpt2-char", "--batch-size", "2", "--sequence-length", "24"]);
+    command.args(["--steps", num_steps, "--threads", "1", "--json"]).args(more);
+    command.arg("--data").arg(text).arg("--offload").arg(folder).env("HOME", text.parent().unwrap());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[track_caller]
+fn finished(mut command: Command) -> Value {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = std::str::from_utf8(&output.stdout).unwrap();
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn num_rows(folder: &Path) -> usize {
+    std::fs::read(folder.join("metrics.jsonl")).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count())
+}
+
+/// Returns once this many steps are done; false when the process ended before.
+fn wait_for_rows(child: &mut Child, folder: &Path, rows: usize) -> bool {
+    let started = Instant::now();
+    while num_rows(folder) < rows {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(started.elapsed() < DEADLINE, "the training does not get anywhere");
+        std::thread::yield_now();
+    }
+    true
+}
+
+/// Kills the process within the step that follows; SIGKILL gives it no chance to save.
+fn kill_within_a_step(mut child: Child, folder: &Path, rows: usize, delay: Duration) -> bool {
+    if !wait_for_rows(&mut child, folder, rows) {
+        return false;
+    }
+    let seen = Instant::now();
+    while seen.elapsed() < delay {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    !child.wait().unwrap().success()
+}
+
+/// Names and bytes of all blocks.
+fn blocks(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(folder.join("blocks")).unwrap().map(|entry| entry.unwrap().path());
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let mut blocks: Vec<_> = entries.map(|path| (name(&path), std::fs::read(&path).unwrap())).collect();
+    blocks.sort();
+    blocks
+}
+
+/// The step in each block's header.
+fn steps_of_blocks(folder: &Path) -> Vec<u64> {
+    let header = |(_, bytes): (String, Vec<u8>)| serde_json::from_slice::<Value>(&bytes[..4096]).unwrap();
+    blocks(folder).into_iter().map(|block| header(block)["step"].as_u64().unwrap()).collect()
+}
+
+/// Kills a training again and again in the middle of steps, then lets it end. Returns how often it was killed.
+fn broken(text: &Path, folder: &Path, commit: &str) -> u32 {
+    let mut num_kills = 0;
+    for round in 0..14_u64 {
+        let child = train(text, folder, "40", &["--offload-commit", commit]).spawn().unwrap();
+        // Up to the length of a step, which is some tens of milliseconds.
+        let delay = Duration::from_millis(round * 37 % 41);
+        num_kills += u32::from(kill_within_a_step(child, folder, num_rows(folder) + 1, delay));
+    }
+    finished(train(text, folder, "40", &["--offload-commit", commit]));
+    num_kills
+}
+
+#[test]
+fn killed_in_the_middle_of_steps_it_ends_like_one_that_was_not() {
+    let root = tempfile::tempdir().unwrap();
+    let text = write_text(root.path());
+    let (whole, folder) = (root.path().join("whole"), root.path().join("broken"));
+    let report = finished(train(&text, &whole, "40", &["--offload-commit", "step"]));
+    assert_eq!((&report["offload"]["step"], &report["offload"]["commit"]), (&40.into(), &"Step".into()));
+    let num_kills = broken(&text, &folder, "step");
+    assert!(num_kills >= 7, "{num_kills}");
+    assert!(blocks(&whole) == blocks(&folder), "bit for bit");
+    let model = |folder: &Path| std::fs::read(folder.join("model/model.safetensors")).unwrap();
+    assert!(model(&whole) == model(&folder));
+}
+
+#[test]
+fn killed_between_blocks_it_gives_each_block_every_step() {
+    let root = tempfile::tempdir().unwrap();
+    let text = write_text(root.path());
+    let folder = root.path().join("broken");
+    let num_kills = broken(&text, &folder, "block");
+    assert!(num_kills >= 7, "{num_kills}");
+    assert_eq!(steps_of_blocks(&folder), vec![40; 6]);
+    let rows = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let loss = |row: &Value| row["loss"].as_f64().unwrap();
+    assert!(loss(rows.last().unwrap()) < 0.8 * loss(&rows[0]), "{rows:?}");
+}
+
+#[test]
+fn it_says_first_what_it_takes_and_its_model_goes_on_in_memory_and_from_disk() {
+    let root = tempfile::tempdir().unwrap();
+    let text = write_text(root.path());
+    let folder = root.path().join("blocks");
+    let plan = finished(train(&text, &folder, "30", &["--plan"]));
+    let planned = &plan["offload"];
+    assert!(planned["step_seconds"].as_f64().unwrap() > 0.0 && !folder.exists(), "{plan}");
+    assert!(planned["costs"].as_array().unwrap().len() == 4 && planned["num_steps_left"] == 30, "{plan}");
+    let bytes = |value: &Value| value.as_u64().unwrap();
+    assert!(bytes(&planned["disk"]["needed_bytes"]) > bytes(&planned["model_bytes"]), "{plan}");
+    // First the weights stay in their blocks; asked again, they are written out.
+    let report = finished(train(&text, &folder, "30", &["--repeat-batch", "--blocks-only"]));
+    let trained = &report["offload"];
+    let losses: Vec<f64> = trained["losses"].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect();
+    assert!(losses.len() == 30 && losses[29] < 0.5 * losses[0], "{losses:?}");
+    assert!(trained["seconds_a_step"].as_f64().unwrap() > 0.0 && bytes(&trained["peak_bytes"]) > 10_000_000);
+    assert_eq!(bytes(&trained["read_bytes_a_step"]), bytes(&planned["plan"]["read_bytes"]));
+    assert!(trained["model"].is_null() && !folder.join("model").exists());
+    let again = finished(train(&text, &folder, "30", &["--repeat-batch"]));
+    assert!(again["offload"]["losses"].as_array().unwrap().is_empty(), "{again}");
+    assert_eq!(again["offload"]["model"].as_str().unwrap(), folder.join("model").to_str().unwrap());
+    let run = Command::new(env!("CARGO_BIN_EXE_foretrain-under-test"))
+        .args(["train", "--preset", "shakespeare-gpt2-char", "--tier", "vanilla", "--steps", "1", "--json"])
+        .args(["--batch-size", "2", "--sequence-length", "24", "--learning-rate", "1e-9", "--optimizer", "adamw"])
+        .arg("--data")
+        .arg(&text)
+        .arg("--from")
+        .arg(folder.join("model"))
+        .arg("--runs")
+        .arg(root.path().join("runs"))
+        .env("HOME", root.path())
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    let out: Value = serde_json::from_str(String::from_utf8_lossy(&run.stdout).lines().last().unwrap()).unwrap();
+    // Its first step, too, is on the first batch.
+    let rows = std::fs::read_to_string(Path::new(out["run"].as_str().unwrap()).join("metrics.jsonl")).unwrap();
+    let row: Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+    let in_memory = row["loss"].as_f64().unwrap();
+    assert!(in_memory < 1.05 * losses[29] + 0.01, "{in_memory} after {}", losses[29]);
+    // From disk it goes on where it was: the same batch, the last loss.
+    let model = folder.join("model").to_str().unwrap().to_owned();
+    let next = root.path().join("next");
+    let more = ["--repeat-batch", "--from", &model, "--learning-rate", "1e-6"];
+    let tuned = finished(train(&text, &next, "1", &more));
+    let first = tuned["offload"]["losses"][0].as_f64().unwrap();
+    assert!((first - in_memory).abs() < 1e-4, "{first} and in memory {in_memory}");
+    let ours = root.path().join("runs");
+    let ours = std::fs::read_dir(&ours).unwrap().next().unwrap().unwrap().path();
+    let refused = train(&text, &root.path().join("third"), "1", &["--from", ours.to_str().unwrap()]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("goes on in memory"), "{}", stderr(&refused));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_keeps_the_last_step_and_the_same_command_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let text = write_text(root.path());
+    let folder = root.path().join("blocks");
+    let mut child = train(&text, &folder, "100000", &["--offload-commit", "step"]).spawn().unwrap();
+    assert!(wait_for_rows(&mut child, &folder, 2));
+    let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the same command goes on"), "{}", stderr(&output));
+    let told: Value = serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap();
+    let step = told["offload"]["step"].as_u64().unwrap();
+    assert!(step >= 2 && told["offload"]["is_finished"] == false, "{told}");
+    assert!(told["offload"]["losses"].as_array().unwrap().len() as u64 == step, "{told}");
+    let goal = (step + 2).to_string();
+    let report = finished(train(&text, &folder, &goal, &["--offload-commit", "step"]));
+    assert_eq!(report["offload"]["losses"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_streaming_cannot_do_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let text = write_text(root.path());
+    let folder = root.path().join("blocks");
+    for (more, part) in [
+        (&["--tier", "balanced"][..], "vanilla"),
+        (&["--optimizer", "muon"][..], "adamw"),
+        (&["--micro-batches", "2"][..], "--micro-batches"),
+        (&["--qat", "ternary"][..], "--qat"),
+        (&["--device", "cuda:0"][..], "device cpu or auto"),
+        (&["--device", "auto", "--vram-limit", "2"][..], "GPU's memory"),
+    ] {
+        let output = train(&text, &folder, "2", more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{more:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+    let output = train(&text, &folder, "2", &["--memory-budget", "0.05"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+}
+
+#[test]
+fn a_folder_that_goes_away_ends_it_with_words() {
+    let root = tempfile::tempdir().unwrap();
+    let text = write_text(root.path());
+    let (folder, elsewhere) = (root.path().join("blocks"), root.path().join("elsewhere"));
+    let mut child = train(&text, &folder, "100000", &["--offload-commit", "step"]).spawn().unwrap();
+    assert!(wait_for_rows(&mut child, &folder, 3));
+    std::fs::rename(&folder, &elsewhere).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let message = stderr(&output);
+    assert!(message.contains("still"), "{message}");
+    std::fs::rename(&elsewhere, &folder).unwrap();
+    let rows = num_rows(&folder);
+    let report = finished(train(&text, &folder, &(rows + 2).to_string(), &[]));
+    assert_eq!(report["offload"]["is_finished"], true);
+}
+
+/// A small disk of its own, where the system lets us have one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: PathBuf, size: &str) -> Option<Self> {
+        std::fs::create_dir(&path).unwrap();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).output();
+        mounted.is_ok_and(|output| output.status.success()).then(|| Self(path))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn a_full_disk_ends_it_with_words_and_a_saved_state() {
+    let root = tempfile::tempdir().unwrap();
+    let text = write_text(root.path());
+    let Some(disk) = SmallDisk::mount(root.path().join("disk"), "320m") else {
+        eprintln!("SKIPPED: mounting a small disk takes root");
+        return;
+    };
+    let folder = disk.0.join("blocks");
+    let filler = disk.0.join("filler");
+    let mut child = train(&text, &folder, "100000", &[]).spawn().unwrap();
+    assert!(wait_for_rows(&mut child, &folder, 3));
+    let fill = std::fs::File::create(&filler).and_then(|mut file| std::io::copy(&mut std::io::repeat(1), &mut file));
+    assert!(fill.is_err(), "the disk is full now");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("Free disk space"), "{}", stderr(&output));
+    std::fs::remove_file(&filler).unwrap();
+    let next = num_rows(&folder) + 2;
+    assert_eq!(finished(train(&text, &folder, &next.to_string(), &[]))["offload"]["is_finished"], true);
+    // Too small from the beginning: refused before anything is written.
+    let small = SmallDisk::mount(root.path().join("small"), "8m").unwrap();
+    let output = train(&text, &small.0.join("blocks"), "2", &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("making room for the blocks: they need"), "{}", stderr(&output));
+    let output = train(&text, &small.0.join("blocks"), "2", &["--plan"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let told: Value = serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap();
+    let disk = &told["offload"]["disk"];
+    assert!(disk["needed_bytes"].as_u64() > disk["free_bytes"].as_u64(), "{told}");
+    assert!(!small.0.join("blocks").exists());
+}
