@@ -19,7 +19,7 @@ use crate::folders;
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
-const RECIPE_OPTIONS: [&str; 27] = [
+const RECIPE_OPTIONS: [&str; 28] = [
     "preset",
     "from",
     "data",

@@ -41,7 +41,7 @@ fn is_between_steps(error: &SessionError) -> bool {
     !matches!(error, SessionError::Hybrid(HybridError::Optim(_)))
 }
 
-/// What to tell of a GPU that failed after `step`, with a whole checkpoint of `saved`.
+/// What to tell of a run on a GPU that failed after `step`, with a whole checkpoint of `saved`.
 fn failure(index: usize, step: u64, saved: Option<u64>, error: &str) -> String {
     let left = match saved {
         Some(saved) => format!(
@@ -50,7 +50,7 @@ fn failure(index: usize, step: u64, saved: Option<u64>, error: &str) -> String {
         ),
         None => "No checkpoint had been written yet".to_owned(),
     };
-    format!("GPU {index} failed after step {step}: {error}. {left}")
+    format!("the run on GPU {index} failed after step {step}: {error}. {left}")
 }
 
 /// What to tell when the run has taken more of its GPU's memory than its recipe allows; `None` otherwise, and where the
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_failure_names_the_checkpoint_to_go_on_from() {
         let told = failure(0, 120, Some(100), "out of memory");
-        assert!(told.contains("GPU 0 failed after step 120: out of memory"), "{told}");
+        assert!(told.contains("run on GPU 0 failed after step 120: out of memory"), "{told}");
         assert!(told.contains("step 100") && told.contains("--device cpu"), "{told}");
         assert!(failure(0, 3, None, "gone").contains("No checkpoint"));
     }
