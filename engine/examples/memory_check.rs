@@ -13,6 +13,7 @@ use foretrain_engine::data::Batch;
 use foretrain_engine::device::Gauges;
 use foretrain_engine::hybrid::{HybridTrainer, TierPreset, TrainerSetup};
 use foretrain_engine::memory::{Place, PlanInput, default_budget, format_bytes, plan};
+use foretrain_engine::models::ops::Precision;
 use foretrain_engine::models::{DataShape, ModelPreset, Network, ParamStore, initial_params};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
 
@@ -97,6 +98,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         qat: None,
         num_steps: 100,
         num_micro_batches,
+        precision: Precision::F32,
         seed: 1,
     };
     let mut trainer = HybridTrainer::new(setup)?;

@@ -12,6 +12,7 @@ use candle_core::Device;
 use foretrain_engine::data::{self, Augmentation, DatasetSpec};
 use foretrain_engine::experiment::TrialRecipe;
 use foretrain_engine::hybrid::{GateRule, HybridConfig, TierPreset};
+use foretrain_engine::models::ops::Precision;
 use foretrain_engine::models::{ModelPreset, Network};
 use foretrain_engine::session::recipe;
 use foretrain_engine::unwatched;
@@ -34,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         num_steps: 200,
         batch_size,
         num_micro_batches: 1,
+        precision: Precision::F32,
         sequence_length: 0,
         augmentation: Augmentation::default(),
     };

@@ -15,6 +15,7 @@ use foretrain_engine::hybrid::{
     Divergence, DivergenceKind, GateRule, HybridConfig, HybridError, HybridEvent, HybridTrainer, Phase, Recovery,
     StepReport, TierPreset,
 };
+use foretrain_engine::models::ops::Precision;
 use foretrain_engine::models::{Activation, Gpt2Config, MlpConfig, ModelConfig, Network};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
 use foretrain_engine::session::{Command, EventKind, LogEntry, LogKind, StopReason, list_runs, open_run};
@@ -75,6 +76,7 @@ fn recipe(hybrid: HybridConfig, kind: OptimizerKind, num_steps: u64) -> TrialRec
         num_steps,
         batch_size: 64,
         num_micro_batches: 1,
+        precision: Precision::F32,
         sequence_length: 0,
         augmentation: Augmentation::default(),
     }

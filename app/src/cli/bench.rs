@@ -6,9 +6,11 @@ use foretrain_engine::bench::{
     BenchModel, PeerOutcome, PeerPlan, PeerPython, TORCH_REQUIREMENT, TorchVariant, TrainBenchPlan, TrainSpeed,
 };
 use foretrain_engine::device::atomic_file;
+use foretrain_engine::models::ops::Precision;
 use foretrain_engine::session::{Command, EventKind};
 
 use super::driver::Driver;
+use super::recipe_arg::parse_precision;
 use super::{CliError, experiment, number_arg, output};
 use crate::folders;
 
@@ -40,9 +42,13 @@ pub enum BenchCommand {
 /// Options of `bench train`.
 #[derive(Debug, clap::Args)]
 pub struct TrainBenchArgs {
-    /// Models: gpt2-char, gpt2-11m, gpt2-124m, mnist-cnn, resnet-20, resnet-18; all when left out.
+    /// Models: gpt2-char, gpt2-11m, gpt2-124m, mnist-cnn, resnet-20, resnet-18; all that the precision allows when left
+    /// out.
     #[arg(long, value_name = "MODELS", value_delimiter = ',', value_parser = parse_model)]
     pub models: Vec<BenchModel>,
+    /// Numbers that our matrix products read: f32, or bf16, which takes language models.
+    #[arg(long, default_value = "f32", value_parser = parse_precision)]
+    pub precision: Precision,
     /// Processor threads of each side; 0 uses all.
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
@@ -78,6 +84,14 @@ fn parse_variant(label: &str) -> Result<TorchVariant, String> {
     TorchVariant::from_label(label).ok_or_else(|| format!("expected one of {}", known()))
 }
 
+/// Those asked for, else all that can be in the precision asked for.
+fn models(asked: &TrainBenchArgs) -> Vec<BenchModel> {
+    if !asked.models.is_empty() {
+        return asked.models.clone();
+    }
+    BenchModel::ALL.into_iter().filter(|model| asked.precision.is_full() || model.has_bf16_products()).collect()
+}
+
 /// Runs the subcommand.
 pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     let BenchCommand::Train(asked) = &args.command;
@@ -92,7 +106,8 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
         output::note(format_args!("PyTorch ({TORCH_REQUIREMENT}): environment {}", folder.display()));
     }
     let plan = TrainBenchPlan {
-        models: if asked.models.is_empty() { BenchModel::ALL.to_vec() } else { asked.models.clone() },
+        models: models(asked),
+        precision: asked.precision,
         num_threads: asked.threads,
         rounds: asked.rounds,
         seconds_per_turn: asked.seconds,

@@ -3,6 +3,7 @@
 use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::hybrid::{GateRule, Strategy};
+use foretrain_engine::models::ops::Precision;
 use foretrain_engine::models::{DataShape, ModelPreset};
 use foretrain_engine::optim::OptimizerKind;
 use foretrain_engine::session::{Recipe, RunConfig, recipe, tier};
@@ -41,6 +42,10 @@ pub struct RecipeArgs {
     /// Parts that a batch is cut into, to save memory.
     #[arg(long, value_parser = number_arg::at_least_one())]
     pub micro_batches: Option<usize>,
+    /// Numbers that matrix products of training read: f32, or bf16, which needs a language model and a processor with
+    /// AMX-BF16 or AVX-512 BF16; weights and sums stay f32.
+    #[arg(long, value_parser = parse_precision)]
+    pub precision: Option<Precision>,
     /// Tokens per sequence.
     #[arg(long, value_parser = number_arg::at_least_one())]
     pub sequence_length: Option<usize>,
@@ -101,6 +106,7 @@ pub(super) fn config(args: &RecipeArgs, common: &CommonArgs) -> Result<RunConfig
         let what = "expected none for images, which have no sequence";
         return Err(CliError::Usage(format!("--sequence-length: {what}, found {length}")));
     }
+    config.precision = args.precision.unwrap_or(config.precision);
     config.sequence_length = args.sequence_length.unwrap_or(config.sequence_length);
     config.optimizer.learning_rate = args.learning_rate.unwrap_or(config.optimizer.learning_rate);
     config.validation_interval = args.validation_interval.unwrap_or(config.validation_interval);
@@ -181,6 +187,14 @@ fn take_strategy(config: &mut RunConfig, strategy: Strategy) -> Result<(), CliEr
 fn parse_strategy(name: &str) -> Result<Strategy, String> {
     Strategy::from_label(name)
         .ok_or_else(|| format!("expected one of {}", Strategy::ALL.map(Strategy::label).join(", ")))
+}
+
+/// A precision by its name.
+pub(super) fn parse_precision(name: &str) -> Result<Precision, String> {
+    Precision::ALL
+        .into_iter()
+        .find(|precision| precision.label() == name)
+        .ok_or_else(|| format!("expected one of {}", Precision::ALL.map(Precision::label).join(", ")))
 }
 
 /// An optimizer by its name.

@@ -19,7 +19,7 @@ use crate::folders;
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
-const RECIPE_OPTIONS: [&str; 28] = [
+const RECIPE_OPTIONS: [&str; 29] = [
     "preset",
     "from",
     "data",
@@ -34,6 +34,7 @@ const RECIPE_OPTIONS: [&str; 28] = [
     "steps",
     "batch_size",
     "micro_batches",
+    "precision",
     "sequence_length",
     "learning_rate",
     "validation_interval",
@@ -114,6 +115,9 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
         }
         None => {
             let config = Box::new(config(args)?);
+            if let Some(kernel) = config.precision.kernel() {
+                output::note(format_args!("matrix products in {} by {kernel}", config.precision.label()));
+            }
             Box::new(move |job| Command::Start(job, config))
         }
     };

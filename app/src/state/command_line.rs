@@ -114,6 +114,10 @@ fn recipe_words(
         words.push(format!("--optimizer {kind}"));
         made.optimizer.kind = config.optimizer.kind;
     }
+    if made.precision != config.precision {
+        words.push(format!("--precision {}", config.precision.label()));
+        made.precision = config.precision;
+    }
     let mut option = |name: &str, made: &mut u64, wanted: u64| {
         if *made != wanted {
             words.push(format!("--{name} {wanted}"));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
 use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::hybrid::TierPreset;
+use foretrain_engine::models::ops::Precision;
 use foretrain_engine::models::{DataShape, ModelConfig, ModelPreset};
 use foretrain_engine::session::RunConfig;
 use serde::{Deserialize, Serialize};
@@ -368,6 +369,10 @@ impl Draft {
         // Weights that are there already have their own model, whose ends fit their own data.
         if config.start_from.is_none() {
             config.model = model;
+        }
+        if !config.model.has_bf16_products() {
+            // The form does not ask for it.
+            config.precision = Precision::F32;
         }
         config.num_threads = settings.num_threads;
         config.memory_budget_bytes = settings.memory_budget_bytes;

@@ -29,7 +29,11 @@ impl RecipeKey {
             (config.num_steps, config.batch_size, config.num_micro_batches, config.sequence_length),
         );
         // Plain data: what cannot be written has a key that no other recipe has either.
-        let text = ron::to_string(&parts).unwrap_or_else(|error| format!("{error}: {parts:?}"));
+        let mut text = ron::to_string(&parts).unwrap_or_else(|error| format!("{error}: {parts:?}"));
+        if !config.precision.is_full() {
+            // Only then, so that keys of earlier versions stay what they are.
+            text.push_str(config.precision.label());
+        }
         Self(format!("{:016x}", fnv_1a(text.as_bytes())))
     }
 }

@@ -31,6 +31,8 @@ mod weights;
 pub use bench::{BenchOptions, BenchReport, Pace, bench};
 pub use chat::{ChatPrompt, Message, PLAIN_FORM};
 pub use error::EdgeError;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use kernels::matrix_unit;
 pub use kernels::{choose_kernels, kernel_sets};
 pub use models::CacheFormat;
 pub use package::{

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::BenchError;
 use crate::data::Batch;
 use crate::hybrid::{HybridConfig, HybridTrainer, TrainerSetup};
+use crate::models::ops::Precision;
 use crate::models::{
     DataShape, Forward, Mode, ModelConfig, ModelPreset, Network, ParamStore, Params, initial_params, ops,
 };
@@ -79,6 +80,12 @@ impl BenchModel {
         if self.preset().reads_images() { "images" } else { "tokens" }
     }
 
+    /// Can its matrix products be in bf16?
+    #[must_use]
+    pub fn has_bf16_products(self) -> bool {
+        !self.preset().reads_images()
+    }
+
     fn preset(self) -> ModelPreset {
         match self {
             Self::Gpt2Char => ModelPreset::Gpt2Char,
@@ -111,12 +118,13 @@ pub(super) struct Case {
     /// Weights as drawn, for forward passes and for the other side.
     store: ParamStore,
     trainer: HybridTrainer,
+    precision: Precision,
 }
 
 impl Case {
-    /// `model` with weights drawn from a fixed seed, moved by AdamW without prediction.
+    /// `model` with weights drawn from a fixed seed, moved by AdamW without prediction, with products in `precision`.
     /// Errors: the model's.
-    pub fn new(model: BenchModel, vanilla: &HybridConfig) -> Result<Self, BenchError> {
+    pub fn new(model: BenchModel, vanilla: &HybridConfig, precision: Precision) -> Result<Self, BenchError> {
         let network = Arc::new(Network::new(&model.preset().config(model.data())?)?);
         let draw = || -> Result<ParamStore, BenchError> {
             let (weights, buffers) = initial_params(&network, 1, &Device::Cpu)?;
@@ -131,9 +139,15 @@ impl Case {
             qat: None,
             num_steps: 1_000_000,
             num_micro_batches: 1,
+            precision,
             seed: 1,
         })?;
-        Ok(Self { model, store: draw()?, network, trainer })
+        Ok(Self { model, store: draw()?, network, trainer, precision })
+    }
+
+    /// Of our products.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub fn num_params(&self) -> u64 {
@@ -178,7 +192,8 @@ impl Case {
     /// Mean loss of `batch` with the weights as drawn, nats; a forward pass that keeps nothing for a backward one.
     pub fn forward(&self, batch: &Batch) -> Result<f64, BenchError> {
         let params = self.store.detached();
-        let logits = self.network.forward(&Forward::new(&params, Mode::Train), &batch.inputs)?;
+        let pass = Forward::new(&params, Mode::Train).in_precision(self.precision);
+        let logits = self.network.forward(&pass, &batch.inputs)?;
         let targets = batch.targets.flatten_all()?;
         let rows = logits.reshape((targets.elem_count(), ()))?;
         Ok(f64::from(ops::cross_entropy(&rows, &targets)?.mean_all()?.to_scalar::<f32>()?))

@@ -18,13 +18,14 @@ impl TrainSpeed {
         let machine = &self.machine;
         writeln!(
             page,
-            "{}, {} threads at once, {}, {}; {} compute threads, f32; {} rounds in turns of {} s; medians of the rounds' \
+            "{}, {} threads at once, {}, {}; {} compute threads, products in {}; {} rounds in turns of {} s; medians of the rounds' \
              medians, with the least and the most.\n",
             if machine.processor.is_empty() { "Unnamed processor" } else { &machine.processor },
             machine.num_cores,
             machine.vector_instructions,
             machine.system,
             self.num_threads,
+            self.precision.label(),
             self.rounds,
             self.seconds_per_turn,
         )?;

@@ -11,12 +11,15 @@ use super::{
 };
 use crate::device::{Cancelled, MachineRecord, Watch, compute_pool, resolved_num_threads};
 use crate::hybrid::HybridConfig;
+use crate::models::ops::Precision;
 
 /// What to measure, and for how long.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainBenchPlan {
     /// Models.
     pub models: Vec<BenchModel>,
+    /// Of our matrix products.
+    pub precision: Precision,
     /// Compute threads of each side; 0 means one per core.
     pub num_threads: usize,
     /// Times that each side has its turn.
@@ -34,6 +37,14 @@ impl TrainBenchPlan {
         let refuse = |expected, found: String| Err(BenchError::Plan { expected, found });
         if self.models.is_empty() {
             return refuse("at least one model", "none".to_owned());
+        }
+        if let Some(missing) = self.precision.missing() {
+            return refuse("instructions for the precision", missing.to_owned());
+        }
+        if !self.precision.is_full()
+            && let Some(model) = self.models.iter().find(|model| !model.has_bf16_products())
+        {
+            return refuse("language models alone in bf16", model.label().to_owned());
         }
         if self.rounds == 0 {
             return refuse("at least one round", "0".to_owned());
@@ -64,6 +75,7 @@ pub fn bench_train(plan: &TrainBenchPlan, vanilla: &HybridConfig, watch: Watch<'
     Ok(TrainSpeed {
         machine: MachineRecord::here(),
         num_threads: resolved_num_threads(plan.num_threads),
+        precision: plan.precision,
         rounds: plan.rounds,
         seconds_per_turn: plan.seconds_per_turn,
         torch: peer.map(|peer| peer.version().to_owned()),
@@ -82,7 +94,7 @@ fn measure(
     mut peer: Option<&mut Peer>,
 ) -> Result<CaseSpeed, BenchError> {
     tell("drawing weights")?;
-    let mut case = Case::new(model, vanilla)?;
+    let mut case = Case::new(model, vanilla, plan.precision)?;
     let size = model.size();
     let batch = case.batch(size)?;
     let loss = case.forward(&batch)?;

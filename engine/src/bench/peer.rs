@@ -15,6 +15,7 @@ use super::measure::{Prepared, Tell};
 use super::turn::Turn;
 use crate::data::Batch;
 use crate::device::{Watch, resolved_num_threads};
+use crate::models::ops::Precision;
 
 /// What the peer runs.
 const SCRIPT: &str = include_str!("torch_peer.py");
@@ -65,10 +66,13 @@ impl TorchVariant {
         Self::ALL.into_iter().find(|variant| variant.label() == label)
     }
 
-    fn tolerance(self) -> f64 {
-        match self {
-            Self::Eager | Self::Compile => LOSS_TOLERANCE,
-            Self::EagerBf16 | Self::CompileBf16 => LOSS_TOLERANCE_BF16,
+    /// How far its loss may be from ours, computed in `ours`.
+    fn tolerance(self, ours: Precision) -> f64 {
+        match (self, ours) {
+            (Self::Eager | Self::Compile, Precision::F32) => LOSS_TOLERANCE,
+            (Self::Eager | Self::Compile, Precision::Bf16) | (Self::EagerBf16 | Self::CompileBf16, _) => {
+                LOSS_TOLERANCE_BF16
+            }
         }
     }
 }
@@ -202,7 +206,7 @@ impl Peer {
             let request = Request::Prepare { variant: variant.label(), config: case.config(), file };
             let outcome = match self.ask(&request, watch)? {
                 Reply::Prepared { loss } => {
-                    let tolerance = variant.tolerance() * ours.abs().max(1.0);
+                    let tolerance = variant.tolerance(case.precision()) * ours.abs().max(1.0);
 
                     if loss.is_nan() || (loss - ours).abs() > tolerance {
                         let (model, variant) = (case.model.label(), variant.label());

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::turn::{Turn, median};
 use super::{BenchModel, BenchSize, TorchVariant};
 use crate::device::MachineRecord;
+use crate::models::ops::Precision;
 
 /// Speed of training, model by model, and under which conditions it was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,6 +14,9 @@ pub struct TrainSpeed {
     pub machine: MachineRecord,
     /// Compute threads of each side.
     pub num_threads: usize,
+    /// Of our matrix products.
+    #[serde(default)]
+    pub precision: Precision,
     /// Times that each side had its turn.
     pub rounds: usize,
     /// Seconds of a turn; a slow step makes it longer.

@@ -7,11 +7,13 @@ use super::peer::{Peer, PeerPlan, PeerPython};
 use super::*;
 use crate::device::{CancelFlag, Watch};
 use crate::hybrid::TierPreset;
+use crate::models::ops::Precision;
 use crate::unwatched;
 
 fn plan(models: Vec<BenchModel>) -> TrainBenchPlan {
     TrainBenchPlan {
         models,
+        precision: Precision::F32,
         num_threads: 1,
         rounds: 2,
         seconds_per_turn: 0.0,
@@ -44,6 +46,9 @@ fn what_cannot_be_measured_is_refused() {
     let refused = |plan: TrainBenchPlan| bench_train(&plan, &vanilla(), unwatched!()).unwrap_err().to_string();
     assert!(refused(plan(vec![])).contains("at least one model, found none"));
     assert!(refused(TrainBenchPlan { rounds: 0, ..plan(BenchModel::ALL.to_vec()) }).contains("at least one round"));
+    let images = refused(TrainBenchPlan { precision: Precision::Bf16, ..plan(vec![BenchModel::MnistCnn]) });
+    let expected = Precision::Bf16.missing().unwrap_or("language models alone in bf16, found mnist-cnn");
+    assert!(images.contains(expected), "{images}");
     let no_python =
         PeerPlan { python: PeerPython::Given("no/such/python".into()), variants: vec![TorchVariant::Eager] };
     let found = refused(TrainBenchPlan { peer: Some(no_python), ..plan(vec![BenchModel::MnistCnn]) });

@@ -8,6 +8,7 @@ use crate::data::{self, Augmentation, Dataset, DatasetSpec, TokenizerSpec};
 use crate::evaluation::Evaluation;
 use crate::hybrid::forecast::ReliabilityPoint;
 use crate::hybrid::{Correction, HybridConfig, Recovery, TierPreset};
+use crate::models::ops::Precision;
 use crate::models::{BlockOrder, Gpt2Config, Growth, ModelConfig, NewBlocks};
 use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
 use crate::quant::{QatConfig, QuantScheme};
@@ -38,6 +39,7 @@ pub(super) fn recipe() -> TrialRecipe {
         num_steps: 40,
         batch_size: 2,
         num_micro_batches: 1,
+        precision: Precision::F32,
         sequence_length: 8,
         augmentation: Augmentation::default(),
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ExperimentError;
 use crate::data::{Augmentation, BatchConfig, BatchSource, Dataset};
 use crate::hybrid::{HybridConfig, HybridTrainer, TrainerSetup};
+use crate::models::ops::Precision;
 use crate::models::{Network, ParamStore, initial_params};
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::quant::QatConfig;
@@ -31,6 +32,9 @@ pub struct TrialRecipe {
     pub batch_size: usize,
     /// Parts that a batch is cut into; 1 computes it whole.
     pub num_micro_batches: usize,
+    /// Of matrix products in training. Reports of earlier versions have none: f32.
+    #[serde(default, skip_serializing_if = "Precision::is_full")]
+    pub precision: Precision,
     /// Tokens per sequence; unused for images.
     pub sequence_length: usize,
     /// Changes to training images; unused for text.
@@ -77,6 +81,7 @@ impl TrialRecipe {
             qat: self.qat,
             num_steps: self.num_steps,
             num_micro_batches: self.num_micro_batches,
+            precision: self.precision,
             seed,
         })?;
         let config = BatchConfig {

@@ -9,7 +9,7 @@ use super::gate::rho_of;
 use super::sampler::Sample;
 use super::{ExtraWork, HybridError, Mark};
 use crate::data::Batch;
-use crate::models::ops::{cross_entropy, distillation_loss, error_norms};
+use crate::models::ops::{Precision, cross_entropy, distillation_loss, error_norms};
 use crate::models::{BatchStats, Forward, Mode, Network, ParamStore, Params};
 use crate::optim::Gradients;
 use crate::quant::Distillation;
@@ -67,6 +67,7 @@ pub(super) struct Passes<'a> {
     pub network: &'a Network,
     pub store: &'a ParamStore,
     pub num_micro_batches: usize,
+    pub precision: Precision,
     /// Who is learned from beside the data.
     pub teacher: Option<Teacher<'a>>,
 }
@@ -140,7 +141,7 @@ impl Passes<'_> {
                 inputs: batch.inputs.index_select(&indices, 0)?,
                 targets: batch.targets.index_select(&indices, 0)?,
             };
-            let logits = self.network.forward(&Forward::new(&params, mode), &part.inputs)?;
+            let logits = self.network.forward(&self.pass(&params, mode), &part.inputs)?;
             let (losses, _) = self.taught(&logits, unit_losses(&logits, &part)?, &part)?;
             let loss = (losses * weights)?.sum_all()?;
             add(&mut sum, self.backward(&loss)?)?;
@@ -154,7 +155,7 @@ impl Passes<'_> {
             return Ok((losses, None));
         };
         let (student, targets) = as_rows(logits, part)?;
-        let answers = self.network.forward(&Forward::new(params, Mode::Eval), &part.inputs)?;
+        let answers = self.network.forward(&self.pass(params, Mode::Eval), &part.inputs)?;
         let teacher = answers.reshape((targets.elem_count(), ()))?;
         let distilled = per_unit(distillation_loss(&student, &teacher, temperature)?, part)?;
         let taught = ((losses * (1.0 - weight))? + (&distilled * weight)?)?;
@@ -170,7 +171,7 @@ impl Passes<'_> {
         errors: Errors<'_>,
         seen: &mut Seen,
     ) -> Result<(Tensor, Tensor), HybridError> {
-        let pass = Forward::new(params, Mode::Train);
+        let pass = self.pass(params, Mode::Train);
         let logits = self.network.forward(&pass, &part.inputs)?;
         let losses = unit_losses(&logits, part)?;
         seen.losses.extend(losses.to_vec1::<f32>()?);
@@ -186,6 +187,10 @@ impl Passes<'_> {
         }
         seen.stats.push(pass.into_stats());
         Ok((logits, losses))
+    }
+
+    fn pass<'a>(&self, params: &'a Params, mode: Mode<'a>) -> Forward<'a> {
+        Forward::new(params, mode).in_precision(self.precision)
     }
 
     fn backward(&self, loss: &Tensor) -> Result<Gradients, HybridError> {

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use super::trainer_tests::{CLASSES, SCHEDULE, bits, blobs, eager, extrapolating, optimizer, poisoned, train, weights};
 use super::*;
 use crate::device::without_kernels;
-use crate::models::ops::{Activations, cross_entropy, distillation_loss};
+use crate::models::ops::{Activations, Precision, cross_entropy, distillation_loss};
 use crate::models::{Activation, Forward, MlpConfig, Mode, ModelConfig, Network, ParamStore, Params, initial_params};
 use crate::optim::{Gradients, Optimizer, OptimizerKind};
 use crate::quant::{Distillation, QatConfig, QuantScheme, quantize};
@@ -44,6 +44,7 @@ fn trainer(hybrid: HybridConfig, qat: Option<QatConfig>, seed: u64) -> HybridTra
         qat,
         num_steps: 200,
         num_micro_batches: 1,
+        precision: Precision::F32,
         seed,
     };
     HybridTrainer::new(setup).unwrap()
@@ -340,6 +341,7 @@ fn settings_out_of_range_are_refused() {
         qat,
         num_steps: 200,
         num_micro_batches: 1,
+        precision: Precision::F32,
         seed: 1,
     };
     assert!(matches!(HybridTrainer::new(setup(ternary(1.5, 0.0))), Err(HybridError::Quant(_))));

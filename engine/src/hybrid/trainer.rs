@@ -11,6 +11,7 @@ use super::state::{self, Parts, TrainerState};
 use super::strategy::{PredictStep, Scene, Update, Work};
 use super::{ExtraWork, HybridConfig, HybridError, HybridEvent, Mark, Phase, Recovery, StepReport};
 use crate::data::Batch;
+use crate::models::ops::Precision;
 use crate::models::{BATCH_NORM_MOMENTUM, Growth, Network, ParamStore, Params, updated_running_stats};
 use crate::optim::{Gradients, Optimizer, OptimizerConfig, Schedule, WeightAverage};
 use crate::quant::{FakeQuantizer, QatConfig};
@@ -34,6 +35,8 @@ pub struct TrainerSetup {
     pub num_steps: u64,
     /// Parts that a batch is cut into; 1 computes it whole.
     pub num_micro_batches: usize,
+    /// Of matrix products in passes.
+    pub precision: Precision,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -57,6 +60,7 @@ pub struct HybridTrainer {
     schedule: Schedule,
     num_steps: u64,
     num_micro_batches: usize,
+    precision: Precision,
     seed: u64,
     /// What a recovery goes back to, and the step after which it was saved.
     good: TrainerState,
@@ -102,6 +106,7 @@ impl HybridTrainer {
             schedule: setup.schedule,
             num_steps: setup.num_steps,
             num_micro_batches: setup.num_micro_batches.max(1),
+            precision: setup.precision,
             seed: setup.seed,
             good,
             good_step: 0,
@@ -362,6 +367,7 @@ impl HybridTrainer {
                 network: &self.network,
                 store: &store,
                 num_micro_batches: self.num_micro_batches,
+                precision: self.precision,
                 teacher,
             },
             store: &self.store,

@@ -13,7 +13,7 @@ use super::*;
 use crate::data::Batch;
 use crate::device::CancelFlag;
 use crate::device::seed::{Stream, stream};
-use crate::models::ops::cross_entropy;
+use crate::models::ops::{Precision, cross_entropy};
 use crate::models::{
     Activation, Forward, MlpConfig, Mode, ModelConfig, Network, ParamStore, Params, ResNetConfig, initial_params,
 };
@@ -109,6 +109,7 @@ fn trainer_from(hybrid: HybridConfig, kind: OptimizerKind, seed: u64, weight_see
         qat: None,
         num_steps: 200,
         num_micro_batches: 1,
+        precision: Precision::F32,
         seed,
     };
     HybridTrainer::new(setup).unwrap()
@@ -147,9 +148,14 @@ fn restored_step(report: &StepReport) -> Option<u64> {
     })
 }
 
+fn passes<'a>(network: &'a Network, store: &'a ParamStore, num_micro_batches: usize) -> Passes<'a> {
+    Passes { network, store, num_micro_batches, precision: Precision::F32, teacher: None }
+}
+
 /// Mean loss on blobs that were never trained on.
 fn held_out_loss(trainer: &HybridTrainer, seed: u64) -> f64 {
-    let passes = Passes { network: &network(), store: trainer.store(), num_micro_batches: 1, teacher: None };
+    let network = network();
+    let passes = passes(&network, trainer.store(), 1);
     (10_000..10_008).map(|step| passes.look(&blobs(seed, step)).unwrap().mean_loss()).sum::<f64>() / 8.0
 }
 
@@ -225,7 +231,7 @@ fn sampled_gradients_average_to_the_full_one() {
     let mut hybrid = trainer(eager(), OptimizerKind::AdamW, 3);
     train(&mut hybrid, 3, 1..=30);
     let network = network();
-    let passes = Passes { network: &network, store: hybrid.store(), num_micro_batches: 1, teacher: None };
+    let passes = passes(&network, hybrid.store(), 1);
     let batch = blobs(3, 31);
     let (seen, full) = passes.full(&batch, Errors::Measure).unwrap();
     let chances = sampler::probabilities(&seen.errors, 0.25);
@@ -532,7 +538,7 @@ fn a_recovery_before_the_first_checkpoint_keeps_what_warmup_learned() {
 fn errors_are_measured_only_where_they_are_wanted() {
     let (network, batch) = (network(), blobs(1, 1));
     let store = store(&network, 1);
-    let passes = Passes { network: &network, store: &store, num_micro_batches: 1, teacher: None };
+    let passes = passes(&network, &store, 1);
     // What a vanilla step does.
     let (seen, _) = passes.full(&batch, Errors::Skip).unwrap();
     assert!(seen.losses.len() == 64 && seen.errors.is_empty() && seen.rho().is_none());
@@ -556,7 +562,7 @@ fn micro_batches_add_up_to_the_batch() {
     let network = network();
     let store = store(&network, 10);
     let batch = blobs(10, 1);
-    let parts = |num_micro_batches| Passes { network: &network, store: &store, num_micro_batches, teacher: None };
+    let parts = |num_micro_batches| passes(&network, &store, num_micro_batches);
     let (whole, full) = parts(1).full(&batch, Errors::Measure).unwrap();
     let (cut, full_cut) = parts(5).full(&batch, Errors::Measure).unwrap();
     assert_eq!(whole.losses.len(), cut.losses.len());
@@ -601,6 +607,7 @@ fn batch_norm_learns_its_statistics_in_every_phase() {
         qat: None,
         num_steps: 200,
         num_micro_batches: 2,
+        precision: Precision::F32,
         seed: 11,
     };
     let mut hybrid = HybridTrainer::new(setup).unwrap();

@@ -177,7 +177,7 @@ fn a_kernel_that_is_asked_for_is_refused() {
     let weight = Tensor::zeros((4, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
     let tracked = candle_core::Var::from_tensor(&x).unwrap();
     // Recorded by a kernel's forward pass; its backward pass is a kernel's, too.
-    let loss = ops::linear(tracked.as_tensor(), &weight).unwrap().sum_all().unwrap();
+    let loss = ops::linear(tracked.as_tensor(), &weight, ops::Precision::F32).unwrap().sum_all().unwrap();
     assert!(loss.backward().is_ok());
     let error = without_kernels(|| loss.backward()).unwrap_err();
     assert!(error.to_string().contains("kernel"), "{error}");

@@ -377,6 +377,15 @@ impl ModelConfig {
         }
     }
 
+    /// Do its matrix products follow [`super::Forward::precision`]?
+    #[must_use]
+    pub fn has_bf16_products(&self) -> bool {
+        match self {
+            Self::Gpt2(_) | Self::Llama(_) => true,
+            Self::Mlp(_) | Self::Cnn(_) | Self::ResNet(_) => false,
+        }
+    }
+
     /// This config with its two ends fitted to `data`: channels, image size, classes, vocabulary.
     /// Errors: [`ModelError::Config`] when an image model meets text or the reverse.
     pub fn fitted_to(&self, data: DataShape) -> Result<Self, ModelError> {

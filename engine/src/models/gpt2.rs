@@ -121,6 +121,7 @@ impl Block for LayerBlock {
         let shape = Gpt2LayerShape {
             num_heads: self.config.n_head,
             eps: self.config.layer_norm_epsilon,
+            precision: pass.precision,
             activations: pass.params.activations_of(&format!("{}.attn.c_attn.weight", self.name)),
         };
         if pass.is_observed() {
@@ -160,6 +161,6 @@ impl Block for HeadBlock {
         let (weight, bias) = (get("transformer.ln_f.weight")?, get("transformer.ln_f.bias")?);
         let x = layer_norm(input, weight, bias, self.config.layer_norm_epsilon)?;
         pass.observe(TOKENS, LayerInput::Rows(&x))?;
-        Ok(linear(&x, get(TOKENS)?)?)
+        Ok(linear(&x, get(TOKENS)?, pass.precision)?)
     }
 }

@@ -132,6 +132,7 @@ impl Block for LayerBlock {
             heads: self.heads(),
             eps: self.config.rms_norm_eps,
             rope_theta: self.config.rope_theta,
+            precision: pass.precision,
             activations: pass.params.activations_of(&format!("{}.self_attn.q_proj.weight", self.name)),
         };
         if pass.is_observed() {
@@ -173,6 +174,6 @@ impl Block for HeadBlock {
         let x = rms_norm(input, pass.params.get(NORM)?, self.config.rms_norm_eps)?;
         let x = pass.params.activations_of(head).read(&x)?;
         pass.observe(head, LayerInput::Rows(&x))?;
-        Ok(linear(&x, pass.params.get(head)?)?)
+        Ok(linear(&x, pass.params.get(head)?, pass.precision)?)
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use candle_core::{DType, Device, Tensor};
 use rand::RngExt;
 
+use super::ops::Precision;
 use super::{InputObserver, LayerInput, ModelConfig, ModelError, Params, cnn, gpt2, limits, llama, mlp, resnet};
 use crate::device::seed::{Stream, stream};
 
@@ -77,15 +78,23 @@ pub struct Forward<'a> {
     pub params: &'a Params,
     /// Purpose.
     pub mode: Mode<'a>,
+    /// Of matrix products.
+    pub precision: Precision,
     stats: RefCell<BatchStats>,
     observer: Option<&'a dyn InputObserver>,
 }
 
 impl<'a> Forward<'a> {
-    /// A pass over `params`.
+    /// A pass over `params`, with products in f32.
     #[must_use]
     pub fn new(params: &'a Params, mode: Mode<'a>) -> Self {
-        Self { params, mode, stats: RefCell::default(), observer: None }
+        Self { params, mode, precision: Precision::F32, stats: RefCell::default(), observer: None }
+    }
+
+    /// The same pass, with products of this precision, in the blocks that [`ModelConfig::has_bf16_products`] tells of.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// The same pass, with `observer` told what each layer reads.

@@ -34,6 +34,11 @@ pub(super) fn place(
 ) -> Result<Placed, SessionError> {
     let (device, why) = match config.device {
         ComputeDevice::Cpu | ComputeDevice::Cuda(_) => (config.device, None),
+        ComputeDevice::Auto if !config.precision.is_full() => {
+            let why =
+                format!("Computing on the processor: its kernels make the products in {}.", config.precision.label());
+            (ComputeDevice::Cpu, Some(why))
+        }
         ComputeDevice::Auto => {
             let unbounded = GpuBudget { bytes: u64::MAX, source: String::new() };
             let needed_bytes = plan_on_gpu(config, network, count, unbounded).total_bytes();
@@ -217,4 +222,54 @@ fn measure_full_step(
     }
     steps_ms.sort_by(f64::total_cmp);
     Ok(steps_ms.get(steps_ms.len() / 2).copied())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::data::DatasetSpec;
+    use crate::models::DataShape;
+    use crate::models::ops::Precision;
+    use crate::session::{recipe, tier};
+
+    fn config(device: ComputeDevice) -> (RunConfig, Network) {
+        let recipe = recipe("grammar-gpt2-char").unwrap();
+        let config = recipe.run_config(&tier("vanilla").unwrap(), DatasetSpec::Grammar).unwrap();
+        let network = Network::new(&config.model.fitted_to(DataShape::Text { vocab_size: 30 }).unwrap()).unwrap();
+        (RunConfig { device, ..config }, network)
+    }
+
+    #[test]
+    fn auto_is_settled_and_says_why() {
+        let (auto, network) = config(ComputeDevice::Auto);
+        let placed = place(&auto, &network, 0, 1).unwrap();
+        assert!(placed.config.device != ComputeDevice::Auto && placed.why.is_some());
+        let (named, network) = config(ComputeDevice::Cpu);
+        let placed = place(&named, &network, 0, 1).unwrap();
+        assert_eq!((placed.config.device, placed.why), (ComputeDevice::Cpu, None));
+    }
+
+    #[test]
+    fn products_in_bf16_are_the_processor_s() {
+        let (auto, network) = config(ComputeDevice::Auto);
+        let placed = place(&RunConfig { precision: Precision::Bf16, ..auto }, &network, 0, 1).unwrap();
+        assert_eq!(placed.config.device, ComputeDevice::Cpu);
+        assert!(placed.why.unwrap().contains("bf16"));
+    }
+
+    #[test]
+    fn a_plan_for_a_gpu_is_about_its_memory_alone() {
+        let (config, network) = config(ComputeDevice::Cuda(0));
+        let budget = |bytes| GpuBudget { bytes, source: "what is free of a GPU".to_owned() };
+        let ample = plan_on_gpu(&config, &network, 1, budget(u64::MAX));
+        let here = plan_on_processor(&config, &network, 1 << 40, 1);
+        assert!(ample.fits() && ample.items.iter().all(|item| item.kind != PlanKind::Dataset));
+        assert!(here.items.iter().any(|item| item.kind == PlanKind::Dataset));
+        // Layers composed of many operations keep more.
+        let of = |plan: &MemoryPlan, kind| plan.items.iter().find(|item| item.kind == kind).unwrap().bytes;
+        assert!(of(&ample, PlanKind::Activations) > of(&here, PlanKind::Activations));
+        let tight = plan_on_gpu(&config, &network, 1, budget(ample.total_bytes() - 1));
+        assert!(!tight.fits() && tight.remedies.iter().any(|remedy| remedy.contains("GPU")), "{:?}", tight.remedies);
+    }
 }

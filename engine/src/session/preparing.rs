@@ -7,12 +7,13 @@ use super::outlet::Outlet;
 use super::worker::Shelf;
 use super::{EventKind, JobId, RunConfig, RunSnapshot, RunStatus, Savings, SessionError, checkpoint, planning};
 use crate::data::{self, BatchSource, Dataset};
-use crate::device::{CancelFlag, Progress, Watch};
+use crate::device::{CancelFlag, ComputeDevice, Progress, Watch};
 use crate::experiment::TrialRecipe;
 use crate::export::Checkpoint;
 use crate::hybrid::{HybridTrainer, Phase};
 use crate::import;
 use crate::memory::MemoryPlan;
+use crate::models::ops::Precision;
 use crate::models::{ModelConfig, Network, ParamStore, Params, TensorSpec};
 use crate::optim::Schedule;
 
@@ -166,6 +167,7 @@ pub(super) fn trial_recipe(config: &RunConfig) -> TrialRecipe {
         num_steps: config.num_steps,
         batch_size: config.batch_size,
         num_micro_batches: config.num_micro_batches,
+        precision: config.precision,
         sequence_length: config.sequence_length,
         augmentation: config.augmentation,
     }
@@ -206,6 +208,20 @@ pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), 
     for (name, fraction) in fractions {
         if !(0.0..=1.0).contains(&fraction) {
             return refuse(format!("{name} must be 0 to 1, found {fraction}"));
+        }
+    }
+    if config.precision != Precision::F32 {
+        let label = config.precision.label();
+        if let Some(missing) = config.precision.missing() {
+            return refuse(format!("precision {label}: {missing}"));
+        }
+        if let ComputeDevice::Cuda(index) = config.device {
+            let what = format!("expected the processor to compute (cpu, auto), found GPU {index}; train in f32 there");
+            return refuse(format!("precision {label}: {what}"));
+        }
+        if !config.model.has_bf16_products() {
+            let what = "expected a language model (GPT-2 or Llama), found one of images, which train in f32";
+            return refuse(format!("precision {label}: {what}"));
         }
     }
     if let Some(qat) = config.qat {

@@ -6,6 +6,7 @@ use crate::data::{Augmentation, DatasetSpec};
 use crate::device::ComputeDevice;
 use crate::hybrid::{HybridConfig, TierPreset};
 use crate::models::ModelConfig;
+use crate::models::ops::Precision;
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::quant::QatConfig;
 
@@ -40,6 +41,9 @@ pub struct RunConfig {
     pub batch_size: usize,
     /// Parts that a batch is cut into for gradient accumulation; 1 computes it whole.
     pub num_micro_batches: usize,
+    /// Of matrix products in training, on the processor; evaluation is in f32. Recipes of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Precision::is_full")]
+    pub precision: Precision,
     /// Tokens per sequence; unused for images.
     pub sequence_length: usize,
     /// Changes to training images; unused for text.

@@ -2,6 +2,7 @@
 
 use egui::{DragValue, Frame, Margin, Panel, ScrollArea, TextEdit, Ui};
 use foretrain_engine::models::ModelPreset;
+use foretrain_engine::models::ops::Precision;
 use foretrain_engine::optim::{OptimizerKind, Schedule};
 use foretrain_engine::session::{Command, RunConfig};
 
@@ -287,6 +288,18 @@ fn schedule_ui(schedule: &mut Schedule, ui: &mut Ui) {
     }
 }
 
+fn precision_ui(precision: &mut Precision, ui: &mut Ui) {
+    for candidate in Precision::ALL {
+        let missing = candidate.missing();
+        let is_there = missing.is_none();
+        let choice =
+            ui.add_enabled_ui(is_there, |ui| ui.selectable_value(precision, candidate, candidate.label())).inner;
+        if let Some(missing) = missing {
+            choice.on_disabled_hover_text(missing);
+        }
+    }
+}
+
 fn expert_ui(config: &mut RunConfig, holds_images: bool, ui: &mut Ui) {
     field_ui(ui, "Weight decay", |ui| {
         ui.add(DragValue::new(&mut config.optimizer.weight_decay).range(0.0..=1.0).speed(0.001));
@@ -302,6 +315,9 @@ fn expert_ui(config: &mut RunConfig, holds_images: bool, ui: &mut Ui) {
         ui.add(DragValue::new(&mut config.num_micro_batches).range(1..=1024));
         hint_ui(ui, "gradient accumulation");
     });
+    if !holds_images {
+        field_ui(ui, "Products in", |ui| precision_ui(&mut config.precision, ui));
+    }
     field_ui(ui, "Validate", |ui| {
         ui.add(DragValue::new(&mut config.validation_interval).range(1..=1_000_000).prefix("every ").suffix(" steps"));
     });

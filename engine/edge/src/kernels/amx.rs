@@ -8,7 +8,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::quantize::{TILE_INPUTS, TILE_LEN};
-use super::{CodeRows, Kernels, PANEL_ROWS, Quantized, avx512};
+use super::{CodeRows, Kernels, PANEL_ROWS, Quantized, avx512, matrix_unit};
 
 /// Rows of a tile.
 const TILE_ROWS: usize = 16;
@@ -18,58 +18,12 @@ const INPUTS: usize = 2 * TILE_INPUTS;
 /// The set, where it runs: the processor has it, and the kernel lets this process use it.
 pub(super) fn available() -> Option<&'static Kernels> {
     let avx512 = avx512::available()?;
-    let is_usable = has_amx_int8() && request_permission();
+    let is_usable = matrix_unit::has_int8() && matrix_unit::request();
     is_usable.then(|| {
         static AMX: std::sync::OnceLock<Kernels> = std::sync::OnceLock::new();
         AMX.get_or_init(|| Kernels { name: "amx-int8", multiply, reads_tiles: true, ..*avx512 })
     })
 }
-
-fn has_amx_int8() -> bool {
-    /// Bits of EDX in leaf 7 of CPUID: tiles, and products of bytes.
-    const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
-    __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8
-}
-
-/// Asks Linux for the tile registers, whose state threads have only on request; true when granted. Threads started
-/// later have it, too. Source: Documentation/arch/x86/xstate.rst of Linux.
-fn request_permission() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
-    const XFEATURE_XTILEDATA: i64 = 18;
-    let result: i64;
-    // SAFETY: this system call takes two numbers and touches no memory of ours; it overwrites rcx and r11.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") ARCH_PRCTL => result,
-            in("rdi") ARCH_REQ_XCOMP_PERM,
-            in("rsi") XFEATURE_XTILEDATA,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result == 0
-}
-
-/// The shape of the eight tile registers: 16 rows of 64 bytes each.
-#[repr(C, align(64))]
-struct TileConfig {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-static CONFIG: TileConfig = TileConfig {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
 
 fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {
     let (num_rows, num_inputs) = (codes.num_rows(), x.num_rows());
@@ -87,9 +41,8 @@ fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {
     }
     let mut sums = [[0_i32; INPUTS]; PANEL_ROWS];
     let mut turned = [[0_i32; PANEL_ROWS]; INPUTS];
-    // SAFETY: the configuration is 64 bytes as the instruction reads; tiles belong to no one else, as no compiled code
-    // uses them.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+    // SAFETY: `available` asked for the unit.
+    unsafe { matrix_unit::configure() };
     for first in (0..num_tiles).step_by(2) {
         // The last tile, when it has no neighbor, is multiplied twice.
         let second = (first + 1).min(num_tiles - 1);
@@ -146,8 +99,8 @@ fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {
             out[at..at + num_rows].copy_from_slice(&sums[..num_rows]);
         }
     }
-    // SAFETY: gives the registers' state back, so that switching threads saves none of it.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    // SAFETY: the tiles' sums were stored.
+    unsafe { matrix_unit::release() };
 }
 
 /// Rows become columns, 16 x 16 at a time.

@@ -2,11 +2,10 @@
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result, Shape, Tensor, bail};
-use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::buffers::{Reading, Scratch, slice, unwritten};
-use super::gemm::{Matrix, Old, multiply, parallelism};
+use super::gemm::{Matrix, Old, Products, multiply};
 use super::real::{Real, max_of, sum_map, sum_map2};
 use super::simd::{LANES, kernel};
 use crate::device::has_kernels;
@@ -136,7 +135,7 @@ impl Attention {
                 .zip(qkv.par_chunks(t * width))
                 .for_each(|((out, log_sums), qkv)| {
                     let mut scores = Scratch::new(scratch_len(t));
-                    attend(self.heads, t, qkv, out, log_sums, &mut scores, parallelism(n));
+                    attend(self.heads, t, qkv, out, log_sums, &mut scores, Products::full(n));
                 });
         }
         (out, log_sums)
@@ -159,7 +158,7 @@ impl Attention {
                 .for_each(|((d_qkv, (qkv, log_sums)), (out, grad))| {
                     let mut scratch = Scratch::new(2 * scratch_len(t));
                     let seen = Attended { qkv, out, log_sums };
-                    attend_backward(self.heads, t, seen, grad, d_qkv, &mut scratch, parallelism(n));
+                    attend_backward(self.heads, t, seen, grad, d_qkv, &mut scratch, Products::full(n));
                 });
         }
         Tensor::from_vec(d_qkv, shape, &Device::Cpu)
@@ -180,7 +179,7 @@ pub(super) fn attend<T: Real>(
     out: &mut [T],
     log_sums: &mut [T],
     scores: &mut [T],
-    threads: Parallelism,
+    products: Products,
 ) {
     let (width, query_width) = (heads.row_width(), heads.query_width());
     for (head, log_sums) in (0..heads.num_query).zip(log_sums.chunks_exact_mut(t)) {
@@ -196,13 +195,13 @@ pub(super) fn attend<T: Real>(
                 Old::Replaced,
                 heads.scale(),
                 (queries, keys.t()),
-                threads,
+                products,
             );
             softmax_block(scores, start, end, &mut log_sums[start..end]);
             let values = Matrix::rows(&qkv[v..], width);
             let out = &mut out[start * query_width + q..];
             let factors = (Matrix::rows(scores, end), values);
-            multiply((rows, heads.size, end), (out, query_width), Old::Replaced, T::one(), factors, threads);
+            multiply((rows, heads.size, end), (out, query_width), Old::Replaced, T::one(), factors, products);
         }
     }
 }
@@ -226,7 +225,7 @@ pub(super) fn attend_backward<T: Real>(
     grad: &[T],
     d_qkv: &mut [T],
     scratch: &mut [T],
-    threads: Parallelism,
+    products: Products,
 ) {
     let (width, query_width, size, scale) = (heads.row_width(), heads.query_width(), heads.size, heads.scale::<T>());
     let (scores, d_scores) = scratch.split_at_mut(scratch_len(t));
@@ -242,8 +241,8 @@ pub(super) fn attend_backward<T: Real>(
             let out_rows = &seen.out[start * query_width + q..];
             let grad_rows = &grad[start * query_width + q..];
             let grads = Matrix::rows(grad_rows, query_width);
-            multiply((rows, end, size), (p, end), Old::Replaced, scale, (queries, keys.t()), threads);
-            multiply((rows, end, size), (d_p, end), Old::Replaced, one, (grads, values.t()), threads);
+            multiply((rows, end, size), (p, end), Old::Replaced, scale, (queries, keys.t()), products);
+            multiply((rows, end, size), (d_p, end), Old::Replaced, one, (grads, values.t()), products);
             let mut grad_dot_out = [T::zero(); BLOCK];
             for (row, dot) in grad_dot_out[..rows].iter_mut().enumerate() {
                 let at = row * query_width..row * query_width + size;
@@ -252,10 +251,10 @@ pub(super) fn attend_backward<T: Real>(
             score_gradients_block(p, d_p, start, end, &log_sums[start..end], &grad_dot_out);
             let (p, d_s) = (Matrix::rows(p, end), Matrix::rows(d_p, end));
             let by_key = (end, size, rows);
-            multiply(by_key, (&mut d_qkv[v..], width), Old::Kept, one, (p.t(), grads), threads);
-            multiply(by_key, (&mut d_qkv[k..], width), Old::Kept, scale, (d_s.t(), queries), threads);
+            multiply(by_key, (&mut d_qkv[v..], width), Old::Kept, one, (p.t(), grads), products);
+            multiply(by_key, (&mut d_qkv[k..], width), Old::Kept, scale, (d_s.t(), queries), products);
             let d_queries = &mut d_qkv[start * width + q..];
-            multiply((rows, size, end), (d_queries, width), Old::Kept, scale, (d_s, keys), threads);
+            multiply((rows, size, end), (d_queries, width), Old::Kept, scale, (d_s, keys), products);
         }
     }
 }

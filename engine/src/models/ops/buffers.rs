@@ -2,10 +2,11 @@
 #![allow(unsafe_code, reason = "output buffers are not cleared before they are written")]
 
 use std::ops::{Deref, DerefMut};
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CpuStorage, Layout, Result, Storage, StorageRef, Tensor, bail};
 
+use super::bf16;
 use super::real::Real;
 
 /// Work per parallel task, in elements: enough to hide the cost of handing it over.
@@ -30,18 +31,44 @@ pub(super) fn unwritten<T: Real>(len: usize) -> Vec<T> {
 /// Buffers kept for later, at most. More than the layers of the largest network that fits.
 const MAX_SHELVED: usize = 128;
 
+/// What [`Scratch`] buffers hold.
+pub(super) trait Shelved: Copy + 'static {
+    /// What a new buffer is filled with.
+    const ZERO: Self;
+    /// Buffers waiting to be used again, the latest last.
+    fn shelf() -> &'static Mutex<Vec<Vec<Self>>>;
+}
+
+impl Shelved for f32 {
+    const ZERO: Self = 0.0;
+
+    fn shelf() -> &'static Mutex<Vec<Vec<Self>>> {
+        static SHELF: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+        &SHELF
+    }
+}
+
+impl Shelved for f64 {
+    const ZERO: Self = 0.0;
+
+    fn shelf() -> &'static Mutex<Vec<Vec<Self>>> {
+        static SHELF: Mutex<Vec<Vec<f64>>> = Mutex::new(Vec::new());
+        &SHELF
+    }
+}
+
 /// A buffer of numbers of no particular value for use inside an operation, given back on drop and used again:
 /// fresh memory costs a page fault every 4 KiB, which takes longer than most of our loops.
 ///
 /// What waits on the shelf was in use at one time before; when the shapes change, each new buffer replaces an old one.
 #[derive(Debug)]
-pub(super) struct Scratch<T: Real> {
+pub(super) struct Scratch<T: Shelved> {
     /// At least `len` numbers.
     buffer: Vec<T>,
     len: usize,
 }
 
-impl<T: Real> Scratch<T> {
+impl<T: Shelved> Scratch<T> {
     /// `len` numbers.
     pub(super) fn new(len: usize) -> Self {
         let mut shelf = T::shelf().lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,11 +80,11 @@ impl<T: Real> Scratch<T> {
         let oldest = if shelf.is_empty() { None } else { Some(shelf.remove(0)) };
         drop(shelf);
         drop(oldest);
-        Self { buffer: vec![T::zero(); len], len }
+        Self { buffer: vec![T::ZERO; len], len }
     }
 }
 
-impl<T: Real> Drop for Scratch<T> {
+impl<T: Shelved> Drop for Scratch<T> {
     fn drop(&mut self) {
         let mut shelf = T::shelf().lock().unwrap_or_else(PoisonError::into_inner);
         if shelf.len() < MAX_SHELVED {
@@ -71,9 +98,10 @@ impl<T: Real> Drop for Scratch<T> {
 pub fn release_scratch() {
     f32::shelf().lock().unwrap_or_else(PoisonError::into_inner).clear();
     f64::shelf().lock().unwrap_or_else(PoisonError::into_inner).clear();
+    bf16::release_scratch();
 }
 
-impl<T: Real> Deref for Scratch<T> {
+impl<T: Shelved> Deref for Scratch<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -81,7 +109,7 @@ impl<T: Real> Deref for Scratch<T> {
     }
 }
 
-impl<T: Real> DerefMut for Scratch<T> {
+impl<T: Shelved> DerefMut for Scratch<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         &mut self.buffer[..self.len]
     }

@@ -1,6 +1,8 @@
 //! What tests of operations share: smooth inputs and central differences.
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor, Var};
+
+use super::precision::Precision;
 
 /// A tensor of irregular, repeatable f64 values in ± `size`.
 pub(crate) fn wave(shape: &[usize], size: f64) -> Result<Tensor> {
@@ -42,9 +44,41 @@ pub(crate) fn gradient_error(inputs: &[Tensor], loss: impl Fn(&[Tensor]) -> Resu
     Ok(worst)
 }
 
+/// How far outputs and gradients in bf16 are from those in f32: the largest distance over the output of `function` and the
+/// gradients of its f32 `inputs`, relative to the norm in f32. `None` where the processor multiplies no bf16.
+pub(crate) fn bf16_error(
+    inputs: &[Tensor],
+    function: impl Fn(&[Tensor], Precision) -> Result<Tensor>,
+) -> Result<Option<f64>> {
+    if Precision::Bf16.missing().is_some() {
+        return Ok(None);
+    }
+    let all = |precision: Precision| -> Result<Vec<Tensor>> {
+        let vars = inputs.iter().map(|x| Var::from_tensor(&x.to_dtype(DType::F32)?)).collect::<Result<Vec<_>>>()?;
+        let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+        let output = function(&tracked, precision)?;
+        let target = wave(output.dims(), 1.0)?.to_dtype(DType::F32)?;
+        let grads = (&output * &target)?.sum_all()?.backward()?;
+        let mut found = vec![output.detach()];
+        for (index, var) in vars.iter().enumerate() {
+            match grads.get(var) {
+                Some(grad) => found.push(grad.clone()),
+                None => candle_core::bail!("input {index} has no gradient"),
+            }
+        }
+        Ok(found)
+    };
+    let norm = |x: &Tensor| -> Result<f64> { x.to_dtype(DType::F64)?.sqr()?.sum_all()?.sqrt()?.to_scalar() };
+    let mut worst = 0.0_f64;
+    for (exact, rounded) in all(Precision::F32)?.iter().zip(&all(Precision::Bf16)?) {
+        worst = worst.max(norm(&(exact - rounded)?)? / norm(exact)?);
+    }
+    Ok(Some(worst))
+}
+
 /// The largest difference between two tensors.
 pub(crate) fn max_difference(a: &Tensor, b: &Tensor) -> Result<f64> {
-    let a = a.to_dtype(candle_core::DType::F64)?;
-    let b = b.to_dtype(candle_core::DType::F64)?;
+    let a = a.to_dtype(DType::F64)?;
+    let b = b.to_dtype(DType::F64)?;
     (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()
 }

@@ -1,16 +1,18 @@
-//! Matrix multiplication on slices: a checked door to the `gemm` crate.
+//! Matrix multiplication on slices: a checked door to the `gemm` crate, and to our own kernels where factors are bf16.
 #![allow(unsafe_code, reason = "the gemm crate takes pointers; every index is checked against the slices here")]
 
 use gemm::Parallelism;
 
+use super::bf16::{self, Kernel};
+use super::precision::Precision;
 use super::real::Real;
 
 /// A matrix inside a slice: element (i, j) is `data[i * row_stride + j * column_stride]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Matrix<'a, T> {
-    data: &'a [T],
-    row_stride: usize,
-    column_stride: usize,
+    pub(super) data: &'a [T],
+    pub(super) row_stride: usize,
+    pub(super) column_stride: usize,
 }
 
 impl<'a, T: Real> Matrix<'a, T> {
@@ -22,6 +24,17 @@ impl<'a, T: Real> Matrix<'a, T> {
     /// Rows and columns exchanged; nothing moves.
     pub(super) fn t(self) -> Self {
         Self { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
+    }
+
+    fn as_f32(self) -> Option<Matrix<'a, f32>> {
+        let Self { row_stride, column_stride, .. } = self;
+        T::as_f32(self.data).map(|data| Matrix { data, row_stride, column_stride })
+    }
+
+    /// Any strides.
+    #[cfg(test)]
+    pub(super) fn strided(data: &'a [T], (row_stride, column_stride): (usize, usize)) -> Self {
+        Self { data, row_stride, column_stride }
     }
 }
 
@@ -43,8 +56,18 @@ pub(super) fn multiply<T: Real>(
     old: Old,
     scale: T,
     (a, b): (Matrix<'_, T>, Matrix<'_, T>),
-    parallelism: Parallelism,
+    products: Products,
 ) {
+    if let Some(kernel) = products.kernel
+        && let (Some(a), Some(b)) = (a.as_f32(), b.as_f32())
+        && let (Some(dst), Some(&[scale])) = (T::as_f32_mut(dst), T::as_f32(&[scale]))
+    {
+        let threads = match products.parallelism {
+            Parallelism::None => 1,
+            Parallelism::Rayon(threads) => threads,
+        };
+        return bf16::multiply(kernel, (m, n, k), (dst, dst_stride), old, scale, (a, b), threads);
+    }
     if m == 0 || n == 0 {
         return;
     }
@@ -76,7 +99,7 @@ pub(super) fn multiply<T: Real>(
             false,
             false,
             false,
-            parallelism,
+            products.parallelism,
         );
     }
 }
@@ -97,13 +120,37 @@ pub(crate) fn add_product(
     }
     let matrix = |data, (row_stride, column_stride)| Matrix { data, row_stride, column_stride };
     let factors = (matrix(a, a_strides), matrix(b, b_strides));
-    multiply((m, n, k), (dst, dst_stride), Old::Kept, scale, factors, parallelism(1));
+    multiply((m, n, k), (dst, dst_stride), Old::Kept, scale, factors, Products::full(1));
 }
 
-/// Threads for a multiplication: one when `num_tasks` of them already keep every thread busy.
-pub(super) fn parallelism(num_tasks: usize) -> Parallelism {
-    let threads = rayon::current_num_threads();
-    if threads <= 1 || num_tasks >= threads { Parallelism::None } else { Parallelism::Rayon(threads) }
+/// How multiplications are computed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Products {
+    parallelism: Parallelism,
+    /// Multiplies f32 with factors rounded to bf16; `None` in full precision. f64 is never rounded.
+    kernel: Option<&'static Kernel>,
+}
+
+impl Products {
+    /// On one thread when `num_tasks` multiplications already keep every thread busy.
+    /// Errors: a precision that this processor has no instructions for.
+    pub(super) fn new(precision: Precision, num_tasks: usize) -> candle_core::Result<Self> {
+        let kernel = match precision {
+            Precision::F32 => None,
+            Precision::Bf16 => match bf16::available() {
+                Some(kernel) => Some(kernel),
+                None => candle_core::bail!("multiplying: {}", super::precision::MISSING),
+            },
+        };
+        Ok(Self { kernel, ..Self::full(num_tasks) })
+    }
+
+    /// In full precision.
+    pub(super) fn full(num_tasks: usize) -> Self {
+        let threads = rayon::current_num_threads();
+        let is_alone = threads <= 1 || num_tasks >= threads;
+        Self { parallelism: if is_alone { Parallelism::None } else { Parallelism::Rayon(threads) }, kernel: None }
+    }
 }
 
 #[cfg(test)]
@@ -116,7 +163,7 @@ mod tests {
         let b: Vec<f64> = (0..6).map(|i| f64::from(i) - 2.0).collect(); // (3, 2), transposed: (2, 3)
         let mut dst = vec![1.0; 15]; // rows of 5
         let factors = (Matrix::rows(&a[1..], 4), Matrix::rows(&b, 2).t());
-        multiply((3, 3, 2), (&mut dst, 5), Old::Kept, 2.0, factors, Parallelism::None);
+        multiply((3, 3, 2), (&mut dst, 5), Old::Kept, 2.0, factors, Products::full(1));
         for i in 0..3 {
             for j in 0..3 {
                 let product: f64 = (0..2).map(|k| a[1 + i * 4 + k] * b[j * 2 + k]).sum();

@@ -8,6 +8,7 @@ use super::gelu::{add_bias_and_gelu, gelu, gelu_again_and_gradient};
 use super::gemm::{Matrix, Old, multiply};
 use super::layer_norm::{layer_norm, layer_norm_backward_rows, layer_norm_rows};
 use super::linear::product;
+use super::precision::Precision;
 use super::real::Real;
 use super::rows::{add_column_sums, add_row, fill_rows, split};
 use super::sequence::{Place, Seen, SequenceLayer, apply};
@@ -59,22 +60,24 @@ pub struct Gpt2LayerShape {
     pub eps: f64,
     /// How its matrices read their inputs.
     pub activations: Activations,
+    /// Of matrix products; counts on the CPU, for f32.
+    pub precision: Precision,
 }
 
 /// x (n, t, c) through a layer, to (n, t, c). f32 or f64; differentiable in everything.
-/// Errors: weights that do not fit c; heads that do not divide it.
+/// Errors: weights that do not fit c; heads that do not divide it; a precision that the processor has not.
 /// Source: Radford et al. 2019, as in transformers' `GPT2Block`.
 pub fn gpt2_layer(x: &Tensor, weights: &Gpt2LayerWeights<'_>, shape: Gpt2LayerShape) -> Result<Tensor> {
     let (heads, hidden) = check(x, weights, shape.num_heads)?;
     if has_kernels(x.device()) {
-        let Gpt2LayerShape { eps, activations, .. } = shape;
-        return apply(&Gpt2Layer { heads, hidden, eps, activations }, x, &weights.in_order());
+        let Gpt2LayerShape { eps, activations, precision, .. } = shape;
+        return apply(&Gpt2Layer { heads, hidden, eps, activations, precision }, x, &weights.in_order());
     }
     composed(x, weights, shape, heads, &mut |_, _| Ok(()))
 }
 
 /// [`gpt2_layer`], telling `seen` what each matrix reads: its name within the layer ("attn.c_attn") and its inputs,
-/// (n, t, inputs). Slower, for calibration: intermediate values are tensors of their own.
+/// (n, t, inputs). Slower, for calibration: intermediate values are tensors of their own, and products are f32.
 pub fn gpt2_layer_observed(
     x: &Tensor,
     weights: &Gpt2LayerWeights<'_>,
@@ -131,6 +134,7 @@ struct Gpt2Layer {
     hidden: usize,
     eps: f64,
     activations: Activations,
+    precision: Precision,
 }
 
 impl Gpt2Layer {
@@ -149,6 +153,10 @@ impl Gpt2Layer {
 impl SequenceLayer for Gpt2Layer {
     const NAME: &'static str = "gpt2_layer";
     type Tables<T: Real> = ();
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
 
     fn tables<T: Real>(&self, _: usize) {}
 
@@ -174,13 +182,13 @@ impl SequenceLayer for Gpt2Layer {
         let (h, scratch) = scratch.split_at_mut(t * c);
         let product = |dst: &mut [T], old: Old, a: &[T], inputs: usize, w: &[T], outputs: usize| {
             let factors = (Matrix::rows(a, inputs), Matrix::rows(w, outputs));
-            multiply((t, outputs, inputs), (dst, outputs), old, T::one(), factors, at.threads);
+            multiply((t, outputs, inputs), (dst, outputs), old, T::one(), factors, at.products);
         };
         layer_norm_rows(x, ln1_w, ln1_b, eps, h);
         self.activations.read_rows(h, c);
         fill_rows(qkv_b, qkv);
         product(qkv, Old::Kept, h, c, qkv_w, 3 * c);
-        attend(self.heads, t, qkv, attended, log_sums, scratch, at.threads);
+        attend(self.heads, t, qkv, attended, log_sums, scratch, at.products);
         add_row(x, proj_b, middle);
         // The backward pass of attention needs its output as it was.
         h.copy_from_slice(attended);
@@ -239,11 +247,11 @@ impl SequenceLayer for Gpt2Layer {
         // Gradient of a factor a of a · w, and of w.
         let to_input = |dst: &mut [T], grad: &[T], outputs: usize, w: &[T], inputs: usize| {
             let factors = (Matrix::rows(grad, outputs), Matrix::rows(w, outputs).t());
-            multiply((t, inputs, outputs), (dst, inputs), Old::Replaced, T::one(), factors, at.threads);
+            multiply((t, inputs, outputs), (dst, inputs), Old::Replaced, T::one(), factors, at.products);
         };
         let to_weight = |dst: &mut [T], a: &[T], inputs: usize, grad: &[T], outputs: usize| {
             let factors = (Matrix::rows(a, inputs).t(), Matrix::rows(grad, outputs));
-            multiply((inputs, outputs, t), (dst, outputs), Old::Kept, T::one(), factors, at.threads);
+            multiply((inputs, outputs, t), (dst, outputs), Old::Kept, T::one(), factors, at.products);
         };
 
         let [g, d_f] = split(&mut scratch[..2 * t * hidden], [t * hidden; 2]);
@@ -268,7 +276,7 @@ impl SequenceLayer for Gpt2Layer {
         to_input(d_h, d_middle, c, proj_w, c);
         d_qkv.fill(T::zero());
         let attention = Attended { qkv, out: attended, log_sums };
-        attend_backward(self.heads, t, attention, d_h, d_qkv, scratch, at.threads);
+        attend_backward(self.heads, t, attention, d_h, d_qkv, scratch, at.products);
         layer_norm_rows(x, ln1_w, ln1_b, eps, h);
         self.activations.read_rows(h, c);
         to_weight(d_qkv_w, h, c, d_qkv, 3 * c);
@@ -283,10 +291,11 @@ impl SequenceLayer for Gpt2Layer {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::models::ops::check::{gradient_error, max_difference, wave};
+    use crate::models::ops::check::{bf16_error, gradient_error, max_difference, wave};
 
     const HEADS: Heads = Heads { num_query: 2, num_kv: 2, size: 4 };
-    const SHAPE: Gpt2LayerShape = Gpt2LayerShape { num_heads: 2, eps: 1e-5, activations: Activations::Floats };
+    const SHAPE: Gpt2LayerShape =
+        Gpt2LayerShape { num_heads: 2, eps: 1e-5, activations: Activations::Floats, precision: Precision::F32 };
     const INT8: Gpt2LayerShape = Gpt2LayerShape { activations: Activations::Int8, ..SHAPE };
 
     fn inputs(n: usize, t: usize) -> Vec<Tensor> {
@@ -325,6 +334,14 @@ mod tests {
             mlp_c_proj_weight: &x[11],
             mlp_c_proj_bias: &x[12],
         }
+    }
+
+    #[test]
+    fn bf16_is_as_far_from_f32_as_rounding_allows() {
+        let layer = |x: &[Tensor], precision| gpt2_layer(&x[0], &weights(x), Gpt2LayerShape { precision, ..SHAPE });
+        let error = bf16_error(&inputs(3, 67), layer).unwrap();
+        // Factors lose up to 1/256 of themselves; no error at all would be f32 after all.
+        assert!(error.is_none_or(|error| 1e-4 < error && error < 0.02), "{error:?}");
     }
 
     #[test]

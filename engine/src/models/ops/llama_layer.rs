@@ -6,6 +6,7 @@ use super::activations::Activations;
 use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
 use super::gemm::{Matrix, Old, multiply};
 use super::linear::linear;
+use super::precision::Precision;
 use super::real::Real;
 use super::rms_norm::{rms_norm, rms_norm_backward_rows, rms_norm_rows};
 use super::rope::{Angles, Turn, rope, rotate};
@@ -56,10 +57,12 @@ pub struct LlamaLayerShape {
     pub rope_theta: f64,
     /// How its matrices read their inputs.
     pub activations: Activations,
+    /// Of matrix products; counts on the CPU, for f32.
+    pub precision: Precision,
 }
 
 /// x (n, t, c) through a layer, to (n, t, c). f32 or f64; differentiable in everything.
-/// Errors: weights or heads that do not fit c.
+/// Errors: weights or heads that do not fit c; a precision that the processor has not.
 /// Source: Touvron et al. 2023, arXiv 2302.13971, as in transformers' `LlamaDecoderLayer`.
 pub fn llama_layer(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLayerShape) -> Result<Tensor> {
     let hidden = check(x, weights, shape)?;
@@ -70,7 +73,7 @@ pub fn llama_layer(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLaye
 }
 
 /// [`llama_layer`], telling `seen` what each matrix reads: its name within the layer ("self_attn.q_proj") and its
-/// inputs, (n, t, inputs). Slower, for calibration: intermediate values are tensors of their own.
+/// inputs, (n, t, inputs). Slower, for calibration: intermediate values are tensors of their own, and products are f32.
 pub fn llama_layer_observed(
     x: &Tensor,
     weights: &LlamaLayerWeights<'_>,
@@ -108,6 +111,7 @@ pub(super) fn composed(
     shape: LlamaLayerShape,
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
+    let linear = |x: &Tensor, weight: &Tensor| linear(x, weight, Precision::F32);
     let turned = |x: Tensor| rope(&x, shape.heads.size, shape.rope_theta);
     let read = |x: Tensor| shape.activations.read(&x);
     let h = read(rms_norm(x, weights.input_layernorm, shape.eps)?)?;
@@ -152,6 +156,10 @@ impl SequenceLayer for LlamaLayer {
     const NAME: &'static str = "llama_layer";
     type Tables<T: Real> = Angles<T>;
 
+    fn precision(&self) -> Precision {
+        self.shape.precision
+    }
+
     fn tables<T: Real>(&self, t: usize) -> Angles<T> {
         Angles::new(t, self.shape.heads.size, self.shape.rope_theta)
     }
@@ -188,7 +196,7 @@ impl SequenceLayer for LlamaLayer {
         // a (t, inputs) times w (outputs, inputs) transposed, into rows `stride` apart.
         let product = |dst: &mut [T], stride: usize, old: Old, a: &[T], inputs: usize, w: &[T]| {
             let factors = (Matrix::rows(a, inputs), Matrix::rows(w, inputs).t());
-            multiply((t, w.len() / inputs, inputs), (dst, stride), old, T::one(), factors, at.threads);
+            multiply((t, w.len() / inputs, inputs), (dst, stride), old, T::one(), factors, at.products);
         };
         let read = |rows: &mut [T], len: usize| self.shape.activations.read_rows(rows, len);
         rms_norm_rows(x, norm1, eps, h);
@@ -197,7 +205,7 @@ impl SequenceLayer for LlamaLayer {
         product(&mut qkv[c..], row, Old::Replaced, h, c, k_w);
         product(&mut qkv[c + kv..], row, Old::Replaced, h, c, v_w);
         rotate(qkv, row, c + kv, at.tables, Turn::Forward);
-        attend(heads, t, qkv, attended, log_sums, scratch, at.threads);
+        attend(heads, t, qkv, attended, log_sums, scratch, at.products);
         middle.copy_from_slice(x);
         // The backward pass of attention needs its output as it was.
         h.copy_from_slice(attended);
@@ -243,11 +251,11 @@ impl SequenceLayer for LlamaLayer {
         // Gradients of a and of w in a · wᵀ, given that of the product in rows `stride` apart.
         let to_input = |dst: &mut [T], old: Old, grad: &[T], stride: usize, w: &[T], inputs: usize| {
             let factors = (Matrix::rows(grad, stride), Matrix::rows(w, inputs));
-            multiply((t, inputs, w.len() / inputs), (dst, inputs), old, T::one(), factors, at.threads);
+            multiply((t, inputs, w.len() / inputs), (dst, inputs), old, T::one(), factors, at.products);
         };
         let to_weight = |dst: &mut [T], grad: &[T], stride: usize, a: &[T], inputs: usize| {
             let factors = (Matrix::rows(grad, stride).t(), Matrix::rows(a, inputs));
-            multiply((dst.len() / inputs, inputs, t), (dst, inputs), Old::Kept, T::one(), factors, at.threads);
+            multiply((dst.len() / inputs, inputs, t), (dst, inputs), Old::Kept, T::one(), factors, at.products);
         };
 
         let read = |rows: &mut [T], len: usize| self.shape.activations.read_rows(rows, len);
@@ -275,7 +283,7 @@ impl SequenceLayer for LlamaLayer {
         to_weight(d_o_w, d_middle, c, h, c);
         to_input(d_h, Old::Replaced, d_middle, c, o_w, c);
         d_qkv.fill(T::zero());
-        attend_backward(heads, t, Attended { qkv, out: attended, log_sums }, d_h, d_qkv, scratch, at.threads);
+        attend_backward(heads, t, Attended { qkv, out: attended, log_sums }, d_h, d_qkv, scratch, at.products);
         rotate(d_qkv, row, c + kv, at.tables, Turn::Back);
         rms_norm_rows(x, norm1, eps, h);
         read(h, c);
@@ -295,13 +303,14 @@ impl SequenceLayer for LlamaLayer {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::models::ops::check::{gradient_error, max_difference, wave};
+    use crate::models::ops::check::{bf16_error, gradient_error, max_difference, wave};
 
     const SHAPE: LlamaLayerShape = LlamaLayerShape {
         heads: Heads { num_query: 4, num_kv: 2, size: 2 },
         eps: 1e-5,
         rope_theta: 100.0,
         activations: Activations::Floats,
+        precision: Precision::F32,
     };
     const INT8: LlamaLayerShape = LlamaLayerShape { activations: Activations::Int8, ..SHAPE };
 
@@ -334,6 +343,14 @@ mod tests {
             up_proj: &x[8],
             down_proj: &x[9],
         }
+    }
+
+    #[test]
+    fn bf16_is_as_far_from_f32_as_rounding_allows() {
+        let layer = |x: &[Tensor], precision| llama_layer(&x[0], &weights(x), LlamaLayerShape { precision, ..SHAPE });
+        let error = bf16_error(&inputs(3, 67), layer).unwrap();
+        // Factors lose up to 1/256 of themselves; no error at all would be f32 after all.
+        assert!(error.is_none_or(|error| 1e-4 < error && error < 0.02), "{error:?}");
     }
 
     #[test]

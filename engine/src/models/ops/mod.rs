@@ -7,6 +7,7 @@
 mod activations;
 mod attention;
 pub mod batch_norm;
+mod bf16;
 mod buffers;
 #[cfg(test)]
 pub(crate) mod check;
@@ -26,6 +27,7 @@ mod linear;
 mod llama_layer;
 mod many;
 pub mod max_pool;
+mod precision;
 mod real;
 mod rms_norm;
 mod rope;
@@ -51,6 +53,7 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use llama_layer::{LlamaLayerShape, LlamaLayerWeights, llama_layer, llama_layer_observed};
 pub use max_pool::max_pool2d;
+pub use precision::Precision;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
 pub use silu_mul::silu_mul;

@@ -1,13 +1,12 @@
 //! Numbers that our kernels compute with: f32 to train, f64 to check gradients.
 
-use std::sync::Mutex;
-
 use candle_core::WithDType;
 
+use super::buffers::Shelved;
 use super::simd::LANES;
 
 /// f32 or f64. The functions here are `#[inline(always)]` and, for f32, vectorizable.
-pub(super) trait Real: WithDType {
+pub(super) trait Real: WithDType + Shelved {
     /// e^x. f32: relative error at most 2e-7 for x in [-87, 88]; 0 < e^x < 1.3e-38 below, a finite
     /// number above 1e38 beyond. NaN stays NaN.
     fn exp(self) -> Self;
@@ -22,8 +21,10 @@ pub(super) trait Real: WithDType {
         Self::one() / (Self::one() + (Self::zero() - self).exp())
     }
 
-    /// Buffers waiting to be used again, the latest last.
-    fn shelf() -> &'static Mutex<Vec<Vec<Self>>>;
+    /// These numbers where they are f32, which can be rounded to bf16.
+    fn as_f32(values: &[Self]) -> Option<&[f32]>;
+    /// As [`Self::as_f32`].
+    fn as_f32_mut(values: &mut [Self]) -> Option<&mut [f32]>;
 
     /// The larger of two; `self` when `other` is NaN.
     #[inline(always)]
@@ -66,9 +67,12 @@ impl Real for f32 {
         f32::ln(self)
     }
 
-    fn shelf() -> &'static Mutex<Vec<Vec<Self>>> {
-        static SHELF: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
-        &SHELF
+    fn as_f32(values: &[Self]) -> Option<&[f32]> {
+        Some(values)
+    }
+
+    fn as_f32_mut(values: &mut [Self]) -> Option<&mut [f32]> {
+        Some(values)
     }
 }
 
@@ -88,9 +92,12 @@ impl Real for f64 {
         f64::ln(self)
     }
 
-    fn shelf() -> &'static Mutex<Vec<Vec<Self>>> {
-        static SHELF: Mutex<Vec<Vec<f64>>> = Mutex::new(Vec::new());
-        &SHELF
+    fn as_f32(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+
+    fn as_f32_mut(_: &mut [Self]) -> Option<&mut [f32]> {
+        None
     }
 }
 

@@ -3,13 +3,13 @@
 //! shapes alone.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::buffers::{Reading, Scratch, unwritten};
-use super::gemm::parallelism;
+use super::gemm::Products;
 use super::layer_norm::add_to;
 use super::many::{Backward, any_tracked, attach};
+use super::precision::Precision;
 use super::real::Real;
 
 /// Weight gradients summed in parallel take at most this many numbers in all (128 MB in f32).
@@ -23,6 +23,8 @@ pub(super) trait SequenceLayer: Clone + Send + Sync + 'static {
     const NAME: &'static str;
     /// What depends on the length alone, such as rotary angles.
     type Tables<T: Real>: Send + Sync;
+    /// Of multiplications.
+    fn precision(&self) -> Precision;
     /// Computed once per pass.
     fn tables<T: Real>(&self, t: usize) -> Self::Tables<T>;
     /// Numbers that the forward pass of one sequence leaves for its backward pass.
@@ -60,7 +62,7 @@ pub(super) struct Place<'a, T, A> {
     /// From `tables`.
     pub(super) tables: &'a A,
     /// For multiplications.
-    pub(super) threads: Parallelism,
+    pub(super) products: Products,
 }
 
 /// One sequence on the way back.
@@ -97,7 +99,7 @@ fn apply_typed<L: SequenceLayer, T: Real>(layer: &L, x: &Tensor, weights: &[&Ten
     let slices = readings.iter().map(|reading| reading.slice::<T>(L::NAME)).collect::<Result<Vec<_>>>()?;
     let (x, weights) = (slices[0], &slices[1..]);
     let tables = layer.tables::<T>(t);
-    let at = Place { t, weights, tables: &tables, threads: parallelism(n) };
+    let at = Place { t, weights, tables: &tables, products: Products::new(layer.precision(), n)? };
     let (saved_len, scratch_len) = (layer.saved_len(t), layer.forward_scratch_len(t));
     let mut out = unwritten::<T>(n * t * c);
     let tasks = out.par_chunks_mut(t * c).zip(x.par_chunks(t * c));
@@ -136,7 +138,7 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
         let per_part = n.div_ceil(num_parts);
         let num_parts = n.div_ceil(per_part);
         let tables = self.layer.tables::<T>(t);
-        let at = Place { t, weights, tables: &tables, threads: parallelism(num_parts) };
+        let at = Place { t, weights, tables: &tables, products: Products::new(self.layer.precision(), num_parts)? };
         let (row, saved_len) = (t * c, self.layer.saved_len(t));
         let mut dx = unwritten::<T>(n * row);
         #[allow(clippy::type_complexity, reason = "the item of two zipped pairs of chunk iterators")]

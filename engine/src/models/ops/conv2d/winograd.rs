@@ -13,7 +13,7 @@ use super::winograd_tiles::{
     pixels_from_planes, planes_from_pixels,
 };
 use crate::models::ops::buffers::Scratch;
-use crate::models::ops::gemm::{Matrix, Old, multiply, parallelism};
+use crate::models::ops::gemm::{Matrix, Old, Products, multiply};
 use crate::models::ops::lanes::Vectors;
 
 /// Positions of a transformed tile.
@@ -167,7 +167,7 @@ impl<T: Vectors> WinogradForward<T> {
         for ((m, v), u) in products.zip(self.filters.chunks_exact(s.out_channels * inputs)) {
             let factors = (Matrix::rows(v, inputs), Matrix::rows(u, inputs).t());
             let size = (tiles, s.out_channels, s.in_channels);
-            multiply(size, (m, outputs), Old::Replaced, T::one(), factors, parallelism(domain.groups()));
+            multiply(size, (m, outputs), Old::Replaced, T::one(), factors, Products::full(domain.groups()));
         }
         let (grid, plane) = (domain.tiles, tiles * outputs);
         for (index, out) in buffers.out.chunks_exact_mut(s.out_image()).take(images.len() / s.image()).enumerate() {
@@ -236,7 +236,7 @@ impl<T: Vectors> WinogradBackward<T> {
         for ((v, m), u) in factors.zip(buffers.filters.chunks_exact_mut(s.out_channels * inputs)) {
             let factors = (Matrix::rows(m, outputs).t(), Matrix::rows(v, inputs));
             let size = (s.out_channels, s.in_channels, tiles);
-            multiply(size, (u, inputs), old, T::one(), factors, parallelism(domain.groups()));
+            multiply(size, (u, inputs), old, T::one(), factors, Products::full(domain.groups()));
         }
     }
 
@@ -261,7 +261,7 @@ impl<T: Vectors> WinogradBackward<T> {
         for ((v, m), u) in products.zip(filters.chunks_exact(s.out_channels * inputs)) {
             let factors = (Matrix::rows(m, outputs), Matrix::rows(u, inputs));
             let size = (tiles, s.in_channels, s.out_channels);
-            multiply(size, (v, inputs), Old::Replaced, T::one(), factors, parallelism(domain.groups()));
+            multiply(size, (v, inputs), Old::Replaced, T::one(), factors, Products::full(domain.groups()));
         }
         let plane = tiles * inputs;
         for (index, dx) in dx.chunks_exact_mut(s.image()).enumerate() {

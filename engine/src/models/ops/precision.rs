@@ -1,0 +1,58 @@
+//! In what numbers the matrix products of training are computed.
+
+use super::bf16;
+
+/// What an error about a missing kernel says.
+pub(super) const MISSING: &str = "bf16 products need a processor with AMX-BF16 (Intel Xeon since Sapphire Rapids; on Linux, \
+    which must allow it) or AVX-512 BF16 (AMD since Zen 4), and this one offers neither. Train in f32";
+
+/// Precision of the factors of matrix products in forward and backward passes. Weights, sums, activations, norms,
+/// losses and the optimizer are f32 in either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum Precision {
+    /// f32 as they are.
+    #[default]
+    F32,
+    /// Rounded to bf16, which has the range of f32 and 8 bits of precision: several times as fast where the processor
+    /// multiplies such numbers.
+    Bf16,
+}
+
+impl Precision {
+    /// All.
+    pub const ALL: [Self; 2] = [Self::F32, Self::Bf16];
+
+    /// True for f32.
+    #[must_use]
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    pub fn is_full(&self) -> bool {
+        *self == Self::F32
+    }
+
+    /// As on the command line.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Name of the kernel that this machine multiplies with, where it is not the one of full precision.
+    #[must_use]
+    pub fn kernel(self) -> Option<&'static str> {
+        match self {
+            Self::F32 => None,
+            Self::Bf16 => bf16::available().map(bf16::Kernel::name),
+        }
+    }
+
+    /// What this machine lacks to compute so; `None` when nothing.
+    #[must_use]
+    pub fn missing(self) -> Option<&'static str> {
+        match self {
+            Self::F32 => None,
+            Self::Bf16 => bf16::available().is_none().then_some(MISSING),
+        }
+    }
+}
