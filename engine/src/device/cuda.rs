@@ -156,7 +156,8 @@ fn ordinal_of(gpu: &Gpu) -> candle_core::Result<Option<usize>> {
     for ordinal in 0..count {
         let device = result::device::get(ordinal as i32).w()?;
         let uuid = result::device::get_uuid(device).w()?;
-        if is_uuid(&gpu.uuid, &uuid.bytes.map(|byte| byte.cast_unsigned())) {
+        // C's characters have a sign on some processors.
+        if is_uuid(&gpu.uuid, &uuid.bytes.map(|byte| byte.to_ne_bytes()[0])) {
             return Ok(Some(ordinal));
         }
     }
