@@ -1,7 +1,7 @@
 //! Compares the memory plan with what a run really takes: some steps and a rollback snapshot on made-up data.
 //!
-//! `cargo run --release -p foretrain-engine --example memory_check -- MODEL BATCH [SEQUENCE [PARTS [OPTIMIZER]]]`,
-//! such as `gpt2-char 32 256 1 muon`. One model per process, because the kernel's peak counts the whole process.
+//! `cargo run --release -p foretrain-engine --example memory_check -- MODEL BATCH [SEQUENCE [PARTS [OPTIMIZER [PRECISION]]]]`,
+//! such as `gpt2-char 32 256 1 muon bf16`. One model per process, because the kernel's peak counts the whole process.
 
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let preset = ModelPreset::from_label(&text(0, "mnist-cnn")).ok_or("no such model")?;
     let (batch_size, sequence_length): (usize, usize) = (text(1, "64").parse()?, text(2, "256").parse()?);
     let num_micro_batches: usize = text(3, "1").parse()?;
+    let precision = if text(5, "f32") == "bf16" { Precision::Bf16 } else { Precision::F32 };
     let kind = if text(4, "adamw") == "muon" { OptimizerKind::Muon } else { OptimizerKind::AdamW };
 
     let data = match preset {
@@ -57,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         predict: tier.strategy.value.predicts(),
         qat: false,
         has_teacher: false,
+        precision,
         batch_size,
         num_micro_batches,
         sequence_length,
@@ -98,7 +100,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         qat: None,
         num_steps: 100,
         num_micro_batches,
-        precision: Precision::F32,
+        precision,
         seed: 1,
     };
     let mut trainer = HybridTrainer::new(setup)?;

@@ -63,6 +63,7 @@ pub enum CommitArg {
 /// Trains, or with `--plan` says what that would take.
 pub(super) fn run(args: &TrainArgs, folder: &Path) -> Result<(), CliError> {
     let job = job(args, folder)?;
+    train::note_kernel(job.config.precision);
     let mut driver = Driver::new()?;
     let bar = driver::spinner();
     let goal = job.goal;

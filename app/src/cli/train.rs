@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use foretrain_engine::models::ops::Precision;
 use foretrain_engine::session::{
     Command, Engine, EventKind, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, StopReason,
     ValidationPoint, recipes, starting_point,
@@ -115,9 +116,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
         }
         None => {
             let config = Box::new(config(args)?);
-            if let Some(kernel) = config.precision.kernel() {
-                output::note(format_args!("matrix products in {} by {kernel}", config.precision.label()));
-            }
+            note_kernel(config.precision);
             Box::new(move |job| Command::Start(job, config))
         }
     };
@@ -130,6 +129,13 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
         output::note(format_args!("all {num_steps} steps had been done before: nothing was trained"));
     }
     report(&snapshot, args.common.json)
+}
+
+/// Says which instructions multiply, where they are not those of full precision.
+pub(super) fn note_kernel(precision: Precision) {
+    if let Some(kernel) = precision.kernel() {
+        output::note(format_args!("matrix products in {} by {kernel}", precision.label()));
+    }
 }
 
 /// Trains with a live line on standard error; returns the run as it ended.

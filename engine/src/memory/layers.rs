@@ -80,10 +80,17 @@ pub(crate) struct SequenceLayer {
     pub(crate) weights: u64,
     /// Parts in which weight gradients of a batch are summed.
     pub(crate) num_parts: u64,
+    /// Room for weights that are packed for products in bf16.
+    pub(crate) packed: u64,
 }
 
 /// One layer of `config` on sequences of `t` tokens, `num_sequences` at once; `None` for models of images.
-pub(crate) fn sequence_layer(config: &ModelConfig, t: usize, num_sequences: u64) -> Option<SequenceLayer> {
+pub(crate) fn sequence_layer(
+    config: &ModelConfig,
+    t: usize,
+    num_sequences: u64,
+    num_threads: u64,
+) -> Option<SequenceLayer> {
     let num_layers = match config {
         ModelConfig::Gpt2(config) => config.n_layer,
         ModelConfig::Llama(config) => config.num_hidden_layers,
@@ -96,6 +103,7 @@ pub(crate) fn sequence_layer(config: &ModelConfig, t: usize, num_sequences: u64)
         backward: all.backward,
         weights: all.weights,
         num_parts: all.num_parts(num_sequences),
+        packed: all.packed(num_sequences, num_threads),
     })
 }
 

@@ -5,7 +5,7 @@ use super::layers::{Example, example, plus, times};
 use super::remedies::remedies;
 use super::{MemoryPlan, PlanItem, PlanKind, format_bytes};
 use crate::device::resolved_num_threads;
-use crate::models::ops::Activations;
+use crate::models::ops::{Activations, Precision};
 use crate::models::{ModelConfig, Network, TensorKind, TensorSpec};
 use crate::optim::{OptimizerConfig, Schedule};
 
@@ -43,6 +43,8 @@ pub struct PlanInput<'a> {
     pub qat: bool,
     /// Whether the full-precision weights of before the switch teach.
     pub has_teacher: bool,
+    /// Of matrix products.
+    pub precision: Precision,
     /// Images or sequences per step.
     pub batch_size: usize,
     /// Parts a batch is cut into. An evaluation takes no more at once than one such part.
@@ -115,6 +117,7 @@ pub(super) struct Case {
     pub(super) predict: bool,
     pub(super) qat: bool,
     pub(super) has_teacher: bool,
+    pub(super) precision: Precision,
     pub(super) batch_size: usize,
     pub(super) num_micro_batches: usize,
     pub(super) sequence_length: usize,
@@ -133,6 +136,7 @@ impl Case {
             predict: input.predict,
             qat: input.qat,
             has_teacher: input.has_teacher,
+            precision: input.precision,
             batch_size: input.batch_size.max(1),
             num_micro_batches: input.num_micro_batches.max(1),
             sequence_length: input.sequence_length,
@@ -179,7 +183,8 @@ impl Case {
         }
         // Three things happen one after the other, and the peak is the largest: a step, saving, evaluating. What
         // operations keep for their next call is there in all three.
-        let shelved = example.scratch.shelved(self.micro_batch() as u64, self.num_threads as u64).saturating_mul(F32);
+        let shelved = example.scratch.shelved(self.micro_batch() as u64, self.num_threads as u64);
+        let shelved = plus(&[shelved, self.packed(&example)]).saturating_mul(F32);
         let stepping = step.iter().fold(0, |sum: u64, item| sum.saturating_add(item.bytes));
         let saving = plus(&[state, average, quantized, shelved]);
         let mut items = vec![
@@ -263,6 +268,7 @@ impl Case {
             example.input.saturating_mul(self.batch_size as u64),
             example.kept.saturating_add(besides).saturating_mul(micro_batch),
             example.scratch.in_use(micro_batch, self.num_threads as u64),
+            self.packed(example),
         ]);
         let what = if self.reads_text() {
             format!("{} sequences of {} tokens", grouped(micro_batch), grouped(self.sequence_length as u64))
@@ -276,6 +282,14 @@ impl Case {
         };
         let how = format!("{what} x {each} kept for the backward pass, {beside}");
         PlanItem { kind: PlanKind::Activations, bytes: numbers.saturating_mul(F32), how }
+    }
+
+    /// Numbers that packed weights take.
+    fn packed(&self, example: &Example) -> u64 {
+        match self.precision {
+            Precision::F32 => 0,
+            Precision::Bf16 => example.scratch.packed(self.micro_batch() as u64, self.num_threads as u64),
+        }
     }
 
     fn logits(&self, example: &Example) -> PlanItem {

@@ -4,7 +4,9 @@
 
 use super::layers::example;
 use super::planner::Case;
+use super::scratch::Scratch;
 use super::{MemoryPlan, Place, PlanInput, PlanKind, format_bytes, plan};
+use crate::models::ops::Precision;
 use crate::models::{DataShape, ModelPreset, Network};
 use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
 
@@ -56,6 +58,7 @@ fn planned_by(
         predict: false,
         qat: false,
         has_teacher: false,
+        precision: Precision::F32,
         batch_size: 64,
         num_micro_batches: 1,
         sequence_length: 256,
@@ -154,6 +157,22 @@ fn saving_comes_on_top_of_what_operations_keep_for_later() {
 }
 
 #[test]
+fn packed_weights_are_there_where_sequences_share_them() {
+    let plan = |precision, batch_size| {
+        let vary = |input: &mut PlanInput<'_>| {
+            (input.precision, input.batch_size, input.num_threads) = (precision, batch_size, 4);
+        };
+        let text = DataShape::Text { vocab_size: 65 };
+        bytes(&planned(ModelPreset::Gpt2Char, text, 64 * GIB, vary), PlanKind::Activations)
+    };
+    let more = |batch_size| plan(Precision::Bf16, batch_size) - plan(Precision::F32, batch_size);
+    let config = ModelPreset::Gpt2Char.config(DataShape::Text { vocab_size: 65 }).unwrap();
+    let Scratch::Sequences(layer) = example(&config, 256).scratch else { panic!("a language model") };
+    // Two bytes a weight; fewer sequences than threads pack block by block.
+    assert_eq!([more(1), more(3), more(4), more(64)], [0, 0, 2 * layer.weights, 2 * layer.weights]);
+}
+
+#[test]
 fn an_evaluation_counts_where_it_takes_more_than_a_step() {
     let network = Network::new(&ModelPreset::MnistCnn.config(DIGITS).unwrap()).unwrap();
     let case = Case::of(&PlanInput {
@@ -164,6 +183,7 @@ fn an_evaluation_counts_where_it_takes_more_than_a_step() {
         predict: false,
         qat: false,
         has_teacher: false,
+        precision: Precision::F32,
         batch_size: 64,
         num_micro_batches: 2,
         sequence_length: 0,

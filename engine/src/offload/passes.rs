@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, Device, Storage, Tensor, Var};
 use super::OffloadError;
 use super::layout::Layout;
 use super::state::Weights;
-use crate::models::ops::cross_entropy;
+use crate::models::ops::{self, cross_entropy};
 use crate::models::{Block, Forward, Mode, Params};
 
 /// Most logits that are there at once (64 MB in f32): the head goes through as many tokens at a time.
@@ -57,13 +57,19 @@ fn starts(layout: &Layout) -> impl Iterator<Item = (usize, &super::layout::Slot)
 }
 
 /// A block without a graph: input to output.
-pub(super) fn forward(block: &dyn Block, params: &Params, input: &Tensor) -> Result<Tensor, OffloadError> {
-    Ok(block.forward(&Forward::new(params, Mode::Train), input)?)
+pub(super) fn forward(
+    block: &dyn Block,
+    products: ops::Precision,
+    params: &Params,
+    input: &Tensor,
+) -> Result<Tensor, OffloadError> {
+    Ok(block.forward(&Forward::new(params, Mode::Train).in_precision(products), input)?)
 }
 
 /// A block again, with a graph; `grad` is that of its output. `input` is (n, t) u32 tokens or (n, t, c) f32.
 pub(super) fn backward(
     block: &dyn Block,
+    products: ops::Precision,
     vars: &[NamedVar],
     input: &Tensor,
     grad: &Tensor,
@@ -71,7 +77,7 @@ pub(super) fn backward(
     let params = tracked(vars);
     let input_var = if input.dtype().is_float() { Some(Var::from_tensor(input)?) } else { None };
     let x = input_var.as_ref().map_or(input, Var::as_tensor);
-    let output = block.forward(&Forward::new(&params, Mode::Train), x)?;
+    let output = block.forward(&Forward::new(&params, Mode::Train).in_precision(products), x)?;
     // The gradient of Σ output · grad is the product of grad with the block's Jacobian.
     let scalar = (output * grad)?.sum_all()?;
     collect(&scalar, input_var.as_ref(), vars)
@@ -81,6 +87,7 @@ pub(super) fn backward(
 /// Logits stand in memory for at most `max_logits` numbers' worth of tokens.
 pub(super) fn head(
     block: &dyn Block,
+    products: ops::Precision,
     vars: &[NamedVar],
     (x, targets): (&Tensor, &Tensor),
     max_logits: usize,
@@ -96,7 +103,8 @@ pub(super) fn head(
     while first < num_tokens {
         let count = rows.min(num_tokens - first);
         let part = Var::from_tensor(&x.narrow(0, first, count)?.unsqueeze(0)?)?;
-        let logits = block.forward(&Forward::new(&params, Mode::Train), part.as_tensor())?.squeeze(0)?;
+        let pass = Forward::new(&params, Mode::Train).in_precision(products);
+        let logits = block.forward(&pass, part.as_tensor())?.squeeze(0)?;
         let losses = cross_entropy(&logits, &targets.narrow(0, first, count)?)?;
         let sum = losses.sum_all()?;
         loss_sum += f64::from(sum.to_scalar::<f32>()?);

@@ -9,7 +9,7 @@ use super::passes::MAX_LOGITS;
 use super::store::Commit;
 use crate::device::resolved_num_threads;
 use crate::memory::{MemoryPlan, PROGRAM_BYTES, PlanItem, PlanKind, format_bytes, grouped, sequence_layer, step_flops};
-use crate::models::{ModelConfig, Network};
+use crate::models::{ModelConfig, Network, ops};
 
 /// Bytes of an f32.
 const F32: u64 = 4;
@@ -21,6 +21,8 @@ pub struct OffloadInput<'a> {
     pub network: &'a Network,
     /// How numbers lie on disk.
     pub precision: Precision,
+    /// Of matrix products.
+    pub products: ops::Precision,
     /// Sequences per step.
     pub batch_size: usize,
     /// Tokens per sequence.
@@ -159,8 +161,9 @@ impl Sizes {
             ModelConfig::Mlp(_) | ModelConfig::Cnn(_) | ModelConfig::ResNet(_) => return None,
         };
         let num_sequences = input.batch_size.max(1) as u64;
-        let layer = sequence_layer(config, input.sequence_length, num_sequences)?;
         let threads = resolved_num_threads(input.num_threads) as u64;
+        let layer = sequence_layer(config, input.sequence_length, num_sequences, threads)?;
+        let packed = if input.products.is_full() { 0 } else { layer.packed.saturating_mul(F32) };
         let num_tokens = num_sequences.saturating_mul(input.sequence_length as u64);
         let rows = (MAX_LOGITS as u64 / (vocab_size as u64).max(1)).clamp(1, num_tokens.max(1));
         let blocks = input.network.blocks();
@@ -173,12 +176,17 @@ impl Sizes {
             hidden: num_tokens.saturating_mul(width as u64).saturating_mul(F32),
             saved: num_sequences.saturating_mul(layer.saved).saturating_mul(F32),
             // A pass without a graph saves as well, in a buffer for each thread.
-            forward: threads.min(num_sequences).saturating_mul(layer.forward + layer.saved).saturating_mul(F32),
+            forward: threads
+                .min(num_sequences)
+                .saturating_mul(layer.forward + layer.saved)
+                .saturating_mul(F32)
+                .saturating_add(packed),
             backward: threads
                 .min(layer.num_parts)
                 .saturating_mul(layer.backward)
                 .max(threads.min(num_sequences).saturating_mul(layer.forward))
-                .saturating_mul(F32),
+                .saturating_mul(F32)
+                .saturating_add(packed),
             num_parts: layer.num_parts,
             head_numbers: (width as u64).saturating_mul(vocab_size as u64),
             logits: rows.saturating_mul(vocab_size as u64).saturating_mul(F32),

@@ -15,7 +15,7 @@ use super::update::{Pace, update};
 use super::{OffloadError, OffloadPlan};
 use crate::device::Watch;
 use crate::device::atomic_file::WriteError;
-use crate::models::TensorKind;
+use crate::models::{TensorKind, ops};
 use crate::optim::OptimizerConfig;
 
 /// Bytes that are written to learn the disk's pace, or a quarter of what is free.
@@ -52,18 +52,19 @@ pub struct Cost {
 }
 
 impl Rates {
-    /// Measures: one file in `folder`, or above it while it is not there, which is removed again; and a second of computing.
+    /// Measures: one file in `folder`, or above it while it is not there, which is removed again; and a second of computing,
+    /// with `products` of that precision and numbers on disk in the other.
     pub fn measure(
         folder: &Path,
         optimizer: &OptimizerConfig,
-        precision: Precision,
+        (products, precision): (ops::Precision, Precision),
         num_tokens: usize,
         watch: Watch<'_>,
     ) -> Result<Self, OffloadError> {
         watch.step("measuring the disk", 0, Some(3))?;
         let disk_bytes = disk_rate(existing(folder))?;
         watch.step("measuring matrix products", 1, Some(3))?;
-        let flops = flop_rate(num_tokens)?;
+        let flops = flop_rate(products, num_tokens)?;
         watch.step("measuring updates", 2, Some(3))?;
         let moved_full_weights = update_rate(optimizer, Precision::Full);
         let moved_weights = match precision {
@@ -139,7 +140,7 @@ fn disk_rate(folder: &Path) -> Result<f64, OffloadError> {
     Ok((num_pieces * piece.len() as u64) as f64 / seconds)
 }
 
-fn flop_rate(num_tokens: usize) -> Result<f64, OffloadError> {
+fn flop_rate(products: ops::Precision, num_tokens: usize) -> Result<f64, OffloadError> {
     let rows = num_tokens.clamp(1, 1024);
     let a = Tensor::ones((rows, PROBE_WIDTH), DType::F32, &Device::Cpu)?;
     let b = Tensor::ones((PROBE_WIDTH, PROBE_WIDTH), DType::F32, &Device::Cpu)?;
@@ -147,7 +148,7 @@ fn flop_rate(num_tokens: usize) -> Result<f64, OffloadError> {
     let mut best = f64::INFINITY;
     for _ in 0..5 {
         let started = Instant::now();
-        a.matmul(&b)?;
+        ops::linear(&a, &b, products)?;
         best = best.min(started.elapsed().as_secs_f64());
     }
     Ok(flops / best)

@@ -14,7 +14,7 @@ use super::*;
 use crate::data::Batch;
 use crate::device::CancelFlag;
 use crate::memory::PlanKind;
-use crate::models::ops::cross_entropy;
+use crate::models::ops::{self, cross_entropy};
 use crate::models::{
     DataShape, Forward, Gpt2Config, LlamaConfig, Mode, ModelConfig, ModelPreset, Network, ParamStore, Params,
     initial_params,
@@ -101,7 +101,7 @@ fn stepped(trainer: &mut OffloadTrainer) -> StreamedStep {
 }
 
 /// Losses, gradient norms and weights of the same training in memory, under one graph.
-fn in_memory(config: &ModelConfig, num_steps: u64) -> (Vec<f64>, Vec<f64>, Params) {
+fn in_memory(config: &ModelConfig, products: ops::Precision, num_steps: u64) -> (Vec<f64>, Vec<f64>, Params) {
     let network = network(config);
     let (weights, buffers) = initial_params(&network, SEED, &Device::Cpu).unwrap();
     let store = ParamStore::new(weights, buffers, &Device::Cpu).unwrap();
@@ -110,7 +110,8 @@ fn in_memory(config: &ModelConfig, num_steps: u64) -> (Vec<f64>, Vec<f64>, Param
     for step in 0..num_steps {
         let batch = batch(step);
         let params = store.tracked();
-        let logits = network.forward(&Forward::new(&params, Mode::Train), &batch.inputs).unwrap();
+        let pass = Forward::new(&params, Mode::Train).in_precision(products);
+        let logits = network.forward(&pass, &batch.inputs).unwrap();
         let targets = batch.targets.flatten_all().unwrap();
         let loss = cross_entropy(&logits.flatten_to(1).unwrap(), &targets).unwrap().mean_all().unwrap();
         losses.push(f64::from(loss.to_scalar::<f32>().unwrap()));
@@ -138,10 +139,13 @@ fn bits(params: &Params) -> Vec<u32> {
 
 #[test]
 fn a_streamed_step_is_one_in_memory() {
-    for config in [gpt2(), llama(false), llama(true)] {
+    let products = ops::Precision::ALL.into_iter().filter(|products| products.missing().is_none());
+    let cases = products.flat_map(|products| [gpt2(), llama(false), llama(true)].map(|config| (config, products)));
+    for (config, products) in cases {
         let folder = tempfile::tempdir().unwrap();
-        let mut trainer = opened(&config, &settings(folder.path(), Precision::Full, Commit::Step)).unwrap();
-        let (losses, norms, expected) = in_memory(&config, 3);
+        let trainer = opened(&config, &settings(folder.path(), Precision::Full, Commit::Step)).unwrap();
+        let mut trainer = trainer.with_products(products);
+        let (losses, norms, expected) = in_memory(&config, products, 3);
         for (loss, norm) in losses.iter().zip(norms) {
             let report = stepped(&mut trainer);
             assert!((report.loss - loss).abs() < 2e-6, "{} {loss}", report.loss);
@@ -214,7 +218,7 @@ fn the_gradient_of_a_block_agrees_with_central_differences() {
     for config in [gpt2(), llama(false)] {
         let network = network(&config);
         let block = network.blocks()[2].as_ref();
-        let wave = crate::models::ops::check::wave;
+        let wave = ops::check::wave;
         let of =
             |spec: &crate::models::TensorSpec| (spec.name.clone(), (wave(&spec.shape, 0.5).unwrap() + 0.2).unwrap());
         let mut values: Vec<(String, Tensor)> = block.specs().iter().map(of).collect();
@@ -228,11 +232,11 @@ fn the_gradient_of_a_block_agrees_with_central_differences() {
         };
         let loss = |values: &[(String, Tensor)]| -> f64 {
             let params: Params = values.iter().cloned().collect();
-            let output = passes::forward(block, &params, &values.last().unwrap().1).unwrap();
+            let output = passes::forward(block, ops::Precision::F32, &params, &values.last().unwrap().1).unwrap();
             (output * &grad).unwrap().sum_all().unwrap().to_scalar().unwrap()
         };
         let (vars, input) = split(&values);
-        let found = passes::backward(block, &vars, input.as_tensor(), &grad).unwrap();
+        let found = passes::backward(block, ops::Precision::F32, &vars, input.as_tensor(), &grad).unwrap();
         let gradients: Vec<Tensor> = found.vars.into_iter().chain(found.input).collect();
         for (index, gradient) in gradients.iter().enumerate() {
             let gradient: Vec<f64> = gradient.flatten_all().unwrap().to_vec1().unwrap();
@@ -486,6 +490,7 @@ fn planned(config: &ModelConfig, batch_size: usize, sequence_length: usize, budg
     plan(&OffloadInput {
         network: &network,
         precision: Precision::Compact,
+        products: ops::Precision::F32,
         batch_size,
         sequence_length,
         num_threads: 2,

@@ -65,6 +65,7 @@ pub struct OffloadTrainer {
     optimizer: OptimizerConfig,
     seed: u64,
     store: BlockStore,
+    products: ops::Precision,
     max_logits: usize,
 }
 
@@ -81,7 +82,15 @@ impl OffloadTrainer {
     ) -> Result<Self, OffloadError> {
         check_streamable(&network, optimizer)?;
         let store = BlockStore::open_or_create(&network, settings, first, watch)?;
-        Ok(Self { network, optimizer: optimizer.clone(), seed: settings.seed, store, max_logits: MAX_LOGITS })
+        let (optimizer, products) = (optimizer.clone(), ops::Precision::F32);
+        Ok(Self { network, optimizer, seed: settings.seed, store, products, max_logits: MAX_LOGITS })
+    }
+
+    /// The same trainer, with matrix products of this precision from here on, where a new one's are in f32. How numbers lie
+    /// on disk is another matter.
+    #[must_use]
+    pub fn with_products(self, products: ops::Precision) -> Self {
+        Self { products, ..self }
     }
 
     /// Steps that all blocks have.
@@ -293,7 +302,7 @@ impl Pass<'_> {
             let params = passes::detached(self.layout(number)?, &weights)?;
             drop(weights);
             let Some(input) = inputs.last() else { break };
-            let output = passes::forward(block.as_ref(), &params, input)?;
+            let output = passes::forward(block.as_ref(), self.trainer.products, &params, input)?;
             if !passes::is_finite(&output)? {
                 return Err(self.not_finite("the output", block.as_ref()));
             }
@@ -309,7 +318,8 @@ impl Pass<'_> {
             }
             let state = streams.state()?;
             let vars = passes::vars(self.layout(number)?, &state.weights)?;
-            let gradients = passes::backward(block.as_ref(), &vars, &input, &grad_of_output)?;
+            let products = self.trainer.products;
+            let gradients = passes::backward(block.as_ref(), products, &vars, &input, &grad_of_output)?;
             drop((input, grad_of_output));
             grad = gradients.input;
             let mut of_weights = gradients.vars;
@@ -342,7 +352,8 @@ impl Pass<'_> {
             vars.extend(lent.into_iter().filter(|(name, _)| borrowed.contains(name)));
         }
         let Some(input) = input else { return Err(OffloadError::Thread { what: "reads" }) };
-        let pass = passes::head(block, &vars, (&input, &self.batch.targets), self.trainer.max_logits)?;
+        let OffloadTrainer { products, max_logits, .. } = *self.trainer;
+        let pass = passes::head(block, products, &vars, (&input, &self.batch.targets), max_logits)?;
         let loss = pass.loss_sum / self.batch.targets.elem_count() as f64;
         if !loss.is_finite() {
             return Err(self.not_finite("the loss", block));

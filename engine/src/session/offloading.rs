@@ -223,6 +223,7 @@ fn forecast(
     let input = OffloadInput {
         network,
         precision: settings.precision,
+        products: config.precision,
         batch_size: config.batch_size,
         sequence_length: config.sequence_length,
         num_threads: config.num_threads,
@@ -241,7 +242,8 @@ fn forecast(
         OffloadForecast { plan, disk, model_bytes, num_steps_left, rates: None, step_seconds: None, costs: Vec::new() };
     if forecast.plan.memory.fits() && forecast.disk.fits() {
         let num_tokens = config.batch_size.saturating_mul(config.sequence_length);
-        let rates = Rates::measure(&settings.folder, &config.optimizer, settings.precision, num_tokens, watch)?;
+        let precisions = (config.precision, settings.precision);
+        let rates = Rates::measure(&settings.folder, &config.optimizer, precisions, num_tokens, watch)?;
         forecast.step_seconds = Some(rates.step_seconds(&forecast.plan));
         forecast.costs = rates.costs(&forecast.plan);
         forecast.rates = Some(rates);
@@ -316,7 +318,8 @@ fn open(
         |spec: &TensorSpec| reader.values(spec).map_err(|error| OffloadError::FirstWeights { source: Box::new(error) })
     });
     let first = first.as_mut().map(|first| first as &mut FirstWeights<'_>);
-    Ok(OffloadTrainer::open(Arc::clone(network), &config.optimizer, settings, first, watch)?)
+    let trainer = OffloadTrainer::open(Arc::clone(network), &config.optimizer, settings, first, watch)?;
+    Ok(trainer.with_products(config.precision))
 }
 
 /// Appends a line; half a line, as a full disk leaves it, goes again.

@@ -98,6 +98,7 @@ fn plan_input<'a>(
         predict: config.hybrid.strategy.predicts(),
         qat: config.qat.is_some(),
         has_teacher: config.qat.is_some_and(|qat| qat.distillation.is_some()),
+        precision: config.precision,
         batch_size: config.batch_size,
         num_micro_batches: config.num_micro_batches,
         sequence_length: config.sequence_length,
@@ -118,6 +119,7 @@ fn from_disk(config: &RunConfig, network: &Network, dataset_bytes: u64) -> Optio
         let plan = offload::plan(&OffloadInput {
             network,
             precision: Precision::default(),
+            products: config.precision,
             batch_size,
             sequence_length: config.sequence_length,
             num_threads: config.num_threads,

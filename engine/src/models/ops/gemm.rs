@@ -1,9 +1,12 @@
 //! Matrix multiplication on slices: a checked door to the `gemm` crate, and to our own kernels where factors are bf16.
 #![allow(unsafe_code, reason = "the gemm crate takes pointers; every index is checked against the slices here")]
 
+use std::ops::Deref;
+use std::sync::OnceLock;
+
 use gemm::Parallelism;
 
-use super::bf16::{self, Kernel};
+use super::bf16::{self, Kernel, Packed};
 use super::precision::Precision;
 use super::real::Real;
 
@@ -13,28 +16,59 @@ pub(super) struct Matrix<'a, T> {
     pub(super) data: &'a [T],
     pub(super) row_stride: usize,
     pub(super) column_stride: usize,
+    /// Where it is packed for several products.
+    pub(super) packed: Option<&'a OnceLock<Packed>>,
 }
 
 impl<'a, T: Real> Matrix<'a, T> {
     /// Rows of `data`, each starting `row_stride` after the one before.
     pub(super) fn rows(data: &'a [T], row_stride: usize) -> Self {
-        Self { data, row_stride, column_stride: 1 }
+        Self { data, row_stride, column_stride: 1, packed: None }
+    }
+
+    /// As [`Self::rows`], of a factor that other products read, too.
+    pub(super) fn shared(factor: &'a Shared<'_, T>, row_stride: usize) -> Self {
+        Self { packed: factor.packed.as_ref(), ..Self::rows(factor.data, row_stride) }
     }
 
     /// Rows and columns exchanged; nothing moves.
     pub(super) fn t(self) -> Self {
-        Self { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
+        Self { row_stride: self.column_stride, column_stride: self.row_stride, ..self }
     }
 
     fn as_f32(self) -> Option<Matrix<'a, f32>> {
-        let Self { row_stride, column_stride, .. } = self;
-        T::as_f32(self.data).map(|data| Matrix { data, row_stride, column_stride })
+        let Self { row_stride, column_stride, packed, .. } = self;
+        T::as_f32(self.data).map(|data| Matrix { data, row_stride, column_stride, packed })
     }
 
     /// Any strides.
     #[cfg(test)]
     pub(super) fn strided(data: &'a [T], (row_stride, column_stride): (usize, usize)) -> Self {
-        Self { data, row_stride, column_stride }
+        Self { data, row_stride, column_stride, packed: None }
+    }
+}
+
+/// Numbers that several products read as their right factor, each time with the same sizes and strides: products in bf16
+/// pack them once.
+#[derive(Debug)]
+pub(super) struct Shared<'a, T> {
+    data: &'a [T],
+    /// `None` for a single product.
+    packed: Option<OnceLock<Packed>>,
+}
+
+impl<'a, T> Shared<'a, T> {
+    /// For `num_products` products.
+    pub(super) fn new(data: &'a [T], num_products: usize) -> Self {
+        Self { data, packed: (num_products > 1).then(OnceLock::new) }
+    }
+}
+
+impl<T> Deref for Shared<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.data
     }
 }
 
@@ -118,7 +152,7 @@ pub(crate) fn add_product(
     if m == 0 || n == 0 || k == 0 {
         return;
     }
-    let matrix = |data, (row_stride, column_stride)| Matrix { data, row_stride, column_stride };
+    let matrix = |data, (row_stride, column_stride)| Matrix { data, row_stride, column_stride, packed: None };
     let factors = (matrix(a, a_strides), matrix(b, b_strides));
     multiply((m, n, k), (dst, dst_stride), Old::Kept, scale, factors, Products::full(1));
 }

@@ -5,7 +5,7 @@ use candle_core::{D, Result, Tensor, bail};
 use super::activations::Activations;
 use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
 use super::gelu::{add_bias_and_gelu, gelu, gelu_again_and_gradient};
-use super::gemm::{Matrix, Old, multiply};
+use super::gemm::{Matrix, Old, Shared, multiply};
 use super::layer_norm::{layer_norm, layer_norm_backward_rows, layer_norm_rows};
 use super::linear::product;
 use super::precision::Precision;
@@ -175,13 +175,13 @@ impl SequenceLayer for Gpt2Layer {
 
     fn forward<T: Real>(&self, at: &Place<'_, T, ()>, x: &[T], saved: &mut [T], out: &mut [T], scratch: &mut [T]) {
         let (t, c, hidden, eps) = (at.t, self.width(), self.hidden, T::from_f64(self.eps));
-        let &[ln1_w, ln1_b, qkv_w, qkv_b, proj_w, proj_b, ln2_w, ln2_b, fc_w, fc_b, out_w, out_b] = at.weights else {
+        let [ln1_w, ln1_b, qkv_w, qkv_b, proj_w, proj_b, ln2_w, ln2_b, fc_w, fc_b, out_w, out_b] = at.weights else {
             return;
         };
         let [qkv, attended, log_sums, middle, f] = split(saved, self.saved(t));
         let (h, scratch) = scratch.split_at_mut(t * c);
-        let product = |dst: &mut [T], old: Old, a: &[T], inputs: usize, w: &[T], outputs: usize| {
-            let factors = (Matrix::rows(a, inputs), Matrix::rows(w, outputs));
+        let product = |dst: &mut [T], old: Old, a: &[T], inputs: usize, w: &Shared<'_, T>, outputs: usize| {
+            let factors = (Matrix::rows(a, inputs), Matrix::shared(w, outputs));
             multiply((t, outputs, inputs), (dst, outputs), old, T::one(), factors, at.products);
         };
         layer_norm_rows(x, ln1_w, ln1_b, eps, h);
@@ -213,7 +213,7 @@ impl SequenceLayer for Gpt2Layer {
         scratch: &mut [T],
     ) {
         let (t, c, hidden, eps) = (at.t, self.width(), self.hidden, T::from_f64(self.eps));
-        let &[ln1_w, ln1_b, qkv_w, _, proj_w, _, ln2_w, ln2_b, fc_w, _, out_w, _] = at.weights else {
+        let [ln1_w, ln1_b, qkv_w, _, proj_w, _, ln2_w, ln2_b, fc_w, _, out_w, _] = at.weights else {
             return;
         };
         let [
@@ -239,19 +239,24 @@ impl SequenceLayer for Gpt2Layer {
             rest = tail;
             part
         });
-        let Seen { x, grad, .. } = seen;
+        let Seen { x, grad, old, .. } = seen;
+        if old == Old::Replaced {
+            let norms = [&mut *d_ln1_w, &mut *d_ln1_b, &mut *d_ln2_w, &mut *d_ln2_b];
+            let biases = [&mut *d_qkv_b, &mut *d_proj_b, &mut *d_fc_b, &mut *d_out_b];
+            norms.into_iter().chain(biases).for_each(|vector| vector.fill(T::zero()));
+        }
         let ([h, d_h, d_middle], scratch) = {
             let (rows, scratch) = scratch.split_at_mut(3 * t * c);
             (split(rows, [t * c; 3]), scratch)
         };
         // Gradient of a factor a of a · w, and of w.
-        let to_input = |dst: &mut [T], grad: &[T], outputs: usize, w: &[T], inputs: usize| {
-            let factors = (Matrix::rows(grad, outputs), Matrix::rows(w, outputs).t());
+        let to_input = |dst: &mut [T], grad: &[T], outputs: usize, w: &Shared<'_, T>, inputs: usize| {
+            let factors = (Matrix::rows(grad, outputs), Matrix::shared(w, outputs).t());
             multiply((t, inputs, outputs), (dst, inputs), Old::Replaced, T::one(), factors, at.products);
         };
         let to_weight = |dst: &mut [T], a: &[T], inputs: usize, grad: &[T], outputs: usize| {
             let factors = (Matrix::rows(a, inputs).t(), Matrix::rows(grad, outputs));
-            multiply((inputs, outputs, t), (dst, outputs), Old::Kept, T::one(), factors, at.products);
+            multiply((inputs, outputs, t), (dst, outputs), old, T::one(), factors, at.products);
         };
 
         let [g, d_f] = split(&mut scratch[..2 * t * hidden], [t * hidden; 2]);
@@ -338,10 +343,13 @@ mod tests {
 
     #[test]
     fn bf16_is_as_far_from_f32_as_rounding_allows() {
-        let layer = |x: &[Tensor], precision| gpt2_layer(&x[0], &weights(x), Gpt2LayerShape { precision, ..SHAPE });
-        let error = bf16_error(&inputs(3, 67), layer).unwrap();
-        // Factors lose up to 1/256 of themselves; no error at all would be f32 after all.
-        assert!(error.is_none_or(|error| 1e-4 < error && error < 0.02), "{error:?}");
+        // Factors lose up to 1/256 of themselves, and 8-bit inputs may fall on the next step; no error at all would be f32
+        // after all.
+        for (shape, limit) in [(SHAPE, 0.02), (INT8, 0.04)] {
+            let layer = |x: &[Tensor], precision| gpt2_layer(&x[0], &weights(x), Gpt2LayerShape { precision, ..shape });
+            let error = bf16_error(&inputs(3, 67), layer).unwrap();
+            assert!(error.is_none_or(|error| 1e-4 < error && error < limit), "{shape:?}: {error:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use candle_core::{D, Result, Tensor, bail};
 
 use super::activations::Activations;
 use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
-use super::gemm::{Matrix, Old, multiply};
+use super::gemm::{Matrix, Old, Shared, multiply};
 use super::linear::linear;
 use super::precision::Precision;
 use super::real::Real;
@@ -188,14 +188,14 @@ impl SequenceLayer for LlamaLayer {
         let (t, c, hidden, eps) = (at.t, self.width(), self.hidden, T::from_f64(self.shape.eps));
         let heads = self.shape.heads;
         let (row, kv) = (heads.row_width(), heads.num_kv * heads.size);
-        let &[norm1, q_w, k_w, v_w, o_w, norm2, gate_w, up_w, down_w] = at.weights else {
+        let [norm1, q_w, k_w, v_w, o_w, norm2, gate_w, up_w, down_w] = at.weights else {
             return;
         };
         let [qkv, attended, log_sums, middle, gate, up] = split(saved, self.saved(t));
         let (h, scratch) = scratch.split_at_mut(t * c);
         // a (t, inputs) times w (outputs, inputs) transposed, into rows `stride` apart.
-        let product = |dst: &mut [T], stride: usize, old: Old, a: &[T], inputs: usize, w: &[T]| {
-            let factors = (Matrix::rows(a, inputs), Matrix::rows(w, inputs).t());
+        let product = |dst: &mut [T], stride: usize, old: Old, a: &[T], inputs: usize, w: &Shared<'_, T>| {
+            let factors = (Matrix::rows(a, inputs), Matrix::shared(w, inputs).t());
             multiply((t, w.len() / inputs, inputs), (dst, stride), old, T::one(), factors, at.products);
         };
         let read = |rows: &mut [T], len: usize| self.shape.activations.read_rows(rows, len);
@@ -233,7 +233,7 @@ impl SequenceLayer for LlamaLayer {
         let (t, c, hidden, eps) = (at.t, self.width(), self.hidden, T::from_f64(self.shape.eps));
         let heads = self.shape.heads;
         let (row, kv) = (heads.row_width(), heads.num_kv * heads.size);
-        let &[norm1, q_w, k_w, v_w, o_w, norm2, gate_w, up_w, down_w] = at.weights else {
+        let [norm1, q_w, k_w, v_w, o_w, norm2, gate_w, up_w, down_w] = at.weights else {
             return;
         };
         let [d_norm1, d_q_w, d_k_w, d_v_w, d_o_w, d_norm2, d_gate_w, d_up_w, d_down_w] = d_weights else {
@@ -245,17 +245,21 @@ impl SequenceLayer for LlamaLayer {
             rest = tail;
             part
         });
-        let Seen { x, grad, .. } = seen;
+        let Seen { x, grad, old, .. } = seen;
+        if old == Old::Replaced {
+            d_norm1.fill(T::zero());
+            d_norm2.fill(T::zero());
+        }
         let (rows, scratch) = scratch.split_at_mut(3 * t * c);
         let [h, d_h, d_middle] = split(rows, [t * c; 3]);
         // Gradients of a and of w in a · wᵀ, given that of the product in rows `stride` apart.
-        let to_input = |dst: &mut [T], old: Old, grad: &[T], stride: usize, w: &[T], inputs: usize| {
-            let factors = (Matrix::rows(grad, stride), Matrix::rows(w, inputs));
+        let to_input = |dst: &mut [T], old: Old, grad: &[T], stride: usize, w: &Shared<'_, T>, inputs: usize| {
+            let factors = (Matrix::rows(grad, stride), Matrix::shared(w, inputs));
             multiply((t, inputs, w.len() / inputs), (dst, inputs), old, T::one(), factors, at.products);
         };
         let to_weight = |dst: &mut [T], grad: &[T], stride: usize, a: &[T], inputs: usize| {
             let factors = (Matrix::rows(grad, stride).t(), Matrix::rows(a, inputs));
-            multiply((dst.len() / inputs, inputs, t), (dst, inputs), Old::Kept, T::one(), factors, at.products);
+            multiply((dst.len() / inputs, inputs, t), (dst, inputs), old, T::one(), factors, at.products);
         };
 
         let read = |rows: &mut [T], len: usize| self.shape.activations.read_rows(rows, len);
@@ -347,10 +351,14 @@ mod tests {
 
     #[test]
     fn bf16_is_as_far_from_f32_as_rounding_allows() {
-        let layer = |x: &[Tensor], precision| llama_layer(&x[0], &weights(x), LlamaLayerShape { precision, ..SHAPE });
-        let error = bf16_error(&inputs(3, 67), layer).unwrap();
-        // Factors lose up to 1/256 of themselves; no error at all would be f32 after all.
-        assert!(error.is_none_or(|error| 1e-4 < error && error < 0.02), "{error:?}");
+        // Factors lose up to 1/256 of themselves, and 8-bit inputs may fall on the next step; no error at all would be f32
+        // after all.
+        for (shape, limit) in [(SHAPE, 0.02), (INT8, 0.04)] {
+            let layer =
+                |x: &[Tensor], precision| llama_layer(&x[0], &weights(x), LlamaLayerShape { precision, ..shape });
+            let error = bf16_error(&inputs(3, 67), layer).unwrap();
+            assert!(error.is_none_or(|error| 1e-4 < error && error < limit), "{shape:?}: {error:?}");
+        }
     }
 
     #[test]

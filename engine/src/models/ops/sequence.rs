@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::buffers::{Reading, Scratch, unwritten};
-use super::gemm::Products;
+use super::gemm::{Old, Products, Shared};
 use super::layer_norm::add_to;
 use super::many::{Backward, any_tracked, attach};
 use super::precision::Precision;
@@ -42,7 +42,8 @@ pub(super) trait SequenceLayer: Clone + Send + Sync + 'static {
         out: &mut [T],
         scratch: &mut [T],
     );
-    /// Writes the gradient of x to `dx` and adds those of the weights to `d_weights`.
+    /// Writes the gradient of x to `dx` and adds those of the weights to `d_weights`, or writes them there where
+    /// [`Seen::old`] says that it holds nothing yet.
     fn backward<T: Real>(
         &self,
         at: &Place<'_, T, Self::Tables<T>>,
@@ -58,7 +59,7 @@ pub(super) struct Place<'a, T, A> {
     /// Positions.
     pub(super) t: usize,
     /// Weights, in the layer's order.
-    pub(super) weights: &'a [&'a [T]],
+    pub(super) weights: &'a [Shared<'a, T>],
     /// From `tables`.
     pub(super) tables: &'a A,
     /// For multiplications.
@@ -74,6 +75,8 @@ pub(super) struct Seen<'a, T> {
     pub(super) saved: &'a [T],
     /// Gradient of the output, (t, c).
     pub(super) grad: &'a [T],
+    /// What becomes of the weights' gradients so far: there are none at the first sequence.
+    pub(super) old: Old,
 }
 
 /// `layer` applied to x (n, t, c), f32 or f64, on the CPU. Differentiable in x and in the weights.
@@ -97,9 +100,9 @@ fn apply_typed<L: SequenceLayer, T: Real>(layer: &L, x: &Tensor, weights: &[&Ten
     let inputs: Vec<&Tensor> = inputs.iter().collect();
     let readings: Vec<Reading<'_>> = inputs.iter().map(|input| Reading::of(input)).collect();
     let slices = readings.iter().map(|reading| reading.slice::<T>(L::NAME)).collect::<Result<Vec<_>>>()?;
-    let (x, weights) = (slices[0], &slices[1..]);
+    let (x, weights) = (slices[0], shared(&slices[1..], n));
     let tables = layer.tables::<T>(t);
-    let at = Place { t, weights, tables: &tables, products: Products::new(layer.precision(), n)? };
+    let at = Place { t, weights: &weights, tables: &tables, products: Products::new(layer.precision(), n)? };
     let (saved_len, scratch_len) = (layer.saved_len(t), layer.forward_scratch_len(t));
     let mut out = unwritten::<T>(n * t * c);
     let tasks = out.par_chunks_mut(t * c).zip(x.par_chunks(t * c));
@@ -131,25 +134,26 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
         let readings: Vec<Reading<'_>> = inputs.iter().map(Reading::of).collect();
         let slices = readings.iter().map(|reading| reading.slice::<T>(L::NAME)).collect::<Result<Vec<_>>>()?;
         let grad_reading = Reading::of(grad);
-        let (x, weights, grad) = (slices[0], &slices[1..], grad_reading.slice::<T>(L::NAME)?);
         let (n, t, c) = inputs[0].dims3()?;
+        let (x, weights, grad) = (slices[0], shared(&slices[1..], n), grad_reading.slice::<T>(L::NAME)?);
         let num_weights: usize = weights.iter().map(|weight| weight.len()).sum();
         let num_parts = (MAX_PART_ELEMENTS / num_weights.max(1)).clamp(1, MAX_PARTS).min(n);
         let per_part = n.div_ceil(num_parts);
         let num_parts = n.div_ceil(per_part);
         let tables = self.layer.tables::<T>(t);
-        let at = Place { t, weights, tables: &tables, products: Products::new(self.layer.precision(), num_parts)? };
+        let products = Products::new(self.layer.precision(), num_parts)?;
+        let at = Place { t, weights: &weights, tables: &tables, products };
         let (row, saved_len) = (t * c, self.layer.saved_len(t));
         let mut dx = unwritten::<T>(n * row);
         #[allow(clippy::type_complexity, reason = "the item of two zipped pairs of chunk iterators")]
         let part_of = |((dx, x), (grad, saved)): ((&mut [T], &[T]), (&[T], &[T]))| {
             let mut d_weights = Scratch::<T>::new(num_weights);
-            d_weights.fill(T::zero());
             let mut scratch = Scratch::<T>::new(self.layer.backward_scratch_len(t));
-            let mut by_weight = split_like(&mut d_weights, weights);
+            let mut by_weight = split_like(&mut d_weights, &weights);
             let sequences = x.chunks_exact(row).zip(saved.chunks_exact(saved_len)).zip(grad.chunks_exact(row));
-            for (((x, saved), grad), dx) in sequences.zip(dx.chunks_exact_mut(row)) {
-                self.layer.backward(&at, Seen { x, saved, grad }, dx, &mut by_weight, &mut scratch);
+            let olds = std::iter::once(Old::Replaced).chain(std::iter::repeat(Old::Kept));
+            for ((((x, saved), grad), dx), old) in sequences.zip(dx.chunks_exact_mut(row)).zip(olds) {
+                self.layer.backward(&at, Seen { x, saved, grad, old }, dx, &mut by_weight, &mut scratch);
             }
             d_weights
         };
@@ -171,8 +175,13 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
     }
 }
 
+/// Weights that `n` sequences go through.
+fn shared<'a, T>(weights: &[&'a [T]], n: usize) -> Vec<Shared<'a, T>> {
+    weights.iter().map(|weight| Shared::new(weight, n)).collect()
+}
+
 /// `flat` in pieces of the lengths of `like`.
-fn split_like<'a, T>(mut flat: &'a mut [T], like: &[&[T]]) -> Vec<&'a mut [T]> {
+fn split_like<'a, T>(mut flat: &'a mut [T], like: &[Shared<'_, T>]) -> Vec<&'a mut [T]> {
     let mut pieces = Vec::with_capacity(like.len());
     for piece in like {
         let (head, tail) = std::mem::take(&mut flat).split_at_mut(piece.len());

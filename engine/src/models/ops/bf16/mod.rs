@@ -1,7 +1,8 @@
 //! Products of f32 matrices whose factors are rounded to bf16 on the way: mixed-precision training.
 //!
 //! Sums and everything outside the products stay f32, and so do the weights that the optimizer moves. A factor is rounded
-//! while it is packed, which costs one pass over it whatever its strides. Unsafe code is in the kernels (`amx`,
+//! while it is packed, which costs one pass over it whatever its strides; one that several products share, such as a weight
+//! of a layer that goes through a batch, is packed for all of them (`packed`). Unsafe code is in the kernels (`amx`,
 //! `avx512`), in packing (`pack`) and where threads share the destination (`product`).
 //!
 //! Invariants: each sum has one order, a function of the sizes and the kernel; infinities and NaN spread as in f32.
@@ -19,6 +20,8 @@ mod nowhere;
 #[cfg(target_arch = "x86_64")]
 mod pack;
 #[cfg(target_arch = "x86_64")]
+mod packed;
+#[cfg(target_arch = "x86_64")]
 mod product;
 #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
 mod tests;
@@ -26,8 +29,10 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 pub(super) use kernel::{Kernel, available};
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) use nowhere::{Kernel, available, multiply, release_scratch};
+pub(super) use nowhere::{Kernel, Packed, available, multiply, release_scratch};
 #[cfg(target_arch = "x86_64")]
 pub(super) use pack::release_scratch;
+#[cfg(target_arch = "x86_64")]
+pub(super) use packed::Packed;
 #[cfg(target_arch = "x86_64")]
 pub(super) use product::multiply;

@@ -13,6 +13,10 @@ impl Kernel {
     }
 }
 
+/// No such thing either.
+#[derive(Debug)]
+pub(in crate::models::ops) enum Packed {}
+
 /// None.
 pub(in crate::models::ops) fn available() -> Option<&'static Kernel> {
     None

@@ -1,5 +1,5 @@
-//! The product cut into blocks that caches hold: the factor with fewer lines is packed whole, the other one block by
-//! block, each block by the thread that multiplies it.
+//! The product cut into blocks that caches hold: the factor with fewer lines is packed whole, unless the right one is so
+//! already for several products; the other one is packed block by block, each by the thread that multiplies it.
 //!
 //! Invariant: each sum has one order, a function of the sizes alone.
 #![allow(unsafe_code, reason = "threads write disjoint parts of one slice; bounds are asserted on entry")]
@@ -7,16 +7,15 @@
 use rayon::prelude::*;
 
 use super::kernel::{Kernel, SIDE, Sums};
-use super::pack::{Layout, Lines, Order, PANEL, Span, TILE_DEPTH, Tile, pack};
+use super::pack::{Layout, Lines, Order, PANEL, Span, Tile, pack};
+use super::packed::{CHUNK, Packed, chunk_tiles, columns, depths, max_depth};
 use crate::models::ops::buffers::Scratch;
 use crate::models::ops::gemm::{Matrix, Old};
 
-/// Inner positions packed at a time, at most.
-const MAX_DEPTH: usize = 768;
 /// Bytes of a packed block, at most: with the sums and the other factor's panels within the second-level cache.
 const BLOCK_BYTES: usize = 512 << 10;
-/// Lines of a block, at most, and of a part of the factor that is packed whole.
-const CHUNK: usize = 256;
+/// Multiplications that are not worth handing to other threads.
+const MIN_SHARED_WORK: usize = 4 << 20;
 
 /// dst (m, n; rows `dst_stride` apart) = [old +] scale · a (m, k) · b (k, n), factors rounded to bf16, sums in f32.
 ///
@@ -35,40 +34,38 @@ pub(in crate::models::ops) fn multiply(
     }
     assert!(n <= dst_stride && (m - 1) * dst_stride + n <= dst.len(), "destination out of bounds");
     assert!(k > 0, "multiplying matrices of inner size 0");
+    let threads = if m.saturating_mul(n).saturating_mul(k) < MIN_SHARED_WORK { 1 } else { threads.max(1) };
+    // Threads that wait for each other's packing could not help with it: several of them pack anew, together.
+    let cell = b.packed.filter(|_| threads == 1);
+    let shared = cell.map(|cell| cell.get_or_init(|| Packed::new(b, k, n))).filter(|packed| packed.is_of(b, k, n));
     let a = Lines { data: a.data, line_stride: a.row_stride, depth_stride: a.column_stride };
-    let b = Lines { data: b.data, line_stride: b.column_stride, depth_stride: b.row_stride };
-    let is_left_split = m >= n;
+    let b = columns(b);
+    let is_left_split = shared.is_some() || m >= n;
     let (whole, split) = if is_left_split {
         ((b, n, Order::Pairs), (a, m, Order::Lines))
     } else {
         ((a, m, Order::Lines), (b, n, Order::Pairs))
     };
-    let num_steps = k.div_ceil(TILE_DEPTH);
-    let max_depth = num_steps.div_ceil(num_steps.div_ceil(MAX_DEPTH / TILE_DEPTH)) * TILE_DEPTH;
+    let max_depth = max_depth(k);
     // Packed numbers take two bytes.
-    let block = (BLOCK_BYTES / 2 / max_depth).min(CHUNK).min(split.1.div_ceil(threads.max(1))).next_multiple_of(PANEL);
+    let block = (BLOCK_BYTES / 2 / max_depth).min(CHUNK).min(split.1.div_ceil(threads)).next_multiple_of(PANEL);
     let target = Target { start: dst.as_mut_ptr(), stride: dst_stride, scale };
-    let mut room = Scratch::<Tile>::new(Layout::new(whole.1.next_multiple_of(PANEL), max_depth).num_tiles());
-    for start in (0..k).step_by(max_depth) {
-        let depth = Span { start, len: (k - start).min(max_depth) };
-        let chunk_tiles = Layout::new(CHUNK, depth.len).num_tiles();
-        let packed = &mut room[..Layout::new(whole.1, depth.len).num_tiles()];
-        let pack_part = |(part, to): (usize, &mut [Tile])| {
-            pack(whole.0, Span::part(part, CHUNK, whole.1), depth, whole.2, to);
-        };
-        if threads > 1 {
-            packed.par_chunks_mut(chunk_tiles).enumerate().for_each(pack_part);
-        } else {
-            packed.chunks_mut(chunk_tiles).enumerate().for_each(pack_part);
+    let mut tiles_of_whole = match shared {
+        Some(packed) => Whole::Shared(packed),
+        None => {
+            let room = Scratch::new(Layout::new(whole.1, max_depth).num_tiles());
+            Whole::Own { lines: whole.0, count: whole.1, order: whole.2, room }
         }
-        let packed = &*packed;
+    };
+    for depth in depths(k) {
+        let packed = tiles_of_whole.part(depth, threads);
         let multiply_part = |part: usize| {
             let lines = Span::part(part, block, split.1);
             let mut tiles = Scratch::<Tile>::new(Layout::new(lines.len, depth.len).num_tiles());
             pack(split.0, lines, depth, split.2, &mut tiles);
             let tiles = &*tiles;
             let keep = old == Old::Kept || depth.start > 0;
-            for (chunk, packed) in packed.chunks(chunk_tiles).enumerate() {
+            for (chunk, packed) in packed.chunks(chunk_tiles(depth)).enumerate() {
                 let others = Span::part(chunk, CHUNK, whole.1);
                 let part = if is_left_split {
                     Part { rows: lines, columns: others, a: tiles, b: packed, depth: depth.len, keep }
@@ -84,6 +81,35 @@ pub(in crate::models::ops) fn multiply(
             (0..parts).into_par_iter().for_each(multiply_part);
         } else {
             (0..parts).for_each(multiply_part);
+        }
+    }
+}
+
+/// The factor whose every chunk meets every block of the other one.
+enum Whole<'a> {
+    /// Packed for several products.
+    Shared(&'a Packed),
+    /// Packed for this one, part by part.
+    Own { lines: Lines<'a>, count: usize, order: Order, room: Scratch<Tile> },
+}
+
+impl Whole<'_> {
+    /// Its tiles at these inner positions, chunk by chunk.
+    fn part(&mut self, depth: Span, threads: usize) -> &[Tile] {
+        match self {
+            Self::Shared(packed) => packed.part(depth),
+            Self::Own { lines, count, order, room } => {
+                let packed = &mut room[..Layout::new(*count, depth.len).num_tiles()];
+                let pack_chunk = |(index, to): (usize, &mut [Tile])| {
+                    pack(*lines, Span::part(index, CHUNK, *count), depth, *order, to);
+                };
+                if threads > 1 {
+                    packed.par_chunks_mut(chunk_tiles(depth)).enumerate().for_each(pack_chunk);
+                } else {
+                    packed.chunks_mut(chunk_tiles(depth)).enumerate().for_each(pack_chunk);
+                }
+                packed
+            }
         }
     }
 }
@@ -123,9 +149,9 @@ impl Part<'_> {
         for (index, (a_section, b_section)) in a_layout.sections().zip(b_layout.sections()).enumerate() {
             let (steps, keep) = (a_section.steps, self.keep || index > 0);
             for row in (0..self.rows.len).step_by(SIDE) {
-                let a = &raw const self.a[a_section.start + 2 * steps * (row / PANEL)];
+                let a = self.a[a_section.start + 2 * steps * (row / PANEL)..][..2 * steps].as_ptr();
                 for column in (0..self.columns.len).step_by(SIDE) {
-                    let b = &raw const self.b[b_section.start + 2 * steps * (column / PANEL)];
+                    let b = self.b[b_section.start + 2 * steps * (column / PANEL)..][..2 * steps].as_ptr();
                     let place = Place {
                         rows: SIDE.min(self.rows.len - row),
                         columns: SIDE.min(self.columns.len - column),

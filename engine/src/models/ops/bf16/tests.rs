@@ -1,7 +1,7 @@
 //! Both kernels against sums of rounded factors in f64, over random sizes, strides and ways to add.
 
 use super::{Kernel, amx, avx512, multiply as multiply_bf16};
-use crate::models::ops::gemm::{Matrix, Old};
+use crate::models::ops::gemm::{Matrix, Old, Shared};
 
 /// Random numbers: xorshift*, Vigna 2016.
 fn rng(seed: u64) -> impl FnMut() -> u64 {
@@ -120,6 +120,53 @@ fn products_of_several_blocks() {
         check(1_000_000 + seed, 700);
     }
 }
+#[test]
+fn a_shared_factor_gives_the_bits_of_one_that_is_packed_anew() {
+    for seed in 1..=120 {
+        let mut next = rng(seed);
+        let Case { m, n, a, old, scale, .. } = case(&mut next, 300);
+        let k = if seed % 4 == 0 { 700 + (next() % 900) as usize } else { 1 + (next() % 200) as usize };
+        let is_transposed = next().is_multiple_of(2);
+        let a = (k + a.0 % 3, 1);
+        let weights = matrix(&mut next, (k, n), (n, 1));
+        let batch: Vec<Vec<f32>> = (0..3).map(|_| matrix(&mut next, (m, k), a)).collect();
+        let row = if is_transposed { k } else { n };
+        for kernel in kernels() {
+            let shared = Shared::new(&weights, batch.len());
+            let product = |a_data: &[f32], b: Matrix<'_, f32>, threads: usize| {
+                let mut dst = vec![0.5; m * n];
+                multiply_bf16(kernel, (m, n, k), (&mut dst, n), old, scale, (Matrix::strided(a_data, a), b), threads);
+                dst
+            };
+            for a in &batch {
+                let (mut anew, mut once) = (Matrix::rows(&weights, row), Matrix::shared(&shared, row));
+                if is_transposed {
+                    (anew, once) = (anew.t(), once.t());
+                }
+                assert_eq!(product(a, once, 1), product(a, anew, 1), "{} seed {seed}: {m} {n} {k}", kernel.name);
+                assert_eq!(product(a, once, 3), product(a, anew, 3), "{} seed {seed}: {m} {n} {k}", kernel.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shared_factor_read_otherwise_is_packed_anew() {
+    let mut next = rng(3);
+    let (a, b) = (matrix(&mut next, (40, 50), (50, 1)), matrix(&mut next, (50, 50), (50, 1)));
+    for kernel in kernels() {
+        let shared = Shared::new(&b, 2);
+        let product = |b: Matrix<'_, f32>| {
+            let mut dst = vec![0.0; 40 * 50];
+            multiply_bf16(kernel, (40, 50, 50), (&mut dst, 50), Old::Replaced, 1.0, (Matrix::rows(&a, 50), b), 1);
+            dst
+        };
+        assert_eq!(product(Matrix::shared(&shared, 50)), product(Matrix::rows(&b, 50)));
+        assert_eq!(product(Matrix::shared(&shared, 50).t()), product(Matrix::rows(&b, 50).t()));
+        assert!(product(Matrix::rows(&b, 50)) != product(Matrix::rows(&b, 50).t()));
+    }
+}
+
 #[test]
 fn deep_products() {
     let mut next = rng(7);
