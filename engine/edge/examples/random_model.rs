@@ -1,7 +1,9 @@
-//! Writes a GGUF file of a language model with random ternary weights (TQ2_0) and random tables (Q8_0), in the shape of a
-//! known one: for measuring speed, which does not depend on what the weights say.
+//! Writes a GGUF file of a language model with random weights and random tables (Q8_0), in the shape of a known one: for
+//! measuring speed, which does not depend on what the weights say. Weights are ternary (TQ2_0) unless another form is named:
+//! the same trits as F16, which other programs turn into forms of their own, or blocks of Q8_0 or Q4_0.
 //!
 //! `cargo run --release -p foretrain-edge --example random_model -- 1.1b model.gguf`
+//! `cargo run --release -p foretrain-edge --example random_model -- 1.1b model-Q8_0.gguf q8_0`
 #![allow(clippy::print_stdout, reason = "a command line")]
 
 use std::fs::File;
@@ -9,7 +11,7 @@ use std::io::BufWriter;
 
 use anyhow::{Context, bail};
 use foretrain_edge::gguf::{Array, GgufWriter, TensorType, Value};
-use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, CODE_BYTES};
+use foretrain_ternary::{BLOCK_LEN, CODE_BYTES};
 use half::f16;
 
 /// The numbers of a model.
@@ -74,14 +76,18 @@ const SHAPES: [Shape; 3] = [
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [name, path] = arguments.as_slice() else {
-        bail!("expected SHAPE FILE, with SHAPE one of {}", SHAPES.map(|shape| shape.name).join(", "));
+    let (name, path, form) = match arguments.as_slice() {
+        [name, path] => (name, path, "tq2_0"),
+        [name, path, form] => (name, path, form.as_str()),
+        _ => bail!("expected SHAPE FILE [FORM], with SHAPE one of {}", SHAPES.map(|shape| shape.name).join(", ")),
     };
     let Some(shape) = SHAPES.iter().find(|shape| shape.name == name) else {
         bail!("expected a shape of {}, found {name:?}", SHAPES.map(|shape| shape.name).join(", "));
     };
-    let trits = random_trits(shape.width * shape.inner / BLOCK_LEN, 1.0 / (shape.width as f32).sqrt());
-    let table = random_bytes(shape.width * shape.vocab / 32);
+    let Some((weight_type, weights)) = random_weights(form, shape) else {
+        bail!("expected a form of tq2_0, f16, q8_0, q4_0, found {form:?}");
+    };
+    let table = random_blocks(shape.width * shape.vocab / 32, 34, 0.02 / 70.0);
     let ones: Vec<u8> = [1.0_f32; 16384].iter().flat_map(|one| one.to_le_bytes()).collect();
     let mut writer = GgufWriter::new(shape.architecture);
     describe(&mut writer, shape)?;
@@ -100,8 +106,9 @@ fn main() -> anyhow::Result<()> {
             ("ffn_up", shape.inner, width),
             ("ffn_down", width, shape.inner),
         ] {
-            let bytes = &trits[..rows * cols / BLOCK_LEN * BLOCK_BYTES];
-            writer.add_tensor(&format!("blk.{layer}.{part}.weight"), TensorType::Tq2_0, &[rows, cols], bytes)?;
+            let len = weight_type.byte_len(&[rows, cols]).context("rows of whole blocks")?;
+            let bytes = weights.get(..len).context("a matrix larger than the largest")?;
+            writer.add_tensor(&format!("blk.{layer}.{part}.weight"), weight_type, &[rows, cols], bytes)?;
         }
         let bitnet = [("attn_sub_norm", width), ("ffn_sub_norm", shape.inner)];
         let more = if shape.architecture == "bitnet" { &bitnet[..] } else { &[] };
@@ -171,12 +178,29 @@ fn random_trits(num_blocks: usize, scale: f32) -> Vec<u8> {
     codes.chunks_exact(CODE_BYTES).flat_map(|codes| [codes, &scale].concat()).collect()
 }
 
-/// Blocks of Q8_0.
-fn random_bytes(num_blocks: usize) -> Vec<u8> {
-    let mut blocks: Vec<u8> = random().flat_map(u64::to_le_bytes).take(num_blocks * 34).collect();
-    for block in blocks.as_chunks_mut::<34>().0 {
-        let scale = f16::from_f32(0.02 / 70.0).to_le_bytes();
-        (block[0], block[1]) = (scale[0], scale[1]);
+/// The form called `form`, and weights in it: as many as the largest matrix of `shape` has.
+fn random_weights(form: &str, shape: &Shape) -> Option<(TensorType, Vec<u8>)> {
+    let num_weights = shape.width * shape.inner;
+    let size = 1.0 / (shape.width as f32).sqrt();
+    Some(match form {
+        "tq2_0" => (TensorType::Tq2_0, random_trits(num_weights / BLOCK_LEN, size)),
+        "f16" => {
+            let values = [0.0, size, -size].map(|value| f16::from_f32(value).to_le_bytes());
+            let codes = random().flat_map(u64::to_le_bytes).map(|byte| values[usize::from(byte) % 3]);
+            (TensorType::F16, codes.take(num_weights).flatten().collect())
+        }
+        "q8_0" => (TensorType::Q8_0, random_blocks(num_weights / 32, 34, size / 70.0)),
+        "q4_0" => (TensorType::Q4_0, random_blocks(num_weights / 32, 18, size / 5.0)),
+        _ => return None,
+    })
+}
+
+/// Blocks of `block_bytes` that start with a scale: Q8_0 or Q4_0.
+fn random_blocks(num_blocks: usize, block_bytes: usize, scale: f32) -> Vec<u8> {
+    let mut blocks: Vec<u8> = random().flat_map(u64::to_le_bytes).take(num_blocks * block_bytes).collect();
+    let scale = f16::from_f32(scale).to_le_bytes();
+    for block in blocks.chunks_exact_mut(block_bytes) {
+        block[..2].copy_from_slice(&scale);
     }
     blocks
 }

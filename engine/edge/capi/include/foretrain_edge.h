@@ -32,6 +32,11 @@ typedef enum ForetrainStatus {
 } ForetrainStatus;
 
 /*
+ What a model has read and written last, for going on from. One thread at a time may use it.
+ */
+typedef struct ForetrainContext ForetrainContext;
+
+/*
  An open language model.
  */
 typedef struct ForetrainModel ForetrainModel;
@@ -151,6 +156,57 @@ int64_t foretrain_tokens(const struct ForetrainModel *model,
                          const char *text,
                          uint32_t *tokens,
                          size_t capacity);
+
+/*
+ A context of `model` without text. Null when that fails.
+
+ # Safety
+ `model` is null or open, and stays open until the context is freed.
+ */
+struct ForetrainContext *foretrain_context_new(const struct ForetrainModel *model);
+
+/*
+ Frees `context`; null is fine.
+
+ # Safety
+ `context` is null or came from `foretrain_context_new`, is not in use and is not used again.
+ */
+void foretrain_context_free(struct ForetrainContext *context);
+
+/*
+ How many tokens of the last prompt `context` held already, so that they were not read again; 0 for null.
+
+ # Safety
+ `context` is null or came from `foretrain_context_new`, and no other thread uses it.
+ */
+size_t foretrain_context_cached_tokens(const struct ForetrainContext *context);
+
+/*
+ Continues `prompt` (UTF-8), the whole text, as `foretrain_generate` does. What starts as the context's last text did is
+ not read again.
+
+ # Safety
+ As for `foretrain_generate`; `context` is null or came from `foretrain_context_new`, and no other thread uses it.
+ */
+enum ForetrainStatus foretrain_context_generate(struct ForetrainContext *context,
+                                                const char *prompt,
+                                                const struct ForetrainOptions *options,
+                                                ForetrainOnText on_text,
+                                                void *user_data);
+
+/*
+ Answers a conversation, all of its messages, as `foretrain_chat` does. What starts as the context's last text did is not
+ read again: of a conversation that goes on, only what is new.
+
+ # Safety
+ As for `foretrain_chat`; `context` is null or came from `foretrain_context_new`, and no other thread uses it.
+ */
+enum ForetrainStatus foretrain_context_chat(struct ForetrainContext *context,
+                                            const struct ForetrainMessage *messages,
+                                            size_t num_messages,
+                                            const struct ForetrainOptions *options,
+                                            ForetrainOnText on_text,
+                                            void *user_data);
 
 /*
  Continues `prompt` (UTF-8) and hands out each piece of new text.

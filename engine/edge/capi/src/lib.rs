@@ -1,7 +1,7 @@
 //! A C interface to language models. The header is `include/foretrain_edge.h`.
 //!
 //! Invariants: no panic crosses into C; null pointers and text that is no UTF-8 are errors, told by
-//! [`foretrain_last_error`]; a model may be used by several threads at a time.
+//! [`foretrain_last_error`]; a model may be used by several threads at a time, a context by one.
 #![allow(unsafe_code, reason = "C hands over pointers; each function says what they must point to")]
 
 use std::cell::RefCell;
@@ -9,12 +9,20 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use foretrain_edge::{Finish, GenerateOptions, Message, Model, with_threads};
+use foretrain_edge::{ChatPrompt, Context, Finish, GenerateOptions, Message, Model, with_threads};
 
 /// An open language model.
 #[derive(Debug)]
 pub struct ForetrainModel {
     model: Model,
+}
+
+/// What a model has read and written last, for going on from. One thread at a time may use it.
+#[derive(Debug)]
+pub struct ForetrainContext {
+    /// Borrows from a [`ForetrainModel`], which C keeps open for as long.
+    context: Context<'static>,
+    cached_tokens: usize,
 }
 
 /// How to continue a text. `foretrain_default_options` fills it in.
@@ -202,6 +210,89 @@ pub unsafe extern "C" fn foretrain_tokens(
     })
 }
 
+/// A context of `model` without text. Null when that fails.
+///
+/// # Safety
+/// `model` is null or open, and stays open until the context is freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn foretrain_context_new(model: *const ForetrainModel) -> *mut ForetrainContext {
+    guarded(std::ptr::null_mut(), || {
+        // SAFETY: the caller's contract, which lets the borrow last as long as the context does.
+        let model: &'static Model = unsafe { open_model(model) }?;
+        Ok(Box::into_raw(Box::new(ForetrainContext { context: model.context(), cached_tokens: 0 })))
+    })
+}
+
+/// Frees `context`; null is fine.
+///
+/// # Safety
+/// `context` is null or came from `foretrain_context_new`, is not in use and is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn foretrain_context_free(context: *mut ForetrainContext) {
+    guarded((), || {
+        if !context.is_null() {
+            // SAFETY: it came out of a box in `foretrain_context_new`, and comes back once.
+            drop(unsafe { Box::from_raw(context) });
+        }
+        Ok(())
+    });
+}
+
+/// How many tokens of the last prompt `context` held already, so that they were not read again; 0 for null.
+///
+/// # Safety
+/// `context` is null or came from `foretrain_context_new`, and no other thread uses it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn foretrain_context_cached_tokens(context: *const ForetrainContext) -> usize {
+    // SAFETY: the caller's contract.
+    guarded(0, || Ok(unsafe { context.as_ref() }.map_or(0, |context| context.cached_tokens)))
+}
+
+/// Continues `prompt` (UTF-8), the whole text, as `foretrain_generate` does. What starts as the context's last text did is
+/// not read again.
+///
+/// # Safety
+/// As for `foretrain_generate`; `context` is null or came from `foretrain_context_new`, and no other thread uses it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn foretrain_context_generate(
+    context: *mut ForetrainContext,
+    prompt: *const c_char,
+    options: *const ForetrainOptions,
+    on_text: ForetrainOnText,
+    user_data: *mut c_void,
+) -> ForetrainStatus {
+    guarded(ForetrainStatus::Failed, || {
+        // SAFETY: the caller's contract.
+        let (context, prompt) = unsafe { (open_context(context)?, text(prompt, "prompt")?) };
+        // SAFETY: the caller's contract.
+        unsafe { context.answer(prompt, options, &[], on_text, user_data) }
+    })
+}
+
+/// Answers a conversation, all of its messages, as `foretrain_chat` does. What starts as the context's last text did is not
+/// read again: of a conversation that goes on, only what is new.
+///
+/// # Safety
+/// As for `foretrain_chat`; `context` is null or came from `foretrain_context_new`, and no other thread uses it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn foretrain_context_chat(
+    context: *mut ForetrainContext,
+    messages: *const ForetrainMessage,
+    num_messages: usize,
+    options: *const ForetrainOptions,
+    on_text: ForetrainOnText,
+    user_data: *mut c_void,
+) -> ForetrainStatus {
+    guarded(ForetrainStatus::Failed, || {
+        // SAFETY: the caller's contract.
+        let context = unsafe { open_context(context) }?;
+        // SAFETY: the caller's contract.
+        let prompt = unsafe { conversation(context.context.model(), messages, num_messages) }?;
+        // SAFETY: the caller's contract.
+        unsafe { context.answer(&prompt.text, options, &prompt.stop, on_text, user_data) }
+    })
+}
+
 /// Continues `prompt` (UTF-8) and hands out each piece of new text.
 ///
 /// # Safety
@@ -219,7 +310,7 @@ pub unsafe extern "C" fn foretrain_generate(
         // SAFETY: the caller's contract.
         let (model, prompt) = unsafe { (open_model(model)?, text(prompt, "prompt")?) };
         // SAFETY: the caller's contract.
-        unsafe { answer(model, prompt, options, &[], on_text, user_data) }
+        unsafe { answer(&mut model.context(), prompt, options, &[], on_text, user_data) }.map(|(status, _)| status)
     })
 }
 
@@ -239,16 +330,52 @@ pub unsafe extern "C" fn foretrain_chat(
 ) -> ForetrainStatus {
     guarded(ForetrainStatus::Failed, || {
         // SAFETY: the caller's contract.
-        let (model, messages) = unsafe { (open_model(model)?, items(messages, num_messages, "messages")?) };
+        let model = unsafe { open_model(model) }?;
         // SAFETY: the caller's contract.
-        let message = |message: &ForetrainMessage| unsafe {
-            Ok(Message::new(text(message.role, "role")?, text(message.content, "content")?))
-        };
-        let messages = messages.iter().map(message).collect::<Result<Vec<_>, String>>()?;
-        let prompt = model.chat_prompt(&messages).map_err(|error| error.to_string())?;
+        let prompt = unsafe { conversation(model, messages, num_messages) }?;
+        let mut context = model.context();
         // SAFETY: the caller's contract.
-        unsafe { answer(model, &prompt.text, options, &prompt.stop, on_text, user_data) }
+        unsafe { answer(&mut context, &prompt.text, options, &prompt.stop, on_text, user_data) }
+            .map(|(status, _)| status)
     })
+}
+
+/// The prompt of a conversation.
+unsafe fn conversation(
+    model: &Model,
+    messages: *const ForetrainMessage,
+    num_messages: usize,
+) -> Result<ChatPrompt, String> {
+    // SAFETY: the caller's contract.
+    let messages = unsafe { items(messages, num_messages, "messages") }?;
+    // SAFETY: the caller's contract.
+    let message = |message: &ForetrainMessage| unsafe {
+        Ok(Message::new(text(message.role, "role")?, text(message.content, "content")?))
+    };
+    let messages = messages.iter().map(message).collect::<Result<Vec<_>, String>>()?;
+    model.chat_prompt(&messages).map_err(|error| error.to_string())
+}
+
+unsafe fn open_context<'a>(context: *mut ForetrainContext) -> Result<&'a mut ForetrainContext, String> {
+    // SAFETY: null, or open and used by this thread alone, by the caller's contract.
+    unsafe { context.as_mut() }.ok_or_else(|| "context: expected one, found a null pointer".to_owned())
+}
+
+impl ForetrainContext {
+    unsafe fn answer(
+        &mut self,
+        prompt: &str,
+        options: *const ForetrainOptions,
+        stops: &[String],
+        on_text: ForetrainOnText,
+        user_data: *mut c_void,
+    ) -> Result<ForetrainStatus, String> {
+        self.cached_tokens = 0;
+        // SAFETY: the caller's contract.
+        let (status, cached_tokens) = unsafe { answer(&mut self.context, prompt, options, stops, on_text, user_data) }?;
+        self.cached_tokens = cached_tokens;
+        Ok(status)
+    }
 }
 
 unsafe fn open_model<'a>(model: *const ForetrainModel) -> Result<&'a Model, String> {
@@ -257,14 +384,15 @@ unsafe fn open_model<'a>(model: *const ForetrainModel) -> Result<&'a Model, Stri
     model.map(|model| &model.model).ok_or_else(|| "model: expected an open one, found a null pointer".to_owned())
 }
 
+/// Why the text ended, and how many tokens of the prompt `context` held already.
 unsafe fn answer(
-    model: &Model,
+    context: &mut Context<'_>,
     prompt: &str,
     options: *const ForetrainOptions,
     stops: &[String],
     on_text: ForetrainOnText,
     user_data: *mut c_void,
-) -> Result<ForetrainStatus, String> {
+) -> Result<(ForetrainStatus, usize), String> {
     // SAFETY: null or options, by the caller's contract.
     let given = unsafe { options.as_ref() }.copied().unwrap_or_else(|| foretrain_default_options());
     let on_text = on_text.ok_or("on_text: expected a function, found a null pointer")?;
@@ -289,8 +417,8 @@ unsafe fn answer(
     };
     let mut piece_bytes = Vec::new();
     let generated = with_threads(num_threads, || {
-        let prompt = model.prompt_tokens(prompt)?;
-        model.context().generate(prompt, &options, &mut |piece| {
+        let prompt = context.model().prompt_tokens(prompt)?;
+        context.generate(prompt, &options, &mut |piece| {
             if piece.is_empty() {
                 return true;
             }
@@ -301,9 +429,11 @@ unsafe fn answer(
             unsafe { on_text(piece_bytes.as_ptr().cast(), piece.len(), user_data) }
         })
     });
-    Ok(match generated.map_err(|error| error.to_string())?.finish {
+    let generated = generated.map_err(|error| error.to_string())?;
+    let status = match generated.finish {
         Finish::Stop => ForetrainStatus::Stop,
         Finish::Length => ForetrainStatus::Length,
         Finish::Cancelled => ForetrainStatus::Cancelled,
-    })
+    };
+    Ok((status, generated.cached_tokens))
 }

@@ -65,6 +65,32 @@ int main(int argc, char **argv) {
     options.stops = NULL;
     EXPECT(foretrain_generate(model, "Tell", &options, show, &count) == FORETRAIN_STATUS_FAILED);
     options.num_stops = 0;
+
+    /* A conversation that goes on: what was said before is not read again, and the answer is the same. */
+    EXPECT(foretrain_context_new(NULL) == NULL && strstr(foretrain_last_error(), "null") != NULL);
+    EXPECT(foretrain_context_cached_tokens(NULL) == 0);
+    foretrain_context_free(NULL);
+    struct ForetrainContext *context = foretrain_context_new(model);
+    EXPECT(context != NULL && foretrain_context_cached_tokens(context) == 0);
+    printf("\n---\n");
+    EXPECT(foretrain_context_generate(context, "Tell", &options, show, &count) == FORETRAIN_STATUS_LENGTH);
+    EXPECT(foretrain_context_cached_tokens(context) == 0);
+    printf("\n---\n");
+    EXPECT(foretrain_context_generate(context, "Tell me", &options, show, &count) == FORETRAIN_STATUS_LENGTH);
+    EXPECT(foretrain_context_cached_tokens(context) == 5);
+    printf("\n---\n");
+    EXPECT(foretrain_generate(model, "Tell me", &options, show, &count) == FORETRAIN_STATUS_LENGTH);
+    printf("\n---\n");
+    struct ForetrainMessage longer[] = {{"user", "Hi"}, {"assistant", "Yes"}, {"user", "So"}};
+    EXPECT(foretrain_context_chat(context, longer, 1, &options, show, &count) != FORETRAIN_STATUS_FAILED);
+    EXPECT(foretrain_context_chat(context, longer, 3, &options, show, &count) != FORETRAIN_STATUS_FAILED);
+    EXPECT(foretrain_context_cached_tokens(context) > 5);
+    EXPECT(foretrain_context_generate(context, NULL, &options, show, &count) == FORETRAIN_STATUS_FAILED);
+    EXPECT(foretrain_context_cached_tokens(context) > 5);
+    EXPECT(foretrain_context_chat(NULL, longer, 1, &options, show, &count) == FORETRAIN_STATUS_FAILED);
+    EXPECT(foretrain_context_generate(NULL, "Tell", &options, show, &count) == FORETRAIN_STATUS_FAILED);
+    foretrain_context_free(context);
+
     options.top_p = -1;
     EXPECT(foretrain_generate(model, "Tell", &options, show, &count) == FORETRAIN_STATUS_FAILED);
     EXPECT(strstr(foretrain_last_error(), "top_p") != NULL);

@@ -8,7 +8,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::quantize::{TILE_INPUTS, TILE_LEN};
-use super::{CodeRows, Kernels, PANEL_ROWS, Quantized, avx512, matrix_unit};
+use super::{CodeRows, Kernels, PANEL_ROWS, Quantized, amx_blocks, avx512, matrix_unit};
 
 /// Rows of a tile.
 const TILE_ROWS: usize = 16;
@@ -21,7 +21,8 @@ pub(super) fn available() -> Option<&'static Kernels> {
     let is_usable = matrix_unit::has_int8() && matrix_unit::request();
     is_usable.then(|| {
         static AMX: std::sync::OnceLock<Kernels> = std::sync::OnceLock::new();
-        AMX.get_or_init(|| Kernels { name: "amx-int8", multiply, reads_tiles: true, ..*avx512 })
+        let q8_0_tiles = Some(amx_blocks::q8_0_tiles as super::BlockTilesKernel);
+        AMX.get_or_init(|| Kernels { name: "amx-int8", multiply, q8_0_tiles, reads_tiles: true, ..*avx512 })
     })
 }
 

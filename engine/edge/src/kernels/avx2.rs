@@ -37,6 +37,7 @@ static AVX2: Kernels = Kernels {
     mix_f16,
     int8_rows: plain::int8_rows,
     q8_0_rows: plain::q8_0_rows,
+    q8_0_tiles: None,
     ternary_rows: ternary_groups,
     ternary_block_rows: plain::ternary_block_rows,
     multiply: multiply_16_bit,

@@ -13,7 +13,7 @@ use super::pointwise::compile_for;
 use super::streams::{AHEAD, fill_rows};
 use super::tile::{multiply_in_tiles, whole_blocks};
 use super::x86_floats::float_kernels;
-use super::{CodeRows, Kernels, Quantized, TernaryRows, avx2};
+use super::{CodeRows, Kernels, Quantized, TernaryRows, avx2, avx512_blocks};
 
 /// Bytes in a vector.
 const BYTES: usize = 64;
@@ -33,6 +33,7 @@ static KERNELS: Kernels = Kernels {
     mix_f16,
     int8_rows,
     q8_0_rows: avx2::short_vnni::q8_0_rows,
+    q8_0_tiles: Some(avx512_blocks::q8_0_tiles),
     ternary_rows,
     ternary_block_rows,
     multiply,

@@ -50,9 +50,9 @@ pub fn request() -> bool {
     result == 0
 }
 
-/// The shape of the eight tile registers: 16 rows of 64 bytes each.
+/// The shapes of the eight tile registers.
 #[repr(C, align(64))]
-struct TileConfig {
+pub(super) struct TileConfig {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -60,21 +60,37 @@ struct TileConfig {
     rows: [u8; 16],
 }
 
-static CONFIG: TileConfig = TileConfig {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
+impl TileConfig {
+    /// Each register with its rows and bytes of a row; (0, 0) for those not in use.
+    pub(super) const fn new(shapes: [(u8, u16); 8]) -> Self {
+        let mut config = Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        let mut register = 0;
+        while register < shapes.len() {
+            (config.rows[register], config.row_bytes[register]) = shapes[register];
+            register += 1;
+        }
+        config
+    }
+}
+
+static WHOLE: TileConfig = TileConfig::new([(16, 64); 8]);
 
 /// Gives this thread eight tiles of 16 rows of 64 bytes, all zero.
 ///
 /// # Safety
 /// The processor has the unit and [`request`] was granted.
 pub unsafe fn configure() {
+    // SAFETY: the caller's promise.
+    unsafe { configure_as(&WHOLE) };
+}
+
+/// Gives this thread tiles of these shapes, all zero.
+///
+/// # Safety
+/// As for [`configure`].
+pub(super) unsafe fn configure_as(config: &TileConfig) {
     // SAFETY: the configuration is 64 bytes as the instruction reads; the caller vouches for the unit.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+    unsafe { asm!("ldtilecfg [{}]", in(reg) std::ptr::from_ref(config), options(nostack, readonly)) };
 }
 
 /// Gives the registers' state back, so that switching threads saves none of it.

@@ -9,10 +9,14 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx_blocks;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_blocks;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod matrix_unit;
 #[cfg(target_arch = "aarch64")]
@@ -48,6 +52,9 @@ pub(crate) type FloatRowsKernel = fn(rows: &[u8], x: &[f32], out: &mut [f32]);
 /// Adds rows of floats, as many as there are `weights`, to `y`.
 pub(crate) type MixKernel = fn(rows: &[u8], weights: &[f32], y: &mut [f32]);
 
+/// Rows of blocks times every input, without the inputs' own scales: `out` (inputs, rows). The rows must all be there.
+pub(crate) type BlockTilesKernel = fn(blocks: &[u8], x: &Quantized, out: &mut [f32]);
+
 /// Rows of blocks times `x`, with the sums of each block of `x`, as many as `out` has places.
 pub(crate) type BlockRowsKernel = fn(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]);
 /// Integer sums as floats.
@@ -72,6 +79,8 @@ pub(crate) struct Kernels {
     pub(crate) int8_rows: fn(values: &[u8], x: &[i8], out: &mut [i32]),
     /// Σ over blocks of scale · Σ qᵢxᵢ per row of Q8_0 blocks; `x`: a multiple of 32 long.
     pub(crate) q8_0_rows: fn(blocks: &[u8], x: &[i8], out: &mut [f32]),
+    /// The same for several inputs at once; `None` where [`Kernels::q8_0_rows`] for each of them is as fast.
+    pub(crate) q8_0_tiles: Option<BlockTilesKernel>,
     /// Σ codeᵢxᵢ per row, with codes = trit + 1 (subtract Σ xᵢ for the trits' sum); `x`: a multiple of 128 long.
     /// Exact up to [`MAX_TERNARY_LEN`] weights.
     pub(crate) ternary_rows: fn(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]),

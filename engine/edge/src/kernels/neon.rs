@@ -12,7 +12,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale};
 use half::f16;
 
-use super::tile::{multiply_in_tiles, whole_blocks};
+use super::tile::{blocks_in_tiles, multiply_in_tiles, whole_blocks};
 use super::{CodeRows, Kernels, Quantized, TernaryRows, scalar};
 use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
 
@@ -25,6 +25,7 @@ static NEON: Kernels = Kernels {
     name: "neon",
     int8_rows: plain::int8_rows,
     q8_0_rows: plain::q8_0_rows,
+    q8_0_tiles: Some(plain::q8_0_tiles),
     ternary_rows: plain::ternary_rows,
     ternary_block_rows: plain::ternary_block_rows,
     multiply: plain::multiply,
@@ -35,6 +36,7 @@ static DOTPROD: Kernels = Kernels {
     name: "neon-dotprod",
     int8_rows: dotprod::int8_rows,
     q8_0_rows: dotprod::q8_0_rows,
+    q8_0_tiles: Some(dotprod::q8_0_tiles),
     ternary_rows: dotprod::ternary_rows,
     ternary_block_rows: dotprod::ternary_block_rows,
     multiply: dotprod::multiply,
@@ -134,6 +136,51 @@ macro_rules! byte_kernels {
                     // SAFETY: this set of kernels is handed out only where its features were detected.
                     *out = unsafe { dot(row, x) };
                 }
+            }
+
+            pub(super) fn q8_0_tiles(blocks: &[u8], x: &Quantized, out: &mut [f32]) {
+                /// # Safety
+                /// `rows` must have `row_bytes` for each of `R` rows, a block for each of `scales`; each of `x` must have as
+                /// many times 32 numbers.
+                #[target_feature(enable = $features)]
+                unsafe fn tile<const R: usize, const T: usize>(
+                    rows: &[u8],
+                    row_bytes: usize,
+                    x: [&[i8]; T],
+                    scales: &[[f32; R]],
+                ) -> [[f32; T]; R] {
+                    let mut sums = [[vdupq_n_f32(0.0); T]; R];
+                    for (block, scales) in scales.iter().enumerate() {
+                        let weights: [[int8x16_t; 2]; R] = std::array::from_fn(|r| {
+                            // SAFETY: the block's 32 codes follow its scale, by this function's contract.
+                            unsafe {
+                                let codes = rows.as_ptr().add(r * row_bytes + block * Q8_0_BLOCK_BYTES + 2);
+                                [vld1q_s8(codes.cast()), vld1q_s8(codes.add(BYTES).cast())]
+                            }
+                        });
+                        for t in 0..T {
+                            // SAFETY: the block's 32 numbers lie within x, by this function's contract.
+                            let inputs = unsafe {
+                                let inputs = x[t].as_ptr().add(block * Q8_0_BLOCK_LEN);
+                                [vld1q_s8(inputs), vld1q_s8(inputs.add(BYTES))]
+                            };
+                            for r in 0..R {
+                                let products = add_products(vdupq_n_s32(0), weights[r][0], inputs[0]);
+                                let products = vcvtq_f32_s32(add_products(products, weights[r][1], inputs[1]));
+                                sums[r][t] = vfmaq_n_f32(sums[r][t], products, scales[r]);
+                            }
+                        }
+                    }
+                    sums.map(|sums| sums.map(|sum| vaddvq_f32(sum)))
+                }
+                blocks_in_tiles::<4, 4>(
+                    blocks,
+                    x,
+                    out,
+                    // SAFETY: `blocks_in_tiles` keeps the contract; the features were detected.
+                    |rows, row_bytes, x, scales| unsafe { tile::<4, 4>(rows, row_bytes, x, scales) },
+                    q8_0_rows,
+                );
             }
 
             pub(super) fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {

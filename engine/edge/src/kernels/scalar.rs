@@ -19,6 +19,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     mix_f16,
     int8_rows,
     q8_0_rows,
+    q8_0_tiles: None,
     ternary_rows,
     ternary_block_rows,
     multiply,

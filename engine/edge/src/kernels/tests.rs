@@ -126,6 +126,41 @@ proptest! {
         }
     }
 
+    /// With whole numbers as scales and few blocks, sums of floats are whole numbers that they hold exactly.
+    #[test]
+    fn q8_0_tiles_bit_for_bit(
+        codes in bytes(34 * 40 * 5),
+        scales in prop::collection::vec(-4_i8..=4, 40 * 5),
+        blocks_per_row in 1_usize..6,
+        rows in 0_usize..=40,
+        inputs in 1_usize..40,
+        shift in 0_usize..64,
+        seed: u64,
+    ) {
+        let mut blocks = codes;
+        for (block, scale) in blocks.chunks_mut(34).zip(&scales) {
+            block[..2].copy_from_slice(&f16::from(*scale).to_le_bytes());
+        }
+        let mut state = seed | 1;
+        let len = blocks_per_row * 32;
+        let x: Vec<f32> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 - 8e6
+        }).take(len * inputs).collect();
+        let reference = Quantized::new(&x, len, &scalar::KERNELS);
+        let mut expected = vec![0.0; rows * inputs];
+        for (input, out) in expected.chunks_mut(rows.max(1)).enumerate() {
+            (scalar::KERNELS.q8_0_rows)(&blocks, reference.row(input), out);
+        }
+        for kernels in available() {
+            let Some(tiles) = kernels.q8_0_tiles else { continue };
+            let mut out = vec![9.0; rows * inputs];
+            let own = blocks[..rows * blocks_per_row * 34].to_vec();
+            tiles(&shifted(&own, shift)[shift..], &Quantized::new(&x, len, kernels), &mut out);
+            prop_assert_eq!(&out, &expected, "{}", kernels.name);
+        }
+    }
+
     /// With a scale of 1 and few blocks, sums of floats are whole numbers that they hold exactly.
     #[test]
     fn blocks_of_any_bytes_bit_for_bit(

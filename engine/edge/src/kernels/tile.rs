@@ -3,8 +3,11 @@
 
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_LEN};
 
+use half::f16;
+
 use super::quantize::ROW_STEP;
 use super::{Quantized, TernaryRows};
+use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
 
 /// Rows unpacked at once: they stay in the second-level cache while all inputs pass by.
 pub(crate) const PANEL_ROWS: usize = 32;
@@ -42,12 +45,14 @@ impl CodeRows {
         self.num_rows
     }
 
-    /// From one row to the next, in bytes; room for [`PANEL_ROWS`] rows is there.
+    /// From one row to the next, in bytes; room for [`PANEL_ROWS`] rows is there. Matrix units read all of them.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     pub(super) fn stride(&self) -> usize {
         self.stride
     }
 
     /// All rows, those not in use included.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     pub(super) fn codes(&self) -> &[u8] {
         &self.codes
     }
@@ -98,6 +103,66 @@ pub(super) fn multiply_in_tiles<const R: usize, const T: usize>(
                 }
                 row += 1;
             }
+        }
+    }
+}
+
+/// Products of rows of Q8_0 blocks with all of `x` into `out` (inputs, rows), by `tile` for `R` rows and `T` inputs at once and
+/// `one`, for one input, for what is left. `tile` gets its rows, `row_bytes` apart, inputs as long, and the scales of each
+/// block in all rows.
+pub(super) fn blocks_in_tiles<const R: usize, const T: usize>(
+    blocks: &[u8],
+    x: &Quantized,
+    out: &mut [f32],
+    tile: impl Fn(&[u8], usize, [&[i8]; T], &[[f32; R]]) -> [[f32; T]; R],
+    one: fn(&[u8], &[i8], &mut [f32]),
+) {
+    let num_inputs = x.num_rows();
+    let num_rows = out.len() / num_inputs.max(1);
+    let blocks_per_row = x.row(0).len() / Q8_0_BLOCK_LEN;
+    let row_bytes = blocks_per_row * Q8_0_BLOCK_BYTES;
+    let tiled = if num_inputs > 1 { num_rows / R * R } else { 0 };
+    let mut scales = vec![[0.0; R]; blocks_per_row];
+    for first_row in (0..tiled).step_by(R) {
+        let Some(rows) = blocks.get(first_row * row_bytes..(first_row + R) * row_bytes) else { return };
+        scales_of_rows(rows, row_bytes, &mut scales);
+        for first in (0..num_inputs).step_by(T) {
+            let count = T.min(num_inputs - first);
+            // A tile that is not full repeats its last input.
+            let xs = std::array::from_fn(|t| x.row(first + t.min(count - 1)));
+            let sums = tile(rows, row_bytes, xs, &scales);
+            for t in 0..count {
+                let out = &mut out[(first + t) * num_rows + first_row..][..R];
+                for (out, sums) in out.iter_mut().zip(&sums) {
+                    *out = sums[t];
+                }
+            }
+        }
+    }
+    rows_left_over(blocks.get(tiled * row_bytes..).unwrap_or_default(), x, out, tiled, one);
+}
+
+/// The scales of each block in all `R` of `rows`.
+pub(super) fn scales_of_rows<const R: usize>(rows: &[u8], row_bytes: usize, scales: &mut [[f32; R]]) {
+    for (r, row) in rows.chunks_exact(row_bytes.max(1)).take(R).enumerate() {
+        for (scales, block) in scales.iter_mut().zip(row.as_chunks::<Q8_0_BLOCK_BYTES>().0) {
+            scales[r] = f16::from_le_bytes([block[0], block[1]]).to_f32();
+        }
+    }
+}
+
+/// The products of the rows from `first` on, whose blocks are `blocks`, with each of `x` by itself into `out` (inputs, rows).
+pub(super) fn rows_left_over(
+    blocks: &[u8],
+    x: &Quantized,
+    out: &mut [f32],
+    first: usize,
+    one: fn(&[u8], &[i8], &mut [f32]),
+) {
+    let num_rows = out.len() / x.num_rows().max(1);
+    if first < num_rows {
+        for (input, out) in out.chunks_exact_mut(num_rows).enumerate() {
+            one(blocks, x.row(input), &mut out[first..]);
         }
     }
 }

@@ -20,6 +20,12 @@ impl<'m> Context<'m> {
         Self { model, memory: Memory::empty(model.network()) }
     }
 
+    /// Whose context it is.
+    #[must_use]
+    pub fn model(&self) -> &'m Model {
+        self.model
+    }
+
     /// The tokens that it holds.
     #[must_use]
     pub fn tokens(&self) -> &[u32] {

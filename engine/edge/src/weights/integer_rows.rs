@@ -137,8 +137,12 @@ impl IntegerRows {
                 fill_trits(blocks, *cols, x, panel, scratch);
             }
             Self::Q8_0 { blocks, cols } => {
+                let kernels = kernels::active();
                 let rows = rows_from(blocks, panel.columns().start, q8_0_row_bytes(*cols));
-                fill_scaled(x, panel, |input, out| (kernels::active().q8_0_rows)(rows, x.row(input), out));
+                match kernels.q8_0_tiles.filter(|_| x.num_rows() > 1) {
+                    Some(multiply) => fill_blocks(rows, x, panel, scratch, multiply),
+                    None => fill_scaled(x, panel, |input, out| (kernels.q8_0_rows)(rows, x.row(input), out)),
+                }
             }
             Self::TritBlocks { blocks, cols } => {
                 let rows = rows_from(blocks, panel.columns().start, trit_row_bytes(*cols));
@@ -159,6 +163,7 @@ thread_local! {
 struct Scratch {
     codes: CodeRows,
     sums: Vec<i32>,
+    products: Vec<f32>,
     /// Of the panel's rows.
     scales: Vec<f32>,
 }
@@ -177,6 +182,25 @@ fn fill_scaled(x: &Quantized, panel: &mut Panel<'_>, product: impl Fn(usize, &mu
         product(input, out);
         for out in out {
             *out *= scale;
+        }
+    }
+}
+
+/// Rows of blocks from the panel's first on, with all inputs at once.
+fn fill_blocks(
+    rows: &[u8],
+    x: &Quantized,
+    panel: &mut Panel<'_>,
+    scratch: &mut Scratch,
+    multiply: kernels::BlockTilesKernel,
+) {
+    let num_rows = panel.columns().len();
+    scratch.products.resize(num_rows * x.num_rows(), 0.0);
+    multiply(rows, x, &mut scratch.products);
+    let per_input = scratch.products.chunks_exact(num_rows.max(1)).zip(&x.scales);
+    for (input, (products, scale)) in per_input.enumerate() {
+        for (out, product) in panel.row_mut(input).iter_mut().zip(products) {
+            *out = product * scale;
         }
     }
 }

@@ -1,17 +1,18 @@
 //! The binary as a user runs it.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 
 use super::builder::{Scheme, write};
 use super::image_models::{image_files, mlp};
 use super::language_models::{gpt2, text_files};
+use super::program;
 use super::talker::write_talker;
 
 fn run(arguments: &[&str], dir: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_foretrain-edge")).args(arguments).arg("--package").arg(dir).output().unwrap()
+    program::command(env!("CARGO_BIN_EXE_foretrain-edge")).args(arguments).arg("--package").arg(dir).output().unwrap()
 }
 
 #[track_caller]
@@ -36,7 +37,7 @@ fn a_prompt_cache_is_made_used_and_refused() {
     let dir = tempfile::tempdir().unwrap();
     let run = |seed: u32, prompt: &str| {
         let model = write_talker(dir.path(), 64, seed);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_foretrain-edge"));
+        let mut command = program::command(env!("CARGO_BIN_EXE_foretrain-edge"));
         command.args([
             "run",
             "--temperature",

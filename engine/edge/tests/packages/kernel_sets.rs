@@ -1,17 +1,16 @@
 //! Whole models with every set of kernels that this processor runs: the same greedy text from all of them, and the same
 //! on every processor.
 
-use std::process::Command;
-
 use foretrain_edge::{choose_kernels, kernel_sets};
 use serde_json::Value;
 
 use super::builder::{Scheme, write};
 use super::language_models::{gpt2, llama, text_files};
+use super::program;
 
 /// The greedy text of `foretrain-edge run` with one set of kernels, and how many tokens it has.
 fn greedy(kernels: &str, dir: &std::path::Path) -> (String, u64) {
-    let output = Command::new(env!("CARGO_BIN_EXE_foretrain-edge"))
+    let output = program::command(env!("CARGO_BIN_EXE_foretrain-edge"))
         .args(["--kernels", kernels, "run", "--prompt", "hébc", "--max-tokens", "30", "--temperature", "0", "--json"])
         .arg("--package")
         .arg(dir)
@@ -50,7 +49,7 @@ fn greedy_texts_are_the_same_with_every_set_of_kernels() {
 fn unknown_kernels_are_refused_with_those_that_run_here() {
     let sets = kernel_sets();
     assert_eq!(sets[0], "scalar");
-    let output = Command::new(env!("CARGO_BIN_EXE_foretrain-edge"))
+    let output = program::command(env!("CARGO_BIN_EXE_foretrain-edge"))
         .env("FORETRAIN_EDGE_KERNELS", "mmx")
         .args(["info", "--package", "nowhere"])
         .output()

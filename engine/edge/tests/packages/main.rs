@@ -9,6 +9,7 @@ mod hostile;
 mod image_models;
 mod kernel_sets;
 mod language_models;
+mod program;
 mod reference;
 mod roundings;
 mod serving;

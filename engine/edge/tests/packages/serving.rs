@@ -3,13 +3,14 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use foretrain_edge::{GenerateOptions, Model};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::program;
 use super::talker::write_talker;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -33,7 +34,7 @@ impl Server {
     fn start(positions: u32, arguments: &[&str], key: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = write_talker(dir.path(), positions, 1);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_foretrain-edge"));
+        let mut command = program::command(env!("CARGO_BIN_EXE_foretrain-edge"));
         command.arg("serve").arg("--gguf").arg(&path).args(["--port", "0", "--threads", "1"]).args(arguments);
         command.env_remove("FORETRAIN_API_KEY").stdout(Stdio::piped());
         if let Some(key) = key {
@@ -248,7 +249,7 @@ fn keys_open_and_other_machines_need_one() {
     }
     // Whoever has a key may call the server by any name; its health is no secret.
     assert_eq!(server.raw(b"GET /health HTTP/1.1\r\nHost: board.example\r\n\r\n").0, 200);
-    let mut open = Command::new(env!("CARGO_BIN_EXE_foretrain-edge"));
+    let mut open = program::command(env!("CARGO_BIN_EXE_foretrain-edge"));
     open.env_remove("FORETRAIN_API_KEY").args(["serve", "--gguf", "nowhere.gguf", "--host", "0.0.0.0", "--port", "0"]);
     let refused = open.output().unwrap();
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("--api-key"));
@@ -306,7 +307,7 @@ fn a_client_that_leaves_frees_its_place_and_a_full_house_says_so() {
 }
 
 fn chat(model: &Path, arguments: &[&str], input: &str) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_foretrain-edge"));
+    let mut command = program::command(env!("CARGO_BIN_EXE_foretrain-edge"));
     command.arg("chat").arg("--gguf").arg(model).args(["--temperature", "0", "--threads", "1"]).args(arguments);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
