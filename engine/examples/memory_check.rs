@@ -1,7 +1,7 @@
 //! Compares the memory plan with what a run really takes: some steps and a rollback snapshot on made-up data.
 //!
-//! `cargo run --release -p foretrain-engine --example memory_check -- MODEL BATCH [SEQUENCE [PARTS [OPTIMIZER [PRECISION]]]]`,
-//! such as `gpt2-char 32 256 1 muon bf16`. One model per process, because the kernel's peak counts the whole process.
+//! `cargo run --release -p foretrain-engine --example memory_check -- MODEL BATCH [SEQUENCE [PARTS [OPTIMIZER [PRECISION [KEPT]]]]]`,
+//! such as `gpt2-char 32 256 1 muon bf16 input`, where transformer layers keep their input alone. One model per process, because the kernel's peak counts the whole process.
 
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
@@ -13,7 +13,7 @@ use foretrain_engine::data::Batch;
 use foretrain_engine::device::Gauges;
 use foretrain_engine::hybrid::{HybridTrainer, TierPreset, TrainerSetup};
 use foretrain_engine::memory::{Place, PlanInput, default_budget, format_bytes, plan};
-use foretrain_engine::models::ops::Precision;
+use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelPreset, Network, ParamStore, initial_params};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
 
@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (batch_size, sequence_length): (usize, usize) = (text(1, "64").parse()?, text(2, "256").parse()?);
     let num_micro_batches: usize = text(3, "1").parse()?;
     let precision = if text(5, "f32") == "bf16" { Precision::Bf16 } else { Precision::F32 };
+    let kept = if text(6, "activations") == "input" { Kept::Input } else { Kept::Activations };
     let kind = if text(4, "adamw") == "muon" { OptimizerKind::Muon } else { OptimizerKind::AdamW };
 
     let data = match preset {
@@ -34,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ModelPreset::Gpt2Char => DataShape::Text { vocab_size: 65 },
         _ => DataShape::Text { vocab_size: 50_257 },
     };
-    let network = Arc::new(Network::new(&preset.config(data)?)?);
+    let network = Arc::new(Network::keeping(&preset.config(data)?, kept)?);
     let optimizer = OptimizerConfig {
         kind,
         learning_rate: 1e-3,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use foretrain_engine::data::{Augmentation, DatasetSpec};
 use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::hybrid::{GateRule, HybridConfig, Strategy};
-use foretrain_engine::models::ops::Precision;
+use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{Activation, MlpConfig, ModelConfig};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
 use foretrain_engine::session::{Command, Engine, Event, EventKind, JobId, RunConfig, StopReason};
@@ -97,6 +97,7 @@ pub fn small_config(data: &Path, runs: &Path) -> RunConfig {
         batch_size: 64,
         num_micro_batches: 1,
         precision: Precision::F32,
+        kept: Kept::Activations,
         sequence_length: 0,
         augmentation: Augmentation::default(),
         seed: 7,

@@ -35,6 +35,8 @@ class Model:
 
     name: str
     run: Path
+    gguf_types: list = field(default_factory=lambda: list(GGUF_TYPES))
+    folder_types: list = field(default_factory=lambda: FOLDER_TYPES)
     # Files by scheme.
     gguf: dict = field(default_factory=dict)
     folders: dict = field(default_factory=dict)
@@ -62,7 +64,7 @@ class Texts:
 
 def make(ours, texts, has_transformers):
     """Trains each model and exports it in every type."""
-    models = [byte_model(ours, texts)]
+    models = [byte_model(ours, texts), bitnet(ours, texts)]
     if has_transformers:
         import seeds
 
@@ -71,13 +73,13 @@ def make(ours, texts, has_transformers):
             write(folder, texts.train)
             models.append(Model(name, fine_tuned(ours, texts, name, folder)))
     for model in models:
-        for scheme in GGUF_TYPES:
+        for scheme in model.gguf_types:
             output = ours.work / "packages" / f"{model.name}-{scheme}-gguf"
             model.gguf[scheme] = ours.export(model.run, GGUF_TARGET, scheme, output, "gguf")
-        for scheme in FOLDER_TYPES:
+        for scheme in model.folder_types:
             output = ours.work / "packages" / f"{model.name}-{scheme}"
             model.folders[scheme] = ours.export(model.run, FOLDER_TARGET, scheme, output, "transformers")
-        if model.name.startswith("llama"):
+        if has_transformers and model.name.startswith(("llama", "bitnet")):
             output = ours.work / "packages" / f"{model.name}-bitnet"
             model.folders[BITNET] = ours.export(model.run, FOLDER_TARGET, BITNET, output, "transformers")
     return models
@@ -90,6 +92,16 @@ def byte_model(ours, texts):
         *("--steps", 20, "--batch-size", 8, "--name", "gpt2-bytes"),
     )
     return Model("gpt2-bytes", run)
+
+
+def bitnet(ours, texts):
+    """A Llama with sub-norms, as llama.cpp's architecture "bitnet" has it."""
+    run = ours.train(
+        *("--preset", "shakespeare-gpt2-char", "--model", "bitnet-11m", "--data", texts.train, "--tokenizer", "byte"),
+        *("--tier", "vanilla", "--steps", 5, "--batch-size", 4, "--name", "bitnet-11m"),
+    )
+    # Large for a test: the other types hold a BitNet's tensors as they hold a Llama's.
+    return Model("bitnet-11m", run, gguf_types=["f32", "ternary", "ternary-base3"], folder_types=[])
 
 
 def fine_tuned(ours, texts, name, folder):

@@ -2,7 +2,15 @@
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BitNetConfig,
+    BitNetForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 VOCABULARY = 768
 POSITIONS = 256
@@ -60,9 +68,28 @@ def llama(folder, text, hidden, inner, is_tied):
     write(folder, text, build)
 
 
-# The last one's rows fill no block of 256, and some none of 32.
+def bitnet(folder, text):
+    """Sub-norms and the squared ReLU, transformers' own."""
+    build = lambda size: BitNetForCausalLM(
+        BitNetConfig(
+            vocab_size=size,
+            max_position_embeddings=POSITIONS,
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            tie_word_embeddings=True,
+            **ENDS,
+        )
+    )
+    write(folder, text, build)
+
+
+# The second Llama's rows fill no block of 256, and some none of 32.
 ALL = {
     "gpt2-256": gpt2_256,
     "llama-256": lambda folder, text: llama(folder, text, 256, 512, False),
     "llama-96": lambda folder, text: llama(folder, text, 96, 200, True),
+    "bitnet-relu2": bitnet,
 }

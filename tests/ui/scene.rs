@@ -15,7 +15,7 @@ use foretrain_engine::hybrid::{
     Strategy, TierPreset,
 };
 use foretrain_engine::memory::{MemoryPlan, PlanItem, PlanKind};
-use foretrain_engine::models::ops::Precision;
+use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelPreset};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
 use foretrain_engine::session::{
@@ -82,6 +82,7 @@ pub fn config() -> RunConfig {
         batch_size: 256,
         num_micro_batches: 1,
         precision: Precision::F32,
+        kept: Kept::Activations,
         sequence_length: 0,
         augmentation: Augmentation { flip: false, shift_pixels: 2 },
         seed: 7,

@@ -20,7 +20,7 @@ use crate::folders;
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
-const RECIPE_OPTIONS: [&str; 29] = [
+const RECIPE_OPTIONS: [&str; 30] = [
     "preset",
     "from",
     "data",
@@ -36,6 +36,7 @@ const RECIPE_OPTIONS: [&str; 29] = [
     "batch_size",
     "micro_batches",
     "precision",
+    "activation_checkpointing",
     "sequence_length",
     "learning_rate",
     "validation_interval",

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
 use foretrain_engine::hybrid::GateRule;
+use foretrain_engine::models::ops::Kept;
 use foretrain_engine::optim::OptimizerKind;
 use foretrain_engine::session::RunConfig;
 
@@ -117,6 +118,10 @@ fn recipe_words(
     if made.precision != config.precision {
         words.push(format!("--precision {}", config.precision.label()));
         made.precision = config.precision;
+    }
+    if config.kept == Kept::Input {
+        words.push("--activation-checkpointing".to_owned());
+        made.kept = config.kept;
     }
     let mut option = |name: &str, made: &mut u64, wanted: u64| {
         if *made != wanted {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
 use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::hybrid::TierPreset;
-use foretrain_engine::models::ops::Precision;
+use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelConfig, ModelPreset};
 use foretrain_engine::session::RunConfig;
 use serde::{Deserialize, Serialize};
@@ -373,6 +373,7 @@ impl Draft {
         if !config.model.has_bf16_products() {
             // The form does not ask for it.
             config.precision = Precision::F32;
+            config.kept = Kept::Activations;
         }
         config.num_threads = settings.num_threads;
         config.memory_budget_bytes = settings.memory_budget_bytes;

@@ -5,6 +5,7 @@ use std::path::Path;
 use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
 use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::models::ModelConfig;
+use foretrain_engine::models::ops::Kept;
 use foretrain_engine::optim::{OptimizerKind, Schedule};
 use foretrain_engine::session::RunConfig;
 
@@ -136,7 +137,9 @@ fn sizes_text(model: &ModelConfig) -> String {
         ModelConfig::Cnn(cnn) => format!("CNN of {}, then {}", list(&cnn.channels), cnn.hidden_size),
         ModelConfig::ResNet(net) => format!("ResNet of {} in {} blocks", list(&net.hidden_sizes), list(&net.depths)),
         ModelConfig::Gpt2(gpt2) => format!("GPT-2, {} layers of {}", gpt2.n_layer, gpt2.n_embd),
-        ModelConfig::Llama(llama) => format!("Llama, {} layers of {}", llama.num_hidden_layers, llama.hidden_size),
+        ModelConfig::Llama(llama) => {
+            format!("{}, {} layers of {}", llama.family(), llama.num_hidden_layers, llama.hidden_size)
+        }
     }
 }
 
@@ -231,6 +234,9 @@ fn record(config: &RunConfig, values: &mut Vec<Value>) {
     }
     if !config.precision.is_full() {
         values.push(("Products in", config.precision.label().to_owned(), true));
+    }
+    if config.kept == Kept::Input {
+        values.push(("Layers keep", "their input, for the backward pass".to_owned(), true));
     }
 }
 

@@ -93,48 +93,6 @@ impl ComputeDevice {
     }
 }
 
-/// Whether our own operations, which compute on the processor, take tensors of `device`; on others the same is composed
-/// of candle's.
-pub(crate) fn has_kernels(device: &Device) -> bool {
-    device.is_cpu() && !is_without_kernels()
-}
-
-#[cfg(not(test))]
-fn is_without_kernels() -> bool {
-    false
-}
-
-#[cfg(test)]
-pub(crate) use without_kernels::{is_without_kernels, without_kernels};
-
-/// Lets tests compute on the processor as on a device that has no kernels of ours.
-#[cfg(test)]
-mod without_kernels {
-    use std::cell::Cell;
-
-    thread_local! {
-        static IS_WITHOUT: Cell<bool> = const { Cell::new(false) };
-    }
-
-    pub(crate) fn is_without_kernels() -> bool {
-        IS_WITHOUT.get()
-    }
-
-    /// `work`, on this thread, with every operation composed of candle's; a kernel that is asked for all the same is an
-    /// error, as it would be on a GPU.
-    pub(crate) fn without_kernels<R>(work: impl FnOnce() -> R) -> R {
-        struct Restore;
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                IS_WITHOUT.set(false);
-            }
-        }
-        let _restore = Restore;
-        IS_WITHOUT.set(true);
-        work()
-    }
-}
-
 /// As many threads a run may name on any machine, so that one from a larger machine can be resumed.
 const MOST_THREADS: usize = 64;
 

@@ -17,10 +17,7 @@ mod progress;
 pub mod seed;
 
 pub use cancel::CancelFlag;
-pub(crate) use compute::has_kernels;
 pub use compute::{ComputeDevice, ComputeError, compute_pool, resolved_num_threads};
-#[cfg(test)]
-pub(crate) use compute::{is_without_kernels, without_kernels};
 pub use cuda::{Gpu, GpuError, gpus, has_cuda, usable_gpu, usable_gpus};
 pub use gauges::{GaugeReading, Gauges, GpuReading, process_cpu_seconds, process_memory_bytes, system_memory_bytes};
 pub use lanes::Lanes;

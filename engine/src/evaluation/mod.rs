@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::{Batch, DataError};
 use crate::device::{Cancelled, Watch};
-use crate::models::{Forward, Mode, ModelError, Network, Params, ops};
+use crate::models::{Block, Forward, Mode, ModelError, Network, Params, ops};
 
 /// A measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -75,6 +75,32 @@ pub fn evaluate(
 ) -> Result<Evaluation, EvaluationError> {
     let forward = |inputs: &Tensor| Ok(network.forward(&Forward::new(params, Mode::Eval), inputs)?);
     evaluate_with(forward, batches.map(|batch| Ok(batch?)), watch)
+}
+
+/// [`evaluate`] with the weights of one block at a time, as [`Network::forward_by_blocks`] has it: what lies between two
+/// blocks is held for all batches.
+///
+/// Errors: as [`evaluate`], and those of `params_of`.
+pub fn evaluate_by_blocks<E: From<EvaluationError> + From<ModelError>>(
+    network: &Network,
+    mut params_of: impl FnMut(&dyn Block) -> Result<Params, E>,
+    batches: impl Iterator<Item = Result<Batch, DataError>>,
+    watch: Watch<'_>,
+) -> Result<Evaluation, E> {
+    let batches = batches.collect::<Result<Vec<_>, _>>().map_err(EvaluationError::from)?;
+    let mut tally = Tally::default();
+    let (mut done, total) = (0, network.blocks().len() as u64);
+    let watched = |block: &dyn Block| {
+        watch.step("measuring block by block", done, Some(total)).map_err(EvaluationError::from)?;
+        done += 1;
+        params_of(block)
+    };
+    let inputs = batches.iter().map(|batch| batch.inputs.clone()).collect();
+    network.forward_by_blocks(watched, inputs, |number, logits| match batches.get(number) {
+        Some(batch) => Ok(tally.add(logits, &batch.targets)?),
+        None => Ok(()),
+    })?;
+    Ok(tally.evaluation()?)
 }
 
 /// [`evaluate`] of whatever gives `logits` for the inputs of a batch.

@@ -193,7 +193,7 @@ impl Trial {
             Some(Beginning { model, grows }) => {
                 let grows =
                     grows.map(|(after_steps, growth)| Growing { after_steps, growth, deep: Arc::clone(network) });
-                (Arc::new(Network::new(model)?), grows)
+                (Arc::new(Network::keeping(model, network.kept())?), grows)
             }
         };
         let (mut trainer, batches) = recipe.begin(&network, dataset, seed, device.clone())?;

@@ -117,7 +117,7 @@ impl ModelCard {
             ModelConfig::Cnn(_) => "CNN",
             ModelConfig::ResNet(_) => "ResNet",
             ModelConfig::Gpt2(_) => "GPT-2",
-            ModelConfig::Llama(_) => "Llama",
+            ModelConfig::Llama(config) => config.family(),
         }
     }
 

@@ -9,7 +9,7 @@ use foretrain_edge::EdgeError;
 use foretrain_edge::gguf::{GgufFile, GgufWriter, TensorType, Value, llama_cpp_name};
 
 use super::format::{FormatInput, WeightsFormat};
-use super::gguf_metadata::{architecture, metadata, predicted_vocabulary_bytes, vocab_size};
+use super::gguf_metadata::{architecture, metadata, predicted_vocabulary_bytes, unknown_to_llama_cpp, vocab_size};
 use super::gguf_tokenizer::{GgufVocabulary, gguf_vocabulary};
 use super::weights_file::tensor_bytes;
 use super::{ExportError, ModelCard};
@@ -60,7 +60,7 @@ impl WeightsFormat for GgufFormat {
                  llama.cpp loads the weights but takes token numbers only"
             )
         };
-        let notes = reason_for_none.map(note).into_iter().collect();
+        let notes = reason_for_none.map(note).into_iter().chain(unknown_to_llama_cpp(card)).collect();
         let tensors = gguf_tensors(weights, card)?;
         for tensor in &tensors {
             let data: Cow<'_, [u8]> = Cow::Borrowed(&tensor.data);
@@ -181,9 +181,10 @@ fn output_major_bytes(tensor: &QuantizedTensor) -> Result<Cow<'_, [u8]>, ExportE
     })
 }
 
-/// Number of heads in a query or key matrix of Llama, whose rows llama.cpp wants in another order.
+/// Number of heads in a query or key matrix of Llama, whose rows llama.cpp wants in another order; those of a BitNet stay.
 fn rotary_heads(card: &ModelCard, name: &str) -> Option<usize> {
     match &card.model {
+        ModelConfig::Llama(config) if config.sub_norms => None,
         ModelConfig::Llama(config) if name.ends_with(".self_attn.q_proj.weight") => Some(config.num_attention_heads),
         ModelConfig::Llama(config) if name.ends_with(".self_attn.k_proj.weight") => Some(config.num_key_value_heads),
         ModelConfig::Llama(_)

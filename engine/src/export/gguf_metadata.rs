@@ -1,23 +1,41 @@
 //! Metadata of a GGUF file: the network's numbers under llama.cpp's keys.
-//! Source: llama.cpp, `gguf-py/gguf/constants.py` and the converter's classes GPT2Model and LlamaModel.
+//! Source: llama.cpp, `gguf-py/gguf/constants.py` and the converter's classes GPT2Model, LlamaModel and
+//! BitnetModel; bitnet.cpp for "bitnet-b1.58".
 
 use foretrain_edge::gguf::Value;
 
 use super::{ExportError, ModelCard};
 use crate::data::{DatasetSpec, TokenizerSpec};
-use crate::models::ModelConfig;
+use crate::models::{GateActivation, ModelConfig};
 use crate::quant::QuantScheme;
 
 /// llama.cpp's name of the family. Errors: [`ExportError::Runtime`] for image models.
 pub(super) fn architecture(card: &ModelCard) -> Result<&'static str, ExportError> {
     match &card.model {
         ModelConfig::Gpt2(_) => Ok("gpt2"),
-        ModelConfig::Llama(_) => Ok("llama"),
+        ModelConfig::Llama(config) => Ok(match (config.sub_norms, config.hidden_act) {
+            (false, _) => "llama",
+            (true, GateActivation::Silu) => "bitnet",
+            // bitnet.cpp's name; llama.cpp's "bitnet" has SwiGLU.
+            (true, GateActivation::Relu2) => "bitnet-b1.58",
+        }),
         ModelConfig::Mlp(_) | ModelConfig::Cnn(_) | ModelConfig::ResNet(_) => Err(ExportError::Runtime {
             tried: "composing model.gguf",
             what: "image models have no architecture in llama.cpp; take a safetensors target".to_owned(),
         }),
     }
+}
+
+/// Why llama.cpp does not run this model, in a sentence without its full stop; `None` where it does.
+pub(super) fn unknown_to_llama_cpp(card: &ModelCard) -> Option<String> {
+    let ModelConfig::Llama(config) = &card.model else { return None };
+    let reason = match (config.hidden_act, config.tie_word_embeddings) {
+        _ if !config.sub_norms => return None,
+        (GateActivation::Silu, true) => return None,
+        (GateActivation::Relu2, _) => "its BitNet has SwiGLU, this one a squared ReLU",
+        (GateActivation::Silu, false) => "its BitNet shares the embedding with the head, this one does not",
+    };
+    Some(format!("llama.cpp does not run it: {reason}. foretrain-edge does"))
 }
 
 /// Number of tokens; 0 for image models.

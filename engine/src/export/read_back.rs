@@ -101,18 +101,8 @@ pub(super) fn read_back(
     watch.step("verifying checksums", 0, None)?;
     let package = open(Activations::Bytes)?;
     package.verify_checksums().map_err(failed("verifying the package"))?;
-    let network = Network::new(&checkpoint.card.model)?;
-    let params = weights.dequantized()?;
     let inputs: Vec<Input> = (0..NUM_INPUTS).map(|index| random_input(checkpoint, index)).collect();
-    let mut trainer = Vec::new();
-    for input in &inputs {
-        trainer.extend(match input {
-            Input::Pixels { pixels, shape } => {
-                image_logits(&network, &params, &checkpoint.card.preprocessing, pixels, *shape)?
-            }
-            Input::Tokens(tokens) => token_losses(&network, &params, tokens)?,
-        });
-    }
+    let trainer = trainer_answers(checkpoint, weights, &inputs)?;
     let answers = |package: &Package| {
         let mut answers = Vec::new();
         for (index, input) in (0..).zip(&inputs) {
@@ -153,6 +143,33 @@ pub(super) fn read_back(
             })
         }
     }
+}
+
+/// What the trainer's network answers with the stored weights, of which those of one block are unpacked at a time.
+fn trainer_answers(
+    checkpoint: &Checkpoint,
+    weights: &QuantizedWeights,
+    inputs: &[Input],
+) -> Result<Vec<f32>, ExportError> {
+    let network = Network::new(&checkpoint.card.model)?;
+    let tensors = inputs.iter().map(|input| match input {
+        Input::Pixels { pixels, shape } => normalized(&checkpoint.card.preprocessing, pixels, *shape),
+        // The last token is only predicted.
+        Input::Tokens(tokens) => token_row(tokens.split_last().map_or(&[][..], |(_, read)| read)),
+    });
+    let mut answers = Vec::new();
+    network.forward_by_blocks(
+        |block| Ok(weights.dequantized_for(block)?),
+        tensors.collect::<Result<_, _>>()?,
+        |number, logits| {
+            answers.extend(match inputs.get(number) {
+                Some(Input::Tokens(tokens)) => token_losses(logits, tokens)?,
+                Some(Input::Pixels { .. }) | None => logits.flatten_all()?.to_vec1()?,
+            });
+            Ok::<_, ExportError>(())
+        },
+    )?;
+    Ok(answers)
 }
 
 /// Passes a package that answers at these distances, when it is the one that was meant.
@@ -215,8 +232,18 @@ pub(super) fn image_logits(
     params: &Params,
     preprocessing: &Preprocessing,
     pixels: &[u8],
-    (channels, height, width): (usize, usize, usize),
+    shape: (usize, usize, usize),
 ) -> Result<Vec<f32>, ExportError> {
+    let logits = network.forward(&Forward::new(params, Mode::Eval), &normalized(preprocessing, pixels, shape)?)?;
+    Ok(logits.flatten_all()?.to_vec1()?)
+}
+
+/// One image (channels, height, width) as the network reads it, (1, channels, height, width).
+fn normalized(
+    preprocessing: &Preprocessing,
+    pixels: &[u8],
+    (channels, height, width): (usize, usize, usize),
+) -> Result<Tensor, ExportError> {
     let (mean, std) = match preprocessing {
         Preprocessing::Images { mean, std, .. } => (mean.clone(), std.clone()),
         Preprocessing::Text => (vec![0.0; channels], vec![1.0; channels]),
@@ -228,18 +255,19 @@ pub(super) fn image_logits(
         (f32::from(*pixel) / 255.0 - at(&mean, 0.0)) / at(&std, 1.0)
     };
     let input: Vec<f32> = pixels.iter().enumerate().map(normalize).collect();
-    let input = Tensor::from_vec(input, (1, channels, height, width), &Device::Cpu)?;
-    let logits = network.forward(&Forward::new(params, Mode::Eval), &input)?;
-    Ok(logits.flatten_all()?.to_vec1()?)
+    Ok(Tensor::from_vec(input, (1, channels, height, width), &Device::Cpu)?)
 }
 
-/// Nats of each next token: n tokens give n - 1 numbers.
-fn token_losses(network: &Network, params: &Params, tokens: &[u32]) -> Result<Vec<f32>, ExportError> {
-    let count = tokens.len().saturating_sub(1);
-    let tokens = Tensor::from_slice(tokens, (1, tokens.len()), &Device::Cpu)?;
-    let logits = network.forward(&Forward::new(params, Mode::Eval), &tokens.narrow(1, 0, count)?.contiguous()?)?;
+/// (1, t)
+fn token_row(tokens: &[u32]) -> Result<Tensor, ExportError> {
+    Ok(Tensor::from_slice(tokens, (1, tokens.len()), &Device::Cpu)?)
+}
+
+/// Nats of each next token, from the logits (1, n - 1, vocab) after all but the last of n tokens: n - 1 numbers.
+fn token_losses(logits: &Tensor, tokens: &[u32]) -> Result<Vec<f32>, ExportError> {
     let logits = logits.squeeze(0)?;
-    let targets = tokens.narrow(1, 1, count)?.squeeze(0)?.unsqueeze(1)?.contiguous()?;
+    let next = tokens.get(1..).unwrap_or_default();
+    let targets = Tensor::from_slice(next, (next.len(), 1), &Device::Cpu)?;
     let chosen = logits.contiguous()?.gather(&targets, D::Minus1)?.squeeze(1)?;
     let normalizer = logits.log_sum_exp(D::Minus1)?;
     Ok((normalizer - chosen)?.to_vec1()?)
@@ -260,7 +288,7 @@ pub(super) fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::export::test_model::{tiny_llama, tiny_vision};
+    use crate::export::test_model::{tiny_bitnet, tiny_llama, tiny_vision};
     use crate::export::{TargetPreset, export_package, quantize_for_target};
     use crate::models::{Activation, MlpConfig, ModelConfig, ops};
     use crate::quant::FakeQuantizer;
@@ -321,7 +349,8 @@ mod tests {
         }));
         // Beside integers the runtime keeps keys and values in half precision, which rounds inputs of later matrices to
         // their other neighbors here and there; a perceptron has none.
-        for (name, checkpoint, most) in [("mlp", mlp, 0.02), ("llama", tiny_llama(root.path()), 0.75)] {
+        let (llama, bitnet) = (tiny_llama(root.path()), tiny_bitnet(root.path()));
+        for (name, checkpoint, most) in [("mlp", mlp, 0.02), ("llama", llama, 0.75), ("bitnet", bitnet, 0.75)] {
             for scheme in [QuantScheme::Ternary, QuantScheme::Int8] {
                 let folder = root.path().join(format!("{name}-{}", scheme.label()));
                 export_package(&checkpoint, &TargetPreset::for_scheme(scheme), &folder, None, unwatched!()).unwrap();
@@ -333,7 +362,11 @@ mod tests {
                         Input::Pixels { pixels, shape } => {
                             image_logits(&network, &params, &checkpoint.card.preprocessing, &pixels, shape).unwrap()
                         }
-                        Input::Tokens(tokens) => token_losses(&network, &params, &tokens).unwrap(),
+                        Input::Tokens(tokens) => {
+                            let read = token_row(&tokens[..tokens.len() - 1]).unwrap();
+                            let logits = network.forward(&Forward::new(&params, Mode::Eval), &read).unwrap();
+                            token_losses(&logits, &tokens).unwrap()
+                        }
                     };
                     (0..NUM_INPUTS).flat_map(of).collect::<Vec<f32>>()
                 };

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use super::gguf_metadata::unknown_to_llama_cpp;
 use super::{ModelCard, PackageFormat, Preprocessing, Quality, StoredSize, TargetPreset};
 use crate::quant::{QuantScheme, QuantizedWeights};
 
@@ -89,7 +90,7 @@ fn write_other_runtimes(
         return Ok(());
     }
     let has_vocabulary = !notes.iter().any(|note| note.contains("no vocabulary"));
-    if weights_file == "model.gguf" && has_vocabulary {
+    if weights_file == "model.gguf" && has_vocabulary && unknown_to_llama_cpp(card).is_none() {
         writeln!(out, "In llama.cpp:\n\n```sh\nllama-cli -m model.gguf -p \"Once upon a time\"\n```\n")?;
     } else if weights_file != "model.gguf" && is_folder_of_transformers {
         writeln!(

@@ -7,7 +7,9 @@ use candle_core::{Device, Tensor};
 
 use super::{Checkpoint, ModelCard, Preprocessing};
 use crate::data::{DatasetSpec, SplitRecord};
-use crate::models::{DataShape, LlamaConfig, ModelConfig, Network, Params, ResNetConfig, TensorKind, initial_params};
+use crate::models::{
+    DataShape, GateActivation, LlamaConfig, ModelConfig, Network, Params, ResNetConfig, TensorKind, initial_params,
+};
 
 /// A Llama of two layers with random weights; its tokenizer lies in `folder`.
 pub(crate) fn tiny_llama(folder: &Path) -> Checkpoint {
@@ -24,6 +26,8 @@ pub(crate) fn tiny_llama(folder: &Path) -> Checkpoint {
         tie_word_embeddings: false,
         // Large, so that attention is far from even and positions matter.
         initializer_range: 0.4,
+        hidden_act: GateActivation::Silu,
+        sub_norms: false,
     });
     let (weights, _) = initial_params(&Network::new(&model).unwrap(), 3, &Device::Cpu).unwrap();
     let vocab: serde_json::Map<String, serde_json::Value> =
@@ -36,6 +40,24 @@ pub(crate) fn tiny_llama(folder: &Path) -> Checkpoint {
     std::fs::write(&tokenizer, words.to_string()).unwrap();
     let card = card(model, Preprocessing::Text);
     Checkpoint { folder: folder.to_owned(), card, weights, tokenizer_json: Some(tokenizer) }
+}
+
+/// [`tiny_llama`] with sub-norms, which are not at 1, and a squared ReLU.
+pub(crate) fn tiny_bitnet(folder: &Path) -> Checkpoint {
+    let mut checkpoint = tiny_llama(folder);
+    let ModelConfig::Llama(config) = &mut checkpoint.card.model else { panic!("a llama") };
+    (config.sub_norms, config.hidden_act, config.tie_word_embeddings) = (true, GateActivation::Relu2, true);
+    let network = Network::new(&checkpoint.card.model).unwrap();
+    let (weights, _) = initial_params(&network, 3, &Device::Cpu).unwrap();
+    let shifted = |name: &str, weight: &Tensor| {
+        if !name.ends_with("sub_norm.weight") {
+            return candle_core::Result::Ok(weight.clone());
+        }
+        let shifts: Vec<f32> = (0..weight.elem_count()).map(|i| (i as f32).sin() * 0.2).collect();
+        weight + Tensor::from_vec(shifts, weight.dims(), &Device::Cpu)?
+    };
+    checkpoint.weights = weights.map(shifted).unwrap();
+    checkpoint
 }
 
 /// A residual network for color images of 9 by 8 with random weights, norms and statistics.

@@ -5,7 +5,7 @@ use candle_core::Device;
 
 use super::trainer_tests::{bits, blobs, eager, extrapolating, trainer};
 use super::*;
-use crate::device::without_kernels;
+use crate::models::ops::without_kernels;
 use crate::optim::OptimizerKind;
 
 /// Losses of `num_steps` steps, each reported over the whole batch.

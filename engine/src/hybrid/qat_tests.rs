@@ -8,8 +8,7 @@ use candle_core::{Device, Tensor};
 
 use super::trainer_tests::{CLASSES, SCHEDULE, bits, blobs, eager, extrapolating, optimizer, poisoned, train, weights};
 use super::*;
-use crate::device::without_kernels;
-use crate::models::ops::{Activations, Precision, cross_entropy, distillation_loss};
+use crate::models::ops::{Activations, Precision, cross_entropy, distillation_loss, without_kernels};
 use crate::models::{Activation, Forward, MlpConfig, Mode, ModelConfig, Network, ParamStore, Params, initial_params};
 use crate::optim::{Gradients, Optimizer, OptimizerKind};
 use crate::quant::{Distillation, QatConfig, QuantScheme, quantize};

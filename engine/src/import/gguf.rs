@@ -80,9 +80,10 @@ fn transposed(values: &[f32], row_len: usize) -> Vec<f32> {
     (0..row_len).flat_map(|column| values.iter().skip(column).step_by(row_len).copied()).collect()
 }
 
-/// Number of heads in a query or key matrix of Llama, whose rows llama.cpp has in another order.
+/// Number of heads in a query or key matrix of Llama, whose rows llama.cpp has in another order; those of a BitNet stay.
 fn rotary_heads(config: &ModelConfig, name: &str) -> Option<usize> {
     match config {
+        ModelConfig::Llama(config) if config.sub_norms => None,
         ModelConfig::Llama(config) if name.ends_with(".self_attn.q_proj.weight") => Some(config.num_attention_heads),
         ModelConfig::Llama(config) if name.ends_with(".self_attn.k_proj.weight") => Some(config.num_key_value_heads),
         ModelConfig::Llama(_)

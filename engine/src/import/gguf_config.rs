@@ -6,7 +6,7 @@ use std::path::Path;
 use foretrain_edge::gguf::{GgufFile, Value};
 
 use super::ImportError;
-use crate::models::{Gpt2Config, LlamaConfig, ModelConfig};
+use crate::models::{GateActivation, Gpt2Config, LlamaConfig, ModelConfig};
 
 /// What transformers draws first weights with; a file of weights does not say.
 const INITIALIZER_RANGE: f64 = 0.02;
@@ -18,10 +18,12 @@ pub(super) fn read_config(file: &GgufFile, path: &Path) -> Result<(ModelConfig, 
     let keys = Keys { file, path };
     match keys.text("general.architecture") {
         Some("gpt2") => Ok((ModelConfig::Gpt2(gpt2(&keys)?), "gpt2")),
-        Some("llama") => Ok((ModelConfig::Llama(llama(&keys)?), "llama")),
+        Some("llama") => Ok((ModelConfig::Llama(llama(&keys, "llama")?), "llama")),
+        Some("bitnet") => Ok((ModelConfig::Llama(llama(&keys, "bitnet")?), "bitnet")),
+        Some("bitnet-b1.58") => Ok((ModelConfig::Llama(llama(&keys, "bitnet-b1.58")?), "bitnet-b1.58")),
         other => Err(keys.refuse(
             "general.architecture",
-            "\"gpt2\" or \"llama\"",
+            "\"gpt2\", \"llama\", \"bitnet\" or \"bitnet-b1.58\"",
             other.map_or_else(|| "none".to_owned(), |other| format!("{other:?}")),
         )),
     }
@@ -41,30 +43,35 @@ fn gpt2(keys: &Keys<'_>) -> Result<Gpt2Config, ImportError> {
     })
 }
 
-fn llama(keys: &Keys<'_>) -> Result<LlamaConfig, ImportError> {
-    let (hidden_size, heads) = (keys.size("llama.embedding_length")?, keys.size("llama.attention.head_count")?);
+/// A Llama, or a BitNet, whose keys are the same but for the architecture's name before them.
+fn llama(keys: &Keys<'_>, architecture: &str) -> Result<LlamaConfig, ImportError> {
+    let key = |name: &str| format!("{architecture}.{name}");
+    let (hidden_size, heads) = (keys.size(&key("embedding_length"))?, keys.size(&key("attention.head_count"))?);
     let head_size = hidden_size.checked_div(heads).unwrap_or(0);
-    for key in ["llama.rope.dimension_count", "llama.attention.key_length", "llama.attention.value_length"] {
-        keys.require_size(key, head_size)?;
+    for name in ["rope.dimension_count", "attention.key_length", "attention.value_length"] {
+        keys.require_size(&key(name), head_size)?;
     }
-    keys.require_size("llama.expert_count", 0)?;
-    if let Some(scaling) = keys.text("llama.rope.scaling.type").filter(|scaling| *scaling != "none") {
-        return Err(keys.refuse("llama.rope.scaling.type", "\"none\"", format!("{scaling:?}")));
+    keys.require_size(&key("expert_count"), 0)?;
+    if let Some(scaling) = keys.text(&key("rope.scaling.type")).filter(|scaling| *scaling != "none") {
+        return Err(keys.refuse(&key("rope.scaling.type"), "\"none\"", format!("{scaling:?}")));
     }
-    let kv_heads = "llama.attention.head_count_kv";
-    let rope_theta = "llama.rope.freq_base";
+    let (kv_heads, rope_theta) = (&key("attention.head_count_kv"), &key("rope.freq_base"));
+    // "bitnet" says its activation by a key that early files lack; "bitnet-b1.58" always squares.
+    let squares = architecture == "bitnet-b1.58" || keys.text(&key("hidden_activation")) == Some("relu2");
     Ok(LlamaConfig {
         vocab_size: keys.vocab_size()?,
-        max_position_embeddings: keys.size("llama.context_length")?,
+        max_position_embeddings: keys.size(&key("context_length"))?,
         hidden_size,
-        intermediate_size: keys.size("llama.feed_forward_length")?,
-        num_hidden_layers: keys.size("llama.block_count")?,
+        intermediate_size: keys.size(&key("feed_forward_length"))?,
+        num_hidden_layers: keys.size(&key("block_count"))?,
         num_attention_heads: heads,
         num_key_value_heads: if keys.has(kv_heads) { keys.size(kv_heads)? } else { heads },
-        rms_norm_eps: keys.number("llama.attention.layer_norm_rms_epsilon")?,
+        rms_norm_eps: keys.number(&key("attention.layer_norm_rms_epsilon"))?,
         rope_theta: if keys.has(rope_theta) { keys.number(rope_theta)? } else { 10_000.0 },
         tie_word_embeddings: !keys.file.tensors().contains_key("output.weight"),
         initializer_range: INITIALIZER_RANGE,
+        hidden_act: if squares { GateActivation::Relu2 } else { GateActivation::Silu },
+        sub_norms: architecture != "llama",
     })
 }
 

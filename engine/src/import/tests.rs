@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::export::test_model::tiny_llama;
+use crate::export::test_model::{tiny_bitnet, tiny_llama};
 use crate::export::{Checkpoint, TargetPreset, WEIGHTS_FILE, export_package, quantize_for_target, write_params};
 use crate::models::{DataShape, LlamaConfig, ModelConfig, ModelPreset, Network, Params, hf_config, initial_params};
 use crate::quant::QuantScheme;
@@ -62,8 +62,13 @@ fn drawn_alike(model: ModelConfig) -> ModelConfig {
 
 #[test]
 fn packages_of_every_kind_are_read_back_as_they_were_stored() {
-    let root = tempfile::tempdir().unwrap();
-    let checkpoint = tiny_llama(root.path());
+    for model in [tiny_llama, tiny_bitnet] {
+        let root = tempfile::tempdir().unwrap();
+        check_read_back(root.path(), &model(root.path()));
+    }
+}
+
+fn check_read_back(root: &Path, checkpoint: &Checkpoint) {
     let gguf = TargetPreset::find("cpu-x86-64").unwrap();
     for scheme in QuantScheme::ALL {
         let mut targets = vec![gguf.clone().with_scheme(scheme)];
@@ -71,9 +76,9 @@ fn packages_of_every_kind_are_read_back_as_they_were_stored() {
             targets.push(TargetPreset::for_scheme(scheme));
         }
         for target in targets {
-            let folder = root.path().join(&target.id).join(scheme.label());
-            export_package(&checkpoint, &target, &folder, None, unwatched!()).unwrap();
-            let expected = quantize_for_target(&checkpoint, &target, unwatched!()).unwrap().dequantized().unwrap();
+            let folder = root.join(&target.id).join(scheme.label());
+            export_package(checkpoint, &target, &folder, None, unwatched!()).unwrap();
+            let expected = quantize_for_target(checkpoint, &target, unwatched!()).unwrap().dequantized().unwrap();
             let found = read(&folder).unwrap();
             assert_same(&found.weights, &expected);
             assert_eq!(drawn_alike(found.card.model), drawn_alike(checkpoint.card.model.clone()), "{scheme:?}");

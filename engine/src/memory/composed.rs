@@ -6,7 +6,7 @@
 
 use super::layers::{Example, plus, times};
 use crate::models::ops::Activations;
-use crate::models::{CnnConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ResNetConfig};
+use crate::models::{CnnConfig, GateActivation, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ResNetConfig};
 
 /// Results of a layer norm that are as wide as its input: centered, squared, divided, scaled, shifted.
 const LAYER_NORM: usize = 5;
@@ -178,15 +178,22 @@ fn llama(config: &LlamaConfig, t: usize, read: usize) -> Numbers {
     let mut numbers = Numbers::default();
     numbers.layer(widest, &[times(&[t, c])]);
     let mut results = attention(t, heads, (row, c), config.num_key_value_heads != heads).to_vec();
+    // Those of a BitNet are as wide as the layer and as its feed-forward part.
+    let sub_norms = if config.sub_norms { times(&[RMS_NORM, t, c.saturating_add(hidden)]) } else { 0 };
+    let num_norms = if config.sub_norms { 4 } else { 2 };
+    // Gate and up, what the gate goes through, their product.
+    let gated = match config.hidden_act {
+        GateActivation::Silu => 4,
+        GateActivation::Relu2 => 5,
+    };
     results.extend([
-        times(&[2 * RMS_NORM, t, c]).saturating_add(times(&[2 * 4, t])),
+        times(&[2 * RMS_NORM, t, c]).saturating_add(sub_norms).saturating_add(times(&[num_norms * 4, t])),
         // A rotation: four products of half the width, two sums, and both halves together.
         times(&[4, t, c.saturating_add(kv)]),
         // Queries, keys and values, and the same side by side; the way out and down, each with its sum.
         times(&[2, t, row]),
         times(&[4, t, c]),
-        // Gate and up, SiLU, their product.
-        times(&[4, t, hidden]),
+        times(&[gated, t, hidden]),
         // What matrices read: those of queries, keys and values the same, as gate and up do.
         times(&[read, t, hidden.saturating_add(c.saturating_mul(3))]),
     ]);
@@ -205,8 +212,8 @@ mod tests {
     use candle_core::{DType, Device, Tensor};
 
     use super::*;
-    use crate::device::without_kernels;
     use crate::memory::layers::example;
+    use crate::models::ops::{Kept, without_kernels};
     use crate::models::{Activation, DataShape, Forward, Mode, ModelPreset, Network, ParamStore, initial_params};
 
     /// Numbers in the storages that the graph of one example's logits holds, weights apart, when the matrices called
@@ -233,7 +240,7 @@ mod tests {
 
     #[track_caller]
     fn check(config: &ModelConfig, t: usize, input: &Tensor) {
-        let fused = example(config, t);
+        let fused = example(config, Kept::Activations, t);
         let counted = composed(config, t, fused, Activations::Floats).kept + fused.logits;
         let floats = held(config, input, &[]);
         let ratio = counted as f64 / floats as f64;
@@ -257,6 +264,17 @@ mod tests {
                 other => panic!("expected a language model, found {other:?}"),
             }
             check(&config, t, &Tensor::zeros((1, t), DType::U32, &Device::Cpu).unwrap());
+        }
+    }
+
+    #[test]
+    fn bitnets_keep_what_their_graph_holds() {
+        let bitnet = ModelPreset::BitNet11M.config(DataShape::Text { vocab_size: 65 }).unwrap();
+        for act in GateActivation::ALL {
+            let mut config = bitnet.clone();
+            let ModelConfig::Llama(layers) = &mut config else { panic!("expected a BitNet, found {config:?}") };
+            (layers.num_hidden_layers, layers.hidden_act) = (2, act);
+            check(&config, 48, &Tensor::zeros((1, 48), DType::U32, &Device::Cpu).unwrap());
         }
     }
 

@@ -5,6 +5,7 @@
 //! back candle holds for each input its gradient, a cleared buffer, and their sum.
 
 use super::scratch::{Convolution, Convolutions, Scratch, Sequences};
+use crate::models::ops::Kept;
 use crate::models::{CnnConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ResNetConfig};
 
 /// Numbers that one task of the last norm's backward pass goes through (`models::ops::buffers`).
@@ -56,14 +57,14 @@ pub(super) fn plus(terms: &[u64]) -> u64 {
     terms.iter().fold(0, |sum: u64, &term| sum.saturating_add(term))
 }
 
-/// One example of `config`; `t`: tokens per sequence, unused for images.
-pub(super) fn example(config: &ModelConfig, t: usize) -> Example {
+/// One example of `config`, whose transformer layers keep so much; `t`: tokens per sequence, unused for images.
+pub(super) fn example(config: &ModelConfig, kept: Kept, t: usize) -> Example {
     match config {
         ModelConfig::Mlp(config) => mlp(config),
         ModelConfig::Cnn(config) => cnn(config),
         ModelConfig::ResNet(config) => resnet(config),
-        ModelConfig::Gpt2(config) => gpt2(config, t),
-        ModelConfig::Llama(config) => llama(config, t),
+        ModelConfig::Gpt2(config) => gpt2(config).example(kept, t),
+        ModelConfig::Llama(config) => llama(config).example(kept, t),
     }
 }
 
@@ -96,7 +97,7 @@ pub(crate) fn sequence_layer(
         ModelConfig::Llama(config) => config.num_hidden_layers,
         ModelConfig::Mlp(_) | ModelConfig::Cnn(_) | ModelConfig::ResNet(_) => return None,
     };
-    let Scratch::Sequences(all) = example(config, t).scratch else { return None };
+    let Scratch::Sequences(all) = example(config, Kept::Activations, t).scratch else { return None };
     Some(SequenceLayer {
         saved: all.saved / (num_layers as u64).max(1),
         forward: all.forward,
@@ -242,19 +243,26 @@ struct Transformer {
 }
 
 impl Transformer {
-    fn example(&self, t: usize) -> Example {
+    fn example(&self, kept: Kept, t: usize) -> Example {
         let &Self { c, layers, .. } = self;
         // Scores of the block of query rows that is handled together.
         let scores = times(&[t.min(64)]);
         let tokens = times(&[t]);
-        let sequences = Sequences {
-            saved: times(&[layers, t]).saturating_mul(self.saved),
-            forward: tokens.saturating_mul(plus(&[c as u64, self.widest.max(scores)])),
-            backward: tokens.saturating_mul(plus(&[
-                times(&[3, c]),
-                self.widest_back.max(plus(&[self.row, scores.saturating_mul(2)])),
-            ])),
-            weights: self.weights,
+        let saved = tokens.saturating_mul(self.saved);
+        let forward = tokens.saturating_mul(plus(&[c as u64, self.widest.max(scores)]));
+        let backward = tokens
+            .saturating_mul(plus(&[times(&[3, c]), self.widest_back.max(plus(&[self.row, scores.saturating_mul(2)]))]));
+        let sequences = match kept {
+            Kept::Activations => {
+                Sequences { saved: saved.saturating_mul(layers as u64), forward, backward, weights: self.weights }
+            }
+            // What a layer saves is there for one sequence of each thread, on both ways; back there is its output, too.
+            Kept::Input => Sequences {
+                saved: 0,
+                forward: plus(&[forward, saved]),
+                backward: plus(&[backward, forward, saved, times(&[t, c])]),
+                weights: self.weights,
+            },
         };
         let in_matrices = times(&[2, t]).saturating_mul(self.matrices);
         let layer_flops = in_matrices.saturating_add(causal_attention(t, c));
@@ -273,10 +281,10 @@ impl Transformer {
     }
 }
 
-fn gpt2(config: &Gpt2Config, t: usize) -> Example {
+fn gpt2(config: &Gpt2Config) -> Transformer {
     let (c, heads) = (config.n_embd, config.n_head);
     let matrices = times(&[12, c, c]);
-    let transformer = Transformer {
+    Transformer {
         c,
         layers: config.n_layer,
         vocab_size: config.vocab_size,
@@ -288,29 +296,27 @@ fn gpt2(config: &Gpt2Config, t: usize) -> Example {
         widest_back: times(&[8, c]),
         row: times(&[3, c]),
         norm_vectors: 2,
-    };
-    transformer.example(t)
+    }
 }
 
-fn llama(config: &LlamaConfig, t: usize) -> Example {
+fn llama(config: &LlamaConfig) -> Transformer {
     let (c, hidden, heads) = (config.hidden_size, config.intermediate_size, config.num_attention_heads);
     let kv_width = config.num_key_value_heads.saturating_mul(c / heads.max(1));
     let row = c.saturating_add(kv_width.saturating_mul(2));
     let matrices = plus(&[times(&[c, row]), times(&[c, c]), times(&[3, c, hidden])]);
-    let transformer = Transformer {
+    Transformer {
         c,
         layers: config.num_hidden_layers,
         vocab_size: config.vocab_size,
         // Queries, keys and values, attention c and its log-sums, the middle c, gate and up.
         saved: plus(&[row as u64, times(&[2, c]), heads as u64, times(&[2, hidden])]),
-        weights: plus(&[matrices, times(&[2, c])]),
+        weights: plus(&[matrices, times(&[2, c]), if config.sub_norms { plus(&[c as u64, hidden as u64]) } else { 0 }]),
         matrices,
         widest: hidden as u64,
         widest_back: times(&[3, hidden]),
         row: row as u64,
         norm_vectors: 1,
-    };
-    transformer.example(t)
+    }
 }
 
 /// Scores and weighted values of all heads; half of the pairs are masked and never computed.
@@ -328,7 +334,22 @@ mod tests {
     const PHOTOS: DataShape = DataShape::Images { channels: 3, height: 32, width: 32, num_classes: 10 };
 
     fn of(preset: ModelPreset, data: DataShape, t: usize) -> Example {
-        example(&preset.config(data).unwrap(), t)
+        example(&preset.config(data).unwrap(), Kept::Activations, t)
+    }
+
+    #[test]
+    fn a_recomputed_layer_keeps_its_output_alone() {
+        let config = ModelPreset::Gpt2_11M.config(DataShape::Text { vocab_size: 65 }).unwrap();
+        let (all, inputs) = (example(&config, Kept::Activations, 256), example(&config, Kept::Input, 256));
+        // Of 10 numbers for each of 384 channels of a token, one is left.
+        assert!(inputs.kept < all.kept / 7, "{} of {}", inputs.kept, all.kept);
+        assert_eq!((inputs.flops, inputs.logits, inputs.input), (all.flops, all.logits, all.input));
+        let (Scratch::Sequences(all), Scratch::Sequences(again)) = (all.scratch, inputs.scratch) else {
+            panic!("expected sequences")
+        };
+        assert_eq!(again.saved, 0);
+        // A thread works with what a layer of one sequence saves.
+        assert_eq!(again.forward - all.forward, all.saved / 6);
     }
 
     #[test]
@@ -378,7 +399,9 @@ mod tests {
         // What one layer is said to weigh is what a network with one more of it has more.
         for preset in [ModelPreset::Gpt2Char, ModelPreset::Llama11M] {
             let mut config = preset.config(DataShape::Text { vocab_size: 65 }).unwrap();
-            let Scratch::Sequences(sequences) = example(&config, 8).scratch else { panic!("expected sequences") };
+            let Scratch::Sequences(sequences) = example(&config, Kept::Activations, 8).scratch else {
+                panic!("expected sequences")
+            };
             let before = Network::new(&config).unwrap().num_params();
             match &mut config {
                 ModelConfig::Gpt2(config) => config.n_layer += 1,
@@ -402,10 +425,10 @@ mod tests {
     #[test]
     fn absurd_sizes_do_not_overflow() {
         let mut config = ModelPreset::Llama7B.config(DataShape::Text { vocab_size: usize::MAX }).unwrap();
-        assert_eq!(example(&config, usize::MAX).flops, u64::MAX);
+        assert_eq!(example(&config, Kept::Activations, usize::MAX).flops, u64::MAX);
         if let ModelConfig::Llama(config) = &mut config {
             (config.hidden_size, config.num_key_value_heads, config.num_attention_heads) = (usize::MAX, usize::MAX, 0);
         }
-        assert_eq!(example(&config, 1).kept, u64::MAX);
+        assert_eq!(example(&config, Kept::Activations, 1).kept, u64::MAX);
     }
 }

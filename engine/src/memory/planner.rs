@@ -5,7 +5,7 @@ use super::layers::{Example, example, plus, times};
 use super::remedies::remedies;
 use super::{MemoryPlan, PlanItem, PlanKind, format_bytes};
 use crate::device::resolved_num_threads;
-use crate::models::ops::{Activations, Precision};
+use crate::models::ops::{Activations, Kept, Precision};
 use crate::models::{ModelConfig, Network, TensorKind, TensorSpec};
 use crate::optim::{OptimizerConfig, Schedule};
 
@@ -118,6 +118,7 @@ pub(super) struct Case {
     pub(super) qat: bool,
     pub(super) has_teacher: bool,
     pub(super) precision: Precision,
+    pub(super) kept: Kept,
     pub(super) batch_size: usize,
     pub(super) num_micro_batches: usize,
     pub(super) sequence_length: usize,
@@ -137,6 +138,7 @@ impl Case {
             qat: input.qat,
             has_teacher: input.has_teacher,
             precision: input.precision,
+            kept: input.network.kept(),
             batch_size: input.batch_size.max(1),
             num_micro_batches: input.num_micro_batches.max(1),
             sequence_length: input.sequence_length,
@@ -214,7 +216,7 @@ impl Case {
     }
 
     fn example(&self) -> Example {
-        let fused = example(&self.config, self.sequence_length);
+        let fused = example(&self.config, self.kept, self.sequence_length);
         match self.place {
             Place::Processor => fused,
             Place::Gpu => {
@@ -276,11 +278,15 @@ impl Case {
             format!("{} images", grouped(micro_batch))
         };
         let each = format_bytes(example.kept.saturating_mul(F32));
+        let again = match self.kept {
+            Kept::Activations => "",
+            Kept::Input => ", where layers are computed again",
+        };
         let beside = match self.place {
             Place::Processor => format!("the gradients of one layer, and what {} threads work with", self.num_threads),
             Place::Gpu => "the gradients of its largest result, and what one operation works with".to_owned(),
         };
-        let how = format!("{what} x {each} kept for the backward pass, {beside}");
+        let how = format!("{what} x {each} kept for the backward pass{again}, {beside}");
         PlanItem { kind: PlanKind::Activations, bytes: numbers.saturating_mul(F32), how }
     }
 

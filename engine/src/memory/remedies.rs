@@ -2,6 +2,7 @@
 
 use super::planner::{Case, Place, PlanInput, Tensors};
 use super::{format_bytes, planner::grouped};
+use crate::models::ops::Kept;
 use crate::models::{ModelPreset, Network};
 use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
 
@@ -20,6 +21,7 @@ pub(super) fn remedies(case: &Case, input: &PlanInput<'_>) -> Vec<String> {
     let budget = input.budget_bytes;
     let found = [
         micro_batches(case, budget),
+        checkpointing(case, budget),
         shorter(case, budget),
         smaller_batch(case, budget),
         micro_batches_and_shorter(case, budget),
@@ -59,6 +61,25 @@ fn micro_batches(case: &Case, budget: u64) -> Option<String> {
         "the same result a little slower".to_owned()
     };
     Some(format!("micro-batches of {size} ({parts} parts): {bytes}, {price}"))
+}
+
+/// Only when the mildest way alone is not enough: it costs a forward pass more. Layers of our own kernels can do it.
+fn checkpointing(case: &Case, budget: u64) -> Option<String> {
+    if case.place == Place::Gpu
+        || case.kept == Kept::Input
+        || !case.reads_text()
+        || micro_batches(case, budget).is_some()
+    {
+        return None;
+    }
+    let recomputing = Case { kept: Kept::Input, ..case.clone() };
+    let (fit, bytes) = first_fit(std::iter::once(recomputing.clone()).chain(more_parts(&recomputing)), budget)?;
+    let parts = if fit.num_micro_batches == case.num_micro_batches {
+        String::new()
+    } else {
+        format!(" and micro-batches of {}", grouped(fit.micro_batch() as u64))
+    };
+    Some(format!("activation checkpointing{parts}: {bytes}, the same result for about a third more computing"))
 }
 
 fn shorter_cases(case: &Case) -> impl Iterator<Item = Case> {

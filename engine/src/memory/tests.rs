@@ -6,7 +6,7 @@ use super::layers::example;
 use super::planner::Case;
 use super::scratch::Scratch;
 use super::{MemoryPlan, Place, PlanInput, PlanKind, format_bytes, plan};
-use crate::models::ops::Precision;
+use crate::models::ops::{Kept, Precision};
 use crate::models::{DataShape, ModelPreset, Network};
 use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
 
@@ -48,11 +48,19 @@ fn planned_by(
     budget_bytes: u64,
     vary: impl FnOnce(&mut PlanInput<'_>),
 ) -> MemoryPlan {
-    let network = Network::new(&preset.config(data).unwrap()).unwrap();
+    planned_for(&Network::new(&preset.config(data).unwrap()).unwrap(), kind, budget_bytes, vary)
+}
+
+fn planned_for(
+    network: &Network,
+    kind: OptimizerKind,
+    budget_bytes: u64,
+    vary: impl FnOnce(&mut PlanInput<'_>),
+) -> MemoryPlan {
     let optimizer = optimizer(kind);
     let mut input = PlanInput {
         place: Place::Processor,
-        network: &network,
+        network,
         optimizer: &optimizer,
         schedule: &COSINE,
         predict: false,
@@ -151,7 +159,7 @@ fn saving_comes_on_top_of_what_operations_keep_for_later() {
         [PlanKind::Gradients, PlanKind::Activations, PlanKind::Logits].map(|kind| bytes(&plan, kind)).iter().sum();
     let (state, average) = (bytes(&plan, PlanKind::RollbackSnapshot), bytes(&plan, PlanKind::WeightAverage));
     let config = ModelPreset::Gpt2Char.config(CHARACTERS).unwrap();
-    let shelved = 4 * example(&config, 32).scratch.shelved(1, 2);
+    let shelved = 4 * example(&config, Kept::Activations, 32).scratch.shelved(1, 2);
     assert!(shelved > 0 && state > step);
     assert_eq!(bytes(&plan, PlanKind::Runtime), (48 << 20) + state + average + shelved - step);
 }
@@ -167,7 +175,9 @@ fn packed_weights_are_there_where_sequences_share_them() {
     };
     let more = |batch_size| plan(Precision::Bf16, batch_size) - plan(Precision::F32, batch_size);
     let config = ModelPreset::Gpt2Char.config(DataShape::Text { vocab_size: 65 }).unwrap();
-    let Scratch::Sequences(layer) = example(&config, 256).scratch else { panic!("a language model") };
+    let Scratch::Sequences(layer) = example(&config, Kept::Activations, 256).scratch else {
+        panic!("a language model")
+    };
     // Two bytes a weight; fewer sequences than threads pack block by block.
     assert_eq!([more(1), more(3), more(4), more(64)], [0, 0, 2 * layer.weights, 2 * layer.weights]);
 }
@@ -192,7 +202,7 @@ fn an_evaluation_counts_where_it_takes_more_than_a_step() {
         budget_bytes: GIB,
         budget_source: "a test".to_owned(),
     });
-    let example = example(network.config(), 0);
+    let example = example(network.config(), Kept::Activations, 0);
     // The second convolution: what goes in, what comes out, the pooling's codes.
     let layer = 16 * 14 * 14 + 32 * 7 * 7 + 32 * 7 * 7 / 4;
     let needed = 1000 + 4 * 32 * (28 * 28 + 1 + 10 + layer);
@@ -229,6 +239,27 @@ fn remedies_fit_when_tried() {
     assert!(planned(ModelPreset::ResNet18, PHOTOS, budget, |input| input.batch_size = batch).fits());
     assert!(plan.remedies.iter().any(|remedy| remedy.contains("resnet-20")), "{:?}", plan.remedies);
     assert!(plan.remedies.last().unwrap().contains(&format_bytes(plan.total_bytes())));
+}
+
+#[test]
+fn checkpointing_is_proposed_where_micro_batches_are_not_enough() {
+    let config = ModelPreset::Gpt2_11M.config(CHARACTERS).unwrap();
+    let tried = |kept: Kept, num_micro_batches: usize, budget_bytes: u64| {
+        let network = Network::keeping(&config, kept).unwrap();
+        planned_for(&network, OptimizerKind::AdamW, budget_bytes, |input| {
+            (input.batch_size, input.num_micro_batches) = (8, num_micro_batches);
+        })
+    };
+    let proposes = |plan: &MemoryPlan| plan.remedies.iter().find(|remedy| remedy.contains("checkpointing")).cloned();
+    let (single, recomputed) = (tried(Kept::Activations, 8, GIB), tried(Kept::Input, 8, GIB));
+    assert!(recomputed.total_bytes() < single.total_bytes());
+    // Single sequences fit: the milder way.
+    assert_eq!(proposes(&tried(Kept::Activations, 1, single.total_bytes())), None);
+    let tight = tried(Kept::Activations, 1, single.total_bytes() - 1);
+    let proposed = proposes(&tight).unwrap_or_else(|| panic!("{:?}", tight.remedies));
+    let size = number_after(&proposed, "micro-batches of ");
+    let fitting = tried(Kept::Input, 8 / size, single.total_bytes() - 1);
+    assert!(fitting.fits() && proposed.contains(&format_bytes(fitting.total_bytes())), "{proposed}");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use candle_core::Tensor;
 
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
-use super::ops::{Epilogue, conv2d_relu_pool};
 use super::{CnnConfig, LayerInput, ModelError};
+use foretrain_ops::{Epilogue, conv2d_relu_pool};
 
 /// One block per convolution (with ReLU and pooling), one for the hidden linear layer, one for the classifier.
 pub(super) fn blocks(config: &CnnConfig) -> Result<Vec<Box<dyn Block>>, ModelError> {

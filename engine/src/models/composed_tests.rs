@@ -9,7 +9,7 @@ use rand::RngExt;
 use super::ops::{cross_entropy, error_norms};
 use super::*;
 use crate::device::seed::{Stream, stream};
-use crate::device::without_kernels;
+use crate::models::ops::without_kernels;
 
 /// One network of each family, small but with every kind of layer and shape.
 fn networks() -> Vec<ModelConfig> {
@@ -50,13 +50,17 @@ fn networks() -> Vec<ModelConfig> {
         rope_theta: 100.0,
         tie_word_embeddings: true,
         initializer_range: 0.2,
+        hidden_act: GateActivation::Silu,
+        sub_norms: false,
     };
+    let bitnet = LlamaConfig { hidden_act: GateActivation::Relu2, sub_norms: true, ..llama.clone() };
     vec![
         ModelConfig::Mlp(mlp),
         ModelConfig::Cnn(cnn),
         ModelConfig::ResNet(resnet),
         ModelConfig::Gpt2(gpt2),
         ModelConfig::Llama(llama),
+        ModelConfig::Llama(bitnet),
     ]
 }
 

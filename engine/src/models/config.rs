@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ModelError;
+use foretrain_ops::GateActivation;
 
 /// What a dataset asks of a model's two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,8 +132,8 @@ pub struct Gpt2Config {
     pub initializer_range: f64,
 }
 
-/// Llama: RMS norm, rotary positions, SwiGLU, grouped-query attention.
-/// Field names follow transformers' `LlamaConfig`.
+/// Llama: RMS norm, rotary positions, SwiGLU, grouped-query attention; with sub-norms, a BitNet.
+/// Field names follow transformers' `LlamaConfig` and `BitNetConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LlamaConfig {
@@ -158,6 +159,20 @@ pub struct LlamaConfig {
     pub tie_word_embeddings: bool,
     /// Standard deviation of the initial weights.
     pub initializer_range: f64,
+    /// The gate of the feed-forward part.
+    #[serde(default)]
+    pub hidden_act: GateActivation,
+    /// RMS norms before the output and the down projection, which make it a BitNet.
+    #[serde(default)]
+    pub sub_norms: bool,
+}
+
+impl LlamaConfig {
+    /// The family's name to show.
+    #[must_use]
+    pub fn family(&self) -> &'static str {
+        if self.sub_norms { "BitNet" } else { "Llama" }
+    }
 }
 
 /// Any model we build.
@@ -193,11 +208,13 @@ pub enum ModelPreset {
     Llama110M,
     Llama1100M,
     Llama7B,
+    BitNet11M,
+    BitNet2400M,
 }
 
 impl ModelPreset {
     /// All presets, in the order in which to offer them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Mlp,
         Self::MnistCnn,
         Self::ResNet20,
@@ -212,6 +229,8 @@ impl ModelPreset {
         Self::Llama110M,
         Self::Llama1100M,
         Self::Llama7B,
+        Self::BitNet11M,
+        Self::BitNet2400M,
     ];
 
     /// The name to show and to type on a command line.
@@ -232,6 +251,8 @@ impl ModelPreset {
             Self::Llama110M => "llama-110m",
             Self::Llama1100M => "llama-1.1b",
             Self::Llama7B => "llama-7b",
+            Self::BitNet11M => "bitnet-11m",
+            Self::BitNet2400M => "bitnet-2.4b",
         }
     }
 
@@ -255,7 +276,9 @@ impl ModelPreset {
             | Self::Llama11M
             | Self::Llama110M
             | Self::Llama1100M
-            | Self::Llama7B => false,
+            | Self::Llama7B
+            | Self::BitNet11M
+            | Self::BitNet2400M => false,
         }
     }
 
@@ -268,7 +291,10 @@ impl ModelPreset {
             }
             (DataShape::Text { vocab_size }, false) => Ok(self.text_config(vocab_size)),
             (DataShape::Text { .. }, true) => Err(ModelError::Config {
-                what: format!("{} reads images, the dataset holds text; choose a gpt2 or llama model", self.label()),
+                what: format!(
+                    "{} reads images, the dataset holds text; choose a gpt2, llama or bitnet model",
+                    self.label()
+                ),
             }),
             (DataShape::Images { .. }, false) => Err(ModelError::Config {
                 what: format!("{} reads text, the dataset holds images; choose mlp, mnist-cnn or resnet", self.label()),
@@ -324,20 +350,23 @@ impl ModelPreset {
                 initializer_range: 0.02,
             })
         };
+        let llama_config = |layers, heads, kv_heads, hidden, intermediate, positions, tied| LlamaConfig {
+            vocab_size,
+            max_position_embeddings: positions,
+            hidden_size: hidden,
+            intermediate_size: intermediate,
+            num_hidden_layers: layers,
+            num_attention_heads: heads,
+            num_key_value_heads: kv_heads,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: tied,
+            initializer_range: 0.02,
+            hidden_act: GateActivation::Silu,
+            sub_norms: false,
+        };
         let llama = |layers, heads, kv_heads, hidden, intermediate, positions, tied| {
-            ModelConfig::Llama(LlamaConfig {
-                vocab_size,
-                max_position_embeddings: positions,
-                hidden_size: hidden,
-                intermediate_size: intermediate,
-                num_hidden_layers: layers,
-                num_attention_heads: heads,
-                num_key_value_heads: kv_heads,
-                rms_norm_eps: 1e-5,
-                rope_theta: 10_000.0,
-                tie_word_embeddings: tied,
-                initializer_range: 0.02,
-            })
+            ModelConfig::Llama(llama_config(layers, heads, kv_heads, hidden, intermediate, positions, tied))
         };
         match self {
             Self::Gpt2_11M => gpt2(6, 6, 384, 256),
@@ -352,6 +381,18 @@ impl ModelPreset {
             Self::Llama1100M => llama(22, 32, 4, 2048, 5632, 2048, false),
             // The shape of Llama 2 7B.
             Self::Llama7B => llama(32, 32, 32, 4096, 11008, 4096, false),
+            // SwiGLU and a shared embedding, as in the first b1.58 models (Ma et al. 2024, arXiv 2402.17764), are what
+            // llama.cpp runs.
+            Self::BitNet11M => {
+                ModelConfig::Llama(LlamaConfig { sub_norms: true, ..llama_config(6, 6, 2, 384, 1280, 256, true) })
+            }
+            // The shape of BitNet b1.58 2B4T, which has 128,256 tokens.
+            Self::BitNet2400M => ModelConfig::Llama(LlamaConfig {
+                sub_norms: true,
+                hidden_act: GateActivation::Relu2,
+                rope_theta: 500_000.0,
+                ..llama_config(30, 20, 5, 2560, 6912, 4096, true)
+            }),
             // The remaining text preset; image presets never reach this function.
             _ => gpt2(4, 4, 128, 256),
         }
@@ -404,7 +445,8 @@ impl ModelConfig {
             (Self::Llama(c), DataShape::Text { vocab_size }) => c.vocab_size = vocab_size,
             (Self::Mlp(_) | Self::Cnn(_) | Self::ResNet(_), DataShape::Text { .. }) => {
                 return Err(ModelError::Config {
-                    what: "this model reads images, the dataset holds text; choose a gpt2 or llama model".to_owned(),
+                    what: "this model reads images, the dataset holds text; choose a gpt2, llama or bitnet model"
+                        .to_owned(),
                 });
             }
             (Self::Gpt2(_) | Self::Llama(_), DataShape::Images { .. }) => {

@@ -5,14 +5,16 @@ use candle_core::Tensor;
 
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
-use super::ops::{Gpt2LayerShape, Gpt2LayerWeights, embedding, gpt2_layer, gpt2_layer_observed, layer_norm, linear};
 use super::{Gpt2Config, LayerInput, ModelError};
+use foretrain_ops::{
+    Gpt2LayerShape, Gpt2LayerWeights, Kept, embedding, gpt2_layer, gpt2_layer_observed, layer_norm, linear,
+};
 
 const TOKENS: &str = "transformer.wte.weight";
 const POSITIONS: &str = "transformer.wpe.weight";
 
 /// Embedding, one block per layer, head.
-pub(super) fn blocks(config: &Gpt2Config) -> Result<Vec<Box<dyn Block>>, ModelError> {
+pub(super) fn blocks(config: &Gpt2Config, kept: Kept) -> Result<Vec<Box<dyn Block>>, ModelError> {
     let Gpt2Config { vocab_size, n_positions, n_embd, n_layer, n_head, .. } = *config;
     check_positive(&[
         ("vocab_size", vocab_size),
@@ -26,7 +28,7 @@ pub(super) fn blocks(config: &Gpt2Config) -> Result<Vec<Box<dyn Block>>, ModelEr
     }
     let mut blocks: Vec<Box<dyn Block>> = vec![Box::new(EmbeddingBlock { config: config.clone() })];
     for index in 0..n_layer {
-        blocks.push(Box::new(LayerBlock { name: format!("transformer.h.{index}"), config: config.clone() }));
+        blocks.push(Box::new(LayerBlock { name: format!("transformer.h.{index}"), config: config.clone(), kept }));
     }
     blocks.push(Box::new(HeadBlock { config: config.clone() }));
     Ok(blocks)
@@ -69,6 +71,7 @@ impl Block for EmbeddingBlock {
 #[derive(Debug)]
 struct LayerBlock {
     name: String,
+    kept: Kept,
     config: Gpt2Config,
 }
 
@@ -122,6 +125,7 @@ impl Block for LayerBlock {
             num_heads: self.config.n_head,
             eps: self.config.layer_norm_epsilon,
             precision: pass.precision,
+            kept: self.kept,
             activations: pass.params.activations_of(&format!("{}.attn.c_attn.weight", self.name)),
         };
         if pass.is_observed() {

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::*;
-use crate::models::{Forward, Gpt2Config, LlamaConfig, MlpConfig, Mode};
+use crate::models::{Forward, GateActivation, Gpt2Config, LlamaConfig, MlpConfig, Mode};
 
 fn gpt2(n_layer: usize) -> ModelConfig {
     ModelConfig::Gpt2(Gpt2Config {
@@ -30,6 +30,8 @@ fn llama(num_hidden_layers: usize, tie_word_embeddings: bool) -> ModelConfig {
         rope_theta: 100.0,
         tie_word_embeddings,
         initializer_range: 0.2,
+        hidden_act: GateActivation::Silu,
+        sub_norms: false,
     })
 }
 

@@ -3,8 +3,46 @@
 use serde_json::{Map, Value, json};
 
 use super::{Gpt2Config, LlamaConfig, ModelConfig, ModelError};
+use foretrain_ops::GateActivation;
 
-/// `config` as transformers' `GPT2Config` or `LlamaConfig` writes it.
+/// transformers' name of the family.
+const BITNET: &str = "bitnet";
+
+/// What transformers' `LlamaConfig` takes for absent keys.
+const LLAMA_DEFAULTS: LlamaConfig = LlamaConfig {
+    vocab_size: 32_000,
+    max_position_embeddings: 2048,
+    hidden_size: 4096,
+    intermediate_size: 11_008,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: 32,
+    rms_norm_eps: 1e-6,
+    rope_theta: 10_000.0,
+    tie_word_embeddings: false,
+    initializer_range: 0.02,
+    hidden_act: GateActivation::Silu,
+    sub_norms: false,
+};
+
+/// What transformers' `BitNetConfig` takes for absent keys.
+const BITNET_DEFAULTS: LlamaConfig = LlamaConfig {
+    vocab_size: 128_256,
+    max_position_embeddings: 2048,
+    hidden_size: 2560,
+    intermediate_size: 6912,
+    num_hidden_layers: 30,
+    num_attention_heads: 20,
+    num_key_value_heads: 5,
+    rms_norm_eps: 1e-5,
+    rope_theta: 500_000.0,
+    tie_word_embeddings: false,
+    initializer_range: 0.02,
+    hidden_act: GateActivation::Relu2,
+    sub_norms: true,
+};
+
+/// `config` as transformers' `GPT2Config`, `LlamaConfig` or `BitNetConfig` writes it.
 /// Errors: [`ModelError::Config`] for image models, which transformers does not know in our form.
 pub fn to_json(config: &ModelConfig) -> Result<Value, ModelError> {
     match config {
@@ -34,19 +72,19 @@ pub fn to_json(config: &ModelConfig) -> Result<Value, ModelError> {
             "vocab_size": c.vocab_size,
         })),
         ModelConfig::Llama(c) => Ok(json!({
-            "architectures": ["LlamaForCausalLM"],
+            "architectures": [if c.sub_norms { "BitNetForCausalLM" } else { "LlamaForCausalLM" }],
             "attention_bias": false,
             "attention_dropout": 0.0,
             "bos_token_id": null,
             "eos_token_id": null,
             "head_dim": c.hidden_size / c.num_attention_heads.max(1),
-            "hidden_act": "silu",
+            "hidden_act": c.hidden_act.label(),
             "hidden_size": c.hidden_size,
             "initializer_range": c.initializer_range,
             "intermediate_size": c.intermediate_size,
             "max_position_embeddings": c.max_position_embeddings,
             "mlp_bias": false,
-            "model_type": "llama",
+            "model_type": if c.sub_norms { BITNET } else { "llama" },
             "num_attention_heads": c.num_attention_heads,
             "num_hidden_layers": c.num_hidden_layers,
             "num_key_value_heads": c.num_key_value_heads,
@@ -59,9 +97,9 @@ pub fn to_json(config: &ModelConfig) -> Result<Value, ModelError> {
             "use_cache": true,
             "vocab_size": c.vocab_size,
         })),
-        ModelConfig::Mlp(_) | ModelConfig::Cnn(_) | ModelConfig::ResNet(_) => {
-            Err(ModelError::Config { what: "only gpt2 and llama models have a config.json of transformers".to_owned() })
-        }
+        ModelConfig::Mlp(_) | ModelConfig::Cnn(_) | ModelConfig::ResNet(_) => Err(ModelError::Config {
+            what: "only gpt2, llama and bitnet models have a config.json of transformers".to_owned(),
+        }),
     }
 }
 
@@ -74,9 +112,15 @@ pub fn from_json(json: &Value) -> Result<ModelConfig, ModelError> {
     let keys = Keys(keys);
     match keys.0.get("model_type").and_then(Value::as_str) {
         Some("gpt2") => gpt2(&keys).map(ModelConfig::Gpt2),
-        Some("llama") => llama(&keys).map(ModelConfig::Llama),
-        Some(other) => Err(wrong(format!("config.json: expected model_type \"gpt2\" or \"llama\", found {other:?}"))),
-        None => Err(wrong("config.json: expected a model_type (\"gpt2\" or \"llama\"), found none".to_owned())),
+        Some("llama") => llama(&keys, &LLAMA_DEFAULTS).map(ModelConfig::Llama),
+        Some(BITNET) => llama(&keys, &BITNET_DEFAULTS).map(ModelConfig::Llama),
+        Some(other) => {
+            Err(wrong(format!("config.json: expected model_type \"gpt2\", \"llama\" or \"{BITNET}\", found {other:?}")))
+        }
+        None => {
+            let expected = format!("a model_type (\"gpt2\", \"llama\" or \"{BITNET}\")");
+            Err(wrong(format!("config.json: expected {expected}, found none")))
+        }
     }
 }
 
@@ -99,42 +143,49 @@ fn gpt2(keys: &Keys<'_>) -> Result<Gpt2Config, ModelError> {
     Ok(config)
 }
 
-fn llama(keys: &Keys<'_>) -> Result<LlamaConfig, ModelError> {
-    keys.require("hidden_act", &[json!("silu")])?;
+fn llama(keys: &Keys<'_>, default: &LlamaConfig) -> Result<LlamaConfig, ModelError> {
+    let acts = GateActivation::ALL.map(|act| json!(act.label()));
+    keys.require("hidden_act", if default.sub_norms { &acts } else { acts.get(..1).unwrap_or_default() })?;
+    let named = keys.present("hidden_act").and_then(Value::as_str);
+    let named = GateActivation::ALL.into_iter().find(|act| Some(act.label()) == named);
     keys.require("attention_bias", &[json!(false)])?;
     keys.require("mlp_bias", &[json!(false)])?;
-    let num_attention_heads = keys.size("num_attention_heads", 32)?;
-    let hidden_size = keys.size("hidden_size", 4096)?;
+    let num_attention_heads = keys.size("num_attention_heads", default.num_attention_heads)?;
+    let hidden_size = keys.size("hidden_size", default.hidden_size)?;
+    // A Llama of other width has a key for each query, unless it says otherwise.
+    let kv_heads = if default.sub_norms { default.num_key_value_heads } else { num_attention_heads };
     // Newer files keep the rotary settings in a table of their own.
     let rope_theta = match keys.0.get("rope_parameters").and_then(Value::as_object) {
         Some(rope) => {
             let rope = Keys(rope);
             rope.require("rope_type", &[json!("default")])?;
-            rope.number("rope_theta", 10_000.0)?
+            rope.number("rope_theta", default.rope_theta)?
         }
         None => {
             keys.require("rope_scaling", &[Value::Null])?;
-            keys.number("rope_theta", 10_000.0)?
+            keys.number("rope_theta", default.rope_theta)?
         }
     };
     let head_size = hidden_size.checked_div(num_attention_heads).unwrap_or(0);
     keys.require("head_dim", &[Value::Null, json!(head_size)])?;
     Ok(LlamaConfig {
-        vocab_size: keys.size("vocab_size", 32_000)?,
-        max_position_embeddings: keys.size("max_position_embeddings", 2048)?,
+        vocab_size: keys.size("vocab_size", default.vocab_size)?,
+        max_position_embeddings: keys.size("max_position_embeddings", default.max_position_embeddings)?,
         hidden_size,
-        intermediate_size: keys.size("intermediate_size", 11_008)?,
-        num_hidden_layers: keys.size("num_hidden_layers", 32)?,
+        intermediate_size: keys.size("intermediate_size", default.intermediate_size)?,
+        num_hidden_layers: keys.size("num_hidden_layers", default.num_hidden_layers)?,
         num_attention_heads,
-        num_key_value_heads: keys.size("num_key_value_heads", num_attention_heads)?,
-        rms_norm_eps: keys.number("rms_norm_eps", 1e-6)?,
+        num_key_value_heads: keys.size("num_key_value_heads", kv_heads)?,
+        rms_norm_eps: keys.number("rms_norm_eps", default.rms_norm_eps)?,
         rope_theta,
         tie_word_embeddings: match keys.present("tie_word_embeddings") {
             None => false,
             Some(Value::Bool(tied)) => *tied,
             Some(other) => return Err(mistyped("tie_word_embeddings", "true or false", other)),
         },
-        initializer_range: keys.number("initializer_range", 0.02)?,
+        initializer_range: keys.number("initializer_range", default.initializer_range)?,
+        hidden_act: named.unwrap_or(default.hidden_act),
+        sub_norms: default.sub_norms,
     })
 }
 
@@ -244,6 +295,23 @@ mod tests {
     }
 
     #[test]
+    fn a_bitnet_keeps_its_gate_and_has_its_own_defaults() {
+        let read = |json: Value| match from_json(&json).unwrap() {
+            ModelConfig::Llama(config) => config,
+            other => panic!("expected a bitnet, found {other:?}"),
+        };
+        assert_eq!(read(json!({"model_type": "bitnet"})), BITNET_DEFAULTS);
+        let silu = read(json!({"model_type": "bitnet", "hidden_act": "silu"}));
+        assert_eq!((silu.hidden_act, silu.sub_norms), (GateActivation::Silu, true));
+        let written = to_json(&ModelConfig::Llama(silu.clone())).unwrap();
+        assert_eq!(
+            (&written["architectures"][0], &written["hidden_act"]),
+            (&json!("BitNetForCausalLM"), &json!("silu"))
+        );
+        assert_eq!(read(written), silu);
+    }
+
+    #[test]
     fn other_models_are_refused_by_name() {
         let refusal = |json: Value| from_json(&json).unwrap_err().to_string();
         assert!(refusal(json!({"model_type": "mamba"})).contains("\"mamba\""));
@@ -255,6 +323,8 @@ mod tests {
         assert!(refusal(json!({"model_type": "gpt2", "n_layer": 1e40})).contains("n_layer"));
         assert!(refusal(json!({"model_type": "llama", "rms_norm_eps": "small"})).contains("rms_norm_eps"));
         assert!(refusal(json!({"model_type": "llama", "head_dim": 7})).contains("head_dim"));
+        assert!(refusal(json!({"model_type": "llama", "hidden_act": "relu2"})).contains("relu2"));
+        assert!(refusal(json!({"model_type": "bitnet", "hidden_act": "gelu"})).contains("gelu"));
     }
 
     #[test]

@@ -1,21 +1,26 @@
-//! Llama: RMS norm, rotary positions, SwiGLU, grouped-query attention. Tensor names, layouts (matrices are
-//! (outputs, inputs)) and initial distributions are those of transformers' `LlamaForCausalLM`.
+//! Llama: RMS norm, rotary positions, SwiGLU, grouped-query attention; and BitNet, which is a Llama with two more norms in
+//! a layer. Tensor names, layouts (matrices are (outputs, inputs)) and initial distributions are those of transformers'
+//! `LlamaForCausalLM` and `BitNetForCausalLM`.
 
 use candle_core::Tensor;
 
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, TensorKind, TensorSpec};
-use super::ops::{
-    Heads, LlamaLayerShape, LlamaLayerWeights, embedding, linear, llama_layer, llama_layer_observed, rms_norm,
-};
 use super::{LayerInput, LlamaConfig, ModelError};
+use foretrain_ops::{
+    Heads, Kept, LlamaLayerShape, LlamaLayerWeights, SubNorms, embedding, linear, llama_layer, llama_layer_observed,
+    rms_norm,
+};
 
 const TOKENS: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";
 const HEAD: &str = "lm_head.weight";
+/// Norms within a layer that only a BitNet has.
+const ATTENTION_SUB_NORM: &str = "self_attn.attn_sub_norm";
+const FEED_FORWARD_SUB_NORM: &str = "mlp.ffn_sub_norm";
 
 /// Embedding, one block per layer, head.
-pub(super) fn blocks(config: &LlamaConfig) -> Result<Vec<Box<dyn Block>>, ModelError> {
+pub(super) fn blocks(config: &LlamaConfig, kept: Kept) -> Result<Vec<Box<dyn Block>>, ModelError> {
     let LlamaConfig { vocab_size, max_position_embeddings, hidden_size, intermediate_size, .. } = *config;
     let LlamaConfig { num_hidden_layers, num_attention_heads: heads, num_key_value_heads: kv_heads, .. } = *config;
     check_positive(&[
@@ -37,7 +42,7 @@ pub(super) fn blocks(config: &LlamaConfig) -> Result<Vec<Box<dyn Block>>, ModelE
     }
     let mut blocks: Vec<Box<dyn Block>> = vec![Box::new(EmbeddingBlock { config: config.clone() })];
     for index in 0..num_hidden_layers {
-        blocks.push(Box::new(LayerBlock { name: format!("model.layers.{index}"), config: config.clone() }));
+        blocks.push(Box::new(LayerBlock { name: format!("model.layers.{index}"), config: config.clone(), kept }));
     }
     blocks.push(Box::new(HeadBlock { config: config.clone() }));
     Ok(blocks)
@@ -76,6 +81,7 @@ impl Block for EmbeddingBlock {
 #[derive(Debug)]
 struct LayerBlock {
     name: String,
+    kept: Kept,
     config: LlamaConfig,
 }
 
@@ -101,18 +107,22 @@ impl Block for LayerBlock {
         let init = Init::Normal(self.config.initializer_range);
         let name = |part: &str| format!("{}.{part}.weight", self.name);
         let matrix = |part: &str, shape: [usize; 2]| spec(name(part), &shape, TensorKind::Matrix, init);
-        let norm = |part: &str| spec(name(part), &[c], TensorKind::Vector, Init::Constant(1.0));
-        vec![
-            norm("input_layernorm"),
+        let norm = |part: &str, width: usize| spec(name(part), &[width], TensorKind::Vector, Init::Constant(1.0));
+        let mut specs = vec![
+            norm("input_layernorm", c),
             matrix("self_attn.q_proj", [c, c]),
             matrix("self_attn.k_proj", [kv, c]),
             matrix("self_attn.v_proj", [kv, c]),
             matrix("self_attn.o_proj", [c, c]),
-            norm("post_attention_layernorm"),
+            norm("post_attention_layernorm", c),
             matrix("mlp.gate_proj", [hidden, c]),
             matrix("mlp.up_proj", [hidden, c]),
             matrix("mlp.down_proj", [c, hidden]),
-        ]
+        ];
+        if self.config.sub_norms {
+            specs.extend([norm(ATTENTION_SUB_NORM, c), norm(FEED_FORWARD_SUB_NORM, hidden)]);
+        }
+        specs
     }
 
     fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
@@ -127,12 +137,20 @@ impl Block for LayerBlock {
             gate_proj: get("mlp.gate_proj")?,
             up_proj: get("mlp.up_proj")?,
             down_proj: get("mlp.down_proj")?,
+            sub_norms: if self.config.sub_norms {
+                let (attention, feed_forward) = (get(ATTENTION_SUB_NORM)?, get(FEED_FORWARD_SUB_NORM)?);
+                Some(SubNorms { attn_sub_norm: attention, ffn_sub_norm: feed_forward })
+            } else {
+                None
+            },
         };
         let shape = LlamaLayerShape {
             heads: self.heads(),
             eps: self.config.rms_norm_eps,
             rope_theta: self.config.rope_theta,
+            hidden_act: self.config.hidden_act,
             precision: pass.precision,
+            kept: self.kept,
             activations: pass.params.activations_of(&format!("{}.self_attn.q_proj.weight", self.name)),
         };
         if pass.is_observed() {

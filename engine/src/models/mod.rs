@@ -17,7 +17,6 @@ mod llama;
 mod mlp;
 mod network;
 mod observe;
-pub mod ops;
 mod params;
 mod resnet;
 mod running_stats;
@@ -30,10 +29,12 @@ pub use config::{
     Activation, CnnConfig, DataShape, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ModelPreset, ResNetConfig,
 };
 pub use error::ModelError;
+pub use foretrain_ops as ops;
 pub use growth::{BlockOrder, Growth, NewBlocks};
 pub(crate) use network::initial_values;
 pub use network::{BatchStats, Block, Forward, Init, Mode, Network, TensorKind, TensorSpec, initial_params};
 pub use observe::{InputObserver, LayerInput};
+pub use ops::GateActivation;
 pub use params::{ParamStore, Params};
 pub use resnet::BATCH_NORM_EPS;
 pub use running_stats::{BATCH_NORM_MOMENTUM, updated_running_stats};

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use candle_core::{DType, Device, Tensor};
 use rand::RngExt;
 
-use super::ops::Precision;
 use super::{InputObserver, LayerInput, ModelConfig, ModelError, Params, cnn, gpt2, limits, llama, mlp, resnet};
 use crate::device::seed::{Stream, stream};
+use foretrain_ops::{Kept, Precision};
 
 /// What a tensor is to the optimizer and the quantizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +144,7 @@ pub trait Block: std::fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Network {
     config: ModelConfig,
+    kept: Kept,
     blocks: Vec<Box<dyn Block>>,
 }
 
@@ -151,15 +152,26 @@ impl Network {
     /// Builds the blocks; allocates no weights.
     /// Errors: [`ModelError::Config`] for numbers that do not go together, or that no machine could hold.
     pub fn new(config: &ModelConfig) -> Result<Self, ModelError> {
+        Self::keeping(config, Kept::Activations)
+    }
+
+    /// [`Self::new`] whose transformer layers keep so much for the backward pass.
+    /// Errors: as there, and [`ModelError::Config`] for networks of images, which keep activations only.
+    pub fn keeping(config: &ModelConfig, kept: Kept) -> Result<Self, ModelError> {
+        if kept != Kept::Activations && config.max_positions().is_none() {
+            let what = "activation checkpointing: expected a language model, found one of images, whose layers keep what \
+                        they computed";
+            return Err(ModelError::Config { what: what.to_owned() });
+        }
         limits::check_config(config)?;
         let blocks = match config {
             ModelConfig::Mlp(c) => mlp::blocks(c)?,
             ModelConfig::Cnn(c) => cnn::blocks(c)?,
             ModelConfig::ResNet(c) => resnet::blocks(c)?,
-            ModelConfig::Gpt2(c) => gpt2::blocks(c)?,
-            ModelConfig::Llama(c) => llama::blocks(c)?,
+            ModelConfig::Gpt2(c) => gpt2::blocks(c, kept)?,
+            ModelConfig::Llama(c) => llama::blocks(c, kept)?,
         };
-        let network = Self { config: config.clone(), blocks };
+        let network = Self { config: config.clone(), kept, blocks };
         limits::check_tensors(&network.specs())?;
         Ok(network)
     }
@@ -168,6 +180,12 @@ impl Network {
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// What transformer layers keep for the backward pass.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        self.kept
     }
 
     /// Blocks in order.
@@ -203,6 +221,35 @@ impl Network {
     /// Images: (n, channels, height, width) f32 to (n, classes). Tokens: (n, t) u32 to (n, t, vocab).
     pub fn forward(&self, pass: &Forward<'_>, input: &Tensor) -> Result<Tensor, ModelError> {
         self.blocks.iter().try_fold(input.clone(), |x, block| block.forward(pass, &x))
+    }
+
+    /// [`Self::forward`] of many inputs, to evaluate, with the weights of one block at a time: `params_of` makes what a
+    /// block reads, all inputs go through it, and it is dropped. So a network is run whose weights are larger than memory
+    /// in this form; what lies between two blocks is held for all inputs. `finish` is called with the logits of each
+    /// input, in order, one after the other.
+    ///
+    /// Errors: those of the blocks, of `params_of` and of `finish`.
+    pub fn forward_by_blocks<E: From<ModelError>>(
+        &self,
+        mut params_of: impl FnMut(&dyn Block) -> Result<Params, E>,
+        inputs: Vec<Tensor>,
+        mut finish: impl FnMut(usize, &Tensor) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut states = inputs;
+        for (index, block) in self.blocks.iter().enumerate() {
+            let params = params_of(block.as_ref())?;
+            let pass = Forward::new(&params, Mode::Eval);
+            let is_last = index + 1 == self.blocks.len();
+            for (number, state) in states.iter_mut().enumerate() {
+                let output = block.forward(&pass, state)?;
+                if is_last {
+                    finish(number, &output)?;
+                } else {
+                    *state = output;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

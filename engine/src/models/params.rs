@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::ModelError;
-use super::ops::Activations;
+use foretrain_ops::Activations;
 
 /// Tensors by name, sorted by name, so that every flattening has one order.
 ///

@@ -8,9 +8,9 @@ use candle_core::Tensor;
 use super::cnn::LinearBlock;
 use super::limits::check_positive;
 use super::network::{Block, Forward, Init, Mode, TensorKind, TensorSpec};
-use super::ops::batch_norm::{Moments, ResidualBlock, Statistics};
 use super::ops::{self, Epilogue};
 use super::{LayerInput, ModelError, ResNetConfig};
+use foretrain_ops::batch_norm::{Moments, ResidualBlock, Statistics};
 
 /// Added to the variance in batch norm, as in PyTorch.
 pub const BATCH_NORM_EPS: f64 = 1e-5;

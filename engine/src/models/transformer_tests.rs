@@ -3,8 +3,8 @@
 
 use candle_core::{Device, Tensor};
 
-use super::ops::cross_entropy;
 use super::*;
+use foretrain_ops::{Kept, cross_entropy};
 
 fn gpt2() -> ModelConfig {
     ModelConfig::Gpt2(Gpt2Config {
@@ -31,7 +31,18 @@ fn llama(tied: bool) -> ModelConfig {
         rope_theta: 100.0,
         tie_word_embeddings: tied,
         initializer_range: 0.2,
+        hidden_act: GateActivation::Silu,
+        sub_norms: false,
     })
+}
+
+fn bitnet() -> ModelConfig {
+    match llama(true) {
+        ModelConfig::Llama(config) => {
+            ModelConfig::Llama(LlamaConfig { sub_norms: true, hidden_act: GateActivation::Relu2, ..config })
+        }
+        other => other,
+    }
 }
 
 /// (n, t) tokens that a model can learn to continue.
@@ -75,7 +86,7 @@ fn train(config: &ModelConfig, num_steps: usize) -> Vec<f32> {
 
 #[test]
 fn training_lowers_the_loss_and_repeats_bit_for_bit() {
-    for config in [gpt2(), llama(false), llama(true)] {
+    for config in [gpt2(), llama(false), llama(true), bitnet()] {
         let losses = train(&config, 60);
         assert!(losses[59] < 0.3 * losses[0], "{losses:?}");
         let again = train(&config, 60);
@@ -85,7 +96,7 @@ fn training_lowers_the_loss_and_repeats_bit_for_bit() {
 
 #[test]
 fn a_later_token_changes_no_earlier_logit() {
-    for config in [gpt2(), llama(false)] {
+    for config in [gpt2(), llama(false), bitnet()] {
         let (network, store) = built(&config);
         let params = store.detached();
         let mut ids: Vec<u32> = tokens(1, 12).flatten_all().unwrap().to_vec1().unwrap();
@@ -111,6 +122,62 @@ fn sequences_of_a_batch_do_not_meet() {
                 assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5));
             }
         }
+    }
+}
+
+#[test]
+fn recomputed_layers_have_the_same_gradients_bit_for_bit() {
+    for config in [gpt2(), llama(false), bitnet()] {
+        let (_, store) = built(&config);
+        let ids = tokens(5, 9);
+        let targets = ids.narrow(1, 1, 8).unwrap().flatten_all().unwrap();
+        let step = |kept: Kept| {
+            let network = Network::keeping(&config, kept).unwrap();
+            let params = store.tracked();
+            let inputs = ids.narrow(1, 0, 8).unwrap();
+            let logits = network.forward(&Forward::new(&params, Mode::Train), &inputs).unwrap();
+            let loss = cross_entropy(&logits.flatten_to(1).unwrap(), &targets).unwrap().mean_all().unwrap();
+            let grads = loss.backward().unwrap();
+            let bits = |tensor: &Tensor| -> Vec<u32> {
+                tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+            };
+            let of = |(name, var): (&str, &candle_core::Var)| (name.to_owned(), bits(grads.get(var).unwrap()));
+            (bits(&loss.unsqueeze(0).unwrap()), store.vars().map(of).collect::<Vec<_>>())
+        };
+        assert!(step(Kept::Activations) == step(Kept::Input), "{config:?}");
+    }
+}
+
+#[test]
+fn only_language_models_compute_layers_again() {
+    let data = DataShape::Images { channels: 1, height: 8, width: 8, num_classes: 3 };
+    let error = Network::keeping(&ModelPreset::Mlp.config(data).unwrap(), Kept::Input).unwrap_err().to_string();
+    assert!(error.contains("activation checkpointing"), "{error}");
+}
+
+#[test]
+fn block_by_block_is_the_same_network() {
+    for config in [gpt2(), llama(false), llama(true), bitnet()] {
+        let (network, store) = built(&config);
+        let params = store.detached();
+        let inputs = vec![tokens(3, 8), tokens(1, 5)];
+        let whole: Vec<_> = inputs.iter().map(|ids| logits(&network, &params, ids)).collect();
+        let mut largest = 0;
+        let of_block = |block: &dyn Block| {
+            let names = block.specs().into_iter().map(|spec| spec.name).chain(block.borrows());
+            let some: Params = names.map(|name| (name.clone(), params.get(&name).unwrap().clone())).collect();
+            largest = largest.max(some.len());
+            Ok::<_, ModelError>(some)
+        };
+        let mut seen = Vec::new();
+        let finish = |number: usize, logits: &Tensor| {
+            assert_eq!(number, seen.len());
+            seen.push(logits.flatten_to(1)?.to_vec2::<f32>()?);
+            Ok(())
+        };
+        network.forward_by_blocks(of_block, inputs, finish).unwrap();
+        assert_eq!(seen, whole, "{config:?}");
+        assert!(largest < params.len() / 2);
     }
 }
 
@@ -158,6 +225,8 @@ fn sizes_are_what_the_labels_say() {
     check_size(ModelPreset::Llama110M, 32_000, 109_529_856);
     check_size(ModelPreset::Llama1100M, 32_000, 1_100_048_384);
     check_size(ModelPreset::Llama7B, 32_000, 6_738_415_616);
+    check_size(ModelPreset::BitNet11M, 65, 11_246_592);
+    check_size(ModelPreset::BitNet2400M, 128_256, 2_412_820_480);
 }
 
 #[test]
@@ -175,6 +244,9 @@ fn names_are_those_of_transformers() {
         assert!(untied.iter().any(|n| n == name), "{name}");
     }
     assert!(!names(&llama(true)).iter().any(|n| n == "lm_head.weight"));
+    for name in ["model.layers.1.self_attn.attn_sub_norm.weight", "model.layers.0.mlp.ffn_sub_norm.weight"] {
+        assert!(names(&bitnet()).iter().any(|n| n == name) && !untied.iter().any(|n| n == name), "{name}");
+    }
 }
 
 /// GPT-2 straight from its definition, one number at a time in f64.
@@ -272,7 +344,7 @@ fn gpt2_equals_its_definition_in_f64() {
 
 #[test]
 fn gradients_of_all_weights_agree_with_central_differences() {
-    for config in [gpt2(), llama(true)] {
+    for config in [gpt2(), llama(true), bitnet()] {
         let (network, store) = built(&config);
         let names: Vec<String> = store.vars().map(|(name, _)| name.to_owned()).collect();
         let to_f64 = |t: &Tensor| t.to_dtype(candle_core::DType::F64).unwrap();

@@ -16,8 +16,8 @@ use crate::device::CancelFlag;
 use crate::memory::PlanKind;
 use crate::models::ops::{self, cross_entropy};
 use crate::models::{
-    DataShape, Forward, Gpt2Config, LlamaConfig, Mode, ModelConfig, ModelPreset, Network, ParamStore, Params,
-    initial_params,
+    DataShape, Forward, GateActivation, Gpt2Config, LlamaConfig, Mode, ModelConfig, ModelPreset, Network, ParamStore,
+    Params, initial_params,
 };
 use crate::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind};
 use crate::unwatched;
@@ -49,6 +49,8 @@ fn llama(tied: bool) -> ModelConfig {
         rope_theta: 100.0,
         tie_word_embeddings: tied,
         initializer_range: 0.1,
+        hidden_act: GateActivation::Silu,
+        sub_norms: false,
     })
 }
 

@@ -10,8 +10,8 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp1, InplaceOp2, Layout, Res
 use rayon::prelude::*;
 
 use super::{OptimizerConfig, OptimizerKind};
-use crate::device::has_kernels;
 use crate::models::TensorKind;
+use crate::models::ops::has_kernels;
 
 /// Numbers per task: large enough to hide a task's cost, small enough to balance two threads on 100K numbers.
 const CHUNK: usize = 16 * 1024;
@@ -153,8 +153,7 @@ fn chunk_products<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> [f64; 3] {
 
 /// The numbers of a contiguous layout.
 fn slice<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
-    #[cfg(test)]
-    if crate::device::is_without_kernels() {
+    if !has_kernels(&Device::Cpu) {
         bail!("a kernel of the processor was asked for where there is none");
     }
     match layout.contiguous_offsets() {

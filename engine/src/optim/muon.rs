@@ -7,7 +7,7 @@
 use candle_core::{Result, Tensor};
 
 use super::kernels::{self, Buffer};
-use crate::device::has_kernels;
+use crate::models::ops::has_kernels;
 
 /// Coefficients of the quintic iteration, steep at 0 (Jordan et al. 2024).
 const QUINTIC: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);

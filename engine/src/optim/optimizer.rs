@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::kernels::{self, AdamWNumbers, Buffer};
 use super::muon::{self, MatrixView};
 use super::{Gradients, OptimError, OptimizerConfig, state};
-use crate::device::has_kernels;
+use crate::models::ops::has_kernels;
 use crate::models::{ParamStore, Params, TensorKind, TensorSpec};
 
 /// Name of the step count in a saved state.

@@ -6,7 +6,7 @@ use super::plan::{Container, Storage, TensorPlan, plan};
 use super::tensor::{QuantizedTensor, quantize_tensor};
 use super::{PostTraining, QuantError, QuantScheme};
 use crate::device::Watch;
-use crate::models::{Params, TensorSpec};
+use crate::models::{Block, ModelError, Params, TensorSpec};
 
 /// All tensors of a network, stored.
 #[derive(Debug, Clone)]
@@ -50,6 +50,19 @@ impl QuantizedWeights {
     pub fn dequantized(&self) -> Result<Params, QuantError> {
         let named = |tensor: &QuantizedTensor| Ok((tensor.plan.name.clone(), tensor.dequantized()?));
         let tensors: Result<Vec<_>, QuantError> = self.tensors.par_iter().map(named).collect();
+        Ok(tensors?.into_iter().collect())
+    }
+
+    /// [`Self::dequantized`] of what one block of the network reads.
+    /// Errors: [`QuantError`] for a tensor that is not there or does not unpack.
+    pub fn dequantized_for(&self, block: &dyn Block) -> Result<Params, QuantError> {
+        let names: Vec<String> = block.specs().into_iter().map(|spec| spec.name).chain(block.borrows()).collect();
+        let named = |name: String| {
+            let Some(stored) = self.find(&name) else { return Err(ModelError::MissingTensor { name }.into()) };
+            let tensor = stored.dequantized()?;
+            Ok((name, tensor))
+        };
+        let tensors: Result<Vec<_>, QuantError> = names.into_par_iter().map(named).collect();
         Ok(tensors?.into_iter().collect())
     }
 

@@ -19,7 +19,7 @@ use crate::experiment::{
     quantization, tiers,
 };
 use crate::hybrid::{GateRule, Strategy, TierPreset};
-use crate::models::{DataShape, Network};
+use crate::models::DataShape;
 
 /// A race is shown this often at most.
 const VIEW_INTERVAL: Duration = Duration::from_millis(200);
@@ -182,7 +182,7 @@ fn ground(
 ) -> Result<(Ground, ComputeDevice), SessionError> {
     let config = RunConfig { model: config.model.fitted_to(dataset.shape())?, ..config.clone() };
     check_recipe(&config, dataset)?;
-    let network = Arc::new(Network::new(&config.model)?);
+    let network = Arc::new(config.network()?);
     let place_for = |lanes: usize| planning::place(&config, &network, dataset.bytes(), count * lanes);
     let mut placed = place_for(lanes.count())?;
     if lanes.count() > 1 && (!placed.plan.fits() || placed.config.device != place_for(1)?.config.device) {
@@ -241,7 +241,7 @@ fn ladder_config(
     for size in sizes {
         let rung =
             RunConfig { model: size.config(vocab_size)?, num_micro_batches: config.batch_size, ..config.clone() };
-        let placed = planning::place(&rung, &Network::new(&rung.model)?, dataset.bytes(), 2)?;
+        let placed = planning::place(&rung, &rung.network()?, dataset.bytes(), 2)?;
         if largest.as_ref().is_none_or(|largest| placed.plan.total_bytes() > largest.plan.total_bytes()) {
             largest = Some(placed);
         }
@@ -264,7 +264,7 @@ fn rung(config: &RunConfig, size: RungSize, dataset: &Dataset) -> Result<Rung, S
     let DataShape::Text { vocab_size } = dataset.shape() else { return Err(no_text(dataset)) };
     let mut config = RunConfig { model: size.config(vocab_size)?, ..config.clone() };
     check_recipe(&config, dataset)?;
-    let network = Arc::new(Network::new(&config.model)?);
+    let network = Arc::new(config.network()?);
     let asked = config.num_micro_batches;
     let counts = (asked..=config.batch_size).filter(|count| config.batch_size.is_multiple_of(*count));
     let mut memory = planning::place(&config, &network, dataset.bytes(), 2)?.plan;

@@ -9,6 +9,7 @@ use crate::data::Dataset;
 use crate::device::{ComputeDevice, ComputeError, GpuBudget, Placement, Watch, compute_pool, usable_gpu, usable_gpus};
 use crate::memory::{self, MemoryPlan, Place, PlanInput, PlanKind, format_bytes};
 use crate::models::Network;
+use crate::models::ops::Kept;
 use crate::offload::{self, OffloadInput, Precision};
 
 /// Steps are measured until this long has passed, at least one after the first.
@@ -38,6 +39,10 @@ pub(super) fn place(
             let why =
                 format!("Computing on the processor: its kernels make the products in {}.", config.precision.label());
             (ComputeDevice::Cpu, Some(why))
+        }
+        ComputeDevice::Auto if config.kept == Kept::Input => {
+            let why = "Computing on the processor: its kernels compute layers again for activation checkpointing.";
+            (ComputeDevice::Cpu, Some(why.to_owned()))
         }
         ComputeDevice::Auto => {
             let unbounded = GpuBudget { bytes: u64::MAX, source: String::new() };
@@ -175,7 +180,7 @@ pub(super) fn plan(
     let mut config = config.clone();
     config.model = fitted_model(&config, dataset)?;
     check_recipe(&config, dataset)?;
-    let network = Arc::new(Network::new(&config.model)?);
+    let network = Arc::new(config.network()?);
     let Placed { config, plan, why } = place(&config, &network, dataset.bytes(), 1)?;
     let full_step_ms = if plan.fits() && may_measure {
         compute_pool(config.num_threads)?.install(|| measure_full_step(&config, dataset, &network, watch))?
@@ -258,6 +263,14 @@ mod tests {
         let placed = place(&RunConfig { precision: Precision::Bf16, ..auto }, &network, 0, 1).unwrap();
         assert_eq!(placed.config.device, ComputeDevice::Cpu);
         assert!(placed.why.unwrap().contains("bf16"));
+    }
+
+    #[test]
+    fn layers_are_computed_again_on_the_processor() {
+        let (auto, network) = config(ComputeDevice::Auto);
+        let placed = place(&RunConfig { kept: Kept::Input, ..auto }, &network, 0, 1).unwrap();
+        assert_eq!(placed.config.device, ComputeDevice::Cpu);
+        assert!(placed.why.unwrap().contains("activation checkpointing"));
     }
 
     #[test]

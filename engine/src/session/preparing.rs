@@ -13,7 +13,7 @@ use crate::export::Checkpoint;
 use crate::hybrid::{HybridTrainer, Phase};
 use crate::import;
 use crate::memory::MemoryPlan;
-use crate::models::ops::Precision;
+use crate::models::ops::{Kept, Precision};
 use crate::models::{ModelConfig, Network, ParamStore, Params, TensorSpec};
 use crate::optim::Schedule;
 
@@ -59,7 +59,7 @@ pub(super) fn prepare(
     };
     config.model = fitted_model(&config, &dataset)?;
     check_recipe(&config, &dataset)?;
-    let network = Arc::new(Network::new(&config.model)?);
+    let network = Arc::new(config.network()?);
     let placed = planning::place(&config, &network, dataset.bytes(), 1)?;
     let (config, plan) = (placed.config, placed.plan);
     if !plan.fits() {
@@ -222,6 +222,20 @@ pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), 
         if !config.model.has_bf16_products() {
             let what = "expected a language model (GPT-2 or Llama), found one of images, which train in f32";
             return refuse(format!("precision {label}: {what}"));
+        }
+    }
+    if config.kept == Kept::Input {
+        let what = match config.device {
+            ComputeDevice::Cpu | ComputeDevice::Auto if config.model.max_positions().is_some() => None,
+            ComputeDevice::Cpu | ComputeDevice::Auto => {
+                Some("a language model (GPT-2, Llama or BitNet), found one of images")
+            }
+            ComputeDevice::Cuda(_) => Some("the processor to compute, found a GPU"),
+        };
+        if let Some(what) = what {
+            return refuse(format!(
+                "activation checkpointing: expected {what}; train without it, in smaller micro-batches"
+            ));
         }
     }
     if let Some(qat) = config.qat {

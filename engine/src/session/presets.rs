@@ -7,7 +7,7 @@ use crate::data::{Augmentation, DatasetSpec};
 use crate::device::ComputeDevice;
 use crate::export::{ExportError, TargetPreset};
 use crate::hybrid::{HybridError, TierPreset};
-use crate::models::ops::Precision;
+use crate::models::ops::{Kept, Precision};
 use crate::models::{DataShape, ModelError, ModelPreset};
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::quant::QatConfig;
@@ -131,6 +131,7 @@ impl Recipe {
             batch_size: self.batch_size,
             num_micro_batches: self.num_micro_batches,
             precision: Precision::F32,
+            kept: Kept::Activations,
             sequence_length: self.sequence_length,
             augmentation: self.augmentation,
             seed: 0,

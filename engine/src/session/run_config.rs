@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Augmentation, DatasetSpec};
 use crate::device::ComputeDevice;
 use crate::hybrid::{HybridConfig, TierPreset};
-use crate::models::ModelConfig;
-use crate::models::ops::Precision;
+use crate::models::ops::{Kept, Precision};
+use crate::models::{ModelConfig, ModelError, Network};
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::quant::QatConfig;
 
@@ -44,6 +44,10 @@ pub struct RunConfig {
     /// Of matrix products in training, on the processor; evaluation is in f32. Recipes of earlier versions have none.
     #[serde(default, skip_serializing_if = "Precision::is_full")]
     pub precision: Precision,
+    /// What transformer layers keep for the backward pass: all that it reads, or their input alone (activation
+    /// checkpointing).
+    #[serde(default, skip_serializing_if = "keeps_activations")]
+    pub kept: Kept,
     /// Tokens per sequence; unused for images.
     pub sequence_length: usize,
     /// Changes to training images; unused for text.
@@ -77,7 +81,16 @@ fn is_zero(bytes: &u64) -> bool {
     *bytes == 0
 }
 
+fn keeps_activations(kept: &Kept) -> bool {
+    *kept == Kept::Activations
+}
+
 impl RunConfig {
+    /// The network to train. Errors: as [`Network::keeping`].
+    pub fn network(&self) -> Result<Network, ModelError> {
+        Network::keeping(&self.model, self.kept)
+    }
+
     /// The tier, and the strategy where that is not the tier's own: "conservative, frozen".
     #[must_use]
     pub fn tier_label(&self) -> String {

@@ -133,7 +133,7 @@ fn model_label(config: &RunConfig, num_params: Option<u64>) -> String {
         ModelConfig::Cnn(_) => "CNN",
         ModelConfig::ResNet(_) => "ResNet",
         ModelConfig::Gpt2(_) => "GPT-2",
-        ModelConfig::Llama(_) => "Llama",
+        ModelConfig::Llama(config) => config.family(),
     };
     let millions = num_params.unwrap_or_else(|| count_params(&config.model)) as f64 / 1e6;
     format!("{family}, {millions:.2}M parameters")

@@ -14,19 +14,21 @@ use super::{
 };
 use crate::data::{self, BatchConfig, BatchSource, Dataset, DatasetSpec, Example, SplitPart};
 use crate::device::Watch;
-use crate::evaluation::{Evaluation, evaluate};
+use crate::evaluation::{Evaluation, evaluate, evaluate_by_blocks};
 use crate::export::{
     self, Blocker, Checkpoint, ExportError, ExportTarget, ModelCard, PackageFormat, Preprocessing, Quality,
     TargetPreset,
 };
 use crate::import;
 use crate::models::{DataShape, Network, Params};
-use crate::quant::{self, Container, MeasuredQuality};
+use crate::quant::{self, Container, MeasuredQuality, QuantizedWeights};
 
 /// Most validation images that an export is measured on: in full precision, quantized, and as the package runs.
 pub(super) const EXPORT_IMAGES: usize = 2_000;
-/// Most validation tokens that an export is measured on.
-const EXPORT_TOKENS: usize = 16_384;
+/// Most validation tokens that an export is measured on, and operations that one measurement may take: two for each weight
+/// and token, so that 100 million weights still see all tokens, and a billion 2,000.
+const EXPORT_TOKENS: u64 = 16_384;
+const EXPORT_OPERATIONS: u64 = 4_000_000_000_000;
 /// Images per evaluation batch, and most sequences.
 pub(super) const BATCH_SIZE: usize = 64;
 /// Most logits at once: 256 MiB of them.
@@ -60,8 +62,7 @@ pub(super) fn quantize(job: &QuantizeJob, shelf: &Shelf, watch: Watch<'_>) -> Re
         detail,
     }
     .run(watch)?;
-    let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, job.max_examples, watch);
-    let mut report = quality(&checkpoint, &shrunk, measure)?;
+    let mut report = quality(&checkpoint, &shrunk, (&network, &dataset, job.max_examples), watch)?;
     if let Some(output) = &job.output {
         export::write_quantized(&shrunk.weights, output, watch)?;
         report.output = Some(output.clone());
@@ -109,10 +110,9 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     // The same examples for all three, so that a difference is the package's own.
     let max_examples = match checkpoint.card.model.data_shape() {
         DataShape::Images { .. } => EXPORT_IMAGES,
-        DataShape::Text { .. } => (EXPORT_TOKENS / window_len(&checkpoint.card)).max(1),
+        DataShape::Text { .. } => num_windows(&checkpoint.card),
     };
-    let measure = |params: &Params| measure(&checkpoint.card, &network, params, &dataset, max_examples, watch);
-    let quality = quality(&checkpoint, &shrunk, measure)?;
+    let quality = quality(&checkpoint, &shrunk, (&network, &dataset, max_examples), watch)?;
     let measured = Quality {
         metric: quality.metric.clone(),
         before: quality.before,
@@ -237,6 +237,12 @@ fn window_len(card: &ModelCard) -> usize {
     card.sequence_length.or(card.model.max_positions()).unwrap_or(1).clamp(1, 1024)
 }
 
+/// Sequences that an export of a language model is measured on.
+fn num_windows(card: &ModelCard) -> usize {
+    let num_tokens = (EXPORT_OPERATIONS / card.num_params.saturating_mul(2).max(1)).min(EXPORT_TOKENS);
+    usize::try_from(num_tokens).unwrap_or(1).div_ceil(window_len(card)).max(1)
+}
+
 pub(super) fn batches(card: &ModelCard, dataset: &Arc<Dataset>) -> Result<BatchSource, SessionError> {
     let batch_size = match card.model.data_shape() {
         DataShape::Images { .. } => BATCH_SIZE,
@@ -266,15 +272,34 @@ pub(super) fn measure(
     Ok(evaluate(network, params, batches.evaluation_batches(SplitPart::Validation, max_examples), watch)?)
 }
 
-/// The report of a quantization, measured before and after.
+/// [`measure`] of quantized weights. Those of a language model are unpacked block by block: all of them at once take as
+/// much memory again as the checkpoint. What lies between the blocks of an image model may be the larger part.
+fn measure_quantized(
+    card: &ModelCard,
+    network: &Network,
+    weights: &QuantizedWeights,
+    dataset: &Arc<Dataset>,
+    max_examples: usize,
+    watch: Watch<'_>,
+) -> Result<Evaluation, SessionError> {
+    if !card.is_language_model() {
+        return measure(card, network, &weights.dequantized()?, dataset, max_examples, watch);
+    }
+    let batches = batches(card, dataset)?;
+    let batches = batches.evaluation_batches(SplitPart::Validation, max_examples);
+    evaluate_by_blocks(network, |block| Ok(weights.dequantized_for(block)?), batches, watch)
+}
+
+/// The report of a quantization, measured before and after on at most so many examples.
 fn quality(
     Checkpoint { card, weights, .. }: &Checkpoint,
     shrunk: &Shrunk,
-    measure: impl Fn(&Params) -> Result<Evaluation, SessionError>,
+    (network, dataset, max_examples): (&Network, &Arc<Dataset>, usize),
+    watch: Watch<'_>,
 ) -> Result<QuantizeReport, SessionError> {
     let quantized = &shrunk.weights;
-    let before = measure(weights)?;
-    let after = measure(&quantized.dequantized()?)?;
+    let before = measure(card, network, weights, dataset, max_examples, watch)?;
+    let after = measure_quantized(card, network, quantized, dataset, max_examples, watch)?;
     let measured = |evaluation: &Evaluation| MeasuredQuality { loss: evaluation.loss, accuracy: evaluation.accuracy };
     let mut notes = quant::quality_notes(quantized, measured(&before), measured(&after));
     notes.extend(shrunk.notes.iter().cloned());

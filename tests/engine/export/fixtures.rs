@@ -9,8 +9,8 @@ use foretrain_engine::export::{
     COMPLETE_MARKER, Checkpoint, ModelCard, Preprocessing, TOKENIZER_FILE, WEIGHTS_FILE, read_checkpoint, write_params,
 };
 use foretrain_engine::models::{
-    Activation, CnnConfig, DataShape, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, Network, Params, ResNetConfig,
-    TensorKind, initial_params,
+    Activation, CnnConfig, DataShape, GateActivation, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, Network, Params,
+    ResNetConfig, TensorKind, initial_params,
 };
 use foretrain_engine::unwatched;
 use serde_json::json;
@@ -70,7 +70,16 @@ pub fn llama(hidden_size: usize, tie_word_embeddings: bool) -> ModelConfig {
         rope_theta: 10_000.0,
         tie_word_embeddings,
         initializer_range: 0.1,
+        hidden_act: GateActivation::Silu,
+        sub_norms: false,
     })
+}
+
+pub fn bitnet(hidden_size: usize, hidden_act: GateActivation) -> ModelConfig {
+    match llama(hidden_size, true) {
+        ModelConfig::Llama(config) => ModelConfig::Llama(LlamaConfig { sub_norms: true, hidden_act, ..config }),
+        other => other,
+    }
 }
 
 /// One of each family, narrow and wide enough for whole TQ2_0 rows.
@@ -83,6 +92,8 @@ pub fn families() -> Vec<(&'static str, ModelConfig)> {
         ("gpt2, 256 wide", gpt2(256)),
         ("llama, 64 wide, tied", llama(64, true)),
         ("llama, 256 wide", llama(256, false)),
+        ("bitnet, 64 wide", bitnet(64, GateActivation::Relu2)),
+        ("bitnet, 256 wide", bitnet(256, GateActivation::Silu)),
     ]
 }
 

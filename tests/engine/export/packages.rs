@@ -7,7 +7,7 @@ use foretrain_engine::export::{
     PackageFormat, Quality, TOKENIZER_FILE, TargetPreset, WeightsReader, blockers, export_package, predicted_bytes,
     quantize_for_target, read_checkpoint,
 };
-use foretrain_engine::models::{DataShape, ModelPreset, Network};
+use foretrain_engine::models::{DataShape, GateActivation, ModelPreset, Network};
 use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::unwatched;
 
@@ -180,6 +180,22 @@ fn notes_tell_fallbacks_and_missing_vocabularies() {
     // What the caller measures is what the package stores.
     let measured = quantize_for_target(&checkpoint, &target, unwatched!()).unwrap();
     assert_eq!(measured.bytes(), written.weight_bytes);
+}
+
+#[test]
+fn a_bitnet_names_llama_cpp_only_where_that_runs_it() {
+    let root = tempfile::tempdir().unwrap();
+    let target = TargetPreset::find("cpu-x86-64").unwrap();
+    assert_eq!(target.format, PackageFormat::Gguf);
+    for (act, architecture) in [(GateActivation::Silu, "bitnet"), (GateActivation::Relu2, "bitnet-b1.58")] {
+        let checkpoint = checkpoint(&root.path().join(act.label()), &fixtures::bitnet(64, act));
+        let output = root.path().join(architecture);
+        let notes = export_package(&checkpoint, &target, &output, None, unwatched!()).unwrap().notes.join("\n");
+        assert_eq!(notes.contains("llama.cpp does not run it"), act == GateActivation::Relu2, "{notes}");
+        let file = GgufFile::open(&output.join("model.gguf")).unwrap();
+        assert_eq!(file.metadata()["general.architecture"].as_str(), Some(architecture));
+        assert!(file.tensors().contains_key("blk.1.ffn_sub_norm.weight"));
+    }
 }
 
 #[test]

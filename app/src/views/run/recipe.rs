@@ -2,7 +2,7 @@
 
 use egui::{DragValue, Frame, Margin, Panel, ScrollArea, TextEdit, Ui};
 use foretrain_engine::models::ModelPreset;
-use foretrain_engine::models::ops::Precision;
+use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::optim::{OptimizerKind, Schedule};
 use foretrain_engine::session::{Command, RunConfig};
 
@@ -317,6 +317,13 @@ fn expert_ui(config: &mut RunConfig, holds_images: bool, ui: &mut Ui) {
     });
     if !holds_images {
         field_ui(ui, "Products in", |ui| precision_ui(&mut config.precision, ui));
+        field_ui(ui, "Recompute", |ui| {
+            let mut is_on = config.kept == Kept::Input;
+            let hover = "Activation checkpointing: layers keep their input alone and compute the rest again on the way back. \
+                         Far less memory, about a third more computing, the same result";
+            ui.checkbox(&mut is_on, "layers, to save memory").on_hover_text(hover);
+            config.kept = if is_on { Kept::Input } else { Kept::Activations };
+        });
     }
     field_ui(ui, "Validate", |ui| {
         ui.add(DragValue::new(&mut config.validation_interval).range(1..=1_000_000).prefix("every ").suffix(" steps"));

@@ -108,6 +108,15 @@ impl LlamaConfig {
         self.has_sub_norms
     }
 
+    /// Names of this architecture in GGUF files; llama.cpp's "bitnet" has either gate.
+    pub(crate) fn gguf_architectures(&self) -> &'static [&'static str] {
+        match (self.has_sub_norms, self.gate()) {
+            (false, _) => &["llama"],
+            (true, LlamaGate::Silu) => &["bitnet"],
+            (true, LlamaGate::ReluSquared) => &["bitnet-b1.58", "bitnet-25", "bitnet"],
+        }
+    }
+
     /// What the feed-forward gate goes through.
     pub(crate) fn gate(&self) -> LlamaGate {
         match self.hidden_act.as_deref() {

@@ -95,10 +95,9 @@ impl Package {
         let config_path = listed("config.json")?;
         let config = Config::parse(&read_json(&config_path)?, &config_path)?;
         let weights = match (manifest.file("model.gguf"), &config) {
-            (Some(_), Config::Text(TextConfig::Gpt2(_))) => Weights::open_gguf(&dir.join("model.gguf"), "gpt2")?,
+            (Some(_), Config::Text(TextConfig::Gpt2(_))) => Weights::open_gguf(&dir.join("model.gguf"), &["gpt2"])?,
             (Some(_), Config::Text(TextConfig::Llama(config))) => {
-                let architecture = if config.has_sub_norms() { "bitnet" } else { "llama" };
-                Weights::open_gguf(&dir.join("model.gguf"), architecture)?
+                Weights::open_gguf(&dir.join("model.gguf"), config.gguf_architectures())?
             }
             (Some(_), Config::Image(_)) | (None, _) => {
                 let shards = shards(&manifest, dir);

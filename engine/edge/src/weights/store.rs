@@ -54,18 +54,21 @@ impl Weights {
         Ok(Self { path: path.to_owned(), tensors, is_gguf: false, activations: Activations::default() })
     }
 
-    /// Reads the GGUF file at `path`, which must hold `architecture`.
-    pub(crate) fn open_gguf(path: &Path, architecture: &str) -> Result<Self, EdgeError> {
-        Self::from_gguf(&GgufFile::open(path)?, path, architecture)
-    }
-
-    pub(crate) fn from_gguf(file: &GgufFile, path: &Path, architecture: &str) -> Result<Self, EdgeError> {
+    /// Reads the GGUF file at `path`, which must hold one of `architectures`.
+    pub(crate) fn open_gguf(path: &Path, architectures: &[&str]) -> Result<Self, EdgeError> {
+        let file = GgufFile::open(path)?;
         let found = file.metadata().get("general.architecture").and_then(|value| value.as_str());
-        if found != Some(architecture) {
-            let expected = format!("general.architecture {architecture:?}, as config.json says");
+        let Some(architecture) = architectures.iter().find(|architecture| found == Some(architecture)) else {
+            let names: Vec<String> = architectures.iter().map(|name| format!("{name:?}")).collect();
+            let expected = format!("general.architecture {}, as config.json says", names.join(" or "));
             let found = found.map_or_else(|| "none".to_owned(), |found| format!("{found:?}"));
             return Err(EdgeError::format(path, expected, found));
-        }
+        };
+        Self::from_gguf(&file, path, architecture)
+    }
+
+    /// The weights in `file`, which holds `architecture`.
+    pub(crate) fn from_gguf(file: &GgufFile, path: &Path, architecture: &str) -> Result<Self, EdgeError> {
         let mut tensors = BTreeMap::new();
         for (name, info) in file.tensors() {
             // What llama.cpp's converter adds for Llama 3 has no name in transformers.

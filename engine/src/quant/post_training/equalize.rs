@@ -102,7 +102,8 @@ mod tests {
     use super::*;
     use crate::models::ops::check::{max_difference, wave};
     use crate::models::{
-        Activation, CnnConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ResNetConfig, initial_params,
+        Activation, CnnConfig, GateActivation, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ResNetConfig,
+        initial_params,
     };
     use crate::unwatched;
 
@@ -154,8 +155,12 @@ mod tests {
             rope_theta: 100.0,
             tie_word_embeddings: false,
             initializer_range: 0.02,
+            hidden_act: GateActivation::Silu,
+            sub_norms: false,
         };
+        let bitnet = LlamaConfig { hidden_act: GateActivation::Relu2, sub_norms: true, ..llama.clone() };
         check(&ModelConfig::Llama(llama), &tokens, 8);
+        check(&ModelConfig::Llama(bitnet), &tokens, 8);
         let images = wave(&[3, 2, 8, 8], 1.0).unwrap();
         let cnn =
             CnnConfig { in_channels: 2, image_size: (8, 8), channels: vec![4, 6], hidden_size: 10, num_classes: 5 };

@@ -131,7 +131,7 @@ fn of_gpt2(config: &Gpt2Config) -> Vec<Joint> {
 }
 
 /// Norms and the matrices behind them; values and the output projection, where several query heads share a value head;
-/// the linear half of the gated layer and the matrix behind it.
+/// the linear half of the gated layer and the matrix behind it. Where a BitNet has a norm in between, the channels are its.
 fn of_llama(config: &LlamaConfig) -> Vec<Joint> {
     let (c, hidden) = (config.hidden_size, config.intermediate_size);
     let size = c / config.num_attention_heads.max(1);
@@ -140,6 +140,19 @@ fn of_llama(config: &LlamaConfig) -> Vec<Joint> {
     let layer = |index: usize| {
         let name = |part: &str| format!("model.layers.{index}.{part}.weight");
         let values = config.num_key_value_heads * size;
+        let (into_output, into_down) = if config.sub_norms {
+            (
+                Joint::plain(c, [name("self_attn.attn_sub_norm")], [name("self_attn.o_proj")], 1),
+                Joint::plain(hidden, [name("mlp.ffn_sub_norm")], [name("mlp.down_proj")], 1),
+            )
+        } else {
+            let output = Joint {
+                num_channels: values,
+                leaves: vec![Place::all(name("self_attn.v_proj"), 0, values)],
+                enters: vec![Place::new(name("self_attn.o_proj"), 1, (0..c).map(value_of))],
+            };
+            (output, Joint::plain(hidden, [name("mlp.up_proj")], [name("mlp.down_proj")], 1))
+        };
         [
             Joint::plain(
                 c,
@@ -147,13 +160,9 @@ fn of_llama(config: &LlamaConfig) -> Vec<Joint> {
                 ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(name),
                 1,
             ),
-            Joint {
-                num_channels: values,
-                leaves: vec![Place::all(name("self_attn.v_proj"), 0, values)],
-                enters: vec![Place::new(name("self_attn.o_proj"), 1, (0..c).map(value_of))],
-            },
+            into_output,
             Joint::plain(c, [name("post_attention_layernorm")], ["mlp.gate_proj", "mlp.up_proj"].map(name), 1),
-            Joint::plain(hidden, [name("mlp.up_proj")], [name("mlp.down_proj")], 1),
+            into_down,
         ]
     };
     (0..config.num_hidden_layers).flat_map(layer).collect()

@@ -7,8 +7,8 @@ use super::*;
 use crate::device::{CancelFlag, Watch};
 use crate::models::ops::check::{max_difference, wave};
 use crate::models::{
-    CnnConfig, Forward, Gpt2Config, InputObserver, LayerInput, LlamaConfig, Mode, ModelConfig, Network, Params,
-    ResNetConfig, TensorKind, initial_params,
+    CnnConfig, Forward, GateActivation, Gpt2Config, InputObserver, LayerInput, LlamaConfig, Mode, ModelConfig, Network,
+    Params, ResNetConfig, TensorKind, initial_params,
 };
 use crate::quant::{Container, QuantError, QuantScheme, Storage, TensorPlan, plan};
 use crate::unwatched;
@@ -38,6 +38,8 @@ fn llama() -> ModelConfig {
         rope_theta: 100.0,
         tie_word_embeddings: false,
         initializer_range: 0.1,
+        hidden_act: GateActivation::Silu,
+        sub_norms: false,
     })
 }
 

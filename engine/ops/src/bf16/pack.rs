@@ -1,0 +1,306 @@
+//! Factors of a product, rounded to bf16 and laid out in tiles as the kernels read them.
+#![allow(unsafe_code, reason = "vector instructions on slices whose bounds are asserted before")]
+
+use std::arch::x86_64::*;
+use std::sync::{Mutex, PoisonError};
+
+use crate::buffers::Shelved;
+
+/// Lines (rows of the left factor, columns of the right one) of a tile.
+pub(super) const TILE_LINES: usize = 16;
+/// Inner positions of a tile.
+pub(super) const TILE_DEPTH: usize = 32;
+
+/// 16 lines by 16 pairs of neighboring inner positions; the even position of a pair is the lower half.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Tile([u32; 256]);
+
+impl Shelved for Tile {
+    const ZERO: Self = Self([0; 256]);
+
+    fn shelf() -> &'static Mutex<Vec<Vec<Self>>> {
+        static SHELF: Mutex<Vec<Vec<Tile>>> = Mutex::new(Vec::new());
+        &SHELF
+    }
+}
+
+/// Gives packed factors' memory back to the system.
+pub(crate) fn release_scratch() {
+    Tile::shelf().lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+/// How a tile is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// (lines, pairs): the left factor.
+    Lines,
+    /// (pairs, lines): the right factor.
+    Pairs,
+}
+
+/// A factor as lines along the inner dimension: (line, depth) is `data[line * line_stride + depth * depth_stride]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lines<'a> {
+    /// The numbers.
+    pub(super) data: &'a [f32],
+    /// From one line to the next.
+    pub(super) line_stride: usize,
+    /// From one inner position to the next.
+    pub(super) depth_stride: usize,
+}
+
+/// A start and a length.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// The first.
+    pub(super) start: usize,
+    /// How many.
+    pub(super) len: usize,
+}
+
+impl Span {
+    /// Part `index` of `len`, in parts of `size`.
+    pub(super) fn part(index: usize, size: usize, len: usize) -> Self {
+        let start = index * size;
+        Self { start, len: (len - start).min(size) }
+    }
+}
+
+/// True when this processor has the instructions of [`pack`].
+pub(super) fn is_supported() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512bf16")
+}
+
+/// Lines of a panel: two tiles side by side.
+pub(super) const PANEL: usize = 2 * TILE_LINES;
+/// Tiles of a panel along the inner dimension that are multiplied in one go, at most.
+pub(super) const MAX_STEPS: usize = 12;
+
+/// How tiles of panels follow one another: by section of the inner dimension, panel, step, half of the panel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    num_panels: usize,
+    num_steps: usize,
+    section_steps: usize,
+}
+
+/// Steps of a section of all panels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Section {
+    /// Index of its first tile.
+    pub(super) start: usize,
+    /// Steps, each of two tiles per panel.
+    pub(super) steps: usize,
+}
+
+impl Layout {
+    /// Panels for this many lines and inner positions.
+    pub(super) fn new(lines: usize, depth: usize) -> Self {
+        let num_steps = depth.div_ceil(TILE_DEPTH);
+        let num_sections = num_steps.div_ceil(MAX_STEPS).max(1);
+        Self { num_panels: lines.div_ceil(PANEL), num_steps, section_steps: num_steps.div_ceil(num_sections).max(1) }
+    }
+
+    /// Tiles in all.
+    pub(super) fn num_tiles(self) -> usize {
+        2 * self.num_panels * self.num_steps
+    }
+
+    /// Sections in order.
+    pub(super) fn sections(self) -> impl Iterator<Item = Section> {
+        (0..self.num_steps).step_by(self.section_steps).map(move |first| Section {
+            start: 2 * first * self.num_panels,
+            steps: self.section_steps.min(self.num_steps - first),
+        })
+    }
+}
+
+/// Rounds `lines` by `depth` of `from` to the nearest bf16, ties to even, into tiles laid out by [`Layout`]. Beyond the
+/// spans' ends are zeros. Denormal numbers become zero.
+///
+/// Panics when the spans leave `from`, or `to` is of another length, or the processor lacks the instructions.
+pub(super) fn pack(from: Lines<'_>, lines: Span, depth: Span, order: Order, to: &mut [Tile]) {
+    assert_eq!(to.len(), Layout::new(lines.len, depth.len).num_tiles(), "tiles");
+    if to.is_empty() {
+        return;
+    }
+    let last = (lines.start + lines.len - 1) * from.line_stride + (depth.start + depth.len - 1) * from.depth_stride;
+    assert!(last < from.data.len() && is_supported(), "factor out of bounds");
+    // SAFETY: the features were detected, and the last element lies in the slice.
+    unsafe { pack_tiles(from, lines, depth, order, to) }
+}
+
+/// Safety: the last element of the spans lies in `from`, so all do.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn pack_tiles(from: Lines<'_>, lines: Span, depth: Span, order: Order, to: &mut [Tile]) {
+    let layout = Layout::new(lines.len, depth.len);
+    let mut at = 0;
+    for section in layout.sections() {
+        let section_tiles = 2 * section.steps * layout.num_panels;
+        let tiles = &mut to[section.start..section.start + section_tiles];
+        let mut one = |line_tile: usize, step: usize| {
+            let (line, inner) = (line_tile * TILE_LINES, at + step * TILE_DEPTH);
+            let source = Source {
+                // The panel's second half may be empty, and then starts outside.
+                start: from
+                    .data
+                    .as_ptr()
+                    .wrapping_add((lines.start + line) * from.line_stride + (depth.start + inner) * from.depth_stride),
+                line_stride: from.line_stride,
+                depth_stride: from.depth_stride,
+                num_lines: TILE_LINES.min(lines.len.saturating_sub(line)),
+                num_depth: TILE_DEPTH.min(depth.len - inner),
+            };
+            let to = &mut tiles[2 * (line_tile / 2 * section.steps + step) + line_tile % 2];
+            // SAFETY: the source's elements lie in the slice by the caller's promise.
+            unsafe { pack_tile(source, order, to) };
+        };
+        // Along memory, so that each cache line is read once.
+        if from.depth_stride <= from.line_stride {
+            for line_tile in 0..2 * layout.num_panels {
+                for step in 0..section.steps {
+                    one(line_tile, step);
+                }
+            }
+        } else {
+            for step in 0..section.steps {
+                for line_tile in 0..2 * layout.num_panels {
+                    one(line_tile, step);
+                }
+            }
+        }
+        at += section.steps * TILE_DEPTH;
+    }
+}
+
+/// What becomes one tile.
+#[derive(Clone, Copy)]
+struct Source {
+    start: *const f32,
+    line_stride: usize,
+    depth_stride: usize,
+    /// At most 16.
+    num_lines: usize,
+    /// At most 32.
+    num_depth: usize,
+}
+
+/// Safety: the source's elements are readable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn pack_tile(source: Source, order: Order, to: &mut Tile) {
+    let mut room = [0.0_f32; TILE_LINES * TILE_DEPTH];
+    // SAFETY: the caller's promise; `room` holds 16 lines of 32 numbers.
+    let (vectors, found) = unsafe {
+        if source.depth_stride == 1 {
+            (lines_of(source), Order::Lines)
+        } else if source.line_stride == 1 {
+            (pairs_of(source), Order::Pairs)
+        } else {
+            for line in 0..source.num_lines {
+                for depth in 0..source.num_depth {
+                    let from = source.start.add(line * source.line_stride + depth * source.depth_stride);
+                    room[line * TILE_DEPTH + depth] = *from;
+                }
+            }
+            let start = room.as_ptr();
+            (lines_of(Source { start, line_stride: TILE_DEPTH, depth_stride: 1, ..source }), Order::Lines)
+        }
+    };
+    let vectors = if found == order { vectors } else { transposed(vectors) };
+    for (to, vector) in to.0.as_chunks_mut::<16>().0.iter_mut().zip(vectors) {
+        // SAFETY: 16 numbers of 32 bits, aligned to 64 bytes as the tile is.
+        unsafe { _mm512_store_si512(to.as_mut_ptr().cast(), vector) };
+    }
+}
+
+/// The lower `count` lanes.
+#[inline(always)]
+fn mask(count: usize) -> u16 {
+    if count >= 16 { u16::MAX } else { (1 << count) - 1 }
+}
+
+/// 16 lines of 16 pairs. Safety: as [`pack_tile`]; the depth stride is 1.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn lines_of(source: Source) -> [__m512i; 16] {
+    let (low, high) = (mask(source.num_depth), mask(source.num_depth.saturating_sub(16)));
+    let mut vectors = [_mm512_setzero_si512(); 16];
+    for (line, vector) in vectors.iter_mut().enumerate() {
+        if line < source.num_lines {
+            // SAFETY: lanes beyond the source are masked out, and such memory is not touched; the pointer's offset wraps
+            // where all of them are.
+            unsafe {
+                let from = source.start.add(line * source.line_stride);
+                let (low, high) =
+                    (_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from.wrapping_add(16)));
+                *vector = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            }
+        }
+    }
+    vectors
+}
+
+/// 16 pairs of 16 lines. Safety: as [`pack_tile`]; the line stride is 1.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn pairs_of(source: Source) -> [__m512i; 16] {
+    let lanes = mask(source.num_lines);
+    // Word 2 · i from the lower half, 2 · i + 1 from the upper one.
+    let mut interleave = [0_u16; 32];
+    for (word, from) in interleave.iter_mut().zip(0..) {
+        *word = from / 2 + from % 2 * 16;
+    }
+    // SAFETY: 32 words.
+    let interleave = unsafe { _mm512_loadu_si512(interleave.as_ptr().cast()) };
+    let mut vectors = [_mm512_setzero_si512(); 16];
+    for (pair, vector) in vectors.iter_mut().enumerate() {
+        if 2 * pair < source.num_depth {
+            let has_odd = 2 * pair + 1 < source.num_depth;
+            // SAFETY: as above.
+            unsafe {
+                let from = source.start.wrapping_add(2 * pair * source.depth_stride);
+                let even = _mm512_maskz_loadu_ps(lanes, from);
+                let odd =
+                    _mm512_maskz_loadu_ps(if has_odd { lanes } else { 0 }, from.wrapping_add(source.depth_stride));
+                let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(odd, even));
+                *vector = _mm512_permutexvar_epi16(interleave, halves);
+            }
+        }
+    }
+    vectors
+}
+
+/// Lanes become vectors.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
+    let mut pairs = rows;
+    for i in 0..8 {
+        pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    // Lane l of number 4 · n + c: column 4 · l + c of rows 4 · n to 4 · n + 3.
+    let mut quads = pairs;
+    for n in 0..4 {
+        let [a, b, c, d] = [pairs[4 * n], pairs[4 * n + 1], pairs[4 * n + 2], pairs[4 * n + 3]];
+        quads[4 * n] = _mm512_unpacklo_epi64(a, c);
+        quads[4 * n + 1] = _mm512_unpackhi_epi64(a, c);
+        quads[4 * n + 2] = _mm512_unpacklo_epi64(b, d);
+        quads[4 * n + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    let mut columns = quads;
+    for c in 0..4 {
+        let [a, b, d, e] = [quads[c], quads[4 + c], quads[8 + c], quads[12 + c]];
+        let (low, high) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(d, e));
+        let (more_low, more_high) = (_mm512_shuffle_i32x4::<0xee>(a, b), _mm512_shuffle_i32x4::<0xee>(d, e));
+        columns[c] = _mm512_shuffle_i32x4::<0x88>(low, high);
+        columns[4 + c] = _mm512_shuffle_i32x4::<0xdd>(low, high);
+        columns[8 + c] = _mm512_shuffle_i32x4::<0x88>(more_low, more_high);
+        columns[12 + c] = _mm512_shuffle_i32x4::<0xdd>(more_low, more_high);
+    }
+    columns
+}

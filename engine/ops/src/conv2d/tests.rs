@@ -1,0 +1,186 @@
+//! Every geometry against candle's own convolution, gradients against central differences, every kind of vector.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use candle_core::{DType, Tensor, Var};
+
+use super::kernel::{BLOCK, RowDots, ShiftedSums};
+use super::plan::Sizes;
+use super::*;
+use crate::check::{gradient_error, max_difference, wave};
+use crate::lanes::{Kernel, Portable, Vectors};
+use crate::{Epilogue, max_pool2d};
+
+/// x, weight, stride, padding
+const GEOMETRIES: [([usize; 4], [usize; 4], usize, usize); 12] = [
+    ([3, 2, 6, 7], [5, 2, 3, 3], 1, 1),
+    ([9, 3, 8, 8], [16, 3, 3, 3], 1, 1),
+    ([2, 16, 4, 4], [9, 16, 3, 3], 1, 1),
+    ([2, 3, 8, 8], [4, 3, 3, 3], 2, 1),
+    ([2, 3, 7, 9], [4, 3, 3, 3], 2, 1),
+    ([2, 3, 8, 6], [8, 3, 1, 1], 2, 0),
+    ([2, 3, 5, 5], [4, 3, 1, 1], 1, 0),
+    ([1, 2, 9, 8], [3, 2, 5, 3], 1, 2),
+    ([1, 2, 9, 8], [3, 2, 3, 3], 3, 1),
+    ([1, 2, 9, 8], [3, 2, 3, 2], 2, 0),
+    ([2, 1, 3, 3], [1, 1, 3, 3], 1, 0),
+    ([1, 1, 11, 10], [2, 1, 4, 4], 3, 2),
+];
+
+fn inputs(x: &[usize], weight: &[usize]) -> [Tensor; 3] {
+    [wave(x, 1.0).unwrap(), wave(weight, 0.5).unwrap(), wave(&weight[..1], 0.3).unwrap()]
+}
+
+/// Output and gradients of Σ y·probe.
+fn run(
+    inputs: &[Tensor; 3],
+    config: Conv2dConfig,
+    conv: fn(&Tensor, &Tensor, Option<&Tensor>, Conv2dConfig) -> candle_core::Result<Tensor>,
+) -> Vec<Tensor> {
+    let vars = inputs.each_ref().map(|t| Var::from_tensor(t).unwrap());
+    let y = conv(&vars[0], &vars[1], Some(&vars[2]), config).unwrap();
+    let probe = wave(y.dims(), 1.0).unwrap().to_dtype(y.dtype()).unwrap();
+    let grads = (&y * probe).unwrap().sum_all().unwrap().backward().unwrap();
+    let mut found = vec![y.detach()];
+    found.extend(vars.iter().map(|var| grads.get(var).unwrap().clone()));
+    found
+}
+
+#[test]
+fn agrees_with_candle_in_every_geometry() {
+    // candle cannot differentiate windows that are not square, nor axes that leave different remainders.
+    let rest = |size: usize, window: usize, stride, padding| (size + 2 * padding - window) % stride;
+    let candle_can = |(x, w, s, p): &([usize; 4], [usize; 4], usize, usize)| {
+        w[2] == w[3] && rest(x[2], w[2], *s, *p) == rest(x[3], w[3], *s, *p)
+    };
+    for (x, weight, stride, padding) in GEOMETRIES.into_iter().filter(candle_can) {
+        for epilogue in [Epilogue::Identity, Epilogue::Relu] {
+            for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 2e-5)] {
+                let config = Conv2dConfig { stride, padding, epilogue };
+                let inputs = inputs(&x, &weight).map(|t| t.to_dtype(dtype).unwrap());
+                let (ours, theirs) = (run(&inputs, config, conv2d), run(&inputs, config, composed));
+                for (part, (a, b)) in ours.iter().zip(&theirs).enumerate() {
+                    assert_eq!(a.dims(), b.dims());
+                    let difference = max_difference(a, b).unwrap();
+                    assert!(difference < tolerance, "{x:?} {weight:?} {config:?} part {part}: {difference}");
+                }
+            }
+        }
+    }
+}
+
+/// Wide enough for Winograd's domain: even and odd sides, channels that fill no vector, more images than a group.
+#[test]
+fn winograds_domain_agrees_with_candle() {
+    for (x, weight) in
+        [([3, 64, 6, 6], [64, 64, 3, 3]), ([2, 65, 5, 7], [70, 65, 3, 3]), ([19, 64, 3, 1], [67, 64, 3, 3])]
+    {
+        let sizes = Sizes::new(&x, &weight, 1, 1).unwrap();
+        let domain = winograd::Winograd::of(sizes).unwrap();
+        assert!(domain.group < x[0], "several groups");
+        let config = Conv2dConfig { stride: 1, padding: 1, epilogue: Epilogue::Relu };
+        // The largest values are about 5; f32 sums of 300 products are exact to about 1e-5 of that in any order.
+        for (dtype, tolerance) in [(DType::F64, 1e-11), (DType::F32, 5e-4)] {
+            let inputs = inputs(&x, &weight).map(|t| t.to_dtype(dtype).unwrap());
+            let (ours, theirs) = (run(&inputs, config, conv2d), run(&inputs, config, composed));
+            for (part, (a, b)) in ours.iter().zip(&theirs).enumerate() {
+                let difference = max_difference(a, b).unwrap();
+                assert!(difference < tolerance, "{x:?} {weight:?} {dtype:?} part {part}: {difference}");
+            }
+        }
+    }
+}
+
+#[test]
+fn winograds_domain_is_for_wide_3x3_of_stride_1() {
+    let of = |weight: [usize; 4], stride, padding| {
+        let sizes = Sizes::new(&[4, weight[1], 8, 8], &weight, stride, padding).unwrap();
+        winograd::Winograd::of(sizes).is_some()
+    };
+    assert!(of([64, 64, 3, 3], 1, 1));
+    for (weight, stride, padding) in [([64, 64, 3, 3], 2, 1), ([64, 64, 1, 1], 1, 0), ([64, 3, 3, 3], 1, 1)] {
+        assert!(!of(weight, stride, padding), "{weight:?} {stride} {padding}");
+    }
+}
+
+#[test]
+fn gradients_are_central_differences() {
+    for (x, weight, stride, padding) in GEOMETRIES {
+        let config = Conv2dConfig { stride, padding, epilogue: Epilogue::Identity };
+        let error =
+            gradient_error(&inputs(&x, &weight), |t| conv2d(&t[0], &t[1], Some(&t[2]), config)?.sqr()?.sum_all());
+        let error = error.unwrap();
+        assert!(error < 1e-6, "{x:?} {weight:?} {config:?}: {error}");
+    }
+}
+
+#[test]
+fn pooling_in_the_same_pass_changes_nothing() {
+    for (x, weight) in [([3, 2, 6, 7], [5, 2, 3, 3]), ([9, 3, 8, 8], [16, 3, 3, 3])] {
+        let pooled = |x: &Tensor, w: &Tensor, b: Option<&Tensor>, _| conv2d_relu_pool(x, w, b.unwrap(), 1);
+        let apart = |x: &Tensor, w: &Tensor, b: Option<&Tensor>, config| max_pool2d(&conv2d(x, w, b, config)?);
+        let config = Conv2dConfig { stride: 1, padding: 1, epilogue: Epilogue::Relu };
+        let inputs = inputs(&x, &weight);
+        for (part, (a, b)) in run(&inputs, config, pooled).iter().zip(run(&inputs, config, apart)).enumerate() {
+            assert!(max_difference(a, &b).unwrap() < 1e-12, "{x:?} part {part}");
+        }
+        let error = gradient_error(&inputs, |t| conv2d_relu_pool(&t[0], &t[1], &t[2], 1)?.sqr()?.sum_all()).unwrap();
+        assert!(error < 1e-6, "{error}");
+    }
+}
+
+#[test]
+fn without_bias_and_without_an_input_gradient() {
+    let [x, weight, _] = inputs(&[2, 3, 6, 6], &[4, 3, 3, 3]);
+    let config = Conv2dConfig { stride: 1, padding: 1, epilogue: Epilogue::Identity };
+    let weight = Var::from_tensor(&weight).unwrap();
+    let gradient = |y: Tensor| y.sqr().unwrap().sum_all().unwrap().backward().unwrap().get(&weight).unwrap().clone();
+    let ours = gradient(conv2d(&x, &weight, None, config).unwrap());
+    let theirs = gradient(composed(&x, &weight, None, config).unwrap());
+    assert!(max_difference(&ours, &theirs).unwrap() < 1e-10);
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let check = |x: &[usize], weight: &[usize], part: &str| {
+        let (x, weight) = (Tensor::zeros(x, DType::F32, &candle_core::Device::Cpu).unwrap(), weight);
+        let weight = Tensor::zeros(weight, DType::F32, &candle_core::Device::Cpu).unwrap();
+        let config = Conv2dConfig { stride: 1, padding: 1, epilogue: Epilogue::Identity };
+        let message = conv2d(&x, &weight, None, config).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+    };
+    check(&[0, 3, 8, 8], &[4, 3, 3, 3], "positive");
+    check(&[1, 3, 8], &[4, 3, 3, 3], "expected x (n, c, h, w)");
+    check(&[1, 2, 8, 8], &[4, 3, 3, 3], "channels");
+    check(&[1, 3, 2, 2], &[4, 3, 5, 5], "larger than");
+}
+
+#[test]
+fn groups_do_not_depend_on_threads_and_cover_the_batch() {
+    let sizes = Sizes::new(&[128, 16, 32, 32], &[16, 16, 3, 3], 1, 1).unwrap();
+    assert!((1..=16).contains(&sizes.group()));
+    let single = Sizes { batch: 1, ..sizes };
+    assert_eq!(single.group(), 1);
+}
+
+/// Both kernels on plain arrays of several widths must give what the widest vectors give.
+#[test]
+fn kinds_of_vectors_agree() {
+    let numbers = |n: usize| -> Vec<f32> { wave(&[n], 1.0).unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap() };
+    let (len, offsets) = (112, [0, 3, 17, 40, 41]);
+    let (rows, weights, gradients) = (numbers(len + 41), numbers(5 * BLOCK), numbers(7 * len));
+    let sums = |by: fn(ShiftedSums<'_, f32>)| {
+        let mut out = vec![0.0; BLOCK * len];
+        by(ShiftedSums { rows: &rows, offsets: &offsets, weights: &weights, out: &mut out, len });
+        out
+    };
+    let dots = |by: fn(RowDots<'_, f32>)| {
+        let mut out = vec![0.0; 7 * 5];
+        by(RowDots { rows: &rows, offsets: &offsets, gradients: &gradients, out: &mut out, len });
+        out
+    };
+    let close = |a: Vec<f32>, b: Vec<f32>| assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4));
+    close(sums(|k| f32::dispatch(k)), sums(|k| k.run::<Portable<f32, 4>>()));
+    close(sums(|k| f32::dispatch(k)), sums(|k| k.run::<Portable<f32, 16>>()));
+    close(dots(|k| f32::dispatch(k)), dots(|k| k.run::<Portable<f32, 4>>()));
+    close(dots(|k| f32::dispatch(k)), dots(|k| k.run::<Portable<f32, 8>>()));
+}

@@ -1,0 +1,278 @@
+//! 3x3 convolutions of stride 1 in Winograd's domain, F(2x2, 3x3): 16 multiplications for 4 outputs instead of 36.
+//!
+//! Each 2x2 tile of outputs reads 4x4 inputs d; with kernel g its outputs are Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A. Summed over
+//! channels, the product at each of the 16 positions is a matrix product over all tiles. Gradients are the adjoints of
+//! the same transforms, exact up to rounding. Source: Lavin and Gray 2015, arXiv 1509.09308, section 4.1.
+//!
+//! Images go through the transforms with channels innermost, so that any image size fills vectors.
+
+use super::pass::Merge;
+use super::plan::Sizes;
+use super::winograd_tiles::{
+    FilterGradient, FilterTransform, GradientTransform, InputAdjoint, InputTransform, LANE, OutputTransform, Tiles,
+    pixels_from_planes, planes_from_pixels,
+};
+use crate::buffers::Scratch;
+use crate::gemm::{Matrix, Old, Products, multiply};
+use crate::lanes::Vectors;
+
+/// Positions of a transformed tile.
+const POSITIONS: usize = 16;
+
+/// Fewest channels on either side for which the products outweigh the transforms.
+const MIN_CHANNELS: usize = 64;
+
+/// Numbers in a group's transformed tiles, 2 MiB of f32: they stay in the second-level cache.
+const GROUP_ELEMENTS: usize = 512 * 1024;
+
+/// Above this many weights they stream through the cache per group, so groups are made larger.
+const HEAVY_WEIGHTS: usize = 256 * 1024;
+
+/// A convolution's geometry in this domain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Winograd {
+    sizes: Sizes,
+    tiles: Tiles,
+    /// Images that are transformed together; a function of the sizes alone, so that sums have one order whatever the
+    /// number of threads.
+    pub group: usize,
+}
+
+impl Winograd {
+    /// `None` where the direct way is possible alone, or faster.
+    pub fn of(sizes: Sizes) -> Option<Self> {
+        let fits = sizes.kernel == (3, 3) && sizes.stride == 1 && sizes.padding == 1;
+        if !fits || sizes.in_channels < MIN_CHANNELS || sizes.out_channels < MIN_CHANNELS {
+            return None;
+        }
+        let tiles = Tiles { rows: sizes.height.div_ceil(2), columns: sizes.width.div_ceil(2) };
+        let pitch = |channels: usize| channels.next_multiple_of(LANE);
+        let per_image = POSITIONS * tiles.count() * (pitch(sizes.in_channels) + pitch(sizes.out_channels));
+        let (elements, shares) =
+            if sizes.num_weights() > HEAVY_WEIGHTS { (4 * GROUP_ELEMENTS, 2) } else { (GROUP_ELEMENTS, 8) };
+        let group = (elements / per_image).clamp(1, sizes.batch.div_ceil(shares));
+        Some(Self { sizes, tiles, group })
+    }
+
+    fn in_pitch(&self) -> usize {
+        self.sizes.in_channels.next_multiple_of(LANE)
+    }
+
+    fn out_pitch(&self) -> usize {
+        self.sizes.out_channels.next_multiple_of(LANE)
+    }
+
+    /// Numbers in a group's transformed inputs, or outputs, of `pitch` channels.
+    fn transformed(&self, pitch: usize) -> usize {
+        POSITIONS * self.group * self.tiles.count() * pitch
+    }
+
+    /// Numbers in the transformed weights.
+    fn filters(&self) -> usize {
+        POSITIONS * self.sizes.out_channels * self.in_pitch()
+    }
+
+    /// G g Gᵀ of all kernels, (16, out, in pitch); `weight`: (out, in, 3, 3).
+    fn transform_weights<T: Vectors>(&self, weight: &[T]) -> Scratch<T> {
+        let mut filters = Scratch::new(self.filters());
+        let (inputs, outputs, pitch) = (self.sizes.in_channels, self.sizes.out_channels, self.in_pitch());
+        T::dispatch(FilterTransform { weight, filters: &mut filters, inputs, outputs, pitch });
+        filters
+    }
+
+    /// Bᵀ d B of the tiles of `images`, (n, in, h, w), to `v`, (16, tiles, in pitch). Returns the number of tiles.
+    fn transform_input<T: Vectors>(&self, images: &[T], padded: &mut [T], v: &mut [T]) -> usize {
+        let s = &self.sizes;
+        let (pitch, tiles) = (self.in_pitch(), self.tiles);
+        let num_images = images.len() / s.image();
+        let plane = num_images * tiles.count() * pitch;
+        for (index, image) in images.chunks_exact(s.image()).enumerate() {
+            // The border stays zero: only what lies inside is ever written.
+            let inside = &mut padded[tiles.padded_start(pitch)..];
+            pixels_from_planes(image, (s.in_channels, s.height, s.width), inside, (tiles.padded_row(pitch), pitch));
+            let v = &mut v[index * tiles.count() * pitch..];
+            T::dispatch(InputTransform { padded, v, plane, tiles, pitch });
+        }
+        num_images * tiles.count()
+    }
+
+    /// A dy Aᵀ of the tiles of `dy`, (n, out, h, w), to `m`, (16, tiles, out pitch). Returns the number of tiles.
+    fn transform_gradient<T: Vectors>(&self, dy: &[T], pixels: &mut [T], m: &mut [T]) -> usize {
+        let s = &self.sizes;
+        let (pitch, tiles) = (self.out_pitch(), self.tiles);
+        let num_images = dy.len() / s.out_image();
+        let plane = num_images * tiles.count() * pitch;
+        for (index, dy) in dy.chunks_exact(s.out_image()).enumerate() {
+            pixels_from_planes(dy, (s.out_channels, s.height, s.width), pixels, (tiles.row(pitch), pitch));
+            let m = &mut m[index * tiles.count() * pitch..];
+            T::dispatch(GradientTransform { pixels, m, plane, tiles, pitch });
+        }
+        num_images * tiles.count()
+    }
+
+    /// Zeroed room for the pixels of an image with its border.
+    fn padded<T: Vectors>(&self) -> Vec<T> {
+        vec![T::zero(); self.tiles.padded_len(self.in_pitch())]
+    }
+
+    /// Zeroed room for the pixels of an image of outputs.
+    fn pixels<T: Vectors>(&self) -> Vec<T> {
+        vec![T::zero(); self.tiles.len(self.out_pitch())]
+    }
+
+    fn groups(&self) -> usize {
+        self.sizes.batch.div_ceil(self.group)
+    }
+}
+
+/// The forward pass.
+pub(super) struct WinogradForward<T: Vectors> {
+    domain: Winograd,
+    filters: Scratch<T>,
+}
+
+/// Working memory of a thread, and the result of [`WinogradForward::run`].
+pub(super) struct WinogradBuffers<T: Vectors> {
+    padded: Vec<T>,
+    pixels: Vec<T>,
+    v: Scratch<T>,
+    m: Scratch<T>,
+    /// (n, out, h, w)
+    out: Scratch<T>,
+}
+
+impl<T: Vectors> WinogradForward<T> {
+    /// `weight`: (out, in, 3, 3).
+    pub fn new(domain: Winograd, weight: &[T]) -> Self {
+        Self { filters: domain.transform_weights(weight), domain }
+    }
+
+    pub fn buffers(&self) -> WinogradBuffers<T> {
+        let domain = &self.domain;
+        WinogradBuffers {
+            padded: domain.padded(),
+            pixels: domain.pixels(),
+            v: Scratch::new(domain.transformed(domain.in_pitch())),
+            m: Scratch::new(domain.transformed(domain.out_pitch())),
+            out: Scratch::new(domain.group * domain.sizes.out_image()),
+        }
+    }
+
+    /// Convolves up to a group of images (n, in, h, w).
+    pub fn run(&self, images: &[T], buffers: &mut WinogradBuffers<T>) {
+        let (domain, s) = (&self.domain, &self.domain.sizes);
+        let tiles = domain.transform_input(images, &mut buffers.padded, &mut buffers.v);
+        let (inputs, outputs) = (domain.in_pitch(), domain.out_pitch());
+        let products = buffers.m.chunks_exact_mut(tiles * outputs).zip(buffers.v.chunks_exact(tiles * inputs));
+        for ((m, v), u) in products.zip(self.filters.chunks_exact(s.out_channels * inputs)) {
+            let factors = (Matrix::rows(v, inputs), Matrix::rows(u, inputs).t());
+            let size = (tiles, s.out_channels, s.in_channels);
+            multiply(size, (m, outputs), Old::Replaced, T::one(), factors, Products::full(domain.groups()));
+        }
+        let (grid, plane) = (domain.tiles, tiles * outputs);
+        for (index, out) in buffers.out.chunks_exact_mut(s.out_image()).take(images.len() / s.image()).enumerate() {
+            let m = &buffers.m[index * grid.count() * outputs..];
+            T::dispatch(OutputTransform { m, plane, pixels: &mut buffers.pixels, tiles: grid, pitch: outputs });
+            let size = (s.out_channels, s.height, s.width);
+            planes_from_pixels(&buffers.pixels, (grid.row(outputs), outputs), out, size, Merge::Replace);
+        }
+    }
+
+    /// An output channel of an image of the last run, dense.
+    pub fn plane<'a>(&self, buffers: &'a WinogradBuffers<T>, image: usize, channel: usize) -> &'a [T] {
+        let s = &self.domain.sizes;
+        let plane = s.height * s.width;
+        &buffers.out[(image * s.out_channels + channel) * plane..][..plane]
+    }
+}
+
+/// The backward passes.
+pub(super) struct WinogradBackward<T: Vectors> {
+    domain: Winograd,
+    /// Absent when the input needs no gradient.
+    filters: Option<Scratch<T>>,
+}
+
+/// Working memory of a thread.
+pub(super) struct WinogradBackwardBuffers<T: Vectors> {
+    padded: Vec<T>,
+    pixels: Vec<T>,
+    /// Transformed inputs, then their gradient.
+    v: Scratch<T>,
+    /// Transformed output gradient.
+    m: Scratch<T>,
+    /// Gradient of the transformed weights so far, once `has_filters`.
+    filters: Scratch<T>,
+    has_filters: bool,
+}
+
+impl<T: Vectors> WinogradBackward<T> {
+    /// `weight`: (out, in, 3, 3), when the input's gradient is wanted.
+    pub fn new(domain: Winograd, weight: Option<&[T]>) -> Self {
+        Self { filters: weight.map(|weight| domain.transform_weights(weight)), domain }
+    }
+
+    pub fn buffers(&self) -> WinogradBackwardBuffers<T> {
+        let domain = &self.domain;
+        WinogradBackwardBuffers {
+            padded: domain.padded(),
+            pixels: domain.pixels(),
+            v: Scratch::new(domain.transformed(domain.in_pitch())),
+            m: Scratch::new(domain.transformed(domain.out_pitch())),
+            filters: Scratch::new(domain.filters()),
+            has_filters: false,
+        }
+    }
+
+    /// Adds up the weight gradient of up to a group of images in the buffers, for [`Self::finish_weights`].
+    pub fn weights(&self, images: &[T], dy: &[T], buffers: &mut WinogradBackwardBuffers<T>) {
+        let (domain, s) = (&self.domain, &self.domain.sizes);
+        let tiles = domain.transform_input(images, &mut buffers.padded, &mut buffers.v);
+        domain.transform_gradient(dy, &mut buffers.pixels, &mut buffers.m);
+        let (inputs, outputs) = (domain.in_pitch(), domain.out_pitch());
+        let old = if buffers.has_filters { Old::Kept } else { Old::Replaced };
+        buffers.has_filters = true;
+        let factors = buffers.v.chunks_exact(tiles * inputs).zip(buffers.m.chunks_exact(tiles * outputs));
+        for ((v, m), u) in factors.zip(buffers.filters.chunks_exact_mut(s.out_channels * inputs)) {
+            let factors = (Matrix::rows(m, outputs).t(), Matrix::rows(v, inputs));
+            let size = (s.out_channels, s.in_channels, tiles);
+            multiply(size, (u, inputs), old, T::one(), factors, Products::full(domain.groups()));
+        }
+    }
+
+    /// Adds what [`Self::weights`] added up to `dw`, (out, in, 3, 3).
+    pub fn finish_weights(&self, dw: &mut [T], buffers: &WinogradBackwardBuffers<T>) {
+        if !buffers.has_filters {
+            return;
+        }
+        let (inputs, outputs, pitch) =
+            (self.domain.sizes.in_channels, self.domain.sizes.out_channels, self.domain.in_pitch());
+        T::dispatch(FilterGradient { filters: &buffers.filters, dw, inputs, outputs, pitch });
+    }
+
+    /// Merges the input gradient of the images that [`Self::weights`] was called with last into `dx`, (n, in, h, w).
+    pub fn input(&self, dx: &mut [T], merge: Merge, buffers: &mut WinogradBackwardBuffers<T>) {
+        let Some(filters) = &self.filters else { return };
+        let (domain, s) = (&self.domain, &self.domain.sizes);
+        let grid = domain.tiles;
+        let tiles = dx.len() / s.image() * grid.count();
+        let (inputs, outputs) = (domain.in_pitch(), domain.out_pitch());
+        let products = buffers.v.chunks_exact_mut(tiles * inputs).zip(buffers.m.chunks_exact(tiles * outputs));
+        for ((v, m), u) in products.zip(filters.chunks_exact(s.out_channels * inputs)) {
+            let factors = (Matrix::rows(m, outputs), Matrix::rows(u, inputs));
+            let size = (tiles, s.in_channels, s.out_channels);
+            multiply(size, (v, inputs), Old::Replaced, T::one(), factors, Products::full(domain.groups()));
+        }
+        let plane = tiles * inputs;
+        for (index, dx) in dx.chunks_exact_mut(s.image()).enumerate() {
+            let v = &buffers.v[index * grid.count() * inputs..];
+            buffers.padded.fill(T::zero());
+            T::dispatch(InputAdjoint { v, plane, padded: &mut buffers.padded, tiles: grid, pitch: inputs });
+            let inside = &buffers.padded[grid.padded_start(inputs)..];
+            let size = (s.in_channels, s.height, s.width);
+            planes_from_pixels(inside, (grid.padded_row(inputs), inputs), dx, size, merge);
+        }
+        // What lies on the border is no pixel's; the next images expect it to be zero.
+        buffers.padded.fill(T::zero());
+    }
+}

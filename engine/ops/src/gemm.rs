@@ -1,0 +1,209 @@
+//! Matrix multiplication on slices: a checked door to the `gemm` crate, and to our own kernels where factors are bf16.
+#![allow(unsafe_code, reason = "the gemm crate takes pointers; every index is checked against the slices here")]
+
+use std::ops::Deref;
+use std::sync::OnceLock;
+
+use gemm::Parallelism;
+
+use super::bf16::{self, Kernel, Packed};
+use super::precision::Precision;
+use super::real::Real;
+
+/// A matrix inside a slice: element (i, j) is `data[i * row_stride + j * column_stride]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Matrix<'a, T> {
+    pub(super) data: &'a [T],
+    pub(super) row_stride: usize,
+    pub(super) column_stride: usize,
+    /// Where it is packed for several products.
+    pub(super) packed: Option<&'a OnceLock<Packed>>,
+}
+
+impl<'a, T: Real> Matrix<'a, T> {
+    /// Rows of `data`, each starting `row_stride` after the one before.
+    pub(super) fn rows(data: &'a [T], row_stride: usize) -> Self {
+        Self { data, row_stride, column_stride: 1, packed: None }
+    }
+
+    /// As [`Self::rows`], of a factor that other products read, too.
+    pub(super) fn shared(factor: &'a Shared<'_, T>, row_stride: usize) -> Self {
+        Self { packed: factor.packed.as_ref(), ..Self::rows(factor.data, row_stride) }
+    }
+
+    /// Rows and columns exchanged; nothing moves.
+    pub(super) fn t(self) -> Self {
+        Self { row_stride: self.column_stride, column_stride: self.row_stride, ..self }
+    }
+
+    fn as_f32(self) -> Option<Matrix<'a, f32>> {
+        let Self { row_stride, column_stride, packed, .. } = self;
+        T::as_f32(self.data).map(|data| Matrix { data, row_stride, column_stride, packed })
+    }
+
+    /// Any strides.
+    #[cfg(test)]
+    pub(super) fn strided(data: &'a [T], (row_stride, column_stride): (usize, usize)) -> Self {
+        Self { data, row_stride, column_stride, packed: None }
+    }
+}
+
+/// Numbers that several products read as their right factor, each time with the same sizes and strides: products in bf16
+/// pack them once.
+#[derive(Debug)]
+pub(super) struct Shared<'a, T> {
+    data: &'a [T],
+    /// `None` for a single product.
+    packed: Option<OnceLock<Packed>>,
+}
+
+impl<'a, T> Shared<'a, T> {
+    /// For `num_products` products.
+    pub(super) fn new(data: &'a [T], num_products: usize) -> Self {
+        Self { data, packed: (num_products > 1).then(OnceLock::new) }
+    }
+}
+
+impl<T> Deref for Shared<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.data
+    }
+}
+
+/// What happens to the destination's old content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Old {
+    /// Overwritten, never read.
+    Replaced,
+    /// Added to.
+    Kept,
+}
+
+/// dst (m, n; rows `dst_stride` apart) = [old +] scale · a (m, k) · b (k, n).
+///
+/// Panics when a matrix does not lie in its slice: shapes are checked where tensors enter.
+pub(super) fn multiply<T: Real>(
+    (m, n, k): (usize, usize, usize),
+    (dst, dst_stride): (&mut [T], usize),
+    old: Old,
+    scale: T,
+    (a, b): (Matrix<'_, T>, Matrix<'_, T>),
+    products: Products,
+) {
+    if let Some(kernel) = products.kernel
+        && let (Some(a), Some(b)) = (a.as_f32(), b.as_f32())
+        && let (Some(dst), Some(&[scale])) = (T::as_f32_mut(dst), T::as_f32(&[scale]))
+    {
+        let threads = match products.parallelism {
+            Parallelism::None => 1,
+            Parallelism::Rayon(threads) => threads,
+        };
+        return bf16::multiply(kernel, (m, n, k), (dst, dst_stride), old, scale, (a, b), threads);
+    }
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(n <= dst_stride && (m - 1) * dst_stride + n <= dst.len(), "destination out of bounds");
+    assert!(k > 0, "multiplying matrices of inner size 0");
+    let last =
+        |x: Matrix<'_, T>, rows: usize, columns: usize| (rows - 1) * x.row_stride + (columns - 1) * x.column_stride;
+    assert!(last(a, m, k) < a.data.len() && last(b, k, n) < b.data.len(), "factor out of bounds");
+    // SAFETY: the asserts above show that every element of the three matrices lies in its slice; the
+    // destination is borrowed mutably, so it overlaps neither factor, and its rows do not overlap one
+    // another (n <= dst_stride). Strides come from slices, so they fit isize.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst.as_mut_ptr(),
+            1,
+            dst_stride as isize,
+            old == Old::Kept,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            T::one(),
+            scale,
+            false,
+            false,
+            false,
+            products.parallelism,
+        );
+    }
+}
+
+/// dst (m, n; rows `dst_stride` apart) += scale · a (m, k) · b (k, n), in f64 on all threads. Factors are slices with
+/// their row and column strides. Nothing happens when a size is 0.
+///
+/// Panics when a matrix does not lie in its slice.
+pub fn add_product(
+    (m, n, k): (usize, usize, usize),
+    (dst, dst_stride): (&mut [f64], usize),
+    scale: f64,
+    (a, a_strides): (&[f64], (usize, usize)),
+    (b, b_strides): (&[f64], (usize, usize)),
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    let matrix = |data, (row_stride, column_stride)| Matrix { data, row_stride, column_stride, packed: None };
+    let factors = (matrix(a, a_strides), matrix(b, b_strides));
+    multiply((m, n, k), (dst, dst_stride), Old::Kept, scale, factors, Products::full(1));
+}
+
+/// How multiplications are computed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Products {
+    parallelism: Parallelism,
+    /// Multiplies f32 with factors rounded to bf16; `None` in full precision. f64 is never rounded.
+    kernel: Option<&'static Kernel>,
+}
+
+impl Products {
+    /// On one thread when `num_tasks` multiplications already keep every thread busy.
+    /// Errors: a precision that this processor has no instructions for.
+    pub(super) fn new(precision: Precision, num_tasks: usize) -> candle_core::Result<Self> {
+        let kernel = match precision {
+            Precision::F32 => None,
+            Precision::Bf16 => match bf16::available() {
+                Some(kernel) => Some(kernel),
+                None => candle_core::bail!("multiplying: {}", super::precision::MISSING),
+            },
+        };
+        Ok(Self { kernel, ..Self::full(num_tasks) })
+    }
+
+    /// In full precision.
+    pub(super) fn full(num_tasks: usize) -> Self {
+        let threads = rayon::current_num_threads();
+        let is_alone = threads <= 1 || num_tasks >= threads;
+        Self { parallelism: if is_alone { Parallelism::None } else { Parallelism::Rayon(threads) }, kernel: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strides_scale_and_accumulation() {
+        let a: Vec<f64> = (0..12).map(f64::from).collect(); // rows of 4: (3, 4), uses columns 1..3
+        let b: Vec<f64> = (0..6).map(|i| f64::from(i) - 2.0).collect(); // (3, 2), transposed: (2, 3)
+        let mut dst = vec![1.0; 15]; // rows of 5
+        let factors = (Matrix::rows(&a[1..], 4), Matrix::rows(&b, 2).t());
+        multiply((3, 3, 2), (&mut dst, 5), Old::Kept, 2.0, factors, Products::full(1));
+        for i in 0..3 {
+            for j in 0..3 {
+                let product: f64 = (0..2).map(|k| a[1 + i * 4 + k] * b[j * 2 + k]).sum();
+                assert_eq!(dst[i * 5 + j], 1.0 + 2.0 * product);
+            }
+            assert_eq!(dst[i * 5 + 3], 1.0);
+        }
+    }
+}

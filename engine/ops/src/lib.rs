@@ -1,0 +1,63 @@
+//! Differentiable operations of our own, where candle has none or a slow one.
+//!
+//! On the CPU each is one node of candle's graph with a hand-written gradient: parallel, vectorized, and
+//! with the same result for any number of threads that the shapes keep busy. On other devices they are
+//! composed of candle's operations.
+
+mod activations;
+mod attention;
+pub mod batch_norm;
+mod bf16;
+mod buffers;
+pub mod check;
+pub mod conv2d;
+mod cross_entropy;
+mod distillation;
+mod embedding;
+mod epilogue;
+mod function;
+mod gate;
+mod gelu;
+mod gemm;
+pub mod global_avg_pool;
+mod gpt2_layer;
+mod kernels;
+mod lanes;
+mod layer_norm;
+mod linear;
+mod llama_layer;
+mod many;
+pub mod max_pool;
+mod precision;
+mod real;
+mod rms_norm;
+mod rope;
+mod rows;
+mod sequence;
+mod silu_mul;
+mod simd;
+
+pub use activations::Activations;
+pub use attention::{Heads, causal_attention};
+pub use batch_norm::{batch_norm, conv_norm, residual_block};
+pub use buffers::release_scratch;
+pub use conv2d::{conv2d, conv2d_relu_pool};
+pub use cross_entropy::{cross_entropy, error_norms};
+pub use distillation::distillation_loss;
+pub use embedding::embedding;
+pub use epilogue::Epilogue;
+pub use gate::GateActivation;
+pub use gelu::gelu;
+pub use gemm::add_product;
+pub use global_avg_pool::global_avg_pool;
+pub use gpt2_layer::{Gpt2LayerShape, Gpt2LayerWeights, gpt2_layer, gpt2_layer_observed};
+pub use kernels::{has_kernels, without_kernels};
+pub use layer_norm::layer_norm;
+pub use linear::linear;
+pub use llama_layer::{LlamaLayerShape, LlamaLayerWeights, SubNorms, llama_layer, llama_layer_observed};
+pub use max_pool::max_pool2d;
+pub use precision::Precision;
+pub use rms_norm::rms_norm;
+pub use rope::rope;
+pub use sequence::Kept;
+pub use silu_mul::silu_mul;
