@@ -111,12 +111,9 @@ fn job(args: &TrainArgs, folder: &Path) -> Result<OffloadJob, CliError> {
     let tier = args.recipe.tier.clone().unwrap_or_else(|| "vanilla".to_owned());
     let recipe = RecipeArgs { tier: Some(tier), ..args.recipe.clone() };
     let mut config = recipe_arg::config(&recipe, &args.common)?;
-    // A recipe for Muon names AdamW's rate, too.
-    if args.recipe.optimizer.is_none() && config.optimizer.kind == OptimizerKind::Muon {
-        config.optimizer.kind = OptimizerKind::AdamW;
-        if args.recipe.learning_rate.is_none() {
-            config.optimizer.learning_rate = config.optimizer.adam_learning_rate;
-        }
+    if args.recipe.optimizer.is_none() {
+        config.optimizer.switch_to(OptimizerKind::AdamW);
+        config.optimizer.learning_rate = args.recipe.learning_rate.unwrap_or(config.optimizer.learning_rate);
     }
     if let Some(path) = &args.from {
         train::start_from(&mut config, path, args)?;
@@ -175,10 +172,11 @@ fn summary(forecast: &OffloadForecast) -> String {
             format_bytes(forecast.model_bytes)
         ),
     ];
+    let about = if is_rehearsed(forecast) { "about" } else { "at least" };
     let traffic = format!("{} read, {} written", format_bytes(plan.read_bytes), format_bytes(plan.written_bytes));
     lines.push(match forecast.step_seconds {
         Some(seconds) => format!(
-            "a step: {traffic}, {} at best; {} steps: {} at best",
+            "a step: {traffic}, {about} {}; {} steps: {about} {}",
             output::duration(seconds),
             forecast.num_steps_left,
             output::duration(seconds * forecast.num_steps_left as f64)
@@ -186,6 +184,11 @@ fn summary(forecast: &OffloadForecast) -> String {
         None => format!("a step: {traffic}"),
     });
     lines.join("\n")
+}
+
+/// True when the time of a step was foretold by steps of a part of the model.
+fn is_rehearsed(forecast: &OffloadForecast) -> bool {
+    forecast.rates.is_some_and(|rates| rates.streamed_weights.is_some())
 }
 
 /// The disk in a line.
@@ -231,8 +234,9 @@ fn show_plan(forecast: &OffloadForecast, is_json: bool) -> Result<(), CliError> 
     }
     if let (Some(rates), Some(seconds)) = (rates, step_seconds) {
         output::line(format_args!(
-            "{} a step: {:.1} s of computing, {:.1} s of disk beside it, by rates measured now",
+            "{} a step{}: {:.1} s of passes and updates alone, {:.1} s of disk beside them, by rates measured now",
             output::duration(*seconds),
+            if is_rehearsed(forecast) { " by a rehearsal with a few layers" } else { " at least" },
             rates.compute_seconds(plan),
             rates.disk_seconds(plan),
         ))?;

@@ -102,7 +102,7 @@ pub(super) fn config(args: &RecipeArgs, common: &CommonArgs) -> Result<RunConfig
     if let Some(strategy) = args.strategy {
         take_strategy(&mut config, strategy)?;
     }
-    config.optimizer.kind = args.optimizer.unwrap_or(config.optimizer.kind);
+    config.optimizer.switch_to(args.optimizer.unwrap_or(config.optimizer.kind));
     config.num_steps = args.steps.unwrap_or(config.num_steps);
     config.batch_size = args.batch_size.unwrap_or(config.batch_size);
     config.num_micro_batches = args.micro_batches.unwrap_or(config.num_micro_batches);

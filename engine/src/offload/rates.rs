@@ -12,18 +12,19 @@ use super::layout::{Layout, Precision, Slot};
 use super::room::existing;
 use super::state::BlockState;
 use super::update::{Pace, update};
-use super::{OffloadError, OffloadPlan};
+use super::{OffloadError, OffloadPlan, StepShape, rehearsal};
 use crate::device::Watch;
 use crate::device::atomic_file::WriteError;
-use crate::models::{TensorKind, ops};
+use crate::models::{Network, TensorKind, ops};
 use crate::optim::OptimizerConfig;
 
 /// Bytes that are written to learn the disk's pace, or a quarter of what is free.
 const PROBE_BYTES: u64 = 64 << 20;
 /// Weights that are moved to learn the update's.
 const PROBE_WEIGHTS: usize = 4 << 20;
-/// Width of the matrix that is multiplied.
+/// Width of the matrices that are multiplied, and how many there are: 64 MiB, more than a core's own cache.
 const PROBE_WIDTH: usize = 2048;
+const NUM_PROBES: usize = 4;
 
 /// What this machine does in a second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub struct Rates {
     pub moved_weights: f64,
     /// Weights that it moves in full precision.
     pub moved_full_weights: f64,
+    /// Weights that a whole step takes forward, back and to disk, in a rehearsal with the first layers; `None` where the disk
+    /// has no room for one.
+    pub streamed_weights: Option<f64>,
 }
 
 /// One way to save memory or disk, and its price in a step.
@@ -52,35 +56,39 @@ pub struct Cost {
 }
 
 impl Rates {
-    /// Measures: one file in `folder`, or above it while it is not there, which is removed again; and a second of computing,
-    /// with `products` of that precision and numbers on disk in the other.
+    /// Measures: files in `folder`, or above it while it is not there, which are removed again; a second of computing; and two
+    /// steps of a small part of `network`.
     pub fn measure(
         folder: &Path,
+        network: &Network,
         optimizer: &OptimizerConfig,
-        (products, precision): (ops::Precision, Precision),
-        num_tokens: usize,
+        shape: StepShape,
         watch: Watch<'_>,
     ) -> Result<Self, OffloadError> {
-        watch.step("measuring the disk", 0, Some(3))?;
+        watch.step("measuring the disk", 0, Some(4))?;
         let disk_bytes = disk_rate(existing(folder))?;
-        watch.step("measuring matrix products", 1, Some(3))?;
-        let flops = flop_rate(products, num_tokens)?;
-        watch.step("measuring updates", 2, Some(3))?;
+        watch.step("measuring matrix products", 1, Some(4))?;
+        let flops = flop_rate(shape.products, shape.batch_size.saturating_mul(shape.sequence_length))?;
+        watch.step("measuring updates", 2, Some(4))?;
         let moved_full_weights = update_rate(optimizer, Precision::Full);
-        let moved_weights = match precision {
+        let moved_weights = match shape.precision {
             Precision::Full => moved_full_weights,
             Precision::Compact => update_rate(optimizer, Precision::Compact),
         };
-        Ok(Self { flops, disk_bytes, moved_weights, moved_full_weights })
+        watch.step("rehearsing a step with a few layers", 3, Some(4))?;
+        let streamed_weights = rehearsal::streamed_weights(folder, network.config(), optimizer, shape, watch)?;
+        Ok(Self { flops, disk_bytes, moved_weights, moved_full_weights, streamed_weights })
     }
 
-    /// Seconds of a step: computing and the disk go on side by side, the slower one decides.
+    /// Seconds of a step: what its work takes by the rehearsal, or what the disk takes for as many bytes, whichever is more.
+    /// Without a rehearsal at least what computing takes.
     #[must_use]
     pub fn step_seconds(&self, plan: &OffloadPlan) -> f64 {
-        self.compute_seconds(plan).max(self.disk_seconds(plan))
+        let work = self.streamed_weights.map(|rate| plan.num_params as f64 / rate);
+        work.unwrap_or_else(|| self.compute_seconds(plan)).max(self.disk_seconds(plan))
     }
 
-    /// Seconds of passes and updates.
+    /// Seconds of passes and updates alone, were nothing copied, read or written.
     #[must_use]
     pub fn compute_seconds(&self, plan: &OffloadPlan) -> f64 {
         plan.flops as f64 / self.flops + plan.num_params as f64 / self.moved_weights
@@ -106,7 +114,7 @@ impl Rates {
                 "blocks on disk, three in memory",
                 "memory",
                 plan.streaming_saves_bytes,
-                (self.disk_seconds(plan) - self.compute_seconds(plan)).max(0.0),
+                (self.step_seconds(plan) - self.compute_seconds(plan)).max(0.0),
             ),
             cost(
                 "each block computed again on the way back",
@@ -143,15 +151,17 @@ fn disk_rate(folder: &Path) -> Result<f64, OffloadError> {
 fn flop_rate(products: ops::Precision, num_tokens: usize) -> Result<f64, OffloadError> {
     let rows = num_tokens.clamp(1, 1024);
     let a = Tensor::ones((rows, PROBE_WIDTH), DType::F32, &Device::Cpu)?;
-    let b = Tensor::ones((PROBE_WIDTH, PROBE_WIDTH), DType::F32, &Device::Cpu)?;
-    let flops = 2.0 * (rows * PROBE_WIDTH * PROBE_WIDTH) as f64;
-    let mut best = f64::INFINITY;
-    for _ in 0..5 {
-        let started = Instant::now();
-        ops::linear(&a, &b, products)?;
-        best = best.min(started.elapsed().as_secs_f64());
+    // Not one again and again: a step meets each weight once on its way.
+    let weights = (0..NUM_PROBES)
+        .map(|_| Tensor::ones((PROBE_WIDTH, PROBE_WIDTH), DType::F32, &Device::Cpu))
+        .collect::<Result<Vec<_>, _>>()?;
+    ops::linear(&a, &Tensor::ones((PROBE_WIDTH, PROBE_WIDTH), DType::F32, &Device::Cpu)?, products)?;
+    let started = Instant::now();
+    for b in &weights {
+        ops::linear(&a, b, products)?;
     }
-    Ok(flops / best)
+    let flops = 2.0 * (NUM_PROBES * rows * PROBE_WIDTH * PROBE_WIDTH) as f64;
+    Ok(flops / started.elapsed().as_secs_f64())
 }
 
 fn update_rate(optimizer: &OptimizerConfig, precision: Precision) -> f64 {

@@ -54,7 +54,7 @@ fn llama(tied: bool) -> ModelConfig {
     })
 }
 
-fn optimizer() -> OptimizerConfig {
+pub(super) fn optimizer() -> OptimizerConfig {
     OptimizerConfig {
         kind: OptimizerKind::AdamW,
         learning_rate: 3e-3,

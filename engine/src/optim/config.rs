@@ -23,7 +23,7 @@ pub struct OptimizerConfig {
     pub kind: OptimizerKind,
     /// Peak learning rate (of the matrices, when Muon moves them).
     pub learning_rate: f64,
-    /// Learning rate of the tensors that Muon leaves to AdamW; unused with AdamW alone.
+    /// Learning rate of the tensors that Muon leaves to AdamW. With AdamW alone it is unused: what Muon would give matrices.
     pub adam_learning_rate: f64,
     /// Decay of AdamW's first moment.
     pub beta1: f64,
@@ -61,6 +61,15 @@ pub enum Schedule {
 }
 
 impl OptimizerConfig {
+    /// Goes over to another rule, at the rate that is known for it: AdamW moves everything at the rate that it has beside
+    /// Muon, a fifth of Muon's or less in most recipes. Going back brings back the rates of before.
+    pub fn switch_to(&mut self, kind: OptimizerKind) {
+        if kind != self.kind {
+            self.kind = kind;
+            std::mem::swap(&mut self.learning_rate, &mut self.adam_learning_rate);
+        }
+    }
+
     /// Errors: [`OptimError::Setting`] for the first setting outside its range.
     pub fn check(&self) -> Result<(), OptimError> {
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
@@ -127,4 +136,32 @@ impl OptimizerConfig {
 
 fn num_elements(spec: &TensorSpec) -> u64 {
     spec.shape.iter().fold(1, |product: u64, &size| product.saturating_mul(size as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn going_over_to_another_rule_takes_its_rate_and_going_back_brings_the_rates_back() {
+        let muon = OptimizerConfig {
+            kind: OptimizerKind::Muon,
+            learning_rate: 1.5e-2,
+            adam_learning_rate: 3e-3,
+            beta1: 0.9,
+            beta2: 0.99,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            momentum: 0.9,
+            newton_schulz_steps: 3,
+            clip_norm: None,
+        };
+        let mut optimizer = muon.clone();
+        optimizer.switch_to(OptimizerKind::AdamW);
+        assert_eq!((optimizer.kind, optimizer.learning_rate), (OptimizerKind::AdamW, 3e-3));
+        optimizer.switch_to(OptimizerKind::AdamW);
+        assert_eq!(optimizer.learning_rate, 3e-3);
+        optimizer.switch_to(OptimizerKind::Muon);
+        assert_eq!(optimizer, muon);
+    }
 }

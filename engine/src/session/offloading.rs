@@ -22,7 +22,7 @@ use crate::import::ModelReader;
 use crate::models::{Network, TensorSpec, hf_config};
 use crate::offload::{
     Commit, Cost, DiskRoom, FirstWeights, OffloadError, OffloadInput, OffloadPlan, OffloadSettings, OffloadTrainer,
-    Precision, Rates, StreamedStep, plan,
+    Precision, Rates, StepShape, StreamedStep, plan,
 };
 
 /// Steps of a store, one JSON object a line.
@@ -241,9 +241,13 @@ fn forecast(
     let mut forecast =
         OffloadForecast { plan, disk, model_bytes, num_steps_left, rates: None, step_seconds: None, costs: Vec::new() };
     if forecast.plan.memory.fits() && forecast.disk.fits() {
-        let num_tokens = config.batch_size.saturating_mul(config.sequence_length);
-        let precisions = (config.precision, settings.precision);
-        let rates = Rates::measure(&settings.folder, &config.optimizer, precisions, num_tokens, watch)?;
+        let shape = StepShape {
+            batch_size: config.batch_size,
+            sequence_length: config.sequence_length,
+            products: config.precision,
+            precision: settings.precision,
+        };
+        let rates = Rates::measure(&settings.folder, network, &config.optimizer, shape, watch)?;
         forecast.step_seconds = Some(rates.step_seconds(&forecast.plan));
         forecast.costs = rates.costs(&forecast.plan);
         forecast.rates = Some(rates);

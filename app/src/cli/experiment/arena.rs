@@ -85,7 +85,7 @@ pub(super) fn run(arena: &ArenaArgs, common: &CommonArgs) -> Result<(), CliError
 
 pub(super) fn run_headline(headline: &HeadlineArgs, common: &CommonArgs) -> Result<(), CliError> {
     let mut config = recipe_arg::preset_config(HEADLINE_PRESET, "conservative", headline.data.spec()?, common)?;
-    config.optimizer.kind = headline.optimizer.unwrap_or(config.optimizer.kind);
+    config.optimizer.switch_to(headline.optimizer.unwrap_or(config.optimizer.kind));
     config.num_threads = headline.threads;
     config.device = headline.device.unwrap_or(config.device);
     let kind = if headline.quick {

@@ -237,7 +237,9 @@ fn training_ui(draft: &mut Draft, is_expert: bool, ui: &mut Ui) {
     let config = &mut draft.config;
     field_ui(ui, "Optimizer", |ui| {
         for (kind, label) in [(OptimizerKind::AdamW, "AdamW"), (OptimizerKind::Muon, "Muon")] {
-            ui.selectable_value(&mut config.optimizer.kind, kind, label);
+            if ui.selectable_label(config.optimizer.kind == kind, label).clicked() {
+                config.optimizer.switch_to(kind);
+            }
         }
     });
     field_ui(ui, "Steps", |ui| {
