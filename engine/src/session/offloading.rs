@@ -268,7 +268,8 @@ fn train(
             sequence_length: config.sequence_length,
             augmentation: config.augmentation,
             seed: config.seed,
-            device: config.device.open()?,
+            // Whatever the recipe leaves open: blocks are computed there.
+            device: ComputeDevice::Cpu.open()?,
         },
     )?;
     let mut trainer = open(config, network, settings, watch)?;
