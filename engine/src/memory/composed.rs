@@ -209,7 +209,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use candle_core::{DType, Device, Tensor};
+    use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
     use super::*;
     use crate::memory::layers::example;
@@ -230,9 +230,12 @@ mod tests {
         for node in logits.sorted_nodes() {
             let at = address(node);
             if !of_weights.contains(&at) {
-                // A view shows no more than the result that it looks at.
-                let held = storages.entry(at).or_insert(0);
-                *held = (*held).max(node.elem_count() as u64 / input.dim(0).unwrap() as u64);
+                // What is there, not what a view shows of it: one that repeats numbers shows more, a part less.
+                let len = match &*node.storage_and_layout().0 {
+                    Storage::Cpu(CpuStorage::F32(numbers)) => numbers.len(),
+                    other => panic!("expected f32 on the processor, found {:?}", other.dtype()),
+                };
+                storages.insert(at, len as u64 / input.dim(0).unwrap() as u64);
             }
         }
         storages.values().sum()
