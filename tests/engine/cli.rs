@@ -145,6 +145,26 @@ fn a_run_is_shown_by_path_folder_name_or_name() {
 }
 
 #[test]
+fn a_run_ends_with_where_its_time_went() {
+    let folder = workshop();
+    let times = |steps: &str| {
+        let mut args = TRAIN;
+        let at = args.iter().position(|arg| *arg == "2").unwrap();
+        args[at] = steps;
+        json_of(folder.path(), &[&args[..], &["--json"]].concat(), 0)["times"].clone()
+    };
+    let short = times("2");
+    assert_eq!(short["operations"], Value::Null, "no step was sampled");
+    assert!(short["seconds"]["Validation"].as_f64().unwrap() > 0.0, "{short}");
+    let long = times("12");
+    assert_eq!(long["operations"]["num_sampled_steps"], 1);
+    let shares = long["operations"]["shares"].as_object().unwrap();
+    assert!(shares["Optimizer"].as_f64().unwrap() > 0.0, "{long}");
+    let sum: f64 = shares.values().map(|share| share.as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-6, "{long}");
+}
+
+#[test]
 fn presets_and_targets_are_listed_as_objects() {
     let folder = tempfile::tempdir().unwrap();
     let presets = json_of(folder.path(), &["train", "--preset", "list", "--json"], 0);

@@ -9,8 +9,8 @@ use foretrain_engine::hybrid::{Phase, Strategy};
 use foretrain_engine::models::ModelPreset;
 use foretrain_engine::session::chart::{Chart, CurvePanel, Panel, Series, Theme};
 use foretrain_engine::session::{
-    ChartFormat, ChartJob, Command, EventKind, JobId, LogKind, Naming, RunStatus, StepMetrics, StopReason, list_runs,
-    open_run,
+    ChartFormat, ChartJob, Command, EventKind, JobId, LogKind, Naming, Operation, RunPart, RunStatus, RunTimes,
+    StepMetrics, StopReason, list_runs, open_run,
 };
 use foretrain_tests::{DEADLINE, TestEngine, small_config, write_idx};
 
@@ -32,9 +32,21 @@ fn a_run_learns_saves_and_reports() {
     assert!(run.savings.vanilla_step_ms.unwrap() > 0.0);
     assert!(run.history.iter().all(|row| row.gate_ms.is_some() != row.phase.predicts()));
     assert!(run.samples.is_some());
+    let sampled: Vec<u64> = run.history.iter().filter(|row| row.operations.is_some()).map(|row| row.step).collect();
+    assert_eq!(sampled, [11, 38, 45, 72, 99, 106], "one step of twenty, at another place each time");
+    let times = RunTimes::of(&run.history, &run.validations);
+    let shares = times.operations();
+    assert!(shares.iter().any(|(operation, _)| *operation == Operation::Loss), "{shares:?}");
+    assert!((shares.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-6, "{shares:?}");
+    let parts = [RunPart::Steps(Phase::Predict), RunPart::Validation, RunPart::Between];
+    assert!(parts.into_iter().all(|part| times.part_ms(part) > 0.0), "{times:?}");
 
     let loaded = open_run(&folder).unwrap();
     assert_eq!(loaded.history.len(), 120);
+    let operations = RunTimes::of(&loaded.history, &loaded.validations).operations();
+    for (found, measured) in operations.iter().zip(&shares) {
+        assert!(found.0 == measured.0 && (found.1 - measured.1).abs() < 1e-4, "{operations:?} {shares:?}");
+    }
     assert_eq!(loaded.validations.len(), run.validations.len());
     assert_eq!(loaded.savings.backward_examples, run.savings.backward_examples);
     let summary = list_runs(&runs).unwrap().pop().unwrap();

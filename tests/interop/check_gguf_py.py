@@ -1,16 +1,18 @@
-"""gguf-py: reads every file, and its quantizers give our bytes for the same numbers."""
+"""gguf-py: reads every file, its quantizers give our bytes for the same numbers, and both mean the same numbers by them."""
 
 import ctypes
 from pathlib import Path
 
 import numpy as np
 
-from models import GGUF_TYPES
+from models import GGUF_TARGET, type_name
 
 NAME = "gguf-py"
 REFERENCE = "ggml-quants.c"
 # Floats to these at once; the ternary types from what they hold already.
 FROM_FLOATS, FROM_TRITS = ["Q8_0", "Q4_0"], ["TQ2_0", "TQ1_0"]
+# gguf-py reads these, but has no quantizers for them; bytes of a block.
+BY_GGML_ALONE = {"Q4_K": 144, "Q3_K": 110}
 
 
 def check(table, ours, texts, models):
@@ -28,13 +30,15 @@ def check(table, ours, texts, models):
             floats = {tensor.name: tensor for tensor in gguf.GGUFReader(model.gguf["f32"] / "model.gguf").tensors}
             for scheme, package in model.gguf.items():
                 compare(table, gguf, reference, model, scheme, package, floats)
+                if scheme in model.table_types:
+                    read_back(table, gguf, ours, texts, model, scheme, package)
         except Exception as error:  # noqa: BLE001
             table.failed(NAME, model.name, "all", "reads", error)
 
 
 def compare(table, gguf, reference, model, scheme, package, floats):
     """One file against the same weights in F32."""
-    kind = GGUF_TYPES[scheme]
+    kind = type_name(scheme)
     tensors = gguf.GGUFReader(package / "model.gguf").tensors
     is_same = {t.name: list(t.shape) for t in tensors} == {name: list(t.shape) for name, t in floats.items()}
     table.equal(NAME, model.name, kind, "names and shapes", is_same, f"{len(tensors)} tensors")
@@ -47,10 +51,9 @@ def compare(table, gguf, reference, model, scheme, package, floats):
             source = original
         elif name in FROM_TRITS:
             source = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        elif name == "Q4_K":
-            # gguf-py reads it, but has no quantizer for it.
+        elif name in BY_GGML_ALONE:
             if reference is not None:
-                count(counts["by ggml"], reference[name](original), stored, 144)
+                count(counts["by ggml"], reference[name](original), stored, BY_GGML_ALONE[name])
             continue
         else:
             continue
@@ -62,6 +65,23 @@ def compare(table, gguf, reference, model, scheme, package, floats):
         if all_blocks:
             runtime = NAME if who == "by gguf-py" else REFERENCE
             table.within(runtime, model.name, kind, "other blocks", different, 0, f"of {all_blocks}")
+
+
+def read_back(table, gguf, ours, texts, model, scheme, package):
+    """The numbers that we read in a file, which we write as floats, against those that gguf-py reads there."""
+    floats = ours.work / "packages" / f"{package.name}-as-f32"
+    ours.export(package / "model.gguf", GGUF_TARGET, "f32", floats, "gguf", data=texts.train)
+    ours_read = {tensor.name: tensor for tensor in gguf.GGUFReader(floats / "model.gguf").tensors}
+    different, total, types = 0, 0, set()
+    for tensor in gguf.GGUFReader(package / "model.gguf").tensors:
+        expected = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(-1)
+        found = np.array(ours_read[tensor.name].data, dtype=np.float32).reshape(-1)
+        # Zeros have two signs, which mean the same.
+        different += int((expected + 0.0 != found + 0.0).sum())
+        total += len(expected)
+        types.add(tensor.tensor_type.name)
+    note = f"of {total} in {', '.join(sorted(types))}"
+    table.within(NAME, model.name, type_name(scheme), "other numbers read", different, 0, note)
 
 
 def count(totals, theirs, stored, block_bytes):
@@ -76,7 +96,7 @@ def reference_quantizers():
     library, reason = base_library()
     if library is None:
         return None, reason
-    sizes = {"Q8_0": (32, 34), "Q4_0": (32, 18), "Q4_K": (256, 144), "TQ1_0": (256, 54), "TQ2_0": (256, 66)}
+    sizes = {"Q8_0": (32, 34), "Q4_0": (32, 18), "Q4_K": (256, 144), "Q3_K": (256, 110), "TQ1_0": (256, 54), "TQ2_0": (256, 66)}
 
     def quantizer(name, block_len, block_bytes):
         function = getattr(library, f"quantize_row_{name.lower().replace('_k', '_K')}_ref")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models import GGUF_TYPES, HELD_OUT_TOKENS, TEXTS
+from models import HELD_OUT_TOKENS, TEXTS, type_name
 from ours import perplexity
 
 NAME = "llama.cpp"
@@ -107,12 +107,12 @@ def check(table, ours, texts, models):
             try:
                 compare(table, ours, texts, opener, model, scheme, package)
             except Exception as error:  # noqa: BLE001: one bad file must not hide the others
-                table.failed(NAME, model.name, GGUF_TYPES[scheme], "loads and answers", error)
+                table.failed(NAME, model.name, type_name(scheme), "loads and answers", error)
 
 
 def compare(table, ours, texts, opener, model, scheme, package):
     """One file."""
-    kind = GGUF_TYPES[scheme]
+    kind = type_name(scheme)
     tokens, our_logits = ours.tokens_of(package, texts.held_out, HELD_OUT_TOKENS)
     llama = opener(package / "model.gguf", HELD_OUT_TOKENS)
     logits = llama.logits(tokens)

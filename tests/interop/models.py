@@ -16,6 +16,12 @@ GGUF_TYPES = {
     "ternary": "TQ2_0",
     "ternary-base3": "TQ1_0",
 }
+# Ternary matrices with token embedding and head in another type, for models whose rows fill blocks of 256.
+TABLE_TYPES = {
+    "ternary with Q3_K": ("ternary", "int3-k"),
+    "ternary-base3 with Q3_K": ("ternary-base3", "int3-k"),
+    "ternary-base3 with Q4_K": ("ternary-base3", "int4-k"),
+}
 FOLDER_TYPES = ["f32", "bf16", "f16"]
 # Ternary in the layout of transformers' BitNet integration, which has linear layers only.
 BITNET = "ternary"
@@ -29,6 +35,12 @@ TEXTS = [
 ]
 
 
+def type_name(scheme):
+    """What a GGUF file is called in the table: its main type, and its tables' where those were asked for."""
+    matrices, _, tables = scheme.partition(" with ")
+    return f"{GGUF_TYPES[matrices]}, {tables}" if tables else GGUF_TYPES[matrices]
+
+
 @dataclass
 class Model:
     """A model with its packages."""
@@ -37,6 +49,7 @@ class Model:
     run: Path
     gguf_types: list = field(default_factory=lambda: list(GGUF_TYPES))
     folder_types: list = field(default_factory=lambda: FOLDER_TYPES)
+    table_types: dict = field(default_factory=dict)
     # Files by scheme.
     gguf: dict = field(default_factory=dict)
     folders: dict = field(default_factory=dict)
@@ -71,11 +84,18 @@ def make(ours, texts, has_transformers):
         for name, write in seeds.ALL.items():
             folder = ours.work / "seeds" / name
             write(folder, texts.train)
-            models.append(Model(name, fine_tuned(ours, texts, name, folder)))
+            tables = TABLE_TYPES if name.endswith("-256") else {}
+            models.append(Model(name, fine_tuned(ours, texts, name, folder), table_types=tables))
     for model in models:
         for scheme in model.gguf_types:
             output = ours.work / "packages" / f"{model.name}-{scheme}-gguf"
             model.gguf[scheme] = ours.export(model.run, GGUF_TARGET, scheme, output, "gguf")
+        for name, (scheme, tables) in model.table_types.items():
+            output = ours.work / "packages" / f"{model.name}-{scheme}-{tables}-gguf"
+            # The head of GPT-2 is its token embedding.
+            head = ["--head-type", tables] if model.name.startswith("llama") else []
+            options = ["--embedding-type", tables, *head]
+            model.gguf[name] = ours.export(model.run, GGUF_TARGET, scheme, output, "gguf", options=options)
         for scheme in model.folder_types:
             output = ours.work / "packages" / f"{model.name}-{scheme}"
             model.folders[scheme] = ours.export(model.run, FOLDER_TARGET, scheme, output, "transformers")

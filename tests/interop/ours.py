@@ -29,11 +29,12 @@ class Ours:
         """Trains; the run's folder."""
         return Path(self.call(self.foretrain, "train", "--runs", self.work / "runs", *arguments)["run"])
 
-    def export(self, run, target, scheme, output, container, data=None):
+    def export(self, run, target, scheme, output, container, data=None, options=()):
         """Writes a package."""
         arguments = ["--input", run, "--target", target, "--scheme", scheme, "--output", output, "--format", container]
         if data is not None:
             arguments += ["--data", data]
+        arguments += options
         self.call(self.foretrain, "export", *arguments)
         return Path(output)
 

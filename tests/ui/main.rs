@@ -6,6 +6,7 @@ mod alike;
 mod arena;
 mod closing;
 mod controls;
+mod flames;
 mod form;
 mod gpu;
 mod pictures;

@@ -19,8 +19,8 @@ use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelPreset};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
 use foretrain_engine::session::{
-    Augmentation, Command, Event, EventKind, ImageSample, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus,
-    Samples, Savings, StepMetrics, ValidationPoint,
+    Augmentation, Command, Event, EventKind, ImageSample, JobId, LogEntry, LogKind, Operation, OperationTimes,
+    RunConfig, RunSnapshot, RunStatus, Samples, Savings, StepMetrics, ValidationPoint,
 };
 
 /// The window, driven by its accessible names.
@@ -170,10 +170,28 @@ pub fn row(step: u64) -> StepMetrics {
             relative_error_limit: 0.5,
         },
         step_ms: if phase == Phase::Predict { 21.0 } else { 44.0 } + 3.0 * noise(step + 23),
+        between_ms: (step > 1).then_some(if step % 200 == 1 { 60.0 } else { 0.2 }),
+        operations: (step % 20 == 11).then(|| operations(phase)),
         gate_ms: (!matches!(phase, Phase::Predict | Phase::Correct)).then_some(0.5),
         quantization: None,
         distillation: None,
     }
+}
+
+/// What two threads are busy with in a step, milliseconds; backward passes have the larger part of convolutions.
+fn operations(phase: Phase) -> OperationTimes {
+    let backward = if phase == Phase::Predict { 0.3 } else { 1.0 };
+    let times = [
+        (Operation::Convolutions, 14.0 + 30.0 * backward),
+        (Operation::Pooling, 3.0 + 4.0 * backward),
+        (Operation::MatrixProducts, 2.0 + 4.0 * backward),
+        (Operation::Loss, 0.6),
+        (Operation::Optimizer, 5.0),
+        (Operation::Data, 1.6),
+        (Operation::Decisions, 0.4),
+        (Operation::Other, 4.0 + 9.0 * backward),
+    ];
+    times.into_iter().collect()
 }
 
 /// A digit-like picture.

@@ -13,7 +13,7 @@ use foretrain::theme::ThemeChoice;
 use foretrain_engine::data::{DataWarning, DatasetSpec, SplitRecord};
 use foretrain_engine::export::{Blocker, ModelCard, PackageFormat, Preprocessing, TargetPreset};
 use foretrain_engine::models::{DataShape, ModelPreset};
-use foretrain_engine::quant::{QuantScheme, Rounding};
+use foretrain_engine::quant::{QuantScheme, Rounding, Tables};
 use foretrain_engine::session::{
     Answer, AnswerOutput, Blame, Command, DataPreview, EdgeFigures, Event, EventKind, ExportReport, Failure,
     ImagePreview, InferInput, JobId, LoadedRun, ModelReport, ModelSource, Naming, PreviewExamples, QuantizeReport,
@@ -275,6 +275,7 @@ pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
         memory_bytes: 8 << 30,
         memory_bandwidth: 40_000_000_000,
         images: None,
+        tables: Tables::default(),
         why: "a CPU waits for memory".to_owned(),
     };
     let blocker = Blocker { what: "needs 14 GB, the target has 1 GB".to_owned(), remedy: "Choose ternary".to_owned() };
@@ -304,12 +305,14 @@ pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
             TargetFit {
                 target: target("cpu", "CPU"),
                 predicted_bytes: 40_000,
+                predicted_range: None,
                 most_tokens_per_second: None,
                 blockers: Vec::new(),
             },
             TargetFit {
                 target: target("board", "Edge board"),
                 predicted_bytes: 14 << 30,
+                predicted_range: None,
                 most_tokens_per_second: None,
                 blockers: vec![blocker],
             },
@@ -356,6 +359,7 @@ fn quantized(scheme: QuantScheme) -> QuantizeReport {
         method: "nearest".to_owned(),
         layers: Vec::new(),
         speeds: Vec::new(),
+        tables: None,
         notes: vec!["ternary costs a little".to_owned()],
         output: None,
         report: None,

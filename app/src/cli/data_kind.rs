@@ -146,7 +146,7 @@ fn unreadable(error: &std::io::Error, path: &Path) -> CliError {
 fn unknown(found: &str, hint: &str, path: &Path) -> CliError {
     CliError::Usage(format!(
         "--data: expected IDX files, CIFAR-10 binaries, class folders with images, text or a .jsonl file, \
-         found {found}. {hint}. {}",
+         found {found}: {}. {hint}",
         path.display()
     ))
 }

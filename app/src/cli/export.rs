@@ -25,6 +25,7 @@ const ALL: &str = "all";
   foretrain export --input path/to/run --target cpu-x86-64 --scheme int4 --method gptq
   foretrain export --input path/to/run --target gpu-high --format onnx --scheme f32
   foretrain export --input path/to/run --target edge-board --method gptq --ternary-scales row
+  foretrain export --input path/to/run --target mobile --scheme ternary-base3 --embedding-type int3-k
   foretrain export --input path/to/llama --target edge-board --format transformers --scheme ternary
   foretrain export --input path/to/run --target all --output packages")]
 pub struct ExportArgs {

@@ -26,6 +26,7 @@ mod quantize;
 mod recipe_arg;
 mod run_arg;
 mod runs;
+mod time_shares;
 mod train;
 mod validate;
 
@@ -99,7 +100,7 @@ pub struct CommonArgs {
     #[arg(long, global = true)]
     pub json: bool,
     /// Folder of all runs.
-    #[arg(long, global = true, value_name = "FOLDER", env = "FORETRAIN_RUNS")]
+    #[arg(long, global = true, value_name = "FOLDER", env = crate::folders::RUNS_VARIABLE)]
     #[arg(default_value_os_t = crate::folders::default_runs())]
     pub runs: PathBuf,
 }

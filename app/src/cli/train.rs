@@ -15,6 +15,7 @@ use super::log::LogPrinter;
 use super::offload::{self, OffloadArgs};
 use super::qat_arg::QatArgs;
 use super::recipe_arg::RecipeArgs;
+use super::time_shares::time_shares;
 use super::{CliError, CommonArgs, output, path_arg, recipe_arg, run_arg};
 use crate::folders;
 
@@ -307,6 +308,8 @@ pub(super) fn figures(run: &RunSnapshot) -> Figures {
         let label = format!("{:.1} % (vanilla step {step_ms:.1} ms, measured in this run)", share * 100.0);
         rows.push(("time saved against vanilla, same steps", label));
     }
+    let (shares, times) = time_shares(run);
+    rows.extend(shares);
     rows.push(("divergences", run.num_divergences().to_string()));
     if let Some(folder) = &run.folder {
         rows.push(("run", folder.display().to_string()));
@@ -323,6 +326,7 @@ pub(super) fn figures(run: &RunSnapshot) -> Figures {
         "example_backwards_saved": savings.backward_share_saved(),
         "time_saved_against_vanilla_steps": savings.time_share_saved(),
         "vanilla_step_ms": savings.vanilla_step_ms,
+        "times": times,
         "num_divergences": run.num_divergences(),
     });
     Figures { rows, json }

@@ -96,6 +96,8 @@ mod tests {
             signals: GuardSignals::default(),
             step_ms: 500.0,
             gate_ms: None,
+            between_ms: None,
+            operations: None,
             quantization: None,
             distillation: None,
         }

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use foretrain_engine::experiment::phase_index;
 use foretrain_engine::hybrid::Phase;
-use foretrain_engine::session::{HistoryView, JobId, StepMetrics, ValidationPoint};
+use foretrain_engine::session::{HistoryView, JobId, RunTimes, StepMetrics, ValidationPoint};
 
 use super::phase_strip::PhaseTrack;
 use super::reliability::Reliability;
@@ -66,8 +65,8 @@ pub struct RunSeries {
     pub step_ms: Series,
     pub backward_share: Series,
     pub phases: PhaseTrack,
-    /// Milliseconds of steps in Warmup, Full, Predict and Correct.
-    pub phase_ms: [f64; 4],
+    /// Where the time went.
+    pub times: RunTimes,
     /// Sums of the forecasts' errors before and after corrections, nats.
     error_sums: [f64; 2],
 }
@@ -101,6 +100,7 @@ impl RunSeries {
         self.num_read = history.len();
         self.reliability.settle();
         for point in validations.iter().skip(self.validation_loss.len()) {
+            self.times.see_validation(point);
             self.validation_loss.push(point.step as f64, point.loss as f32);
             if let Some(accuracy) = point.accuracy {
                 self.validation_accuracy.push(point.step as f64, accuracy as f32);
@@ -162,8 +162,7 @@ impl RunSeries {
     /// Share of the time in steps that Correct steps took; `None` before the first step.
     #[must_use]
     pub fn correction_time(&self) -> Option<f64> {
-        let total: f64 = self.phase_ms.iter().sum();
-        (total > 0.0).then(|| self.phase_ms[phase_index(Phase::Correct)] / total)
+        self.times.share_of_steps(Phase::Correct)
     }
 
     fn push(&mut self, row: &StepMetrics) {
@@ -223,7 +222,7 @@ impl RunSeries {
             self.backward_share.push(x, row.num_backward as f32 / row.num_examples as f32);
         }
         self.phases.push(x, row.phase);
-        self.phase_ms[phase_index(row.phase)] += f64::from(row.step_ms);
+        self.times.see_step(row);
     }
 
     /// Exponential mean whose start is not biased to 0. Values that are not numbers stay out of it.
@@ -280,6 +279,8 @@ mod tests {
             signals: GuardSignals { loss_z: Some(1.0), loss_z_limit: 4.0, ..GuardSignals::default() },
             step_ms: 16.0,
             gate_ms: None,
+            between_ms: None,
+            operations: None,
             quantization: None,
             distillation: None,
         }

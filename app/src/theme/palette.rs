@@ -196,6 +196,28 @@ fn of_phase([warmup, full, predict, correct]: [Color32; 4], phase: Phase) -> Col
     }
 }
 
+/// The color of text on an area of `color`, whichever of ink and white stands out more.
+#[must_use]
+pub fn text_on(color: Color32) -> Color32 {
+    let white = rgb(0xffffff);
+    if contrast(INK, color) >= contrast(white, color) { INK } else { white }
+}
+
+/// Relative luminance. Source: WCAG 2.2.
+fn luminance(color: Color32) -> f64 {
+    let linear = |channel: u8| {
+        let c = f64::from(channel) / 255.0;
+        if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
+    };
+    0.2126 * linear(color.r()) + 0.7152 * linear(color.g()) + 0.0722 * linear(color.b())
+}
+
+/// From 1, for equal colors, to 21.
+fn contrast(a: Color32, b: Color32) -> f64 {
+    let (a, b) = (luminance(a), luminance(b));
+    (a.max(b) + 0.05) / (a.min(b) + 0.05)
+}
+
 /// The name of a phase.
 #[must_use]
 pub fn phase_label(phase: Phase) -> &'static str {
@@ -210,20 +232,6 @@ pub fn phase_label(phase: Phase) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Relative luminance. Source: WCAG 2.2.
-    fn luminance(color: Color32) -> f64 {
-        let linear = |channel: u8| {
-            let c = f64::from(channel) / 255.0;
-            if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
-        };
-        0.2126 * linear(color.r()) + 0.7152 * linear(color.g()) + 0.0722 * linear(color.b())
-    }
-
-    fn contrast(a: Color32, b: Color32) -> f64 {
-        let (a, b) = (luminance(a), luminance(b));
-        (a.max(b) + 0.05) / (a.min(b) + 0.05)
-    }
 
     #[track_caller]
     fn check(what: &str, front: Color32, back: Color32, least: f64) {
@@ -270,6 +278,16 @@ mod tests {
                     check(&format!("{name} on {surface}, dark {}", p.is_dark), phase_text(p, phase), back, 4.5);
                 }
                 check(&format!("{name} on its color"), on_phase(p, phase), phase_color(p, phase), 4.5);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_on_a_color_can_be_read() {
+        for p in [&DARK, &LIGHT] {
+            let areas = p.series.iter().chain([&p.warmup, &p.full, &p.predict, &p.correct, &p.validation]);
+            for &color in areas.chain([&p.border_strong]) {
+                check(&format!("text on {color:?}, dark {}", p.is_dark), text_on(color), color, 4.5);
             }
         }
     }

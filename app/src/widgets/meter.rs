@@ -1,11 +1,11 @@
 //! Bars: one share, or parts of a whole.
 
 use egui::{
-    Align, Color32, CornerRadius, Label, Layout, Rect, Response, RichText, Sense, Stroke, Ui, UiBuilder, WidgetInfo,
-    pos2, vec2,
+    Align, Color32, CornerRadius, FontId, Label, Layout, Painter, Pos2, Rect, Response, RichText, Sense, Stroke, Ui,
+    UiBuilder, WidgetInfo, pos2, vec2,
 };
 
-use crate::theme::{font, palette, size, space};
+use crate::theme::{Palette, font, palette, size, space, text_on};
 
 /// A bar filled to `share` of 1, with an optional mark at another share.
 pub fn meter_ui(ui: &mut Ui, name: &str, share: f32, color: Color32, mark: Option<f32>) -> Response {
@@ -120,20 +120,10 @@ pub fn stacked_bar_ui(ui: &mut Ui, name: &str, segments: &[Segment], limit: f64)
     }
     let painter = ui.painter().with_clip_rect(rect);
     painter.rect_filled(rect, 2.0, p.control);
-    let mut left = rect.left();
     let mut hovered = None;
-    let pointer = response.hover_pos();
-    for segment in segments {
-        let width = (f64::from(rect.width()) * segment.amount / full) as f32;
-        let part = Rect::from_min_max(pos2(left, rect.top()), pos2(left + width, rect.bottom()));
-        painter.rect_filled(part, 0.0, segment.color);
-        if width > 3.0 {
-            painter.vline(part.right(), part.y_range(), Stroke::new(1.0, p.card));
-        }
-        if pointer.is_some_and(|pointer| part.contains(pointer)) {
-            hovered = Some(segment);
-        }
-        left += width;
+    for (segment, part) in laid_out(segments, rect) {
+        paint_segment(&painter, p, segment, part);
+        hovered = hovered.or(under(response.hover_pos(), segment, part));
     }
     if total > limit {
         let x = rect.left() + (f64::from(rect.width()) * limit / full) as f32;
@@ -142,5 +132,86 @@ pub fn stacked_bar_ui(ui: &mut Ui, name: &str, segments: &[Segment], limit: f64)
     match hovered {
         Some(segment) => response.on_hover_text_at_pointer(segment.name.clone()),
         None => response,
+    }
+}
+
+/// Segments with their places side by side in `rect`, which they fill.
+fn laid_out(segments: &[Segment], rect: Rect) -> impl Iterator<Item = (&Segment, Rect)> {
+    let total = segments.iter().map(|segment| segment.amount).sum::<f64>().max(f64::MIN_POSITIVE);
+    let mut left = rect.left();
+    segments.iter().map(move |segment| {
+        let right = left + (f64::from(rect.width()) * segment.amount / total) as f32;
+        let part = Rect::from_min_max(pos2(left, rect.top()), pos2(right, rect.bottom()));
+        left = right;
+        (segment, part)
+    })
+}
+
+fn paint_segment(painter: &Painter, p: &Palette, segment: &Segment, part: Rect) {
+    painter.rect_filled(part, 0.0, segment.color);
+    if part.width() > 3.0 {
+        painter.vline(part.right(), part.y_range(), Stroke::new(1.0, p.card));
+    }
+}
+
+fn under(pointer: Option<Pos2>, segment: &Segment, part: Rect) -> Option<&Segment> {
+    pointer.filter(|pointer| part.contains(*pointer)).map(|_| segment)
+}
+
+/// A part of a whole that has parts of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Flame {
+    /// Itself; its name shows under the pointer.
+    pub segment: Segment,
+    /// Written on it where it fits.
+    pub label: String,
+    /// Its parts, each with what is written on it; empty where they are not known.
+    pub parts: Vec<(Segment, String)>,
+}
+
+/// Height of each of the two rows.
+const FLAME_ROW: f32 = 18.0;
+
+/// Parts side by side, and below each its own parts, as wide as all of them together.
+pub fn flames_ui(ui: &mut Ui, name: &str, flames: &[Flame]) -> Response {
+    let p = palette(ui);
+    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 2.0 * FLAME_ROW), Sense::hover());
+    response.widget_info(|| WidgetInfo::labeled(egui::accesskit::Role::Meter, true, name));
+    if !ui.is_rect_visible(rect) {
+        return response;
+    }
+    let painter = ui.painter().with_clip_rect(rect);
+    painter.rect_filled(rect, 2.0, p.control);
+    let mut hovered = None;
+    let mut show = |segment: &Segment, label: &str, part: Rect| {
+        paint_segment(&painter, p, segment, part);
+        write_on(&painter, label, segment.color, part);
+        if under(response.hover_pos(), segment, part).is_some() {
+            hovered = Some(segment.name.clone());
+        }
+    };
+    let wholes: Vec<Segment> = flames.iter().map(|flame| flame.segment.clone()).collect();
+    let (upper, lower) = rect.split_top_bottom_at_fraction(0.5);
+    for ((segment, part), flame) in laid_out(&wholes, upper).zip(flames) {
+        show(segment, &flame.label, part);
+        let (parts, labels): (Vec<Segment>, Vec<&String>) =
+            flame.parts.iter().map(|(segment, label)| (segment.clone(), label)).unzip();
+        let below = Rect::from_x_y_ranges(part.x_range(), lower.y_range());
+        for ((segment, part), label) in laid_out(&parts, below).zip(labels) {
+            show(segment, label, part);
+        }
+    }
+    painter.hline(rect.x_range(), upper.bottom(), Stroke::new(1.0, p.card));
+    match hovered {
+        Some(name) => response.on_hover_text_at_pointer(name),
+        None => response,
+    }
+}
+
+/// Writes `label` in the middle of a part of this color, where it fits.
+fn write_on(painter: &Painter, label: &str, color: Color32, part: Rect) {
+    let galley = painter.layout_no_wrap(label.to_owned(), FontId::proportional(font::SMALL), text_on(color));
+    if !label.is_empty() && galley.size().x + 2.0 * space::XS <= part.width() {
+        painter.galley(part.center() - galley.size() / 2.0, galley, text_on(color));
     }
 }

@@ -16,7 +16,7 @@ pub use card::{card_ui, expander_ui, num_columns, section_title_ui};
 pub use field::{CheckLabel, combo_ui, field_ui, hint_ui, primary_button_ui};
 pub use icon::{Icon, icon_button_ui, icon_text_button_ui};
 pub use image_strip::ImageStrip;
-pub use meter::{BarRow, Segment, bar_row_ui, meter_of_parts_ui, meter_ui, stacked_bar_ui};
+pub use meter::{BarRow, Flame, Segment, bar_row_ui, flames_ui, meter_of_parts_ui, meter_ui, stacked_bar_ui};
 pub use notice::{Severity, notice_ui};
 pub use path_field::{PathField, path_field_ui};
 pub use pixel_canvas::{CanvasAct, PixelCanvas};

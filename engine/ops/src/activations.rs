@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::buffers::{rows_per_task, slice};
 use super::kernels::has_kernels;
+use super::profile::{self, Kind};
 use super::real::Real;
 
 /// How a matrix reads its inputs.
@@ -51,7 +52,10 @@ impl Activations {
     pub(super) fn read_rows<T: Real>(self, rows: &mut [T], len: usize) {
         match self {
             Self::Floats => {}
-            Self::Int8 => rows.chunks_exact_mut(len.max(1)).for_each(round_row),
+            Self::Int8 => {
+                let _timing = profile::time(Kind::Activation);
+                rows.chunks_exact_mut(len.max(1)).for_each(round_row);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::buffers::{Reading, Scratch, slice, unwritten};
 use super::gemm::{Matrix, Old, Products, multiply};
 use super::kernels::has_kernels;
+use super::profile::{self, Kind};
 use super::real::{Real, max_of, sum_map, sum_map2};
 use super::simd::{LANES, kernel};
 
@@ -181,6 +182,8 @@ pub(super) fn attend<T: Real>(
     scores: &mut [T],
     products: Products,
 ) {
+    let _timing = profile::time(Kind::Attention);
+    let products = products.counted_as(Kind::Attention);
     let (width, query_width) = (heads.row_width(), heads.query_width());
     for (head, log_sums) in (0..heads.num_query).zip(log_sums.chunks_exact_mut(t)) {
         let (q, k, v) = heads.offsets(head);
@@ -227,6 +230,8 @@ pub(super) fn attend_backward<T: Real>(
     scratch: &mut [T],
     products: Products,
 ) {
+    let _timing = profile::time(Kind::Attention);
+    let products = products.counted_as(Kind::Attention);
     let (width, query_width, size, scale) = (heads.row_width(), heads.query_width(), heads.size, heads.scale::<T>());
     let (scores, d_scores) = scratch.split_at_mut(scratch_len(t));
     let one = T::one();

@@ -154,7 +154,7 @@ fn logit_gradient<T: Real>(logits: &Tensor, targets: &Tensor, grad: &Tensor) -> 
     Tensor::from_vec(out, (n, v), &candle_core::Device::Cpu)
 }
 
-kernel! {
+kernel! { for Loss:
     fn losses_of_rows<T>(logits: &[T], targets: &[u32], v: usize, out: &mut [T]) {
         for ((row, &target), loss) in logits.chunks_exact(v).zip(targets).zip(out) {
             let max = max_of(row);
@@ -164,7 +164,7 @@ kernel! {
     }
 }
 
-kernel! {
+kernel! { for Loss:
     fn gradients_of_rows<T>(logits: &[T], targets: &[u32], grad: &[T], v: usize, out: &mut [T]) {
         for (((row, &target), &g), out) in logits.chunks_exact(v).zip(targets).zip(grad).zip(out.chunks_exact_mut(v)) {
             softmax(row, out, g);
@@ -173,7 +173,7 @@ kernel! {
     }
 }
 
-kernel! {
+kernel! { for Loss:
     fn norms_of_rows<T>(logits: &[T], targets: &[u32], v: usize, out: &mut [T]) {
         let mut p = vec![T::zero(); v];
         for ((row, &target), norm) in logits.chunks_exact(v).zip(targets).zip(out) {

@@ -6,6 +6,7 @@ use super::buffers::{Reading, unwritten};
 use super::kernels::has_kernels;
 use super::layer_norm::add_to;
 use super::many::{Backward, any_tracked, attach};
+use super::profile::{self, Kind};
 use super::real::Real;
 
 /// tokens[ids] + positions[0..t]: tokens (rows, c), positions (at least t, c) if any, both f32 or f64, ids (n, t)
@@ -51,6 +52,7 @@ fn embedding_typed<T: Real>(tokens: &Tensor, positions: Option<&Tensor>, ids: &T
     let tables: Vec<&Tensor> = tables.iter().collect();
     let readings: Vec<Reading<'_>> = tables.iter().map(|table| Reading::of(table)).collect();
     let slices = readings.iter().map(|reading| reading.slice::<T>("embedding")).collect::<Result<Vec<_>>>()?;
+    let timing = profile::time(Kind::Embedding);
     let mut out = unwritten::<T>(n * t * c);
     for (row, &id) in out.chunks_exact_mut(c).zip(&ids) {
         row.copy_from_slice(&slices[0][id as usize * c..][..c]);
@@ -60,6 +62,7 @@ fn embedding_typed<T: Real>(tokens: &Tensor, positions: Option<&Tensor>, ids: &T
             add_to(sequence, &positions[..t * c]);
         }
     }
+    drop(timing);
     drop(readings);
     if any_tracked(&tables) {
         attach((T::to_cpu_storage_owned(out), (n, t, c).into()), &tables, EmbeddingBackward { ids })
@@ -87,6 +90,7 @@ impl Backward for EmbeddingBackward {
 
 impl EmbeddingBackward {
     fn gradients<T: Real>(&self, tables: &[Tensor], grad: &Tensor) -> Result<Vec<Tensor>> {
+        let _timing = profile::time(Kind::Embedding);
         let (_, t, c) = grad.dims3()?;
         let reading = Reading::of(grad);
         let grad = reading.slice::<T>("embedding")?;

@@ -58,7 +58,7 @@ impl GateActivation {
     }
 }
 
-kernel! {
+kernel! { for Activation:
     fn relu2_mul_all<T>(gate: &[T], up: &[T], y: &mut [T]) {
         for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
             let positive = gate.larger(T::zero());
@@ -67,7 +67,7 @@ kernel! {
     }
 }
 
-kernel! {
+kernel! { for Activation:
     fn relu2_mul_gradient<T>(gate: &mut [T], up: &mut [T], dy: &[T]) {
         for ((gate, up), &dy) in gate.iter_mut().zip(up.iter_mut()).zip(dy) {
             let positive = gate.larger(T::zero());

@@ -69,7 +69,7 @@ fn value_and_slope<T: Real>(x: T) -> (T, T) {
     (x * s, s + bend)
 }
 
-kernel! {
+kernel! { for Activation:
     fn gelu_all<T>(x: &[T], y: &mut [T]) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y = value_and_slope(x).0;
@@ -77,7 +77,7 @@ kernel! {
     }
 }
 
-kernel! {
+kernel! { for Activation:
     /// x += bias, row by row, and y = gelu of that.
     pub(super) fn add_bias_and_gelu<T>(x: &mut [T], bias: &[T], y: &mut [T]) {
         let c = bias.len().max(1);
@@ -91,7 +91,7 @@ kernel! {
     }
 }
 
-kernel! {
+kernel! { for Activation:
     fn gelu_gradient<T>(x: &[T], dy: &[T], dx: &mut [T]) {
         for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
             *dx = dy * value_and_slope(x).1;
@@ -99,7 +99,7 @@ kernel! {
     }
 }
 
-kernel! {
+kernel! { for Activation:
     /// y = gelu(x) again, and grad (of y) becomes the gradient of x.
     pub(super) fn gelu_again_and_gradient<T>(x: &[T], y: &mut [T], grad: &mut [T]) {
         for ((y, &x), grad) in y.iter_mut().zip(x).zip(grad) {

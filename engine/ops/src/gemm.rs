@@ -8,6 +8,7 @@ use gemm::Parallelism;
 
 use super::bf16::{self, Kernel, Packed};
 use super::precision::Precision;
+use super::profile::{self, Kind};
 use super::real::Real;
 
 /// A matrix inside a slice: element (i, j) is `data[i * row_stride + j * column_stride]`.
@@ -100,6 +101,7 @@ pub(super) fn multiply<T: Real>(
             Parallelism::None => 1,
             Parallelism::Rayon(threads) => threads,
         };
+        let _timing = products.time((m, n, k), bf16::MIN_SHARED_WORK);
         return bf16::multiply(kernel, (m, n, k), (dst, dst_stride), old, scale, (a, b), threads);
     }
     if m == 0 || n == 0 {
@@ -110,6 +112,7 @@ pub(super) fn multiply<T: Real>(
     let last =
         |x: Matrix<'_, T>, rows: usize, columns: usize| (rows - 1) * x.row_stride + (columns - 1) * x.column_stride;
     assert!(last(a, m, k) < a.data.len() && last(b, k, n) < b.data.len(), "factor out of bounds");
+    let _timing = products.time((m, n, k), gemm::get_threading_threshold());
     // SAFETY: the asserts above show that every element of the three matrices lies in its slice; the
     // destination is borrowed mutably, so it overlaps neither factor, and its rows do not overlap one
     // another (n <= dst_stride). Strides come from slices, so they fit isize.
@@ -163,6 +166,10 @@ pub(super) struct Products {
     parallelism: Parallelism,
     /// Multiplies f32 with factors rounded to bf16; `None` in full precision. f64 is never rounded.
     kernel: Option<&'static Kernel>,
+    /// Whose time theirs is.
+    kind: Kind,
+    /// Threads that fall to each multiplication that is spread over several.
+    num_threads_each: usize,
 }
 
 impl Products {
@@ -183,7 +190,23 @@ impl Products {
     pub(super) fn full(num_tasks: usize) -> Self {
         let threads = rayon::current_num_threads();
         let is_alone = threads <= 1 || num_tasks >= threads;
-        Self { parallelism: if is_alone { Parallelism::None } else { Parallelism::Rayon(threads) }, kernel: None }
+        Self {
+            parallelism: if is_alone { Parallelism::None } else { Parallelism::Rayon(threads) },
+            kernel: None,
+            kind: Kind::Product,
+            num_threads_each: if is_alone { 1 } else { threads / num_tasks.max(1) },
+        }
+    }
+
+    /// The same as a part of an operation of this kind.
+    pub(super) fn counted_as(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// Takes the time of a multiplication, which is spread over threads from `min_shared_work` multiply-adds on.
+    fn time(self, (m, n, k): (usize, usize, usize), min_shared_work: usize) -> profile::Timing {
+        let is_shared = m.saturating_mul(n).saturating_mul(k) >= min_shared_work;
+        profile::time_of_threads(self.kind, if is_shared { self.num_threads_each } else { 1 })
     }
 }
 

@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::buffers::{Reading, unwritten};
 use super::function::record;
 use super::kernels::has_kernels;
+use super::profile::{self, Kind};
 use super::real::{Real, sum_of};
 use super::simd::kernel;
 
@@ -33,6 +34,7 @@ fn typed<T: Real>(x: &Tensor, (n, c, plane): (usize, usize, usize)) -> Result<Te
     means(Reading::of(x).slice::<T>(NAME)?, plane, &mut y);
     let dims = x.shape().clone();
     record(&[x], y, (n, c), move |_, gradient| {
+        let _timing = profile::time(Kind::Pooling);
         let gradient = Reading::of(gradient);
         let mut dx = unwritten::<T>(n * c * plane);
         let share = T::one() / T::from_f64(plane as f64);
@@ -43,7 +45,7 @@ fn typed<T: Real>(x: &Tensor, (n, c, plane): (usize, usize, usize)) -> Result<Te
     })
 }
 
-kernel! {
+kernel! { for Pooling:
     /// The mean of each plane.
     fn means<T>(x: &[T], plane: usize, y: &mut [T]) {
         for (y, x) in y.iter_mut().zip(x.chunks_exact(plane)) {

@@ -121,7 +121,7 @@ fn moments<T: Real>(row: &[T], eps: T) -> (T, T) {
     (mean, T::one() / (variance + eps).sqrt())
 }
 
-kernel! {
+kernel! { for Norm:
     /// y = layer norm of each row of x.
     pub(super) fn layer_norm_rows<T>(x: &[T], w: &[T], b: &[T], eps: T, y: &mut [T]) {
         let c = w.len();
@@ -134,7 +134,7 @@ kernel! {
     }
 }
 
-kernel! {
+kernel! { for Norm:
     /// Adds the gradients of layer norm to dx, dw and db.
     pub(super) fn layer_norm_backward_rows<T>(
         x: &[T], w: &[T], dy: &[T], eps: T, dx: &mut [T], dw: &mut [T], db: &mut [T],

@@ -29,6 +29,7 @@ mod llama_layer;
 mod many;
 pub mod max_pool;
 mod precision;
+pub mod profile;
 mod real;
 mod rms_norm;
 mod rope;

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::buffers::{Reading, rows_per_task, unwritten};
 use super::function::record;
 use super::kernels::has_kernels;
+use super::profile::{self, Kind};
 use super::real::Real;
 
 const NAME: &str = "max_pool2d";
@@ -46,7 +47,7 @@ fn typed<T: Real>(x: &Tensor, (n, c, h, w): (usize, usize, usize, usize)) -> Res
         let x = Reading::of(x);
         let planes = y.par_chunks_mut(window).zip(winners.par_chunks_mut(window));
         let planes = planes.zip(x.slice::<T>(NAME)?.par_chunks(h * w)).with_min_len(rows_per_task(h * w));
-        planes.for_each(|((y, winners), x)| pool(x, w, y, winners));
+        planes.for_each_init(|| profile::time(Kind::Pooling), |_, ((y, winners), x)| pool(x, w, y, winners));
     }
     let dims = x.shape().clone();
     record(&[x], y, (n, c, h / 2, w / 2), move |_, gradient| {
@@ -54,13 +55,16 @@ fn typed<T: Real>(x: &Tensor, (n, c, h, w): (usize, usize, usize, usize)) -> Res
         let mut dx = vec![T::zero(); dims.elem_count()];
         let windows = gradient.slice::<T>(NAME)?.par_chunks(window).zip(winners.par_chunks(window));
         let planes = dx.par_chunks_mut(h * w).zip(windows).with_min_len(rows_per_task(h * w));
-        planes.for_each(|(dx, (gradient, winners))| {
-            for (index, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
-                let (row, column) = (index / (w / 2), index % (w / 2));
-                let (down, right) = (usize::from(winner / 2), usize::from(winner % 2));
-                dx[(2 * row + down) * w + 2 * column + right] = gradient;
-            }
-        });
+        planes.for_each_init(
+            || profile::time(Kind::Pooling),
+            |_, (dx, (gradient, winners))| {
+                for (index, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
+                    let (row, column) = (index / (w / 2), index % (w / 2));
+                    let (down, right) = (usize::from(winner / 2), usize::from(winner % 2));
+                    dx[(2 * row + down) * w + 2 * column + right] = gradient;
+                }
+            },
+        );
         Ok(vec![Some(Tensor::from_vec(dx, &dims, &Device::Cpu)?)])
     })
 }

@@ -91,7 +91,7 @@ fn reciprocal_rms<T: Real>(row: &[T], eps: T) -> T {
     T::one() / (mean_square + eps).sqrt()
 }
 
-kernel! {
+kernel! { for Norm:
     /// y = RMS norm of each row of x.
     pub(super) fn rms_norm_rows<T>(x: &[T], w: &[T], eps: T, y: &mut [T]) {
         let c = w.len();
@@ -104,7 +104,7 @@ kernel! {
     }
 }
 
-kernel! {
+kernel! { for Norm:
     /// Each row of x becomes its RMS norm.
     pub(super) fn rms_norm_in_place<T>(x: &mut [T], w: &[T], eps: T) {
         for x in x.chunks_exact_mut(w.len()) {
@@ -116,7 +116,7 @@ kernel! {
     }
 }
 
-kernel! {
+kernel! { for Norm:
     /// Adds the gradients of RMS norm to dx and dw.
     pub(super) fn rms_norm_backward_rows<T>(x: &[T], w: &[T], dy: &[T], eps: T, dx: &mut [T], dw: &mut [T]) {
         let c = w.len();

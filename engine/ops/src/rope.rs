@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::buffers::{Reading, slice};
 use super::kernels::has_kernels;
+use super::profile::{self, Kind};
 use super::real::Real;
 use super::simd::kernel;
 
@@ -44,6 +45,7 @@ pub(super) struct Angles<T> {
 impl<T: Real> Angles<T> {
     /// Angles of positions 0..t, computed in f64.
     pub(super) fn new(t: usize, head_size: usize, theta: f64) -> Self {
+        let _timing = profile::time(Kind::Embedding);
         let half = head_size / 2;
         let frequencies: Vec<f64> = (0..half).map(|i| theta.powf(-2.0 * i as f64 / head_size as f64)).collect();
         let angles = || (0..t).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
@@ -110,7 +112,7 @@ impl CustomOp1 for Rope {
     }
 }
 
-kernel! {
+kernel! { for Embedding:
     /// Rotates, in place, the first `width` numbers of each row of one sequence (rows `row_stride` apart).
     pub(super) fn rotate<T>(rows: &mut [T], row_stride: usize, width: usize, angles: &Angles<T>, turn: Turn) {
         let positions = rows.len().div_ceil(row_stride.max(1)).max(1);

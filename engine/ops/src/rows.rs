@@ -3,7 +3,7 @@
 use super::real::Real;
 use super::simd::kernel;
 
-kernel! {
+kernel! { for Product:
     /// Each row of y = row.
     pub(super) fn fill_rows<T>(row: &[T], y: &mut [T]) {
         for y in y.chunks_exact_mut(row.len().max(1)) {
@@ -12,7 +12,7 @@ kernel! {
     }
 }
 
-kernel! {
+kernel! { for Product:
     /// y = x + row, row by row.
     pub(super) fn add_row<T>(x: &[T], row: &[T], y: &mut [T]) {
         let c = row.len().max(1);
@@ -24,7 +24,7 @@ kernel! {
     }
 }
 
-kernel! {
+kernel! { for Product:
     /// sums += Σ rows of x
     pub(super) fn add_column_sums<T>(x: &[T], sums: &mut [T]) {
         let c = sums.len().max(1);

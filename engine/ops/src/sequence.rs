@@ -11,6 +11,7 @@ use super::gemm::{Old, Products, Shared};
 use super::layer_norm::add_to;
 use super::many::{Backward, any_tracked, attach};
 use super::precision::Precision;
+use super::profile::{self, Kind};
 use super::real::Real;
 
 /// Weight gradients summed in parallel take at most this many numbers in all (128 MB in f32).
@@ -247,6 +248,7 @@ fn sum_of_parts<T: Real>(parts: &[Scratch<T>], len: usize) -> Vec<T> {
     const TASK: usize = 1 << 16;
     let mut sum = unwritten::<T>(len);
     sum.par_chunks_mut(TASK).enumerate().for_each(|(index, sum)| {
+        let _timing = profile::time(Kind::Product);
         sum.fill(T::zero());
         for part in parts {
             add_to(sum, &part[index * TASK..][..sum.len()]);

@@ -74,7 +74,7 @@ impl CustomOp2 for SiluMul {
     }
 }
 
-kernel! {
+kernel! { for Activation:
     /// y = silu(gate) · up
     pub(super) fn silu_mul_all<T>(gate: &[T], up: &[T], y: &mut [T]) {
         for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
@@ -83,7 +83,7 @@ kernel! {
     }
 }
 
-kernel! {
+kernel! { for Activation:
     /// gate and up become their gradients, from the gradient dy of silu(gate) · up.
     pub(super) fn silu_mul_gradient<T>(gate: &mut [T], up: &mut [T], dy: &[T]) {
         for ((gate, up), &dy) in gate.iter_mut().zip(up.iter_mut()).zip(dy) {

@@ -41,9 +41,11 @@ pub(super) fn vector_unit() -> VectorUnit {
 }
 
 /// `kernel! { fn name<T>(argument: Type, ...) -> Output { body } }`: a function over [`Real`](super::real::Real)
-/// `T` that runs on the widest vector unit. Helpers it calls must be `#[inline(always)]`.
+/// `T` that runs on the widest vector unit. Helpers it calls must be `#[inline(always)]`. `kernel! { for Kind: fn … }` counts
+/// its time as that of an operation of this [`Kind`](super::profile::Kind).
 macro_rules! kernel {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident<T>($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+    (for $kind:ident: $($function:tt)*) => { $crate::simd::kernel! { [$kind] $($function)* } };
+    ([$($kind:ident)?] $(#[$meta:meta])* $vis:vis fn $name:ident<T>($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
         #[allow(unsafe_code, reason = "calls a version compiled for vector units that were detected")]
         #[allow(clippy::too_many_arguments, reason = "a kernel takes plain slices")]
@@ -66,6 +68,7 @@ macro_rules! kernel {
                 body::<T>($($arg),*)
             }
 
+            $(let _timing = $crate::profile::time($crate::profile::Kind::$kind);)?
             match $crate::simd::vector_unit() {
                 // SAFETY: `vector_unit` found every feature that `avx512` is compiled with.
                 #[cfg(target_arch = "x86_64")]
@@ -81,6 +84,7 @@ macro_rules! kernel {
             }
         }
     };
+    ($($function:tt)*) => { $crate::simd::kernel! { [] $($function)* } };
 }
 
 pub(super) use kernel;

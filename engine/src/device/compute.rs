@@ -1,6 +1,7 @@
 //! Where tensors live and how many threads compute.
 
 use candle_core::Device;
+use foretrain_ops::profile::Ledger;
 use serde::{Deserialize, Serialize};
 
 use super::cuda::{self, GpuError};
@@ -99,13 +100,29 @@ const MOST_THREADS: usize = 64;
 /// Threads that compute, for one run or measurement: `pool.install(work)` keeps all of `work` on them.
 /// 0 means one per core. Errors: [`ComputeError::TooManyThreads`]; [`ComputeError::Threads`] when the system gives none.
 pub fn compute_pool(num_threads: usize) -> Result<rayon::ThreadPool, ComputeError> {
+    build_pool(num_threads, |_| {})
+}
+
+/// As [`compute_pool`], of threads that write what operations cost them into `ledger`.
+pub fn observed_pool(num_threads: usize, ledger: &Ledger) -> Result<rayon::ThreadPool, ComputeError> {
+    let ledger = ledger.clone();
+    build_pool(num_threads, move |_| {
+        // They are new, so they follow no other.
+        ledger.follow();
+    })
+}
+
+fn build_pool(
+    num_threads: usize,
+    begin: impl Fn(usize) + Send + Sync + 'static,
+) -> Result<rayon::ThreadPool, ComputeError> {
     let num_threads = resolved_num_threads(num_threads);
     let most = resolved_num_threads(0).saturating_mul(4).max(MOST_THREADS);
     if num_threads > most {
         return Err(ComputeError::TooManyThreads { num_threads, most });
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads).thread_name(|index| format!("compute-{index}"));
-    pool.build().map_err(|source| ComputeError::Threads { num_threads, source })
+    pool.start_handler(begin).build().map_err(|source| ComputeError::Threads { num_threads, source })
 }
 
 /// `num_threads`, or one per core for 0.
@@ -141,6 +158,8 @@ mod tests {
     fn each_pool_has_its_own_size() {
         let sizes = [1, 3].map(|wanted| compute_pool(wanted).unwrap().install(rayon::current_num_threads));
         assert_eq!(sizes, [1, 3]);
+        let observed = observed_pool(2, &Ledger::default()).unwrap();
+        assert_eq!(observed.install(rayon::current_num_threads), 2);
         assert!(resolved_num_threads(0) >= 1);
         assert!(matches!(compute_pool(1_000_000), Err(ComputeError::TooManyThreads { .. })));
     }

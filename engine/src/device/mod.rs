@@ -17,7 +17,7 @@ mod progress;
 pub mod seed;
 
 pub use cancel::CancelFlag;
-pub use compute::{ComputeDevice, ComputeError, compute_pool, resolved_num_threads};
+pub use compute::{ComputeDevice, ComputeError, compute_pool, observed_pool, resolved_num_threads};
 pub use cuda::{Gpu, GpuError, gpus, has_cuda, usable_gpu, usable_gpus};
 pub use gauges::{GaugeReading, Gauges, GpuReading, process_cpu_seconds, process_memory_bytes, system_memory_bytes};
 pub use lanes::Lanes;

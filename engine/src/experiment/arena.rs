@@ -263,24 +263,38 @@ impl ArenaResult {
 }
 
 impl ArenaSummary {
+    /// True when every step of every seed was full and ended at as many vanilla steps' loss.
+    fn never_predicted(&self) -> bool {
+        let is_exactly = |estimate: Option<Estimate>, value: f64| {
+            estimate
+                .is_some_and(|found| found.mean == value && found.interval.is_none_or(|ends| ends == (value, value)))
+        };
+        is_exactly(self.example_backwards_saved, 0.0) && is_exactly(self.loss_ratio, 1.0)
+    }
+
     /// One sentence for each question, as far as it was measured.
     #[must_use]
     pub fn verdict(&self) -> String {
         let mut sentences = Vec::new();
-        if let (Some(backwards), Some(time)) = (self.example_backwards_saved, self.time_saved) {
+        let same_steps = self.loss_ratio.filter(|_| !self.never_predicted());
+        let frozen = self.loss_ratio_frozen.filter(|_| !self.never_predicted());
+        if self.never_predicted() {
+            sentences
+                .push("It never predicted, so it trained as vanilla does: nothing was saved, nothing lost.".to_owned());
+        } else if let (Some(backwards), Some(time)) = (self.example_backwards_saved, self.time_saved) {
             sentences.push(format!(
                 "Prediction saved {} of the example-backwards and {} of the training time of as many vanilla steps.",
                 interval(&backwards, 100.0, 1, "%"),
                 interval(&time, 100.0, 1, "%")
             ));
         }
-        if let Some(ratio) = self.loss_ratio {
+        if let Some(ratio) = same_steps {
             sentences.push(compared("Its loss is", &ratio, "what as many vanilla steps reach"));
         }
         if let Some(ratio) = self.loss_ratio_equal_time {
             sentences.push(compared("Against vanilla given the same time its loss is", &ratio, "what that reaches"));
         }
-        if let Some(ratio) = self.loss_ratio_frozen {
+        if let Some(ratio) = frozen {
             sentences.push(compared(
                 "Against predicting nothing its loss is",
                 &ratio,
@@ -288,5 +302,22 @@ impl ArenaSummary {
             ));
         }
         sentences.join(" ")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::literal;
+    use super::*;
+
+    #[test]
+    fn a_hybrid_that_never_predicted_says_so() {
+        let mut result = literal::arena();
+        assert!(result.verdict().starts_with("Prediction saved"), "{}", result.verdict());
+        result.results[HYBRID] = result.results[SAME_STEPS].clone();
+        let verdict = result.verdict();
+        assert!(verdict.starts_with("It never predicted") && !verdict.contains("0.0%"), "{verdict}");
+        assert!(verdict.contains("given the same time"), "{verdict}");
     }
 }

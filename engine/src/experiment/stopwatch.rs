@@ -3,12 +3,12 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::hybrid::{ExtraWork, Mark};
+use crate::hybrid::{Mark, StepPart};
 
 /// Adds up the time between marks of one kind of work.
 #[derive(Debug)]
 pub struct Stopwatch {
-    work: ExtraWork,
+    work: StepPart,
     began: Cell<Option<Instant>>,
     total: Cell<Option<Duration>>,
 }
@@ -16,7 +16,7 @@ pub struct Stopwatch {
 impl Stopwatch {
     /// A watch for `work`.
     #[must_use]
-    pub fn new(work: ExtraWork) -> Self {
+    pub fn new(work: StepPart) -> Self {
         Self { work, began: Cell::default(), total: Cell::default() }
     }
 
@@ -45,20 +45,20 @@ mod tests {
 
     #[test]
     fn only_marked_time_counts() {
-        let watch = Stopwatch::new(ExtraWork::ErrorNorms);
+        let watch = Stopwatch::new(StepPart::ErrorNorms);
         assert_eq!(watch.total(), None);
         let outer = Instant::now();
         for _ in 0..2 {
-            watch.mark(Mark::Begins(ExtraWork::ErrorNorms));
-            watch.mark(Mark::Ends(ExtraWork::ErrorNorms));
+            watch.mark(Mark::Begins(StepPart::ErrorNorms));
+            watch.mark(Mark::Ends(StepPart::ErrorNorms));
         }
         let once = watch.total();
         assert!(once.is_some_and(|total| total <= outer.elapsed()));
-        watch.mark(Mark::Begins(ExtraWork::ErrorNorms));
+        watch.mark(Mark::Begins(StepPart::ErrorNorms));
         assert_eq!(watch.total(), once, "an open pair has no time yet");
-        let other = Stopwatch::new(ExtraWork::Decisions);
-        other.mark(Mark::Begins(ExtraWork::ErrorNorms));
-        other.mark(Mark::Ends(ExtraWork::ErrorNorms));
+        let other = Stopwatch::new(StepPart::Decisions);
+        other.mark(Mark::Begins(StepPart::ErrorNorms));
+        other.mark(Mark::Ends(StepPart::ErrorNorms));
         assert_eq!(other.total(), None, "other work has its own watch");
     }
 }

@@ -13,7 +13,7 @@ use crate::device::Watch;
 use crate::evaluation::{Evaluation, evaluate};
 use crate::hybrid::forecast::{ReliabilityPoint, reliability};
 use crate::hybrid::{
-    Correction, ExtraWork, Forecast, HybridEvent, HybridTrainer, Phase, Recovery, StepCosts, StepReport,
+    Correction, Forecast, HybridEvent, HybridTrainer, Phase, Recovery, StepCosts, StepPart, StepReport,
     measure_step_costs, nullable,
 };
 use crate::memory::step_flops;
@@ -268,7 +268,7 @@ impl Trial {
         let started = Instant::now();
         self.grow_if_due()?;
         let batch = self.batches.train_batch(self.result.num_steps)?;
-        let decisions = Stopwatch::new(ExtraWork::Decisions);
+        let decisions = Stopwatch::new(StepPart::Decisions);
         let report = self.trainer.step_marked(&batch, &|mark| decisions.mark(mark))?;
         self.result.decision_seconds += decisions.total().unwrap_or_default().as_secs_f64();
         self.record(report, started.elapsed().as_secs_f64());

@@ -176,6 +176,7 @@ fn output_major_bytes(tensor: &QuantizedTensor) -> Result<Cow<'_, [u8]>, ExportE
         TensorData::Bitnet { codes, .. } => Cow::Borrowed(codes),
         TensorData::Q8 { blocks }
         | TensorData::Q4 { blocks }
+        | TensorData::Q3K { blocks }
         | TensorData::Q4K { blocks }
         | TensorData::Ternary { blocks, .. } => Cow::Borrowed(blocks),
     })
@@ -221,6 +222,7 @@ fn tensor_type(storage: Storage) -> Result<TensorType, ExportError> {
         Storage::Bf16 => Ok(TensorType::Bf16),
         Storage::Q8Blocks => Ok(TensorType::Q8_0),
         Storage::Q4Blocks => Ok(TensorType::Q4_0),
+        Storage::Q3KBlocks => Ok(TensorType::Q3K),
         Storage::Q4KBlocks => Ok(TensorType::Q4K),
         Storage::Ternary => Ok(TensorType::Tq2_0),
         Storage::TernaryBase3 => Ok(TensorType::Tq1_0),

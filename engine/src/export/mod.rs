@@ -39,7 +39,8 @@ pub use checkpoint::{
 };
 pub use error::ExportError;
 pub use package::{
-    ExportTarget, Quality, Written, blockers, container, export_package, planned, predicted_bytes, quantize_for_target,
+    ExportTarget, Quality, Written, blockers, container, export_package, planned, predicted_bytes, predicted_range,
+    quantize_for_target,
 };
 pub use partial_file::check_new_file;
 pub use read_back::{IntegerReadBack, ReadBack};

@@ -14,7 +14,10 @@ use super::readme::{Readme, run_command, runtime_note};
 use super::{Blocker, Checkpoint, ExportError, ModelCard, PackageFormat, TOKENIZER_FILE, TargetPreset, onnx};
 use crate::device::{Watch, atomic_file};
 use crate::models::{ModelConfig, Network};
-use crate::quant::{Container, QuantScheme, QuantizedWeights, TensorPlan, plan, quantize_for, storage_notes};
+use crate::quant::{
+    Container, PostTraining, QuantScheme, QuantizedWeights, TableChoice, TableType, TensorPlan, has_table_choice,
+    plan_with_tables, quantize_planned, storage_notes, tables_of,
+};
 
 /// Room kept for the small files of a package, bytes.
 pub(super) const SMALL_FILES_BYTES: u64 = 1 << 20;
@@ -34,6 +37,9 @@ pub struct Quality {
     pub loss_after: f64,
     /// Images or tokens it was measured on.
     pub num_examples: u64,
+    /// How token embedding and head were chosen; in a manifest it stands beside this.
+    #[serde(skip)]
+    pub tables: Option<TableChoice>,
 }
 
 /// A package on disk, verified.
@@ -99,19 +105,34 @@ pub fn container(card: &ModelCard, target: &TargetPreset) -> Container {
 }
 
 /// The weights as `target` will store them: measure `.dequantized()` to know what the package is worth.
-/// Errors: as [`quantize_for`].
+/// Errors: as [`quantize_planned`].
 pub fn quantize_for_target(
     checkpoint: &Checkpoint,
     target: &TargetPreset,
     watch: Watch<'_>,
 ) -> Result<QuantizedWeights, ExportError> {
-    let specs = Network::new(&checkpoint.card.model)?.specs();
-    Ok(quantize_for(&specs, &checkpoint.weights, target.scheme, container(&checkpoint.card, target), watch)?)
+    let planned = (target.scheme, container(&checkpoint.card, target), planned(&checkpoint.card, target)?);
+    Ok(quantize_planned(&checkpoint.weights, planned, &PostTraining::default(), watch)?)
 }
 
-/// How each tensor of this model is stored for `target`. Errors: a model config that builds no network.
+/// How each tensor of this model is stored for `target` when nothing is measured.
+/// Errors: a model config that builds no network.
 pub fn planned(card: &ModelCard, target: &TargetPreset) -> Result<Vec<TensorPlan>, ExportError> {
-    Ok(plan(&Network::new(&card.model)?.specs(), target.scheme, container(card, target)))
+    let specs = Network::new(&card.model)?.specs();
+    Ok(plan_with_tables(&specs, target.scheme, container(card, target), target.tables))
+}
+
+/// Size of the weight file with embedding and head in their smallest and in their largest type, bytes; `None` where no
+/// measurement chooses them. Errors: a model config that builds no network.
+pub fn predicted_range(card: &ModelCard, target: &TargetPreset) -> Result<Option<(u64, u64)>, ExportError> {
+    let plans = planned(card, target)?;
+    let are_asked = tables_of(&plans).all(|(table, _)| target.tables.of(table).is_some());
+    let has_choice = has_table_choice(&plans, target.scheme, container(card, target));
+    if target.format == PackageFormat::Onnx || are_asked || !has_choice {
+        return Ok(None);
+    }
+    let bytes = |table| target.clone().with_tables_or(table).predicted_bytes(card);
+    Ok(Some((bytes(TableType::Int3K)?, bytes(TableType::F16)?)))
 }
 
 /// [`ExportTarget::predicted_bytes`] of a preset.
@@ -147,7 +168,12 @@ impl ExportTarget for TargetPreset {
         if let Some(blocker) = no_form(self, model) {
             return vec![blocker];
         }
-        match self.predicted_bytes(model) {
+        // What measuring may choose counts as what it may come to at best.
+        let least = predicted_range(model, self).and_then(|range| match range {
+            Some((least, _)) => Ok(least),
+            None => self.predicted_bytes(model),
+        });
+        match least {
             Err(error) => {
                 let remedy = "Train a model from a preset".to_owned();
                 vec![Blocker { what: error.to_string(), remedy }]
@@ -180,7 +206,8 @@ impl ExportTarget for TargetPreset {
         }
         let tokenizer = read_tokenizer(checkpoint)?;
         // The cheap checks come before the computing.
-        let folder = PartialFolder::create(output, needed_bytes(self.predicted_bytes(&checkpoint.card)?, &tokenizer))?;
+        let weight_bytes = self.fitting(self.predicted_bytes(&checkpoint.card)?, &checkpoint.card)?;
+        let folder = PartialFolder::create(output, needed_bytes(weight_bytes, &tokenizer))?;
         let weights = quantize_for_target(checkpoint, self, watch)?;
         PackageInput { checkpoint, target: self, weights: &weights, tokenizer, quality }.write(folder, watch)
     }
@@ -196,8 +223,24 @@ impl ExportTarget for TargetPreset {
         let tokenizer = read_tokenizer(checkpoint)?;
         let plans: Vec<TensorPlan> = weights.tensors().iter().map(|tensor| tensor.plan.clone()).collect();
         let weight_bytes = weights_format(&checkpoint.card, self).predicted_bytes(&plans, &checkpoint.card);
+        let weight_bytes = self.fitting(weight_bytes, &checkpoint.card)?;
         let folder = PartialFolder::create(output, needed_bytes(weight_bytes, &tokenizer))?;
         PackageInput { checkpoint, target: self, weights, tokenizer, quality }.write(folder, watch)
+    }
+}
+
+impl TargetPreset {
+    /// `weight_bytes`, when the machine has room for them. Errors: [`ExportError::Blocked`].
+    fn fitting(&self, weight_bytes: u64, card: &ModelCard) -> Result<u64, ExportError> {
+        if weight_bytes > self.memory_bytes {
+            return Err(ExportError::Blocked(vec![too_large(weight_bytes, self, card)]));
+        }
+        Ok(weight_bytes)
+    }
+
+    /// The same machine with `table` where nothing else was asked.
+    fn with_tables_or(self, table: TableType) -> Self {
+        Self { tables: self.tables.or(table), ..self }
     }
 }
 
@@ -262,7 +305,9 @@ impl PackageInput<'_> {
         let card = &self.checkpoint.card;
         let format = weights_format(card, self.target);
         let tokenizer = self.tokenizer.as_ref().map(|(_, parsed)| parsed);
+        let tables = self.tables();
         let mut notes = storage_notes(self.weights);
+        notes.extend(tables.iter().flat_map(TableChoice::notes));
         notes.extend(format.write(&self.format_input(), folder, watch)?);
         write_json(&folder.join("config.json"), &config_json(card, self.weights, tokenizer)?)?;
         if let Some((bytes, parsed)) = &self.tokenizer {
@@ -276,17 +321,27 @@ impl PackageInput<'_> {
             weights: self.weights,
             weights_file: format.file_name(),
             quality: self.quality,
+            tables: tables.as_ref(),
             notes: &notes,
         };
         atomic_file::write_bytes(&folder.join("README.md"), readme.text().as_bytes())?;
         let metrics = json!({
             "quality": self.quality,
+            "tables": tables,
             "weight_bytes": self.weights.bytes(),
             "bits_per_weight": self.weights.bits_per_weight(),
             "tensor_errors": self.weights.tensor_errors(),
         });
         write_json(&folder.join("manifest.json"), &manifest(card, self.target, metrics, folder, watch)?)?;
         Ok((format, notes))
+    }
+
+    /// How embedding and head are stored, as the caller chose or, without a measurement, by asking and by default.
+    fn tables(&self) -> Option<TableChoice> {
+        match self.quality {
+            Some(quality) => quality.tables.clone(),
+            None => TableChoice::of(self.weights, self.target.tables, Vec::new()),
+        }
     }
 
     fn format_input(&self) -> FormatInput<'_> {
@@ -362,7 +417,7 @@ fn too_large(bytes: u64, target: &TargetPreset, card: &ModelCard) -> Blocker {
         target.name,
         gigabytes(target.memory_bytes)
     );
-    let ternary = TargetPreset { scheme: QuantScheme::Ternary, ..target.clone() };
+    let ternary = TargetPreset { scheme: QuantScheme::Ternary, ..target.clone() }.with_tables_or(TableType::Int3K);
     let fits_ternary = ternary.predicted_bytes(card).is_ok_and(|bytes| bytes <= target.memory_bytes);
     let remedy = if fits_ternary && target.scheme != QuantScheme::Ternary {
         "Choose a ternary target, or a smaller model"

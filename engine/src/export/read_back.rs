@@ -291,7 +291,7 @@ mod tests {
     use crate::export::test_model::{tiny_bitnet, tiny_llama, tiny_vision};
     use crate::export::{TargetPreset, export_package, quantize_for_target};
     use crate::models::{Activation, MlpConfig, ModelConfig, ops};
-    use crate::quant::FakeQuantizer;
+    use crate::quant::{FakeQuantizer, TableType, Tables};
     use crate::unwatched;
 
     /// What becomes of a package with integer weights at these distances.
@@ -353,7 +353,11 @@ mod tests {
         for (name, checkpoint, most) in [("mlp", mlp, 0.02), ("llama", llama, 0.75), ("bitnet", bitnet, 0.75)] {
             for scheme in [QuantScheme::Ternary, QuantScheme::Int8] {
                 let folder = root.path().join(format!("{name}-{}", scheme.label()));
-                export_package(&checkpoint, &TargetPreset::for_scheme(scheme), &folder, None, unwatched!()).unwrap();
+                // Training keeps the tables of ternary weights in half precision.
+                let tables =
+                    if scheme == QuantScheme::Ternary { Tables::both(TableType::F16) } else { Tables::default() };
+                let target = TargetPreset::for_scheme(scheme).with_tables(tables);
+                export_package(&checkpoint, &target, &folder, None, unwatched!()).unwrap();
                 let network = Network::new(&checkpoint.card.model).unwrap();
                 let answers = |activations| {
                     let quantizer = FakeQuantizer::new(&network.specs(), scheme).reading(activations);

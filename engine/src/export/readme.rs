@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::gguf_metadata::unknown_to_llama_cpp;
 use super::{ModelCard, PackageFormat, Preprocessing, Quality, StoredSize, TargetPreset};
-use crate::quant::{QuantScheme, QuantizedWeights};
+use crate::quant::{QuantScheme, QuantizedWeights, TableChoice};
 
 /// Builds the runtime alone, which building the studio does not.
 const EDGE_BUILD: &str = "cargo build --release -p foretrain-edge";
@@ -32,6 +32,8 @@ pub(super) struct Readme<'a> {
     /// Name of the weight file.
     pub weights_file: &'a str,
     pub quality: Option<&'a Quality>,
+    /// How embedding and head were chosen.
+    pub tables: Option<&'a TableChoice>,
     /// Sentences about the storage, without their full stops.
     pub notes: &'a [String],
 }
@@ -69,6 +71,9 @@ impl Readme<'_> {
         let is_folder = weights.scheme().is_float() || target.format == PackageFormat::Transformers;
         write_other_runtimes(out, card, is_folder, self.weights_file, notes)?;
         write_quality(out, card, StoredSize::of(weights), self.quality)?;
+        if let Some(tables) = self.tables.filter(|tables| !tables.tried.is_empty()) {
+            writeln!(out, "{}", tables.markdown())?;
+        }
         writeln!(out, "## Storage\n\n{}.\n", target.why)?;
         for note in notes {
             writeln!(out, "- {note}.")?;

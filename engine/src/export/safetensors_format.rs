@@ -195,9 +195,12 @@ fn entries(plan: &TensorPlan) -> Vec<WeightEntry> {
             ]
         }
         // Q8_0 is planned for GGUF only; in safetensors it would be bytes like ternary.
-        Storage::Q8Blocks | Storage::Q4Blocks | Storage::Q4KBlocks | Storage::Ternary | Storage::TernaryBase3 => {
-            vec![entry(Dtype::U8, vec![num_bytes], num_bytes)]
-        }
+        Storage::Q8Blocks
+        | Storage::Q4Blocks
+        | Storage::Q3KBlocks
+        | Storage::Q4KBlocks
+        | Storage::Ternary
+        | Storage::TernaryBase3 => vec![entry(Dtype::U8, vec![num_bytes], num_bytes)],
     }
 }
 
@@ -222,6 +225,7 @@ fn stored_bytes(tensors: &[&QuantizedTensor], name: &str) -> Result<Vec<u8>, Exp
             TensorData::Bitnet { codes, .. } => codes.clone(),
             TensorData::Q8 { blocks }
             | TensorData::Q4 { blocks }
+            | TensorData::Q3K { blocks }
             | TensorData::Q4K { blocks }
             | TensorData::Ternary { blocks, .. } => blocks.clone(),
         });
@@ -234,6 +238,7 @@ fn stored_bytes(tensors: &[&QuantizedTensor], name: &str) -> Result<Vec<u8>, Exp
         TensorData::Float(_)
         | TensorData::Q8 { .. }
         | TensorData::Q4 { .. }
+        | TensorData::Q3K { .. }
         | TensorData::Q4K { .. }
         | TensorData::Ternary { .. } => Err(missing()),
     }

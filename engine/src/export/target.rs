@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ExportError, ModelCard, onnx};
-use crate::quant::QuantScheme;
+use crate::quant::{QuantScheme, Tables};
 
 /// Container of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -72,6 +72,10 @@ pub struct TargetPreset {
     pub memory_bandwidth: u64,
     /// Why this scheme and container.
     pub why: String,
+    /// How token embedding and head of language models are stored; what is not named is chosen by measuring where the scheme
+    /// is ternary, and is as the scheme says elsewhere.
+    #[serde(default)]
+    pub tables: Tables,
     /// What image models get instead; `None` when it is the same.
     #[serde(default)]
     pub images: Option<ImageChoice>,
@@ -169,6 +173,13 @@ impl TargetPreset {
         Self { scheme, why, ..self }
     }
 
+    /// The same machine with embedding and head as somebody asked, where they did.
+    #[must_use]
+    pub fn with_tables(self, asked: Tables) -> Self {
+        let Tables { embedding, head } = self.tables;
+        Self { tables: Tables { embedding: asked.embedding.or(embedding), head: asked.head.or(head) }, ..self }
+    }
+
     /// A package in safetensors for a scheme alone, such as a comparison of precisions needs.
     #[must_use]
     pub fn for_scheme(scheme: QuantScheme) -> Self {
@@ -181,6 +192,7 @@ impl TargetPreset {
             memory_bytes: u64::MAX,
             memory_bandwidth: u64::MAX,
             images: None,
+            tables: Tables::default(),
             why: "to compare precisions through the runtime that ships".to_owned(),
         }
     }

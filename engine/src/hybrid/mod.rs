@@ -9,7 +9,6 @@ mod config;
 mod control;
 mod error;
 mod exact;
-mod extra_work;
 pub mod forecast;
 mod gate;
 mod guard;
@@ -24,6 +23,7 @@ mod report;
 mod sampler;
 mod state;
 mod step_costs;
+mod step_part;
 mod strategy;
 #[cfg(test)]
 mod synthetic;
@@ -35,7 +35,6 @@ mod words;
 
 pub use config::{Explained, GateRule, HybridConfig, TierPreset};
 pub use error::HybridError;
-pub use extra_work::{ExtraWork, Mark};
 pub use forecast::ForecastModel;
 pub use gate::StepCosts;
 pub use report::{
@@ -43,5 +42,6 @@ pub use report::{
 };
 pub use state::TrainerState;
 pub use step_costs::measure_step_costs;
+pub use step_part::{Mark, StepPart};
 pub use strategy::{Strategy, Trajectory};
 pub use trainer::{HybridTrainer, TrainerSetup};

@@ -7,7 +7,8 @@ use candle_core::Tensor;
 
 use super::gate::rho_of;
 use super::sampler::Sample;
-use super::{ExtraWork, HybridError, Mark};
+use super::step_part::marked;
+use super::{HybridError, Mark, StepPart};
 use crate::data::Batch;
 use crate::models::ops::{Precision, cross_entropy, distillation_loss, error_norms};
 use crate::models::{BatchStats, Forward, Mode, Network, ParamStore, Params};
@@ -179,9 +180,7 @@ impl Passes<'_> {
             Errors::Measure => seen.errors.extend(unit_errors(&logits, part)?),
             Errors::MeasureMarked(mark) => {
                 // The losses were read above, so no device still owes a part of the forward pass to this time.
-                mark(Mark::Begins(ExtraWork::ErrorNorms));
-                seen.errors.extend(unit_errors(&logits, part)?);
-                mark(Mark::Ends(ExtraWork::ErrorNorms));
+                seen.errors.extend(marked(mark, StepPart::ErrorNorms, || unit_errors(&logits, part))?);
             }
             Errors::Skip => {}
         }

@@ -8,8 +8,9 @@ use super::gate::StepCosts;
 use super::lens::Lens;
 use super::passes::{Errors, Passes, Seen, Teacher, examples_per_unit};
 use super::state::{self, Parts, TrainerState};
+use super::step_part::marked;
 use super::strategy::{PredictStep, Scene, Update, Work};
-use super::{ExtraWork, HybridConfig, HybridError, HybridEvent, Mark, Phase, Recovery, StepReport};
+use super::{HybridConfig, HybridError, HybridEvent, Mark, Phase, Recovery, StepPart, StepReport};
 use crate::data::Batch;
 use crate::models::ops::Precision;
 use crate::models::{BATCH_NORM_MOMENTUM, Growth, Network, ParamStore, Params, updated_running_stats};
@@ -124,15 +125,14 @@ impl HybridTrainer {
     }
 
     /// [`Self::step`], telling `mark` when parts of it begin and end: for a clock, which this room does not read. Without
-    /// its [`ExtraWork::ErrorNorms`], a Warmup or Full step takes what a step of the vanilla tier takes.
+    /// its [`StepPart::ErrorNorms`], a Warmup or Full step takes what a step of the vanilla tier takes.
     pub fn step_marked(&mut self, batch: &Batch, mark: &dyn Fn(Mark)) -> Result<StepReport, HybridError> {
         if self.control.must_stop() {
             return Err(HybridError::Stopped { step: self.control.step() + 1 });
         }
         let examples_per_unit = examples_per_unit(batch)?;
-        mark(Mark::Begins(ExtraWork::Decisions));
-        let [quantization_event, phase_event] = self.control.begin_step(&self.rules);
-        mark(Mark::Ends(ExtraWork::Decisions));
+        let [quantization_event, phase_event] =
+            marked(mark, StepPart::Decisions, || self.control.begin_step(&self.rules));
         self.appoint_teacher()?;
         let phase = self.control.phase();
         let (mut work, rolled_back) = match phase {
@@ -143,10 +143,10 @@ impl HybridTrainer {
                 (self.in_scene(|strategy, scene| strategy.correct(scene, batch))?, rolled_back)
             }
         };
-        let grad_norm = match &mut work.update {
-            Update::Gradient(gradient) => Some(self.norm_and_clip(gradient)?),
-            Update::Weights(_) | Update::Statistics | Update::Nothing => None,
-        };
+        let grad_norm = marked(mark, StepPart::Update, || match &mut work.update {
+            Update::Gradient(gradient) => self.norm_and_clip(gradient).map(Some),
+            Update::Weights(_) | Update::Statistics | Update::Nothing => Ok(None),
+        })?;
         let learning_rate_factor = self.learning_rate_factor();
         let (loss, rho) = (work.seen.mean_loss(), work.seen.rho());
         let is_finite = loss.is_finite() && grad_norm.is_none_or(f64::is_finite);
@@ -154,9 +154,7 @@ impl HybridTrainer {
         let has_finite_weights = !must_look || self.store.is_finite()?;
         let cosine = work.cosine;
         let measured = Measured { loss, rho, grad_norm, cosine, learning_rate_factor, has_finite_weights };
-        mark(Mark::Begins(ExtraWork::Decisions));
-        let judgement = self.control.judge(&self.rules, &measured);
-        mark(Mark::Ends(ExtraWork::Decisions));
+        let judgement = marked(mark, StepPart::Decisions, || self.control.judge(&self.rules, &measured));
         let is_applied = judgement.divergence.is_none() && grad_norm.is_some();
         match &judgement.divergence {
             Some((_, recovery)) => self.recover(phase, *recovery)?,
@@ -408,26 +406,23 @@ impl HybridTrainer {
         learning_rate_factor: f64,
         mark: &dyn Fn(Mark),
     ) -> Result<(), HybridError> {
-        match update {
-            Update::Gradient(gradient) => {
-                self.move_by(&gradient, seen, learning_rate_factor)?;
-                match phase {
-                    Phase::Warmup | Phase::Full if self.rules.config.strategy.predicts() => {
-                        mark(Mark::Begins(ExtraWork::Memory));
-                        self.strategy.moved(&self.store)?;
-                        mark(Mark::Ends(ExtraWork::Memory));
-                        Ok(())
-                    }
-                    Phase::Warmup | Phase::Full | Phase::Correct => self.strategy.moved(&self.store),
-                    Phase::Predict => Ok(()),
-                }
-            }
+        let is_by_gradient = matches!(update, Update::Gradient(_));
+        marked(mark, StepPart::Update, || match update {
+            Update::Gradient(gradient) => self.move_by(&gradient, seen, learning_rate_factor),
             Update::Weights(weights) => {
                 self.store.set_weights(&weights)?;
                 self.settle(seen)
             }
             Update::Statistics => self.update_buffers(seen),
             Update::Nothing => Ok(()),
+        })?;
+        match phase {
+            Phase::Warmup | Phase::Full | Phase::Correct if !is_by_gradient => Ok(()),
+            Phase::Warmup | Phase::Full if self.rules.config.strategy.predicts() => {
+                marked(mark, StepPart::Memory, || self.strategy.moved(&self.store))
+            }
+            Phase::Warmup | Phase::Full | Phase::Correct => self.strategy.moved(&self.store),
+            Phase::Predict => Ok(()),
         }
     }
 

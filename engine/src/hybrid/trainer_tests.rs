@@ -649,9 +649,10 @@ fn marked_pairs(hybrid: HybridConfig) -> BTreeSet<(String, [usize; 2])> {
             assert!(marks.chunks(2).all(|pair| pair == [Mark::Begins(work), Mark::Ends(work)]), "{marks:?}");
             marks.len() / 2
         };
-        assert_eq!(pairs_of(ExtraWork::Decisions), 2, "before and after the passes");
-        let pairs = ExtraWork::BEYOND_VANILLA.map(pairs_of);
-        assert_eq!(pairs.iter().sum::<usize>() + 2, marks.len() / 2);
+        assert_eq!(pairs_of(StepPart::Decisions), 2, "before and after the passes");
+        let pairs = StepPart::BEYOND_VANILLA.map(pairs_of);
+        assert_eq!(pairs_of(StepPart::Update), 2, "norm, and optimizer");
+        assert_eq!(pairs.iter().sum::<usize>() + 4, marks.len() / 2);
         (format!("{:?}", report.phase), pairs)
     };
     (1..=60).map(marked_step).collect()

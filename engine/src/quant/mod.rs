@@ -10,6 +10,8 @@ mod plan;
 mod post_training;
 mod qat;
 mod scheme;
+mod table_choice;
+mod tables;
 mod tensor;
 mod weights;
 
@@ -25,5 +27,9 @@ pub use post_training::{
 };
 pub use qat::{Distillation, FakeQuantizer, QatConfig};
 pub use scheme::QuantScheme;
+pub use table_choice::{ChosenTable, TableChoice, TableReason, TriedTables};
+pub use tables::{
+    Table, TableType, Tables, has_table_choice, plan_with_tables, table_candidates, tables_of, with_tables,
+};
 pub use tensor::{QuantizedTensor, TensorData};
 pub use weights::{QuantizedWeights, quantize, quantize_for, quantize_planned};

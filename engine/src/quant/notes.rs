@@ -1,6 +1,7 @@
 //! What a measured quantization means, in words. Every sentence rests on the numbers handed in.
 
-use super::{QuantScheme, QuantizedWeights, Storage};
+use super::{QuantScheme, QuantizedWeights, Storage, TensorPlan};
+use crate::models::TensorKind;
 
 /// Validation figures of one precision.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,7 +67,8 @@ fn fallback_note(weights: &QuantizedWeights) -> Option<String> {
         QuantScheme::Int4K => ("Q4_K", Storage::Q4KBlocks, Storage::Q4Blocks),
         QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 | QuantScheme::Int8 | QuantScheme::Int4 => return None,
     };
-    let count = weights.tensors().iter().filter(|tensor| tensor.plan.storage == fallback).count();
+    let is_fallback = |plan: &TensorPlan| plan.kind == TensorKind::Matrix && plan.storage == fallback;
+    let count = weights.tensors().iter().filter(|tensor| is_fallback(&tensor.plan)).count();
     let (fallback, storage) = (fallback.label(), storage.label());
     let are = if count == 1 { "tensor is" } else { "tensors are" };
     (count > 0).then(|| {

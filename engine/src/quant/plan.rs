@@ -1,7 +1,8 @@
 //! Which tensor is stored how: decided from names, shapes and roles alone, so that sizes are known beforehand.
 
 use foretrain_edge::gguf::{
-    Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q4_K_BLOCK_BYTES, Q4_K_BLOCK_LEN, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN,
+    Q3_K_BLOCK_BYTES, Q3_K_BLOCK_LEN, Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q4_K_BLOCK_BYTES, Q4_K_BLOCK_LEN,
+    Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN,
 };
 use foretrain_ternary::{Packing, ROWS_PER_BYTE};
 
@@ -15,7 +16,7 @@ pub enum Container {
     Safetensors,
     /// What transformers loads: floats, and ternary as its BitNet integration has it.
     Transformers,
-    /// What llama.cpp reads: Q8_0 and Q4_0 (rows of a multiple of 32), Q4_K, TQ2_0 and TQ1_0 (of a multiple of 256).
+    /// What llama.cpp reads: Q8_0 and Q4_0 (rows of a multiple of 32), Q3_K, Q4_K, TQ2_0 and TQ1_0 (of a multiple of 256).
     Gguf,
 }
 
@@ -34,6 +35,8 @@ pub enum Storage {
     Q8Blocks,
     /// GGUF's Q4_0: blocks of 32 4-bit integers with a half-precision scale; each row starts a block.
     Q4Blocks,
+    /// GGUF's Q3_K: blocks of 256 3-bit integers with scales of 16 groups; for tables.
+    Q3KBlocks,
     /// GGUF's Q4_K: blocks of 256 4-bit integers with scales and minimums of 8 groups.
     Q4KBlocks,
     /// Ternary in TQ2_0 blocks, one scale for the tensor.
@@ -46,10 +49,11 @@ pub enum Storage {
 
 impl Storage {
     /// All of them, coarsest first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::TernaryBase3,
         Self::BitnetRows,
         Self::Ternary,
+        Self::Q3KBlocks,
         Self::Q4Blocks,
         Self::Q4KBlocks,
         Self::Int8Rows,
@@ -69,6 +73,7 @@ impl Storage {
             Self::Int8Rows => "INT8",
             Self::Q8Blocks => "Q8_0",
             Self::Q4Blocks => "Q4_0",
+            Self::Q3KBlocks => "Q3_K",
             Self::Q4KBlocks => "Q4_K",
             Self::Ternary => "TQ2_0",
             Self::TernaryBase3 => "TQ1_0",
@@ -84,6 +89,7 @@ impl Storage {
             Self::Int8Rows
             | Self::Q8Blocks
             | Self::Q4Blocks
+            | Self::Q3KBlocks
             | Self::Q4KBlocks
             | Self::Ternary
             | Self::TernaryBase3
@@ -105,6 +111,7 @@ impl Storage {
             Self::Int8Rows => count + num_rows * 4,
             Self::Q8Blocks => blocks(count, Q8_0_BLOCK_LEN, Q8_0_BLOCK_BYTES),
             Self::Q4Blocks => num_rows * blocks(row_len, Q4_0_BLOCK_LEN, Q4_0_BLOCK_BYTES),
+            Self::Q3KBlocks => blocks(count, Q3_K_BLOCK_LEN, Q3_K_BLOCK_BYTES),
             Self::Q4KBlocks => blocks(count, Q4_K_BLOCK_LEN, Q4_K_BLOCK_BYTES),
             Self::Ternary => trits(Packing::Tq2_0),
             Self::TernaryBase3 => trits(Packing::Tq1_0),
@@ -166,7 +173,8 @@ impl TensorPlan {
 /// Decides for each tensor.
 ///
 /// Hidden matrices and convolutions take the scheme, except the first layer of an image model, which sees raw pixels.
-/// The head is 8-bit with int8 and with either int4. Other matrices and embeddings are F16. Vectors and buffers stay F32:
+/// The head is 8-bit with int8 and with either int4. Other matrices and embeddings are F16; an export stores the tables
+/// of a ternary language model in less, see [`super::with_tables`]. Vectors and buffers stay F32:
 /// they are few, and a norm's scale multiplies everything after it.
 ///
 /// Where rows fill no whole blocks: Q4_K becomes Q4_0. In GGUF, as in llama.cpp, Q4_0 becomes F16, and Q8_0 too;
@@ -197,7 +205,8 @@ pub fn plan(specs: &[TensorSpec], scheme: QuantScheme, container: Container) -> 
 /// precision chooses from. Only its own where that is a float type.
 #[must_use]
 pub fn alternatives(plan: &TensorPlan, container: Container) -> Vec<Storage> {
-    if plan.storage.is_float() {
+    // A table is what somebody asked for.
+    if plan.storage.is_float() || plan.kind == TensorKind::Embedding {
         return vec![plan.storage];
     }
     if container == Container::Transformers {
@@ -266,7 +275,7 @@ fn storage(
     }
 }
 
-fn eight_bit(row_len: usize, container: Container) -> Storage {
+pub(super) fn eight_bit(row_len: usize, container: Container) -> Storage {
     match container {
         Container::Safetensors => Storage::Int8Rows,
         Container::Gguf if row_len.is_multiple_of(Q8_0_BLOCK_LEN) => Storage::Q8Blocks,

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::pack_ternary::pack_ternary;
 use super::plan::{Storage, TensorPlan};
 use super::{PostTraining, QuantError, QuantScheme};
+use crate::models::TensorKind;
 
 /// Stored numbers of one tensor.
 #[derive(Debug, Clone)]
@@ -30,6 +31,11 @@ pub enum TensorData {
     /// Output-major Q4_0 blocks: a little-endian half-precision scale, then 32 codes.
     Q4 {
         /// 18 bytes per started 32 weights of a row.
+        blocks: Vec<u8>,
+    },
+    /// Output-major Q3_K blocks.
+    Q3K {
+        /// 110 bytes per 256 weights.
         blocks: Vec<u8>,
     },
     /// Output-major Q4_K blocks.
@@ -81,6 +87,7 @@ impl QuantizedTensor {
             TensorData::Int8 { codes, scales } => (codes.len() + scales.len() * 4) as u64,
             TensorData::Q8 { blocks }
             | TensorData::Q4 { blocks }
+            | TensorData::Q3K { blocks }
             | TensorData::Q4K { blocks }
             | TensorData::Ternary { blocks, .. } => blocks.len() as u64,
             TensorData::Bitnet { codes, .. } => codes.len() as u64 + 4,
@@ -121,6 +128,7 @@ impl QuantizedTensor {
                 .collect(),
             TensorData::Q8 { blocks } => gguf::decode_q8_0(blocks),
             TensorData::Q4 { blocks } => without_padding(gguf::decode_q4_0(blocks), row_len),
+            TensorData::Q3K { blocks } => gguf::decode_q3_k(blocks),
             TensorData::Q4K { blocks } => gguf::decode_q4_k(blocks),
             TensorData::Bitnet { codes, scale } => foretrain_ternary::unpack_rows(codes)
                 .map_err(|source| QuantError::Ternary { tensor: self.plan.name.clone(), source })?
@@ -164,15 +172,19 @@ pub(super) fn quantize_tensor(
         }
         Storage::Int8Rows => int8_rows(&kept(&plan, values, options), plan.rows().1),
         Storage::Q8Blocks => {
-            let blocks = gguf::encode_q8_0(&kept(&plan, values, options));
+            let blocks = encoded(&kept(&plan, values, options), gguf::encode_q8_0);
             TensorData::Q8 { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
         Storage::Q4Blocks => {
-            let blocks = gguf::encode_q4_0(&padded_rows(kept(&plan, values, options), plan.rows().1));
+            let blocks = encoded(&padded_rows(kept(&plan, values, options), plan.rows().1), gguf::encode_q4_0);
             TensorData::Q4 { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
+        Storage::Q3KBlocks => {
+            let blocks = encoded(&kept(&plan, values, options), gguf::encode_q3_k);
+            TensorData::Q3K { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
+        }
         Storage::Q4KBlocks => {
-            let blocks = gguf::encode_q4_k(&kept(&plan, values, options));
+            let blocks = encoded(&kept(&plan, values, options), gguf::encode_q4_k);
             TensorData::Q4K { blocks: blocks.map_err(|cause| blocks_error(&plan, &cause))? }
         }
         Storage::Ternary => ternary(&plan, &kept(&plan, values, options), Packing::Tq2_0, options)?,
@@ -210,6 +222,9 @@ pub(super) fn restored(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
         Storage::Q8Blocks => {
             in_layout(through_blocks(output_major(plan, values), gguf::encode_q8_0, gguf::decode_q8_0))
         }
+        Storage::Q3KBlocks => {
+            in_layout(through_blocks(output_major(plan, values), gguf::encode_q3_k, gguf::decode_q3_k))
+        }
         Storage::Q4KBlocks => {
             in_layout(through_blocks(output_major(plan, values), gguf::encode_q4_k, gguf::decode_q4_k))
         }
@@ -232,7 +247,9 @@ pub(super) fn restored(plan: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
 /// Output-major numbers, those set to zero that `options` gives up.
 fn kept(plan: &TensorPlan, values: Vec<f32>, options: &PostTraining) -> Vec<f32> {
     let mut values = output_major(plan, values);
-    let Some(sparsity) = options.sparsity else { return values };
+    // A row of an embedding is looked up and added to nothing, so that no other weight makes up for a missing one.
+    let is_multiplied = plan.kind != TensorKind::Embedding;
+    let Some(sparsity) = options.sparsity.filter(|_| is_multiplied) else { return values };
     let weights: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
     let mask = sparsity.mask(&weights, plan.rows().1, &[]);
     values.iter_mut().zip(mask).filter(|(_, is_zero)| *is_zero).for_each(|(value, _)| *value = 0.0);
@@ -297,7 +314,18 @@ fn through_blocks(
     encode: fn(&[f32]) -> Result<Vec<u8>, foretrain_edge::EdgeError>,
     decode: fn(&[u8]) -> Vec<f32>,
 ) -> Vec<f32> {
-    encode(&values).map_or(values, |blocks| decode(&blocks))
+    encoded(&values, encode).map_or(values, |blocks| decode(&blocks))
+}
+
+/// `encode` on all threads: blocks know nothing of each other.
+fn encoded(
+    values: &[f32],
+    encode: fn(&[f32]) -> Result<Vec<u8>, foretrain_edge::EdgeError>,
+) -> Result<Vec<u8>, foretrain_edge::EdgeError> {
+    /// A multiple of every block's length.
+    const PART_LEN: usize = 1 << 16;
+    let parts = values.par_chunks(PART_LEN).map(encode).collect::<Result<Vec<_>, _>>()?;
+    Ok(parts.concat())
 }
 
 fn tensor_of(quantized: &QuantizedTensor, original: &Tensor) -> Result<Tensor, QuantError> {

@@ -46,6 +46,15 @@ impl QuantizedWeights {
         self.tensors.iter().find(|tensor| tensor.plan.name == name)
     }
 
+    /// Puts the tensors of `others` in the places of those of their names.
+    pub fn replace(&mut self, others: Self) {
+        for tensor in others.tensors {
+            if let Some(place) = self.tensors.iter_mut().find(|place| place.plan.name == tensor.plan.name) {
+                *place = tensor;
+            }
+        }
+    }
+
     /// What a runtime computes with: f32, names and layout of the checkpoint, on the CPU.
     pub fn dequantized(&self) -> Result<Params, QuantError> {
         let named = |tensor: &QuantizedTensor| Ok((tensor.plan.name.clone(), tensor.dequantized()?));

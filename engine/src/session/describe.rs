@@ -58,11 +58,12 @@ fn describe_checkpoint(input: &Path) -> Result<ModelReport, SessionError> {
         .map(|target| {
             let target = target.for_model(&card);
             let predicted_bytes = export::predicted_bytes(&card, &target)?;
+            let predicted_range = export::predicted_range(&card, &target)?;
             let plans = export::planned(&card, &target)?;
             let plans: Vec<_> = plans.iter().collect();
             let most_tokens_per_second = target_speed::most_tokens_per_second(&card, &plans, &target);
             let blockers = export::blockers(&card, &target);
-            Ok(TargetFit { target, predicted_bytes, most_tokens_per_second, blockers })
+            Ok(TargetFit { target, predicted_bytes, predicted_range, most_tokens_per_second, blockers })
         })
         .collect::<Result<_, SessionError>>()?;
     let guard_end = guard_end_of(&folder);

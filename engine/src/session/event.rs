@@ -15,7 +15,7 @@ use crate::export::{Blocker, ModelCard, TargetPreset};
 use crate::hybrid::Divergence;
 use crate::memory::MemoryPlan;
 use crate::offload::StreamedStep;
-use crate::quant::{LayerFigures, QuantScheme};
+use crate::quant::{LayerFigures, QuantScheme, TableChoice};
 
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +101,9 @@ pub struct QuantizeReport {
     /// What can be generated on each target at best, predicted; empty for image models.
     #[serde(default)]
     pub speeds: Vec<TargetSpeed>,
+    /// How token embedding and head are stored, and the figures that decided it; `None` where they follow the scheme.
+    #[serde(default)]
+    pub tables: Option<TableChoice>,
     /// Advice or caution in words.
     pub notes: Vec<String>,
     /// The file written, if any.
@@ -256,6 +259,9 @@ pub struct TargetFit {
     pub target: TargetPreset,
     /// Bytes that the weight file will have.
     pub predicted_bytes: u64,
+    /// The least and the most that it may have, where embedding and head are chosen by measuring; `None` where its size is
+    /// known.
+    pub predicted_range: Option<(u64, u64)>,
     /// Tokens a second for one reader at most, predicted from the bytes read for each and the memory's data sheet; `None`
     /// for image models.
     pub most_tokens_per_second: Option<f64>,

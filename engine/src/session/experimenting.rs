@@ -33,8 +33,7 @@ pub(super) fn run(
     shelf: &Shelf,
     outlet: &mut Outlet,
 ) -> Result<(), SessionError> {
-    // Before hours of work rather than after.
-    reports::refuse_taken(&asked.output)?;
+    reports::reserve(&asked.output)?;
     if asked.config.start_from.is_some() {
         let what = "experiments train every contender from its seed; leave out the model to start from".to_owned();
         return Err(SessionError::Recipe { what });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::StopReason;
+use super::operation_times::OperationTimes;
 use crate::hybrid::{Correction, Forecast, GuardSignals, HybridEvent, Phase, nullable};
 use crate::quant::QuantScheme;
 
@@ -44,6 +45,13 @@ pub struct StepMetrics {
     /// weights moved for a prediction. `None` in Predict and Correct, in runs that do not predict, and in old runs.
     #[serde(default)]
     pub gate_ms: Option<f32>,
+    /// Wall time between the step before this one and it, without validation and pauses: checkpoints, samples, records.
+    /// `None` in the first step of a process, and in old runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between_ms: Option<f32>,
+    /// What the threads were busy with, in steps that were sampled for it: one of 20, on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations: Option<OperationTimes>,
     /// Strength of the quantization with which the loss was computed, 0 to 1; `None` without quantization-aware training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<f32>,
@@ -284,6 +292,7 @@ mod tests {
             "step_ms":10.0}"#;
         let old: StepMetrics = serde_json::from_str(old).unwrap();
         assert_eq!((old.gate_ms, old.vanilla_ms()), (None, None));
+        assert_eq!((old.between_ms, old.operations), (None, None));
         let full = StepMetrics { gate_ms: Some(1.5), ..old };
         assert_eq!(full.vanilla_ms(), Some(8.5));
         assert_eq!(StepMetrics { phase: Phase::Warmup, ..full }.vanilla_ms(), Some(8.5));

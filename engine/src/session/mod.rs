@@ -19,6 +19,7 @@ mod experimenting;
 mod history;
 mod offloading;
 mod onnx_shipping;
+mod operation_times;
 mod outlet;
 mod planning;
 mod preparing;
@@ -27,11 +28,13 @@ mod quality_report;
 mod reports;
 mod run_config;
 mod run_folder;
+mod run_times;
 mod runs;
 mod samples;
 mod shipping;
 mod shrinking;
 mod snapshot;
+mod table_search;
 mod target_speed;
 mod trainer_thread;
 mod training;
@@ -56,10 +59,12 @@ pub use history::{
 pub use offloading::{
     OffloadBatches, OffloadEnding, OffloadForecast, OffloadGoal, OffloadJob, OffloadReport, OffloadedModel,
 };
+pub use operation_times::{Operation, OperationTimes};
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
 pub use reports::{ReportError, list_reports, read_report, rewrite_report, write_report};
 pub use run_config::RunConfig;
 pub use run_folder::{DataRecord, RunFolderError};
+pub use run_times::{RunPart, RunTimes};
 pub use runs::{list_runs, open_run, summarize};
 pub use shipping::{Validated, validate};
 pub use snapshot::{ImageSample, LoadedRun, RunSnapshot, RunStatus, Samples, Savings};

@@ -47,15 +47,7 @@ pub(super) fn export(
     let after =
         evaluate_with::<SessionError>(|inputs| Ok(evaluator.logits(inputs)?), images.map(|batch| Ok(batch?)), watch)?;
     let quality = quality(checkpoint, &model, options, &before, &after);
-    let measured = Quality {
-        metric: quality.metric.clone(),
-        before: quality.before,
-        after: quality.after,
-        loss_before: quality.loss_before,
-        loss_after: quality.loss_after,
-        num_examples: quality.num_examples,
-    };
-    let written = write_onnx_package(checkpoint, target, &model, output, Some(&measured), watch)?;
+    let written = write_onnx_package(checkpoint, target, &model, output, Some(&Quality::from(&quality)), watch)?;
     Ok(ExportReport {
         target: target.id.clone(),
         package: written.package,
@@ -126,6 +118,7 @@ fn quality(
         method,
         layers: Vec::new(),
         speeds: Vec::new(),
+        tables: None,
         notes,
         output: None,
         report: None,

@@ -59,6 +59,9 @@ fn markdown(report: &QuantizeReport, card: &ModelCard, charts: &[(String, Chart)
         let _ = writeln!(text, "- {note}");
     }
     text.push('\n');
+    if let Some(tables) = report.tables.as_ref().filter(|tables| !tables.tried.is_empty()) {
+        let _ = writeln!(text, "## Embedding and head\n\n{}", tables.markdown());
+    }
     for (name, chart) in charts {
         let _ = writeln!(text, "![{}]({name}.svg)\n", chart.title);
     }

@@ -154,6 +154,17 @@ pub(super) fn publish(files: &[(String, Vec<u8>)], folder: &Path) -> Result<(), 
     Ok(published?)
 }
 
+/// Makes sure that a report can be written as `folder`, before hours of measuring rather than after.
+/// Errors: it exists, or its place cannot be made.
+pub(super) fn reserve(folder: &Path) -> Result<(), SessionError> {
+    refuse_taken(folder)?;
+    let partial = partial_of(folder);
+    std::fs::create_dir_all(&partial).map_err(|source| WriteError::new("making the folder", &partial, source))?;
+    // An empty one goes; what another process writes there stays.
+    let _ = std::fs::remove_dir(&partial);
+    Ok(())
+}
+
 fn partial_of(folder: &Path) -> PathBuf {
     let mut name = folder.file_name().unwrap_or_default().to_owned();
     name.push(".partial");

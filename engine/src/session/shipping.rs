@@ -60,6 +60,7 @@ pub(super) fn quantize(job: &QuantizeJob, shelf: &Shelf, watch: Watch<'_>) -> Re
         container: Container::Safetensors,
         options: &job.options,
         detail,
+        max_examples: job.max_examples,
     }
     .run(watch)?;
     let mut report = quality(&checkpoint, &shrunk, (&network, &dataset, job.max_examples), watch)?;
@@ -81,7 +82,7 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     let target = TargetPreset::find(&job.target)?;
     job.options.check()?;
     let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
-    let target = target.asked(&checkpoint.card, job.scheme, job.format);
+    let target = target.asked(&checkpoint.card, job.scheme, job.format).with_tables(job.options.tables);
     if job.format == Some(PackageFormat::Gguf) && !checkpoint.card.is_language_model() {
         // A target that prefers GGUF falls back for image models; somebody who asks for it means it.
         let what = format!("GGUF holds language models, this {} reads images", checkpoint.card.family());
@@ -97,6 +98,11 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
         return onnx_shipping::export(&checkpoint, &target, &job.options, &output, &dataset, watch);
     }
     let network = Network::new(&checkpoint.card.model)?;
+    // The same examples for all measurements, so that a difference is the package's own.
+    let max_examples = match checkpoint.card.model.data_shape() {
+        DataShape::Images { .. } => EXPORT_IMAGES,
+        DataShape::Text { .. } => num_windows(&checkpoint.card),
+    };
     let shrunk = Shrinking {
         checkpoint: &checkpoint,
         network: &network,
@@ -105,23 +111,11 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
         container: export::container(&checkpoint.card, &target),
         options: &job.options,
         detail: Detail::Brief,
+        max_examples,
     }
     .run(watch)?;
-    // The same examples for all three, so that a difference is the package's own.
-    let max_examples = match checkpoint.card.model.data_shape() {
-        DataShape::Images { .. } => EXPORT_IMAGES,
-        DataShape::Text { .. } => num_windows(&checkpoint.card),
-    };
     let quality = quality(&checkpoint, &shrunk, (&network, &dataset, max_examples), watch)?;
-    let measured = Quality {
-        metric: quality.metric.clone(),
-        before: quality.before,
-        after: quality.after,
-        loss_before: quality.loss_before,
-        loss_after: quality.loss_after,
-        num_examples: quality.num_examples,
-    };
-    let written = target.write_weights(&checkpoint, &shrunk.weights, &output, Some(&measured), watch)?;
+    let written = target.write_weights(&checkpoint, &shrunk.weights, &output, Some(&Quality::from(&quality)), watch)?;
     let package = Package::open(&output)?;
     let edge = measure_on_edge(&package, &checkpoint.card, &dataset, max_examples, watch)?;
     Ok(ExportReport {
@@ -133,6 +127,20 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
         run_command: written.run_command,
         notes: written.notes,
     })
+}
+
+impl From<&QuantizeReport> for Quality {
+    fn from(report: &QuantizeReport) -> Self {
+        Self {
+            metric: report.metric.clone(),
+            before: report.before,
+            after: report.after,
+            loss_before: report.loss_before,
+            loss_after: report.loss_after,
+            num_examples: report.num_examples,
+            tables: report.tables.clone(),
+        }
+    }
 }
 
 /// What a checkpoint was measured to be worth.
@@ -274,7 +282,7 @@ pub(super) fn measure(
 
 /// [`measure`] of quantized weights. Those of a language model are unpacked block by block: all of them at once take as
 /// much memory again as the checkpoint. What lies between the blocks of an image model may be the larger part.
-fn measure_quantized(
+pub(super) fn measure_quantized(
     card: &ModelCard,
     network: &Network,
     weights: &QuantizedWeights,
@@ -299,7 +307,10 @@ fn quality(
 ) -> Result<QuantizeReport, SessionError> {
     let quantized = &shrunk.weights;
     let before = measure(card, network, weights, dataset, max_examples, watch)?;
-    let after = measure_quantized(card, network, quantized, dataset, max_examples, watch)?;
+    let after = match shrunk.measured {
+        Some(measured) => measured,
+        None => measure_quantized(card, network, quantized, dataset, max_examples, watch)?,
+    };
     let measured = |evaluation: &Evaluation| MeasuredQuality { loss: evaluation.loss, accuracy: evaluation.accuracy };
     let mut notes = quant::quality_notes(quantized, measured(&before), measured(&after));
     notes.extend(shrunk.notes.iter().cloned());
@@ -318,6 +329,7 @@ fn quality(
         method: shrunk.method.clone(),
         layers: shrunk.layers.clone(),
         speeds: target_speed::predict(card, quantized)?,
+        tables: shrunk.tables.clone(),
         notes,
         output: None,
         report: None,

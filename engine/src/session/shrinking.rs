@@ -7,14 +7,15 @@ use candle_core::Tensor;
 
 use super::SessionError;
 use super::shipping::batches;
+use super::table_search::{Found, TableSearch};
 use crate::data::{Batch, Dataset, SplitPart};
 use crate::device::Watch;
-use crate::evaluation::evaluate;
+use crate::evaluation::{Evaluation, evaluate};
 use crate::export::Checkpoint;
 use crate::models::{DataShape, Network, Params};
 use crate::quant::{
     self, Choice, Container, LayerFigures, PostTraining, QuantError, QuantScheme, QuantizedWeights, Rounding,
-    TensorPlan,
+    TableChoice, TensorPlan,
 };
 
 /// Images of the training part that a tensor's sensitivity is measured on, and tokens.
@@ -41,6 +42,8 @@ pub(super) struct Shrinking<'a> {
     pub container: Container,
     pub options: &'a PostTraining,
     pub detail: Detail,
+    /// Most validation examples that embedding and head are chosen by.
+    pub max_examples: usize,
 }
 
 /// Quantized weights with what there is to say about them.
@@ -51,6 +54,10 @@ pub(super) struct Shrunk {
     /// "gptq, calibrated on 1000 sequences, equalized"
     pub method: String,
     pub notes: Vec<String>,
+    /// How embedding and head are stored, where that was asked for or chosen.
+    pub tables: Option<TableChoice>,
+    /// `weights` on the validation part, where it was measured already.
+    pub measured: Option<Evaluation>,
 }
 
 impl Shrinking<'_> {
@@ -58,6 +65,8 @@ impl Shrinking<'_> {
     pub fn run(&self, watch: Watch<'_>) -> Result<Shrunk, SessionError> {
         let options = self.options;
         options.check()?;
+        let plans = quant::plan(&self.network.specs(), self.scheme, self.container);
+        options.tables.check(&plans, self.scheme, self.container)?;
         let mut notes = Vec::new();
         let inputs = if options.is_calibrated() { self.calibration_inputs(&mut notes, watch)? } else { Vec::new() };
         let trained = &self.checkpoint.weights;
@@ -72,7 +81,8 @@ impl Shrinking<'_> {
         }
         let weights = equalized.as_ref().unwrap_or(trained);
         let probe = Probe::new(self, weights, watch)?;
-        let plans = self.plans(weights, probe.as_ref(), &mut notes, watch)?;
+        let plans = self.plans(plans, (weights, probe.as_ref()), &mut notes, watch)?;
+        let has_choice = quant::has_table_choice(&plans, self.scheme, self.container) && !self.are_tables_asked(&plans);
         let target = (self.scheme, self.container, plans);
         let (stored, output_errors) = if options.is_calibrated() {
             let found = quant::quantize_calibrated(self.network, weights, target, &inputs, options, watch)?;
@@ -80,6 +90,14 @@ impl Shrinking<'_> {
         } else {
             (quant::quantize_planned(weights, target, options, watch)?, BTreeMap::new())
         };
+        let (stored, tried, measured) = if has_choice {
+            let Found { weights, tried, measured } = TableSearch::new(self, weights, stored).run(watch)?;
+            (weights, tried, Some(measured))
+        } else {
+            (stored, Vec::new(), None)
+        };
+        let tables = TableChoice::of(&stored, options.tables, tried);
+        notes.extend(tables.iter().flat_map(TableChoice::notes));
         let loss_increases = match &probe {
             Some(probe) => probe.loss_increases(weights, &stored, watch)?,
             None => BTreeMap::new(),
@@ -90,7 +108,12 @@ impl Shrinking<'_> {
         }
         notes.extend(quant::small_calibration_note(&output_errors));
         notes.extend(quant::layer_advice(&layers, self.scheme));
-        Ok(Shrunk { weights: stored, layers, method: self.method(inputs_len(&inputs)), notes })
+        Ok(Shrunk { weights: stored, layers, method: self.method(inputs_len(&inputs)), notes, tables, measured })
+    }
+
+    /// True when there is no table left to choose for.
+    fn are_tables_asked(&self, plans: &[TensorPlan]) -> bool {
+        quant::tables_of(plans).all(|(table, _)| self.options.tables.of(table).is_some())
     }
 
     /// Weights that were trained for their quantized values stay where they are.
@@ -142,14 +165,21 @@ impl Shrinking<'_> {
     /// The storage of each tensor.
     fn plans(
         &self,
-        weights: &Params,
-        probe: Option<&Probe<'_>>,
+        plans: Vec<TensorPlan>,
+        (weights, probe): (&Params, Option<&Probe<'_>>),
         notes: &mut Vec<String>,
         watch: Watch<'_>,
     ) -> Result<Vec<TensorPlan>, SessionError> {
-        let mut plans = quant::plan(&self.network.specs(), self.scheme, self.container);
+        let asked = self.options.tables;
+        let mut plans = quant::with_tables(plans, self.container, asked);
         let (Some(bits), Some(probe)) = (self.options.budget_bits, probe) else { return Ok(plans) };
-        let alternatives: Vec<_> = plans.iter().map(|plan| quant::alternatives(plan, self.container)).collect();
+        let mut alternatives: Vec<_> = plans.iter().map(|plan| quant::alternatives(plan, self.container)).collect();
+        for (plan, storages) in plans.iter().zip(&mut alternatives) {
+            // What was asked for stays.
+            let is_asked =
+                quant::tables_of(&plans).any(|(table, of)| of.name == plan.name && asked.of(table).is_some());
+            storages.truncate(if is_asked { 1 } else { usize::MAX });
+        }
         let total = alternatives.iter().filter(|storages| storages.len() > 1).map(Vec::len).sum::<usize>() as u64;
         let mut done = 0;
         let mut choices = Vec::new();

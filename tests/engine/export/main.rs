@@ -5,3 +5,4 @@ mod bad_checkpoints;
 mod fixtures;
 mod packages;
 mod safety;
+mod tables;

@@ -1,7 +1,9 @@
 //! Nothing half written, nothing written over, nothing damaged accepted.
 
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use foretrain_edge::Package;
@@ -11,6 +13,7 @@ use foretrain_engine::export::{
 };
 use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::unwatched;
+use foretrain_tests::DEADLINE;
 
 use crate::fixtures::{self, checkpoint, names};
 
@@ -46,6 +49,44 @@ fn a_cancelled_export_leaves_nothing() {
             std::fs::remove_dir_all(&outputs).unwrap();
         }
     }
+}
+
+/// Killed while it writes: nothing has the package's name, and the next export clears away what was left.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_killed_export_leaves_nothing_under_its_name() {
+    let root = tempfile::tempdir().unwrap();
+    // So large that a process can be caught at it, and few tokens to measure it on.
+    let folder = root.path().join("checkpoint");
+    checkpoint(&folder, &fixtures::llama(1024, true));
+    let text = root.path().join("text.txt");
+    std::fs::write(&text, "AB ".repeat(700)).unwrap();
+    let outputs = root.path().join("packages");
+    std::fs::create_dir(&outputs).unwrap();
+    let output = outputs.join("package");
+    let export = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_foretrain-under-test"));
+        command.args(["export", "--target", "cpu-x86-64", "--embedding-type", "int3-k", "--input"]).arg(&folder);
+        command.arg("--data").arg(&text).arg("--output").arg(&output);
+        command.env("XDG_CACHE_HOME", root.path().join("cache")).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut child = export();
+    let started = Instant::now();
+    let is_writing = || names(&outputs).iter().any(|name| !names(&outputs.join(name)).is_empty());
+    while !is_writing() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was seen at work");
+        assert!(started.elapsed() < DEADLINE, "the export does not get anywhere");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left = names(&outputs);
+    assert_eq!(left, [format!(".package.partial-{}", child.id())]);
+    let again = export().wait_with_output().unwrap();
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(names(&outputs), ["package"]);
+    Package::open(&output).unwrap().verify_checksums().unwrap();
 }
 
 /// Cancelled while it writes or while it compares: a file that was not compared does not have its name.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use comfy_table::Table;
+use foretrain_engine::data::DatasetSpec;
 use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::experiment::{ArenaResult, ArenaSummary, HYBRID, TrialResult, Tuned};
 use foretrain_engine::optim::OptimizerKind;
@@ -84,7 +85,12 @@ pub(super) fn run(arena: &ArenaArgs, common: &CommonArgs) -> Result<(), CliError
 }
 
 pub(super) fn run_headline(headline: &HeadlineArgs, common: &CommonArgs) -> Result<(), CliError> {
-    let mut config = recipe_arg::preset_config(HEADLINE_PRESET, "conservative", headline.data.spec()?, common)?;
+    let data = headline.data.spec()?;
+    if data.as_ref().is_some_and(|data| !matches!(data, DatasetSpec::Idx { .. })) {
+        let what = "--data: expected IDX files, as MNIST has them. `experiment arena` compares on other data";
+        return Err(CliError::Usage(what.to_owned()));
+    }
+    let mut config = recipe_arg::preset_config(HEADLINE_PRESET, "conservative", data, common)?;
     config.optimizer.switch_to(headline.optimizer.unwrap_or(config.optimizer.kind));
     config.num_threads = headline.threads;
     config.device = headline.device.unwrap_or(config.device);

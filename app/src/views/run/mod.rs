@@ -2,6 +2,7 @@
 
 mod charts;
 mod control;
+mod flames;
 mod fold;
 mod forecasts;
 mod header;

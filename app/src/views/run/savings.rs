@@ -1,22 +1,21 @@
-//! The savings card: what prediction saved, whether Predict is in use and why, and where the time went.
+//! The savings card: what prediction saved, whether Predict is in use and why.
 
 use egui::{Color32, Label, RichText, Ui};
 use foretrain_engine::hybrid::{HybridEvent, Phase};
 use foretrain_engine::session::{LogEntry, LogKind, RunSnapshot, Savings};
 
-use crate::state::{Live, is_active};
-use crate::theme::{Palette, font, palette, phase_color, phase_label, space};
-use crate::widgets::{Segment, number, stacked_bar_ui, stat_ui, swatch_ui};
+use crate::state::is_active;
+use crate::theme::{Palette, font, palette, space};
+use crate::widgets::{number, stat_ui};
 
 /// Shows it.
-pub(super) fn savings_ui(run: Option<&RunSnapshot>, live: &Live, ui: &mut Ui) {
+pub(super) fn savings_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
     figures_ui(run, ui);
     let Some(run) = run else { return };
     ui.add_space(space::SM);
     ui.spacing_mut().item_spacing.y = 3.0;
     ui.spacing_mut().interact_size.y = 18.0;
     strategy_ui(run, ui);
-    times_ui(live.run.series.phase_ms, ui);
 }
 
 fn figures_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
@@ -121,40 +120,6 @@ fn use_of_predict(phase: Phase, log: &[LogEntry], is_going_on: bool) -> UseOfPre
         Some(_) | None => String::new(),
     };
     UseOfPredict { is_in_use, why }
-}
-
-/// Share of the time in steps that each phase took.
-fn times_ui(phase_ms: [f64; 4], ui: &mut Ui) {
-    let p = palette(ui);
-    let total: f64 = phase_ms.iter().sum();
-    if total <= 0.0 {
-        return;
-    }
-    let phases = [Phase::Warmup, Phase::Full, Phase::Predict, Phase::Correct];
-    let used = || phases.into_iter().zip(phase_ms).filter(|(_, ms)| *ms > 0.0);
-    let segments: Vec<Segment> = used()
-        .map(|(phase, ms)| Segment {
-            name: format!("{}: {} of steps", phase_label(phase), number::seconds(ms / 1e3)),
-            amount: ms,
-            color: phase_color(p, phase),
-        })
-        .collect();
-    ui.add_space(space::XS);
-    ui.label(RichText::new("Time by phase").size(font::SMALL + 0.5).color(p.text_weak));
-    stacked_bar_ui(ui, "Shares of the time by phase", &segments, total);
-    egui::Grid::new("time by phase").num_columns(2).spacing([space::MD, 2.0]).show(ui, |ui| {
-        for (index, (phase, ms)) in used().enumerate() {
-            ui.horizontal(|ui| {
-                ui.spacing_mut().item_spacing.x = space::XS;
-                swatch_ui(ui, phase_color(p, phase));
-                let text = format!("{} {}", phase_label(phase), number::percent(ms / total));
-                ui.label(RichText::new(text).size(font::SMALL).color(p.text));
-            });
-            if index % 2 == 1 {
-                ui.end_row();
-            }
-        }
-    });
 }
 
 #[cfg(test)]

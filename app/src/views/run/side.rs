@@ -4,7 +4,7 @@ use egui::{Color32, Frame, Margin, RichText, ScrollArea, Ui};
 use foretrain_engine::device::{ComputeDevice, GaugeReading};
 use foretrain_engine::session::{RunSnapshot, RunStatus};
 
-use super::{forecasts, needs, savings};
+use super::{flames, forecasts, needs, savings};
 use crate::state::{Live, is_active};
 use crate::theme::{Palette, font, palette, space};
 use crate::views::ViewCtx;
@@ -15,7 +15,11 @@ pub fn side_ui(ctx: &ViewCtx<'_>, live: &Live, ui: &mut Ui) {
     ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         Frame::new().inner_margin(Margin::same(space::MD as i8)).show(ui, |ui| {
             ui.spacing_mut().item_spacing.y = space::SM;
-            card_ui(ui, "Savings", |ui| savings::savings_ui(ctx.snapshot.as_deref(), live, ui));
+            card_ui(ui, "Savings", |ui| savings::savings_ui(ctx.snapshot.as_deref(), ui));
+            if let Some(run) = ctx.snapshot.as_deref().filter(|_| live.run.series.times.total_ms() > 0.0) {
+                let device = run.config.device;
+                card_ui(ui, "Where the time goes", |ui| flames::flames_ui(&live.run.series.times, device, ui));
+            }
             card_ui(ui, "Validation", |ui| validation_ui(ctx.snapshot.as_deref(), ui));
             let has_forecasts = !live.run.series.forecast.is_empty();
             if has_forecasts {

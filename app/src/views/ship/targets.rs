@@ -98,7 +98,14 @@ fn about_ui(model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
     let color = if share > 1.0 { p.bad } else { p.accent };
     meter_ui(ui, &format!("Share of the memory of {}", target.name), share as f32, color, None);
     let (file, memory) = (number::bytes(fit.predicted_bytes), number::bytes(target.memory_bytes));
-    hint_ui(ui, &format!("Predicted size: {file}, of {memory} of memory."));
+    let hint = hint_ui(ui, &format!("Predicted size: {file}, of {memory} of memory."));
+    if let Some((least, most)) = fit.predicted_range {
+        hint.on_hover_text(format!(
+            "{} to {}: the types of token embedding and head are chosen by measuring; the prediction is of 8 bits",
+            number::bytes(least),
+            number::bytes(most)
+        ));
+    }
     if let Some(speed) = fit.most_tokens_per_second {
         let speed = number::three_digits(speed);
         hint_ui(ui, &format!("Predicted speed: at most {speed} tokens/s.")).on_hover_text(

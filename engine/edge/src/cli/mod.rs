@@ -29,7 +29,8 @@ Examples:
 #[command(name = "foretrain-edge", version, after_help = EXAMPLES)]
 pub struct Arguments {
     /// Compute with these kernels instead of the fastest that this processor runs: scalar, avx2, avx-vnni, avx512-vnni,
-    /// amx-int8, neon or neon-dotprod. For comparing them: texts are the same, speed is not.
+    /// amx-int8, neon or neon-dotprod. For comparing them: speed differs, texts only
+    /// after a sum of floats that rounds otherwise.
     #[arg(long, global = true, value_name = "SET", env = "FORETRAIN_EDGE_KERNELS")]
     kernels: Option<String>,
     #[command(subcommand)]

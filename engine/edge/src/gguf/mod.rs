@@ -10,6 +10,7 @@
 mod blocks;
 mod cursor;
 mod names;
+mod q3_k;
 mod q4_0;
 mod q4_k;
 mod q8_0;
@@ -20,8 +21,11 @@ mod vocabulary;
 mod writer;
 
 pub use names::{hugging_face_name, llama_cpp_name};
-pub(crate) use q4_0::q8_0_from_q4_0;
+pub(crate) use q3_k::q3_k_floats;
+pub use q3_k::{Q3_K_BLOCK_BYTES, Q3_K_BLOCK_LEN, decode_q3_k, encode_q3_k};
 pub use q4_0::{Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, decode_q4_0, encode_q4_0, pack_q4_0};
+pub(crate) use q4_0::{Q4_0_ZERO_CODE, q8_0_from_q4_0};
+pub(crate) use q4_k::q4_k_floats;
 pub use q4_k::{Q4_K_BLOCK_BYTES, Q4_K_BLOCK_LEN, decode_q4_k, encode_q4_k};
 pub use q8_0::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN, decode_q8_0, encode_q8_0};
 pub use reader::{GgufFile, GgufTensor};

@@ -6,7 +6,7 @@
 
 use half::f16;
 
-use super::blocks;
+use super::{Q8_0_BLOCK_BYTES, blocks};
 use crate::EdgeError;
 
 /// Weights in a block.
@@ -14,7 +14,7 @@ pub const Q4_0_BLOCK_LEN: usize = 32;
 /// Bytes of a block: scale (f16, little-endian), then 16 bytes of codes.
 pub const Q4_0_BLOCK_BYTES: usize = 2 + Q4_0_BLOCK_LEN / 2;
 /// The code that stands for 0.
-const ZERO_CODE: u8 = 8;
+pub(crate) const Q4_0_ZERO_CODE: u8 = 8;
 
 /// Quantizes `values` (any shape flattened row-major, rows a multiple of 32).
 ///
@@ -30,7 +30,7 @@ pub fn encode_q4_0(values: &[f32]) -> Result<Vec<u8>, EdgeError> {
         let inverse = blocks::inverse(scale);
         // 8.5 is the code of 0 and a half, which makes the cut a rounding.
         let code = |w: f32| ((w * inverse + 8.5) as u8).min(15);
-        let codes = block.map(|w| code(w).cast_signed() - ZERO_CODE.cast_signed());
+        let codes = block.map(|w| code(w).cast_signed() - Q4_0_ZERO_CODE.cast_signed());
         bytes.extend_from_slice(&pack_q4_0(blocks::half_scale("Q4_0", scale)?, &codes));
     }
     Ok(bytes)
@@ -42,7 +42,7 @@ pub fn pack_q4_0(scale: f16, codes: &[i8; Q4_0_BLOCK_LEN]) -> [u8; Q4_0_BLOCK_BY
     let mut bytes = [0; Q4_0_BLOCK_BYTES];
     let (scale_bytes, packed) = bytes.split_at_mut(2);
     scale_bytes.copy_from_slice(&scale.to_le_bytes());
-    let code = |code: i8| code.wrapping_add(ZERO_CODE.cast_signed()).cast_unsigned() & 15;
+    let code = |code: i8| code.wrapping_add(Q4_0_ZERO_CODE.cast_signed()).cast_unsigned() & 15;
     let (low, high) = codes.split_at(Q4_0_BLOCK_LEN / 2);
     packed.iter_mut().zip(low.iter().zip(high)).for_each(|(byte, (low, high))| *byte = code(*low) | code(*high) << 4);
     bytes
@@ -59,15 +59,19 @@ pub fn decode_q4_0(blocks: &[u8]) -> Vec<f32> {
     values.collect()
 }
 
-/// The same numbers as Q8_0 blocks, for kernels that read those: codes become signed bytes, scales stay.
-#[must_use]
-pub(crate) fn q8_0_from_q4_0(blocks: &[u8]) -> Vec<u8> {
+/// Fills `wider` with the same numbers as Q8_0 blocks, for kernels that read those: codes become signed bytes, scales stay.
+pub(crate) fn q8_0_from_q4_0(blocks: &[u8], wider: &mut Vec<u8>) {
     let blocks = blocks.as_chunks::<Q4_0_BLOCK_BYTES>().0;
-    let bytes = blocks.iter().flat_map(|block| {
-        let scale = scale_of(block).to_le_bytes();
-        scale.into_iter().chain(signed_codes(block).map(i8::cast_unsigned))
-    });
-    bytes.collect()
+    wider.resize(blocks.len() * Q8_0_BLOCK_BYTES, 0);
+    for (block, wider) in blocks.iter().zip(wider.as_chunks_mut::<Q8_0_BLOCK_BYTES>().0) {
+        let (scale, codes) = wider.split_at_mut(2);
+        scale.copy_from_slice(&block[..2]);
+        let (low, high) = codes.split_at_mut(Q4_0_BLOCK_LEN / 2);
+        for ((low, high), byte) in low.iter_mut().zip(high).zip(&block[2..]) {
+            *low = (byte & 15).wrapping_sub(Q4_0_ZERO_CODE);
+            *high = (byte >> 4).wrapping_sub(Q4_0_ZERO_CODE);
+        }
+    }
 }
 
 fn scale_of(block: &[u8; Q4_0_BLOCK_BYTES]) -> f16 {
@@ -78,13 +82,13 @@ fn scale_of(block: &[u8; Q4_0_BLOCK_BYTES]) -> f16 {
 fn signed_codes(block: &[u8; Q4_0_BLOCK_BYTES]) -> impl Iterator<Item = i8> + use<'_> {
     let codes = &block[2..];
     let nibbles = codes.iter().map(|byte| byte & 15).chain(codes.iter().map(|byte| byte >> 4));
-    nibbles.map(|code| (code.wrapping_sub(ZERO_CODE)).cast_signed())
+    nibbles.map(|code| (code.wrapping_sub(Q4_0_ZERO_CODE)).cast_signed())
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::super::{Q8_0_BLOCK_BYTES, decode_q8_0};
+    use super::super::decode_q8_0;
     use super::*;
     use proptest::prelude::*;
 
@@ -128,7 +132,9 @@ mod tests {
 
         #[test]
         fn as_q8_0_the_numbers_are_the_same(bytes in prop::collection::vec(any::<u8>(), 5 * Q4_0_BLOCK_BYTES)) {
-            let wider = q8_0_from_q4_0(&bytes);
+            // What is there from before is overwritten.
+            let mut wider = vec![7; 900];
+            q8_0_from_q4_0(&bytes, &mut wider);
             prop_assert_eq!(wider.len(), 5 * Q8_0_BLOCK_BYTES);
             let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
             let has_nan = decode_q4_0(&bytes).iter().any(|value| value.is_nan());

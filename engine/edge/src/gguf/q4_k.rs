@@ -44,21 +44,31 @@ pub fn encode_q4_k(values: &[f32]) -> Result<Vec<u8>, EdgeError> {
 /// The values of Q4_K blocks; bytes beyond the last whole block are ignored.
 #[must_use]
 pub fn decode_q4_k(blocks: &[u8]) -> Vec<f32> {
-    let blocks = blocks.as_chunks::<Q4_K_BLOCK_BYTES>().0;
-    let mut values = Vec::with_capacity(blocks.len() * Q4_K_BLOCK_LEN);
-    for block in blocks {
+    let mut values = vec![0.0; blocks.len() / Q4_K_BLOCK_BYTES * Q4_K_BLOCK_LEN];
+    q4_k_floats(blocks, &mut values);
+    values
+}
+
+/// [`decode_q4_k`] into as many whole blocks as `values` has places for: a plain loop, which each set of kernels compiles
+/// for its own vectors.
+#[inline(always)]
+pub(crate) fn q4_k_floats(blocks: &[u8], values: &mut [f32]) {
+    let blocks = blocks.as_chunks::<Q4_K_BLOCK_BYTES>().0.iter();
+    for (block, values) in blocks.zip(values.as_chunks_mut::<Q4_K_BLOCK_LEN>().0) {
         let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
         let dmin = f16::from_le_bytes([block[2], block[3]]).to_f32();
         let scales = unpacked_scales(&block[SCALES_AT..CODES_AT]);
         // Two groups share their bytes: the first has the low four bits, the second the high ones.
-        for (codes, pair) in block[CODES_AT..].chunks_exact(GROUP_LEN).zip(scales.chunks_exact(2)) {
-            for (shift, (scale, minimum)) in [0, 4].into_iter().zip(pair) {
-                let (scale, minimum) = (d * f32::from(*scale), dmin * f32::from(*minimum));
-                values.extend(codes.iter().map(|byte| scale * f32::from((byte >> shift) & 15) - minimum));
+        for (number, (group, (scale, minimum))) in
+            values.as_chunks_mut::<GROUP_LEN>().0.iter_mut().zip(scales).enumerate()
+        {
+            let (scale, minimum) = (d * f32::from(scale), dmin * f32::from(minimum));
+            let (codes, shift) = (&block[CODES_AT + number / 2 * GROUP_LEN..][..GROUP_LEN], number % 2 * 4);
+            for (value, byte) in group.iter_mut().zip(codes) {
+                *value = scale * f32::from((byte >> shift) & 15) - minimum;
             }
         }
     }
-    values
 }
 
 fn encode_block(block: &[f32; Q4_K_BLOCK_LEN], bytes: &mut Vec<u8>) -> Result<(), EdgeError> {
@@ -178,6 +188,7 @@ fn packed_scales(scales: &[(u8, u8); NUM_GROUPS]) -> [u8; 12] {
 }
 
 /// What [`packed_scales`] packed; `packed`: 12 bytes.
+#[inline(always)]
 fn unpacked_scales(packed: &[u8]) -> [(u8, u8); NUM_GROUPS] {
     let mut scales = [(0_u8, 0_u8); NUM_GROUPS];
     let (first, second) = scales.split_at_mut(NUM_GROUPS / 2);

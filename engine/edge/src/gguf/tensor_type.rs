@@ -4,8 +4,8 @@ use foretrain_ternary::{BLOCK_LEN, Packing, TernaryError};
 use half::{bf16, f16};
 
 use super::{
-    Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q4_K_BLOCK_BYTES, Q4_K_BLOCK_LEN, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN, decode_q4_0,
-    decode_q4_k, decode_q8_0,
+    Q3_K_BLOCK_BYTES, Q3_K_BLOCK_LEN, Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q4_K_BLOCK_BYTES, Q4_K_BLOCK_LEN,
+    Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN, decode_q3_k, decode_q4_0, decode_q4_k, decode_q8_0,
 };
 
 /// How a tensor's numbers are stored.
@@ -21,6 +21,8 @@ pub enum TensorType {
     Q8_0,
     /// Blocks of 32: f16 scale, then 4-bit codes.
     Q4_0,
+    /// Blocks of 256: 3-bit codes, then scales of 16 groups.
+    Q3K,
     /// Blocks of 256: scales and minimums of 8 groups, then 4-bit codes.
     Q4K,
     /// Blocks of 256 trits: 52 bytes of base-3 digits, then f16 scale.
@@ -31,8 +33,8 @@ pub enum TensorType {
 
 impl TensorType {
     /// All types.
-    pub const ALL: [Self; 8] =
-        [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_0, Self::Q4K, Self::Tq1_0, Self::Tq2_0];
+    pub const ALL: [Self; 9] =
+        [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_0, Self::Q4K, Self::Q3K, Self::Tq1_0, Self::Tq2_0];
 
     /// The number that stands for this type in a file (`ggml_type`).
     #[must_use]
@@ -42,6 +44,7 @@ impl TensorType {
             Self::F16 => 1,
             Self::Q4_0 => 2,
             Self::Q8_0 => 8,
+            Self::Q3K => 11,
             Self::Q4K => 12,
             Self::Bf16 => 30,
             Self::Tq1_0 => 34,
@@ -64,6 +67,7 @@ impl TensorType {
             Self::Bf16 => "BF16",
             Self::Q8_0 => "Q8_0",
             Self::Q4_0 => "Q4_0",
+            Self::Q3K => "Q3_K",
             Self::Q4K => "Q4_K",
             Self::Tq1_0 => "TQ1_0",
             Self::Tq2_0 => "TQ2_0",
@@ -77,6 +81,7 @@ impl TensorType {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
             Self::Q8_0 => Q8_0_BLOCK_LEN,
             Self::Q4_0 => Q4_0_BLOCK_LEN,
+            Self::Q3K => Q3_K_BLOCK_LEN,
             Self::Q4K => Q4_K_BLOCK_LEN,
             Self::Tq1_0 | Self::Tq2_0 => BLOCK_LEN,
         }
@@ -90,6 +95,7 @@ impl TensorType {
             Self::F16 | Self::Bf16 => 2,
             Self::Q8_0 => Q8_0_BLOCK_BYTES,
             Self::Q4_0 => Q4_0_BLOCK_BYTES,
+            Self::Q3K => Q3_K_BLOCK_BYTES,
             Self::Q4K => Q4_K_BLOCK_BYTES,
             Self::Tq1_0 => Packing::Tq1_0.block_bytes(),
             Self::Tq2_0 => Packing::Tq2_0.block_bytes(),
@@ -107,6 +113,7 @@ impl TensorType {
             Self::Bf16 => halves.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
             Self::Q8_0 => decode_q8_0(bytes),
             Self::Q4_0 => decode_q4_0(bytes),
+            Self::Q3K => decode_q3_k(bytes),
             Self::Q4K => decode_q4_k(bytes),
             Self::Tq1_0 => decode_trits(Packing::Tq1_0, bytes)?,
             Self::Tq2_0 => decode_trits(Packing::Tq2_0, bytes)?,

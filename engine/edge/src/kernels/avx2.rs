@@ -12,7 +12,7 @@ use super::streams::{AHEAD, fill_rows};
 use super::tile::{multiply_in_tiles, whole_blocks};
 use super::x86_floats::float_kernels;
 use super::{CodeRows, Kernels, Quantized, TernaryRows, scalar};
-use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
+use crate::gguf::{Q4_0_BLOCK_BYTES, Q4_0_ZERO_CODE, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale};
 
 /// Signed bytes in a vector.
@@ -37,6 +37,7 @@ static AVX2: Kernels = Kernels {
     mix_f16,
     int8_rows: plain::int8_rows,
     q8_0_rows: plain::q8_0_rows,
+    q4_0_rows: plain::q4_0_rows,
     q8_0_tiles: None,
     ternary_rows: ternary_groups,
     ternary_block_rows: plain::ternary_block_rows,
@@ -49,6 +50,8 @@ static AVX2: Kernels = Kernels {
     exp_shifted,
     largest,
     rescale,
+    q3_k_floats,
+    q4_k_floats,
     silu_mul,
     read_all,
 };
@@ -57,6 +60,7 @@ static AVX_VNNI: Kernels = Kernels {
     name: "avx-vnni",
     int8_rows: vnni::int8_rows,
     q8_0_rows: vnni::q8_0_rows,
+    q4_0_rows: vnni::q4_0_rows,
     ternary_rows: tiled_vnni::ternary_rows,
     ternary_block_rows: vnni::ternary_block_rows,
     multiply: tiled_vnni::multiply,
@@ -100,6 +104,17 @@ float_kernels! {
         let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
     },
+}
+
+/// The 32 codes of a Q4_0 block, whose 16 bytes of them start at `packed`.
+///
+/// # Safety
+/// 16 bytes must be readable from `packed` on.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn q4_0_codes(packed: *const u8) -> __m256i {
+    // SAFETY: by this function's contract; loads need no alignment.
+    let packed = unsafe { _mm_loadu_si128(packed.cast()) };
+    _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(packed), packed), _mm256_set1_epi8(0x0f))
 }
 
 /// Defines the kernels that need no more than sums of four products per 32-bit lane, in a module of their own: `$dot` adds
@@ -147,30 +162,51 @@ macro_rules! byte_kernels {
             }
 
             pub(in super::super) fn q8_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+                block_rows::<Q8_0_BLOCK_BYTES>(blocks, x, out);
+            }
+
+            pub(in super::super) fn q4_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+                block_rows::<Q4_0_BLOCK_BYTES>(blocks, x, out);
+            }
+
+            /// Rows of blocks of 32 weights in `FORM_BYTES` bytes, which tell Q8_0 from Q4_0.
+            fn block_rows<const FORM_BYTES: usize>(blocks: &[u8], x: &[i8], out: &mut [f32]) {
                 /// # Safety
                 /// `R` rows of `x.len() / 32` blocks, `apart` bytes from start to start, must be readable from `rows` on.
                 #[target_feature(enable = $features)]
-                unsafe fn dot<const R: usize>(rows: *const u8, apart: usize, x: &[i8]) -> [f32; R] {
+                unsafe fn dot<const R: usize, const FORM_BYTES: usize>(
+                    rows: *const u8,
+                    apart: usize,
+                    x: &[i8],
+                ) -> [f32; R] {
+                    let zero = _mm256_setzero_si256();
                     let mut sums = [_mm256_setzero_ps(); R];
                     for (number, x) in x.as_chunks::<Q8_0_BLOCK_LEN>().0.iter().enumerate() {
                         // SAFETY: x is 32 bytes; loads need no alignment.
                         let x = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
+                        // What codes of 4 bits give more than the weights.
+                        let excess = $dot(zero, _mm256_set1_epi8(Q4_0_ZERO_CODE.cast_signed()), x);
                         for (r, sum) in sums.iter_mut().enumerate() {
-                            // SAFETY: by this function's contract, of a block of a scale and 32 bytes; loads need no
-                            // alignment, a prefetch no valid address.
-                            let (scale, w) = unsafe {
-                                let block = rows.add(r * apart + number * Q8_0_BLOCK_BYTES);
+                            // SAFETY: by this function's contract, of a block of a scale and 32 or 16 bytes of codes; loads
+                            // need no alignment, a prefetch no valid address.
+                            let (scale, products) = unsafe {
+                                let block = rows.add(r * apart + number * FORM_BYTES);
                                 _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD).cast());
-                                (block.cast::<[u8; 2]>().read(), _mm256_loadu_si256(block.add(2).cast()))
+                                let codes = block.add(2);
+                                let products = if FORM_BYTES == Q4_0_BLOCK_BYTES {
+                                    $dot(_mm256_sub_epi32(zero, excess), q4_0_codes(codes), x)
+                                } else {
+                                    add_products(zero, _mm256_loadu_si256(codes.cast()), x)
+                                };
+                                (block.cast::<[u8; 2]>().read(), _mm256_cvtepi32_ps(products))
                             };
-                            let products = _mm256_cvtepi32_ps(add_products(_mm256_setzero_si256(), w, x));
                             let scale = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(u16::from_le_bytes(scale))));
                             *sum = _mm256_fmadd_ps(_mm256_broadcastss_ps(scale), products, *sum);
                         }
                     }
                     sums.map(|sum| sum_floats(sum))
                 }
-                let row_bytes = x.len() / Q8_0_BLOCK_LEN * Q8_0_BLOCK_BYTES;
+                let row_bytes = x.len() / Q8_0_BLOCK_LEN * FORM_BYTES;
                 if row_bytes == 0 {
                     out.fill(0.0);
                     return;
@@ -178,9 +214,9 @@ macro_rules! byte_kernels {
                 let num_rows = (blocks.len() / row_bytes).min(out.len());
                 let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
                 // SAFETY: rows up to `num_rows` lie within `blocks`; the features were detected.
-                let many = |first, apart| unsafe { dot::<4>(start(first), apart * row_bytes, x) };
+                let many = |first, apart| unsafe { dot::<4, FORM_BYTES>(start(first), apart * row_bytes, x) };
                 // SAFETY: as above.
-                let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
+                let one = |row| unsafe { dot::<1, FORM_BYTES>(start(row), 0, x)[0] };
                 fill_rows(&mut out[..num_rows], many, one);
             }
 

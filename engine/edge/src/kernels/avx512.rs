@@ -33,6 +33,7 @@ static KERNELS: Kernels = Kernels {
     mix_f16,
     int8_rows,
     q8_0_rows: avx2::short_vnni::q8_0_rows,
+    q4_0_rows: avx2::short_vnni::q4_0_rows,
     q8_0_tiles: Some(avx512_blocks::q8_0_tiles),
     ternary_rows,
     ternary_block_rows,
@@ -45,6 +46,8 @@ static KERNELS: Kernels = Kernels {
     exp_shifted,
     largest,
     rescale,
+    q3_k_floats,
+    q4_k_floats,
     silu_mul,
     read_all,
 };

@@ -57,6 +57,8 @@ pub(crate) type BlockTilesKernel = fn(blocks: &[u8], x: &Quantized, out: &mut [f
 
 /// Rows of blocks times `x`, with the sums of each block of `x`, as many as `out` has places.
 pub(crate) type BlockRowsKernel = fn(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]);
+/// Numbers of whole blocks, as many blocks as both sides have; the same floats bit for bit in every set.
+pub(crate) type UnpackFloatsKernel = fn(blocks: &[u8], out: &mut [f32]);
 /// Integer sums as floats.
 pub(crate) type RescaleKernel = fn(sums: &[i32], excess: i32, scales: &[f32], input_scale: f32, out: &mut [f32]);
 
@@ -79,7 +81,9 @@ pub(crate) struct Kernels {
     pub(crate) int8_rows: fn(values: &[u8], x: &[i8], out: &mut [i32]),
     /// Σ over blocks of scale · Σ qᵢxᵢ per row of Q8_0 blocks; `x`: a multiple of 32 long.
     pub(crate) q8_0_rows: fn(blocks: &[u8], x: &[i8], out: &mut [f32]),
-    /// The same for several inputs at once; `None` where [`Kernels::q8_0_rows`] for each of them is as fast.
+    /// The same of Q4_0 blocks, with the floats of [`Kernels::q8_0_rows`] on the same numbers bit for bit.
+    pub(crate) q4_0_rows: fn(blocks: &[u8], x: &[i8], out: &mut [f32]),
+    /// [`Kernels::q8_0_rows`] for several inputs at once; `None` where it is as fast for each of them.
     pub(crate) q8_0_tiles: Option<BlockTilesKernel>,
     /// Σ codeᵢxᵢ per row, with codes = trit + 1 (subtract Σ xᵢ for the trits' sum); `x`: a multiple of 128 long.
     /// Exact up to [`MAX_TERNARY_LEN`] weights.
@@ -107,6 +111,10 @@ pub(crate) struct Kernels {
     pub(crate) largest: fn(x: &[f32]) -> f32,
     /// outᵢ ← (sumᵢ - excess) · scaleᵢ · input scale; the difference wraps around.
     pub(crate) rescale: RescaleKernel,
+    /// The numbers of whole Q3_K blocks.
+    pub(crate) q3_k_floats: UnpackFloatsKernel,
+    /// The numbers of whole Q4_K blocks.
+    pub(crate) q4_k_floats: UnpackFloatsKernel,
     /// gate ← silu(gate) · up.
     pub(crate) silu_mul: fn(gate: &mut [f32], up: &[f32]),
 }

@@ -14,7 +14,7 @@ use half::f16;
 
 use super::tile::{blocks_in_tiles, multiply_in_tiles, whole_blocks};
 use super::{CodeRows, Kernels, Quantized, TernaryRows, scalar};
-use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
+use crate::gguf::{Q4_0_BLOCK_BYTES, Q4_0_ZERO_CODE, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
 
 /// Bytes in a vector.
 const BYTES: usize = 16;
@@ -25,6 +25,7 @@ static NEON: Kernels = Kernels {
     name: "neon",
     int8_rows: plain::int8_rows,
     q8_0_rows: plain::q8_0_rows,
+    q4_0_rows: plain::q4_0_rows,
     q8_0_tiles: Some(plain::q8_0_tiles),
     ternary_rows: plain::ternary_rows,
     ternary_block_rows: plain::ternary_block_rows,
@@ -36,6 +37,7 @@ static DOTPROD: Kernels = Kernels {
     name: "neon-dotprod",
     int8_rows: dotprod::int8_rows,
     q8_0_rows: dotprod::q8_0_rows,
+    q4_0_rows: dotprod::q4_0_rows,
     q8_0_tiles: Some(dotprod::q8_0_tiles),
     ternary_rows: dotprod::ternary_rows,
     ternary_block_rows: dotprod::ternary_block_rows,
@@ -112,18 +114,39 @@ macro_rules! byte_kernels {
             }
 
             pub(super) fn q8_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+                block_rows::<Q8_0_BLOCK_BYTES>(blocks, x, out);
+            }
+
+            pub(super) fn q4_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+                block_rows::<Q4_0_BLOCK_BYTES>(blocks, x, out);
+            }
+
+            /// Rows of blocks of 32 weights in `FORM_BYTES` bytes, which tell Q8_0 from Q4_0.
+            fn block_rows<const FORM_BYTES: usize>(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+                /// The weights of a block, without its scale.
                 #[target_feature(enable = $features)]
-                fn dot(blocks: &[u8], x: &[i8]) -> f32 {
+                fn weights<const FORM_BYTES: usize>(block: &[u8; FORM_BYTES]) -> [int8x16_t; 2] {
+                    let codes = block[2..].as_ptr();
+                    if FORM_BYTES == Q4_0_BLOCK_BYTES {
+                        // SAFETY: 16 bytes follow a block's scale; loads need no alignment.
+                        let packed = unsafe { vld1q_u8(codes) };
+                        let zero = vdupq_n_s8(Q4_0_ZERO_CODE.cast_signed());
+                        let codes = [vandq_u8(packed, vdupq_n_u8(15)), vshrq_n_u8::<4>(packed)];
+                        codes.map(|codes| vsubq_s8(vreinterpretq_s8_u8(codes), zero))
+                    } else {
+                        // SAFETY: 32 bytes follow a block's scale; loads need no alignment.
+                        unsafe { [vld1q_s8(codes.cast()), vld1q_s8(codes.add(BYTES).cast())] }
+                    }
+                }
+                #[target_feature(enable = $features)]
+                fn dot<const FORM_BYTES: usize>(blocks: &[u8], x: &[i8]) -> f32 {
                     let mut sum = vdupq_n_f32(0.0);
-                    let pairs = blocks.as_chunks::<Q8_0_BLOCK_BYTES>().0.iter().zip(x.as_chunks::<Q8_0_BLOCK_LEN>().0);
+                    let pairs = blocks.as_chunks::<FORM_BYTES>().0.iter().zip(x.as_chunks::<Q8_0_BLOCK_LEN>().0);
                     for (block, x) in pairs {
                         let mut products = vdupq_n_s32(0);
-                        for half in 0..2 {
-                            // SAFETY: 32 bytes follow a block's scale, x is 32 bytes; loads need no alignment.
-                            let (w, x) = unsafe {
-                                let w = block.as_ptr().add(2 + half * BYTES);
-                                (vld1q_s8(w.cast()), vld1q_s8(x.as_ptr().add(half * BYTES)))
-                            };
+                        for (half, w) in weights(block).into_iter().enumerate() {
+                            // SAFETY: x is 32 bytes; loads need no alignment.
+                            let x = unsafe { vld1q_s8(x.as_ptr().add(half * BYTES)) };
                             products = add_products(products, w, x);
                         }
                         let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
@@ -131,10 +154,10 @@ macro_rules! byte_kernels {
                     }
                     vaddvq_f32(sum)
                 }
-                let row_bytes = x.len() / Q8_0_BLOCK_LEN * Q8_0_BLOCK_BYTES;
+                let row_bytes = x.len() / Q8_0_BLOCK_LEN * FORM_BYTES;
                 for (row, out) in blocks.chunks_exact(row_bytes.max(1)).zip(out) {
                     // SAFETY: this set of kernels is handed out only where its features were detected.
-                    *out = unsafe { dot(row, x) };
+                    *out = unsafe { dot::<FORM_BYTES>(row, x) };
                 }
             }
 

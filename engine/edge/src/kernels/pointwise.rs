@@ -1,6 +1,8 @@
 //! Plain loops that each set of kernels compiles for its own vector registers. Inlined into a function that enables a
 //! processor feature, they use it.
 
+pub(super) use crate::gguf::{q3_k_floats, q4_k_floats};
+
 /// Partial sums, so that the compiler may use vector registers.
 const LANES: usize = 16;
 
@@ -134,6 +136,8 @@ macro_rules! compile_for {
         compile_for!(@one $features, rescale(
             sums: &[i32], excess: i32, scales: &[f32], input_scale: f32, out: &mut [f32]) -> ());
         compile_for!(@one $features, silu_mul(gate: &mut [f32], up: &[f32]) -> ());
+        compile_for!(@one $features, q3_k_floats(blocks: &[u8], out: &mut [f32]) -> ());
+        compile_for!(@one $features, q4_k_floats(blocks: &[u8], out: &mut [f32]) -> ());
         compile_for!(@one $features, unpack(groups: &[u8], codes: &mut [u8]) -> ());
     };
     (@one $features:literal, $name:ident($($arg:ident: $type:ty),*) -> $out:ty) => {

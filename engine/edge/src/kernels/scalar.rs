@@ -5,7 +5,7 @@ use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_sc
 use half::{bf16, f16};
 
 use super::{CodeRows, Kernels, Quantized, TernaryRows, pointwise};
-use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
+use crate::gguf::{Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q4_0_ZERO_CODE, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
 
 /// Partial sums, so that the compiler may use vector registers.
 const LANES: usize = 8;
@@ -19,6 +19,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     mix_f16,
     int8_rows,
     q8_0_rows,
+    q4_0_rows,
     q8_0_tiles: None,
     ternary_rows,
     ternary_block_rows,
@@ -31,6 +32,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     exp_shifted: |x, shift| pointwise::exp_shifted(x, shift),
     largest: |x| pointwise::largest(x),
     rescale: |sums, excess, scales, input_scale, out| pointwise::rescale(sums, excess, scales, input_scale, out),
+    q3_k_floats: |blocks, out| pointwise::q3_k_floats(blocks, out),
+    q4_k_floats: |blocks, out| pointwise::q4_k_floats(blocks, out),
     silu_mul: |gate, up| pointwise::silu_mul(gate, up),
     read_all,
 };
@@ -90,12 +93,29 @@ pub(super) fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
 }
 
 pub(super) fn q8_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
-    each_row(blocks, x.len() / Q8_0_BLOCK_LEN * Q8_0_BLOCK_BYTES, out, |row| {
-        let blocks = row.as_chunks::<Q8_0_BLOCK_BYTES>().0.iter().zip(x.as_chunks::<Q8_0_BLOCK_LEN>().0);
-        let products = blocks.map(|(block, x)| {
-            let dot: i32 = block[2..].iter().zip(x).map(|(w, &x)| i32::from(w.cast_signed()) * i32::from(x)).sum();
-            f16::from_le_bytes([block[0], block[1]]).to_f32() * dot as f32
-        });
+    block_rows::<Q8_0_BLOCK_BYTES>(blocks, x, out, |codes, x| {
+        codes.iter().zip(x).map(|(w, &x)| i32::from(w.cast_signed()) * i32::from(x)).sum()
+    });
+}
+
+fn q4_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+    let weight = |code: u8| i32::from(code) - i32::from(Q4_0_ZERO_CODE);
+    block_rows::<Q4_0_BLOCK_BYTES>(blocks, x, out, |codes, x| {
+        let (low, high) = x.split_at(Q4_0_BLOCK_LEN / 2);
+        let products = codes
+            .iter()
+            .zip(low.iter().zip(high))
+            .map(|(byte, (&low, &high))| weight(byte & 15) * i32::from(low) + weight(byte >> 4) * i32::from(high));
+        products.sum()
+    });
+}
+
+/// Rows of blocks of 32 weights in `BYTES` bytes, a scale and codes; `dot` multiplies a block's codes with inputs.
+fn block_rows<const BYTES: usize>(blocks: &[u8], x: &[i8], out: &mut [f32], dot: impl Fn(&[u8], &[i8]) -> i32) {
+    each_row(blocks, x.len() / Q8_0_BLOCK_LEN * BYTES, out, |row| {
+        let blocks = row.as_chunks::<BYTES>().0.iter().zip(x.as_chunks::<Q8_0_BLOCK_LEN>().0);
+        let products =
+            blocks.map(|(block, x)| f16::from_le_bytes([block[0], block[1]]).to_f32() * dot(&block[2..], x) as f32);
         products.sum()
     });
 }

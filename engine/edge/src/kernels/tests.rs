@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::*;
-use crate::gguf::encode_q8_0;
+use crate::gguf::{Q3_K_BLOCK_BYTES, Q4_K_BLOCK_BYTES, decode_q4_0, encode_q8_0, q8_0_from_q4_0};
 
 /// One kernel of a set.
 type Choice = fn(&Kernels) -> FloatRowsKernel;
@@ -123,6 +123,35 @@ proptest! {
             for (found, expected) in out.iter().zip(&expected) {
                 prop_assert!(near(*found, f64::from(*expected), 400.0), "{} {found} {expected}", kernels.name);
             }
+        }
+    }
+
+    #[test]
+    fn q4_0_rows_as_q8_0_bit_for_bit(
+        codes in bytes(18 * 3 * 9),
+        scales in prop::collection::vec(-2.0_f32..2.0, 3 * 9),
+        x in int8s(96),
+        rows in 0_usize..=9,
+        shift in 0_usize..64,
+    ) {
+        let mut blocks = codes;
+        for (block, scale) in blocks.chunks_mut(18).zip(&scales) {
+            block[..2].copy_from_slice(&f16::from_f32(*scale).to_le_bytes());
+        }
+        let mut wider = Vec::new();
+        q8_0_from_q4_0(&blocks, &mut wider);
+        let own = &blocks[..rows * 3 * 18];
+        for kernels in available() {
+            let (mut out, mut expected) = (vec![9.0; rows], vec![9.0; rows]);
+            (kernels.q8_0_rows)(&wider, &x, &mut expected);
+            (kernels.q4_0_rows)(&shifted(own, shift)[shift..], &x, &mut out);
+            prop_assert_eq!(&out, &expected, "{}", kernels.name);
+        }
+        let mut out = vec![9.0; rows];
+        (scalar::KERNELS.q4_0_rows)(own, &x, &mut out);
+        for (row, found) in decode_q4_0(own).chunks(96).zip(out) {
+            let expected: f64 = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+            prop_assert!(near(found, expected, 2e4), "{found} {expected}");
         }
     }
 
@@ -353,6 +382,18 @@ proptest! {
             for (found, x) in gate.iter().zip(&x) {
                 let exact = 2.0 * f64::from(*x) / (1.0 + (-f64::from(*x)).exp());
                 prop_assert!((f64::from(*found) - exact).abs() <= 1e-5 * exact.abs().max(1e-6), "{found} {exact}");
+            }
+            for (unpack, block_bytes) in [
+                (|kernels: &Kernels| kernels.q3_k_floats) as fn(&Kernels) -> UnpackFloatsKernel,
+                |kernels| kernels.q4_k_floats,
+            ].into_iter().zip([Q3_K_BLOCK_BYTES, Q4_K_BLOCK_BYTES]) {
+                let len = codes.len() / block_bytes * 256;
+                let (mut found, mut expected) = (vec![9.0; len], vec![9.0; len]);
+                unpack(kernels)(&codes, &mut found);
+                unpack(&scalar::KERNELS)(&codes, &mut expected);
+                // Which NaN a product with NaN gives is not said.
+                let bits = |x: Vec<f32>| x.into_iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() });
+                prop_assert!(bits(found).eq(bits(expected)), "{}", kernels.name);
             }
             let groups = &codes[..codes.len() / 32 * 32];
             let (mut found, mut expected) = (vec![9; groups.len() * 4], vec![9; groups.len() * 4]);

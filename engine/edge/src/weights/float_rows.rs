@@ -24,7 +24,9 @@ impl FloatRows {
             Format::F32 => (4, kernels.f32_rows),
             Format::F16 => (2, kernels.f16_rows),
             Format::Bf16 => (2, kernels.bf16_rows),
-            Format::Int8 | Format::Q8_0 | Format::Q4_0 | Format::Q4K | Format::Tq1_0 | Format::Tq2_0 => return None,
+            Format::Int8 | Format::Q8_0 | Format::Q4_0 | Format::Q3K | Format::Q4K | Format::Tq1_0 | Format::Tq2_0 => {
+                return None;
+            }
         };
         Some(Self { bytes, format, row_bytes: cols * size, cols, products })
     }

@@ -1,4 +1,4 @@
-//! Rows of small integers with scales: int8, Q8_0 and ternary.
+//! Rows of small integers with scales: int8, Q8_0, Q4_0 and ternary.
 
 use std::cell::RefCell;
 
@@ -8,7 +8,9 @@ use foretrain_ternary::{
 
 use super::tensor::{Format, Tensor};
 use crate::bytes::Bytes;
-use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN, decode_q8_0};
+use crate::gguf::{
+    Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN, decode_q4_0, decode_q8_0, q8_0_from_q4_0,
+};
 use crate::kernels::{self, CodeRows, MAX_INT8_LEN, MAX_TERNARY_LEN, Quantized, TernaryRows};
 use crate::runtime::Panel;
 
@@ -27,6 +29,8 @@ pub(super) enum IntegerRows {
     Int8 { values: Bytes, scales: Vec<f32>, cols: usize },
     /// Q8_0 blocks; rows are whole blocks.
     Q8_0 { blocks: Bytes, cols: usize },
+    /// Q4_0 blocks; rows are whole blocks.
+    Q4_0 { blocks: Bytes, cols: usize },
     /// Packed trits with one scale; rows are whole groups of 128.
     PackedTrits { blocks: Bytes, scale: f32, cols: usize },
     /// Packed trits with a scale per block; rows are whole blocks of 256.
@@ -50,6 +54,7 @@ impl IntegerRows {
             }
             Format::Int8 => Ok(Self::Int8 { values: bytes, scales: tensor.scales.clone(), cols }),
             Format::Q8_0 => Ok(Self::Q8_0 { blocks: bytes, cols }),
+            Format::Q4_0 if cols.is_multiple_of(Q4_0_BLOCK_LEN) => Ok(Self::Q4_0 { blocks: bytes, cols }),
             Format::Tq2_0 => match Packing::Tq2_0.uniform_scale(&bytes, rows * cols) {
                 Ok(Some(scale)) if cols.is_multiple_of(GROUP_LEN) => {
                     Ok(Self::PackedTrits { blocks: bytes, scale, cols })
@@ -67,8 +72,8 @@ impl IntegerRows {
                 ),
                 Err(error) => refuse("TQ2_0 blocks".to_owned(), error.to_string()),
             },
-            // The last three were widened before.
-            Format::F32 | Format::F16 | Format::Bf16 | Format::Q4_0 | Format::Q4K | Format::Tq1_0 => {
+            // Of the last four, one was widened before, of Q4_0 the rows of other lengths, and two are rows of their own.
+            Format::F32 | Format::F16 | Format::Bf16 | Format::Q4_0 | Format::Tq1_0 | Format::Q3K | Format::Q4K => {
                 refuse("an integer format".to_owned(), tensor.format.label().to_owned())
             }
         }
@@ -83,6 +88,7 @@ impl IntegerRows {
             }
             Self::Trits { values, scale, cols } => scaled(row_of(values, row, *cols), *scale),
             Self::Q8_0 { blocks, cols } => decode_q8_0(row_of(blocks, row, q8_0_row_bytes(*cols))),
+            Self::Q4_0 { blocks, cols } => decode_q4_0(row_of(blocks, row, q4_0_row_bytes(*cols))),
             Self::PackedTrits { blocks, scale, cols } => {
                 let groups_per_row = cols / GROUP_LEN;
                 let mut trits = [0_i8; GROUP_LEN];
@@ -114,6 +120,7 @@ impl IntegerRows {
         match self {
             Self::Int8 { cols, .. } | Self::Trits { cols, .. } => *cols,
             Self::Q8_0 { cols, .. } => q8_0_row_bytes(*cols),
+            Self::Q4_0 { cols, .. } => q4_0_row_bytes(*cols),
             // Groups of two rows may share a block.
             Self::PackedTrits { cols, .. } => cols / GROUP_LEN * (BLOCK_BYTES / 2),
             Self::TritBlocks { cols, .. } => trit_row_bytes(*cols),
@@ -137,12 +144,20 @@ impl IntegerRows {
                 fill_trits(blocks, *cols, x, panel, scratch);
             }
             Self::Q8_0 { blocks, cols } => {
-                let kernels = kernels::active();
-                let rows = rows_from(blocks, panel.columns().start, q8_0_row_bytes(*cols));
-                match kernels.q8_0_tiles.filter(|_| x.num_rows() > 1) {
-                    Some(multiply) => fill_blocks(rows, x, panel, scratch, multiply),
-                    None => fill_scaled(x, panel, |input, out| (kernels.q8_0_rows)(rows, x.row(input), out)),
+                fill_q8_0(rows_from(blocks, panel.columns().start, q8_0_row_bytes(*cols)), x, panel, scratch);
+            }
+            Self::Q4_0 { blocks, cols } => {
+                let row_bytes = q4_0_row_bytes(*cols);
+                let rows = rows_from(blocks, panel.columns().start, row_bytes);
+                if x.num_rows() == 1 {
+                    let multiply = kernels::active().q4_0_rows;
+                    return fill_scaled(x, panel, |input, out| multiply(rows, x.row(input), out));
                 }
+                // Unpacked once for all inputs.
+                let mut wider = std::mem::take(&mut scratch.wider);
+                q8_0_from_q4_0(rows.get(..panel.columns().len() * row_bytes).unwrap_or(rows), &mut wider);
+                fill_q8_0(&wider, x, panel, scratch);
+                scratch.wider = wider;
             }
             Self::TritBlocks { blocks, cols } => {
                 let rows = rows_from(blocks, panel.columns().start, trit_row_bytes(*cols));
@@ -164,6 +179,8 @@ struct Scratch {
     codes: CodeRows,
     sums: Vec<i32>,
     products: Vec<f32>,
+    /// Q4_0 blocks as Q8_0.
+    wider: Vec<u8>,
     /// Of the panel's rows.
     scales: Vec<f32>,
 }
@@ -183,6 +200,15 @@ fn fill_scaled(x: &Quantized, panel: &mut Panel<'_>, product: impl Fn(usize, &mu
         for out in out {
             *out *= scale;
         }
+    }
+}
+
+/// Q8_0 rows from the panel's first on.
+fn fill_q8_0(rows: &[u8], x: &Quantized, panel: &mut Panel<'_>, scratch: &mut Scratch) {
+    let kernels = kernels::active();
+    match kernels.q8_0_tiles.filter(|_| x.num_rows() > 1) {
+        Some(multiply) => fill_blocks(rows, x, panel, scratch, multiply),
+        None => fill_scaled(x, panel, |input, out| (kernels.q8_0_rows)(rows, x.row(input), out)),
     }
 }
 
@@ -278,6 +304,10 @@ fn row_of(bytes: &[u8], row: usize, row_bytes: usize) -> &[u8] {
 
 fn q8_0_row_bytes(cols: usize) -> usize {
     cols / Q8_0_BLOCK_LEN * Q8_0_BLOCK_BYTES
+}
+
+fn q4_0_row_bytes(cols: usize) -> usize {
+    cols / Q4_0_BLOCK_LEN * Q4_0_BLOCK_BYTES
 }
 
 fn trit_row_bytes(cols: usize) -> usize {

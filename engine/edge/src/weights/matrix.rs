@@ -3,6 +3,7 @@
 use super::activations::Activations;
 use super::float_rows::FloatRows;
 use super::integer_rows::IntegerRows;
+use super::packed_floats::PackedFloats;
 use super::tensor::Tensor;
 use super::widened::widened;
 use crate::kernels::{self, PANEL_ROWS, Quantized};
@@ -28,6 +29,8 @@ pub(crate) struct Matrix {
 #[derive(Debug)]
 enum Storage {
     Floats(FloatRows),
+    /// Floats once they are unpacked, which happens when they are multiplied.
+    PackedFloats(PackedFloats),
     /// Multiplied with inputs quantized to int8, one scale per input vector.
     Integers(IntegerRows),
 }
@@ -51,9 +54,13 @@ impl Matrix {
         }
         let widened = widened(tensor, cols)?;
         let tensor = widened.as_ref().unwrap_or(tensor);
-        let storage = match FloatRows::new(tensor.format, tensor.bytes.clone(), cols) {
-            Some(floats) => Storage::Floats(floats),
-            None => Storage::Integers(IntegerRows::new(tensor, rows, cols)?),
+        let bytes = || tensor.bytes.clone();
+        let storage = if let Some(floats) = FloatRows::new(tensor.format, bytes(), cols) {
+            Storage::Floats(floats)
+        } else if let Some(packed) = PackedFloats::new(tensor.format, bytes(), cols) {
+            Storage::PackedFloats(packed)
+        } else {
+            Storage::Integers(IntegerRows::new(tensor, rows, cols)?)
         };
         Ok(Self { rows, cols, storage, activations })
     }
@@ -72,6 +79,7 @@ impl Matrix {
     pub(crate) fn row(&self, row: usize) -> Option<Vec<f32>> {
         let decoded = match &self.storage {
             Storage::Floats(floats) => floats.row(row),
+            Storage::PackedFloats(packed) => packed.row(row),
             Storage::Integers(integers) => integers.row(row),
         };
         (row < self.rows).then_some(decoded)
@@ -96,6 +104,7 @@ impl Matrix {
     fn row_bytes(&self) -> usize {
         match &self.storage {
             Storage::Floats(floats) => floats.row_bytes(),
+            Storage::PackedFloats(packed) => packed.row_bytes(),
             Storage::Integers(integers) => integers.row_bytes(),
         }
     }
@@ -155,6 +164,7 @@ impl Matrix {
                 }
             }
             (Storage::Floats(floats), _) => floats.fill(inputs, &mut panel),
+            (Storage::PackedFloats(packed), _) => packed.fill(inputs, &mut panel),
         }
     }
 }

@@ -7,6 +7,7 @@ mod activations;
 mod float_rows;
 mod integer_rows;
 mod matrix;
+mod packed_floats;
 mod safetensors_file;
 mod store;
 mod tensor;

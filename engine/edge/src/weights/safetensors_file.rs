@@ -55,7 +55,8 @@ fn read_header(bytes: &Bytes, path: &Path) -> Result<(Metadata, usize), EdgeErro
 
 /// The format of blocks called `label`.
 fn block_format(label: &str) -> Option<Format> {
-    [Format::Q4_0, Format::Q4K, Format::Tq1_0, Format::Tq2_0].into_iter().find(|format| format.label() == label)
+    let formats = [Format::Q4_0, Format::Q3K, Format::Q4K, Format::Tq1_0, Format::Tq2_0];
+    formats.into_iter().find(|format| format.label() == label)
 }
 
 struct File<'a> {

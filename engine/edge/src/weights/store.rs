@@ -83,6 +83,7 @@ impl Weights {
                 TensorType::Bf16 => Format::Bf16,
                 TensorType::Q8_0 => Format::Q8_0,
                 TensorType::Q4_0 => Format::Q4_0,
+                TensorType::Q3K => Format::Q3K,
                 TensorType::Q4K => Format::Q4K,
                 TensorType::Tq1_0 => Format::Tq1_0,
                 TensorType::Tq2_0 => Format::Tq2_0,

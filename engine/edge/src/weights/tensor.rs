@@ -5,7 +5,8 @@ use half::{bf16, f16};
 
 use crate::bytes::Bytes;
 use crate::gguf::{
-    Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q4_K_BLOCK_BYTES, Q4_K_BLOCK_LEN, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN,
+    Q3_K_BLOCK_BYTES, Q3_K_BLOCK_LEN, Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q4_K_BLOCK_BYTES, Q4_K_BLOCK_LEN,
+    Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN,
 };
 
 /// How a tensor's numbers are stored.
@@ -20,6 +21,8 @@ pub(crate) enum Format {
     Q8_0,
     /// Blocks of 32 4-bit codes with their scales; each row starts a block.
     Q4_0,
+    /// Blocks of 256 3-bit codes with scales.
+    Q3K,
     /// Blocks of 256 4-bit codes with scales and minimums.
     Q4K,
     /// Blocks of 256 trits with their scales, five to a byte.
@@ -38,6 +41,7 @@ impl Format {
             Self::Int8 => "INT8",
             Self::Q8_0 => "Q8_0",
             Self::Q4_0 => "Q4_0",
+            Self::Q3K => "Q3_K",
             Self::Q4K => "Q4_K",
             Self::Tq1_0 => "TQ1_0",
             Self::Tq2_0 => "TQ2_0",
@@ -57,6 +61,7 @@ impl Format {
             Self::Int8 => Some(len),
             Self::Q8_0 => whole(Q8_0_BLOCK_LEN, Q8_0_BLOCK_BYTES),
             Self::Q4_0 => rows.checked_mul(cols.div_ceil(Q4_0_BLOCK_LEN))?.checked_mul(Q4_0_BLOCK_BYTES),
+            Self::Q3K => whole(Q3_K_BLOCK_LEN, Q3_K_BLOCK_BYTES),
             Self::Q4K => whole(Q4_K_BLOCK_LEN, Q4_K_BLOCK_BYTES),
             Self::Tq1_0 => Packing::Tq1_0.packed_len(len),
             Self::Tq2_0 => Packing::Tq2_0.packed_len(len),
@@ -66,7 +71,7 @@ impl Format {
     pub(crate) fn is_float(self) -> bool {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => true,
-            Self::Int8 | Self::Q8_0 | Self::Q4_0 | Self::Q4K | Self::Tq1_0 | Self::Tq2_0 => false,
+            Self::Int8 | Self::Q8_0 | Self::Q4_0 | Self::Q3K | Self::Q4K | Self::Tq1_0 | Self::Tq2_0 => false,
         }
     }
 }
@@ -89,6 +94,8 @@ pub(crate) fn floats(format: Format, bytes: &[u8]) -> Vec<f32> {
         Format::F32 => bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
         Format::F16 => halves.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
         Format::Bf16 => halves.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
-        Format::Int8 | Format::Q8_0 | Format::Q4_0 | Format::Q4K | Format::Tq1_0 | Format::Tq2_0 => Vec::new(),
+        Format::Int8 | Format::Q8_0 | Format::Q4_0 | Format::Q3K | Format::Q4K | Format::Tq1_0 | Format::Tq2_0 => {
+            Vec::new()
+        }
     }
 }

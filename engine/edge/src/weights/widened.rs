@@ -4,23 +4,20 @@ use foretrain_ternary::{BLOCK_LEN, Packing, encode_block};
 use half::f16;
 
 use super::tensor::{Format, Tensor};
-use crate::gguf::{Q4_0_BLOCK_LEN, decode_q4_0, decode_q4_k, q8_0_from_q4_0};
+use crate::gguf::{Q4_0_BLOCK_LEN, decode_q4_0};
 
 /// `tensor` (rows of `cols` weights, its length checked) in a format that kernels read; `None` when it is one already.
 ///
-/// Q4_0 becomes Q8_0, whose codes hold it with the same scales, or floats where rows fill no blocks; Q4_K, whose groups
-/// have minimums, becomes floats; TQ1_0 becomes TQ2_0.
+/// Q4_0 becomes floats where rows fill no blocks; TQ1_0 becomes TQ2_0.
 /// Errors: (expected, found) for trits that cannot be unpacked.
 pub(super) fn widened(tensor: &Tensor, cols: usize) -> Result<Option<Tensor>, (String, String)> {
     let stored_as = |format, bytes: Vec<u8>| Tensor { format, bytes: bytes.into(), ..tensor.clone() };
     Ok(match tensor.format {
-        Format::Q4_0 if cols.is_multiple_of(Q4_0_BLOCK_LEN) => {
-            Some(stored_as(Format::Q8_0, q8_0_from_q4_0(&tensor.bytes)))
-        }
+        Format::Q4_0 if cols.is_multiple_of(Q4_0_BLOCK_LEN) => None,
         Format::Q4_0 => Some(stored_as(Format::F32, unpadded(&decode_q4_0(&tensor.bytes), cols))),
-        Format::Q4K => Some(stored_as(Format::F32, little_endian(&decode_q4_k(&tensor.bytes)))),
         Format::Tq1_0 => Some(stored_as(Format::Tq2_0, two_bit_trits(&tensor.bytes)?)),
-        Format::F32 | Format::F16 | Format::Bf16 | Format::Int8 | Format::Q8_0 | Format::Tq2_0 => None,
+        Format::F32 | Format::F16 | Format::Bf16 | Format::Int8 | Format::Q8_0 => None,
+        Format::Q3K | Format::Q4K | Format::Tq2_0 => None,
     })
 }
 

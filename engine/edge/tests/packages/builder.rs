@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use foretrain_edge::gguf::{GgufWriter, TensorType, decode_q4_0, encode_q4_0, encode_q4_k, encode_q8_0};
+use foretrain_edge::gguf::{GgufWriter, TensorType, decode_q4_0, encode_q3_k, encode_q4_0, encode_q4_k, encode_q8_0};
 use foretrain_edge::{FORMAT_VERSION, Manifest, PackagedFile};
 use foretrain_ternary::Packing;
 use half::{bf16, f16};
@@ -229,7 +229,7 @@ impl Weights {
         writer.add_metadata(&format!("{architecture}.block_count"), 2_u32).unwrap();
         for (name, array) in &mut self.arrays {
             let kind = if array.shape.len() == 2 && is_quantized(name) { kind } else { TensorType::F32 };
-            array.is_integer = !matches!(kind, TensorType::F32 | TensorType::F16 | TensorType::Bf16 | TensorType::Q4K);
+            array.is_integer = !reads_floats(kind);
             let floats = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<f32>>();
             // Rows are moved whole, so that what is in them does not depend on their order.
             let bytes = encoded(kind, &floats(&permute(name, array)));
@@ -301,6 +301,11 @@ pub fn character_tokenizer(characters: &str) -> Value {
     })
 }
 
+/// True for types that are multiplied with inputs as they are.
+pub fn reads_floats(kind: TensorType) -> bool {
+    kind.block_len() == 1 || matches!(kind, TensorType::Q3K | TensorType::Q4K)
+}
+
 fn packing_of(kind: TensorType) -> Packing {
     if kind == TensorType::Tq1_0 { Packing::Tq1_0 } else { Packing::Tq2_0 }
 }
@@ -312,6 +317,7 @@ fn encoded(kind: TensorType, values: &[f32]) -> Vec<u8> {
         TensorType::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
         TensorType::Q8_0 => encode_q8_0(values).unwrap(),
         TensorType::Q4_0 => encode_q4_0(values).unwrap(),
+        TensorType::Q3K => encode_q3_k(values).unwrap(),
         TensorType::Q4K => encode_q4_k(values).unwrap(),
         TensorType::Tq1_0 | TensorType::Tq2_0 => {
             let ternary = foretrain_ternary::ternarize(values).unwrap();

@@ -4,7 +4,7 @@ use foretrain_edge::gguf::{GgufFile, TensorType};
 use foretrain_edge::{Activations, GenerateOptions, Package, PackageKind};
 use serde_json::{Value, json};
 
-use super::builder::{Array, Files, Random, Scheme, Weights, character_tokenizer, files, write};
+use super::builder::{Array, Files, Random, Scheme, Weights, character_tokenizer, files, reads_floats, write};
 use super::image_models::{tolerance, without_rounding};
 use super::reference::{self, assert_near};
 
@@ -214,7 +214,7 @@ fn permuted(name: &str, array: &Array) -> Vec<f64> {
 #[test]
 fn gguf_packages_compute_the_same() {
     for kind in TensorType::ALL {
-        let scheme = if kind.block_len() == 1 || kind == TensorType::Q4K { Scheme::F32 } else { Scheme::Int8 };
+        let scheme = if reads_floats(kind) { Scheme::F32 } else { Scheme::Int8 };
         // Tables stay in floats; GPT-2's rows of 128 are too short for blocks of 256, Llama's of 256 are not.
         let (config, mut weights) = gpt2(Scheme::F32);
         let gpt2_kind = if kind.block_len() == 256 { TensorType::Q8_0 } else { kind };
@@ -232,6 +232,21 @@ fn gguf_packages_compute_the_same() {
         let package = Package::open(dir.path()).unwrap();
         let logits = |tokens: &[u32]| reference::llama(&weights.arrays, 2, 16, 8, tokens);
         check(&package, logits, tolerance(scheme), &format!("llama {kind:?}"));
+    }
+}
+
+/// Looked-up rows and the head's products, of blocks that are kept as they are stored.
+#[test]
+fn tables_of_packed_floats_compute_the_same() {
+    for kind in [TensorType::Q3K, TensorType::Q4K] {
+        for is_tied in [false, true] {
+            let (config, mut weights) = llama(Scheme::F32, 256, is_tied);
+            let file = weights.gguf("llama", kind, |_| true, llama_name, permuted);
+            let dir = write(&files(&config, "model.gguf", file, Some(character_tokenizer(CHARACTERS))));
+            let package = Package::open(dir.path()).unwrap();
+            let logits = |tokens: &[u32]| reference::llama(&weights.arrays, 2, 16, 8, tokens);
+            check(&package, logits, tolerance(Scheme::F32), &format!("{kind:?}, tied: {is_tied}"));
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::op::{Moments, Statistics};
 use crate::Epilogue;
 use crate::buffers::{rows_per_task, unwritten};
+use crate::profile::{self, Kind};
 use crate::real::{Real, sum_of};
 use crate::simd::kernel;
 
@@ -82,7 +83,7 @@ impl Channels {
         let plane = self.plane;
         let mut y = unwritten::<T>(x.len());
         let planes = y.par_chunks_mut(plane).zip(x.par_chunks(plane)).enumerate().with_min_len(rows_per_task(plane));
-        planes.for_each(|(index, (y, x))| {
+        planes.for_each_init(timing, |_, (index, (y, x))| {
             let channel = index % self.num_channels();
             let line = Line {
                 mean: T::from_f64(self.mean[channel]),
@@ -108,7 +109,7 @@ impl Channels {
         let range = |index: usize| index * plane..(index + 1) * plane;
         let planes = g.par_chunks_mut(plane).zip(x.par_chunks(plane)).enumerate().with_min_len(rows_per_task(plane));
         let sums: Vec<(T, T)> = planes
-            .map(|(index, (g, x))| {
+            .map_init(timing, |_, (index, (g, x))| {
                 if let Some(source) = source {
                     g.copy_from_slice(&source[range(index)]);
                 }
@@ -156,10 +157,15 @@ impl Channels {
     }
 }
 
+/// Takes the time of some of the planes.
+fn timing() -> profile::Timing {
+    profile::time(Kind::Norm)
+}
+
 /// Mean and biased variance per channel: exact pooling of the moments of each plane.
 fn batch_moments<T: Real>(x: &[T], num_channels: usize, plane: usize) -> (Vec<f64>, Vec<f64>) {
     let planes = x.par_chunks(plane).with_min_len(rows_per_task(plane));
-    let planes: Vec<(T, T)> = planes.map(|x| plane_moments(x)).collect();
+    let planes: Vec<(T, T)> = planes.map_init(timing, |_, x| plane_moments(x)).collect();
     let num_images = (planes.len() / num_channels.max(1)).max(1) as f64;
     let mut mean = vec![0.0; num_channels];
     for image in planes.chunks_exact(num_channels) {

@@ -10,6 +10,7 @@ use crate::conv2d::{self, Conv2dConfig, InputGradient, Sizes, finish_plane, forw
 use crate::function::record;
 use crate::kernels::has_kernels;
 use crate::lanes::Vectors;
+use crate::profile::{self, Kind};
 
 const NAME: &str = "conv_norm";
 
@@ -160,6 +161,7 @@ impl<T: Vectors> LayerPass<T> {
         let (weight, scale) = (Reading::of(&weights.weight), Reading::of(&weights.scale));
         let scale = scale.slice::<T>(NAME)?;
         let (dw, _) = gradients(self.sizes, x, weight.slice(NAME)?, input, |first, dy| {
+            let _timing = profile::time(Kind::Norm);
             let start = first * self.sizes.out_image();
             let part = start..start + dy.len();
             self.channels.input_gradient(dy, &g[part.clone()], &self.pre[part], scale, sums);

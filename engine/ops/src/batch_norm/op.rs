@@ -7,6 +7,7 @@ use crate::Epilogue;
 use crate::buffers::{Reading, rows_per_task, unwritten};
 use crate::function::record;
 use crate::kernels::has_kernels;
+use crate::profile::{self, Kind};
 use crate::real::Real;
 use rayon::prelude::*;
 
@@ -123,7 +124,10 @@ fn typed<T: Real>(
         let mut dx = unwritten::<T>(x.len());
         let images = c * h * w * rows_per_task(c * h * w);
         let parts = dx.par_chunks_mut(images).zip(g.par_chunks(images).zip(x.par_chunks(images)));
-        parts.for_each(|(dx, (g, x))| channels.input_gradient(dx, g, x, weight, &sums));
+        parts.for_each(|(dx, (g, x))| {
+            let _timing = profile::time(Kind::Norm);
+            channels.input_gradient(dx, g, x, weight, &sums);
+        });
         let vector = |values: Vec<T>| Tensor::from_vec(values, c, &Device::Cpu).map(Some);
         Ok(vec![Some(Tensor::from_vec(dx, dims, &Device::Cpu)?), vector(dw)?, vector(db)?])
     })?;

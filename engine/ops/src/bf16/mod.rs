@@ -29,10 +29,10 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 pub(super) use kernel::{Kernel, available};
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) use nowhere::{Kernel, Packed, available, multiply, release_scratch};
+pub(super) use nowhere::{Kernel, MIN_SHARED_WORK, Packed, available, multiply, release_scratch};
 #[cfg(target_arch = "x86_64")]
 pub(super) use pack::release_scratch;
 #[cfg(target_arch = "x86_64")]
 pub(super) use packed::Packed;
 #[cfg(target_arch = "x86_64")]
-pub(super) use product::multiply;
+pub(super) use product::{MIN_SHARED_WORK, multiply};

@@ -17,6 +17,9 @@ impl Kernel {
 #[derive(Debug)]
 pub(crate) enum Packed {}
 
+/// Of no meaning without a kernel.
+pub(crate) const MIN_SHARED_WORK: usize = usize::MAX;
+
 /// None.
 pub(crate) fn available() -> Option<&'static Kernel> {
     None

@@ -15,7 +15,7 @@ use crate::gemm::{Matrix, Old};
 /// Bytes of a packed block, at most: with the sums and the other factor's panels within the second-level cache.
 const BLOCK_BYTES: usize = 512 << 10;
 /// Multiplications that are not worth handing to other threads.
-const MIN_SHARED_WORK: usize = 4 << 20;
+pub(crate) const MIN_SHARED_WORK: usize = 4 << 20;
 
 /// dst (m, n; rows `dst_stride` apart) = [old +] scale · a (m, k) · b (k, n), factors rounded to bf16, sums in f32.
 ///

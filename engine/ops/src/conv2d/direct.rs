@@ -6,6 +6,7 @@ use super::kernel::{BLOCK, RowDots, ShiftedSums};
 use super::pass::Merge;
 use super::plan::{GradientPhase, GradientPlan, InputPlan, Planes, Sizes};
 use crate::lanes::Vectors;
+use crate::profile::{self, Kind};
 
 /// Multiplications above which the channels of one group are shared out over threads.
 const SHARED_WORK: usize = 1 << 24;
@@ -70,7 +71,10 @@ fn pack_weights<T: Vectors>(rows: usize, taps: usize, weight: impl Fn(usize, usi
 /// Runs [`ShiftedSums`] on every block of output rows.
 fn shifted_sums<T: Vectors>(rows: &[T], offsets: &[usize], weights: &[T], out: &mut [T], len: usize) {
     let taps = offsets.len();
-    let block = |(out, weights): (&mut [T], &[T])| T::dispatch(ShiftedSums { rows, offsets, weights, out, len });
+    let block = |(out, weights): (&mut [T], &[T])| {
+        let _timing = profile::time(Kind::Convolution);
+        T::dispatch(ShiftedSums { rows, offsets, weights, out, len });
+    };
     if weights.len() * len > SHARED_WORK {
         out.par_chunks_mut(BLOCK * len).zip(weights.par_chunks(BLOCK * taps)).for_each(block);
     } else {
@@ -200,6 +204,7 @@ impl<T: Vectors> DirectBackward<T> {
         pack_gradient(s, dy, &mut buffers.gradients, planes, planes.len);
         let (rows, offsets, len) = (buffers.rows.as_slice(), self.plan.offsets.as_slice(), planes.len);
         let dots = |(out, gradients): (&mut [T], &[T])| {
+            let _timing = profile::time(Kind::Convolution);
             T::dispatch(RowDots { rows, offsets, gradients, out, len });
         };
         let taps = s.taps();

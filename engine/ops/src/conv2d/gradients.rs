@@ -6,6 +6,7 @@ use super::pass::{Backward, Merge};
 use super::plan::Sizes;
 use crate::buffers::unwritten;
 use crate::lanes::Vectors;
+use crate::profile::{self, Kind};
 use crate::real::sum_of;
 use crate::simd::kernel;
 
@@ -50,6 +51,7 @@ pub(crate) fn gradients<T: Vectors>(
     dx_parts.resize_with(sizes.batch.div_ceil(images), || None);
 
     let partial = |(part, mut dx): (usize, Option<&mut [T]>)| {
+        let _timing = profile::time(Kind::Convolution);
         let mut buffers = pass.buffers();
         let mut dy = unwritten::<T>(pass.group * sizes.out_image());
         let (mut dw, mut db) = (vec![T::zero(); sizes.num_weights()], vec![T::zero(); sizes.out_channels]);
@@ -67,6 +69,7 @@ pub(crate) fn gradients<T: Vectors>(
         (dw, db)
     };
     let parts: Vec<(Vec<T>, Vec<T>)> = dx_parts.into_par_iter().enumerate().map(partial).collect();
+    let _timing = profile::time(Kind::Convolution);
     let mut parts = parts.into_iter();
     let (mut dw, mut db) = parts.next().unwrap_or_default();
     for (weight, bias) in parts {

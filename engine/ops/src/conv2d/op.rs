@@ -11,6 +11,7 @@ use crate::buffers::{Reading, unwritten};
 use crate::function::record;
 use crate::kernels::has_kernels;
 use crate::lanes::Vectors;
+use crate::profile::{self, Kind};
 use crate::simd::kernel;
 
 const NAME: &str = "conv2d";
@@ -136,6 +137,7 @@ pub(crate) fn forward<T: Vectors>(
     y.par_chunks_mut(pass.group * sizes.out_image()).zip(x.par_chunks(pass.group * sizes.image())).for_each_init(
         || pass.buffers(),
         |buffers, (y, x)| {
+            let _timing = profile::time(Kind::Convolution);
             pass.run(x, buffers);
             for (index, y) in y.chunks_exact_mut(plane).enumerate() {
                 let (image, channel) = (index / sizes.out_channels, index % sizes.out_channels);

@@ -4,6 +4,7 @@ use super::direct::{DirectBackward, DirectBackwardBuffers, DirectForward, Direct
 use super::plan::Sizes;
 use super::winograd::{Winograd, WinogradBackward, WinogradBackwardBuffers, WinogradBuffers, WinogradForward};
 use crate::lanes::Vectors;
+use crate::profile::{self, Kind};
 
 /// What happens to what is in a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,7 @@ pub(super) enum ForwardBuffers<T: Vectors> {
 impl<T: Vectors> Forward<T> {
     /// `weight`: (out, in, kh, kw).
     pub fn new(sizes: Sizes, weight: &[T]) -> Self {
+        let _timing = profile::time(Kind::Convolution);
         match Winograd::of(sizes) {
             Some(domain) => Self {
                 group: domain.group,
@@ -107,6 +109,7 @@ pub(super) enum BackwardBuffers<T: Vectors> {
 impl<T: Vectors> Backward<T> {
     /// `weight`: (out, in, kh, kw), when the input's gradient is wanted.
     pub fn new(sizes: Sizes, weight: Option<&[T]>) -> Self {
+        let _timing = profile::time(Kind::Convolution);
         match Winograd::of(sizes) {
             Some(domain) => {
                 Self { group: domain.group, way: BackwardWay::Winograd(WinogradBackward::new(domain, weight)) }

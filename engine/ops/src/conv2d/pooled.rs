@@ -11,6 +11,7 @@ use crate::buffers::{Reading, unwritten};
 use crate::function::record;
 use crate::kernels::has_kernels;
 use crate::lanes::Vectors;
+use crate::profile::{self, Kind};
 use crate::simd::kernel;
 use crate::{Epilogue, max_pool2d};
 
@@ -56,6 +57,7 @@ fn typed<T: Vectors>(sizes: Sizes, x: Tensor, weight: Tensor, bias: Tensor) -> R
         let gradient = Reading::of(gradient);
         let gradient = gradient.slice::<T>(NAME)?;
         let output_gradient = |first: usize, dy: &mut [T]| {
+            let _timing = profile::time(Kind::Pooling);
             let planes = dy.chunks_exact_mut(sizes.out_height() * sizes.out_width());
             let start = first * sizes.out_channels * height * width;
             let windows =
@@ -88,7 +90,9 @@ fn forward<T: Vectors>(sizes: Sizes, x: &[T], weight: &[T], bias: &[T]) -> (Vec<
     groups.zip(x.par_chunks(pass.group * sizes.image())).for_each_init(
         || pass.buffers(),
         |buffers, ((y, codes), x)| {
+            let _timing = profile::time(Kind::Convolution);
             pass.run(x, buffers);
+            let _timing = profile::time(Kind::Pooling);
             let planes = y.chunks_exact_mut(window).zip(codes.chunks_exact_mut(window));
             for (index, (y, codes)) in planes.enumerate() {
                 let (image, channel) = (index / sizes.out_channels, index % sizes.out_channels);

@@ -15,6 +15,7 @@ use super::winograd_tiles::{
 use crate::buffers::Scratch;
 use crate::gemm::{Matrix, Old, Products, multiply};
 use crate::lanes::Vectors;
+use crate::profile::Kind;
 
 /// Positions of a transformed tile.
 const POSITIONS: usize = 16;
@@ -120,8 +121,9 @@ impl Winograd {
         vec![T::zero(); self.tiles.len(self.out_pitch())]
     }
 
-    fn groups(&self) -> usize {
-        self.sizes.batch.div_ceil(self.group)
+    /// Multiplies for one of the groups.
+    fn products(&self) -> Products {
+        Products::full(self.sizes.batch.div_ceil(self.group)).counted_as(Kind::Convolution)
     }
 }
 
@@ -167,7 +169,7 @@ impl<T: Vectors> WinogradForward<T> {
         for ((m, v), u) in products.zip(self.filters.chunks_exact(s.out_channels * inputs)) {
             let factors = (Matrix::rows(v, inputs), Matrix::rows(u, inputs).t());
             let size = (tiles, s.out_channels, s.in_channels);
-            multiply(size, (m, outputs), Old::Replaced, T::one(), factors, Products::full(domain.groups()));
+            multiply(size, (m, outputs), Old::Replaced, T::one(), factors, domain.products());
         }
         let (grid, plane) = (domain.tiles, tiles * outputs);
         for (index, out) in buffers.out.chunks_exact_mut(s.out_image()).take(images.len() / s.image()).enumerate() {
@@ -236,7 +238,7 @@ impl<T: Vectors> WinogradBackward<T> {
         for ((v, m), u) in factors.zip(buffers.filters.chunks_exact_mut(s.out_channels * inputs)) {
             let factors = (Matrix::rows(m, outputs).t(), Matrix::rows(v, inputs));
             let size = (s.out_channels, s.in_channels, tiles);
-            multiply(size, (u, inputs), old, T::one(), factors, Products::full(domain.groups()));
+            multiply(size, (u, inputs), old, T::one(), factors, domain.products());
         }
     }
 
@@ -261,7 +263,7 @@ impl<T: Vectors> WinogradBackward<T> {
         for ((v, m), u) in products.zip(filters.chunks_exact(s.out_channels * inputs)) {
             let factors = (Matrix::rows(m, outputs), Matrix::rows(u, inputs));
             let size = (tiles, s.in_channels, s.out_channels);
-            multiply(size, (v, inputs), Old::Replaced, T::one(), factors, Products::full(domain.groups()));
+            multiply(size, (v, inputs), Old::Replaced, T::one(), factors, domain.products());
         }
         let plane = tiles * inputs;
         for (index, dx) in dx.chunks_exact_mut(s.image()).enumerate() {

@@ -2,12 +2,10 @@
 //!
 //! Markdown and charts are functions of the JSON alone, so that a report can be written again without measuring again.
 
-mod arena_charts;
 mod arena_markdown;
 mod corrections_charts;
 mod corrections_markdown;
 mod frame;
-mod growth_charts;
 mod growth_markdown;
 mod ladder_charts;
 mod ladder_markdown;
@@ -142,11 +140,15 @@ impl Report {
     pub fn charts(&self) -> Vec<(String, Chart)> {
         let subtitle = frame::subtitle(self.conditions());
         match self {
-            Self::Arena(report) => arena_charts::charts(&report.result, &subtitle),
+            Self::Arena(report) => {
+                tuned::charts((&report.result.tuned, &report.result.results), "full steps", &subtitle)
+            }
             Self::Corrections(report) => corrections_charts::charts(&report.result, &subtitle),
             Self::Tiers(report) => tiers_charts::charts(&report.result, &subtitle),
             Self::Ladder(report) => ladder_charts::charts(&report.result, &subtitle),
-            Self::Growth(report) => growth_charts::charts(&report.result, &subtitle),
+            Self::Growth(report) => {
+                tuned::charts((&report.result.tuned, &report.result.results), "steps at full depth", &subtitle)
+            }
             Self::Quantization(report) => quantization_charts::charts(&report.result, &subtitle),
         }
     }

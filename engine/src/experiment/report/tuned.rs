@@ -3,14 +3,45 @@
 use std::fmt::Write;
 
 use super::frame;
-use crate::chart::{Axis, BarPanel, BarStyle, CurvePanel, Panel, Series};
+use crate::chart::{Axis, BarPanel, BarStyle, Chart, CurvePanel, Panel, Series};
 use crate::experiment::{CurvePoint, Estimate, TrialResult, Tuned};
 
 /// Contenders with their results, one per seed.
 pub(super) type Field<'a> = (&'a [Tuned], &'a [Vec<TrialResult>]);
 
+/// Charts by file name without ending: loss over steps, time and cost, which is counted in `cost_unit`, and the final figures
+/// side by side.
+pub(super) fn charts(field: Field<'_>, cost_unit: &str, subtitle: &str) -> Vec<(String, Chart)> {
+    let loss = Chart {
+        title: "Training loss against steps, time and cost".to_owned(),
+        subtitle: format!("{subtitle}; first seed, mean over each hundredth of the run"),
+        width: 1200,
+        height: 420,
+        columns: 3,
+        panels: vec![
+            curves(field, Axis::new("step", "").whole(), &|point| point.step as f64),
+            curves(field, Axis::new("training time", "s"), &|point| point.seconds),
+            curves(field, Axis::new("cost", cost_unit), &|point| point.cost),
+        ],
+        ..Chart::default()
+    };
+    let end = Chart {
+        title: "Held-out loss and training time at the end".to_owned(),
+        subtitle: format!("{subtitle}; mean over seeds, 95% interval"),
+        width: 1000,
+        height: 420,
+        columns: 2,
+        panels: vec![
+            finals(field, Axis::new("held-out loss", "nats"), BarStyle::Dots, &|result| result.held_out().loss),
+            finals(field, Axis::new("training time", "s"), BarStyle::Bars, &|result| result.seconds),
+        ],
+        ..Chart::default()
+    };
+    vec![("loss".to_owned(), loss), ("final".to_owned(), end)]
+}
+
 /// Training losses of the first seed over `of`.
-pub(super) fn curves((tuned, results): Field<'_>, x: Axis, of: &dyn Fn(&CurvePoint) -> f64) -> Panel {
+fn curves((tuned, results): Field<'_>, x: Axis, of: &dyn Fn(&CurvePoint) -> f64) -> Panel {
     let series = tuned.iter().zip(results).enumerate().filter_map(|(index, (tuned, results))| {
         let points = results.first()?.curve.iter().map(|point| (of(point), point.loss));
         Some(Series::line(&tuned.contender.name, index as u8, points))
@@ -24,7 +55,7 @@ pub(super) fn curves((tuned, results): Field<'_>, x: Axis, of: &dyn Fn(&CurvePoi
 }
 
 /// A figure of each contender: mean over seeds, 95% interval.
-pub(super) fn finals((tuned, results): Field<'_>, y: Axis, style: BarStyle, of: &dyn Fn(&TrialResult) -> f64) -> Panel {
+fn finals((tuned, results): Field<'_>, y: Axis, style: BarStyle, of: &dyn Fn(&TrialResult) -> f64) -> Panel {
     let contenders = tuned.iter().zip(results).enumerate().map(|(index, (tuned, results))| {
         let values: Vec<f64> = results.iter().map(of).collect();
         frame::contender(&tuned.contender.name, index, vec![frame::bar(Estimate::of(&values), 1.0)])

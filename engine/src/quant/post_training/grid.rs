@@ -52,10 +52,10 @@ impl Scales {
 
 impl Grid {
     /// The grid of an integer storage of rows of `row_len`; `None` for floats, for blocks that would straddle rows, and for
-    /// Q4_K, whose scales depend on each other.
+    /// Q3_K and Q4_K, whose scales depend on each other.
     pub fn new(storage: Storage, row_len: usize, ternary: TernaryScales) -> Option<Self> {
         let (codes, group, is_half) = match storage {
-            Storage::F32 | Storage::F16 | Storage::Bf16 | Storage::Q4KBlocks => return None,
+            Storage::F32 | Storage::F16 | Storage::Bf16 | Storage::Q3KBlocks | Storage::Q4KBlocks => return None,
             Storage::Int8Rows => ((-127, 127), Group::Columns(row_len), false),
             Storage::Q8Blocks => ((-127, 127), Group::Columns(Q8_0_BLOCK_LEN), true),
             // A row that fills no whole blocks is padded with zeros.

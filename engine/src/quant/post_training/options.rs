@@ -4,7 +4,7 @@ use foretrain_ternary::TernaryRule;
 use serde::{Deserialize, Serialize};
 
 use super::Sparsity;
-use crate::quant::QuantError;
+use crate::quant::{QuantError, Tables};
 
 /// How weights find their codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -95,6 +95,8 @@ pub struct PostTraining {
     /// Weights of quantized matrices that become zero. Their files are as large as without: no storage here has room to
     /// save on zeros.
     pub sparsity: Option<Sparsity>,
+    /// How token embedding and head of a language model are stored.
+    pub tables: Tables,
 }
 
 impl PostTraining {
@@ -135,6 +137,7 @@ impl Default for PostTraining {
             ternary_scales: TernaryScales::default(),
             ternary_rule: TernaryRule::default(),
             sparsity: None,
+            tables: Tables::default(),
         }
     }
 }

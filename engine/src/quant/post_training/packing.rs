@@ -38,10 +38,12 @@ pub(super) fn packed(plan: &TensorPlan, codes: Vec<i8>, scales: &Scales) -> Resu
             let scale = scales.values.first().copied().unwrap_or_default();
             Ok(TensorData::Bitnet { codes: foretrain_ternary::pack_rows(&codes).map_err(named)?, scale })
         }
-        Storage::F32 | Storage::F16 | Storage::Bf16 | Storage::Q4KBlocks => Err(QuantError::Blocks {
-            tensor: plan.name.clone(),
-            what: format!("{} takes no codes", plan.storage.label()),
-        }),
+        Storage::F32 | Storage::F16 | Storage::Bf16 | Storage::Q3KBlocks | Storage::Q4KBlocks => {
+            Err(QuantError::Blocks {
+                tensor: plan.name.clone(),
+                what: format!("{} takes no codes", plan.storage.label()),
+            })
+        }
     }
 }
 

@@ -157,6 +157,7 @@ impl Run {
             reading,
             gauges_read: Instant::now(),
             has_warned_of_files: false,
+            between_ms: None,
             full_steps_ms: VecDeque::new(),
             saved_step: None,
         })

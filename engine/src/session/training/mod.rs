@@ -2,6 +2,7 @@
 
 mod beginning;
 mod on_gpu;
+mod sampling;
 mod saving;
 
 use std::collections::VecDeque;
@@ -13,6 +14,7 @@ use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 
 use super::checkpoint::{Best, SessionProgress};
 use super::error::SessionError;
+use super::operation_times::OperationTimes;
 use super::outlet::Outlet;
 use super::run_folder::{self, RunFolder};
 use super::samples::Sampler;
@@ -23,12 +25,14 @@ use super::{
     Samples, StepMetrics, StopReason, ValidationFigures, ValidationPoint,
 };
 use crate::data::{BatchSource, Dataset, SplitPart};
-use crate::device::{CancelFlag, GaugeReading, Gauges, Watch, compute_pool, process_memory_bytes};
+use crate::device::{CancelFlag, GaugeReading, Gauges, Watch, observed_pool, process_memory_bytes};
 use crate::evaluation::{Evaluation, EvaluationError, evaluate};
 use crate::experiment::Stopwatch;
-use crate::hybrid::{ExtraWork, HybridTrainer, Phase, StepReport};
+use crate::hybrid::{HybridTrainer, Phase, StepPart, StepReport};
 use crate::memory::MemoryPlan;
+use crate::models::ops::profile::Ledger;
 use crate::models::{Network, Params};
+use sampling::{StepSample, is_sampled};
 
 /// The vanilla step time is the mean of this many of the newest full-backward steps: a mean, because it is summed
 /// and compared with a sum.
@@ -57,7 +61,8 @@ pub(super) fn run(
     let memory_before_bytes = process_memory_bytes();
     let gauges = Gauges::default();
     // A pool of its own, so that each run has the threads that its recipe names.
-    compute_pool(num_threads)?.install(|| {
+    let ledger = Ledger::default();
+    observed_pool(num_threads, &ledger)?.install(|| {
         let mut run = match request {
             RunRequest::New(config) => Run::new((job, gauges), *config, cancel, shelf, outlet)?,
             RunRequest::Existing(folder, device) => {
@@ -66,7 +71,7 @@ pub(super) fn run(
         };
         run.memory_before_bytes = memory_before_bytes;
         outlet.send(job, EventKind::Started { folder: Some(run.folder.path().to_owned()) });
-        let reason = match run.train(cancel, inbox, outlet) {
+        let reason = match run.train(&ledger, cancel, inbox, outlet) {
             Ok(reason) => reason,
             Err(error) => StopReason::Failed(run.saved_after(&error, outlet)),
         };
@@ -108,6 +113,8 @@ struct Run {
     /// Seconds left when the run was paused.
     paused_seconds_left: Option<f64>,
     has_warned_of_files: bool,
+    /// Time between the last step and the next, for that one's record.
+    between_ms: Option<f32>,
     /// Vanilla times of the newest full-backward steps.
     full_steps_ms: VecDeque<f64>,
     /// Step of the newest checkpoint that this process wrote.
@@ -128,6 +135,7 @@ impl Run {
 
     fn train(
         &mut self,
+        ledger: &Ledger,
         cancel: &CancelFlag,
         inbox: Inbox<'_>,
         outlet: &mut Outlet,
@@ -144,13 +152,24 @@ impl Run {
                 return self.end(StopReason::User, inbox, outlet);
             }
             let started = Instant::now();
+            let sample = is_sampled(self.progress.step).then(|| StepSample::begin(ledger));
             let batch = self.batches.train_batch(self.progress.step)?;
-            let beyond_vanilla = ExtraWork::BEYOND_VANILLA.map(Stopwatch::new);
-            let report =
-                self.trainer.step_marked(&batch, &|mark| beyond_vanilla.iter().for_each(|watch| watch.mark(mark)))?;
+            if let Some(sample) = &sample {
+                sample.has_batch();
+            }
+            let beyond_vanilla = StepPart::BEYOND_VANILLA.map(Stopwatch::new);
+            let report = self.trainer.step_marked(&batch, &|mark| {
+                beyond_vanilla.iter().for_each(|watch| watch.mark(mark));
+                if let Some(sample) = &sample {
+                    sample.mark(mark);
+                }
+            })?;
+            let operations = sample.and_then(|sample| sample.end(rayon::current_num_threads()));
             let must_stop = report.must_stop;
             let beyond_vanilla = beyond_vanilla.iter().filter_map(Stopwatch::total).reduce(Add::add);
-            self.record(report, started.elapsed(), beyond_vanilla);
+            self.record(report, started.elapsed(), beyond_vanilla, operations);
+            let ended = Instant::now();
+            let num_validated = self.validations.len();
             let step = self.progress.step;
             let is_last = step == num_steps;
             let is_periodic = step.is_multiple_of(self.config.checkpoint_interval.max(1)) && !must_stop;
@@ -185,6 +204,8 @@ impl Run {
             if outlet.is_snapshot_due() {
                 self.publish(RunStatus::Training, outlet);
             }
+            let validated = self.validations.iter().skip(num_validated).map(|point| point.seconds).sum::<f64>();
+            self.between_ms = Some((1e3 * (ended.elapsed().as_secs_f64() - validated)).max(0.0) as f32);
         }
         let is_measured = self.validations.last().is_some_and(|point| point.step == num_steps);
         self.end(if is_measured { StopReason::Finished } else { StopReason::User }, inbox, outlet)
@@ -249,7 +270,13 @@ impl Run {
         }
     }
 
-    fn record(&mut self, report: StepReport, elapsed: Duration, beyond_vanilla: Option<Duration>) {
+    fn record(
+        &mut self,
+        report: StepReport,
+        elapsed: Duration,
+        beyond_vanilla: Option<Duration>,
+        operations: Option<OperationTimes>,
+    ) {
         let step_ms = elapsed.as_secs_f64() * 1e3;
         self.progress.step = report.step;
         self.phase = report.phase;
@@ -267,6 +294,8 @@ impl Run {
             correction: report.correction,
             signals: report.signals,
             step_ms: step_ms as f32,
+            between_ms: self.between_ms.take(),
+            operations,
             gate_ms: beyond_vanilla.map(|total| (total.as_secs_f64() * 1e3) as f32),
             quantization: report.quantization,
             distillation: report.distillation,

@@ -4,14 +4,14 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
     /// It begins.
-    Begins(ExtraWork),
+    Begins(StepPart),
     /// It is done.
-    Ends(ExtraWork),
+    Ends(StepPart),
 }
 
-/// A part of a step beyond passes and update.
+/// A part of a step beside its passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExtraWork {
+pub enum StepPart {
     /// Measuring error norms for the gate, in Warmup and Full, which otherwise do what vanilla training does: a pair for
     /// each micro-batch.
     ErrorNorms,
@@ -20,9 +20,20 @@ pub enum ExtraWork {
     Memory,
     /// Deciding: phases, gate, forecaster, guard. Two pairs in every step, before and after the passes.
     Decisions,
+    /// Moving the weights: a pair around norm and clipping of the gradient in every step, one around the optimizer and what
+    /// follows the weights in every step that diverged not.
+    Update,
 }
 
-impl ExtraWork {
+impl StepPart {
     /// What vanilla training would not do in a Warmup or Full step, which is a vanilla one but for that.
     pub const BEYOND_VANILLA: [Self; 2] = [Self::ErrorNorms, Self::Memory];
+}
+
+/// `work` between a pair of marks.
+pub(super) fn marked<T>(mark: &dyn Fn(Mark), part: StepPart, work: impl FnOnce() -> T) -> T {
+    mark(Mark::Begins(part));
+    let done = work();
+    mark(Mark::Ends(part));
+    done
 }
