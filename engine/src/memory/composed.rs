@@ -30,7 +30,7 @@ pub(super) fn composed(config: &ModelConfig, t: usize, fused: Example, activatio
     let numbers = match config {
         ModelConfig::Mlp(config) => mlp(config, read),
         ModelConfig::Cnn(config) => cnn(config, read),
-        ModelConfig::ResNet(config) => resnet(config),
+        ModelConfig::ResNet(config) => resnet(config, read),
         ModelConfig::Gpt2(config) => gpt2(config, t, read),
         ModelConfig::Llama(config) => llama(config, t, read),
     };
@@ -106,7 +106,8 @@ fn cnn(config: &CnnConfig, read: usize) -> Numbers {
     numbers
 }
 
-fn resnet(config: &ResNetConfig) -> Numbers {
+/// Of its layers only the last reads rounded inputs.
+fn resnet(config: &ResNetConfig, read: usize) -> Numbers {
     let mut numbers = Numbers::default();
     let (mut height, mut width) = config.image_size;
     // Convolved, normalized, and through a ReLU where there is one.
@@ -136,7 +137,7 @@ fn resnet(config: &ResNetConfig) -> Numbers {
             in_channels = channels;
         }
     }
-    numbers.layer(in_channels as u64, &[times(&[2, in_channels]), times(&[2, config.num_classes])]);
+    numbers.layer(in_channels as u64, &[times(&[2 + read, in_channels]), times(&[2, config.num_classes])]);
     numbers
 }
 
