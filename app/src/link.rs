@@ -128,6 +128,7 @@ fn kind_of(command: &Command) -> CommandKind {
     match command {
         Command::Start(..)
         | Command::ResumeRun(..)
+        | Command::ResumeRunOn(..)
         | Command::Experiment(..)
         | Command::Offload(..)
         | Command::BenchTrain(..) => CommandKind::Run,

@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use foretrain_engine::data::Batch;
 use foretrain_engine::device::Gauges;
 use foretrain_engine::hybrid::{HybridTrainer, TierPreset, TrainerSetup};
-use foretrain_engine::memory::{PlanInput, default_budget, format_bytes, plan};
+use foretrain_engine::memory::{Place, PlanInput, default_budget, format_bytes, plan};
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelPreset, Network, ParamStore, initial_params};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
@@ -52,6 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tier = TierPreset::named("vanilla").ok_or("no such tier")?;
     let (budget_bytes, budget_source) = default_budget();
     let planned = plan(&PlanInput {
+        place: Place::Processor,
         network: &network,
         optimizer: &optimizer,
         schedule: &schedule,

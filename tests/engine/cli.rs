@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use foretrain_engine::data::DatasetSpec;
+use foretrain_engine::device::has_cuda;
 use foretrain_engine::session::RunConfig;
 use foretrain_tests::write_idx;
 use serde_json::{Value, json};
@@ -350,6 +351,36 @@ fn resume_refuses_options_that_it_would_not_heed() {
         let message = stderr_of(folder.path(), &["train", "--resume", "nowhere", option[0], option[1]], 2);
         assert!(message.contains(option[0]), "{option:?}: {message}");
     }
+}
+
+/// Without CUDA in the build: a GPU is refused with the way to one, and `auto` says why it is the processor.
+#[test]
+fn the_device_is_what_was_asked_for_or_the_reason_is_told() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let asked = |options: &[&'static str]| [&TRAIN[..], options].concat();
+    let message = stderr_of(folder, &asked(&["--device", "gpu"]), 2);
+    assert!(message.contains("auto, cpu or cuda:N"), "{message}");
+    let message = stderr_of(folder, &asked(&["--vram-limit", "2"]), 2);
+    assert!(message.contains("--vram-limit") && message.contains("--device cuda:N"), "{message}");
+    if has_cuda() {
+        return;
+    }
+    let message = stderr_of(folder, &asked(&["--device", "cuda:0"]), 2);
+    assert!(message.contains("GPU 0") && message.contains("packaging/cuda/build"), "{message}");
+    assert!(message.contains("--device cpu"), "{message}");
+    let message = stderr_of(folder, &asked(&["--device", "auto", "--vram-limit", "2", "--name", "there"]), 0);
+    assert!(message.contains("Computing on the processor: this build"), "{message}");
+    let run = std::fs::read_dir(folder.join("runs")).unwrap().next().unwrap().unwrap().path();
+    let recipe = std::fs::read_to_string(run.join("config.ron")).unwrap();
+    assert!(recipe.contains("device: Cpu,"), "the device is settled: {recipe}");
+    // A run of a GPU goes on where there is none, when that is asked for.
+    std::fs::write(run.join("config.ron"), recipe.replace("device: Cpu,", "device: Cuda(3),")).unwrap();
+    let run = run.to_str().unwrap();
+    let message = stderr_of(folder, &["train", "--resume", run], 2);
+    assert!(message.contains("GPU 3"), "{message}");
+    let message = stderr_of(folder, &["train", "--resume", run, "--device", "cpu"], 0);
+    assert!(message.contains("Computing on cpu as asked, instead of cuda:3"), "{message}");
 }
 
 /// A run that ends, is given more steps in its recipe, and goes on: the terminal tells of the new ones only.

@@ -212,6 +212,8 @@ fn what_streaming_cannot_do_is_refused() {
         (&["--optimizer", "muon"][..], "adamw"),
         (&["--micro-batches", "2"][..], "--micro-batches"),
         (&["--qat", "ternary"][..], "--qat"),
+        (&["--device", "cuda:0"][..], "device cpu or auto"),
+        (&["--device", "auto", "--vram-limit", "2"][..], "GPU's memory"),
     ] {
         let output = train(&text, &folder, "2", more).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{more:?}: {}", stderr(&output));

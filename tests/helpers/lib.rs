@@ -108,6 +108,7 @@ pub fn small_config(data: &Path, runs: &Path) -> RunConfig {
         num_threads: 0,
         device: ComputeDevice::Cpu,
         memory_budget_bytes: 0,
+        vram_limit_bytes: 0,
         runs_folder: runs.to_owned(),
     }
 }

@@ -2,7 +2,8 @@
 
 use egui_kittest::kittest::Queryable;
 use foretrain::theme::ThemeChoice;
-use foretrain_engine::session::{HistoryView, RunSnapshot, RunStatus, StepMetrics};
+use foretrain_engine::device::ComputeDevice;
+use foretrain_engine::session::{HistoryView, RunConfig, RunSnapshot, RunStatus, StepMetrics};
 
 use crate::scene::{self, window_with};
 
@@ -36,6 +37,10 @@ fn nothing_shows_before_it_was_measured() {
     harness.get_by_label(BAR);
     harness.get_by_label("Operations are timed in one of 20 steps: none yet.");
     assert_eq!(harness.query_all_by_label("Convolutions").count(), 0);
+    let run = changed(40, |row| row.operations = None);
+    let on_gpu = RunConfig { device: ComputeDevice::Cuda(0), ..(*run.config).clone() };
+    let harness = window_with(RunSnapshot { config: on_gpu.into(), ..run }, ThemeChoice::Dark);
+    harness.get_by_label("Operations are timed on the processor only.");
     let run = scene::snapshot(0, RunStatus::Training);
     let harness = window_with(RunSnapshot { history: HistoryView::default(), ..run }, ThemeChoice::Dark);
     assert!(harness.query_by_label(BAR).is_none());

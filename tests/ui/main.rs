@@ -8,6 +8,7 @@ mod closing;
 mod controls;
 mod flames;
 mod form;
+mod gpu;
 mod pictures;
 mod plots;
 mod reports;

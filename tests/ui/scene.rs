@@ -93,6 +93,7 @@ pub fn config() -> RunConfig {
         num_threads: 0,
         device: ComputeDevice::Cpu,
         memory_budget_bytes: 0,
+        vram_limit_bytes: 0,
         runs_folder: "/runs".into(),
     }
 }

@@ -63,6 +63,7 @@ impl Driver {
             command,
             Command::Start(..)
                 | Command::ResumeRun(..)
+                | Command::ResumeRunOn(..)
                 | Command::Experiment(..)
                 | Command::Offload(..)
                 | Command::BenchTrain(..)

@@ -62,6 +62,7 @@ fn line(kind: &LogKind, is_first: bool) -> Option<String> {
             let back = restored_step.map_or_else(String::new, |step| format!(", back to the weights of step {step}"));
             Some(format!("divergence: {divergence}; answer: {recovery}{back}"))
         }
+        LogKind::Placed(text) => Some(text.clone()),
         LogKind::Warning(text) => Some(format!("warning: {text}")),
         LogKind::Started { step } if !is_first => Some(format!("going on after step {step}")),
         LogKind::Started { .. } | LogKind::Saved(_) | LogKind::Paused | LogKind::Resumed | LogKind::Ended(_) => None,

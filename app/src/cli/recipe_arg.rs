@@ -1,6 +1,7 @@
 //! Options that say what to train, for every subcommand that trains.
 
 use foretrain_engine::data::DatasetSpec;
+use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::hybrid::{GateRule, Strategy};
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelPreset};
@@ -70,6 +71,14 @@ pub struct RecipeArgs {
     /// Most memory the run may use, in GiB; 80% of the machine's when left out.
     #[arg(long = "memory-budget", value_name = "GIB", value_parser = number_arg::parse_gib, allow_negative_numbers = true)]
     pub memory_budget_bytes: Option<u64>,
+    /// Where to compute: cpu, cuda:N (a GPU by its number in nvidia-smi), or auto (the first GPU that build, driver and
+    /// memory allow, else the processor; it says which and why). The recipe's own when left out: cpu in all presets.
+    #[arg(long, value_name = "auto|cpu|cuda:N")]
+    pub device: Option<ComputeDevice>,
+    /// Most of the GPU's memory that the run may take, in GiB; what is free when left out. A run that passes it is saved
+    /// and ends.
+    #[arg(long = "vram-limit", value_name = "GIB", value_parser = number_arg::parse_gib, allow_negative_numbers = true)]
+    pub vram_limit_bytes: Option<u64>,
     /// Name of the run.
     #[arg(long)]
     pub name: Option<String>,
@@ -113,6 +122,12 @@ pub(super) fn config(args: &RecipeArgs, common: &CommonArgs) -> Result<RunConfig
     config.num_threads = args.threads;
     // 0 stands for the default.
     config.memory_budget_bytes = args.memory_budget_bytes.unwrap_or(0);
+    config.device = args.device.unwrap_or(config.device);
+    config.vram_limit_bytes = args.vram_limit_bytes.unwrap_or(0);
+    if config.device == ComputeDevice::Cpu && config.vram_limit_bytes > 0 {
+        let what = "expected --device cuda:N or auto with it, found a run on the processor";
+        return Err(CliError::Usage(format!("--vram-limit: {what}")));
+    }
     config.name = args.name.clone().unwrap_or(config.name);
     Ok(config)
 }

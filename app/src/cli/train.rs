@@ -21,7 +21,7 @@ use crate::folders;
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
-const RECIPE_OPTIONS: [&str; 29] = [
+const RECIPE_OPTIONS: [&str; 30] = [
     "preset",
     "from",
     "data",
@@ -45,6 +45,7 @@ const RECIPE_OPTIONS: [&str; 29] = [
     "seed",
     "threads",
     "memory_budget_bytes",
+    "vram_limit_bytes",
     "name",
     "plan",
     "offload",
@@ -66,6 +67,7 @@ const RECIPE_OPTIONS: [&str; 29] = [
   foretrain train --preset mnist-cnn --data path/to/mnist --from path/to/run --qat ternary --steps 500
   foretrain train --preset shakespeare-gpt2-char --from path/to/gpt2 --data input.txt --learning-rate 1e-4
   foretrain train --preset glyphs-cnn --plan
+  foretrain train --preset shakespeare-gpt2-char --data input.txt --device auto --vram-limit 6
   foretrain train --preset shakespeare-gpt2-char --model llama-7b --data input.txt --offload path/to/blocks --plan
   foretrain train --preset shakespeare-gpt2-char --from path/to/llama --data input.txt --offload path/to/blocks
   foretrain train --resume path/to/run")]
@@ -87,7 +89,7 @@ pub struct TrainArgs {
     #[arg(long)]
     pub plan: bool,
     /// Go on with this run (its folder, the folder's name, or its name where only one has it) as its own recipe says;
-    /// options that say what to train are refused.
+    /// options that say what to train are refused, but `--device` may name another one to go on with.
     #[arg(long, value_name = "NAME|FOLDER", conflicts_with_all = RECIPE_OPTIONS)]
     pub resume: Option<PathBuf>,
     /// Common options.
@@ -109,7 +111,10 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
     let make: Box<dyn FnOnce(JobId) -> Command> = match &args.resume {
         Some(asked) => {
             let folder = run_arg::find("--resume", asked, args.common.runs_folder()?)?;
-            Box::new(move |job| Command::ResumeRun(job, folder))
+            match args.recipe.device {
+                None => Box::new(move |job| Command::ResumeRun(job, folder)),
+                Some(device) => Box::new(move |job| Command::ResumeRunOn(job, folder, device)),
+            }
         }
         None => {
             let config = Box::new(config(args)?);

@@ -242,7 +242,8 @@ fn machine_words(conditions: &Conditions) -> String {
         count => format!(" for each of {count} trainings side by side"),
     };
     let threads = format!("{threads} {}", if threads == 1 { "thread" } else { "threads" });
-    format!("{}, {threads}{side_by_side}", conditions.machine.processor)
+    let gpu = conditions.machine.gpu.as_ref().map_or_else(String::new, |gpu| format!("{gpu}, beside "));
+    format!("{gpu}{}, {threads}{side_by_side}", conditions.machine.processor)
 }
 
 /// What the corrections experiment measured: the worst of its settings with the confidence threshold of the tier behind

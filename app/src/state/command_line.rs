@@ -11,6 +11,8 @@ use foretrain_engine::session::RunConfig;
 use super::{Catalog, Draft, ExperimentChoice, ExperimentsSaved, preset_of};
 use crate::views::recipe_fields;
 
+const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+
 /// `foretrain experiment …` for `config`, which `draft` makes. What has no option stands behind a `#`, so that the line
 /// can be pasted and still says what it leaves out.
 #[must_use]
@@ -142,6 +144,13 @@ fn recipe_words(
     if made.optimizer.learning_rate.to_bits() != config.optimizer.learning_rate.to_bits() {
         words.push(format!("--learning-rate {}", config.optimizer.learning_rate));
         made.optimizer.learning_rate = config.optimizer.learning_rate;
+    }
+    if made.device != config.device {
+        words.push(format!("--device {}", config.device));
+        made.device = config.device;
+    }
+    if config.vram_limit_bytes > 0 {
+        words.push(format!("--vram-limit {}", config.vram_limit_bytes as f64 / GIB));
     }
     // An experiment neither saves nor validates on the way.
     (made.validation_interval, made.checkpoint_interval) = (config.validation_interval, config.checkpoint_interval);

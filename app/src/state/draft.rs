@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
+use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::hybrid::TierPreset;
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelConfig, ModelPreset};
@@ -310,9 +311,18 @@ impl Draft {
     /// True when both make the same run, whatever it is called and whatever the settings add to it.
     #[must_use]
     pub fn makes_same_run(&self, other: &Self) -> bool {
-        let RunConfig { name, data, model, num_threads, memory_budget_bytes, runs_folder, .. } = self.config.clone();
-        let like_this =
-            RunConfig { name, data, model, num_threads, memory_budget_bytes, runs_folder, ..other.config.clone() };
+        let own = self.config.clone();
+        let like_this = RunConfig {
+            name: own.name,
+            data: own.data,
+            model: own.model,
+            num_threads: own.num_threads,
+            device: own.device,
+            memory_budget_bytes: own.memory_budget_bytes,
+            vram_limit_bytes: own.vram_limit_bytes,
+            runs_folder: own.runs_folder,
+            ..other.config.clone()
+        };
         self.model == other.model && self.data.spec() == other.data.spec() && self.config == like_this
     }
 
@@ -367,6 +377,8 @@ impl Draft {
         }
         config.num_threads = settings.num_threads;
         config.memory_budget_bytes = settings.memory_budget_bytes;
+        config.device = settings.device;
+        config.vram_limit_bytes = if settings.device == ComputeDevice::Cpu { 0 } else { settings.vram_limit_bytes };
         config.runs_folder = settings.runs_folder_path();
         Ok(config)
     }

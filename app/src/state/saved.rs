@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::experiment::RungSize;
 use foretrain_engine::quant::{PostTraining, QuantScheme, Rounding};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,10 @@ pub struct Settings {
     pub num_threads: usize,
     /// Most memory a run may use, bytes; 0 takes 80% of the machine's.
     pub memory_budget_bytes: u64,
+    /// Where runs compute.
+    pub device: ComputeDevice,
+    /// Most of a GPU's memory that a run may take, bytes; 0 takes what is free.
+    pub vram_limit_bytes: u64,
     /// Show every field of a recipe.
     pub is_expert: bool,
 }
@@ -50,6 +55,8 @@ impl Default for Settings {
             runs_folder: String::new(),
             num_threads: 0,
             memory_budget_bytes: 0,
+            device: ComputeDevice::Cpu,
+            vram_limit_bytes: 0,
             is_expert: false,
         }
     }

@@ -218,6 +218,7 @@ fn record(config: &RunConfig, values: &mut Vec<Value>) {
     let device = match config.device {
         ComputeDevice::Cpu => "processor".to_owned(),
         ComputeDevice::Cuda(index) => format!("GPU {index}"),
+        ComputeDevice::Auto => "automatic".to_owned(),
     };
     let threads = if config.num_threads == 0 { "all".to_owned() } else { config.num_threads.to_string() };
     values.extend([
@@ -228,6 +229,9 @@ fn record(config: &RunConfig, values: &mut Vec<Value>) {
         ("Threads", threads, false),
         ("Device", device, false),
     ]);
+    if config.vram_limit_bytes > 0 {
+        values.push(("GPU limit", number::bytes(config.vram_limit_bytes), false));
+    }
     if !config.precision.is_full() {
         values.push(("Products in", config.precision.label().to_owned(), true));
     }

@@ -1,14 +1,15 @@
 //! Settings: what holds for all runs.
 
 use egui::{DragValue, RichText, ScrollArea, Ui};
+use foretrain_engine::device::{ComputeDevice, Gpu};
 
 use super::{ViewCtx, status_text};
 use crate::dialogs::PickKind;
 use crate::folders;
-use crate::state::{Live, Saved, Settings};
+use crate::state::{Live, Machine, Saved, Settings};
 use crate::theme::{ThemeChoice, palette, space};
 use crate::widgets::{
-    CheckLabel, Icon, PathField, card_ui, field_ui, hint_ui, icon_text_button_ui, number, path_field_ui,
+    CheckLabel, Icon, PathField, card_ui, combo_ui, field_ui, hint_ui, icon_text_button_ui, number, path_field_ui,
 };
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
@@ -22,7 +23,7 @@ pub fn settings_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &Live, ui: &mut U
             ui.heading("Settings");
             appearance_ui(saved, ui);
             runs_ui(ctx, saved, ui);
-            machine_ui(saved, live.machine.num_threads, ui);
+            machine_ui(saved, &live.machine, ui);
             diagnostics_ui(ctx, saved, live, ui);
         });
     });
@@ -61,8 +62,8 @@ fn runs_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, ui: &mut Ui) {
     });
 }
 
-fn machine_ui(saved: &mut Saved, all: usize, ui: &mut Ui) {
-    let settings = &mut saved.settings;
+fn machine_ui(saved: &mut Saved, machine: &Machine, ui: &mut Ui) {
+    let (settings, all) = (&mut saved.settings, machine.num_threads);
     card_ui(ui, "Machine", |ui| {
         field_ui(ui, "Threads", |ui| {
             let name =
@@ -84,7 +85,53 @@ fn machine_ui(saved: &mut Saved, all: usize, ui: &mut Ui) {
             }
         });
         hint_ui(ui, "A run that would need more is refused before it allocates anything.");
+        device_ui(settings, &machine.gpus, ui);
     });
+}
+
+/// Where runs compute. Without a GPU to choose, the reason stands below, and only a choice that came from elsewhere can
+/// still be taken back.
+fn device_ui(settings: &mut Settings, gpus: &Result<Vec<Gpu>, String>, ui: &mut Ui) {
+    let can_choose = gpus.as_ref().is_ok_and(|gpus| !gpus.is_empty());
+    let known = gpus.as_deref().unwrap_or_default();
+    let name = |device: ComputeDevice| match device {
+        ComputeDevice::Cpu => "Processor".to_owned(),
+        ComputeDevice::Auto => "Automatic: a GPU with room, else the processor".to_owned(),
+        ComputeDevice::Cuda(index) => known.iter().find(|gpu| gpu.index == index).map_or_else(
+            || format!("GPU {index}, which is not there"),
+            |gpu| format!("{gpu}, {}", number::bytes(gpu.total_bytes)),
+        ),
+    };
+    field_ui(ui, "Compute on", |ui| {
+        ui.add_enabled_ui(can_choose || settings.device != ComputeDevice::Cpu, |ui| {
+            combo_ui(ui, "device", name(settings.device), |ui| {
+                let mut choices = vec![ComputeDevice::Cpu];
+                if can_choose {
+                    choices.push(ComputeDevice::Auto);
+                    choices.extend(known.iter().map(|gpu| ComputeDevice::Cuda(gpu.index)));
+                }
+                for choice in choices {
+                    ui.selectable_value(&mut settings.device, choice, name(choice));
+                }
+            });
+        });
+    });
+    match gpus {
+        Ok(gpus) if gpus.is_empty() => hint_ui(ui, "No GPU: the driver knows of none."),
+        Ok(_) => hint_ui(ui, "Takes effect at the next run. Results on a GPU are not the same bit for bit."),
+        Err(why) => hint_ui(ui, &format!("No GPU: {why}.")),
+    };
+    if settings.device == ComputeDevice::Cpu {
+        return;
+    }
+    field_ui(ui, "GPU limit", |ui| {
+        let mut gib = settings.vram_limit_bytes as f64 / GIB;
+        let name = |gib: f64, _| if gib < 0.05 { "What is free".to_owned() } else { format!("{gib:.1} GiB") };
+        if ui.add(DragValue::new(&mut gib).range(0.0..=65_536.0).speed(0.1).custom_formatter(name)).changed() {
+            settings.vram_limit_bytes = (gib * GIB) as u64;
+        }
+    });
+    hint_ui(ui, "A run that would need more is refused; one that takes more all the same is saved and ends.");
 }
 
 fn diagnostics_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &Live, ui: &mut Ui) {

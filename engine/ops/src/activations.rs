@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::buffers::{rows_per_task, slice};
+use super::kernels::has_kernels;
 use super::profile::{self, Kind};
 use super::real::Real;
 
@@ -63,10 +64,10 @@ impl Activations {
 /// even; rows with NaN or infinity become NaN. The gradient passes straight through to x.
 /// Source: Ma et al. 2024, arXiv 2402.17764, section 2; Bengio et al. 2013, arXiv 1308.3432.
 fn round_rows(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
+    if has_kernels(x.device()) {
         return x.contiguous()?.apply_op1(RoundRows);
     }
-    // Elsewhere halves round away from zero; a product of floats is seldom one.
+    // Here halves round away from zero; a product of floats is seldom one.
     let latent = x.detach();
     let largest = latent.abs()?.max_keepdim(D::Minus1)?;
     let step = (&largest / 127.0)?;
@@ -131,6 +132,8 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
+    use crate::check::{max_difference, wave};
+    use crate::kernels::without_kernels;
 
     #[test]
     fn rows_are_rounded_each_by_its_largest() {
@@ -143,13 +146,28 @@ mod tests {
         assert_eq!(Activations::Int8.read(&tiny).unwrap().to_vec2::<f32>().unwrap(), [[0.0; 3]]);
     }
 
-    #[test]
-    fn the_gradient_passes_straight_through() {
+    fn passes_straight_through() {
         let x = Var::new(&[[1.0_f32, -0.3], [0.2, 0.9]], &Device::Cpu).unwrap();
         let weight = Tensor::new(&[[2.0_f32, -1.0], [0.5, 3.0]], &Device::Cpu).unwrap();
         let y = Activations::Int8.read(x.as_tensor()).unwrap();
         assert!(y.to_vec2::<f32>().unwrap() != x.as_tensor().to_vec2::<f32>().unwrap());
         let gradients = (y * &weight).unwrap().sum_all().unwrap().backward().unwrap();
         assert_eq!(gradients.get(&x).unwrap().to_vec2::<f32>().unwrap(), weight.to_vec2::<f32>().unwrap());
+    }
+
+    #[test]
+    fn the_gradient_passes_straight_through() {
+        passes_straight_through();
+        without_kernels(passes_straight_through);
+    }
+
+    #[test]
+    fn composed_rows_are_the_same() {
+        let x = wave(&[3, 5, 7], 2.0).unwrap();
+        let x = Tensor::cat(&[&x, &x.zeros_like().unwrap()], 0).unwrap();
+        let ours = Activations::Int8.read(&x).unwrap();
+        let composed = without_kernels(|| Activations::Int8.read(&x)).unwrap();
+        assert!(max_difference(&ours, &composed).unwrap() < 1e-14);
+        assert!(max_difference(&ours, &x).unwrap() > 1e-3);
     }
 }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::buffers::{Reading, Scratch, slice, unwritten};
 use super::gemm::{Matrix, Old, Products, multiply};
+use super::kernels::has_kernels;
 use super::profile::{self, Kind};
 use super::real::{Real, max_of, sum_map, sum_map2};
 use super::simd::{LANES, kernel};
@@ -67,7 +68,7 @@ pub fn causal_attention(qkv: &Tensor, heads: Heads) -> Result<Tensor> {
     if !grouped || heads.size == 0 || width != heads.row_width() {
         bail!("causal_attention: expected rows of {} for {heads}, found {width}", heads.row_width());
     }
-    if qkv.device().is_cpu() { qkv.contiguous()?.apply_op1(Attention { heads }) } else { composed(qkv, heads) }
+    if has_kernels(qkv.device()) { qkv.contiguous()?.apply_op1(Attention { heads }) } else { composed(qkv, heads) }
 }
 
 /// The same out of candle's operations, for devices other than the CPU.

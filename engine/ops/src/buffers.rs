@@ -4,9 +4,10 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, Layout, Result, Storage, StorageRef, Tensor, bail};
+use candle_core::{CpuStorage, Device, Layout, Result, Storage, StorageRef, Tensor, bail};
 
 use super::bf16;
+use super::kernels::has_kernels;
 use super::real::Real;
 
 /// Work per parallel task, in elements: enough to hide the cost of handing it over.
@@ -117,6 +118,9 @@ impl<T: Shelved> DerefMut for Scratch<T> {
 
 /// The elements of `storage` under `layout`. Errors: another dtype, or not contiguous.
 pub(super) fn slice<'a, T: Real>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    if !has_kernels(&Device::Cpu) {
+        bail!("{op}: a kernel of the processor was asked for where there is none");
+    }
     let all = T::cpu_storage_as_slice(storage)?;
     match layout.contiguous_offsets() {
         Some((start, end)) => match all.get(start..end) {

@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, W
 use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
+use super::kernels::has_kernels;
 use super::real::{Real, max_of, sum_map};
 use super::simd::kernel;
 
@@ -15,7 +16,7 @@ use super::simd::kernel;
 /// Errors: other shapes or types; a target that is not below v.
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     check("cross_entropy", logits, targets)?;
-    if logits.device().is_cpu() {
+    if has_kernels(logits.device()) {
         return logits.contiguous()?.apply_op2(&targets.contiguous()?, CrossEntropy);
     }
     let shifted = logits.broadcast_sub(&logits.max_keepdim(1)?.detach())?;
@@ -29,7 +30,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
 pub fn error_norms(logits: &Tensor, targets: &Tensor) -> Result<Vec<f32>> {
     check("error_norms", logits, targets)?;
     let (logits, targets) = (logits.detach(), targets.detach());
-    if logits.device().is_cpu() {
+    if has_kernels(logits.device()) {
         let norms = logits.contiguous()?.apply_op2_no_bwd(&targets.contiguous()?, &ErrorNorms)?;
         return norms.to_vec1();
     }

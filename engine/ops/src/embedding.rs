@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Tensor,
 
 use super::backward::take_reached;
 use super::buffers::{Reading, unwritten};
+use super::kernels::has_kernels;
 use super::layer_norm::add_to;
 use super::many::{Backward, any_tracked, attach};
 use super::profile::{self, Kind};
@@ -27,7 +28,7 @@ pub fn embedding(tokens: &Tensor, positions: Option<&Tensor>, ids: &Tensor) -> R
             bail!("embedding: expected positions (at least {t}, {c}), found {:?}", positions.dims());
         }
     }
-    if tokens.device().is_cpu() && n * t * c > 0 {
+    if has_kernels(tokens.device()) && n * t * c > 0 {
         return match tokens.dtype() {
             DType::F32 => embedding_typed::<f32>(tokens, positions, ids),
             DType::F64 => embedding_typed::<f64>(tokens, positions, ids),

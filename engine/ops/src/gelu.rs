@@ -5,13 +5,14 @@ use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, T
 use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
+use super::kernels::has_kernels;
 use super::real::Real;
 use super::simd::kernel;
 
 /// x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), any shape, f32 or f64; differentiable.
 /// Source: Hendrycks and Gimpel 2016, arXiv 1606.08415; `gelu_new` in transformers.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() { x.contiguous()?.apply_op1(Gelu) } else { x.gelu() }
+    if has_kernels(x.device()) { x.contiguous()?.apply_op1(Gelu) } else { x.gelu() }
 }
 
 struct Gelu;

@@ -6,7 +6,9 @@ use super::activations::Activations;
 use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
 use super::gelu::{add_bias_and_gelu, gelu, gelu_again_and_gradient};
 use super::gemm::{Matrix, Old, Shared, multiply};
+use super::kernels::has_kernels;
 use super::layer_norm::{layer_norm, layer_norm_backward_rows, layer_norm_rows};
+use super::linear::product;
 use super::precision::Precision;
 use super::real::Real;
 use super::rows::{add_column_sums, add_row, fill_rows, split};
@@ -69,7 +71,7 @@ pub struct Gpt2LayerShape {
 /// Source: Radford et al. 2019, as in transformers' `GPT2Block`.
 pub fn gpt2_layer(x: &Tensor, weights: &Gpt2LayerWeights<'_>, shape: Gpt2LayerShape) -> Result<Tensor> {
     let (heads, hidden) = check(x, weights, shape.num_heads)?;
-    if x.device().is_cpu() {
+    if has_kernels(x.device()) {
         let Gpt2LayerShape { eps, activations, precision, kept, .. } = shape;
         return apply(&Gpt2Layer { heads, hidden, eps, activations, precision, kept }, x, &weights.in_order());
     }
@@ -113,7 +115,7 @@ pub(super) fn composed(
     heads: Heads,
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
-    let affine = |x: &Tensor, weight: &Tensor, bias: &Tensor| x.broadcast_matmul(weight)?.broadcast_add(bias);
+    let affine = |x: &Tensor, weight: &Tensor, bias: &Tensor| product(x, weight)?.broadcast_add(bias);
     let h = activations.read(&layer_norm(x, weights.ln_1_weight, weights.ln_1_bias, eps)?)?;
     seen("attn.c_attn", &h)?;
     let h = causal_attention(&affine(&h, weights.c_attn_weight, weights.c_attn_bias)?, heads)?;

@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result, Shape
 use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
+use super::kernels::has_kernels;
 use super::real::{Real, sum_map, sum_map2, sum_map3};
 use super::simd::kernel;
 
@@ -16,7 +17,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     if weight.dims() != [c] || bias.dims() != [c] {
         bail!("layer_norm: expected weight and bias ({c}), found {:?} and {:?}", weight.dims(), bias.dims());
     }
-    if x.device().is_cpu() {
+    if has_kernels(x.device()) {
         return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, LayerNorm { eps });
     }
     let centered = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;

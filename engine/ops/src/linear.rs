@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, D, DType, Device, Layout, Result, Shape
 
 use super::buffers::{Reading, slice, unwritten};
 use super::gemm::{Matrix, Old, Products, multiply};
+use super::kernels::has_kernels;
 use super::precision::Precision;
 use super::real::Real;
 
@@ -12,18 +13,27 @@ use super::real::Real;
 /// One multiplication whatever the leading dimensions; nothing is transposed in memory.
 /// `precision` counts on the CPU, for f32. Errors: sizes that do not fit; a precision that the processor has not.
 pub fn linear(x: &Tensor, weight: &Tensor, precision: Precision) -> Result<Tensor> {
-    let (outputs, inputs) = weight.dims2()?;
+    let (_, inputs) = weight.dims2()?;
     if x.dim(D::Minus1)? != inputs {
         bail!("linear: expected rows of {inputs}, found {:?}", x.dims());
     }
-    if x.device().is_cpu() && inputs > 0 {
+    if has_kernels(x.device()) && inputs > 0 {
         return x.contiguous()?.apply_op2(&weight.contiguous()?, Linear { products: Products::new(precision, 1)? });
     }
+    product(x, &weight.t()?)
+}
+
+/// x · weight: x (..., inputs), weight (inputs, outputs), to (..., outputs), by candle's operations on any device.
+/// One multiplication whatever the leading dimensions: with a weight repeated for each of them, its gradient would be
+/// made as often before it is summed.
+pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (inputs, outputs) = weight.dims2()?;
     let mut shape = x.dims().to_vec();
     if let Some(last) = shape.last_mut() {
         *last = outputs;
     }
-    x.reshape(((), inputs))?.matmul(&weight.t()?)?.reshape(shape)
+    let rows = x.elem_count().checked_div(inputs).unwrap_or(0);
+    x.reshape((rows, inputs))?.matmul(weight)?.reshape(shape)
 }
 
 struct Linear {

@@ -7,6 +7,8 @@ use super::activations::Activations;
 use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
 use super::gate::GateActivation;
 use super::gemm::{Matrix, Old, Shared, multiply};
+use super::kernels::has_kernels;
+use super::linear::linear;
 use super::precision::Precision;
 use super::real::Real;
 use super::rms_norm::{rms_norm, rms_norm_backward_rows, rms_norm_in_place, rms_norm_rows};
@@ -86,7 +88,7 @@ pub struct LlamaLayerShape {
 /// Source: Touvron et al. 2023, arXiv 2302.13971, as in transformers' `LlamaDecoderLayer`.
 pub fn llama_layer(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLayerShape) -> Result<Tensor> {
     let hidden = check(x, weights, shape)?;
-    if x.device().is_cpu() {
+    if has_kernels(x.device()) {
         return apply(&LlamaLayer { shape, hidden }, x, &weights.in_order());
     }
     composed(x, weights, shape, &mut |_, _| Ok(()))
@@ -131,7 +133,7 @@ pub(super) fn composed(
     shape: LlamaLayerShape,
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
-    let linear = |x: &Tensor, weight: &Tensor| x.broadcast_matmul(&weight.t()?);
+    let linear = |x: &Tensor, weight: &Tensor| linear(x, weight, Precision::F32);
     let turned = |x: Tensor| rope(&x, shape.heads.size, shape.rope_theta);
     let read = |x: Tensor| shape.activations.read(&x);
     let h = read(rms_norm(x, weights.input_layernorm, shape.eps)?)?;

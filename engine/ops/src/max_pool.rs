@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, unwritten};
 use super::function::record;
+use super::kernels::has_kernels;
 use super::profile::{self, Kind};
 use super::real::Real;
 
@@ -18,8 +19,8 @@ pub fn max_pool2d(x: &Tensor) -> Result<Tensor> {
     if n == 0 || c == 0 || h < 2 || w < 2 {
         bail!("{NAME}: expected (n, c, h, w) with sides of at least 2, found {:?}", x.dims());
     }
-    if !x.device().is_cpu() {
-        return x.max_pool2d(2);
+    if !has_kernels(x.device()) {
+        return composed(x, (n, c, h / 2, w / 2));
     }
     let x = x.contiguous()?;
     match x.dtype() {
@@ -27,6 +28,15 @@ pub fn max_pool2d(x: &Tensor) -> Result<Tensor> {
         DType::F64 => typed::<f64>(&x, (n, c, h, w)),
         other => bail!("{NAME}: expected f32 or f64, found {}", other.as_str()),
     }
+}
+
+/// The same by candle's elementwise operations, for devices other than the CPU; equal ones share the gradient. Not by its
+/// pooling, whose backward pass hands down a quarter of the gradient: it multiplies it by the share of a window that is
+/// largest.
+fn composed(x: &Tensor, (n, c, h, w): (usize, usize, usize, usize)) -> Result<Tensor> {
+    let windows = x.narrow(2, 0, 2 * h)?.narrow(3, 0, 2 * w)?.reshape((n, c, h, 2, w, 2))?;
+    let rows = windows.narrow(5, 0, 1)?.maximum(&windows.narrow(5, 1, 1)?)?;
+    rows.narrow(3, 0, 1)?.maximum(&rows.narrow(3, 1, 1)?)?.reshape((n, c, h, w))
 }
 
 fn typed<T: Real>(x: &Tensor, (n, c, h, w): (usize, usize, usize, usize)) -> Result<Tensor> {
@@ -84,6 +94,7 @@ mod tests {
 
     use super::*;
     use crate::check::{gradient_error, max_difference, wave};
+    use crate::kernels::without_kernels;
 
     #[test]
     fn equals_candle_on_even_and_odd_sides() {
@@ -92,6 +103,9 @@ mod tests {
             assert_eq!(max_difference(&max_pool2d(&x).unwrap(), &x.max_pool2d(2).unwrap()).unwrap(), 0.0);
             let error = gradient_error(&[x], |t| max_pool2d(&t[0])?.sqr()?.sum_all()).unwrap();
             assert!(error < 1e-6, "{shape:?}: {error}");
+            let composed = |t: &[Tensor]| without_kernels(|| max_pool2d(&t[0]))?.sqr()?.sum_all();
+            let error = gradient_error(&[wave(&shape, 1.0).unwrap()], composed).unwrap();
+            assert!(error < 1e-6, "composed, {shape:?}: {error}");
         }
     }
 

@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, D, DType, Device, Layout, Result, Shape
 use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
+use super::kernels::has_kernels;
 use super::layer_norm::add_to;
 use super::real::{Real, sum_map, sum_map3};
 use super::simd::kernel;
@@ -17,7 +18,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     if weight.dims() != [c] {
         bail!("rms_norm: expected weight ({c}), found {:?}", weight.dims());
     }
-    if x.device().is_cpu() {
+    if has_kernels(x.device()) {
         return x.contiguous()?.apply_op2(&weight.contiguous()?, RmsNorm { eps });
     }
     let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;

@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, T
 use rayon::prelude::*;
 
 use super::buffers::{Reading, slice};
+use super::kernels::has_kernels;
 use super::profile::{self, Kind};
 use super::real::Real;
 use super::simd::kernel;
@@ -19,7 +20,7 @@ pub fn rope(x: &Tensor, head_size: usize, theta: f64) -> Result<Tensor> {
     if head_size == 0 || !head_size.is_multiple_of(2) || !width.is_multiple_of(head_size) {
         bail!("rope: expected heads of an even size that divides {width}, found {head_size}");
     }
-    if x.device().is_cpu() {
+    if has_kernels(x.device()) {
         return x.contiguous()?.apply_op1(Rope { head_size, theta, turn: Turn::Forward });
     }
     let half = head_size / 2;

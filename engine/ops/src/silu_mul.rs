@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, T
 use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
+use super::kernels::has_kernels;
 use super::real::Real;
 use super::simd::kernel;
 
@@ -15,7 +16,7 @@ pub fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.dims() != up.dims() {
         bail!("silu_mul: expected two tensors of one shape, found {:?} and {:?}", gate.dims(), up.dims());
     }
-    if gate.device().is_cpu() {
+    if has_kernels(gate.device()) {
         return gate.contiguous()?.apply_op2(&up.contiguous()?, SiluMul);
     }
     gate.silu()? * up

@@ -4,26 +4,59 @@ use candle_core::Device;
 use foretrain_ops::profile::Ledger;
 use serde::{Deserialize, Serialize};
 
+use super::cuda::{self, GpuError};
+
 /// Choice of a compute device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ComputeDevice {
     /// The processor.
     #[default]
     Cpu,
-    /// A CUDA GPU by number; this build computes on the CPU only and refuses it.
+    /// A CUDA GPU by its number in nvidia-smi.
     Cuda(usize),
+    /// The first GPU that this build, its driver and its free memory allow, else the processor.
+    Auto,
+}
+
+impl std::fmt::Display for ComputeDevice {
+    /// As [`FromStr`](std::str::FromStr) reads it: "cpu", "cuda:0", "auto".
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+impl std::str::FromStr for ComputeDevice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "auto" => Ok(Self::Auto),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => match text.strip_prefix("cuda:").map(str::parse) {
+                Some(Ok(index)) => Ok(Self::Cuda(index)),
+                Some(Err(_)) | None => Err("expected auto, cpu or cuda:N with the number of a GPU".to_owned()),
+            },
+        }
+    }
 }
 
 /// A device that cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ComputeError {
-    /// The driver or the build said no.
-    #[error("opening CUDA GPU {index}: {source}. This build computes on the CPU only: choose `device: Cpu`")]
+    /// The build, the machine or CUDA said no.
+    #[error(
+        "computing on GPU {index}: {source}. The processor does the same: `--device cpu`, in a recipe `device: Cpu`"
+    )]
     Cuda {
         /// GPU number.
         index: usize,
         /// The cause.
-        source: candle_core::Error,
+        source: GpuError,
     },
     /// More threads than could be of use.
     #[error(
@@ -46,11 +79,17 @@ pub enum ComputeError {
 }
 
 impl ComputeDevice {
-    /// The device itself. Errors: [`ComputeError::Cuda`].
+    /// The device itself; it never panics. `Auto` opens the first GPU that can be, else the processor; where memory
+    /// matters, settle it before. Errors: [`ComputeError::Cuda`].
     pub fn open(self) -> Result<Device, ComputeError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(index) => Device::new_cuda(index).map_err(|source| ComputeError::Cuda { index, source }),
+            Self::Cuda(index) => cuda::open(index).map_err(|source| ComputeError::Cuda { index, source }),
+            Self::Auto => {
+                let first = cuda::usable_gpus().ok().and_then(|gpus| gpus.into_iter().next());
+                let opened = first.and_then(|gpu| cuda::open(gpu.index).ok());
+                Ok(opened.unwrap_or(Device::Cpu))
+            }
         }
     }
 }
@@ -96,6 +135,24 @@ pub fn resolved_num_threads(num_threads: usize) -> usize {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_read_as_it_is_written() {
+        for device in [ComputeDevice::Cpu, ComputeDevice::Auto, ComputeDevice::Cuda(0), ComputeDevice::Cuda(11)] {
+            assert_eq!(device.to_string().parse(), Ok(device));
+        }
+        assert_eq!("cuda".parse(), Ok(ComputeDevice::Cuda(0)));
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CPU"] {
+            assert!(wrong.parse::<ComputeDevice>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn opening_falls_back_only_when_asked_to() {
+        assert!(ComputeDevice::Auto.open().is_ok() && ComputeDevice::Cpu.open().unwrap().is_cpu());
+        let error = ComputeDevice::Cuda(4096).open().unwrap_err();
+        assert!(matches!(error, ComputeError::Cuda { index: 4096, .. }), "{error}");
+    }
 
     #[test]
     fn each_pool_has_its_own_size() {

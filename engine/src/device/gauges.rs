@@ -1,18 +1,38 @@
 //! Memory and load of the process, the machine and its GPUs.
 
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::enums::device::UsedGpuMemory;
 use serde::{Deserialize, Serialize};
 
 /// One GPU, as its driver reports it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GpuReading {
+    /// Its number, as nvidia-smi counts.
+    pub index: usize,
     /// Product name.
     pub name: String,
     /// Memory in use by all programs, bytes.
     pub used_bytes: u64,
+    /// Memory in use by this program, bytes. Where the driver does not tell (in a container, on Windows), what came on
+    /// top since these gauges were made.
+    pub own_bytes: u64,
     /// Memory in all, bytes.
     pub total_bytes: u64,
     /// Share of the last second with work, 0 to 1.
     pub load: f32,
+    /// Temperature of the chip, °C; `None` where the driver does not tell.
+    pub temperature_c: Option<u32>,
+    /// Power drawn by the board, W; `None` where the driver does not tell.
+    pub power_w: Option<f32>,
+}
+
+impl GpuReading {
+    /// Memory in use by other programs, bytes.
+    #[must_use]
+    pub fn others_bytes(&self) -> u64 {
+        self.used_bytes.saturating_sub(self.own_bytes)
+    }
 }
 
 /// What the gauges show.
@@ -37,6 +57,8 @@ pub struct Gauges {
     system: Option<sysinfo::System>,
     pid: Option<sysinfo::Pid>,
     nvml: Option<nvml_wrapper::Nvml>,
+    /// Memory of each GPU in use when the gauges were made, bytes.
+    gpu_before_bytes: Vec<u64>,
     peak_bytes: u64,
 }
 
@@ -48,10 +70,13 @@ impl std::fmt::Debug for Gauges {
 
 impl Default for Gauges {
     fn default() -> Self {
+        let nvml = nvml_wrapper::Nvml::init().ok();
+        let gpu_before_bytes = nvml.as_ref().map(|nvml| memory_in_use(nvml).collect()).unwrap_or_default();
         Self {
             system: sysinfo::System::new().ok(),
             pid: sysinfo::get_current_pid().ok(),
-            nvml: nvml_wrapper::Nvml::init().ok(),
+            nvml,
+            gpu_before_bytes,
             peak_bytes: 0,
         }
     }
@@ -62,7 +87,7 @@ impl Gauges {
     pub fn read(&mut self) -> GaugeReading {
         let mut reading = GaugeReading {
             process_peak_bytes: kernel_peak_bytes().unwrap_or(0),
-            gpus: self.nvml.as_ref().map(read_gpus).unwrap_or_default(),
+            gpus: self.nvml.as_ref().map(|nvml| read_gpus(nvml, &self.gpu_before_bytes)).unwrap_or_default(),
             ..GaugeReading::default()
         };
         if let Some(system) = &mut self.system {
@@ -114,18 +139,41 @@ fn kernel_peak_bytes() -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
+/// Memory in use of each GPU, bytes; 0 of one that does not answer.
+fn memory_in_use(nvml: &nvml_wrapper::Nvml) -> impl Iterator<Item = u64> {
+    let used = |index| nvml.device_by_index(index).and_then(|gpu| gpu.memory_info()).map_or(0, |memory| memory.used);
+    (0..nvml.device_count().unwrap_or(0)).map(used)
+}
+
 /// GPUs that do not answer are left out.
-fn read_gpus(nvml: &nvml_wrapper::Nvml) -> Vec<GpuReading> {
+fn read_gpus(nvml: &nvml_wrapper::Nvml, before: &[u64]) -> Vec<GpuReading> {
     let count = nvml.device_count().unwrap_or(0);
-    let read = |index| {
-        let gpu = nvml.device_by_index(index).ok()?;
+    let read = |number: u32| {
+        let index = number as usize;
+        let gpu = nvml.device_by_index(number).ok()?;
         let memory = gpu.memory_info().ok()?;
+        let on_top = memory.used.saturating_sub(before.get(index).copied().unwrap_or(0));
         Some(GpuReading {
+            index,
             name: gpu.name().unwrap_or_else(|_| format!("GPU {index}")),
             used_bytes: memory.used,
+            own_bytes: own_memory(&gpu).unwrap_or(on_top),
             total_bytes: memory.total,
             load: gpu.utilization_rates().map_or(0.0, |rates| rates.gpu as f32 / 100.0),
+            temperature_c: gpu.temperature(TemperatureSensor::Gpu).ok(),
+            power_w: gpu.power_usage().ok().map(|milliwatts| milliwatts as f32 / 1e3),
         })
     };
     (0..count).filter_map(read).collect()
+}
+
+/// Memory that this program has taken of a GPU for computing, bytes; `None` where its driver does not tell, or tells
+/// of other programs by numbers that are not ours (a container's).
+fn own_memory(gpu: &nvml_wrapper::Device<'_>) -> Option<u64> {
+    let processes = gpu.running_compute_processes().ok()?;
+    let own = processes.iter().find(|process| process.pid == std::process::id())?;
+    match own.used_gpu_memory {
+        UsedGpuMemory::Used(bytes) => Some(bytes),
+        UsedGpuMemory::Unavailable => None,
+    }
 }

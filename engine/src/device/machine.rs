@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::system_memory_bytes;
+use super::{ComputeDevice, gpus, system_memory_bytes};
 
 /// The machine a figure was measured on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct MachineRecord {
     pub system: String,
     /// Widest vector instructions that kernels use.
     pub vector_instructions: String,
+    /// The GPU that computed instead, where one did: "GPU 0 (NVIDIA H200)".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
 }
 
 impl MachineRecord {
@@ -34,7 +37,21 @@ impl MachineRecord {
             memory_bytes: system_memory_bytes().unwrap_or(0),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             vector_instructions: vector_instructions().to_owned(),
+            gpu: None,
         }
+    }
+
+    /// The same machine where `device`, a settled one, computed.
+    #[must_use]
+    pub fn computing_on(self, device: ComputeDevice) -> Self {
+        let gpu = match device {
+            ComputeDevice::Cpu | ComputeDevice::Auto => None,
+            ComputeDevice::Cuda(index) => {
+                let found = gpus().ok().and_then(|gpus| gpus.into_iter().find(|gpu| gpu.index == index));
+                Some(found.map_or_else(|| format!("GPU {index}"), |gpu| gpu.to_string()))
+            }
+        };
+        Self { gpu, ..self }
     }
 }
 

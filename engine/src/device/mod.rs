@@ -7,15 +7,20 @@
 pub mod atomic_file;
 mod cancel;
 mod compute;
+mod cuda;
 mod gauges;
 mod lanes;
+mod library;
 mod machine;
+mod placement;
 mod progress;
 pub mod seed;
 
 pub use cancel::CancelFlag;
 pub use compute::{ComputeDevice, ComputeError, compute_pool, observed_pool, resolved_num_threads};
+pub use cuda::{Gpu, GpuError, gpus, has_cuda, usable_gpu, usable_gpus};
 pub use gauges::{GaugeReading, Gauges, GpuReading, process_cpu_seconds, process_memory_bytes, system_memory_bytes};
 pub use lanes::Lanes;
 pub use machine::MachineRecord;
+pub use placement::{GpuBudget, Placement};
 pub use progress::{Cancelled, Progress, Watch};

@@ -5,7 +5,7 @@
 //! the training part where a form asks for it. All are measured as a package stores them: what was trained for with inputs
 //! as in training, what is stored after training with floats.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::race::{Contender, Ground, OnRace, Terms, trained};
@@ -169,8 +169,11 @@ fn store(
         eyes.end(&stage);
         return Ok(vec![None; QuantizationPlan::FORMS.len()]);
     };
-    let weights = full.params()?;
+    // Codes are found on the processor, wherever training was.
+    let here = |tensor: &Tensor| tensor.to_device(&Device::Cpu).map_err(ModelError::from);
+    let weights = full.params()?.map(|_, tensor| here(tensor))?;
     let inputs = full.training_inputs(plan.calibration_samples)?;
+    let inputs = inputs.iter().map(here).collect::<Result<Vec<_>, _>>()?;
     let mut measured = Vec::new();
     for (done, form) in QuantizationPlan::FORMS.into_iter().enumerate() {
         eyes.tell(&stage, done as f64 / QuantizationPlan::FORMS.len() as f64)?;

@@ -3,6 +3,8 @@
 //!
 //! Invariant: hybrid never reads a file, a clock or a channel.
 
+#[cfg(test)]
+mod composed_tests;
 mod config;
 mod control;
 mod error;

@@ -1,5 +1,7 @@
 //! The trainer's state: what a checkpoint holds and a rollback brings back.
 
+use candle_core::Device;
+
 use super::HybridError;
 use super::control::Control;
 use super::strategy::PredictStep;
@@ -28,9 +30,10 @@ impl TrainerState {
         under(&self.tensors, WEIGHTS)
     }
 
-    /// The weights that teach; `None` before the switch, and without distillation.
-    pub(super) fn teacher(&self) -> Option<Params> {
-        Some(under(&self.tensors, TEACHER)).filter(|teacher| !teacher.is_empty())
+    /// The weights that teach, on `device`; `None` before the switch, and without distillation.
+    pub(super) fn teacher(&self, device: &Device) -> Result<Option<Params>, HybridError> {
+        let teacher = under(&self.tensors, TEACHER).map(|_, tensor| tensor.to_device(device))?;
+        Ok(Some(teacher).filter(|teacher| !teacher.is_empty()))
     }
 
     /// Errors: [`HybridError::Control`].
@@ -79,14 +82,16 @@ pub(super) struct Parts<'a> {
     pub strategy: &'a mut dyn PredictStep,
 }
 
-/// The reverse of [`save`], for the tensors.
+/// The reverse of [`save`], for the tensors; those of a file move to where the weights are.
 pub(super) fn load(saved: &TrainerState, parts: Parts<'_>) -> Result<(), HybridError> {
-    parts.store.restore(&saved.weights())?;
-    parts.optimizer.load_state(&under(&saved.tensors, OPTIMIZER))?;
+    let device = parts.store.device();
+    let tensors = saved.tensors.map(|_, tensor| tensor.to_device(&device))?;
+    parts.store.restore(&under(&tensors, WEIGHTS))?;
+    parts.optimizer.load_state(&under(&tensors, OPTIMIZER))?;
     if let Some(average) = parts.average {
-        average.load_state(&saved.tensors)?;
+        average.load_state(&tensors)?;
     }
-    parts.strategy.load_state(&under(&saved.tensors, STRATEGY))
+    parts.strategy.load_state(&under(&tensors, STRATEGY))
 }
 
 /// Tensors whose names begin with `prefix`, without it.

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use candle_core::Device;
-
 use super::control::{Control, Judgement, Measured, Rules};
 use super::forecast::{Plan, Rates};
 use super::gate::StepCosts;
@@ -293,7 +291,7 @@ impl HybridTrainer {
     /// forecaster and guard: what they know is of another network. A recovery goes back to here.
     /// Errors: those of [`Growth::grown`], with nothing changed.
     pub fn grow(&mut self, deep: Arc<Network>, growth: Growth) -> Result<(), HybridError> {
-        let device = self.store.vars().next().map_or(Device::Cpu, |(_, var)| var.device().clone());
+        let device = self.store.device();
         // Another seed than the shallow network's, whose draws new blocks would repeat.
         let weights = growth.grown((&self.network, &deep), &self.store.detached(), (!self.seed, &device))?;
         let store = ParamStore::new(weights, Params::default(), &device)?;
@@ -465,7 +463,7 @@ impl HybridTrainer {
     fn restore_tensors(&mut self, saved: &TrainerState) -> Result<(), HybridError> {
         let average = self.average.as_mut();
         let strategy = &mut *self.strategy;
-        self.teacher = saved.teacher();
+        self.teacher = saved.teacher(&self.store.device())?;
         state::load(saved, Parts { store: &mut self.store, optimizer: &mut self.optimizer, average, strategy })
     }
 }

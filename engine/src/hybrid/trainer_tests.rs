@@ -93,7 +93,7 @@ pub(super) fn eager() -> HybridConfig {
     }
 }
 
-fn trainer(hybrid: HybridConfig, kind: OptimizerKind, seed: u64) -> HybridTrainer {
+pub(super) fn trainer(hybrid: HybridConfig, kind: OptimizerKind, seed: u64) -> HybridTrainer {
     trainer_from(hybrid, kind, seed, seed)
 }
 

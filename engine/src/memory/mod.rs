@@ -3,6 +3,7 @@
 //! Invariant: planning allocates nothing.
 
 mod budget;
+mod composed;
 mod flops;
 mod layers;
 mod plan;
@@ -17,4 +18,4 @@ pub use flops::step_flops;
 pub(crate) use layers::sequence_layer;
 pub use plan::{MemoryPlan, PlanItem, PlanKind};
 pub(crate) use planner::PROGRAM_BYTES;
-pub use planner::{PlanInput, grouped, plan};
+pub use planner::{Place, PlanInput, grouped, plan};

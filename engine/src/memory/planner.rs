@@ -1,10 +1,11 @@
 //! From a config to a plan.
 
+use super::composed::composed;
 use super::layers::{Example, example, plus, times};
 use super::remedies::remedies;
 use super::{MemoryPlan, PlanItem, PlanKind, format_bytes};
 use crate::device::resolved_num_threads;
-use crate::models::ops::{Kept, Precision};
+use crate::models::ops::{Activations, Kept, Precision};
 use crate::models::{MAX_LOGITS, ModelConfig, Network, TensorKind, TensorSpec};
 use crate::optim::{OptimizerConfig, Schedule};
 
@@ -12,10 +13,24 @@ use crate::optim::{OptimizerConfig, Schedule};
 const F32: u64 = 4;
 /// Program, libraries and allocator, measured with `examples/memory_check.rs`.
 pub(crate) const PROGRAM_BYTES: u64 = 48 << 20;
+/// What CUDA's context, its libraries' workspaces and unused parts of memory pools take of a GPU. Not measured: about what
+/// is commonly seen.
+const CUDA_BYTES: u64 = 768 << 20;
+
+/// Whose memory a plan is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A run on the processor: all of it is in the machine's memory.
+    Processor,
+    /// The GPU's share of a run on a GPU; the dataset and the program stay in the machine's memory.
+    Gpu,
+}
 
 /// What decides how much memory a run takes.
 #[derive(Debug, Clone)]
 pub struct PlanInput<'a> {
+    /// Where the run computes.
+    pub place: Place,
     /// The network.
     pub network: &'a Network,
     /// Its optimizer.
@@ -48,7 +63,7 @@ pub struct PlanInput<'a> {
 
 /// The peak of a run, from its config alone: allocates no tensor.
 ///
-/// Bytes are those of the CPU operations in f32. Sums stay at `u64::MAX` when they would overflow.
+/// Bytes are those of the operations at that place, in f32. Sums stay at `u64::MAX` when they would overflow.
 #[must_use]
 pub fn plan(input: &PlanInput<'_>) -> MemoryPlan {
     let case = Case::of(input);
@@ -95,6 +110,7 @@ impl Tensors {
 /// Everything that bytes depend on; remedies vary it.
 #[derive(Debug, Clone)]
 pub(super) struct Case {
+    pub(super) place: Place,
     pub(super) config: ModelConfig,
     pub(super) tensors: Tensors,
     pub(super) schedule: Schedule,
@@ -114,6 +130,7 @@ impl Case {
     pub(super) fn of(input: &PlanInput<'_>) -> Self {
         let num_threads = resolved_num_threads(input.num_threads);
         Self {
+            place: input.place,
             config: input.network.config().clone(),
             tensors: Tensors::of(&input.network.specs(), input.optimizer, num_threads),
             schedule: *input.schedule,
@@ -150,7 +167,7 @@ impl Case {
 
     fn items(&self) -> Vec<PlanItem> {
         let tensors = self.tensors;
-        let example = example(&self.config, self.kept, self.sequence_length);
+        let example = self.example();
         let weights = self.weights();
         let average = if self.schedule.ema_decay().is_some() { weights } else { 0 };
         let state = plus(&[weights, tensors.optimizer_bytes, average]);
@@ -184,18 +201,30 @@ impl Case {
                 bytes: state,
                 how: "a copy of weights, optimizer state and average, to go back to".to_owned(),
             },
-            runtime(saving.saturating_sub(stepping)),
+            runtime(self.place, saving.saturating_sub(stepping)),
             self.evaluation(&example, plus(&[average, quantized, shelved]), stepping.max(saving)),
         ];
         items.extend(step);
         if average > 0 {
             items.push(PlanItem { kind: PlanKind::WeightAverage, bytes: average, how: self.weights_how() });
         }
-        if self.dataset_bytes > 0 {
+        if self.dataset_bytes > 0 && self.place == Place::Processor {
             let how = "examples of all parts, as loaded".to_owned();
             items.push(PlanItem { kind: PlanKind::Dataset, bytes: self.dataset_bytes, how });
         }
         items
+    }
+
+    fn example(&self) -> Example {
+        let fused = example(&self.config, self.kept, self.sequence_length);
+        match self.place {
+            Place::Processor => fused,
+            Place::Gpu => {
+                // Training for integers may read floats, but seldom does.
+                let activations = if self.qat { Activations::Int8 } else { Activations::Floats };
+                composed(&self.config, self.sequence_length, fused, activations)
+            }
+        }
     }
 
     /// Bytes of weights and running statistics.
@@ -237,9 +266,14 @@ impl Case {
 
     fn activations(&self, example: &Example) -> PlanItem {
         let micro_batch = self.micro_batch() as u64;
+        let besides = match self.place {
+            // A teacher's pass comes before the way back; composed of many operations, its layers may take more.
+            Place::Gpu if self.has_teacher => example.on_the_way_back.max(example.in_a_layer),
+            Place::Processor | Place::Gpu => example.on_the_way_back,
+        };
         let numbers = plus(&[
             example.input.saturating_mul(self.batch_size as u64),
-            example.kept.saturating_add(example.on_the_way_back).saturating_mul(micro_batch),
+            example.kept.saturating_add(besides).saturating_mul(micro_batch),
             example.scratch.in_use(micro_batch, self.num_threads as u64),
             self.packed(example),
         ]);
@@ -253,10 +287,11 @@ impl Case {
             Kept::Activations => "",
             Kept::Input => ", where layers are computed again",
         };
-        let how = format!(
-            "{what} x {each} kept for the backward pass{again}, the gradients of one layer, and what {} threads work with",
-            self.num_threads
-        );
+        let beside = match self.place {
+            Place::Processor => format!("the gradients of one layer, and what {} threads work with", self.num_threads),
+            Place::Gpu => "the gradients of its largest result, and what one operation works with".to_owned(),
+        };
+        let how = format!("{what} x {each} kept for the backward pass{again}, {beside}");
         PlanItem { kind: PlanKind::Activations, bytes: numbers.saturating_mul(F32), how }
     }
 
@@ -270,7 +305,7 @@ impl Case {
 
     /// The head of a language model is one function with its loss; a teacher is compared with by logits, though.
     fn has_fused_head(&self) -> bool {
-        self.reads_text() && !self.has_teacher
+        self.place == Place::Processor && self.reads_text() && !self.has_teacher
     }
 
     /// Numbers in the logits that are there at once, where head and loss are one.
@@ -287,10 +322,17 @@ impl Case {
             return PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(F32), how };
         }
         let numbers = example.logits.saturating_mul(self.micro_batch() as u64);
-        // Their gradient is there twice while it is handed down. A teacher's logits, and both networks' logarithms and
-        // probabilities on the way to their divergence, with the gradients of each, are another twelve.
-        let (copies, teacher) = if self.has_teacher { (15, ", and those of a teacher's divergence") } else { (3, "") };
-        let how = format!("{} logits x 4 bytes, and twice as much for their gradients{teacher}", grouped(numbers));
+        let (own, how) = match self.place {
+            // Their gradient is there twice while it is handed down.
+            Place::Processor => (3, "and twice as much for their gradients"),
+            // Less the largest, exponentials; on the way back, two gradients each with its parts.
+            Place::Gpu => (7, "twice as much on the way to the loss and four times for their gradients"),
+        };
+        // A teacher's logits, and both networks' logarithms and probabilities on the way to their divergence, with the
+        // gradients of each.
+        let (copies, teacher) =
+            if self.has_teacher { (own + 12, ", and those of a teacher's divergence") } else { (own, "") };
+        let how = format!("{} logits x 4 bytes, {how}{teacher}", grouped(numbers));
         PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(copies * F32), how }
     }
 
@@ -308,10 +350,14 @@ impl Case {
 }
 
 /// The program; and what saving a checkpoint takes beyond the memory that a step has given back by then.
-fn runtime(saving: u64) -> PlanItem {
-    let program = format!("{} for program and allocator", format_bytes(PROGRAM_BYTES));
+fn runtime(place: Place, saving: u64) -> PlanItem {
+    let (base, program) = match place {
+        Place::Processor => (PROGRAM_BYTES, "program and allocator"),
+        Place::Gpu => (CUDA_BYTES, "CUDA and its libraries, not measured"),
+    };
+    let program = format!("{} for {program}", format_bytes(base));
     let how = if saving == 0 { program } else { format!("{program}, {} while saving", format_bytes(saving)) };
-    PlanItem { kind: PlanKind::Runtime, bytes: PROGRAM_BYTES.saturating_add(saving), how }
+    PlanItem { kind: PlanKind::Runtime, bytes: base.saturating_add(saving), how }
 }
 
 /// A count with its thousands apart: "105,866".

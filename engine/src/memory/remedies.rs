@@ -1,6 +1,6 @@
 //! What would make a run fit: each remedy is a plan of its own that was checked against the budget.
 
-use super::planner::{Case, PlanInput, Tensors};
+use super::planner::{Case, Place, PlanInput, Tensors};
 use super::{format_bytes, planner::grouped};
 use crate::models::ops::Kept;
 use crate::models::{ModelPreset, Network};
@@ -29,8 +29,11 @@ pub(super) fn remedies(case: &Case, input: &PlanInput<'_>) -> Vec<String> {
         smaller_model(case, input),
     ];
     let mut remedies: Vec<String> = found.into_iter().flatten().collect();
-    let total = case.total_bytes();
-    remedies.push(format!("a memory budget of {} (this run as it is)", format_bytes(total)));
+    let total = format_bytes(case.total_bytes());
+    remedies.push(match case.place {
+        Place::Processor => format!("a memory budget of {total} (this run as it is)"),
+        Place::Gpu => format!("a GPU with {total} free and a limit as high, or the processor (this run as it is)"),
+    });
     remedies
 }
 
@@ -60,9 +63,13 @@ fn micro_batches(case: &Case, budget: u64) -> Option<String> {
     Some(format!("micro-batches of {size} ({parts} parts): {bytes}, {price}"))
 }
 
-/// Only when the mildest way alone is not enough: it costs a forward pass more.
+/// Only when the mildest way alone is not enough: it costs a forward pass more. Layers of our own kernels can do it.
 fn checkpointing(case: &Case, budget: u64) -> Option<String> {
-    if case.kept == Kept::Input || !case.reads_text() || micro_batches(case, budget).is_some() {
+    if case.place == Place::Gpu
+        || case.kept == Kept::Input
+        || !case.reads_text()
+        || micro_batches(case, budget).is_some()
+    {
         return None;
     }
     let recomputing = Case { kept: Kept::Input, ..case.clone() };

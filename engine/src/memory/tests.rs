@@ -5,7 +5,7 @@
 use super::layers::example;
 use super::planner::Case;
 use super::scratch::Scratch;
-use super::{MemoryPlan, PlanInput, PlanKind, format_bytes, plan};
+use super::{MemoryPlan, Place, PlanInput, PlanKind, format_bytes, plan};
 use crate::models::ops::{Kept, Precision};
 use crate::models::{DataShape, ModelPreset, Network};
 use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
@@ -59,6 +59,7 @@ fn planned_for(
 ) -> MemoryPlan {
     let optimizer = optimizer(kind);
     let mut input = PlanInput {
+        place: Place::Processor,
         network,
         optimizer: &optimizer,
         schedule: &COSINE,
@@ -187,6 +188,7 @@ fn packed_weights_are_there_where_sequences_share_them() {
 fn an_evaluation_counts_where_it_takes_more_than_a_step() {
     let network = Network::new(&ModelPreset::MnistCnn.config(DIGITS).unwrap()).unwrap();
     let case = Case::of(&PlanInput {
+        place: Place::Processor,
         network: &network,
         optimizer: &optimizer(OptimizerKind::AdamW),
         schedule: &COSINE,

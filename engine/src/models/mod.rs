@@ -5,6 +5,8 @@
 //! distribution is known from the config alone, before anything is allocated.
 
 mod cnn;
+#[cfg(test)]
+mod composed_tests;
 mod config;
 mod error;
 mod gpt2;

@@ -114,13 +114,19 @@ pub struct ParamStore {
 }
 
 impl ParamStore {
-    /// Weights become variables on `device` (a copy); buffers are kept as they are.
+    /// Weights become variables on `device` (a copy); buffers move there, too.
     pub fn new(weights: Params, buffers: Params, device: &Device) -> Result<Self, ModelError> {
         let vars = weights
             .into_iter()
             .map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor.to_device(device)?.copy()?)?)))
             .collect::<Result<_, ModelError>>()?;
-        Ok(Self { vars, buffers, rounded: None })
+        Ok(Self { vars, buffers: buffers.map(|_, buffer| buffer.to_device(device))?, rounded: None })
+    }
+
+    /// Where the weights are; the processor for a network without any.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.vars.values().next().map_or(Device::Cpu, |var| var.device().clone())
     }
 
     /// Variables in name order.
@@ -205,11 +211,9 @@ impl ParamStore {
     /// Errors: [`ModelError::MissingTensor`], [`ModelError::Shape`].
     pub fn restore(&mut self, saved: &Params) -> Result<(), ModelError> {
         self.set_weights(saved)?;
-        let names: Vec<String> = self.buffers.iter().map(|(name, _)| name.to_owned()).collect();
-        for name in names {
-            let tensor = saved.get(&name)?.copy()?;
-            self.buffers.insert(name, tensor);
-        }
+        self.buffers = self
+            .buffers
+            .map(|name, buffer| saved.get(name)?.to_device(buffer.device())?.copy().map_err(ModelError::from))?;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::{OptimizerConfig, OptimizerKind};
 use crate::models::TensorKind;
+use crate::models::ops::has_kernels;
 
 /// Numbers per task: large enough to hide a task's cost, small enough to balance two threads on 100K numbers.
 const CHUNK: usize = 16 * 1024;
@@ -20,7 +21,7 @@ const LANES: usize = 8;
 /// a·a, a·b and b·b over pairs of tensors of equal shape, f32 or f64, accumulated in f64.
 /// On a GPU each tensor is summed in its own precision, and one read brings all sums back.
 pub(super) fn products(pairs: &[(&Tensor, &Tensor)]) -> Result<[f64; 3]> {
-    if pairs.iter().any(|(a, _)| !a.device().is_cpu()) {
+    if pairs.iter().any(|(a, _)| !has_kernels(a.device())) {
         return products_composed(pairs);
     }
     let pairs = pairs.iter().map(|(a, b)| Ok((a.contiguous()?, b.contiguous()?))).collect::<Result<Vec<_>>>()?;
@@ -46,7 +47,7 @@ pub(super) fn products(pairs: &[(&Tensor, &Tensor)]) -> Result<[f64; 3]> {
 
 /// Sum of squares over tensors, f32 or f64, accumulated in f64; on a GPU as in [`products`].
 pub(super) fn sum_of_squares(tensors: &[&Tensor]) -> Result<f64> {
-    if tensors.iter().any(|tensor| !tensor.device().is_cpu()) {
+    if tensors.iter().any(|tensor| !has_kernels(tensor.device())) {
         return sum_of_squares_composed(tensors);
     }
     let tensors = tensors.iter().map(|tensor| tensor.contiguous()).collect::<Result<Vec<_>>>()?;
@@ -152,6 +153,9 @@ fn chunk_products<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> [f64; 3] {
 
 /// The numbers of a contiguous layout.
 fn slice<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
+    if !has_kernels(&Device::Cpu) {
+        bail!("a kernel of the processor was asked for where there is none");
+    }
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&data[start..end]),
         None => bail!("expected a contiguous tensor, found strides {:?}", layout.stride()),
@@ -168,7 +172,7 @@ fn slice_mut<'a, T>(data: &'a mut [T], layout: &Layout) -> Result<&'a mut [T]> {
 /// `y = alpha y + beta x`, in place on the CPU (f32 or f64); elsewhere the result is a new tensor.
 /// `y` is what was given, so that callers store the result either way.
 pub(super) fn axpby(y: &Tensor, x: &Tensor, alpha: f64, beta: f64) -> Result<Tensor> {
-    if y.device().is_cpu() {
+    if has_kernels(y.device()) {
         y.inplace_op2(&x.contiguous()?, &Axpby { alpha, beta })?;
         Ok(y.clone())
     } else {
@@ -205,7 +209,7 @@ impl InplaceOp2 for Axpby {
 
 /// `y *= factor`, in place on the CPU; elsewhere the result is a new tensor.
 pub(super) fn scale(y: &Tensor, factor: f64) -> Result<Tensor> {
-    if y.device().is_cpu() {
+    if has_kernels(y.device()) {
         y.inplace_op1(&Scale(factor))?;
         Ok(y.clone())
     } else {
@@ -370,20 +374,20 @@ pub(super) enum Buffer {
 impl Buffer {
     /// Zeros, where `weight` is.
     pub(super) fn zeros(weight: &Tensor) -> Result<Self> {
-        match weight.device() {
-            Device::Cpu => Ok(Self::Cpu(vec![0.0; weight.elem_count()])),
-            device @ (Device::Cuda(_) | Device::Metal(_)) => {
-                Ok(Self::Device(Tensor::zeros(weight.dims(), DType::F32, device)?))
-            }
+        if has_kernels(weight.device()) {
+            Ok(Self::Cpu(vec![0.0; weight.elem_count()]))
+        } else {
+            Ok(Self::Device(Tensor::zeros(weight.dims(), DType::F32, weight.device())?))
         }
     }
 
     /// A copy of a saved tensor.
     pub(super) fn load(saved: &Tensor) -> Result<Self> {
         let saved = saved.to_dtype(DType::F32)?;
-        match saved.device() {
-            Device::Cpu => Ok(Self::Cpu(with_f32(&saved, <[f32]>::to_vec)?)),
-            Device::Cuda(_) | Device::Metal(_) => Ok(Self::Device(saved.force_contiguous()?.copy()?)),
+        if has_kernels(saved.device()) {
+            Ok(Self::Cpu(with_f32(&saved, <[f32]>::to_vec)?))
+        } else {
+            Ok(Self::Device(saved.force_contiguous()?.copy()?))
         }
     }
 
@@ -397,11 +401,12 @@ impl Buffer {
 
     /// Brings a buffer that was loaded from a file to where `weight` is.
     pub(super) fn follow(&mut self, weight: &Tensor) -> Result<()> {
-        let moved = match (&*self, weight.device()) {
-            (Self::Cpu(_), Device::Cpu) => return Ok(()),
-            (Self::Device(tensor), Device::Cpu) => Self::load(&tensor.to_device(&Device::Cpu)?)?,
-            (Self::Device(tensor), device) => Self::Device(tensor.to_device(device)?),
-            (Self::Cpu(data), device) => Self::Device(Tensor::from_slice(data, weight.dims(), device)?),
+        let (device, takes_kernels) = (weight.device(), has_kernels(weight.device()));
+        let moved = match &*self {
+            Self::Cpu(_) if takes_kernels => return Ok(()),
+            Self::Device(tensor) if takes_kernels => Self::load(&tensor.to_device(device)?)?,
+            Self::Device(tensor) => Self::Device(tensor.to_device(device)?),
+            Self::Cpu(data) => Self::Device(Tensor::from_slice(data, weight.dims(), device)?),
         };
         *self = moved;
         Ok(())

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::kernels::{self, AdamWNumbers, Buffer};
 use super::muon::{self, MatrixView};
 use super::{Gradients, OptimError, OptimizerConfig, state};
+use crate::models::ops::has_kernels;
 use crate::models::{ParamStore, Params, TensorKind, TensorSpec};
 
 /// Name of the step count in a saved state.
@@ -88,8 +89,15 @@ impl Optimizer {
         for (slot, weight, gradient) in adamw {
             slot.apply(weight, gradient, pace)?;
         }
-        // Small matrices do not fill the machine one by one, so they go side by side.
-        muon.into_par_iter().try_for_each(|(slot, weight, gradient)| slot.apply(weight, gradient, pace))?;
+        let all_here = muon.iter().all(|(_, weight, _)| has_kernels(weight.device()));
+        let apply = |(slot, weight, gradient): (&mut Slot, &Var, &Tensor)| slot.apply(weight, gradient, pace);
+        if all_here {
+            // Small matrices do not fill the machine one by one, so they go side by side.
+            muon.into_par_iter().try_for_each(apply)?;
+        } else {
+            // A GPU takes them one after the other, whoever asks.
+            muon.into_iter().try_for_each(apply)?;
+        }
         self.num_steps += 1;
         Ok(())
     }
@@ -227,7 +235,7 @@ fn adamw(
 /// `weight = keep * weight + factor * direction`.
 fn move_weight(weight: &Var, direction: &Tensor, keep: f64, factor: f64) -> Result<(), OptimError> {
     let moved = kernels::axpby(&weight.as_detached_tensor(), direction, keep, factor)?;
-    if !weight.device().is_cpu() {
+    if !has_kernels(weight.device()) {
         weight.set(&moved)?;
     }
     Ok(())

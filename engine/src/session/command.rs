@@ -6,6 +6,7 @@ use super::{OffloadJob, RunConfig};
 use crate::bench::TrainBenchPlan;
 use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
+use crate::device::ComputeDevice;
 use crate::experiment::RungSize;
 use crate::export::PackageFormat;
 use crate::hybrid::Strategy;
@@ -231,6 +232,8 @@ pub enum Command {
     Start(JobId, Box<RunConfig>),
     /// Go on with the run in this folder from its last checkpoint.
     ResumeRun(JobId, PathBuf),
+    /// The same on another device than its recipe names.
+    ResumeRunOn(JobId, PathBuf, ComputeDevice),
     /// Run an experiment; refused while a run goes on, and `Stop` ends it without a report.
     Experiment(JobId, Box<ExperimentJob>),
     /// Train a model that is larger than memory; refused while a run goes on, and `Stop` ends it at the next block.

@@ -65,7 +65,10 @@ impl Engine {
     pub fn try_send(&self, command: Command) -> Result<(), Box<Command>> {
         match command {
             Command::Start(job, config) => self.queue_work(job, Work::Run(RunRequest::New(config))),
-            Command::ResumeRun(job, folder) => self.queue_work(job, Work::Run(RunRequest::Existing(folder))),
+            Command::ResumeRun(job, folder) => self.queue_work(job, Work::Run(RunRequest::Existing(folder, None))),
+            Command::ResumeRunOn(job, folder, device) => {
+                self.queue_work(job, Work::Run(RunRequest::Existing(folder, Some(device))))
+            }
             Command::Experiment(job, asked) => self.queue_work(job, Work::Experiment(asked)),
             Command::Offload(job, asked) => self.queue_work(job, Work::Offload(asked)),
             Command::BenchTrain(job, plan) => self.queue_work(job, Work::BenchTrain(plan)),
@@ -130,7 +133,8 @@ impl Engine {
         let asked = TrainerJob { job, work, cancel: cancel.clone() };
         queue(&self.runs, asked, |asked| match asked.work {
             Work::Run(RunRequest::New(config)) => Command::Start(asked.job, config),
-            Work::Run(RunRequest::Existing(folder)) => Command::ResumeRun(asked.job, folder),
+            Work::Run(RunRequest::Existing(folder, None)) => Command::ResumeRun(asked.job, folder),
+            Work::Run(RunRequest::Existing(folder, Some(device))) => Command::ResumeRunOn(asked.job, folder, device),
             Work::Experiment(experiment) => Command::Experiment(asked.job, experiment),
             Work::Offload(offload) => Command::Offload(asked.job, offload),
             Work::BenchTrain(plan) => Command::BenchTrain(asked.job, plan),

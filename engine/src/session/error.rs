@@ -4,7 +4,7 @@ use crate::bench::BenchError;
 use crate::chart::ChartError;
 use crate::data::DataError;
 use crate::device::atomic_file::WriteError;
-use crate::device::{Cancelled, ComputeError};
+use crate::device::{Cancelled, ComputeError, GpuError};
 use crate::evaluation::EvaluationError;
 use crate::experiment::ExperimentError;
 use crate::export::ExportError;
@@ -139,7 +139,12 @@ impl SessionError {
             Self::Data(error) | Self::Evaluation(EvaluationError::Data(error)) => {
                 matches!(error, DataError::Batch { .. })
             }
-            Self::Compute(error) => matches!(error, ComputeError::TooManyThreads { .. }),
+            Self::Compute(error) => match error {
+                ComputeError::TooManyThreads { .. } => true,
+                // Another build or another number would help, not another try.
+                ComputeError::Cuda { source, .. } => matches!(source, GpuError::Build | GpuError::Number { .. }),
+                ComputeError::Threads { .. } => false,
+            },
             Self::Model(error) | Self::Evaluation(EvaluationError::Model(error)) => {
                 matches!(error, ModelError::Config { .. })
             }

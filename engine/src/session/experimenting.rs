@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::outlet::Outlet;
+use super::planning::Placed;
 use super::preparing::{check_recipe, trial_recipe};
 use super::trainer_thread::Inbox;
 use super::worker::Shelf;
@@ -11,7 +12,7 @@ use super::{
     EventKind, ExperimentJob, ExperimentKind, Failure, JobId, RunConfig, SessionError, planning, presets, reports,
 };
 use crate::data::Dataset;
-use crate::device::{CancelFlag, Lanes, MachineRecord, Progress, Watch, resolved_num_threads};
+use crate::device::{CancelFlag, ComputeDevice, Lanes, MachineRecord, Progress, Watch, resolved_num_threads};
 use crate::experiment::{
     ArenaPlan, Conditions, Contender, CorrectionsPlan, Ground, GrowthPlan, LadderPlan, Measured, OnRace,
     QuantizationPlan, RaceView, Report, Rung, RungSize, TiersPlan, TrialRecipe, arena, corrections, growth, ladder,
@@ -67,9 +68,9 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
     let recipe = trial_recipe(config);
     let first_seeds = |count: u64| (0..count).map(|number| config.seed.wrapping_add(number)).collect();
     let following_seeds = |count: u64| (1..=count).map(|number| config.seed.wrapping_add(number)).collect();
-    let conditions = |ground: &Ground| {
+    let conditions = |ground: &Ground, device: ComputeDevice| {
         let model = format!("{} parameters, {}", ground.network.num_params(), config.name);
-        conditions(asked, &dataset, (model, ground.lanes.count()), started)
+        conditions(asked, &dataset, (model, ground.lanes.count(), device), started)
     };
     match &asked.kind {
         ExperimentKind::Arena { rate_factors, batch_divisors, num_seeds } => {
@@ -81,9 +82,9 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
                 seeds: following_seeds(*num_seeds),
                 tuning_seed: config.seed,
             };
-            let ground = ground(config, &dataset, plan.num_side_by_side(), lanes)?;
+            let (ground, device) = ground(config, &dataset, (plan.num_side_by_side(), lanes), eyes.0)?;
             let result = arena(&ground, &plan, eyes)?;
-            Ok(Report::Arena(Measured { conditions: conditions(&ground), result }))
+            Ok(Report::Arena(Measured { conditions: conditions(&ground, device), result }))
         }
         ExperimentKind::Corrections { confidence_thresholds, horizons, num_seeds } => {
             let plan = CorrectionsPlan {
@@ -92,15 +93,15 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
                 horizons: horizons.clone(),
                 seeds: first_seeds(*num_seeds),
             };
-            let ground = ground(config, &dataset, 1, lanes)?;
+            let (ground, device) = ground(config, &dataset, (1, lanes), eyes.0)?;
             let result = corrections(&ground, &plan, eyes)?;
-            Ok(Report::Corrections(Measured { conditions: conditions(&ground), result }))
+            Ok(Report::Corrections(Measured { conditions: conditions(&ground, device), result }))
         }
         ExperimentKind::Tiers { strategy, num_seeds } => {
             let plan = TiersPlan { tiers: tier_contenders(&recipe, *strategy)?, seeds: first_seeds(*num_seeds) };
-            let ground = ground(config, &dataset, plan.tiers.len(), lanes)?;
+            let (ground, device) = ground(config, &dataset, (plan.tiers.len(), lanes), eyes.0)?;
             let result = tiers(&ground, &plan, eyes)?;
-            Ok(Report::Tiers(Measured { conditions: conditions(&ground), result }))
+            Ok(Report::Tiers(Measured { conditions: conditions(&ground, device), result }))
         }
         ExperimentKind::Ladder { sizes, minutes_per_rung, loss_tolerance } => {
             let plan = LadderPlan {
@@ -112,15 +113,18 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
                 max_examples: config.max_validation_examples,
                 seed: config.seed,
             };
-            let rungs = sizes.iter().map(|&size| rung(config, size, &dataset)).collect::<Result<Vec<_>, _>>()?;
-            let result = ladder((&dataset, &config.device.open()?, &Arc::new(lanes)), &plan, rungs, eyes)?;
+            let config = ladder_config(config, sizes, &dataset, eyes.0)?;
+            let opened = config.device.open()?;
+            let rungs = sizes.iter().map(|&size| rung(&config, size, &dataset)).collect::<Result<Vec<_>, _>>()?;
+            let result = ladder((&dataset, &opened, &Arc::new(lanes)), &plan, rungs, eyes)?;
             let labels = sizes.iter().map(|size| size.label()).collect::<Vec<_>>().join(", ");
             let model = format!("GPT-2 in sizes {labels}, {}", config.name);
             // A rung's two trainings are timed against each other, alone.
-            Ok(Report::Ladder(Measured { conditions: self::conditions(asked, &dataset, (model, 1), started), result }))
+            let conditions = self::conditions(asked, &dataset, (model, 1, config.device), started);
+            Ok(Report::Ladder(Measured { conditions, result }))
         }
         ExperimentKind::Growth { share, orders, rate_factors, num_seeds } => {
-            let ground = ground(config, &dataset, GrowthPlan::NUM_SIDE_BY_SIDE, lanes)?;
+            let (ground, device) = ground(config, &dataset, (GrowthPlan::NUM_SIDE_BY_SIDE, lanes), eyes.0)?;
             let plan = GrowthPlan {
                 recipe: TrialRecipe { hybrid: presets::tier("vanilla")?.config(), ..recipe },
                 model: ground.network.config().clone(),
@@ -131,16 +135,16 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
                 tuning_seed: config.seed,
             };
             let result = growth(&ground, &plan, eyes)?;
-            Ok(Report::Growth(Measured { conditions: conditions(&ground), result }))
+            Ok(Report::Growth(Measured { conditions: conditions(&ground, device), result }))
         }
         ExperimentKind::Quantization { trainings, calibration_samples, num_seeds } => {
             let recipe = TrialRecipe { qat: None, ..recipe };
             let plan = QuantizationPlan::new(&recipe, trainings, *calibration_samples, first_seeds(*num_seeds));
             // Memory as those need it that train for fewer bits.
             let config = RunConfig { qat: trainings.last().copied(), ..config.clone() };
-            let ground = ground(&config, &dataset, plan.contenders.len(), lanes)?;
+            let (ground, device) = ground(&config, &dataset, (plan.contenders.len(), lanes), eyes.0)?;
             let result = quantization(&ground, &plan, eyes)?;
-            Ok(Report::Quantization(Measured { conditions: conditions(&ground), result }))
+            Ok(Report::Quantization(Measured { conditions: conditions(&ground, device), result }))
         }
     }
 }
@@ -148,14 +152,14 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
 fn conditions(
     asked: &ExperimentJob,
     dataset: &Dataset,
-    (model, num_side_by_side): (String, usize),
+    (model, num_side_by_side, device): (String, usize, ComputeDevice),
     started: Instant,
 ) -> Conditions {
     Conditions {
         title: asked.title.clone(),
         dataset: in_words(dataset),
         model,
-        machine: MachineRecord::here(),
+        machine: MachineRecord::here().computing_on(device),
         num_threads: resolved_num_threads(asked.config.num_threads),
         num_side_by_side,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -169,19 +173,35 @@ fn conditions(
 /// The recipe's network fitted to the data, for races of `count` trainings, as many at once as there are lanes; one
 /// lane alone where the memory suffices for no more.
 /// Errors: numbers that cannot work, and a memory plan over the budget.
-fn ground(config: &RunConfig, dataset: &Arc<Dataset>, count: usize, mut lanes: Lanes) -> Result<Ground, SessionError> {
+fn ground(
+    config: &RunConfig,
+    dataset: &Arc<Dataset>,
+    (count, mut lanes): (usize, Lanes),
+    watch: Watch<'_>,
+) -> Result<(Ground, ComputeDevice), SessionError> {
     let config = RunConfig { model: config.model.fitted_to(dataset.shape())?, ..config.clone() };
     check_recipe(&config, dataset)?;
     let network = Arc::new(config.network()?);
-    let plan_for = |lanes: usize| planning::plan_side_by_side(&config, &network, dataset.bytes(), count * lanes);
-    if !plan_for(lanes.count()).fits() {
+    let place_for = |lanes: usize| planning::place(&config, &network, dataset.bytes(), count * lanes);
+    let mut placed = place_for(lanes.count())?;
+    if lanes.count() > 1 && (!placed.plan.fits() || placed.config.device != place_for(1)?.config.device) {
         lanes = Lanes::new(1, config.num_threads)?;
-        let plan = plan_for(1);
-        if !plan.fits() {
-            return Err(SessionError::Memory { plan: Box::new(plan) });
-        }
+        placed = place_for(1)?;
     }
-    Ok(Ground { network, dataset: Arc::clone(dataset), device: config.device.open()?, lanes: Arc::new(lanes) })
+    let device = settled(placed, watch)?;
+    let ground = Ground { network, dataset: Arc::clone(dataset), device: device.open()?, lanes: Arc::new(lanes) };
+    Ok((ground, device))
+}
+
+/// The device, when its memory suffices; tells why it is this one where the recipe left that open.
+fn settled(placed: Placed, watch: Watch<'_>) -> Result<ComputeDevice, SessionError> {
+    if !placed.plan.fits() {
+        return Err(SessionError::Memory { plan: Box::new(placed.plan) });
+    }
+    if let Some(why) = placed.why {
+        watch.step(&why, 0, None)?;
+    }
+    Ok(placed.config.device)
 }
 
 /// The recipe with each tier, vanilla first; `strategy` takes the place of the tiers' own.
@@ -205,21 +225,51 @@ fn tier_contenders(recipe: &TrialRecipe, strategy: Option<Strategy>) -> Result<V
     Ok(presets::tiers()?.into_iter().map(contender).collect())
 }
 
+/// The ladder's recipe with a device that is settled: by what its largest size needs, each example by itself.
+fn ladder_config(
+    config: &RunConfig,
+    sizes: &[RungSize],
+    dataset: &Dataset,
+    watch: Watch<'_>,
+) -> Result<RunConfig, SessionError> {
+    if config.device != ComputeDevice::Auto {
+        return Ok(config.clone());
+    }
+    let DataShape::Text { vocab_size } = dataset.shape() else { return Err(no_text(dataset)) };
+    let mut largest: Option<Placed> = None;
+    for size in sizes {
+        let rung =
+            RunConfig { model: size.config(vocab_size)?, num_micro_batches: config.batch_size, ..config.clone() };
+        let placed = planning::place(&rung, &rung.network()?, dataset.bytes(), 2)?;
+        if largest.as_ref().is_none_or(|largest| placed.plan.total_bytes() > largest.plan.total_bytes()) {
+            largest = Some(placed);
+        }
+    }
+    let Some(placed) = largest else { return Ok(config.clone()) };
+    let device = placed.config.device;
+    if let Some(why) = placed.why {
+        watch.step(&why, 0, None)?;
+    }
+    Ok(RunConfig { device, ..config.clone() })
+}
+
+fn no_text(dataset: &Dataset) -> SessionError {
+    let what = format!("the ladder trains language models, but {} holds images. Choose a text", dataset.name());
+    SessionError::Recipe { what }
+}
+
 /// The ladder's rung of this size: its batch is cut into as few parts as fit.
 fn rung(config: &RunConfig, size: RungSize, dataset: &Dataset) -> Result<Rung, SessionError> {
-    let DataShape::Text { vocab_size } = dataset.shape() else {
-        let what = format!("the ladder trains language models, but {} holds images. Choose a text", dataset.name());
-        return Err(SessionError::Recipe { what });
-    };
+    let DataShape::Text { vocab_size } = dataset.shape() else { return Err(no_text(dataset)) };
     let mut config = RunConfig { model: size.config(vocab_size)?, ..config.clone() };
     check_recipe(&config, dataset)?;
     let network = Arc::new(config.network()?);
     let asked = config.num_micro_batches;
     let counts = (asked..=config.batch_size).filter(|count| config.batch_size.is_multiple_of(*count));
-    let mut memory = planning::plan_side_by_side(&config, &network, dataset.bytes(), 2);
+    let mut memory = planning::place(&config, &network, dataset.bytes(), 2)?.plan;
     for count in counts {
         config.num_micro_batches = count;
-        memory = planning::plan_side_by_side(&config, &network, dataset.bytes(), 2);
+        memory = planning::place(&config, &network, dataset.bytes(), 2)?.plan;
         if memory.fits() {
             break;
         }

@@ -171,6 +171,8 @@ pub enum LogKind {
     Paused,
     /// Went on.
     Resumed,
+    /// Where it computes and why, in words: its recipe left that open, or it goes on elsewhere.
+    Placed(String),
     /// Something to know, in words.
     Warning(String),
     /// Ended.

@@ -16,7 +16,7 @@ use super::worker::Shelf;
 use super::{EventKind, JobId, RunConfig, SessionError, planning};
 use crate::data::{BatchConfig, BatchSource, Dataset};
 use crate::device::atomic_file::{self, WriteError};
-use crate::device::{CancelFlag, Gauges, Progress, Watch, compute_pool};
+use crate::device::{CancelFlag, ComputeDevice, Gauges, Progress, Watch, compute_pool};
 use crate::export::{TOKENIZER_FILE, WEIGHTS_FILE, WeightEntry, write_safetensors};
 use crate::import::ModelReader;
 use crate::models::{Network, TensorSpec, hf_config};
@@ -189,7 +189,11 @@ fn check(asked: &OffloadJob) -> Result<(), SessionError> {
         (config.hybrid.strategy.predicts(), "streaming trains plainly; expected the tier vanilla"),
         (config.qat.is_some(), "streaming trains in one precision; leave out quantization-aware training"),
         (config.num_micro_batches != 1, "streaming computes a batch at once; expected 1 micro-batch"),
-        (config.device != crate::device::ComputeDevice::Cpu, "streaming computes on the processor; expected the CPU"),
+        (
+            matches!(config.device, ComputeDevice::Cuda(_)),
+            "streaming computes on the processor; expected device cpu or auto",
+        ),
+        (config.vram_limit_bytes > 0, "streaming computes on the processor; leave out the limit of a GPU's memory"),
     ];
     match refusals.into_iter().find(|(is_asked, _)| *is_asked) {
         Some((_, what)) => Err(SessionError::Recipe { what: what.to_owned() }),
@@ -264,7 +268,8 @@ fn train(
             sequence_length: config.sequence_length,
             augmentation: config.augmentation,
             seed: config.seed,
-            device: config.device.open()?,
+            // Whatever the recipe leaves open: blocks are computed there.
+            device: ComputeDevice::Cpu.open()?,
         },
     )?;
     let mut trainer = open(config, network, settings, watch)?;

@@ -6,15 +6,70 @@ use std::time::Instant;
 use super::preparing::{check_recipe, fitted_model, trainer_and_batches};
 use super::{PlanReport, RunConfig, SessionError};
 use crate::data::Dataset;
-use crate::device::{Watch, compute_pool};
-use crate::memory::{self, MemoryPlan, PlanInput, PlanKind, format_bytes};
+use crate::device::{ComputeDevice, ComputeError, GpuBudget, Placement, Watch, compute_pool, usable_gpu, usable_gpus};
+use crate::memory::{self, MemoryPlan, Place, PlanInput, PlanKind, format_bytes};
 use crate::models::Network;
+use crate::models::ops::Kept;
 use crate::offload::{self, OffloadInput, Precision};
 
 /// Steps are measured until this long has passed, at least one after the first.
 const MEASURE_LIMIT_MS: f64 = 1_500.0;
 
-/// What memory the recipe may take, and where that comes from.
+/// Where a run computes, and what it needs there.
+pub(super) struct Placed {
+    /// The recipe with a device that is settled.
+    pub(super) config: RunConfig,
+    /// Memory of that device.
+    pub(super) plan: MemoryPlan,
+    /// Why it is this device, where the recipe left that open.
+    pub(super) why: Option<String>,
+}
+
+/// Settles the recipe's device and plans its memory for `count` trainings that take turns. A plan that does not
+/// fit is the caller's to refuse. Errors: a GPU that cannot be used.
+pub(super) fn place(
+    config: &RunConfig,
+    network: &Network,
+    dataset_bytes: u64,
+    count: usize,
+) -> Result<Placed, SessionError> {
+    let (device, why) = match config.device {
+        ComputeDevice::Cpu | ComputeDevice::Cuda(_) => (config.device, None),
+        ComputeDevice::Auto if !config.precision.is_full() => {
+            let why =
+                format!("Computing on the processor: its kernels make the products in {}.", config.precision.label());
+            (ComputeDevice::Cpu, Some(why))
+        }
+        ComputeDevice::Auto if config.kept == Kept::Input => {
+            let why = "Computing on the processor: its kernels compute layers again for activation checkpointing.";
+            (ComputeDevice::Cpu, Some(why.to_owned()))
+        }
+        ComputeDevice::Auto => {
+            let unbounded = GpuBudget { bytes: u64::MAX, source: String::new() };
+            let needed_bytes = plan_on_gpu(config, network, count, unbounded).total_bytes();
+            let needs = (needed_bytes, config.vram_limit_bytes);
+            let Placement { device, why } = Placement::choose(usable_gpus(), needs, format_bytes);
+            (device, Some(why))
+        }
+    };
+    let config = RunConfig { device, ..config.clone() };
+    let plan = match device {
+        ComputeDevice::Cpu | ComputeDevice::Auto => plan_on_processor(&config, network, dataset_bytes, count),
+        ComputeDevice::Cuda(index) => {
+            let gpu = usable_gpu(index).map_err(|source| ComputeError::Cuda { index, source })?;
+            let budget = GpuBudget::of(&gpu, config.vram_limit_bytes, format_bytes);
+            plan_on_gpu(&config, network, count, budget)
+        }
+    };
+    Ok(Placed { config, plan, why })
+}
+
+fn plan_on_gpu(config: &RunConfig, network: &Network, count: usize, budget: GpuBudget) -> MemoryPlan {
+    let budget = (budget.bytes, budget.source);
+    times_trainings(memory::plan(&plan_input(config, network, Place::Gpu, (0, budget))), count)
+}
+
+/// What memory of the machine the recipe may take, and where that comes from.
 pub(super) fn budget(config: &RunConfig) -> (u64, String) {
     if config.memory_budget_bytes == 0 {
         return memory::default_budget();
@@ -23,10 +78,25 @@ pub(super) fn budget(config: &RunConfig) -> (u64, String) {
     (config.memory_budget_bytes, source)
 }
 
-/// Bytes by kind against the recipe's budget; allocates nothing.
-pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: u64) -> MemoryPlan {
-    let (budget_bytes, budget_source) = budget(config);
-    memory::plan(&PlanInput {
+/// Bytes by kind of `count` trainings on the processor that take turns, against the recipe's budget; allocates nothing.
+/// One alone has a way more to fit: from disk, block by block.
+fn plan_on_processor(config: &RunConfig, network: &Network, dataset_bytes: u64, count: usize) -> MemoryPlan {
+    let input = plan_input(config, network, Place::Processor, (dataset_bytes, budget(config)));
+    let mut plan = times_trainings(memory::plan(&input), count);
+    if count < 2 && !plan.fits() {
+        plan.remedies.extend(from_disk(config, network, dataset_bytes));
+    }
+    plan
+}
+
+fn plan_input<'a>(
+    config: &'a RunConfig,
+    network: &'a Network,
+    place: Place,
+    (dataset_bytes, (budget_bytes, budget_source)): (u64, (u64, String)),
+) -> PlanInput<'a> {
+    PlanInput {
+        place,
         network,
         optimizer: &config.optimizer,
         schedule: &config.schedule,
@@ -41,16 +111,7 @@ pub(super) fn plan_memory(config: &RunConfig, network: &Network, dataset_bytes: 
         dataset_bytes,
         budget_bytes,
         budget_source,
-    })
-}
-
-/// [`plan_memory`] for one training, which has a way more to fit: from disk, block by block.
-pub(super) fn plan_run(config: &RunConfig, network: &Network, dataset_bytes: u64) -> MemoryPlan {
-    let mut plan = plan_memory(config, network, dataset_bytes);
-    if !plan.fits() {
-        plan.remedies.extend(from_disk(config, network, dataset_bytes));
     }
-    plan
 }
 
 /// What streaming would take, for a recipe that it can follow and a model that fits then.
@@ -82,10 +143,9 @@ fn from_disk(config: &RunConfig, network: &Network, dataset_bytes: u64) -> Optio
     ))
 }
 
-/// [`plan_memory`] for `count` trainings that take turns: what a step needs is there once, what stays between steps for
-/// each of them.
-pub(super) fn plan_side_by_side(config: &RunConfig, network: &Network, dataset_bytes: u64, count: usize) -> MemoryPlan {
-    let mut plan = plan_memory(config, network, dataset_bytes);
+/// A plan of one training as that of `count` that take turns: what a step needs is there once, what stays between steps
+/// for each of them.
+fn times_trainings(mut plan: MemoryPlan, count: usize) -> MemoryPlan {
     if count < 2 {
         return plan;
     }
@@ -121,14 +181,14 @@ pub(super) fn plan(
     config.model = fitted_model(&config, dataset)?;
     check_recipe(&config, dataset)?;
     let network = Arc::new(config.network()?);
-    let plan = plan_run(&config, &network, dataset.bytes());
+    let Placed { config, plan, why } = place(&config, &network, dataset.bytes(), 1)?;
     let full_step_ms = if plan.fits() && may_measure {
         compute_pool(config.num_threads)?.install(|| measure_full_step(&config, dataset, &network, watch))?
     } else {
         None
     };
     let num_train = dataset.split().num_train;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = why.into_iter().collect();
     let batch_tokens = match &**dataset {
         Dataset::Images(_) => config.batch_size,
         Dataset::Text(_) => config.batch_size * config.sequence_length,
@@ -169,4 +229,62 @@ fn measure_full_step(
     }
     steps_ms.sort_by(f64::total_cmp);
     Ok(steps_ms.get(steps_ms.len() / 2).copied())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::data::DatasetSpec;
+    use crate::models::DataShape;
+    use crate::models::ops::Precision;
+    use crate::session::{recipe, tier};
+
+    fn config(device: ComputeDevice) -> (RunConfig, Network) {
+        let recipe = recipe("grammar-gpt2-char").unwrap();
+        let config = recipe.run_config(&tier("vanilla").unwrap(), DatasetSpec::Grammar).unwrap();
+        let network = Network::new(&config.model.fitted_to(DataShape::Text { vocab_size: 30 }).unwrap()).unwrap();
+        (RunConfig { device, ..config }, network)
+    }
+
+    #[test]
+    fn auto_is_settled_and_says_why() {
+        let (auto, network) = config(ComputeDevice::Auto);
+        let placed = place(&auto, &network, 0, 1).unwrap();
+        assert!(placed.config.device != ComputeDevice::Auto && placed.why.is_some());
+        let (named, network) = config(ComputeDevice::Cpu);
+        let placed = place(&named, &network, 0, 1).unwrap();
+        assert_eq!((placed.config.device, placed.why), (ComputeDevice::Cpu, None));
+    }
+
+    #[test]
+    fn products_in_bf16_are_the_processor_s() {
+        let (auto, network) = config(ComputeDevice::Auto);
+        let placed = place(&RunConfig { precision: Precision::Bf16, ..auto }, &network, 0, 1).unwrap();
+        assert_eq!(placed.config.device, ComputeDevice::Cpu);
+        assert!(placed.why.unwrap().contains("bf16"));
+    }
+
+    #[test]
+    fn layers_are_computed_again_on_the_processor() {
+        let (auto, network) = config(ComputeDevice::Auto);
+        let placed = place(&RunConfig { kept: Kept::Input, ..auto }, &network, 0, 1).unwrap();
+        assert_eq!(placed.config.device, ComputeDevice::Cpu);
+        assert!(placed.why.unwrap().contains("activation checkpointing"));
+    }
+
+    #[test]
+    fn a_plan_for_a_gpu_is_about_its_memory_alone() {
+        let (config, network) = config(ComputeDevice::Cuda(0));
+        let budget = |bytes| GpuBudget { bytes, source: "what is free of a GPU".to_owned() };
+        let ample = plan_on_gpu(&config, &network, 1, budget(u64::MAX));
+        let here = plan_on_processor(&config, &network, 1 << 40, 1);
+        assert!(ample.fits() && ample.items.iter().all(|item| item.kind != PlanKind::Dataset));
+        assert!(here.items.iter().any(|item| item.kind == PlanKind::Dataset));
+        // Layers composed of many operations keep more.
+        let of = |plan: &MemoryPlan, kind| plan.items.iter().find(|item| item.kind == kind).unwrap().bytes;
+        assert!(of(&ample, PlanKind::Activations) > of(&here, PlanKind::Activations));
+        let tight = plan_on_gpu(&config, &network, 1, budget(ample.total_bytes() - 1));
+        assert!(!tight.fits() && tight.remedies.iter().any(|remedy| remedy.contains("GPU")), "{:?}", tight.remedies);
+    }
 }

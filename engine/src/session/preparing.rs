@@ -25,6 +25,8 @@ pub(super) struct Prepared {
     pub(super) network: Arc<Network>,
     pub(super) trainer: HybridTrainer,
     pub(super) plan: MemoryPlan,
+    /// Why it computes where it does, when the recipe left that open.
+    pub(super) why_there: Option<String>,
 }
 
 /// Where a run's first weights come from.
@@ -58,7 +60,8 @@ pub(super) fn prepare(
     config.model = fitted_model(&config, &dataset)?;
     check_recipe(&config, &dataset)?;
     let network = Arc::new(config.network()?);
-    let plan = planning::plan_run(&config, &network, dataset.bytes());
+    let placed = planning::place(&config, &network, dataset.bytes(), 1)?;
+    let (config, plan) = (placed.config, placed.plan);
     if !plan.fits() {
         return Err(SessionError::Memory { plan: Box::new(plan) });
     }
@@ -74,7 +77,7 @@ pub(super) fn prepare(
         }
         None => trainer_and_batches(&config, &network, &dataset)?,
     };
-    Ok(Prepared { config, dataset, batches, network, trainer, plan })
+    Ok(Prepared { config, dataset, batches, network, trainer, plan, why_there: placed.why })
 }
 
 /// The weights of `start` that go on learning: of a checkpoint of quantization-aware training the full-precision ones
@@ -212,8 +215,9 @@ pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), 
         if let Some(missing) = config.precision.missing() {
             return refuse(format!("precision {label}: {missing}"));
         }
-        if config.device != ComputeDevice::Cpu {
-            return refuse(format!("precision {label}: expected the processor to compute, found a GPU; train in f32"));
+        if let ComputeDevice::Cuda(index) = config.device {
+            let what = format!("expected the processor to compute (cpu, auto), found GPU {index}; train in f32 there");
+            return refuse(format!("precision {label}: {what}"));
         }
         if !config.model.has_bf16_products() {
             let what = "expected a language model (GPT-2 or Llama), found one of images, which train in f32";
@@ -222,8 +226,10 @@ pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), 
     }
     if config.kept == Kept::Input {
         let what = match config.device {
-            ComputeDevice::Cpu if config.model.max_positions().is_some() => None,
-            ComputeDevice::Cpu => Some("a language model (GPT-2, Llama or BitNet), found one of images"),
+            ComputeDevice::Cpu | ComputeDevice::Auto if config.model.max_positions().is_some() => None,
+            ComputeDevice::Cpu | ComputeDevice::Auto => {
+                Some("a language model (GPT-2, Llama or BitNet), found one of images")
+            }
             ComputeDevice::Cuda(_) => Some("the processor to compute, found a GPU"),
         };
         if let Some(what) = what {

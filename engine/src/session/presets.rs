@@ -142,6 +142,7 @@ impl Recipe {
             num_threads: 0,
             device: ComputeDevice::Cpu,
             memory_budget_bytes: 0,
+            vram_limit_bytes: 0,
             runs_folder: std::path::PathBuf::new(),
         })
     }

@@ -68,9 +68,17 @@ pub struct RunConfig {
     pub device: ComputeDevice,
     /// Most memory the run may use, bytes; 0 takes 80% of the machine's.
     pub memory_budget_bytes: u64,
+    /// Most of a GPU's memory that the run may take, bytes; 0 takes what is free when it starts. Unused on the processor.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vram_limit_bytes: u64,
     /// Folder in which the run's own folder is made; not part of the recipe.
     #[serde(skip)]
     pub runs_folder: std::path::PathBuf,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 fn keeps_activations(kept: &Kept) -> bool {

@@ -13,7 +13,7 @@ use super::{
     offloading, training,
 };
 use crate::bench::TrainBenchPlan;
-use crate::device::CancelFlag;
+use crate::device::{CancelFlag, ComputeDevice};
 use crate::models::ops;
 
 /// What to train.
@@ -21,8 +21,8 @@ use crate::models::ops;
 pub(super) enum RunRequest {
     /// A new run.
     New(Box<RunConfig>),
-    /// The run in this folder, from its last checkpoint.
-    Existing(PathBuf),
+    /// The run in this folder, from its last checkpoint; on another device than its recipe's, where one is named.
+    Existing(PathBuf, Option<ComputeDevice>),
 }
 
 /// What the thread is asked for.

@@ -151,6 +151,7 @@ fn answer(command: Command, is_training: bool, shelf: &Shelf, watch: Watch<'_>) 
         // The engine's handle sends these elsewhere.
         Command::Start(..)
         | Command::ResumeRun(..)
+        | Command::ResumeRunOn(..)
         | Command::Experiment(..)
         | Command::Offload(..)
         | Command::BenchTrain(..)

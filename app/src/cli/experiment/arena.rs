@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use comfy_table::Table;
 use foretrain_engine::data::DatasetSpec;
+use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::experiment::{ArenaResult, ArenaSummary, HYBRID, TrialResult, Tuned};
 use foretrain_engine::optim::OptimizerKind;
 use foretrain_engine::session::ExperimentKind;
@@ -60,6 +61,9 @@ pub struct HeadlineArgs {
     /// Processor threads; 0 uses all.
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
+    /// Where to compute: cpu, cuda:N or auto; cpu when left out.
+    #[arg(long, value_name = "auto|cpu|cuda:N")]
+    pub device: Option<ComputeDevice>,
     /// Folder of the report; must not exist.
     #[arg(long)]
     pub output: Option<PathBuf>,
@@ -89,6 +93,7 @@ pub(super) fn run_headline(headline: &HeadlineArgs, common: &CommonArgs) -> Resu
     let mut config = recipe_arg::preset_config(HEADLINE_PRESET, "conservative", data, common)?;
     config.optimizer.switch_to(headline.optimizer.unwrap_or(config.optimizer.kind));
     config.num_threads = headline.threads;
+    config.device = headline.device.unwrap_or(config.device);
     let kind = if headline.quick {
         ExperimentKind::Arena { rate_factors: vec![1.0, 2.0], batch_divisors: vec![1, 2], num_seeds: 1 }
     } else {

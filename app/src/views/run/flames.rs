@@ -1,6 +1,7 @@
 //! Where the time goes: phases, and below each what its steps were busy with, as measured.
 
 use egui::{Align, Color32, Layout, RichText, Ui};
+use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::session::{Operation, RunPart, RunTimes};
 
 use crate::theme::{Palette, font, palette, phase_color, phase_label, space};
@@ -10,7 +11,7 @@ use crate::widgets::{Flame, Segment, hint_ui, number, swatch_ui};
 const LEAST_LISTED: f64 = 0.005;
 
 /// Shows it; there is time to show.
-pub(super) fn flames_ui(times: &RunTimes, ui: &mut Ui) {
+pub(super) fn flames_ui(times: &RunTimes, device: ComputeDevice, ui: &mut Ui) {
     ui.spacing_mut().item_spacing.y = 3.0;
     ui.spacing_mut().interact_size.y = 18.0;
     let p = palette(ui);
@@ -28,7 +29,11 @@ pub(super) fn flames_ui(times: &RunTimes, ui: &mut Ui) {
     let mut operations = times.operations();
     operations.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     if operations.is_empty() {
-        hint_ui(ui, "Operations are timed in one of 20 steps: none yet.");
+        let why = match device {
+            ComputeDevice::Cpu | ComputeDevice::Auto => "Operations are timed in one of 20 steps: none yet.",
+            ComputeDevice::Cuda(_) => "Operations are timed on the processor only.",
+        };
+        hint_ui(ui, why);
         return;
     }
     let listed = operations.into_iter().map(|(operation, share)| Listed {

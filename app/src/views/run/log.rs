@@ -218,6 +218,7 @@ fn tag_of(kind: &LogKind, p: &Palette) -> (&'static str, Color32) {
         LogKind::Saved(_) => ("Saved", p.text_weak),
         LogKind::Paused => ("Paused", p.warn),
         LogKind::Resumed => ("Resumed", p.good),
+        LogKind::Placed(_) => ("Device", p.text_weak),
         LogKind::Warning(_) => ("Warning", p.warn),
         LogKind::Ended(reason) => match reason {
             StopReason::Finished => ("Finished", p.good),
@@ -244,7 +245,7 @@ fn text_of(kind: &LogKind) -> String {
         }
         LogKind::Paused => "Waiting for you".to_owned(),
         LogKind::Resumed => "Going on".to_owned(),
-        LogKind::Warning(text) => text.clone(),
+        LogKind::Placed(text) | LogKind::Warning(text) => text.clone(),
         LogKind::Ended(reason) => match reason {
             StopReason::Finished => "All steps done".to_owned(),
             StopReason::User => "By you; resumable".to_owned(),
@@ -264,6 +265,7 @@ fn line_of(entry: &LogEntry, zone: &TimeZone) -> String {
         LogKind::Saved(_) => "saved",
         LogKind::Paused => "paused",
         LogKind::Resumed => "resumed",
+        LogKind::Placed(_) => "device",
         LogKind::Warning(_) => "warning",
         LogKind::Ended(_) => "ended",
     };

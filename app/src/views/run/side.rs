@@ -1,7 +1,7 @@
 //! Gauges and the savings card.
 
 use egui::{Color32, Frame, Margin, RichText, ScrollArea, Ui};
-use foretrain_engine::device::GaugeReading;
+use foretrain_engine::device::{ComputeDevice, GaugeReading};
 use foretrain_engine::session::{RunSnapshot, RunStatus};
 
 use super::{flames, forecasts, needs, savings};
@@ -16,8 +16,9 @@ pub fn side_ui(ctx: &ViewCtx<'_>, live: &Live, ui: &mut Ui) {
         Frame::new().inner_margin(Margin::same(space::MD as i8)).show(ui, |ui| {
             ui.spacing_mut().item_spacing.y = space::SM;
             card_ui(ui, "Savings", |ui| savings::savings_ui(ctx.snapshot.as_deref(), ui));
-            if ctx.snapshot.is_some() && live.run.series.times.total_ms() > 0.0 {
-                card_ui(ui, "Where the time goes", |ui| flames::flames_ui(&live.run.series.times, ui));
+            if let Some(run) = ctx.snapshot.as_deref().filter(|_| live.run.series.times.total_ms() > 0.0) {
+                let device = run.config.device;
+                card_ui(ui, "Where the time goes", |ui| flames::flames_ui(&live.run.series.times, device, ui));
             }
             card_ui(ui, "Validation", |ui| validation_ui(ctx.snapshot.as_deref(), ui));
             let has_forecasts = !live.run.series.forecast.is_empty();
@@ -78,12 +79,27 @@ fn gauges_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
 
 fn readings_ui(run: &RunSnapshot, gauges: &GaugeReading, ui: &mut Ui) {
     let p = palette(ui);
-    for (index, gpu) in gauges.gpus.iter().enumerate() {
+    for gpu in &gauges.gpus {
         hint_ui(ui, &gpu.name);
         let share = ratio(gpu.used_bytes, gpu.total_bytes);
+        let index = gpu.index;
         let text = format!("{} of {}", number::bytes(gpu.used_bytes), number::bytes(gpu.total_bytes));
-        gauge_ui(ui, p, &format!("GPU {index} memory"), share, &text, None);
+        let limit = Some(run.config.vram_limit_bytes).filter(|_| run.config.device == ComputeDevice::Cuda(index));
+        // Where this program comes to its limit, others staying as they are.
+        let mark = limit.filter(|limit| *limit > 0).map(|limit| ratio(gpu.others_bytes() + limit, gpu.total_bytes));
+        gauge_ui(ui, p, &format!("GPU {index} memory"), share, &text, mark);
+        pair_ui(ui, p, "This program", &number::bytes(gpu.own_bytes));
+        pair_ui(ui, p, "Others", &number::bytes(gpu.others_bytes()));
+        if let Some(plan) = run.plan.as_ref().filter(|_| run.config.device == ComputeDevice::Cuda(index)) {
+            pair_ui(ui, p, "Planned for the run", &number::bytes(plan.total_bytes()));
+        }
         load_ui(ui, p, &format!("GPU {index} load"), gpu.load);
+        if let Some(celsius) = gpu.temperature_c {
+            pair_ui(ui, p, "Temperature", &format!("{celsius} °C"));
+        }
+        if let Some(watts) = gpu.power_w {
+            pair_ui(ui, p, "Power", &format!("{watts:.0} W"));
+        }
     }
     program_ui(run, gauges, ui);
     let text = format!("{} of {}", number::bytes(gauges.system_used_bytes), number::bytes(gauges.system_total_bytes));
@@ -102,8 +118,10 @@ const SINCE: &str = "What this program has taken since the run began: this is wh
 /// The memory of this program: what the run took and what was there before, as far as that was measured.
 fn program_ui(run: &RunSnapshot, gauges: &GaugeReading, ui: &mut Ui) {
     let p = palette(ui);
-    let budget = run.plan.as_ref().map_or(gauges.system_total_bytes, |plan| plan.budget_bytes);
-    let estimate = run.plan.as_ref().map(|plan| plan.total_bytes());
+    // The plan of a run on a GPU is about the GPU's memory.
+    let plan = run.plan.as_ref().filter(|_| run.config.device == ComputeDevice::Cpu);
+    let budget = plan.map_or(gauges.system_total_bytes, |plan| plan.budget_bytes);
+    let estimate = plan.map(|plan| plan.total_bytes());
     let mark = estimate.map(|bytes| ratio(bytes, budget));
     let text = format!("{} of {}", number::bytes(gauges.process_bytes), number::bytes(budget));
     let color = fullness_color(p, ratio(gauges.process_bytes, budget));

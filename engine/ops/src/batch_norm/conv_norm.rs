@@ -8,6 +8,7 @@ use crate::Epilogue;
 use crate::buffers::{Reading, unwritten};
 use crate::conv2d::{self, Conv2dConfig, InputGradient, Sizes, finish_plane, forward, gradients};
 use crate::function::record;
+use crate::kernels::has_kernels;
 use crate::lanes::Vectors;
 use crate::profile::{self, Kind};
 
@@ -54,7 +55,7 @@ impl ConvNorm<'_> {
 /// Errors: shapes that do not fit, an empty batch, another type.
 pub fn conv_norm(x: &Tensor, layer: ConvNorm<'_>, epilogue: Epilogue) -> Result<(Tensor, Option<Moments>)> {
     let sizes = layer.sizes(x.dims())?;
-    if !x.device().is_cpu() || !sizes.is_supported() {
+    if !has_kernels(x.device()) || !sizes.is_supported() {
         return layer.composed(x, epilogue);
     }
     match x.dtype() {

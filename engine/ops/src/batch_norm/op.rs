@@ -6,6 +6,7 @@ use super::channels::Channels;
 use crate::Epilogue;
 use crate::buffers::{Reading, rows_per_task, unwritten};
 use crate::function::record;
+use crate::kernels::has_kernels;
 use crate::profile::{self, Kind};
 use crate::real::Real;
 use rayon::prelude::*;
@@ -61,7 +62,7 @@ pub fn batch_norm(x: &Tensor, statistics: Statistics<'_>, affine: Affine<'_>) ->
         let (weight, bias) = (affine.weight.dims(), affine.bias.dims());
         bail!("{NAME}: expected weight and bias ({c}), found {weight:?} and {bias:?}");
     }
-    if !x.device().is_cpu() {
+    if !has_kernels(x.device()) {
         return composed(x, statistics, affine);
     }
     let x = x.contiguous()?;

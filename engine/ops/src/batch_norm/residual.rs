@@ -8,6 +8,7 @@ use crate::Epilogue;
 use crate::buffers::{Reading, unwritten};
 use crate::conv2d::{InputGradient, Sizes};
 use crate::function::record;
+use crate::kernels::has_kernels;
 use crate::lanes::Vectors;
 
 const NAME: &str = "residual_block";
@@ -37,7 +38,7 @@ pub fn residual_block(x: &Tensor, block: ResidualBlock<'_>) -> Result<(Tensor, V
         bail!("{NAME}: expected a shortcut of shape {out:?}, found {added:?}");
     }
     let is_supported = [Some(first), Some(second), shortcut].iter().flatten().all(Sizes::is_supported);
-    if !x.device().is_cpu() || !is_supported {
+    if !has_kernels(x.device()) || !is_supported {
         return composed(x, block);
     }
     let sizes = (first, second, shortcut);

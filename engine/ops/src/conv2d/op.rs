@@ -9,6 +9,7 @@ use super::plan::Sizes;
 use crate::Epilogue;
 use crate::buffers::{Reading, unwritten};
 use crate::function::record;
+use crate::kernels::has_kernels;
 use crate::lanes::Vectors;
 use crate::profile::{self, Kind};
 use crate::simd::kernel;
@@ -34,7 +35,7 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, config: Conv2d
     if let Some(bias) = bias.filter(|bias| bias.dims() != [sizes.out_channels]) {
         bail!("conv2d: expected bias ({}), found {:?}", sizes.out_channels, bias.dims());
     }
-    if !x.device().is_cpu() || !sizes.is_supported() {
+    if !has_kernels(x.device()) || !sizes.is_supported() {
         return composed(x, weight, bias, config);
     }
     let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.map(Tensor::contiguous).transpose()?);
@@ -47,7 +48,10 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, config: Conv2d
 
 /// The same by candle's own operations, for other devices and to compare with.
 pub fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, config: Conv2dConfig) -> Result<Tensor> {
-    let y = x.conv2d(weight, config.padding, config.stride, 1, 1)?;
+    let y = match without_leftover(x, weight, config)? {
+        Some(x) => x.conv2d(weight, 0, config.stride, 1, 1)?,
+        None => x.conv2d(weight, config.padding, config.stride, 1, 1)?,
+    };
     let y = match bias {
         Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?)?,
         None => y,
@@ -56,6 +60,22 @@ pub fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, config: Conv
         Epilogue::Identity => Ok(y),
         Epilogue::Relu => y.relu(),
     }
+}
+
+/// x with its padding written out, cut to what the kernel reaches, where the stride leaves over another number of rows than
+/// of columns: candle's backward pass takes that of the rows for both. `None` where it is the same.
+fn without_leftover(x: &Tensor, weight: &Tensor, config: Conv2dConfig) -> Result<Option<Tensor>> {
+    let (_, _, height, width) = x.dims4()?;
+    let (_, _, kernel_height, kernel_width) = weight.dims4()?;
+    let padding = config.padding;
+    let leftover = |side: usize, kernel: usize| (side + 2 * padding).saturating_sub(kernel) % config.stride.max(1);
+    let (rows, columns) = (leftover(height, kernel_height), leftover(width, kernel_width));
+    if rows == columns {
+        return Ok(None);
+    }
+    let padded = x.pad_with_zeros(2, padding, padding)?.pad_with_zeros(3, padding, padding)?;
+    let cut = padded.narrow(2, 0, height + 2 * padding - rows)?.narrow(3, 0, width + 2 * padding - columns)?;
+    cut.contiguous().map(Some)
 }
 
 fn typed<T: Vectors>(

@@ -9,6 +9,7 @@ use super::pass::Forward;
 use super::plan::Sizes;
 use crate::buffers::{Reading, unwritten};
 use crate::function::record;
+use crate::kernels::has_kernels;
 use crate::lanes::Vectors;
 use crate::profile::{self, Kind};
 use crate::simd::kernel;
@@ -30,7 +31,7 @@ pub fn conv2d_relu_pool(x: &Tensor, weight: &Tensor, bias: &Tensor, padding: usi
     if sizes.out_height() < 2 || sizes.out_width() < 2 {
         bail!("{NAME}: expected at least 2x2 to pool, found {}x{}", sizes.out_height(), sizes.out_width());
     }
-    if !x.device().is_cpu() || !sizes.is_supported() {
+    if !has_kernels(x.device()) || !sizes.is_supported() {
         let config = Conv2dConfig { stride: 1, padding, epilogue: Epilogue::Relu };
         return max_pool2d(&composed(x, weight, Some(bias), config)?);
     }

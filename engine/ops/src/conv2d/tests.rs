@@ -47,12 +47,8 @@ fn run(
 
 #[test]
 fn agrees_with_candle_in_every_geometry() {
-    // candle cannot differentiate windows that are not square, nor axes that leave different remainders.
-    let rest = |size: usize, window: usize, stride, padding| (size + 2 * padding - window) % stride;
-    let candle_can = |(x, w, s, p): &([usize; 4], [usize; 4], usize, usize)| {
-        w[2] == w[3] && rest(x[2], w[2], *s, *p) == rest(x[3], w[3], *s, *p)
-    };
-    for (x, weight, stride, padding) in GEOMETRIES.into_iter().filter(candle_can) {
+    // candle cannot differentiate windows that are not square.
+    for (x, weight, stride, padding) in GEOMETRIES.into_iter().filter(|(_, weight, ..)| weight[2] == weight[3]) {
         for epilogue in [Epilogue::Identity, Epilogue::Relu] {
             for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 2e-5)] {
                 let config = Conv2dConfig { stride, padding, epilogue };

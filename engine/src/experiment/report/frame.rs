@@ -76,9 +76,10 @@ fn under(conditions: &Conditions, seeds: &str) -> String {
     let commit = commit.as_deref().map_or_else(String::new, |commit| format!(", commit {commit}"));
     let memory = format_bytes(machine.memory_bytes);
     let minutes = seconds / 60.0;
+    let gpu = machine.gpu.as_ref().map_or_else(String::new, |gpu| format!("; computed on {gpu}"));
     format!(
         "## Conditions\n\n- Data: {dataset}\n- Model: {model}\n- Seeds: {seeds}\n\
-         - Machine: {}, {} cores, {memory}, {}, {}; {num_threads} compute threads{side_by_side}\n\
+         - Machine: {}, {} cores, {memory}, {}, {}; {num_threads} compute threads{side_by_side}{gpu}\n\
          - Program: foretrain {version}{commit}, {day}, {minutes:.1} minutes in all\n- Command: `{command}`\n",
         machine.processor, machine.num_cores, machine.vector_instructions, machine.system
     )

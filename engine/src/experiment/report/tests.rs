@@ -15,6 +15,7 @@ fn conditions() -> Conditions {
             memory_bytes: 16 << 30,
             system: "a system".to_owned(),
             vector_instructions: "AVX2".to_owned(),
+            gpu: None,
         },
         num_threads: 2,
         num_side_by_side: 1,

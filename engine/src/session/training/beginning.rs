@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::Run;
 use crate::data::{BatchConfig, BatchSource, Dataset};
-use crate::device::{CancelFlag, Gauges, resolved_num_threads};
+use crate::device::{CancelFlag, ComputeDevice, Gauges, resolved_num_threads};
 use crate::hybrid::{HybridEvent, Phase, Strategy, measure_step_costs};
 use crate::session::checkpoint::{self, SessionProgress};
 use crate::session::outlet::Outlet;
@@ -25,7 +25,7 @@ const PROBE_LIMIT_MS: f64 = 5_000.0;
 
 impl Run {
     pub(super) fn new(
-        job: JobId,
+        (job, gauges): (JobId, Gauges),
         mut config: RunConfig,
         cancel: &CancelFlag,
         shelf: &Shelf,
@@ -34,10 +34,11 @@ impl Run {
         // Recorded as a number: to end bit for bit alike, a resumed run needs as many threads.
         config.num_threads = resolved_num_threads(config.num_threads);
         let root = config.runs_folder.clone();
-        let prepared = prepare(job, config, FirstWeights::OfRecipe, cancel, shelf, outlet)?;
+        let mut prepared = prepare(job, config, FirstWeights::OfRecipe, cancel, shelf, outlet)?;
+        let why_there = prepared.why_there.take();
         let folder = RunFolder::create(&root, &prepared.config)?;
         let progress = SessionProgress { step: 0, good_step: None, best: None, savings: Savings::default() };
-        let mut run = Self::assemble(job, prepared, folder, progress)?;
+        let mut run = Self::assemble((job, gauges), prepared, folder, progress)?;
         run.folder.write_data_record(&DataRecord {
             name: run.dataset.name().to_owned(),
             fingerprint: Some(run.dataset.fingerprint()),
@@ -45,24 +46,28 @@ impl Run {
             num_params: run.network.num_params() as u64,
         })?;
         run.log(LogKind::Started { step: 0 });
+        run.log_place(why_there);
         run.probe(cancel, outlet)?;
         run.measure_costs(cancel, outlet)?;
         Ok(run)
     }
 
     pub(super) fn resume(
-        job: JobId,
-        path: &Path,
+        (job, gauges): (JobId, Gauges),
+        (path, device): (&Path, Option<ComputeDevice>),
         cancel: &CancelFlag,
         shelf: &Shelf,
         outlet: &mut Outlet,
     ) -> Result<Self, SessionError> {
-        let config = run_folder::read_config(path)?;
+        let mut config = run_folder::read_config(path)?;
+        let before = config.device;
+        config.device = device.unwrap_or(before);
         let mut folder = RunFolder::open(path)?;
         let checkpoints = path.join("checkpoints");
         checkpoint::remove_leftovers(&checkpoints);
         let mut newest = checkpoint::load_newest(&checkpoints, path)?;
         let mut prepared = prepare(job, config, FirstWeights::OfCheckpoint, cancel, shelf, outlet)?;
+        let why_there = prepared.why_there.take();
         check_same_data(path, &prepared.dataset)?;
         prepared.trainer.restore(&newest.state)?;
         let good = match newest.progress.good_step {
@@ -85,7 +90,7 @@ impl Run {
             newest.warnings.push(format!("{num_unreadable} damaged lines of this run's record were dropped"));
         }
         let step = newest.progress.step;
-        let mut run = Self::assemble(job, prepared, folder, newest.progress)?;
+        let mut run = Self::assemble((job, gauges), prepared, folder, newest.progress)?;
         for row in run_folder::read_lines::<StepMetrics>(&path.join("metrics.jsonl"))?.rows {
             run.phase = row.phase;
             if let Some(vanilla_ms) = row.vanilla_ms() {
@@ -96,24 +101,27 @@ impl Run {
         run.validations = run_folder::read_lines(&path.join("validation.jsonl"))?.rows;
         run.log = run_folder::read_lines(&path.join("events.jsonl"))?.rows;
         run.log(LogKind::Started { step });
+        let is_moved = run.config.device != before;
+        let why_there = why_there
+            .or_else(|| is_moved.then(|| format!("Computing on {} as asked, instead of {before}.", run.config.device)));
+        run.log_place(why_there);
         newest.warnings.into_iter().for_each(|warning| run.log(LogKind::Warning(warning)));
         Ok(run)
     }
 
     fn assemble(
-        job: JobId,
+        (job, mut gauges): (JobId, Gauges),
         prepared: Prepared,
         folder: RunFolder,
         progress: SessionProgress,
     ) -> Result<Self, SessionError> {
-        let Prepared { config, dataset, batches, network, trainer, plan } = prepared;
+        let Prepared { config, dataset, batches, network, trainer, plan, why_there: _ } = prepared;
         let tokenizer_json = match &*dataset {
             Dataset::Images(_) => None,
             Dataset::Text(text) => Some(text.tokenizer.to_string(true).map_err(|error| SessionError::Recipe {
                 what: format!("the tokenizer cannot be saved: {error}. Choose another tokenizer"),
             })?),
         };
-        let mut gauges = Gauges::default();
         let reading = gauges.read();
         // An evaluation takes no more at once than a step.
         let evaluation = BatchSource::new(

@@ -1,6 +1,7 @@
 //! One training run, from recipe to last checkpoint.
 
 mod beginning;
+mod on_gpu;
 mod sampling;
 mod saving;
 
@@ -54,26 +55,25 @@ pub(super) fn run(
 ) -> Result<(), SessionError> {
     let num_threads = match &request {
         RunRequest::New(config) => config.num_threads,
-        RunRequest::Existing(folder) => run_folder::read_config(folder)?.num_threads,
+        RunRequest::Existing(folder, _) => run_folder::read_config(folder)?.num_threads,
     };
     // Before it takes any: what is in use by then is not the run's.
     let memory_before_bytes = process_memory_bytes();
+    let gauges = Gauges::default();
     // A pool of its own, so that each run has the threads that its recipe names.
     let ledger = Ledger::default();
     observed_pool(num_threads, &ledger)?.install(|| {
         let mut run = match request {
-            RunRequest::New(config) => Run::new(job, *config, cancel, shelf, outlet)?,
-            RunRequest::Existing(folder) => Run::resume(job, &folder, cancel, shelf, outlet)?,
+            RunRequest::New(config) => Run::new((job, gauges), *config, cancel, shelf, outlet)?,
+            RunRequest::Existing(folder, device) => {
+                Run::resume((job, gauges), (&folder, device), cancel, shelf, outlet)?
+            }
         };
         run.memory_before_bytes = memory_before_bytes;
         outlet.send(job, EventKind::Started { folder: Some(run.folder.path().to_owned()) });
         let reason = match run.train(&ledger, cancel, inbox, outlet) {
             Ok(reason) => reason,
-            Err(error) => {
-                // What was learned up to here is worth a checkpoint, unless saving is what failed.
-                run.save_or_warn(outlet);
-                StopReason::Failed(error.to_string())
-            }
+            Err(error) => StopReason::Failed(run.saved_after(&error, outlet)),
         };
         run.log(LogKind::Ended(reason.clone()));
         run.publish(RunStatus::Ended(reason.clone()), outlet);
@@ -195,6 +195,11 @@ impl Run {
             }
             if must_stop {
                 return self.end(StopReason::Diverged, inbox, outlet);
+            }
+            self.read_gauges();
+            if let Some(why) = on_gpu::passed_limit(&self.config, &self.reading) {
+                self.log(LogKind::Warning(why.clone()));
+                return self.end(StopReason::Failed(why), inbox, outlet);
             }
             if outlet.is_snapshot_due() {
                 self.publish(RunStatus::Training, outlet);
@@ -421,11 +426,15 @@ impl Run {
         }
     }
 
-    fn publish(&mut self, status: RunStatus, outlet: &mut Outlet) {
+    fn read_gauges(&mut self) {
         if self.gauges_read.elapsed() > GAUGE_INTERVAL {
             self.reading = self.gauges.read();
             self.gauges_read = Instant::now();
         }
+    }
+
+    fn publish(&mut self, status: RunStatus, outlet: &mut Outlet) {
+        self.read_gauges();
         if self.published_log.len() != self.log.len() {
             self.published_log = Arc::from(self.log.as_slice());
         }
