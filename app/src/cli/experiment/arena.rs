@@ -49,7 +49,7 @@ pub struct HeadlineArgs {
     /// Folder with the four IDX files of MNIST.
     #[command(flatten)]
     pub data: DataArgs,
-    /// One seed and a small grid, in a few minutes.
+    /// One seed and a small grid: about five minutes on two cores for MNIST.
     #[arg(long)]
     pub quick: bool,
     /// Seeds of the comparison; one more tunes. 5 when left out.
