@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use foretrain_engine::export::PackageFormat;
 use foretrain_engine::memory::format_bytes;
-use foretrain_engine::quant::QuantScheme;
+use foretrain_engine::quant::{QuantScheme, StrayTables};
 use foretrain_engine::session::{Command, EventKind, ExportJob, ExportReport, Naming, targets};
 use serde_json::json;
 
@@ -82,7 +82,8 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), CliError> {
         scheme: args.scheme,
         format: args.format,
         target: target.to_owned(),
-        options: args.quant.options(),
+        // Of all targets, those that have no choice of tables go without.
+        options: args.quant.options(if args.target == ALL { StrayTables::LeaveOut } else { StrayTables::Refuse }),
     };
     let mut driver = Driver::new()?;
     if args.target == ALL {

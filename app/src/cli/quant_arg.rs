@@ -1,6 +1,6 @@
 //! Options of post-training quantization, shared by `quantize` and `export`.
 
-use foretrain_engine::quant::{PostTraining, Rounding, Sparsity, TableType, Tables, TernaryRule, TernaryScales};
+use foretrain_engine::quant::{PostTraining, Rounding, Sparsity, StrayTables, TableType, Tables, TernaryRule, TernaryScales};
 
 use super::number_arg;
 
@@ -47,7 +47,7 @@ pub struct QuantArgs {
 
 impl QuantArgs {
     /// As the engine takes them.
-    pub(super) fn options(&self) -> PostTraining {
+    pub(super) fn options(&self, stray_tables: StrayTables) -> PostTraining {
         PostTraining {
             rounding: self.method,
             calibration_samples: self.calibration_samples,
@@ -57,6 +57,7 @@ impl QuantArgs {
             ternary_rule: self.ternary_rule,
             sparsity: self.sparsity,
             tables: Tables { embedding: self.embedding_type, head: self.head_type },
+            stray_tables,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use foretrain_engine::memory::format_bytes;
-use foretrain_engine::quant::{LayerFigures, QuantScheme};
+use foretrain_engine::quant::{LayerFigures, QuantScheme, StrayTables};
 use foretrain_engine::session::{Command, EventKind, QuantizeJob, QuantizeReport};
 
 use super::data_arg::DataArgs;
@@ -62,7 +62,7 @@ pub(super) fn run(args: QuantizeArgs) -> Result<(), CliError> {
         scheme: args.scheme,
         output: args.output,
         max_examples: args.samples,
-        options: args.quant.options(),
+        options: args.quant.options(StrayTables::Refuse),
         report: args.report,
     };
     let mut driver = Driver::new()?;

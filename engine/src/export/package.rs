@@ -15,7 +15,7 @@ use super::{Blocker, Checkpoint, ExportError, ModelCard, PackageFormat, TOKENIZE
 use crate::device::{Watch, atomic_file};
 use crate::models::{ModelConfig, Network};
 use crate::quant::{
-    Container, PostTraining, QuantScheme, QuantizedWeights, TableChoice, TableType, TensorPlan, has_table_choice,
+    Container, PostTraining, QuantScheme, QuantizedWeights, TableChoice, TableReason, TableType, TensorPlan, has_table_choice,
     plan_with_tables, quantize_planned, storage_notes, tables_of,
 };
 
@@ -340,7 +340,7 @@ impl PackageInput<'_> {
     fn tables(&self) -> Option<TableChoice> {
         match self.quality {
             Some(quality) => quality.tables.clone(),
-            None => TableChoice::of(self.weights, self.target.tables, Vec::new()),
+            None => TableChoice::of(self.weights, self.target.tables, (TableReason::Unmeasured, Vec::new())),
         }
     }
 

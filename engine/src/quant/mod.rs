@@ -29,7 +29,7 @@ pub use qat::{Distillation, FakeQuantizer, QatConfig};
 pub use scheme::QuantScheme;
 pub use table_choice::{ChosenTable, TableChoice, TableReason, TriedTables};
 pub use tables::{
-    Table, TableType, Tables, has_table_choice, plan_with_tables, table_candidates, tables_of, with_tables,
+    StrayTables, Table, TableType, Tables, has_table_choice, plan_with_tables, table_candidates, tables_of, with_tables,
 };
 pub use tensor::{QuantizedTensor, TensorData};
 pub use weights::{QuantizedWeights, quantize, quantize_for, quantize_planned};

@@ -14,6 +14,8 @@ pub enum TableReason {
     Measured,
     /// Somebody asked for it.
     Asked,
+    /// A budget for the whole file had room for it, by what its rounding costs.
+    Budget,
     /// What is taken where nothing was measured.
     Unmeasured,
 }
@@ -57,19 +59,18 @@ impl TableChoice {
     /// By which share perplexity may grow against tables in half precision.
     pub const MOST_GROWTH: f64 = 0.01;
 
-    /// The tables of `plans`, of which those that are not in `asked` were chosen by `tried`, or by nothing where that is
-    /// empty; `None` where tables follow the scheme alone.
+    /// The tables of `plans`, of which those that are not in `asked` were chosen for the reason in `left`, with what was
+    /// measured for it; `None` where tables follow the scheme alone.
     #[must_use]
     pub fn new(
         plans: &[TensorPlan],
         (scheme, container): (QuantScheme, Container),
         asked: Tables,
-        tried: Vec<TriedTables>,
+        (left, tried): (TableReason, Vec<TriedTables>),
     ) -> Option<Self> {
         if asked == Tables::default() && !has_table_choice(plans, scheme, container) {
             return None;
         }
-        let left = if tried.is_empty() { TableReason::Unmeasured } else { TableReason::Measured };
         let chosen = |wanted: Table| {
             let (_, plan) = tables_of(plans).find(|(table, _)| *table == wanted)?;
             let reason = if asked.of(wanted).is_some() { TableReason::Asked } else { left };
@@ -81,9 +82,9 @@ impl TableChoice {
 
     /// [`Self::new`] of stored weights.
     #[must_use]
-    pub fn of(weights: &QuantizedWeights, asked: Tables, tried: Vec<TriedTables>) -> Option<Self> {
+    pub fn of(weights: &QuantizedWeights, asked: Tables, left: (TableReason, Vec<TriedTables>)) -> Option<Self> {
         let plans: Vec<TensorPlan> = weights.tensors().iter().map(|tensor| tensor.plan.clone()).collect();
-        Self::new(&plans, (weights.scheme(), weights.container()), asked, tried)
+        Self::new(&plans, (weights.scheme(), weights.container()), asked, left)
     }
 
     /// By which share perplexity is higher than that of the first.
@@ -113,6 +114,7 @@ impl TableChoice {
                 format!("the smallest type with which, as measured, perplexity grows by at most {most:.0}%")
             }
             TableReason::Asked => "as asked".to_owned(),
+            TableReason::Budget => "by what its rounding costs, within the budget for all tensors".to_owned(),
             TableReason::Unmeasured => format!(
                 "not measured: {} is taken unless data or somebody says otherwise",
                 TableType::UNMEASURED.label()
@@ -189,20 +191,24 @@ mod tests {
     fn notes_say_what_was_asked_measured_and_neither() {
         let ternary = (QuantScheme::TernaryBase3, Container::Gguf);
         let (none, small) = (Tables::default(), Tables::both(TableType::Int3K));
-        let unmeasured = TableChoice::new(&plans(ternary.0, none, true), ternary, none, Vec::new()).unwrap();
+        let unmeasured = (TableReason::Unmeasured, Vec::new());
+        let unmeasured = TableChoice::new(&plans(ternary.0, none, true), ternary, none, unmeasured).unwrap();
         let notes = unmeasured.notes().join("; ");
         assert!(notes.starts_with("Token embedding and head in Q8_0, not measured: int8"), "{notes}");
         assert_eq!((unmeasured.markdown(), unmeasured.chosen()), (String::new(), None));
-        let asked = TableChoice::new(&plans(ternary.0, small, true), ternary, small, Vec::new()).unwrap();
+        let budget = (TableReason::Budget, Vec::new());
+        let asked = TableChoice::new(&plans(ternary.0, small, true), ternary, small, budget.clone()).unwrap();
         assert_eq!(asked.notes(), ["Token embedding and head in Q3_K, as asked"]);
+        let mixed = TableChoice::new(&plans(ternary.0, small, true), ternary, none, budget.clone()).unwrap();
+        assert!(mixed.notes()[0].contains("Q3_K, by what its rounding costs, within the budget"), "{mixed:?}");
         let int8 = (QuantScheme::Int8, Container::Gguf);
-        assert_eq!(TableChoice::new(&plans(int8.0, none, true), int8, none, Vec::new()), None);
+        assert_eq!(TableChoice::new(&plans(int8.0, none, true), int8, none, budget), None);
 
         let tried =
             |embedding: &str, bytes, loss| TriedTables { embedding: embedding.to_owned(), head: None, bytes, loss };
         let rows = vec![tried("F16", 32_768, 2.0), tried("Q3_K", 7_040, 2.0_f64.ln_1p()), tried("Q4_K", 9_216, 2.005)];
         let table = Tables { embedding: Some(TableType::Int4K), head: None };
-        let measured = TableChoice::new(&plans(ternary.0, table, false), ternary, none, rows).unwrap();
+        let measured = TableChoice::new(&plans(ternary.0, table, false), ternary, none, (TableReason::Measured, rows)).unwrap();
         let notes = measured.notes();
         assert!(notes[0].contains("which is the head, too, in Q4_K, the smallest type"), "{notes:?}");
         assert_eq!(notes[1], "Perplexity 7.3891 with tables in F16 became 7.4261 (+0.50%)");

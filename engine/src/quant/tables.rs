@@ -72,6 +72,16 @@ pub struct Tables {
     pub head: Option<TableType>,
 }
 
+/// What becomes of types that a way to store a model has no choice of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StrayTables {
+    /// They are refused: somebody asked for them there.
+    #[default]
+    Refuse,
+    /// They are left out, and a note says so: somebody asked for them in several ways to store a model at once.
+    LeaveOut,
+}
+
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
@@ -103,29 +113,43 @@ impl Tables {
         Self { embedding: self.embedding.or(Some(table)), head: self.head.or(Some(table)) }
     }
 
-    /// Errors: [`QuantError::Setting`] for a type of a table that this model lacks, or that this way to store it has no
-    /// choice of.
-    pub fn check(self, plans: &[TensorPlan], scheme: QuantScheme, container: Container) -> Result<(), QuantError> {
-        if self == Self::default() {
-            return Ok(());
-        }
+    /// Those that such a way to store a model has a choice of, with a note where `strays` were left out.
+    /// Errors: [`QuantError::Setting`] for a type of a table that this model lacks, and for strays that are refused.
+    pub fn fitting(
+        self,
+        strays: StrayTables,
+        plans: &[TensorPlan],
+        scheme: QuantScheme,
+        container: Container,
+    ) -> Result<(Self, Option<String>), QuantError> {
         let refuse = |setting, expected: &str, found: &str| {
             Err(QuantError::Setting { setting, expected: expected.to_owned(), found: found.to_owned() })
         };
-        let setting = if self.embedding.is_some() { "embedding type" } else { "head type" };
+        let (setting, types) = match (self.embedding, self.head) {
+            (None, None) => return Ok((self, None)),
+            (Some(_), None) => ("embedding type", "The type of the token embedding was"),
+            (None, Some(_)) => ("head type", "The type of the head was"),
+            (Some(_), Some(_)) => ("embedding type", "The types of token embedding and head were"),
+        };
         if plans.iter().all(|plan| plan.kind != TensorKind::Embedding) {
             return refuse(setting, "a language model", "one that reads images");
-        }
-        if scheme.is_float() {
-            return refuse(setting, "a scheme of integers, whose tables may differ from it", scheme.label());
-        }
-        if container == Container::Transformers {
-            return refuse(setting, "the format gguf or safetensors", "transformers, which reads these tables as f16");
         }
         if self.head.is_some() && plans.iter().all(|plan| plan.kind != TensorKind::Head) {
             return refuse("head type", "a model with a head of its own", "one whose token embedding is its head");
         }
-        Ok(())
+        let (expected, found, why) = if scheme.is_float() {
+            let why = format!("{} gives no table a type of its own", scheme.label());
+            ("a scheme of integers, whose tables may differ from it", scheme.label(), why)
+        } else if container == Container::Transformers {
+            let found = "transformers, which reads these tables as f16";
+            ("the format gguf or safetensors", found, "transformers reads these tables as f16".to_owned())
+        } else {
+            return Ok((self, None));
+        };
+        match strays {
+            StrayTables::Refuse => refuse(setting, expected, found),
+            StrayTables::LeaveOut => Ok((Self::default(), Some(format!("{types} left out: {why}")))),
+        }
     }
 }
 
@@ -259,26 +283,57 @@ mod tests {
         assert_eq!(of(100, Container::Gguf), "F16; F16");
     }
 
+    fn fitting(
+        tables: Tables,
+        strays: StrayTables,
+        has_head: bool,
+        (scheme, container): (QuantScheme, Container),
+    ) -> Result<(Tables, Option<String>), QuantError> {
+        tables.fitting(strays, &plan(&specs(256, has_head), scheme, container), scheme, container)
+    }
+
     #[test]
     fn what_cannot_be_is_refused_by_name() {
-        let refusal = |tables: Tables, has_head, scheme, container| {
-            tables.check(&plan(&specs(256, has_head), scheme, container), scheme, container).unwrap_err().to_string()
+        let refusal = |tables: Tables, has_head, target| {
+            fitting(tables, StrayTables::Refuse, has_head, target).unwrap_err().to_string()
         };
         let head = Tables { embedding: None, head: Some(TableType::Int8) };
         let embedding = Tables { embedding: Some(TableType::Int8), head: None };
-        let (ternary, gguf) = (QuantScheme::Ternary, Container::Gguf);
-        let text = refusal(head, false, ternary, gguf);
+        let ternary = (QuantScheme::Ternary, Container::Gguf);
+        let text = refusal(head, false, ternary);
         assert!(text.contains("head type") && text.contains("token embedding is its head"), "{text}");
-        let text = refusal(embedding, true, QuantScheme::Bf16, gguf);
+        let text = refusal(embedding, true, (QuantScheme::Bf16, Container::Gguf));
         assert!(text.contains("embedding type") && text.contains("bf16"), "{text}");
-        assert!(refusal(embedding, true, ternary, Container::Transformers).contains("transformers"));
-        let images = plan(&specs(256, true)[2..], ternary, gguf);
-        Tables::default().check(&images, ternary, gguf).unwrap();
-        let images = Tables::both(TableType::F16).check(&images, ternary, gguf).unwrap_err();
-        assert!(images.to_string().contains("a language model"), "{images}");
-        for (tables, has_head) in [(head, true), (embedding, false), (Tables::default(), false)] {
-            tables.check(&plan(&specs(256, has_head), ternary, gguf), ternary, gguf).unwrap();
+        assert!(refusal(embedding, true, (QuantScheme::Ternary, Container::Transformers)).contains("transformers"));
+        let images = plan(&specs(256, true)[2..], ternary.0, ternary.1);
+        for strays in [StrayTables::Refuse, StrayTables::LeaveOut] {
+            // What the model lacks is refused either way.
+            let of_images = |tables: Tables| tables.fitting(strays, &images, ternary.0, ternary.1);
+            assert_eq!(of_images(Tables::default()).unwrap(), (Tables::default(), None));
+            let refused = of_images(Tables::both(TableType::F16)).unwrap_err().to_string();
+            assert!(refused.contains("a language model"), "{refused}");
+            assert!(fitting(head, strays, false, (QuantScheme::Bf16, Container::Safetensors)).is_err());
+            for (tables, has_head) in [(head, true), (embedding, false), (Tables::default(), false)] {
+                assert_eq!(fitting(tables, strays, has_head, ternary).unwrap(), (tables, None));
+            }
         }
+    }
+
+    #[test]
+    fn strays_are_left_out_with_a_note() {
+        let note = |tables, target| {
+            let (left, note) = fitting(tables, StrayTables::LeaveOut, true, target).unwrap();
+            assert_eq!(left, Tables::default());
+            note.unwrap()
+        };
+        let head = Tables { embedding: None, head: Some(TableType::Int8) };
+        let bf16 = (QuantScheme::Bf16, Container::Safetensors);
+        assert_eq!(note(head, bf16), "The type of the head was left out: bf16 gives no table a type of its own");
+        let both = note(Tables::both(TableType::Int4K), (QuantScheme::Ternary, Container::Transformers));
+        assert_eq!(
+            both,
+            "The types of token embedding and head were left out: transformers reads these tables as f16"
+        );
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::export::{
 };
 use crate::import;
 use crate::models::{DataShape, Network, Params};
-use crate::quant::{self, Container, MeasuredQuality, QuantizedWeights};
+use crate::quant::{self, Container, MeasuredQuality, PostTraining, QuantScheme, QuantizedWeights};
 
 /// Most validation images that an export is measured on: in full precision, quantized, and as the package runs.
 pub(super) const EXPORT_IMAGES: usize = 2_000;
@@ -50,19 +50,21 @@ pub(super) fn quantize(job: &QuantizeJob, shelf: &Shelf, watch: Watch<'_>) -> Re
     let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
     let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
     let network = Network::new(&checkpoint.card.model)?;
+    let (options, left_out) = fitting_options(&job.options, &network, job.scheme, Container::Safetensors)?;
     let is_quick = job.options.is_calibrated() && checkpoint.card.num_params <= MAX_QUICK_PARAMS;
     let detail = if job.report.is_some() || is_quick { Detail::EveryLayer } else { Detail::Brief };
-    let shrunk = Shrinking {
+    let mut shrunk = Shrinking {
         checkpoint: &checkpoint,
         network: &network,
         dataset: &dataset,
         scheme: job.scheme,
         container: Container::Safetensors,
-        options: &job.options,
+        options: &options,
         detail,
         max_examples: job.max_examples,
     }
     .run(watch)?;
+    shrunk.notes.extend(left_out);
     let mut report = quality(&checkpoint, &shrunk, (&network, &dataset, job.max_examples), watch)?;
     if let Some(output) = &job.output {
         export::write_quantized(&shrunk.weights, output, watch)?;
@@ -82,7 +84,11 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     let target = TargetPreset::find(&job.target)?;
     job.options.check()?;
     let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
-    let target = target.asked(&checkpoint.card, job.scheme, job.format).with_tables(job.options.tables);
+    let network = Network::new(&checkpoint.card.model)?;
+    let target = target.asked(&checkpoint.card, job.scheme, job.format);
+    let container = export::container(&checkpoint.card, &target);
+    let (options, left_out) = fitting_options(&job.options, &network, target.scheme, container)?;
+    let target = target.with_tables(options.tables);
     if job.format == Some(PackageFormat::Gguf) && !checkpoint.card.is_language_model() {
         // A target that prefers GGUF falls back for image models; somebody who asks for it means it.
         let what = format!("GGUF holds language models, this {} reads images", checkpoint.card.family());
@@ -95,25 +101,25 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     }
     let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
     if target.format == PackageFormat::Onnx {
-        return onnx_shipping::export(&checkpoint, &target, &job.options, &output, &dataset, watch);
+        return onnx_shipping::export(&checkpoint, &target, &options, &output, &dataset, watch);
     }
-    let network = Network::new(&checkpoint.card.model)?;
     // The same examples for all measurements, so that a difference is the package's own.
     let max_examples = match checkpoint.card.model.data_shape() {
         DataShape::Images { .. } => EXPORT_IMAGES,
         DataShape::Text { .. } => num_windows(&checkpoint.card),
     };
-    let shrunk = Shrinking {
+    let mut shrunk = Shrinking {
         checkpoint: &checkpoint,
         network: &network,
         dataset: &dataset,
         scheme: target.scheme,
-        container: export::container(&checkpoint.card, &target),
-        options: &job.options,
+        container,
+        options: &options,
         detail: Detail::Brief,
         max_examples,
     }
     .run(watch)?;
+    shrunk.notes.extend(left_out);
     let quality = quality(&checkpoint, &shrunk, (&network, &dataset, max_examples), watch)?;
     let written = target.write_weights(&checkpoint, &shrunk.weights, &output, Some(&Quality::from(&quality)), watch)?;
     let package = Package::open(&output)?;
@@ -127,6 +133,16 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
         run_command: written.run_command,
         notes: written.notes,
     })
+}
+
+/// What of `options` there is for one way to store `network`, and a note on what was left out.
+fn fitting_options(
+    options: &PostTraining,
+    network: &Network,
+    scheme: QuantScheme,
+    container: Container,
+) -> Result<(PostTraining, Option<String>), SessionError> {
+    Ok(options.fitting(&quant::plan(&network.specs(), scheme, container), scheme, container)?)
 }
 
 impl From<&QuantizeReport> for Quality {

@@ -14,8 +14,8 @@ use crate::evaluation::{Evaluation, evaluate};
 use crate::export::Checkpoint;
 use crate::models::{DataShape, Network, Params};
 use crate::quant::{
-    self, Choice, Container, LayerFigures, PostTraining, QuantError, QuantScheme, QuantizedWeights, Rounding,
-    TableChoice, TensorPlan,
+    self, Choice, Container, LayerFigures, PostTraining, QuantError, QuantScheme, QuantizedWeights, Rounding, Storage,
+    TableChoice, TableReason, TensorPlan,
 };
 
 /// Images of the training part that a tensor's sensitivity is measured on, and tokens.
@@ -66,7 +66,6 @@ impl Shrinking<'_> {
         let options = self.options;
         options.check()?;
         let plans = quant::plan(&self.network.specs(), self.scheme, self.container);
-        options.tables.check(&plans, self.scheme, self.container)?;
         let mut notes = Vec::new();
         let inputs = if options.is_calibrated() { self.calibration_inputs(&mut notes, watch)? } else { Vec::new() };
         let trained = &self.checkpoint.weights;
@@ -82,7 +81,7 @@ impl Shrinking<'_> {
         let weights = equalized.as_ref().unwrap_or(trained);
         let probe = Probe::new(self, weights, watch)?;
         let plans = self.plans(plans, (weights, probe.as_ref()), &mut notes, watch)?;
-        let has_choice = quant::has_table_choice(&plans, self.scheme, self.container) && !self.are_tables_asked(&plans);
+        let is_searched = self.has_free_tables(&plans) && options.budget_bits.is_none();
         let target = (self.scheme, self.container, plans);
         let (stored, output_errors) = if options.is_calibrated() {
             let found = quant::quantize_calibrated(self.network, weights, target, &inputs, options, watch)?;
@@ -90,13 +89,14 @@ impl Shrinking<'_> {
         } else {
             (quant::quantize_planned(weights, target, options, watch)?, BTreeMap::new())
         };
-        let (stored, tried, measured) = if has_choice {
+        let (stored, left, measured) = if is_searched {
             let Found { weights, tried, measured } = TableSearch::new(self, weights, stored).run(watch)?;
-            (weights, tried, Some(measured))
+            (weights, (TableReason::Measured, tried), Some(measured))
         } else {
-            (stored, Vec::new(), None)
+            let left = options.budget_bits.map_or(TableReason::Unmeasured, |_| TableReason::Budget);
+            (stored, (left, Vec::new()), None)
         };
-        let tables = TableChoice::of(&stored, options.tables, tried);
+        let tables = TableChoice::of(&stored, options.tables, left);
         notes.extend(tables.iter().flat_map(TableChoice::notes));
         let loss_increases = match &probe {
             Some(probe) => probe.loss_increases(weights, &stored, watch)?,
@@ -111,9 +111,11 @@ impl Shrinking<'_> {
         Ok(Shrunk { weights: stored, layers, method: self.method(inputs_len(&inputs)), notes, tables, measured })
     }
 
-    /// True when there is no table left to choose for.
-    fn are_tables_asked(&self, plans: &[TensorPlan]) -> bool {
-        quant::tables_of(plans).all(|(table, _)| self.options.tables.of(table).is_some())
+    /// True where there is a table to choose for.
+    fn has_free_tables(&self, plans: &[TensorPlan]) -> bool {
+        let is_free = |table| self.options.tables.of(table).is_none();
+        quant::has_table_choice(plans, self.scheme, self.container)
+            && quant::tables_of(plans).any(|(table, _)| is_free(table))
     }
 
     /// Weights that were trained for their quantized values stay where they are.
@@ -170,16 +172,9 @@ impl Shrinking<'_> {
         notes: &mut Vec<String>,
         watch: Watch<'_>,
     ) -> Result<Vec<TensorPlan>, SessionError> {
-        let asked = self.options.tables;
-        let mut plans = quant::with_tables(plans, self.container, asked);
+        let mut plans = quant::with_tables(plans, self.container, self.options.tables);
         let (Some(bits), Some(probe)) = (self.options.budget_bits, probe) else { return Ok(plans) };
-        let mut alternatives: Vec<_> = plans.iter().map(|plan| quant::alternatives(plan, self.container)).collect();
-        for (plan, storages) in plans.iter().zip(&mut alternatives) {
-            // What was asked for stays.
-            let is_asked =
-                quant::tables_of(&plans).any(|(table, of)| of.name == plan.name && asked.of(table).is_some());
-            storages.truncate(if is_asked { 1 } else { usize::MAX });
-        }
+        let alternatives: Vec<_> = plans.iter().map(|plan| self.alternatives(plan, &plans)).collect();
         let total = alternatives.iter().filter(|storages| storages.len() > 1).map(Vec::len).sum::<usize>() as u64;
         let mut done = 0;
         let mut choices = Vec::new();
@@ -202,7 +197,7 @@ impl Shrinking<'_> {
         let num_weights: usize = plans.iter().map(TensorPlan::num_weights).sum();
         let budget_bytes = (bits * num_weights as f64 / 8.0) as u64;
         let Some(chosen) = quant::cheapest_within(&choices, budget_bytes) else {
-            let least: u64 = plans.iter().map(TensorPlan::num_bytes).sum();
+            let least: u64 = choices.iter().flat_map(|of_tensor| of_tensor.first()).map(|choice| choice.bytes).sum();
             return Err(QuantError::Setting {
                 setting: "budget",
                 expected: format!(
@@ -222,11 +217,24 @@ impl Shrinking<'_> {
             }
         }
         notes.push(format!(
-            "Mixed precision: {num_widened} of {} tensors got more bits than {} gives, the most sensitive first",
+            "Mixed precision: {num_widened} of {} tensors got more bits than the fewest that {} gives, the most sensitive \
+             first",
             alternatives.iter().filter(|storages| storages.len() > 1).count(),
             self.scheme.label()
         ));
         Ok(plans)
+    }
+
+    /// What a budget may choose from for one of `plans`, by rising bytes. Tables are tensors among the others, where nobody
+    /// asked for their types: to measure them by themselves would leave them out of the budget.
+    fn alternatives(&self, plan: &TensorPlan, plans: &[TensorPlan]) -> Vec<Storage> {
+        match quant::tables_of(plans).find(|(_, of)| of.name == plan.name) {
+            Some((table, _)) if self.options.tables.of(table).is_some() => vec![plan.storage],
+            Some(_) if quant::has_table_choice(plans, self.scheme, self.container) => {
+                quant::table_candidates(plan, self.container).into_iter().map(|plan| plan.storage).collect()
+            }
+            Some(_) | None => quant::alternatives(plan, self.container),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use foretrain_ternary::TernaryRule;
 use serde::{Deserialize, Serialize};
 
 use super::Sparsity;
-use crate::quant::{QuantError, Tables};
+use crate::quant::{Container, QuantError, QuantScheme, StrayTables, Tables, TensorPlan};
 
 /// How weights find their codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -97,6 +97,8 @@ pub struct PostTraining {
     pub sparsity: Option<Sparsity>,
     /// How token embedding and head of a language model are stored.
     pub tables: Tables,
+    /// What becomes of `tables` where there is no choice of them.
+    pub stray_tables: StrayTables,
 }
 
 impl PostTraining {
@@ -107,6 +109,18 @@ impl PostTraining {
     #[must_use]
     pub fn is_calibrated(&self) -> bool {
         self.rounding == Rounding::Compensated || self.is_equalized || self.budget_bits.is_some()
+    }
+
+    /// These for the one way to store a model that `plans` are of, with a note where tables were left out.
+    /// Errors: those of [`Tables::fitting`].
+    pub fn fitting(
+        &self,
+        plans: &[TensorPlan],
+        scheme: QuantScheme,
+        container: Container,
+    ) -> Result<(Self, Option<String>), QuantError> {
+        let (tables, note) = self.tables.fitting(self.stray_tables, plans, scheme, container)?;
+        Ok((Self { tables, stray_tables: StrayTables::default(), ..*self }, note))
     }
 
     /// Errors: [`QuantError::Setting`] for a calibration on nothing, or a budget that is no positive number.
@@ -138,6 +152,7 @@ impl Default for PostTraining {
             ternary_rule: TernaryRule::default(),
             sparsity: None,
             tables: Tables::default(),
+            stray_tables: StrayTables::default(),
         }
     }
 }
