@@ -16,6 +16,7 @@ mod scales;
 mod scene;
 mod screens;
 mod shell;
+mod tables;
 mod tier_lock;
 mod whole;
 mod wording;

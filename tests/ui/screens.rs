@@ -343,7 +343,7 @@ pub fn window_with_report(screen: Screen, report: ModelReport) -> Window {
 
 pub const IMAGES: DataShape = DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 };
 
-fn quantized(scheme: QuantScheme) -> QuantizeReport {
+pub fn quantized(scheme: QuantScheme) -> QuantizeReport {
     QuantizeReport {
         scheme,
         metric: "accuracy".to_owned(),

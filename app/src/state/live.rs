@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use foretrain_engine::quant::QuantScheme;
+use foretrain_engine::quant::{QuantScheme, StrayTables};
 use foretrain_engine::session::{
     Answer, Command, DataPreview, Event, EventKind, ExportReport, LoadedRun, ModelReport, PlanReport, QuantizeReport,
     RunConfig, RunSnapshot, RunStatus, RunSummary, StopReason,
@@ -191,8 +191,8 @@ pub struct ModelLive {
 pub enum ShipAction {
     /// Measure what the chosen precisions cost.
     Measure,
-    /// Export for the targets with these ids, one after the other.
-    Export(Vec<String>),
+    /// Export for the targets with these ids, one after the other, those without a choice of tables likewise or not.
+    Export(Vec<String>, StrayTables),
 }
 
 /// State of the quantize and export screen.
@@ -208,6 +208,8 @@ pub struct ShipLive {
     pub is_exporting: bool,
     /// Ids of the targets to export for next.
     pub queue: VecDeque<String>,
+    /// What becomes of types of tables on targets that have no choice of them.
+    pub stray_tables: StrayTables,
     /// Packages made of this model, the last one last.
     pub packages: Vec<Box<ExportReport>>,
     /// Targets that no package was made for, by name, with the reason.

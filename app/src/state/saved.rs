@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::experiment::RungSize;
-use foretrain_engine::quant::{PostTraining, QuantScheme, Rounding};
+use foretrain_engine::export::ModelCard;
+use foretrain_engine::quant::{PostTraining, QuantScheme, Rounding, StrayTables, Tables};
 use serde::{Deserialize, Serialize};
 
 use super::{DataForm, Draft, TierLock};
@@ -296,6 +297,8 @@ pub struct ShipSaved {
     pub budget_bits: f64,
     /// Images or sequences of the training part to calibrate on.
     pub calibration_samples: usize,
+    /// How token embedding and head of language models are stored.
+    pub tables: Tables,
 }
 
 impl Default for ShipSaved {
@@ -309,19 +312,25 @@ impl Default for ShipSaved {
             is_mixed: false,
             budget_bits: 5.0,
             calibration_samples: 256,
+            tables: Tables::default(),
         }
     }
 }
 
 impl ShipSaved {
-    /// The settings as the engine takes them.
+    /// The settings as the engine takes them, without types of tables that this model lacks.
     #[must_use]
-    pub fn post_training(&self) -> PostTraining {
+    pub fn post_training(&self, card: &ModelCard, stray_tables: StrayTables) -> PostTraining {
         PostTraining {
             rounding: if self.is_compensated { Rounding::Compensated } else { Rounding::Nearest },
             calibration_samples: self.calibration_samples.max(1),
             is_equalized: self.is_equalized,
             budget_bits: self.is_mixed.then_some(self.budget_bits),
+            tables: Tables {
+                embedding: self.tables.embedding.filter(|_| card.is_language_model()),
+                head: self.tables.head.filter(|_| card.model.has_head_of_its_own()),
+            },
+            stray_tables,
             ..PostTraining::default()
         }
     }
@@ -411,11 +420,14 @@ pub struct Saved {
 
 #[cfg(test)]
 mod tests {
+    use foretrain_engine::quant::TableType;
+
     use super::*;
 
     #[test]
     fn an_older_file_still_loads() {
-        let saved: Saved = ron::from_str("(settings: (ui_scale: 1.25))").unwrap_or_default();
+        let saved: Saved = ron::from_str("(settings: (ui_scale: 1.25), ship: (is_mixed: true))").unwrap_or_default();
+        assert!(saved.ship.is_mixed && saved.ship.tables == Tables::default());
         assert_eq!(saved.settings.ui_scale.to_bits(), 1.25f32.to_bits());
         assert_eq!(saved.plots, PlotsSaved::default());
     }
@@ -442,6 +454,7 @@ mod tests {
         let mut saved = Saved { screen: Screen::Settings, ..Saved::default() };
         saved.plots.heights.insert(PlotKind::Loss, 321.0);
         saved.plots.shown.remove(&PlotKind::Correction);
+        saved.ship.tables = Tables { embedding: Some(TableType::Int3K), head: None };
         let text = ron::to_string(&saved).unwrap_or_default();
         assert_eq!(ron::from_str::<Saved>(&text).ok(), Some(saved));
     }

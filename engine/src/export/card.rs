@@ -121,6 +121,12 @@ impl ModelCard {
         }
     }
 
+    /// The metric to show first: "accuracy" (share of 1) of images, "loss" (nats per token) of text.
+    #[must_use]
+    pub fn metric(&self) -> &'static str {
+        if self.is_language_model() { "loss" } else { "accuracy" }
+    }
+
     /// True for models that read text.
     #[must_use]
     pub fn is_language_model(&self) -> bool {

@@ -11,6 +11,7 @@ mod card;
 mod checkpoint;
 mod config_json;
 mod document_end;
+mod draft;
 mod error;
 mod format;
 mod gguf_format;
@@ -37,6 +38,7 @@ pub use checkpoint::{
     COMPLETE_MARKER, Checkpoint, SHARD_INDEX_FILE, TOKENIZER_FILE, WEIGHTS_FILE, read_checkpoint,
     read_checkpoint_watched, resolve_checkpoint,
 };
+pub use draft::{EdgeFigures, PackageDraft};
 pub use error::ExportError;
 pub use package::{
     ExportTarget, Quality, Written, blockers, container, export_package, planned, predicted_bytes, predicted_range,

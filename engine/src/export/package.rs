@@ -1,4 +1,4 @@
-//! A package folder: written beside, read back, renamed.
+//! Packages for targets: what fits where, in which storage, and what a package on disk is.
 
 use std::path::{Path, PathBuf};
 
@@ -6,17 +6,15 @@ use foretrain_edge::{FORMAT_VERSION, Manifest, PackagedFile};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::config_json::{config_json, generation_config_json, tokenizer_config_json};
-use super::format::{FormatInput, WeightsFormat, weights_format};
+use super::draft::{PackageDraft, PackageInput};
+use super::format::weights_format;
 use super::partial_folder::PartialFolder;
-use super::read_back::{ReadBack, read_back};
-use super::readme::{Readme, run_command, runtime_note};
-use super::{Blocker, Checkpoint, ExportError, ModelCard, PackageFormat, TOKENIZER_FILE, TargetPreset, onnx};
+use super::{Blocker, Checkpoint, ExportError, ModelCard, PackageFormat, ReadBack, TargetPreset, onnx};
 use crate::device::{Watch, atomic_file};
 use crate::models::{ModelConfig, Network};
 use crate::quant::{
-    Container, PostTraining, QuantScheme, QuantizedWeights, TableChoice, TableReason, TableType, TensorPlan, has_table_choice,
-    plan_with_tables, quantize_planned, storage_notes, tables_of,
+    Container, PostTraining, QuantScheme, QuantizedWeights, TableChoice, TableType, TensorPlan, has_table_choice,
+    plan_with_tables, quantize_planned, tables_of,
 };
 
 /// Room kept for the small files of a package, bytes.
@@ -87,15 +85,15 @@ pub trait ExportTarget {
     ) -> Result<Written, ExportError>;
 
     /// [`Self::write`] with weights that were quantized already, tensor by tensor as the caller chose, for the container
-    /// of [`container`]. Errors: as there.
-    fn write_weights(
-        &self,
-        checkpoint: &Checkpoint,
-        weights: &QuantizedWeights,
+    /// of [`container`]; `output` comes to be when the draft is published. Errors: as there.
+    fn draft<'a>(
+        &'a self,
+        checkpoint: &'a Checkpoint,
+        weights: &'a QuantizedWeights,
         output: &Path,
-        quality: Option<&Quality>,
+        quality: Option<&'a Quality>,
         watch: Watch<'_>,
-    ) -> Result<Written, ExportError>;
+    ) -> Result<PackageDraft<'a>, ExportError>;
 }
 
 /// The container that `target` wants the weights of this model in.
@@ -209,23 +207,24 @@ impl ExportTarget for TargetPreset {
         let weight_bytes = self.fitting(self.predicted_bytes(&checkpoint.card)?, &checkpoint.card)?;
         let folder = PartialFolder::create(output, needed_bytes(weight_bytes, &tokenizer))?;
         let weights = quantize_for_target(checkpoint, self, watch)?;
-        PackageInput { checkpoint, target: self, weights: &weights, tokenizer, quality }.write(folder, watch)
+        let input = PackageInput { checkpoint, target: self, weights: &weights, tokenizer, quality };
+        PackageDraft::new(input, folder, watch)?.publish(None, watch)
     }
 
-    fn write_weights(
-        &self,
-        checkpoint: &Checkpoint,
-        weights: &QuantizedWeights,
+    fn draft<'a>(
+        &'a self,
+        checkpoint: &'a Checkpoint,
+        weights: &'a QuantizedWeights,
         output: &Path,
-        quality: Option<&Quality>,
+        quality: Option<&'a Quality>,
         watch: Watch<'_>,
-    ) -> Result<Written, ExportError> {
+    ) -> Result<PackageDraft<'a>, ExportError> {
         let tokenizer = read_tokenizer(checkpoint)?;
         let plans: Vec<TensorPlan> = weights.tensors().iter().map(|tensor| tensor.plan.clone()).collect();
         let weight_bytes = weights_format(&checkpoint.card, self).predicted_bytes(&plans, &checkpoint.card);
         let weight_bytes = self.fitting(weight_bytes, &checkpoint.card)?;
         let folder = PartialFolder::create(output, needed_bytes(weight_bytes, &tokenizer))?;
-        PackageInput { checkpoint, target: self, weights, tokenizer, quality }.write(folder, watch)
+        PackageDraft::new(PackageInput { checkpoint, target: self, weights, tokenizer, quality }, folder, watch)
     }
 }
 
@@ -267,104 +266,9 @@ fn needed_bytes(weight_bytes: u64, tokenizer: &Option<(Vec<u8>, Value)>) -> u64 
     weight_bytes + tokenizer.as_ref().map_or(0, |(bytes, _)| bytes.len() as u64) + SMALL_FILES_BYTES
 }
 
-/// Everything that goes into a package.
-struct PackageInput<'a> {
-    checkpoint: &'a Checkpoint,
-    target: &'a TargetPreset,
-    weights: &'a QuantizedWeights,
-    /// `tokenizer.json`: its bytes and what they say.
-    tokenizer: Option<(Vec<u8>, Value)>,
-    quality: Option<&'a Quality>,
-}
-
-impl PackageInput<'_> {
-    /// Fills the folder, reads it back, compares and runs it; then it gets its name.
-    fn write(&self, folder: PartialFolder, watch: Watch<'_>) -> Result<Written, ExportError> {
-        let (checkpoint, weights) = (self.checkpoint, self.weights);
-        let (format, notes) = self.fill(folder.path(), watch)?;
-        format.compare(&self.format_input(), folder.path(), watch)?;
-        let read_back = read_back(checkpoint, weights, folder.path(), watch)?;
-        let files = file_sizes(folder.path())?;
-        let package_folder = folder.publish()?;
-        let weight_file_bytes = files.iter().filter(|(name, _)| format.holds(name)).map(|(_, size)| size).sum();
-        Ok(Written {
-            run_command: run_command(&checkpoint.card, &package_folder),
-            package: package_folder,
-            files,
-            weight_file_bytes,
-            weight_bytes: weights.bytes(),
-            bits_per_weight: weights.bits_per_weight(),
-            tensor_errors: weights.tensor_errors(),
-            notes: notes.into_iter().chain([read_back.note(), runtime_note()]).collect(),
-            read_back,
-        })
-    }
-
-    /// Writes all files, the manifest last; returns the container and what the user should know.
-    fn fill(&self, folder: &Path, watch: Watch<'_>) -> Result<(&'static dyn WeightsFormat, Vec<String>), ExportError> {
-        let card = &self.checkpoint.card;
-        let format = weights_format(card, self.target);
-        let tokenizer = self.tokenizer.as_ref().map(|(_, parsed)| parsed);
-        let tables = self.tables();
-        let mut notes = storage_notes(self.weights);
-        notes.extend(tables.iter().flat_map(TableChoice::notes));
-        notes.extend(format.write(&self.format_input(), folder, watch)?);
-        write_json(&folder.join("config.json"), &config_json(card, self.weights, tokenizer)?)?;
-        if let Some((bytes, parsed)) = &self.tokenizer {
-            atomic_file::write_bytes(&folder.join(TOKENIZER_FILE), bytes)?;
-            write_json(&folder.join("tokenizer_config.json"), &tokenizer_config_json(card, Some(parsed)))?;
-            write_json(&folder.join("generation_config.json"), &generation_config_json(Some(parsed)))?;
-        }
-        let readme = Readme {
-            card,
-            target: self.target,
-            weights: self.weights,
-            weights_file: format.file_name(),
-            quality: self.quality,
-            tables: tables.as_ref(),
-            notes: &notes,
-        };
-        atomic_file::write_bytes(&folder.join("README.md"), readme.text().as_bytes())?;
-        let metrics = json!({
-            "quality": self.quality,
-            "tables": tables,
-            "weight_bytes": self.weights.bytes(),
-            "bits_per_weight": self.weights.bits_per_weight(),
-            "tensor_errors": self.weights.tensor_errors(),
-        });
-        write_json(&folder.join("manifest.json"), &manifest(card, self.target, metrics, folder, watch)?)?;
-        Ok((format, notes))
-    }
-
-    /// How embedding and head are stored, as the caller chose or, without a measurement, by asking and by default.
-    fn tables(&self) -> Option<TableChoice> {
-        match self.quality {
-            Some(quality) => quality.tables.clone(),
-            None => TableChoice::of(self.weights, self.target.tables, (TableReason::Unmeasured, Vec::new())),
-        }
-    }
-
-    fn format_input(&self) -> FormatInput<'_> {
-        let tokenizer = self.tokenizer.as_ref().map(|(_, parsed)| parsed);
-        FormatInput { weights: self.weights, card: &self.checkpoint.card, tokenizer }
-    }
-}
-
-/// The manifest of the files in `folder`.
-pub(super) fn manifest(
-    card: &ModelCard,
-    target: &TargetPreset,
-    metrics: Value,
-    folder: &Path,
-    watch: Watch<'_>,
-) -> Result<Manifest, ExportError> {
-    let mut files = Vec::new();
-    for (name, bytes) in file_sizes(folder)? {
-        watch.check()?;
-        let sha256 = sha256_of(&folder.join(&name))?;
-        files.push(PackagedFile { name, bytes, sha256 });
-    }
-    Ok(Manifest {
+/// The manifest of a package that holds `files`.
+pub(super) fn manifest(card: &ModelCard, target: &TargetPreset, metrics: Value, files: Vec<PackagedFile>) -> Manifest {
+    Manifest {
         format_version: FORMAT_VERSION,
         name: card.name.clone(),
         target: target.id.clone(),
@@ -372,7 +276,24 @@ pub(super) fn manifest(
         files,
         metrics,
         provenance: json!(card),
-    })
+    }
+}
+
+/// The files in `folder` as a manifest lists them.
+pub(super) fn packaged_files(folder: &Path, watch: Watch<'_>) -> Result<Vec<PackagedFile>, ExportError> {
+    let mut files = Vec::new();
+    for (name, _) in file_sizes(folder)? {
+        watch.check()?;
+        files.push(packaged_file(folder, &name)?);
+    }
+    Ok(files)
+}
+
+/// File `name` in `folder` as a manifest lists it.
+pub(super) fn packaged_file(folder: &Path, name: &str) -> Result<PackagedFile, ExportError> {
+    let path = folder.join(name);
+    let bytes = path.metadata().map_err(|source| ExportError::read(&path, source))?.len();
+    Ok(PackagedFile { name: name.to_owned(), bytes, sha256: sha256_of(&path)? })
 }
 
 fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Option<(Vec<u8>, Value)>, ExportError> {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::gguf_metadata::unknown_to_llama_cpp;
-use super::{ModelCard, PackageFormat, Preprocessing, Quality, StoredSize, TargetPreset};
+use super::{EdgeFigures, ModelCard, PackageFormat, Preprocessing, Quality, StoredSize, TargetPreset};
 use crate::quant::{QuantScheme, QuantizedWeights, TableChoice};
 
 /// Builds the runtime alone, which building the studio does not.
@@ -32,6 +32,8 @@ pub(super) struct Readme<'a> {
     /// Name of the weight file.
     pub weights_file: &'a str,
     pub quality: Option<&'a Quality>,
+    /// What the runtime that ships makes of the package.
+    pub edge: Option<&'a EdgeFigures>,
     /// How embedding and head were chosen.
     pub tables: Option<&'a TableChoice>,
     /// Sentences about the storage, without their full stops.
@@ -71,6 +73,18 @@ impl Readme<'_> {
         let is_folder = weights.scheme().is_float() || target.format == PackageFormat::Transformers;
         write_other_runtimes(out, card, is_folder, self.weights_file, notes)?;
         write_quality(out, card, StoredSize::of(weights), self.quality)?;
+        if self.quality.is_some() {
+            writeln!(out, "\"In this package\" is what the trainer's network makes of the stored weights.\n")?;
+        }
+        if let Some(edge) = self.edge {
+            let what = if card.is_language_model() { "tokens" } else { "images" };
+            let (metric, measured) = (card.metric(), metric_text(card.metric(), edge.metric));
+            writeln!(
+                out,
+                "The package itself, read back and run by foretrain-edge on {} validation {what}: {metric} {measured}.\n",
+                edge.num_examples
+            )?;
+        }
         if let Some(tables) = self.tables.filter(|tables| !tables.tried.is_empty()) {
             writeln!(out, "{}", tables.markdown())?;
         }
@@ -121,11 +135,7 @@ pub(super) fn write_quality(
         Some(quality) => {
             writeln!(out, "Measured on {} validation examples or tokens.\n", quality.num_examples)?;
             writeln!(out, "| | as trained (f32) | in this package |\n|---|---|---|")?;
-            let of_metric = |value: f64| match quality.metric.as_str() {
-                "accuracy" => format!("{:.2}%", value * 100.0),
-                _ => format!("{value:.4}"),
-            };
-            let (before, after) = (of_metric(quality.before), of_metric(quality.after));
+            let (before, after) = (metric_text(&quality.metric, quality.before), metric_text(&quality.metric, quality.after));
             writeln!(out, "| {} | {before} | {after} |", quality.metric)?;
             if quality.metric != "loss" {
                 writeln!(out, "| loss, nats | {:.4} | {:.4} |", quality.loss_before, quality.loss_after)?;
@@ -147,6 +157,11 @@ pub(super) fn write_quality(
         writeln!(out, "Validation loss of the checkpoint: {}.\n", figure(card.validation_loss))?;
     }
     Ok(())
+}
+
+/// A metric as people read it.
+fn metric_text(metric: &str, value: f64) -> String {
+    if metric == "accuracy" { format!("{:.2}%", value * 100.0) } else { format!("{value:.4}") }
 }
 
 /// Data, recipe, version.

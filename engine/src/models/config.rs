@@ -458,6 +458,15 @@ impl ModelConfig {
         Ok(fitted)
     }
 
+    /// True for language models whose head is not their token embedding.
+    #[must_use]
+    pub fn has_head_of_its_own(&self) -> bool {
+        match self {
+            Self::Llama(c) => !c.tie_word_embeddings,
+            Self::Gpt2(_) | Self::Mlp(_) | Self::Cnn(_) | Self::ResNet(_) => false,
+        }
+    }
+
     /// Longest token sequence; `None` for image models.
     #[must_use]
     pub fn max_positions(&self) -> Option<usize> {

@@ -97,10 +97,12 @@ impl TableChoice {
     /// The measurement of what was chosen; `None` where nothing was measured.
     #[must_use]
     pub fn chosen(&self) -> Option<&TriedTables> {
-        self.tried.iter().find(|tried| self.is_chosen(tried))
+        self.tried.iter().find(|tried| self.is_stored(tried))
     }
 
-    fn is_chosen(&self, tried: &TriedTables) -> bool {
+    /// True for the measurement of what was chosen.
+    #[must_use]
+    pub fn is_stored(&self, tried: &TriedTables) -> bool {
         let head = self.head.as_ref().map(|head| &head.storage);
         tried.embedding == self.embedding.storage && tried.head.as_ref() == head
     }
@@ -161,7 +163,7 @@ impl TableChoice {
                 tried.bytes,
                 tried.loss.exp(),
                 self.growth(tried) * 100.0,
-                if self.is_chosen(tried) { "stored" } else { "" }
+                if self.is_stored(tried) { "stored" } else { "" }
             );
         }
         text

@@ -11,7 +11,7 @@ use super::{
 use crate::bench::TrainSpeed;
 use crate::device::Progress;
 use crate::experiment::{RaceView, Report};
-use crate::export::{Blocker, ModelCard, TargetPreset};
+use crate::export::{Blocker, EdgeFigures, ModelCard, TargetPreset};
 use crate::hybrid::Divergence;
 use crate::memory::MemoryPlan;
 use crate::offload::StreamedStep;
@@ -132,20 +132,6 @@ pub struct ExportReport {
     pub run_command: String,
     /// What the user should know ("3 tensors kept in Q8_0: rows of 128 do not fill a block").
     pub notes: Vec<String>,
-}
-
-/// What foretrain-edge makes of a package.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct EdgeFigures {
-    /// Accuracy (share of 1) or loss (nats per token) as foretrain-edge computes it from the package.
-    #[serde(rename = "edge_metric")]
-    pub metric: f64,
-    /// Examples or tokens it was measured on.
-    #[serde(rename = "edge_examples")]
-    pub num_examples: u64,
-    /// Milliseconds per image or token on this machine.
-    #[serde(rename = "edge_ms")]
-    pub ms_per_example: f64,
 }
 
 /// Answer of one precision.

@@ -41,6 +41,7 @@ mod training;
 mod trial;
 mod worker;
 
+pub use crate::export::EdgeFigures;
 pub use crate::import::{StartingPoint, starting_point};
 pub use checkpoint::{CheckpointError, SessionProgress};
 pub use command::{
@@ -50,7 +51,7 @@ pub use command::{
 pub use engine::{Engine, Wake};
 pub use error::SessionError;
 pub use event::{
-    Answer, AnswerOutput, Blame, EdgeFigures, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport,
+    Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport,
     ModelSource, PlanReport, QuantizeReport, ReportSummary, RunSummary, StopReason, TargetFit,
 };
 pub use history::{

@@ -121,12 +121,13 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     .run(watch)?;
     shrunk.notes.extend(left_out);
     let quality = quality(&checkpoint, &shrunk, (&network, &dataset, max_examples), watch)?;
-    let written = target.write_weights(&checkpoint, &shrunk.weights, &output, Some(&Quality::from(&quality)), watch)?;
-    let package = Package::open(&output)?;
-    let edge = measure_on_edge(&package, &checkpoint.card, &dataset, max_examples, watch)?;
+    let stored = Quality::from(&quality);
+    let draft = target.draft(&checkpoint, &shrunk.weights, &output, Some(&stored), watch)?;
+    let edge = measure_on_edge(&draft.open()?, &checkpoint.card, &dataset, max_examples, watch)?;
+    let written = draft.publish(Some(&edge), watch)?;
     Ok(ExportReport {
         target: target.id,
-        package: output,
+        package: written.package,
         files: written.files,
         quality,
         edge: Some(edge),

@@ -4,8 +4,8 @@ use foretrain_edge::gguf::{Array, GgufFile, TensorType, Value};
 use foretrain_edge::{Package, PackageKind};
 use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
 use foretrain_engine::export::{
-    PackageFormat, Quality, TOKENIZER_FILE, TargetPreset, WeightsReader, blockers, export_package, predicted_bytes,
-    quantize_for_target, read_checkpoint,
+    EdgeFigures, ExportTarget, PackageFormat, Quality, TOKENIZER_FILE, TargetPreset, WeightsReader, blockers,
+    export_package, predicted_bytes, quantize_for_target, read_checkpoint,
 };
 use foretrain_engine::models::{DataShape, GateActivation, ModelConfig, ModelPreset, Network};
 use foretrain_engine::quant::QuantScheme;
@@ -220,6 +220,26 @@ fn measured_quality_is_in_manifest_and_readme() {
     let readme = std::fs::read_to_string(output.join("README.md")).unwrap();
     assert!(readme.contains("| accuracy | 98.75% | 75.00% |"), "{readme}");
     assert!(readme.contains("foretrain-edge classify --package . --image"), "{readme}");
+    assert!(manifest.metrics["foretrain_edge"].is_null() && !readme.contains("read back and run"), "{readme}");
+
+    // What foretrain-edge makes of it stands beside that, once somebody measured it; until then there is no package.
+    let weights = quantize_for_target(&checkpoint, &target, unwatched!()).unwrap();
+    let output = root.path().join("run");
+    let draft = || target.draft(&checkpoint, &weights, &output, Some(&quality), unwatched!()).unwrap();
+    drop(draft());
+    assert_eq!(names(root.path()), ["checkpoint", "package"]);
+    let draft = draft();
+    assert!(draft.open().unwrap().manifest().metrics["foretrain_edge"].is_null() && !output.exists());
+    let edge = EdgeFigures { metric: 0.7425, num_examples: 2000, ms_per_example: 0.5 };
+    draft.publish(Some(&edge), unwatched!()).unwrap();
+    let package = Package::open(&output).unwrap();
+    package.verify_checksums().unwrap();
+    let expected = serde_json::json!({ "metric": "accuracy", "measured": 0.7425, "num_examples": 2000 });
+    assert_eq!(package.manifest().metrics["foretrain_edge"], expected);
+    assert_eq!(package.manifest().metrics["quality"]["after"], 0.75);
+    let readme = std::fs::read_to_string(output.join("README.md")).unwrap();
+    assert!(readme.contains("run by foretrain-edge on 2000 validation images: accuracy 74.25%."), "{readme}");
+    assert!(readme.contains("| accuracy | 98.75% | 75.00% |"), "{readme}");
 }
 
 #[test]

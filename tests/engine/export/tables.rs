@@ -1,6 +1,7 @@
 //! Token embedding and head of ternary language models: stored in the smallest types that keep the quality, as measured.
 
 use std::path::Path;
+use std::process::{Command as Process, Stdio};
 
 use foretrain_edge::Package;
 use foretrain_edge::gguf::{GgufFile, TensorType};
@@ -43,13 +44,21 @@ fn config(text: &Path, runs: &Path) -> RunConfig {
     config
 }
 
-fn export(test: &mut TestEngine, (input, output): (&Path, &Path), tables: Tables) -> Result<Box<ExportReport>, String> {
+fn export(test: &mut TestEngine, paths: (&Path, &Path), tables: Tables) -> Result<Box<ExportReport>, String> {
+    export_with(test, paths, PostTraining { tables, ..PostTraining::default() })
+}
+
+fn export_with(
+    test: &mut TestEngine,
+    (input, output): (&Path, &Path),
+    options: PostTraining,
+) -> Result<Box<ExportReport>, String> {
     let job = ExportJob {
         format: None,
         input: input.to_owned(),
         target: "cpu-x86-64".to_owned(),
         scheme: Some(QuantScheme::TernaryBase3),
-        options: PostTraining { tables, ..PostTraining::default() },
+        options,
         output: output.to_owned(),
         data: None,
         naming: Naming::Exact,
@@ -114,8 +123,15 @@ fn a_measurement_chooses_and_somebody_who_asks_is_heard() {
     let readme = std::fs::read_to_string(output.join("README.md")).unwrap();
     assert!(readme.contains(&tables.markdown()), "{readme}");
     // The runtime that ships reads these tables as the trainer's network does, but for inputs in 8 bits.
-    let (edge, measured) = (report.edge.unwrap().metric, report.quality.loss_after);
-    assert!((edge - measured).abs() < 0.05 * measured.max(1.0), "{edge} {measured}");
+    let edge = report.edge.unwrap();
+    let (of_edge, measured) = (edge.metric, report.quality.loss_after);
+    assert!((of_edge - measured).abs() < 0.05 * measured.max(1.0), "{of_edge} {measured}");
+    // Both figures are in the package, each under its name.
+    let in_manifest = &manifest.metrics["foretrain_edge"];
+    assert_eq!((in_manifest["metric"].as_str(), &in_manifest["num_examples"]), (Some("loss"), &edge.num_examples.into()));
+    assert!((in_manifest["measured"].as_f64().unwrap() - of_edge).abs() < 1e-9, "{in_manifest}");
+    let sentence = format!("run by foretrain-edge on {} validation tokens: loss {of_edge:.4}.", edge.num_examples);
+    assert!(readme.contains(&sentence), "{readme}");
 
     let asked = Tables { embedding: Some(TableType::Int4K), head: Some(TableType::F16) };
     let output = test.folder.path().join("asked");
@@ -229,4 +245,71 @@ fn types_that_cannot_be_are_refused_before_anything_is_made() {
     let report = export(&mut test, (&run, &output), Tables::default()).unwrap();
     let tables = report.quality.tables.unwrap();
     assert!(tables.head.is_none() && tables.tried.iter().all(|tried| tried.head.is_none()), "{tables:?}");
+}
+
+/// Tables are tensors that a budget for the whole file is shared between, or take of it what was asked for.
+#[test]
+fn a_budget_counts_what_the_tables_take() {
+    let mut test = TestEngine::default();
+    let runs = test.sub("runs");
+    let text = test.sub("data").join("text.txt");
+    let run = test.train(config(&text, &runs));
+    let folder = test.folder.path().to_owned();
+    let mut mixed = |name: &str, bits: f64, tables: Tables| {
+        let budget_bits = Some(bits);
+        let options = PostTraining { tables, budget_bits, calibration_samples: 8, ..PostTraining::default() };
+        let report = export_with(&mut test, (&run, &folder.join(name)), options)?;
+        let file = GgufFile::open(&folder.join(name).join("model.gguf")).unwrap();
+        let kinds = ["token_embd.weight", "output.weight"].map(|name| file.tensors()[name].kind.label().to_owned());
+        Ok::<_, String>((report, kinds))
+    };
+    // In half precision tables take 0.56 of the 2.25 bits that the least file with such tables has.
+    let refusal = mixed("refused", 2.0, Tables::both(TableType::F16)).unwrap_err();
+    assert!(refusal.contains("budget") && refusal.contains("at least 2.25"), "{refusal}");
+    for (name, bits) in [("narrow", 2.0), ("wide", 4.5)] {
+        let (report, kinds) = mixed(name, bits, Tables::default()).unwrap();
+        let used = report.quality.bits_per_weight;
+        assert!(used <= bits, "{used} of {bits}");
+        let tables = report.quality.tables.unwrap();
+        assert!(tables.tried.is_empty() && tables.embedding.reason == TableReason::Budget, "{tables:?}");
+        assert_eq!([tables.embedding.storage, tables.head.unwrap().storage], kinds);
+        let notes = report.quality.notes.join("; ");
+        assert!(notes.contains("of 9 tensors got more bits"), "both tables and seven matrices: {notes}");
+    }
+    let asked = Tables { embedding: Some(TableType::F16), head: Some(TableType::Int8) };
+    let (report, kinds) = mixed("asked", 4.0, asked).unwrap();
+    assert_eq!(kinds, ["F16", "Q8_0"]);
+    assert!(report.quality.bits_per_weight <= 4.0, "{}", report.quality.bits_per_weight);
+    assert!(report.quality.notes.join("; ").contains("of 7 tensors got more bits"), "{:?}", report.quality.notes);
+}
+
+/// Of all targets, those whose weights are floats get packages without types of tables; named alone, one is refused.
+#[test]
+fn types_are_left_out_where_they_mean_nothing_among_all_targets() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("checkpoint");
+    fixtures::checkpoint(&folder, &fixtures::llama(256, false));
+    let text = root.path().join("text.txt");
+    std::fs::write(&text, "AB ".repeat(700)).unwrap();
+    let export = |target: &str, code: i32| -> serde_json::Value {
+        let mut command = Process::new(env!("CARGO_BIN_EXE_foretrain-under-test"));
+        command.args(["export", "--embedding-type", "int4-k", "--head-type", "int8", "--json"]);
+        command.args(["--target", target, "--input"]).arg(&folder).arg("--data").arg(&text);
+        command.arg("--output").arg(root.path().join(target)).env("XDG_CACHE_HOME", root.path().join("cache"));
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str(std::str::from_utf8(&output.stdout).unwrap().lines().last().unwrap()).unwrap()
+    };
+    let all = export("all", 0);
+    let packages = all["packages"].as_array().unwrap();
+    assert_eq!(packages.len(), TargetPreset::all().unwrap().len());
+    for package in packages {
+        let notes = package["quality"]["notes"].to_string();
+        let is_float = package["target"] == "gpu-high";
+        assert_eq!(notes.contains("types of token embedding and head were left out: bf16"), is_float, "{notes}");
+        assert_eq!(package["quality"]["tables"]["embedding"]["storage"] == "Q4_K", !is_float, "{package}");
+    }
+    let refusal = export("gpu-high", 2)["error"].as_str().unwrap().to_owned();
+    assert!(refusal.contains("embedding type") && refusal.contains("found bf16"), "{refusal}");
+    assert!(!root.path().join("gpu-high").exists());
 }

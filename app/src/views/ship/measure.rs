@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use egui::{DragValue, RichText, ScrollArea, Ui};
-use foretrain_engine::quant::QuantScheme;
+use foretrain_engine::export::ModelCard;
+use foretrain_engine::quant::{QuantScheme, StrayTables};
 use foretrain_engine::session::{Command, ModelReport, QuantizeJob, QuantizeReport};
 
+use super::tables;
 use crate::state::{ShipAction, ShipLive, ShipSaved};
 use crate::theme::{font, palette, space};
 use crate::views::{ViewCtx, job_ui};
@@ -27,7 +29,9 @@ pub(super) fn measure_ui(
     hint_ui(ui, "Quantizes the checkpoint and measures it on the validation part, as trained and as stored.");
     let what = if model.card.is_language_model() { " sequences" } else { " images" };
     schemes_ui(saved, ui);
-    method_ui(saved, what, ui);
+    method_ui(saved, &model.card, what, ui);
+    tables::fields_ui(&mut saved.tables, &model.card, saved.is_mixed, ui);
+    hint_ui(ui, "Exports are rounded and stored the same way, each in its target's precision.");
     field_ui(ui, "Measured on", |ui| {
         ui.add(
             DragValue::new(&mut saved.max_examples).range(1..=1_000_000).speed(10.0).prefix("at most ").suffix(what),
@@ -84,7 +88,7 @@ fn about(scheme: QuantScheme) -> &'static str {
 }
 
 /// How weights find their codes.
-fn method_ui(saved: &mut ShipSaved, what: &str, ui: &mut Ui) {
+fn method_ui(saved: &mut ShipSaved, card: &ModelCard, what: &str, ui: &mut Ui) {
     field_ui(ui, "Rounding", |ui| {
         ui.selectable_value(&mut saved.is_compensated, false, "Nearest")
             .on_hover_text("Each weight by itself: seconds");
@@ -103,19 +107,19 @@ fn method_ui(saved: &mut ShipSaved, what: &str, ui: &mut Ui) {
         let budget = DragValue::new(&mut saved.budget_bits).range(1.0..=32.0).speed(0.05).max_decimals(2);
         ui.add_enabled(saved.is_mixed, budget.prefix("at most ").suffix(" bits per weight"));
     });
-    if saved.post_training().is_calibrated() {
+    if saved.post_training(card, StrayTables::Refuse).is_calibrated() {
         field_ui(ui, "Calibrated on", |ui| {
             ui.add(DragValue::new(&mut saved.calibration_samples).range(1..=100_000).speed(8.0).suffix(what))
                 .on_hover_text("Of the training part. The validation part judges and decides nothing.");
         });
     }
-    hint_ui(ui, "Exports are rounded the same way, each in its target's precision.");
 }
 
 /// Asks what the chosen precisions cost; what was measured of others is forgotten.
 pub(super) fn measure(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &ModelReport) {
     live.measured.retain(|scheme, _| saved.schemes.contains(scheme));
-    let (options, max_examples) = (saved.post_training(), saved.max_examples);
+    // Of several precisions, those that have no choice of tables go without.
+    let (options, max_examples) = (saved.post_training(&model.card, StrayTables::LeaveOut), saved.max_examples);
     for &scheme in &saved.schemes {
         let input = model.folder.clone();
         live.measured.entry(scheme).or_default().ask(ctx, |job| {
@@ -137,6 +141,9 @@ fn notes_ui(report: &QuantizeReport, ui: &mut Ui) {
     section_title_ui(ui, &format!("{label}, {}", report.method));
     for note in &report.notes {
         hint_ui(ui, note);
+    }
+    if let Some(choice) = &report.tables {
+        tables::tried_ui(choice, label, ui);
     }
     expander_ui(ui, &format!("Error of each tensor, {label}"), |ui| errors_ui(report, ui));
     if report.layers.iter().any(|layer| layer.loss_increase.is_some()) {

@@ -3,6 +3,7 @@
 mod measure;
 mod report;
 mod screen;
+mod tables;
 mod targets;
 
 pub use screen::ship_ui;

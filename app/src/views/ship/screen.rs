@@ -74,7 +74,7 @@ fn allowed(live: &mut ShipLive, model: &ModelReport, ui: &Ui) -> Option<ShipActi
     }
     let what = match live.asked.as_ref()? {
         ShipAction::Measure => "Quantize",
-        ShipAction::Export(_) => "Export",
+        ShipAction::Export(..) => "Export",
     };
     match ask_ui(ui.ctx(), what, &warning) {
         Answered::NotYet => None,
@@ -92,8 +92,9 @@ fn allowed(live: &mut ShipLive, model: &ModelReport, ui: &Ui) -> Option<ShipActi
 fn act(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &ModelReport, action: ShipAction) {
     match action {
         ShipAction::Measure => measure::measure(ctx, saved, live, model),
-        ShipAction::Export(ids) => {
+        ShipAction::Export(ids, stray_tables) => {
             live.failures.clear();
+            live.stray_tables = stray_tables;
             live.queue.extend(ids);
         }
     }
@@ -123,7 +124,8 @@ fn go_on(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &Mode
     }
     if let Some(fit) = live.queue.pop_front().and_then(|id| fit_of(&id)) {
         let folder = packages_folder(ctx.settings, &saved.folder);
-        targets::export(ctx, (&folder, saved.post_training()), live, model, fit);
+        let options = saved.post_training(&model.card, live.stray_tables);
+        targets::export(ctx, (&folder, options), live, model, fit);
     }
 }
 

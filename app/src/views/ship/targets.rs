@@ -4,7 +4,7 @@ use std::path::Path;
 
 use egui::{RichText, Ui};
 use foretrain_engine::export::PackageFormat;
-use foretrain_engine::quant::PostTraining;
+use foretrain_engine::quant::{PostTraining, StrayTables};
 use foretrain_engine::session::{Command, ExportJob, ModelReport, Naming, TargetFit};
 
 use crate::state::{ShipAction, ShipLive};
@@ -39,7 +39,7 @@ pub(super) fn targets_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, model: &ModelRe
         let button =
             ui.add_enabled(is_free, egui::Button::new("All targets")).accessible_name("Export for all targets");
         if button.on_hover_text("One package after the other, for every target that can take the model").clicked() {
-            live.wanted = Some(ShipAction::Export(open));
+            live.wanted = Some(ShipAction::Export(open, StrayTables::LeaveOut));
         }
     });
     let columns = num_columns(ui, CARD_WIDTH, 3);
@@ -62,7 +62,7 @@ fn target_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, model: &ModelReport, fit: &
     let button = ui.add_enabled(is_free, button).accessible_name(format!("Export for {}", fit.target.name));
     let why_not = if fit.blockers.is_empty() { "An export is under way" } else { "This target cannot take the model" };
     if button.on_disabled_hover_text(why_not).clicked() {
-        live.wanted = Some(ShipAction::Export(vec![fit.target.id.clone()]));
+        live.wanted = Some(ShipAction::Export(vec![fit.target.id.clone()], StrayTables::Refuse));
     }
     if live.target == fit.target.id {
         progress_ui(ctx, &fit.target.name, live, ui);

@@ -10,7 +10,7 @@ use super::proto::ModelProto;
 use super::readme::{OnnxReadme, run_command};
 use super::{IR_VERSION, ONNX_FILE, OPSET, OnnxModel};
 use crate::device::{Watch, atomic_file};
-use crate::export::package::{SMALL_FILES_BYTES, file_sizes, manifest, write_json};
+use crate::export::package::{SMALL_FILES_BYTES, file_sizes, manifest, packaged_files, write_json};
 use crate::export::partial_folder::PartialFolder;
 use crate::export::read_back::NUM_INPUTS;
 use crate::export::{Checkpoint, ExportError, ExportTarget, Quality, ReadBack, TargetPreset, Written};
@@ -55,7 +55,8 @@ pub fn write_onnx_package(
         "tensor_errors": model.tensor_errors(),
         "onnx": { "opset": OPSET, "ir_version": IR_VERSION, "calibration_images": model.num_calibration_images() },
     });
-    write_json(&folder.path().join("manifest.json"), &manifest(card, target, metrics, folder.path(), watch)?)?;
+    let packaged = packaged_files(folder.path(), watch)?;
+    write_json(&folder.path().join("manifest.json"), &manifest(card, target, metrics, packaged))?;
     let files = file_sizes(folder.path())?;
     let package = folder.publish()?;
     Ok(Written {
