@@ -1,6 +1,8 @@
 //! Options of post-training quantization, shared by `quantize` and `export`.
 
-use foretrain_engine::quant::{PostTraining, Rounding, Sparsity, StrayTables, TableType, Tables, TernaryRule, TernaryScales};
+use foretrain_engine::quant::{
+    PostTraining, Rounding, Sparsity, StrayTables, TableType, Tables, TernaryRule, TernaryScales,
+};
 
 use super::number_arg;
 

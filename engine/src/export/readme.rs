@@ -135,7 +135,8 @@ pub(super) fn write_quality(
         Some(quality) => {
             writeln!(out, "Measured on {} validation examples or tokens.\n", quality.num_examples)?;
             writeln!(out, "| | as trained (f32) | in this package |\n|---|---|---|")?;
-            let (before, after) = (metric_text(&quality.metric, quality.before), metric_text(&quality.metric, quality.after));
+            let (before, after) =
+                (metric_text(&quality.metric, quality.before), metric_text(&quality.metric, quality.after));
             writeln!(out, "| {} | {before} | {after} |", quality.metric)?;
             if quality.metric != "loss" {
                 writeln!(out, "| loss, nats | {:.4} | {:.4} |", quality.loss_before, quality.loss_after)?;

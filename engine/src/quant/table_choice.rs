@@ -210,7 +210,8 @@ mod tests {
             |embedding: &str, bytes, loss| TriedTables { embedding: embedding.to_owned(), head: None, bytes, loss };
         let rows = vec![tried("F16", 32_768, 2.0), tried("Q3_K", 7_040, 2.0_f64.ln_1p()), tried("Q4_K", 9_216, 2.005)];
         let table = Tables { embedding: Some(TableType::Int4K), head: None };
-        let measured = TableChoice::new(&plans(ternary.0, table, false), ternary, none, (TableReason::Measured, rows)).unwrap();
+        let measured =
+            TableChoice::new(&plans(ternary.0, table, false), ternary, none, (TableReason::Measured, rows)).unwrap();
         let notes = measured.notes();
         assert!(notes[0].contains("which is the head, too, in Q4_K, the smallest type"), "{notes:?}");
         assert_eq!(notes[1], "Perplexity 7.3891 with tables in F16 became 7.4261 (+0.50%)");

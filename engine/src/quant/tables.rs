@@ -330,10 +330,7 @@ mod tests {
         let bf16 = (QuantScheme::Bf16, Container::Safetensors);
         assert_eq!(note(head, bf16), "The type of the head was left out: bf16 gives no table a type of its own");
         let both = note(Tables::both(TableType::Int4K), (QuantScheme::Ternary, Container::Transformers));
-        assert_eq!(
-            both,
-            "The types of token embedding and head were left out: transformers reads these tables as f16"
-        );
+        assert_eq!(both, "The types of token embedding and head were left out: transformers reads these tables as f16");
     }
 
     #[test]

@@ -51,8 +51,8 @@ pub use command::{
 pub use engine::{Engine, Wake};
 pub use error::SessionError;
 pub use event::{
-    Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport,
-    ModelSource, PlanReport, QuantizeReport, ReportSummary, RunSummary, StopReason, TargetFit,
+    Answer, AnswerOutput, Blame, Event, EventKind, ExportReport, Failure, GuardEnd, ModelReport, ModelSource,
+    PlanReport, QuantizeReport, ReportSummary, RunSummary, StopReason, TargetFit,
 };
 pub use history::{
     History, HistoryView, LogEntry, LogKind, QuantizedFigures, StepMetrics, ValidationFigures, ValidationPoint,

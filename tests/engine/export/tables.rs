@@ -128,7 +128,10 @@ fn a_measurement_chooses_and_somebody_who_asks_is_heard() {
     assert!((of_edge - measured).abs() < 0.05 * measured.max(1.0), "{of_edge} {measured}");
     // Both figures are in the package, each under its name.
     let in_manifest = &manifest.metrics["foretrain_edge"];
-    assert_eq!((in_manifest["metric"].as_str(), &in_manifest["num_examples"]), (Some("loss"), &edge.num_examples.into()));
+    assert_eq!(
+        (in_manifest["metric"].as_str(), &in_manifest["num_examples"]),
+        (Some("loss"), &edge.num_examples.into())
+    );
     assert!((in_manifest["measured"].as_f64().unwrap() - of_edge).abs() < 1e-9, "{in_manifest}");
     let sentence = format!("run by foretrain-edge on {} validation tokens: loss {of_edge:.4}.", edge.num_examples);
     assert!(readme.contains(&sentence), "{readme}");

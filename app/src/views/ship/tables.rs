@@ -41,7 +41,7 @@ pub(super) fn fields_ui(tables: &mut Tables, card: &ModelCard, is_mixed: bool, u
 }
 
 /// A choice of one table's type; `None` is called `left`.
-fn type_ui(salt: &str, left: &str, table: &mut Option<TableType>, ui: &mut Ui) {
+fn type_ui(salt: &str, left: &'static str, table: &mut Option<TableType>, ui: &mut Ui) {
     ui.set_max_width(ui.available_width().min(CHOICE_WIDTH));
     combo_ui(ui, salt, table.map_or(left, in_full), |ui| {
         ui.selectable_value(table, None, left);
