@@ -34,6 +34,8 @@ pub mod size {
     pub const RAIL: f32 = 76.0;
     /// Width of the column of labels before fields.
     pub const LABEL: f32 = 104.0;
+    /// Most width of a choice in a row.
+    pub const CHOICE: f32 = 380.0;
     /// Side of an icon.
     pub const ICON: f32 = 16.0;
     /// Height of meters and progress bars.

@@ -17,14 +17,14 @@ pub fn field_ui<R>(ui: &mut Ui, label: &str, control: impl FnOnce(&mut Ui) -> R)
     .inner
 }
 
-/// A combo box that fills the row.
+/// A combo box that fills the row, as far as one reads a choice at a glance.
 pub fn combo_ui<R>(
     ui: &mut Ui,
     salt: &str,
     selected: impl Into<String>,
     contents: impl FnOnce(&mut Ui) -> R,
 ) -> Option<R> {
-    let width = ui.available_width();
+    let width = ui.available_width().min(size::CHOICE);
     egui::ComboBox::from_id_salt(salt)
         .width(width)
         .truncate()

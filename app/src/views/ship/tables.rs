@@ -7,9 +7,6 @@ use foretrain_engine::quant::{TableChoice, TableType, Tables};
 use crate::theme::{font, palette, space};
 use crate::widgets::{combo_ui, field_ui, hint_ui, number};
 
-/// Width of a choice of types.
-const CHOICE_WIDTH: f32 = 380.0;
-
 /// Fields for those tables that this model has; image models have none.
 pub(super) fn fields_ui(tables: &mut Tables, card: &ModelCard, is_mixed: bool, ui: &mut Ui) {
     if !card.is_language_model() {
@@ -21,28 +18,27 @@ pub(super) fn fields_ui(tables: &mut Tables, card: &ModelCard, is_mixed: bool, u
     if has_head {
         field_ui(ui, "Head type", |ui| type_ui("head-type", left, &mut tables.head, ui));
     }
-    let what = if has_head { "These two tables are" } else { "This table, which is the head, too, is" };
+    let what = if has_head { "These two tables" } else { "This table, which is the head, too," };
     let automatic = if is_mixed {
-        "Automatic counts them among the tensors that the budget is shared between.".to_owned()
+        "Automatic shares the budget between all tensors, tables counted.".to_owned()
     } else {
         format!(
-            "Automatic takes, where the other weights are ternary, the smallest type with which perplexity, as measured, \
-             grows by at most {:.0}%; with int8 and int4 it stores the embedding in 16 bits and a head in 8.",
+            "Automatic takes for ternary models the smallest type with which perplexity, as measured, grows by at most \
+             {:.0}%; with int8 and int4 an embedding stays f16 and a head int8.",
             TableChoice::MOST_GROWTH * 100.0
         )
     };
     hint_ui(
         ui,
         &format!(
-            "{what} much of a small file. {automatic} Precisions of floats give them no type of their own: measuring and \
-             exporting for all targets leaves a type named here out there and says so."
+            "{what} can be much of a small file. {automatic} Where rows fill no blocks of 256, int3-k and int4-k are Q4_0. \
+             With bf16 and f16 there is no choice: measuring, and exporting for all targets, goes without and says so."
         ),
     );
 }
 
 /// A choice of one table's type; `None` is called `left`.
 fn type_ui(salt: &str, left: &'static str, table: &mut Option<TableType>, ui: &mut Ui) {
-    ui.set_max_width(ui.available_width().min(CHOICE_WIDTH));
     combo_ui(ui, salt, table.map_or(left, in_full), |ui| {
         ui.selectable_value(table, None, left);
         for each in TableType::ALL {
@@ -74,7 +70,8 @@ pub(super) fn tried_ui(choice: &TableChoice, label: &str, ui: &mut Ui) {
     );
     egui::Grid::new(("tried-tables", label)).num_columns(6).spacing([space::LG, 2.0]).show(ui, |ui| {
         let small = |text: String| RichText::new(text).size(font::SMALL);
-        for title in ["Embedding", "Head", "Size of both", "Perplexity", "Grows by", ""] {
+        let size = if choice.head.is_some() { "Size of both" } else { "Size" };
+        for title in ["Embedding", "Head", size, "Perplexity", "Grows by", ""] {
             ui.label(small(title.to_owned()).color(p.text_weak));
         }
         ui.end_row();
