@@ -139,10 +139,10 @@ impl Tables {
         }
         let (expected, found, why) = if scheme.is_float() {
             let why = format!("{} gives no table a type of its own", scheme.label());
-            ("a scheme of integers, whose tables may differ from it", scheme.label(), why)
+            ("a scheme of integers, whose tables may differ from it, or no type", scheme.label(), why)
         } else if container == Container::Transformers {
             let found = "transformers, which reads these tables as f16";
-            ("the format gguf or safetensors", found, "transformers reads these tables as f16".to_owned())
+            ("the format gguf or safetensors, or no type", found, "transformers reads these tables as f16".to_owned())
         } else {
             return Ok((self, None));
         };
