@@ -13,6 +13,7 @@ use super::buffers::{Reading, Scratch, rows_per_task, unwritten};
 use super::cross_entropy::{check_targets, cross_entropy, error_norms, read_targets};
 use super::function::record;
 use super::gemm::{Matrix, Old, Products, multiply};
+use super::kernels::has_kernels;
 use super::linear::linear;
 use super::precision::Precision;
 use super::real::{Real, max_of, sum_map};
@@ -63,7 +64,7 @@ pub fn head_loss(x: &Tensor, weight: &Tensor, goal: &HeadTargets<'_>, precision:
     if goal.weights.len() != n {
         bail!("head_loss: expected {n} weights of rows, found {}", goal.weights.len());
     }
-    if !x.device().is_cpu() || n * c == 0 {
+    if !has_kernels(x.device()) || n * c == 0 {
         return composed(&x, weight, goal, precision);
     }
     match x.dtype() {
