@@ -19,8 +19,10 @@ use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_sc
 const BYTES: usize = 32;
 /// Groups whose 16-bit sums cannot overflow: each adds at most 2 · 2 · 12 · 127 = 6096 to a lane.
 const GROUPS_PER_FLUSH: usize = 4;
-/// Rows that share an input while it is in registers.
+/// Rows that share an input while it is in registers: their sums fill most of the 16.
 const ROWS: usize = 2;
+/// The same, with sums of 16 bits.
+const PLAIN_ROWS: usize = 4;
 /// Largest code whose 16-bit sums cannot overflow in 32 steps: 32 · 2 · 3 · 127 = 24384.
 const SMALL_CODE: u8 = 3;
 /// Steps of 32 bytes between two flushes of such sums.
@@ -274,40 +276,66 @@ byte_kernels!(short_vnni, "avx2,fma,f16c,avx512f,avx512vl,avx512vnni", |sum, uns
     _mm256_dpbusd_epi32(sum, unsigned, signed)
 });
 
-/// Products with rows of any start and length, group by group.
+/// Products with rows of whole blocks, several rows at a time; others row by row, group by group.
 pub(super) fn ternary_groups(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
+    /// Products of `R` rows, `apart` bytes from start to start, whose codes of group `g` start `offset(g)` bytes after a row's.
+    ///
     /// # Safety
-    /// Groups `first_group .. first_group + x.len() / 128` must lie within `blocks`.
+    /// Those 32 bytes must be readable from `rows + r · apart` on for the `x.len() / 128` groups of each row.
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn dot(blocks: &[u8], first_group: usize, x: &[i8]) -> i32 {
+    unsafe fn dot<const R: usize>(
+        rows: *const u8,
+        apart: usize,
+        offset: impl Fn(usize) -> usize,
+        x: &[i8],
+    ) -> [i32; R] {
         let (first, second) = (_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0c));
-        let ones = _mm256_set1_epi16(1);
-        let mut sum = _mm256_setzero_si256();
-        let mut group = first_group;
+        let (zero, ones) = (_mm256_setzero_si256(), _mm256_set1_epi16(1));
+        let mut sums = [zero; R];
+        let mut group = 0;
         for run in x.chunks(GROUPS_PER_FLUSH * GROUP_LEN) {
             // Odd planes stay where they are in their bytes and count four times.
-            let (mut even, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+            let mut planes = [[zero; 2]; R];
             for x in run.as_chunks::<GROUP_LEN>().0 {
-                let at = group / 2 * BLOCK_BYTES + group % 2 * GROUP_BYTES;
-                // SAFETY: the group's 32 bytes lie within `blocks` by this function's contract, x is 128 bytes; loads
-                // need no alignment, a prefetch no valid address.
-                let (codes, x): (_, [__m256i; 4]) = unsafe {
-                    let codes = blocks.as_ptr().add(at);
-                    _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
-                    let part = |i| _mm256_loadu_si256(x.as_ptr().add(i * BYTES).cast());
-                    (_mm256_loadu_si256(codes.cast()), [part(0), part(1), part(2), part(3)])
-                };
-                let high = _mm256_srli_epi16::<4>(codes);
-                let add =
-                    |sum, codes, mask, x| _mm256_add_epi16(sum, _mm256_maddubs_epi16(_mm256_and_si256(codes, mask), x));
-                even = add(add(even, codes, first, x[0]), high, first, x[2]);
-                odd = add(add(odd, codes, second, x[1]), high, second, x[3]);
+                let mut codes: [__m256i; R] = std::array::from_fn(|r| {
+                    // SAFETY: by this function's contract; loads need no alignment, a prefetch no valid address.
+                    unsafe {
+                        let codes = rows.add(r * apart + offset(group));
+                        _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
+                        _mm256_loadu_si256(codes.cast())
+                    }
+                });
+                for x in x.as_chunks::<{ 2 * BYTES }>().0 {
+                    // SAFETY: x is 64 bytes; loads need no alignment.
+                    let x = [0, BYTES].map(|at| unsafe { _mm256_loadu_si256(x.as_ptr().add(at).cast()) });
+                    for (codes, [even, odd]) in codes.iter_mut().zip(&mut planes) {
+                        let add = |sum: __m256i, mask, x| {
+                            _mm256_add_epi16(sum, _mm256_maddubs_epi16(_mm256_and_si256(*codes, mask), x))
+                        };
+                        *even = add(*even, first, x[0]);
+                        *odd = add(*odd, second, x[1]);
+                        *codes = _mm256_srli_epi16::<4>(*codes);
+                    }
+                }
                 group += 1;
             }
-            let odd = _mm256_srai_epi32::<2>(_mm256_madd_epi16(odd, ones));
-            sum = _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(even, ones), odd));
+            for (sum, [even, odd]) in sums.iter_mut().zip(planes) {
+                let odd = _mm256_srai_epi32::<2>(_mm256_madd_epi16(odd, ones));
+                *sum = _mm256_add_epi32(*sum, _mm256_add_epi32(_mm256_madd_epi16(even, ones), odd));
+            }
         }
-        sum_ints(sum)
+        sums.map(|sum| sum_ints(sum))
+    }
+    let place = |group: usize| group / 2 * BLOCK_BYTES + group % 2 * GROUP_BYTES;
+    if let Some(blocks) = whole_blocks(rows, x.len(), out.len()) {
+        let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
+        let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
+        // SAFETY: all `out.len()` rows lie within `blocks`; the features were detected.
+        let many = |first, apart| unsafe { dot::<PLAIN_ROWS>(start(first), apart * row_bytes, place, x) };
+        // SAFETY: as above.
+        let one = |row| unsafe { dot::<1>(start(row), 0, place, x)[0] };
+        fill_rows(out, many, one);
+        return;
     }
     let groups_per_row = x.len() / GROUP_LEN;
     for (row, out) in out.iter_mut().enumerate() {
@@ -320,7 +348,7 @@ pub(super) fn ternary_groups(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
             *out = single[0];
         } else {
             // SAFETY: all groups of the row lie within the blocks; the features were detected.
-            *out = unsafe { dot(rows.blocks, first_group, x) };
+            [*out] = unsafe { dot::<1>(rows.blocks.as_ptr(), 0, |group| place(first_group + group), x) };
         }
     }
 }

@@ -32,14 +32,17 @@ impl<T: Vectors> Kernel<T> for ShiftedSums<'_, T> {
         let farthest = self.offsets.iter().copied().max().unwrap_or(0);
         assert!(farthest + self.len <= self.rows.len());
         let (vectors, rows, weights) = (self.len / L::WIDTH, self.rows.as_ptr(), self.weights.as_ptr());
+        let has_many = L::NUM_REGISTERS >= 32;
         let mut at = 0;
         while at < vectors {
-            let width = if vectors - at == 4 { 2 } else { (vectors - at).min(3) };
+            // Where there are 16 registers, a third vector of four rows' sums would go through memory at every tap.
+            let most = if has_many { 3 } else { 2 };
+            let width = if vectors - at == 4 { 2 } else { (vectors - at).min(most) };
             let start = at * L::WIDTH;
             // SAFETY: every read is below `farthest + len`, every write below `BLOCK · len`, by the assertions.
             unsafe {
                 let (rows, out) = (rows.add(start), self.out.as_mut_ptr().add(start));
-                let halves = if L::NUM_REGISTERS >= 32 { 1 } else { 2 };
+                let halves = if has_many { 1 } else { 2 };
                 for half in 0..halves {
                     let first = half * BLOCK / 2;
                     let (weights, out) = (weights.add(first), out.add(first * self.len));
@@ -47,7 +50,6 @@ impl<T: Vectors> Kernel<T> for ShiftedSums<'_, T> {
                         (1, 3) => shifted_tile::<L, BLOCK, 3>(rows, self.offsets, weights, out, self.len),
                         (1, 2) => shifted_tile::<L, BLOCK, 2>(rows, self.offsets, weights, out, self.len),
                         (1, _) => shifted_tile::<L, BLOCK, 1>(rows, self.offsets, weights, out, self.len),
-                        (_, 3) => shifted_tile::<L, 4, 3>(rows, self.offsets, weights, out, self.len),
                         (_, 2) => shifted_tile::<L, 4, 2>(rows, self.offsets, weights, out, self.len),
                         (_, _) => shifted_tile::<L, 4, 1>(rows, self.offsets, weights, out, self.len),
                     }
