@@ -77,30 +77,56 @@ pub fn evaluate(
     evaluate_with(forward, batches.map(|batch| Ok(batch?)), watch)
 }
 
-/// [`evaluate`] with the weights of one block at a time, as [`Network::forward_by_blocks`] has it: what lies between two
-/// blocks is held for all batches.
-///
-/// Errors: as [`evaluate`], and those of `params_of`.
-pub fn evaluate_by_blocks<E: From<EvaluationError> + From<ModelError>>(
-    network: &Network,
-    mut params_of: impl FnMut(&dyn Block) -> Result<Params, E>,
-    batches: impl Iterator<Item = Result<Batch, DataError>>,
-    watch: Watch<'_>,
-) -> Result<Evaluation, E> {
-    let batches = batches.collect::<Result<Vec<_>, _>>().map_err(EvaluationError::from)?;
-    let mut tally = Tally::default();
-    let (mut done, total) = (0, network.blocks().len() as u64);
-    let watched = |block: &dyn Block| {
-        watch.step("measuring block by block", done, Some(total)).map_err(EvaluationError::from)?;
-        done += 1;
-        params_of(block)
-    };
-    let inputs = batches.iter().map(|batch| batch.inputs.clone()).collect();
-    network.forward_by_blocks(watched, inputs, |number, logits| match batches.get(number) {
-        Some(batch) => Ok(tally.add(logits, &batch.targets)?),
-        None => Ok(()),
-    })?;
-    Ok(tally.evaluation()?)
+/// Batches as a network's last block reads them: other weights of that block are measured without the blocks before it.
+#[derive(Debug)]
+pub struct BeforeLast {
+    states: Vec<Tensor>,
+    targets: Vec<Tensor>,
+}
+
+impl BeforeLast {
+    /// Runs `batches` through all blocks but the last, with the weights of one block at a time: what lies between two
+    /// blocks is held for all batches.
+    ///
+    /// Errors: those of batches, of the forward pass and of `params_of`.
+    pub fn new<E: From<EvaluationError> + From<ModelError>>(
+        network: &Network,
+        mut params_of: impl FnMut(&dyn Block) -> Result<Params, E>,
+        batches: impl Iterator<Item = Result<Batch, DataError>>,
+        watch: Watch<'_>,
+    ) -> Result<Self, E> {
+        let batches = batches.collect::<Result<Vec<_>, _>>().map_err(EvaluationError::from)?;
+        let (inputs, targets) = batches.into_iter().map(|batch| (batch.inputs, batch.targets)).unzip();
+        let (mut done, total) = (0, network.blocks().len() as u64);
+        let watched = |block: &dyn Block| {
+            watch.step("measuring block by block", done, Some(total)).map_err(EvaluationError::from)?;
+            done += 1;
+            params_of(block)
+        };
+        Ok(Self { states: network.forward_before_last(watched, inputs)?, targets })
+    }
+
+    /// [`evaluate`], with the weights of the last block that `params_of` makes.
+    ///
+    /// Errors: as [`evaluate`], and those of `params_of`.
+    pub fn evaluate<E: From<EvaluationError> + From<ModelError>>(
+        &self,
+        network: &Network,
+        mut params_of: impl FnMut(&dyn Block) -> Result<Params, E>,
+        watch: Watch<'_>,
+    ) -> Result<Evaluation, E> {
+        let mut tally = Tally::default();
+        let total = network.blocks().len() as u64;
+        let watched = |block: &dyn Block| {
+            watch.step("measuring block by block", total - 1, Some(total)).map_err(EvaluationError::from)?;
+            params_of(block)
+        };
+        network.forward_last(watched, &self.states, |number, logits| match self.targets.get(number) {
+            Some(targets) => Ok(tally.add(logits, targets)?),
+            None => Ok(()),
+        })?;
+        Ok(tally.evaluation()?)
+    }
 }
 
 /// [`evaluate`] of whatever gives `logits` for the inputs of a batch.

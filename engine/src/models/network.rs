@@ -272,21 +272,45 @@ impl Network {
         &self,
         mut params_of: impl FnMut(&dyn Block) -> Result<Params, E>,
         inputs: Vec<Tensor>,
-        mut finish: impl FnMut(usize, &Tensor) -> Result<(), E>,
+        finish: impl FnMut(usize, &Tensor) -> Result<(), E>,
     ) -> Result<(), E> {
+        let states = self.forward_before_last(&mut params_of, inputs)?;
+        self.forward_last(params_of, &states, finish)
+    }
+
+    /// [`Self::forward_by_blocks`] as far as what the last block reads of each input.
+    ///
+    /// Errors: those of the blocks and of `params_of`.
+    pub fn forward_before_last<E: From<ModelError>>(
+        &self,
+        mut params_of: impl FnMut(&dyn Block) -> Result<Params, E>,
+        inputs: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, E> {
         let mut states = inputs;
-        for (index, block) in self.blocks.iter().enumerate() {
+        for block in self.blocks.iter().take(self.blocks.len().saturating_sub(1)) {
             let params = params_of(block.as_ref())?;
             let pass = Forward::new(&params, Mode::Eval);
-            let is_last = index + 1 == self.blocks.len();
-            for (number, state) in states.iter_mut().enumerate() {
-                let output = block.forward(&pass, state)?;
-                if is_last {
-                    finish(number, &output)?;
-                } else {
-                    *state = output;
-                }
+            for state in &mut states {
+                *state = block.forward(&pass, state)?;
             }
+        }
+        Ok(states)
+    }
+
+    /// The rest of [`Self::forward_by_blocks`]: the last block alone, from what it reads of each input.
+    ///
+    /// Errors: those of the block, of `params_of` and of `finish`.
+    pub fn forward_last<E: From<ModelError>>(
+        &self,
+        mut params_of: impl FnMut(&dyn Block) -> Result<Params, E>,
+        states: &[Tensor],
+        mut finish: impl FnMut(usize, &Tensor) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(block) = self.blocks.last() else { return Ok(()) };
+        let params = params_of(block.as_ref())?;
+        let pass = Forward::new(&params, Mode::Eval);
+        for (number, state) in states.iter().enumerate() {
+            finish(number, &block.forward(&pass, state)?)?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::data::{self, BatchConfig, BatchSource, Dataset, DatasetSpec, Example, SplitPart};
 use crate::device::Watch;
-use crate::evaluation::{Evaluation, evaluate, evaluate_by_blocks};
+use crate::evaluation::{BeforeLast, Evaluation, evaluate};
 use crate::export::{
     self, Blocker, Checkpoint, ExportError, ExportTarget, ModelCard, PackageFormat, Preprocessing, Quality,
     TargetPreset,
@@ -310,9 +310,22 @@ pub(super) fn measure_quantized(
     if !card.is_language_model() {
         return measure(card, network, &weights.dequantized()?, dataset, max_examples, watch);
     }
+    let read = before_last(card, network, weights, dataset, max_examples, watch)?;
+    read.evaluate(network, |block| Ok::<_, SessionError>(weights.dequantized_for(block)?), watch)
+}
+
+/// What the last block of a language model with these weights reads of the validation part.
+pub(super) fn before_last(
+    card: &ModelCard,
+    network: &Network,
+    weights: &QuantizedWeights,
+    dataset: &Arc<Dataset>,
+    max_examples: usize,
+    watch: Watch<'_>,
+) -> Result<BeforeLast, SessionError> {
     let batches = batches(card, dataset)?;
     let batches = batches.evaluation_batches(SplitPart::Validation, max_examples);
-    evaluate_by_blocks(network, |block| Ok(weights.dequantized_for(block)?), batches, watch)
+    BeforeLast::new(network, |block| Ok(weights.dequantized_for(block)?), batches, watch)
 }
 
 /// The report of a quantization, measured before and after on at most so many examples.

@@ -2,16 +2,17 @@
 //!
 //! Each table is tried by itself first, from small to large, the other one in half precision; then both together, because
 //! two costs that are small may not be small at once. Figures are of the validation part, as those of the whole export.
+//! The head is tried first: what it reads stays the same while the embedding does.
 
 use std::collections::BTreeMap;
 
 use super::SessionError;
-use super::shipping::measure_quantized;
+use super::shipping::before_last;
 use super::shrinking::Shrinking;
 use crate::device::Watch;
-use crate::evaluation::Evaluation;
+use crate::evaluation::{BeforeLast, Evaluation};
 use crate::models::Params;
-use crate::quant::{self, QuantizedWeights, TableChoice, TensorPlan, TriedTables, table_candidates, tables_of};
+use crate::quant::{self, QuantizedWeights, Table, TableChoice, TensorPlan, TriedTables, table_candidates, tables_of};
 
 /// Chosen tables.
 #[derive(Debug)]
@@ -34,6 +35,10 @@ pub(super) struct TableSearch<'a> {
     weights: QuantizedWeights,
     /// Which way of each table `weights` has.
     levels: Vec<usize>,
+    /// Which of the tables the last block alone reads.
+    head: Option<usize>,
+    /// What that block reads with these ways of the other tables.
+    read: Option<(Vec<usize>, BeforeLast)>,
     measured: BTreeMap<Vec<usize>, Evaluation>,
     tried: Vec<TriedTables>,
 }
@@ -43,10 +48,11 @@ impl<'a> TableSearch<'a> {
     pub fn new(of: &'a Shrinking<'a>, trained: &'a Params, weights: QuantizedWeights) -> Self {
         let plans: Vec<TensorPlan> = weights.tensors().iter().map(|tensor| tensor.plan.clone()).collect();
         let is_free = |table| of.options.tables.of(table).is_none();
-        let free = tables_of(&plans).filter(|(table, _)| is_free(*table));
-        let tables: Vec<_> = free.map(|(_, plan)| table_candidates(plan, of.container)).collect();
+        let free: Vec<_> = tables_of(&plans).filter(|(table, _)| is_free(*table)).collect();
+        let head = free.iter().position(|(table, _)| *table == Table::Head);
+        let tables: Vec<_> = free.into_iter().map(|(_, plan)| table_candidates(plan, of.container)).collect();
         let levels = last_levels(&tables);
-        Self { of, trained, tables, weights, levels, measured: BTreeMap::new(), tried: Vec::new() }
+        Self { of, trained, tables, weights, levels, head, read: None, measured: BTreeMap::new(), tried: Vec::new() }
     }
 
     /// Chooses. Errors: those of the forward pass, and a table that a way to store it cannot hold.
@@ -61,7 +67,7 @@ impl<'a> TableSearch<'a> {
             levels
         };
         let mut levels = vec![0; last.len()];
-        for table in 0..last.len() {
+        for table in (0..last.len()).rev() {
             while levels[table] < last[table] && !is_within(self.at(&alone(table, levels[table]), watch)?) {
                 levels[table] += 1;
             }
@@ -89,8 +95,7 @@ impl<'a> TableSearch<'a> {
             return Ok(*known);
         }
         self.store(levels)?;
-        let Shrinking { checkpoint, network, dataset, max_examples, .. } = *self.of;
-        let found = measure_quantized(&checkpoint.card, network, &self.weights, dataset, max_examples, watch)?;
+        let found = self.measure(watch)?;
         let plans: Vec<TensorPlan> = self.weights.tensors().iter().map(|tensor| tensor.plan.clone()).collect();
         let mut tables = tables_of(&plans).map(|(_, plan)| plan.storage.label().to_owned());
         let bytes = tables_of(&plans).map(|(_, plan)| plan.num_bytes()).sum();
@@ -99,6 +104,22 @@ impl<'a> TableSearch<'a> {
         self.tried.push(tried);
         self.measured.insert(levels.to_vec(), found);
         Ok(found)
+    }
+
+    /// What the weights as they are now are worth.
+    fn measure(&mut self, watch: Watch<'_>) -> Result<Evaluation, SessionError> {
+        let Shrinking { checkpoint, network, dataset, max_examples, .. } = *self.of;
+        let mut others = self.levels.clone();
+        if let Some(head) = self.head.and_then(|head| others.get_mut(head)) {
+            *head = 0;
+        }
+        let read = match self.read.take().filter(|(levels, _)| *levels == others) {
+            Some((_, read)) => read,
+            None => before_last(&checkpoint.card, network, &self.weights, dataset, max_examples, watch)?,
+        };
+        let found = read.evaluate(network, |block| Ok(self.weights.dequantized_for(block)?), watch);
+        self.read = Some((others, read));
+        found
     }
 
     /// Puts tables stored in these ways into the weights.
