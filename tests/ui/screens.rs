@@ -292,6 +292,7 @@ pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
             preprocessing: Preprocessing::Text,
             split: split(),
             tier: "balanced".to_owned(),
+            recipe: None,
             step: 400,
             sequence_length: None,
             num_steps: 1200,

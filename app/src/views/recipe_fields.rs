@@ -168,12 +168,12 @@ fn tier(config: &RunConfig, values: &mut Vec<Value>) {
 
 fn training(config: &RunConfig, values: &mut Vec<Value>) {
     let optimizer = &config.optimizer;
-    let (kind, rate) = match optimizer.kind {
-        OptimizerKind::AdamW => ("AdamW", "Learning rate"),
-        OptimizerKind::Muon => ("Muon", "Rate, matrices"),
+    let rate = match optimizer.kind {
+        OptimizerKind::AdamW => "Learning rate",
+        OptimizerKind::Muon => "Rate, matrices",
     };
     values.extend([
-        ("Optimizer", kind.to_owned(), true),
+        ("Optimizer", optimizer.kind.name().to_owned(), true),
         ("Steps", number::count(config.num_steps), false),
         ("Batch size", number::count(config.batch_size as u64), false),
         (rate, format!("{:.2e}", optimizer.learning_rate), false),

@@ -1,6 +1,6 @@
 //! The model card: where a checkpoint comes from and what it is worth.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,8 @@ use super::ExportError;
 use crate::data::{Dataset, DatasetSpec, SplitRecord};
 use crate::device::atomic_file::{self, WriteError};
 use crate::models::ModelConfig;
-use crate::quant::QuantScheme;
+use crate::optim::OptimizerConfig;
+use crate::quant::{QatConfig, QuantScheme};
 
 /// How raw input becomes what the network reads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,23 @@ impl Preprocessing {
     }
 }
 
+/// How a run came to its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CardRecipe {
+    /// What moved them.
+    pub optimizer: OptimizerConfig,
+    /// Images or sequences per optimizer step.
+    pub batch_size: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// The bits that they were trained for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qat: Option<QatConfig>,
+    /// The model whose weights they started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<PathBuf>,
+}
+
 /// Written as `card.json` into every checkpoint; goes into every package as its provenance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelCard {
@@ -61,6 +79,9 @@ pub struct ModelCard {
     pub sequence_length: Option<usize>,
     /// Tier of the trainer.
     pub tier: String,
+    /// How it was trained; `None` for a model of others, and for checkpoints of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<CardRecipe>,
     /// Optimizer steps behind these weights.
     pub step: u64,
     /// Optimizer steps the recipe asks for.

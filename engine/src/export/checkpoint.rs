@@ -34,7 +34,7 @@ pub struct Checkpoint {
 /// Reads a checkpoint folder; see [`resolve_checkpoint`] for run folders.
 ///
 /// Errors: [`ExportError::NotACheckpoint`] without its marker or its tokenizer; [`ExportError::WeightFile`] when a tensor
-/// is missing, has another shape or type than the card's network says, or belongs to no part of it.
+/// is missing, has another shape or type than the card's network says, is not finite, or belongs to no part of it.
 pub fn read_checkpoint(folder: &Path) -> Result<Checkpoint, ExportError> {
     read_checkpoint_watched(folder, crate::unwatched!())
 }
@@ -115,6 +115,11 @@ fn read_weights(path: &Path, network: &Network, watch: Watch<'_>) -> Result<Para
         }
         let tensor = reader.read_tensor(&spec.name)?;
         debug_assert_eq!(tensor.dtype(), DType::F32);
+        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+        if let Some((index, bad)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            let found = format!("{bad} at index {index}; did the training that wrote it diverge?");
+            return Err(reader.wrong(format!("finite numbers in tensor {:?}", spec.name), found));
+        }
         weights.insert(&spec.name, tensor);
     }
     let names = reader.names();

@@ -33,7 +33,7 @@ mod weights_file;
 pub(crate) mod test_model;
 
 pub use blocker::Blocker;
-pub use card::{ModelCard, Preprocessing};
+pub use card::{CardRecipe, ModelCard, Preprocessing};
 pub use checkpoint::{
     COMPLETE_MARKER, Checkpoint, SHARD_INDEX_FILE, TOKENIZER_FILE, WEIGHTS_FILE, read_checkpoint,
     read_checkpoint_watched, resolve_checkpoint,

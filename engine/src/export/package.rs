@@ -35,6 +35,8 @@ pub struct Quality {
     pub loss_after: f64,
     /// Images or tokens it was measured on.
     pub num_examples: u64,
+    /// How weights found their codes: rounding, calibration, equalization, sparsity, budget.
+    pub method: String,
     /// How token embedding and head were chosen; in a manifest it stands beside this.
     #[serde(skip)]
     pub tables: Option<TableChoice>,

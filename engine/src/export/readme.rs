@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::gguf_metadata::unknown_to_llama_cpp;
-use super::{EdgeFigures, ModelCard, PackageFormat, Preprocessing, Quality, StoredSize, TargetPreset};
+use super::{CardRecipe, EdgeFigures, ModelCard, PackageFormat, Preprocessing, Quality, StoredSize, TargetPreset};
 use crate::quant::{QuantScheme, QuantizedWeights, TableChoice};
 
 /// Builds the runtime alone, which building the studio does not.
@@ -153,7 +153,9 @@ pub(super) fn write_quality(
         size.bytes,
         size.bits_per_weight()
     )?;
-    if quality.is_none() {
+    if let Some(quality) = quality {
+        writeln!(out, "Rounded by: {}.\n", quality.method)?;
+    } else {
         let figure = |value: Option<f64>| value.map_or("not measured".to_owned(), |value| format!("{value:.4}"));
         writeln!(out, "Validation loss of the checkpoint: {}.\n", figure(card.validation_loss))?;
     }
@@ -178,6 +180,17 @@ pub(super) fn write_provenance(out: &mut String, card: &ModelCard) -> std::fmt::
         card.dataset_name, card.split.rule, card.split.num_train, card.split.num_validation, card.split.num_test
     )?;
     writeln!(out, "- Recipe: {} tier, step {} of {}.", card.tier, card.step, card.num_steps)?;
+    if let Some(CardRecipe { optimizer, batch_size, seed, qat, start_from }) = &card.recipe {
+        let (rule, rate) = (optimizer.kind.name(), optimizer.learning_rate);
+        let each = if card.is_language_model() { "sequences" } else { "images" };
+        writeln!(out, "- Optimizer: {rule}, peak learning rate {rate}; batches of {batch_size} {each}; seed {seed}.")?;
+        if let Some(qat) = qat {
+            writeln!(out, "- Trained for {} weights.", qat.scheme.label())?;
+        }
+        if let Some(model) = start_from {
+            writeln!(out, "- Its weights started from those of {}.", model.display())?;
+        }
+    }
     writeln!(out, "- Trained and exported by Foretrain {}.", card.version)?;
     writeln!(out, "- The whole record is in `manifest.json` under `provenance`.\n")
 }
@@ -187,7 +200,13 @@ fn write_limits(out: &mut String, card: &ModelCard, scheme: QuantScheme) -> std:
     match scheme {
         QuantScheme::Ternary | QuantScheme::TernaryBase3 => writeln!(
             out,
-            "- Its matrices were rounded to three values after training; the table above says what that cost.\n"
+            "- Its matrices {}; the table above says what that cost.\n",
+            match card.trained_for {
+                Some(QuantScheme::Ternary | QuantScheme::TernaryBase3) => {
+                    "were trained for three values, and are stored as they were trained"
+                }
+                _ => "were rounded to three values after training",
+            }
         ),
         QuantScheme::Int8 | QuantScheme::Int4 | QuantScheme::Int4K => {
             writeln!(out, "- foretrain-edge also rounds activations to 8 bits.\n")

@@ -104,6 +104,7 @@ fn card(model: ModelConfig, preprocessing: Preprocessing) -> ModelCard {
         split: SplitRecord { rule: "none".to_owned(), num_train: 0, num_validation: 0, num_test: 0 },
         sequence_length: None,
         tier: "vanilla".to_owned(),
+        recipe: None,
         step: 0,
         num_steps: 0,
         trained_for: None,

@@ -88,6 +88,7 @@ pub fn read_model(path: &Path, cache: &Path, watch: Watch<'_>) -> Result<Checkpo
         split: SplitRecord { rule: "unknown".to_owned(), num_train: 0, num_validation: 0, num_test: 0 },
         sequence_length: None,
         tier: ModelCard::IMPORTED.to_owned(),
+        recipe: None,
         step: 0,
         num_steps: 0,
         trained_for: None,

@@ -15,6 +15,17 @@ pub enum OptimizerKind {
     Muon,
 }
 
+impl OptimizerKind {
+    /// As its authors write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AdamW => "AdamW",
+            Self::Muon => "Muon",
+        }
+    }
+}
+
 /// Optimizer settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

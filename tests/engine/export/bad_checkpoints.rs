@@ -55,6 +55,20 @@ fn every_type_survives_a_file() {
     assert_eq!(reference.tensor("U8").unwrap().data(), [1, 2, 3, 4, 5, 6]);
 }
 
+#[test]
+fn a_tensor_that_holds_no_numbers_is_named() {
+    let model = fixtures::gpt2(64);
+    let (name, mut weights) = ("transformer.ln_f.weight", weights(&model));
+    let mut values = weights.get(name).unwrap().to_vec1::<f32>().unwrap();
+    values[2] = f32::NAN;
+    weights.insert(name, Tensor::new(values, &Device::Cpu).unwrap());
+    let change = |folder: &Path| {
+        std::fs::remove_dir_all(folder).unwrap();
+        write_checkpoint(folder, &card(&model), &weights);
+    };
+    check(change, &["finite numbers", name, "NaN at index 2"]);
+}
+
 /// Reading a checkpoint after `change` fails with a message that holds all of `expected`, and the file's name.
 #[track_caller]
 fn check(change: impl FnOnce(&Path), expected: &[&str]) {

@@ -115,6 +115,7 @@ pub fn card(model: &ModelConfig) -> ModelCard {
         split: SplitRecord { rule: "none".to_owned(), num_train: 9, num_validation: 3, num_test: 0 },
         sequence_length: model.max_positions().map(|positions| positions / 2),
         tier: "vanilla".to_owned(),
+        recipe: None,
         step: 20,
         num_steps: 20,
         trained_for: None,

@@ -4,12 +4,13 @@ use foretrain_edge::gguf::{Array, GgufFile, TensorType, Value};
 use foretrain_edge::{Package, PackageKind};
 use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
 use foretrain_engine::export::{
-    EdgeFigures, ExportTarget, PackageFormat, Quality, TOKENIZER_FILE, TargetPreset, WeightsReader, blockers,
-    export_package, predicted_bytes, quantize_for_target, read_checkpoint,
+    CardRecipe, EdgeFigures, ExportTarget, PackageFormat, Quality, TOKENIZER_FILE, TargetPreset, WeightsReader,
+    blockers, export_package, predicted_bytes, quantize_for_target, read_checkpoint,
 };
 use foretrain_engine::models::{DataShape, GateActivation, ModelConfig, ModelPreset, Network};
-use foretrain_engine::quant::QuantScheme;
+use foretrain_engine::quant::{QatConfig, QuantScheme};
 use foretrain_engine::unwatched;
+use foretrain_tests::small_config;
 
 use crate::fixtures::{self, checkpoint, names, write_checkpoint};
 
@@ -209,6 +210,7 @@ fn measured_quality_is_in_manifest_and_readme() {
         loss_before: 0.04,
         loss_after: 0.9,
         num_examples: 4000,
+        method: "gptq, calibrated on 200 images".to_owned(),
         tables: None,
     };
     let output = root.path().join("package");
@@ -216,9 +218,11 @@ fn measured_quality_is_in_manifest_and_readme() {
     export_package(&checkpoint, &target, &output, Some(&quality), unwatched!()).unwrap();
     let manifest = Package::open(&output).unwrap().manifest().clone();
     assert_eq!(manifest.metrics["quality"]["after"], 0.75);
+    assert_eq!(manifest.metrics["quality"]["method"], "gptq, calibrated on 200 images");
     assert_eq!(manifest.provenance["step"], 20);
     let readme = std::fs::read_to_string(output.join("README.md")).unwrap();
     assert!(readme.contains("| accuracy | 98.75% | 75.00% |"), "{readme}");
+    assert!(readme.contains("Rounded by: gptq, calibrated on 200 images."), "{readme}");
     assert!(readme.contains("foretrain-edge classify --package . --image"), "{readme}");
     assert!(manifest.metrics["foretrain_edge"].is_null() && !readme.contains("read back and run"), "{readme}");
 
@@ -240,6 +244,37 @@ fn measured_quality_is_in_manifest_and_readme() {
     let readme = std::fs::read_to_string(output.join("README.md")).unwrap();
     assert!(readme.contains("run by foretrain-edge on 2000 validation images: accuracy 74.25%."), "{readme}");
     assert!(readme.contains("| accuracy | 98.75% | 75.00% |"), "{readme}");
+}
+
+#[test]
+fn how_a_model_was_trained_is_in_manifest_and_readme() {
+    let root = tempfile::tempdir().unwrap();
+    let mut checkpoint = checkpoint(&root.path().join("checkpoint"), &fixtures::cnn());
+    let target = TargetPreset::find("cpu-x86-64").unwrap();
+    let mut readme_of = |name: &str, recipe, trained_for| {
+        (checkpoint.card.recipe, checkpoint.card.trained_for) = (recipe, trained_for);
+        let output = root.path().join(name);
+        export_package(&checkpoint, &target, &output, None, unwatched!()).unwrap();
+        let manifest = Package::open(&output).unwrap().manifest().clone();
+        (std::fs::read_to_string(output.join("README.md")).unwrap(), manifest)
+    };
+    let (readme, _) = readme_of("plain", None, None);
+    assert!(readme.contains("were rounded to three values after training"), "{readme}");
+    let recipe = CardRecipe {
+        optimizer: small_config(root.path(), root.path()).optimizer,
+        batch_size: 24,
+        seed: 77,
+        qat: Some(QatConfig::new(QuantScheme::Ternary)),
+        start_from: Some("first-run".into()),
+    };
+    let (readme, manifest) = readme_of("trained", Some(recipe), Some(QuantScheme::Ternary));
+    for part in
+        ["AdamW, peak learning rate 0.003; batches of 24 images; seed 77.", "Trained for ternary weights.", "first-run"]
+    {
+        assert!(readme.contains(part), "{part:?} is not in {readme}");
+    }
+    assert!(readme.contains("were trained for three values") && !readme.contains("after training"), "{readme}");
+    assert_eq!(manifest.provenance["recipe"]["seed"], 77);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use egui::Ui;
 use foretrain_engine::models::DataShape;
-use foretrain_engine::optim::OptimizerKind;
 use foretrain_engine::session::{Command, ExperimentJob, ExperimentKind, RunConfig};
 
 use super::estimate::stages_of;
@@ -62,10 +61,7 @@ pub(super) fn start(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &Ui) 
     let Some(draft) = &saved.draft else { return };
     let Ok(config) = draft.run_config(ctx.settings) else { return };
     let how = &saved.experiments;
-    let optimizer = match config.optimizer.kind {
-        OptimizerKind::AdamW => "AdamW",
-        OptimizerKind::Muon => "Muon",
-    };
+    let optimizer = config.optimizer.kind.name();
     let (about, kind) = match how.choice {
         ExperimentChoice::Arena => {
             let kind = ExperimentKind::Arena {

@@ -4,7 +4,7 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::{GAUGE_INTERVAL, Run, WAIT_INTERVAL};
 use crate::data::Dataset;
-use crate::export::{ModelCard, Preprocessing};
+use crate::export::{CardRecipe, ModelCard, Preprocessing};
 use crate::session::checkpoint::{self, Best, CheckpointContent};
 use crate::session::outlet::Outlet;
 use crate::session::trainer_thread::{Control, Inbox};
@@ -83,6 +83,13 @@ impl Run {
                 Dataset::Text(_) => Some(self.config.sequence_length),
             },
             tier: self.config.tier.clone(),
+            recipe: Some(CardRecipe {
+                optimizer: self.config.optimizer.clone(),
+                batch_size: self.config.batch_size,
+                seed: self.config.seed,
+                qat: self.config.qat,
+                start_from: self.config.start_from.clone(),
+            }),
             step: self.progress.step,
             num_steps: self.config.num_steps,
             trained_for: (self.trainer.quantization_strength() >= 1.0)
