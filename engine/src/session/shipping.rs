@@ -26,9 +26,9 @@ use crate::quant::{self, Container, MeasuredQuality, PostTraining, QuantScheme, 
 /// Most validation images that an export is measured on: in full precision, quantized, and as the package runs.
 pub(super) const EXPORT_IMAGES: usize = 2_000;
 /// Most validation tokens that an export is measured on, and operations that one measurement may take: two for each weight
-/// and token, so that 90 million weights still see all tokens, and a billion 1,500.
+/// and token, so that 100 million weights still see all tokens, and a billion 2,000.
 const EXPORT_TOKENS: u64 = 16_384;
-const EXPORT_OPERATIONS: u64 = 3_000_000_000_000;
+const EXPORT_OPERATIONS: u64 = 4_000_000_000_000;
 /// Images per evaluation batch, and most sequences.
 pub(super) const BATCH_SIZE: usize = 64;
 /// Most logits at once: 256 MiB of them.
