@@ -89,10 +89,12 @@ fn dequantized_constant(inputs: &[&TensorProto]) -> Result<Tensor, ExportError> 
         return Err(graph_error("DequantizeLinear without codes or scales".to_owned()));
     };
     let scales = scales.values();
+    let zeros = inputs.get(2).map_or_else(|| vec![0.0; scales.len()], |zeros| zeros.values());
     let row_len = (codes.num_elements() / scales.len().max(1)).max(1);
     let values = codes.values();
-    let rows = values.chunks(row_len).zip(&scales);
-    tensor_of(codes, rows.flat_map(|(row, scale)| row.iter().map(move |code| (code * scale) as f32)).collect())
+    let rows = values.chunks(row_len).zip(scales.iter().zip(zeros));
+    let dequantized = rows.flat_map(|(row, (scale, zero))| row.iter().map(move |code| ((code - zero) * scale) as f32));
+    tensor_of(codes, dequantized.collect())
 }
 
 fn apply(node: &NodeProto, inputs: &[Tensor]) -> Result<Tensor, ExportError> {
@@ -164,10 +166,11 @@ mod tests {
 
     #[test]
     fn rows_of_a_constant_have_their_own_scales() {
-        let codes = TensorProto::int8("w", &[2, 2], &[1, -2, 3, 4]);
-        let scales = TensorProto::floats("s", &[2], &[0.5, 2.0]);
-        let tensor = dequantized_constant(&[&codes, &scales]).unwrap();
-        assert_eq!(tensor.to_vec2::<f32>().unwrap(), [[0.5, -1.0], [6.0, 8.0]]);
+        let codes = TensorProto::uint8("w", &[2, 2], &[11, 8, 23, 24]);
+        let (scales, zeros) = (TensorProto::floats("s", &[2], &[0.5, 2.0]), TensorProto::uint8("z", &[2], &[10, 20]));
+        let rows = |inputs: &[&TensorProto]| dequantized_constant(inputs).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(rows(&[&codes, &scales, &zeros]), [[0.5, -1.0], [6.0, 8.0]]);
+        assert_eq!(rows(&[&codes, &scales]), [[5.5, 4.0], [46.0, 48.0]]);
     }
 
     #[test]

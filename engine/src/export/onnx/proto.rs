@@ -227,11 +227,6 @@ impl TensorProto {
         Self::new(name, dims, ElementType::Float, values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
-    /// Of signed bytes.
-    pub(super) fn int8(name: &str, dims: &[usize], values: &[i8]) -> Self {
-        Self::new(name, dims, ElementType::Int8, bytemuck::cast_slice(values).to_vec())
-    }
-
     /// Of unsigned bytes.
     pub(super) fn uint8(name: &str, dims: &[usize], values: &[u8]) -> Self {
         Self::new(name, dims, ElementType::Uint8, values.to_vec())

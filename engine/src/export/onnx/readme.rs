@@ -62,12 +62,7 @@ impl OnnxReadme<'_> {
         write_provenance(out, card)?;
         write_model_limits(out, card)?;
         if model.scheme() == QuantScheme::Int8 {
-            writeln!(
-                out,
-                "- Numbers between layers that are larger than any that the calibration saw are cut off.\n\
-                 - On x86 processors without VNNI, onnxruntime adds pairs of products in 16 bits, which can overflow: set \
-                 `session.x64quantprecision` to `1` in its session options there."
-            )?;
+            writeln!(out, "- Numbers between layers that are larger than any that the calibration saw are cut off.")?;
         }
         writeln!(out, "\n## Files\n\nSizes and SHA-256 of every file are in `manifest.json`.")
     }
