@@ -74,8 +74,10 @@ impl<T: Shelved> Scratch<T> {
     pub(super) fn new(len: usize) -> Self {
         let mut shelf = T::shelf().lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |buffer: &Vec<T>| buffer.len() >= len && buffer.len() / 2 <= len;
-        // The latest is the likeliest to be in a cache.
-        if let Some(index) = shelf.iter().rposition(fits) {
+        // The smallest, lest a larger one be missing where it is needed; of these the latest, the likeliest in a cache.
+        let smallest =
+            shelf.iter().enumerate().rev().filter(|(_, buffer)| fits(buffer)).min_by_key(|(_, buffer)| buffer.len());
+        if let Some((index, _)) = smallest {
             return Self { buffer: shelf.remove(index), len };
         }
         let oldest = if shelf.is_empty() { None } else { Some(shelf.remove(0)) };

@@ -1,4 +1,4 @@
-//! Matrix multiplication on slices: a checked door to the `gemm` crate, and to our own kernels where factors are bf16.
+//! Matrix multiplication on slices: a checked door to the `gemm` crate, and to our own kernels of bf16 parts.
 #![allow(unsafe_code, reason = "the gemm crate takes pointers; every index is checked against the slices here")]
 
 use std::ops::Deref;
@@ -93,7 +93,7 @@ pub(super) fn multiply<T: Real>(
     (a, b): (Matrix<'_, T>, Matrix<'_, T>),
     products: Products,
 ) {
-    if let Some(kernel) = products.kernel
+    if let Some(kernel) = products.kernel.filter(|kernel| kernel.gains((m, n, k)))
         && let (Some(a), Some(b)) = (a.as_f32(), b.as_f32())
         && let (Some(dst), Some(&[scale])) = (T::as_f32_mut(dst), T::as_f32(&[scale]))
     {
@@ -164,7 +164,8 @@ pub fn add_product(
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Products {
     parallelism: Parallelism,
-    /// Multiplies f32 with factors rounded to bf16; `None` in full precision. f64 is never rounded.
+    /// Multiplies f32 by bf16 parts, where that gains: one of each number in mixed precision, all three in full precision.
+    /// f64 is left to `gemm`.
     kernel: Option<&'static Kernel>,
     /// Whose time theirs is.
     kind: Kind,
@@ -177,7 +178,7 @@ impl Products {
     /// Errors: a precision that this processor has no instructions for.
     pub(super) fn new(precision: Precision, num_tasks: usize) -> candle_core::Result<Self> {
         let kernel = match precision {
-            Precision::F32 => None,
+            Precision::F32 => bf16::exact(),
             Precision::Bf16 => match bf16::available() {
                 Some(kernel) => Some(kernel),
                 None => candle_core::bail!("multiplying: {}", super::precision::MISSING),
@@ -192,10 +193,16 @@ impl Products {
         let is_alone = threads <= 1 || num_tasks >= threads;
         Self {
             parallelism: if is_alone { Parallelism::None } else { Parallelism::Rayon(threads) },
-            kernel: None,
+            kernel: bf16::exact(),
             kind: Kind::Product,
             num_threads_each: if is_alone { 1 } else { threads / num_tasks.max(1) },
         }
+    }
+
+    /// The same, multiplying f32 as such.
+    #[cfg(test)]
+    pub(super) fn without_parts(self) -> Self {
+        Self { kernel: None, ..self }
     }
 
     /// The same as a part of an operation of this kind.

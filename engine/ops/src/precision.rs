@@ -38,11 +38,11 @@ impl Precision {
         }
     }
 
-    /// Name of the kernel that this machine multiplies with, where it is not the one of full precision.
+    /// Name of the kernel of bf16 parts that this machine multiplies with; none where f32 are multiplied as such.
     #[must_use]
     pub fn kernel(self) -> Option<&'static str> {
         match self {
-            Self::F32 => None,
+            Self::F32 => bf16::exact().map(bf16::Kernel::name),
             Self::Bf16 => bf16::available().map(bf16::Kernel::name),
         }
     }

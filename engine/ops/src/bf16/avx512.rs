@@ -9,7 +9,7 @@ use super::pack;
 /// Rows computed at once: with two vectors each, 16 sums hide the latency of one.
 const ROWS: usize = 8;
 
-static KERNEL: Kernel = Kernel { name: "avx512-bf16", begin: nothing, sums, end: nothing };
+static KERNEL: Kernel = Kernel { name: "avx512-bf16", parts: 1, begin: nothing, sums, end: nothing };
 
 /// The kernel, where the processor has it and gains by it: Intel's take twice as long for this instruction as for one
 /// of f32, so that products in f32 are faster there.

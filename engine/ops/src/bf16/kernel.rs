@@ -7,6 +7,13 @@ use super::amx;
 use super::avx512;
 use super::pack::Tile;
 
+/// bf16 numbers whose sum is one of f32: three times 8 bits are its 24.
+pub(super) const EXACT_PARTS: usize = 3;
+
+/// Least sums and inner positions of a product in exact parts that is faster than one in f32.
+const MIN_EXACT_SUMS: usize = 64 * 64;
+const MIN_EXACT_DEPTH: usize = 32;
+
 /// Rows and columns of the sums that a kernel computes at once: two tiles each.
 pub(super) const SIDE: usize = 32;
 
@@ -15,6 +22,8 @@ pub(super) const SIDE: usize = 32;
 pub(crate) struct Kernel {
     /// As shown to the user.
     pub(super) name: &'static str,
+    /// How many bf16 numbers stand for one of a factor: 1 rounds it, [`EXACT_PARTS`] hold all of its bits.
+    pub(super) parts: usize,
     /// Prepares this thread. Safety: the kernel came from [`available`].
     pub(super) begin: unsafe fn(),
     /// Computes. Safety: see [`Sums`]; between `begin` and `end` on this thread.
@@ -28,9 +37,15 @@ impl Kernel {
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
+
+    /// Whether an (m, k) by (k, n) product gains by it: packing into three parts costs more than into one, and small
+    /// products have little to set against that.
+    pub(crate) fn gains(&self, (m, n, k): (usize, usize, usize)) -> bool {
+        self.parts == 1 || (m * n >= MIN_EXACT_SUMS && k >= MIN_EXACT_DEPTH)
+    }
 }
 
-/// 32 x 32 sums: c = [c +] a · b, over `steps` pairs of tiles from each pointer on.
+/// 32 x 32 sums: c = [c +] a · b, over `steps` steps from each pointer on, each a pair of tiles per part.
 ///
 /// Safety: all of a and b is readable, 32 rows of 32 numbers from `c` on, `c_stride` apart, are writable, and overlap
 /// nothing; `steps` is not 0.
@@ -40,7 +55,7 @@ pub(super) struct Sums {
     pub(super) a: *const Tile,
     /// Tiles in [`super::pack::Order::Pairs`].
     pub(super) b: *const Tile,
-    /// Pairs of tiles.
+    /// Steps along the inner dimension.
     pub(super) steps: usize,
     /// Where the sums go.
     pub(super) c: *mut f32,
@@ -50,7 +65,7 @@ pub(super) struct Sums {
     pub(super) keep: bool,
 }
 
-/// The fastest kernel of this processor; none when it multiplies no bf16.
+/// The fastest kernel of this processor that rounds factors; none when it multiplies no bf16.
 pub(crate) fn available() -> Option<&'static Kernel> {
     static BEST: OnceLock<Option<&'static Kernel>> = OnceLock::new();
     *BEST.get_or_init(|| {
@@ -59,5 +74,16 @@ pub(crate) fn available() -> Option<&'static Kernel> {
             return Some(kernel);
         }
         avx512::available()
+    })
+}
+
+/// The kernel that keeps all bits of its factors, where it outruns multiplying them in f32.
+pub(crate) fn exact() -> Option<&'static Kernel> {
+    static EXACT: OnceLock<Option<&'static Kernel>> = OnceLock::new();
+    *EXACT.get_or_init(|| {
+        #[cfg(target_os = "linux")]
+        return amx::exact();
+        #[cfg(not(target_os = "linux"))]
+        None
     })
 }

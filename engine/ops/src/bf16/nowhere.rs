@@ -11,6 +11,11 @@ impl Kernel {
     pub(crate) fn name(&self) -> &'static str {
         match *self {}
     }
+
+    /// As little.
+    pub(crate) fn gains(&self, _: (usize, usize, usize)) -> bool {
+        match *self {}
+    }
 }
 
 /// No such thing either.
@@ -19,6 +24,11 @@ pub(crate) enum Packed {}
 
 /// Of no meaning without a kernel.
 pub(crate) const MIN_SHARED_WORK: usize = usize::MAX;
+
+/// None.
+pub(crate) fn exact() -> Option<&'static Kernel> {
+    None
+}
 
 /// None.
 pub(crate) fn available() -> Option<&'static Kernel> {

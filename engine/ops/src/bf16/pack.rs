@@ -1,9 +1,10 @@
-//! Factors of a product, rounded to bf16 and laid out in tiles as the kernels read them.
+//! Factors of a product, as one or three bf16 numbers each, laid out in tiles as the kernels read them.
 #![allow(unsafe_code, reason = "vector instructions on slices whose bounds are asserted before")]
 
 use std::arch::x86_64::*;
 use std::sync::{Mutex, PoisonError};
 
+use super::kernel::EXACT_PARTS;
 use crate::buffers::Shelved;
 
 /// Lines (rows of the left factor, columns of the right one) of a tile.
@@ -15,6 +16,29 @@ pub(super) const TILE_DEPTH: usize = 32;
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Tile([u32; 256]);
+
+impl Tile {
+    /// Vector `index` of 16.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn store(&mut self, index: usize, vector: __m512i) {
+        // SAFETY: 16 numbers of 32 bits, aligned to 64 bytes as the tile is.
+        unsafe { _mm512_store_si512(self.0.as_chunks_mut::<16>().0[index].as_mut_ptr().cast(), vector) };
+    }
+
+    /// Lines become pairs, and pairs lines.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn transpose(&mut self) {
+        let vectors = self.0.as_chunks::<16>().0;
+        // SAFETY: as in `store`.
+        let load = |index: usize| unsafe { _mm512_load_si512(vectors[index].as_ptr().cast()) };
+        let columns = transposed(std::array::from_fn(load));
+        for (index, column) in columns.into_iter().enumerate() {
+            self.store(index, column);
+        }
+    }
+}
 
 impl Shelved for Tile {
     const ZERO: Self = Self([0; 256]);
@@ -76,12 +100,13 @@ pub(super) fn is_supported() -> bool {
 
 /// Lines of a panel: two tiles side by side.
 pub(super) const PANEL: usize = 2 * TILE_LINES;
-/// Tiles of a panel along the inner dimension that are multiplied in one go, at most.
-pub(super) const MAX_STEPS: usize = 12;
+/// Pairs of tiles of a panel that are multiplied in one go, at most: both factors' fit the first-level cache.
+const MAX_PAIRS: usize = 12;
 
-/// How tiles of panels follow one another: by section of the inner dimension, panel, step, half of the panel.
+/// How tiles of panels follow one another: by section of the inner dimension, panel, step, part, half of the panel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
+    parts: usize,
     num_panels: usize,
     num_steps: usize,
     section_steps: usize,
@@ -92,54 +117,62 @@ pub(super) struct Layout {
 pub(super) struct Section {
     /// Index of its first tile.
     pub(super) start: usize,
-    /// Steps, each of two tiles per panel.
+    /// Steps, each of two tiles per panel and part.
     pub(super) steps: usize,
 }
 
 impl Layout {
-    /// Panels for this many lines and inner positions.
-    pub(super) fn new(lines: usize, depth: usize) -> Self {
+    /// Panels for this many lines and inner positions, of numbers in this many parts.
+    pub(super) fn new(lines: usize, depth: usize, parts: usize) -> Self {
         let num_steps = depth.div_ceil(TILE_DEPTH);
-        let num_sections = num_steps.div_ceil(MAX_STEPS).max(1);
-        Self { num_panels: lines.div_ceil(PANEL), num_steps, section_steps: num_steps.div_ceil(num_sections).max(1) }
+        let num_sections = num_steps.div_ceil(MAX_PAIRS / parts).max(1);
+        let section_steps = num_steps.div_ceil(num_sections).max(1);
+        Self { parts, num_panels: lines.div_ceil(PANEL), num_steps, section_steps }
     }
 
     /// Tiles in all.
     pub(super) fn num_tiles(self) -> usize {
-        2 * self.num_panels * self.num_steps
+        2 * self.parts * self.num_panels * self.num_steps
     }
 
     /// Sections in order.
     pub(super) fn sections(self) -> impl Iterator<Item = Section> {
         (0..self.num_steps).step_by(self.section_steps).map(move |first| Section {
-            start: 2 * first * self.num_panels,
+            start: 2 * self.parts * first * self.num_panels,
             steps: self.section_steps.min(self.num_steps - first),
         })
     }
 }
 
-/// Rounds `lines` by `depth` of `from` to the nearest bf16, ties to even, into tiles laid out by [`Layout`]. Beyond the
-/// spans' ends are zeros. Denormal numbers become zero.
+/// Rounds `lines` by `depth` of `from` to the nearest bf16, ties to even, into tiles laid out by [`Layout`]; where numbers
+/// have several parts, each is what those before have left, rounded so. Beyond the spans' ends are zeros. Denormal parts
+/// become zero; infinity leaves NaN.
 ///
 /// Panics when the spans leave `from`, or `to` is of another length, or the processor lacks the instructions.
-pub(super) fn pack(from: Lines<'_>, lines: Span, depth: Span, order: Order, to: &mut [Tile]) {
-    assert_eq!(to.len(), Layout::new(lines.len, depth.len).num_tiles(), "tiles");
+pub(super) fn pack(from: Lines<'_>, lines: Span, depth: Span, (order, parts): (Order, usize), to: &mut [Tile]) {
+    assert_eq!(to.len(), Layout::new(lines.len, depth.len, parts).num_tiles(), "tiles");
     if to.is_empty() {
         return;
     }
     let last = (lines.start + lines.len - 1) * from.line_stride + (depth.start + depth.len - 1) * from.depth_stride;
     assert!(last < from.data.len() && is_supported(), "factor out of bounds");
     // SAFETY: the features were detected, and the last element lies in the slice.
-    unsafe { pack_tiles(from, lines, depth, order, to) }
+    unsafe {
+        match parts {
+            1 => pack_tiles::<1>(from, lines, depth, order, to),
+            EXACT_PARTS => pack_tiles::<EXACT_PARTS>(from, lines, depth, order, to),
+            _ => unreachable!("kernels read one part or {EXACT_PARTS}, not {parts}"),
+        }
+    }
 }
 
 /// Safety: the last element of the spans lies in `from`, so all do.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pack_tiles(from: Lines<'_>, lines: Span, depth: Span, order: Order, to: &mut [Tile]) {
-    let layout = Layout::new(lines.len, depth.len);
+unsafe fn pack_tiles<const PARTS: usize>(from: Lines<'_>, lines: Span, depth: Span, order: Order, to: &mut [Tile]) {
+    let layout = Layout::new(lines.len, depth.len, PARTS);
     let mut at = 0;
     for section in layout.sections() {
-        let section_tiles = 2 * section.steps * layout.num_panels;
+        let section_tiles = 2 * PARTS * section.steps * layout.num_panels;
         let tiles = &mut to[section.start..section.start + section_tiles];
         let mut one = |line_tile: usize, step: usize| {
             let (line, inner) = (line_tile * TILE_LINES, at + step * TILE_DEPTH);
@@ -154,9 +187,9 @@ unsafe fn pack_tiles(from: Lines<'_>, lines: Span, depth: Span, order: Order, to
                 num_lines: TILE_LINES.min(lines.len.saturating_sub(line)),
                 num_depth: TILE_DEPTH.min(depth.len - inner),
             };
-            let to = &mut tiles[2 * (line_tile / 2 * section.steps + step) + line_tile % 2];
+            let to = &mut tiles[2 * PARTS * (line_tile / 2 * section.steps + step)..][..2 * PARTS];
             // SAFETY: the source's elements lie in the slice by the caller's promise.
-            unsafe { pack_tile(source, order, to) };
+            unsafe { pack_tile::<PARTS>(source, order, line_tile % 2, to) };
         };
         // Along memory, so that each cache line is read once.
         if from.depth_stride <= from.line_stride {
@@ -176,7 +209,7 @@ unsafe fn pack_tiles(from: Lines<'_>, lines: Span, depth: Span, order: Order, to
     }
 }
 
-/// What becomes one tile.
+/// What becomes one tile of each part.
 #[derive(Clone, Copy)]
 struct Source {
     start: *const f32,
@@ -188,33 +221,60 @@ struct Source {
     num_depth: usize,
 }
 
-/// Safety: the source's elements are readable.
+/// To number `half` of each pair of tiles. Safety: the source's elements are readable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pack_tile(source: Source, order: Order, to: &mut Tile) {
-    let mut room = [0.0_f32; TILE_LINES * TILE_DEPTH];
-    // SAFETY: the caller's promise; `room` holds 16 lines of 32 numbers.
-    let (vectors, found) = unsafe {
+unsafe fn pack_tile<const PARTS: usize>(source: Source, order: Order, half: usize, to: &mut [Tile]) {
+    // SAFETY: the caller's promise.
+    let found = unsafe {
         if source.depth_stride == 1 {
-            (lines_of(source), Order::Lines)
+            lines_of::<PARTS>(source, half, to);
+            Order::Lines
         } else if source.line_stride == 1 {
-            (pairs_of(source), Order::Pairs)
+            pairs_of::<PARTS>(source, half, to);
+            Order::Pairs
         } else {
-            for line in 0..source.num_lines {
-                for depth in 0..source.num_depth {
-                    let from = source.start.add(line * source.line_stride + depth * source.depth_stride);
-                    room[line * TILE_DEPTH + depth] = *from;
-                }
-            }
-            let start = room.as_ptr();
-            (lines_of(Source { start, line_stride: TILE_DEPTH, depth_stride: 1, ..source }), Order::Lines)
+            gathered_lines_of::<PARTS>(source, half, to);
+            Order::Lines
         }
     };
-    let vectors = if found == order { vectors } else { transposed(vectors) };
-    for (to, vector) in to.0.as_chunks_mut::<16>().0.iter_mut().zip(vectors) {
-        // SAFETY: 16 numbers of 32 bits, aligned to 64 bytes as the tile is.
-        unsafe { _mm512_store_si512(to.as_mut_ptr().cast(), vector) };
+    if found != order {
+        to.iter_mut().skip(half).step_by(2).for_each(|tile| tile.transpose());
     }
+}
+
+/// Whatever the strides. Safety: as [`pack_tile`].
+#[cold]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn gathered_lines_of<const PARTS: usize>(source: Source, half: usize, to: &mut [Tile]) {
+    let mut room = [0.0_f32; TILE_LINES * TILE_DEPTH];
+    for line in 0..source.num_lines {
+        for depth in 0..source.num_depth {
+            // SAFETY: the caller's promise.
+            let from = unsafe { *source.start.add(line * source.line_stride + depth * source.depth_stride) };
+            room[line * TILE_DEPTH + depth] = from;
+        }
+    }
+    let start = room.as_ptr();
+    // SAFETY: `room` holds 16 lines of 32 numbers.
+    unsafe { lines_of::<PARTS>(Source { start, line_stride: TILE_DEPTH, depth_stride: 1, ..source }, half, to) }
+}
+
+/// 32 numbers as words, the lower ones first: each part is what is left by those before, rounded.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn parts_of<const PARTS: usize>(mut low: __m512, mut high: __m512) -> [__m512i; PARTS] {
+    let mut parts = [_mm512_setzero_si512(); PARTS];
+    for (index, part) in parts.iter_mut().enumerate() {
+        // SAFETY: both are 512 bits of any value.
+        *part = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) };
+        if index + 1 < PARTS {
+            let widened = |words| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(words)));
+            low = _mm512_sub_ps(low, widened(_mm512_castsi512_si256(*part)));
+            high = _mm512_sub_ps(high, widened(_mm512_extracti64x4_epi64::<1>(*part)));
+        }
+    }
+    parts
 }
 
 /// The lower `count` lanes.
@@ -226,28 +286,25 @@ fn mask(count: usize) -> u16 {
 /// 16 lines of 16 pairs. Safety: as [`pack_tile`]; the depth stride is 1.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn lines_of(source: Source) -> [__m512i; 16] {
+unsafe fn lines_of<const PARTS: usize>(source: Source, half: usize, to: &mut [Tile]) {
     let (low, high) = (mask(source.num_depth), mask(source.num_depth.saturating_sub(16)));
-    let mut vectors = [_mm512_setzero_si512(); 16];
-    for (line, vector) in vectors.iter_mut().enumerate() {
-        if line < source.num_lines {
-            // SAFETY: lanes beyond the source are masked out, and such memory is not touched; the pointer's offset wraps
-            // where all of them are.
-            unsafe {
-                let from = source.start.add(line * source.line_stride);
-                let (low, high) =
-                    (_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from.wrapping_add(16)));
-                *vector = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-            }
+    for line in 0..TILE_LINES {
+        let (low, high) = if line < source.num_lines { (low, high) } else { (0, 0) };
+        let from = source.start.wrapping_add(line * source.line_stride);
+        // SAFETY: lanes beyond the source are masked out, and such memory is not touched; the pointers' offsets wrap where
+        // all of them are.
+        let (low, high) =
+            unsafe { (_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from.wrapping_add(16))) };
+        for (part, words) in parts_of::<PARTS>(low, high).into_iter().enumerate() {
+            to[2 * part + half].store(line, words);
         }
     }
-    vectors
 }
 
 /// 16 pairs of 16 lines. Safety: as [`pack_tile`]; the line stride is 1.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pairs_of(source: Source) -> [__m512i; 16] {
+unsafe fn pairs_of<const PARTS: usize>(source: Source, half: usize, to: &mut [Tile]) {
     let lanes = mask(source.num_lines);
     // Word 2 · i from the lower half, 2 · i + 1 from the upper one.
     let mut interleave = [0_u16; 32];
@@ -256,22 +313,20 @@ unsafe fn pairs_of(source: Source) -> [__m512i; 16] {
     }
     // SAFETY: 32 words.
     let interleave = unsafe { _mm512_loadu_si512(interleave.as_ptr().cast()) };
-    let mut vectors = [_mm512_setzero_si512(); 16];
-    for (pair, vector) in vectors.iter_mut().enumerate() {
-        if 2 * pair < source.num_depth {
-            let has_odd = 2 * pair + 1 < source.num_depth;
-            // SAFETY: as above.
-            unsafe {
-                let from = source.start.wrapping_add(2 * pair * source.depth_stride);
-                let even = _mm512_maskz_loadu_ps(lanes, from);
-                let odd =
-                    _mm512_maskz_loadu_ps(if has_odd { lanes } else { 0 }, from.wrapping_add(source.depth_stride));
-                let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(odd, even));
-                *vector = _mm512_permutexvar_epi16(interleave, halves);
-            }
+    for pair in 0..TILE_DEPTH / 2 {
+        let lanes_at = |depth| if depth < source.num_depth { lanes } else { 0 };
+        let from = source.start.wrapping_add(2 * pair * source.depth_stride);
+        // SAFETY: as above.
+        let (even, odd) = unsafe {
+            (
+                _mm512_maskz_loadu_ps(lanes_at(2 * pair), from),
+                _mm512_maskz_loadu_ps(lanes_at(2 * pair + 1), from.wrapping_add(source.depth_stride)),
+            )
+        };
+        for (part, words) in parts_of::<PARTS>(even, odd).into_iter().enumerate() {
+            to[2 * part + half].store(pair, _mm512_permutexvar_epi16(interleave, words));
         }
     }
-    vectors
 }
 
 /// Lanes become vectors.

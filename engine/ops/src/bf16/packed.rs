@@ -13,41 +13,41 @@ pub(super) const CHUNK: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Packed {
     tiles: Scratch<Tile>,
-    /// Row and column stride, k, n.
-    of: [usize; 4],
+    /// Parts of a number, row and column stride, k, n.
+    of: [usize; 5],
 }
 
 impl Packed {
-    /// Rounds and packs `factor`. Panics when it does not lie in its slice.
-    pub(super) fn new(factor: Matrix<'_, f32>, k: usize, n: usize) -> Self {
+    /// Packs `factor`. Panics when it does not lie in its slice.
+    pub(super) fn new(parts: usize, factor: Matrix<'_, f32>, k: usize, n: usize) -> Self {
         let lines = columns(factor);
-        let mut tiles = Scratch::<Tile>::new(Layout::new(n, k).num_tiles());
+        let mut tiles = Scratch::<Tile>::new(Layout::new(n, k, parts).num_tiles());
         let mut rest = &mut tiles[..];
         for depth in depths(k) {
-            let (part, tail) = std::mem::take(&mut rest).split_at_mut(Layout::new(n, depth.len).num_tiles());
-            for (index, to) in part.chunks_mut(chunk_tiles(depth)).enumerate() {
-                pack(lines, Span::part(index, CHUNK, n), depth, Order::Pairs, to);
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(Layout::new(n, depth.len, parts).num_tiles());
+            for (index, to) in part.chunks_mut(chunk_tiles(depth, parts)).enumerate() {
+                pack(lines, Span::part(index, CHUNK, n), depth, (Order::Pairs, parts), to);
             }
             rest = tail;
         }
-        Self { tiles, of: key(factor, k, n) }
+        Self { tiles, of: key(parts, factor, k, n) }
     }
 
-    /// True when it was made from a factor of this shape and these strides.
-    pub(super) fn is_of(&self, factor: Matrix<'_, f32>, k: usize, n: usize) -> bool {
-        self.of == key(factor, k, n)
+    /// True when it was made, in so many parts, from a factor of this shape and these strides.
+    pub(super) fn is_of(&self, parts: usize, factor: Matrix<'_, f32>, k: usize, n: usize) -> bool {
+        self.of == key(parts, factor, k, n)
     }
 
     /// The tiles of one of [`depths`].
     pub(super) fn part(&self, depth: Span) -> &[Tile] {
-        let [_, _, _, n] = self.of;
-        let start = 2 * n.div_ceil(PANEL) * (depth.start / TILE_DEPTH);
-        &self.tiles[start..start + Layout::new(n, depth.len).num_tiles()]
+        let [parts, _, _, _, n] = self.of;
+        let start = 2 * parts * n.div_ceil(PANEL) * (depth.start / TILE_DEPTH);
+        &self.tiles[start..start + Layout::new(n, depth.len, parts).num_tiles()]
     }
 }
 
-fn key(factor: Matrix<'_, f32>, k: usize, n: usize) -> [usize; 4] {
-    [factor.row_stride, factor.column_stride, k, n]
+fn key(parts: usize, factor: Matrix<'_, f32>, k: usize, n: usize) -> [usize; 5] {
+    [parts, factor.row_stride, factor.column_stride, k, n]
 }
 
 /// A right factor as lines along the inner dimension.
@@ -56,8 +56,8 @@ pub(super) fn columns(factor: Matrix<'_, f32>) -> Lines<'_> {
 }
 
 /// Tiles of a chunk of [`CHUNK`] lines.
-pub(super) fn chunk_tiles(depth: Span) -> usize {
-    Layout::new(CHUNK, depth.len).num_tiles()
+pub(super) fn chunk_tiles(depth: Span, parts: usize) -> usize {
+    Layout::new(CHUNK, depth.len, parts).num_tiles()
 }
 
 /// Inner positions packed at a time for an inner dimension of `k`, at most: whole tiles.

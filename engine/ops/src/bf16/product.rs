@@ -17,7 +17,7 @@ const BLOCK_BYTES: usize = 512 << 10;
 /// Multiplications that are not worth handing to other threads.
 pub(crate) const MIN_SHARED_WORK: usize = 4 << 20;
 
-/// dst (m, n; rows `dst_stride` apart) = [old +] scale · a (m, k) · b (k, n), factors rounded to bf16, sums in f32.
+/// dst (m, n; rows `dst_stride` apart) = [old +] scale · a (m, k) · b (k, n), factors in the kernel's parts, sums in f32.
 ///
 /// Panics when a matrix does not lie in its slice, or k is 0.
 pub(crate) fn multiply(
@@ -36,8 +36,9 @@ pub(crate) fn multiply(
     assert!(k > 0, "multiplying matrices of inner size 0");
     let threads = if m.saturating_mul(n).saturating_mul(k) < MIN_SHARED_WORK { 1 } else { threads.max(1) };
     // Threads that wait for each other's packing could not help with it: several of them pack anew, together.
-    let cell = b.packed.filter(|_| threads == 1);
-    let shared = cell.map(|cell| cell.get_or_init(|| Packed::new(b, k, n))).filter(|packed| packed.is_of(b, k, n));
+    let (cell, parts) = (b.packed.filter(|_| threads == 1), kernel.parts);
+    let shared = cell.map(|cell| cell.get_or_init(|| Packed::new(parts, b, k, n)));
+    let shared = shared.filter(|packed| packed.is_of(parts, b, k, n));
     let a = Lines { data: a.data, line_stride: a.row_stride, depth_stride: a.column_stride };
     let b = columns(b);
     let is_left_split = shared.is_some() || m >= n;
@@ -47,25 +48,27 @@ pub(crate) fn multiply(
         ((a, m, Order::Lines), (b, n, Order::Pairs))
     };
     let max_depth = max_depth(k);
-    // Packed numbers take two bytes.
-    let block = (BLOCK_BYTES / 2 / max_depth).min(CHUNK).min(split.1.div_ceil(threads)).next_multiple_of(PANEL);
+    let block =
+        (BLOCK_BYTES / (2 * parts) / max_depth).min(CHUNK).min(split.1.div_ceil(threads)).next_multiple_of(PANEL);
     let target = Target { start: dst.as_mut_ptr(), stride: dst_stride, scale };
     let mut tiles_of_whole = match shared {
         Some(packed) => Whole::Shared(packed),
         None => {
-            let room = Scratch::new(Layout::new(whole.1, max_depth).num_tiles());
-            Whole::Own { lines: whole.0, count: whole.1, order: whole.2, room }
+            let room = Scratch::new(Layout::new(whole.1, max_depth, parts).num_tiles());
+            Whole::Own { lines: whole.0, count: whole.1, order: whole.2, parts, room }
         }
     };
     for depth in depths(k) {
         let packed = tiles_of_whole.part(depth, threads);
         let multiply_part = |part: usize| {
             let lines = Span::part(part, block, split.1);
-            let mut tiles = Scratch::<Tile>::new(Layout::new(lines.len, depth.len).num_tiles());
-            pack(split.0, lines, depth, split.2, &mut tiles);
+            // One size for all, so that the next one finds it again.
+            let mut room = Scratch::<Tile>::new(Layout::new(block, max_depth, parts).num_tiles());
+            let tiles = &mut room[..Layout::new(lines.len, depth.len, parts).num_tiles()];
+            pack(split.0, lines, depth, (split.2, parts), tiles);
             let tiles = &*tiles;
             let keep = old == Old::Kept || depth.start > 0;
-            for (chunk, packed) in packed.chunks(chunk_tiles(depth)).enumerate() {
+            for (chunk, packed) in packed.chunks(chunk_tiles(depth, parts)).enumerate() {
                 let others = Span::part(chunk, CHUNK, whole.1);
                 let part = if is_left_split {
                     Part { rows: lines, columns: others, a: tiles, b: packed, depth: depth.len, keep }
@@ -90,7 +93,7 @@ enum Whole<'a> {
     /// Packed for several products.
     Shared(&'a Packed),
     /// Packed for this one, part by part.
-    Own { lines: Lines<'a>, count: usize, order: Order, room: Scratch<Tile> },
+    Own { lines: Lines<'a>, count: usize, order: Order, parts: usize, room: Scratch<Tile> },
 }
 
 impl Whole<'_> {
@@ -98,15 +101,15 @@ impl Whole<'_> {
     fn part(&mut self, depth: Span, threads: usize) -> &[Tile] {
         match self {
             Self::Shared(packed) => packed.part(depth),
-            Self::Own { lines, count, order, room } => {
-                let packed = &mut room[..Layout::new(*count, depth.len).num_tiles()];
+            Self::Own { lines, count, order, parts, room } => {
+                let packed = &mut room[..Layout::new(*count, depth.len, *parts).num_tiles()];
                 let pack_chunk = |(index, to): (usize, &mut [Tile])| {
-                    pack(*lines, Span::part(index, CHUNK, *count), depth, *order, to);
+                    pack(*lines, Span::part(index, CHUNK, *count), depth, (*order, *parts), to);
                 };
                 if threads > 1 {
-                    packed.par_chunks_mut(chunk_tiles(depth)).enumerate().for_each(pack_chunk);
+                    packed.par_chunks_mut(chunk_tiles(depth, *parts)).enumerate().for_each(pack_chunk);
                 } else {
-                    packed.chunks_mut(chunk_tiles(depth)).enumerate().for_each(pack_chunk);
+                    packed.chunks_mut(chunk_tiles(depth, *parts)).enumerate().for_each(pack_chunk);
                 }
                 packed
             }
@@ -142,16 +145,18 @@ impl Part<'_> {
     /// Safety: the rows and columns lie in the target, and nobody else has them.
     unsafe fn multiply(&self, kernel: &Kernel, target: &Target) {
         let mut room = Room([0.0; SIDE * SIDE]);
-        let (a_layout, b_layout) = (Layout::new(self.rows.len, self.depth), Layout::new(self.columns.len, self.depth));
+        let layout = |lines: Span| Layout::new(lines.len, self.depth, kernel.parts);
+        let (a_layout, b_layout) = (layout(self.rows), layout(self.columns));
         assert!(self.a.len() == a_layout.num_tiles() && self.b.len() == b_layout.num_tiles());
         // SAFETY: the kernel came from `available`.
         unsafe { (kernel.begin)() };
         for (index, (a_section, b_section)) in a_layout.sections().zip(b_layout.sections()).enumerate() {
             let (steps, keep) = (a_section.steps, self.keep || index > 0);
+            let num_tiles = 2 * kernel.parts * steps;
             for row in (0..self.rows.len).step_by(SIDE) {
-                let a = self.a[a_section.start + 2 * steps * (row / PANEL)..][..2 * steps].as_ptr();
+                let a = self.a[a_section.start + num_tiles * (row / PANEL)..][..num_tiles].as_ptr();
                 for column in (0..self.columns.len).step_by(SIDE) {
-                    let b = self.b[b_section.start + 2 * steps * (column / PANEL)..][..2 * steps].as_ptr();
+                    let b = self.b[b_section.start + num_tiles * (column / PANEL)..][..num_tiles].as_ptr();
                     let place = Place {
                         rows: SIDE.min(self.rows.len - row),
                         columns: SIDE.min(self.columns.len - column),
@@ -161,7 +166,7 @@ impl Part<'_> {
                         },
                         stride: target.stride,
                     };
-                    // SAFETY: each pointer is followed by `steps` pairs of tiles of its panel; the sums go to 32 x 32
+                    // SAFETY: each pointer is followed by the tiles of `steps` steps of its panel; the sums go to 32 x 32
                     // numbers of the target that are this part's, or to the room.
                     unsafe {
                         if place.rows == SIDE && place.columns == SIDE && target.scale == 1.0 {
