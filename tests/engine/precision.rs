@@ -92,11 +92,9 @@ fn a_small_gpt_learns_as_much_and_a_resumed_run_equals_an_unbroken_one() {
 #[test]
 fn quantization_aware_training_with_a_teacher_does_so_too() {
     let qat = QatConfig {
-        scheme: QuantScheme::Int8,
-        start_fraction: 0.3,
         ramp_fraction: 0.1,
-        activations: Activations::Int8,
         distillation: Some(Distillation::DEFAULT),
+        ..QatConfig::new(QuantScheme::Int8)
     };
     check_learning(Some(qat), 0.05);
 }

@@ -24,11 +24,10 @@ fn config(data: &Path, runs: &Path, scheme: QuantScheme) -> RunConfig {
     });
     // With inputs as they are: a validation then measures what `quantize` measures.
     config.qat = Some(QatConfig {
-        scheme,
         start_fraction: 0.3,
         ramp_fraction: 0.2,
         activations: Activations::Floats,
-        distillation: None,
+        ..QatConfig::new(scheme)
     });
     config.num_threads = 1;
     config

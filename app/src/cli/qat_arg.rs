@@ -22,6 +22,9 @@ pub struct QatArgs {
     /// out.
     #[arg(long, value_name = "TYPE", value_parser = parse_activations, requires = "qat")]
     pub qat_activations: Option<Activations>,
+    /// What the learning rate is multiplied by from the switch on; when left out 2 for ternary without --from, else 1.
+    #[arg(long, value_name = "NUMBER", value_parser = number_arg::parse_above_zero, requires = "qat")]
+    pub qat_rate: Option<f64>,
     /// Share of a teacher in what is learned from the switch on: the full-precision weights of just before it, whose
     /// answers are matched. 0 to 1; none when left out. Costs a forward pass more for each example that learns.
     #[arg(long, value_name = "SHARE", value_parser = number_arg::parse_share, requires = "qat")]
@@ -41,6 +44,7 @@ impl QatArgs {
             start_fraction: self.qat_start.unwrap_or(default.start_fraction),
             ramp_fraction: self.qat_ramp.unwrap_or(default.ramp_fraction),
             activations: self.qat_activations.unwrap_or(default.activations),
+            learning_rate_factor: self.qat_rate.unwrap_or(default.learning_rate_factor),
             distillation: self.qat_teacher.filter(|weight| *weight > 0.0).map(|weight| Distillation {
                 weight,
                 temperature: self.qat_temperature.unwrap_or(Distillation::DEFAULT.temperature),

@@ -21,7 +21,7 @@ use crate::folders;
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
-const RECIPE_OPTIONS: [&str; 30] = [
+const RECIPE_OPTIONS: [&str; 31] = [
     "preset",
     "from",
     "data",
@@ -52,6 +52,7 @@ const RECIPE_OPTIONS: [&str; 30] = [
     "qat",
     "qat_start",
     "qat_ramp",
+    "qat_rate",
 ];
 
 /// Train a model, or go on with a run.

@@ -246,6 +246,7 @@ fn quantization(config: &RunConfig, values: &mut Vec<Value>) {
             ("Train for", qat.scheme.label().to_owned(), false),
             ("Switch after", plain(qat.start_fraction), false),
             ("Ramp over", plain(qat.ramp_fraction), false),
+            ("Rate after", plain(qat.learning_rate_factor), false),
             ("Inputs", qat.activations.label().to_owned(), false),
             ("Teacher", qat.distillation.map_or_else(|| "none".to_owned(), |found| plain(found.weight)), false),
         ]);

@@ -86,7 +86,11 @@ impl QuantizationPlan {
             let label = qat.scheme.label();
             let start = (qat.start_fraction * 100.0).round();
             let teacher = qat.distillation.map_or("", |_| ", with a teacher");
-            let what = format!("as many steps, {label} after {start}% of them{teacher}");
+            let rate = match qat.learning_rate_factor {
+                1.0 => String::new(),
+                factor => format!(", at {factor} times the rate from there on"),
+            };
+            let what = format!("as many steps, {label} after {start}% of them{rate}{teacher}");
             contender(format!("{label}, trained for{teacher}"), what, Some(*qat))
         });
         Self { contenders: std::iter::once(full).chain(trained).collect(), calibration_samples, seeds }

@@ -51,8 +51,8 @@ fn trainer(hybrid: HybridConfig, qat: Option<QatConfig>, seed: u64) -> HybridTra
 
 fn ternary(start_fraction: f64, ramp_fraction: f64) -> Option<QatConfig> {
     let activations = Activations::Floats;
-    let scheme = QuantScheme::Ternary;
-    Some(QatConfig { scheme, start_fraction, ramp_fraction, activations, distillation: None })
+    let plain = QatConfig::fine_tuning(QuantScheme::Ternary);
+    Some(QatConfig { start_fraction, ramp_fraction, activations, ..plain })
 }
 
 fn divergences(reports: &[StepReport]) -> Vec<&HybridEvent> {

@@ -395,7 +395,9 @@ impl HybridTrainer {
     }
 
     fn learning_rate_factor(&self) -> f64 {
-        self.schedule.factor(self.control.step(), self.num_steps) * self.control.learning_rate_cut()
+        let of_schedule = self.schedule.factor(self.control.step(), self.num_steps);
+        let of_quantization = self.rules.qat.map_or(1.0, |qat| qat.learning_rate_factor_at(self.control.strength()));
+        of_schedule * of_quantization * self.control.learning_rate_cut()
     }
 
     fn apply(

@@ -36,6 +36,14 @@ impl Distillation {
     pub const DEFAULT: Self = Self { weight: 0.5, temperature: 2.0 };
 }
 
+/// By how much a ternary network's learning rate is above that of full precision.
+const TERNARY_RATE: f64 = 2.0;
+
+/// A factor that changes nothing.
+fn unchanged() -> f64 {
+    1.0
+}
+
 /// Settings of quantization-aware training.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +58,10 @@ pub struct QatConfig {
     /// foretrain-edge rounds them to 8 bits. Runs of earlier versions trained with floats.
     #[serde(default)]
     pub activations: Activations,
+    /// The learning rate is multiplied by this from the switch on; along a ramp, as far as the strength has risen.
+    /// Runs of earlier versions kept their rate.
+    #[serde(default = "unchanged")]
+    pub learning_rate_factor: f64,
     /// From the switch on the full-precision weights of just before it teach, where this is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distillation: Option<Distillation>,
@@ -60,18 +72,28 @@ impl QatConfig {
     pub const SCHEMES: [QuantScheme; 3] = [QuantScheme::Int8, QuantScheme::Int4, QuantScheme::Ternary];
 
     /// The settings that suit a new run: its first part in full precision, then a switch at once.
+    ///
+    /// Of three values a weight takes another one only after it has moved far, so that ternary networks learn best at a
+    /// higher rate than full precision does (Ma et al. 2024, arXiv 2402.17764); docs/quantization.md has our figures.
     #[must_use]
     pub fn new(scheme: QuantScheme) -> Self {
-        Self { scheme, start_fraction: 0.3, ramp_fraction: 0.0, activations: Activations::Int8, distillation: None }
+        Self {
+            scheme,
+            start_fraction: 0.3,
+            ramp_fraction: 0.0,
+            activations: Activations::Int8,
+            learning_rate_factor: if scheme == QuantScheme::Ternary { TERNARY_RATE } else { unchanged() },
+            distillation: None,
+        }
     }
 
-    /// The settings that suit weights learned before: quantized from the first step.
+    /// The settings that suit weights learned before: quantized from the first step, at the rate that is given for it.
     #[must_use]
     pub fn fine_tuning(scheme: QuantScheme) -> Self {
-        Self { start_fraction: 0.0, ..Self::new(scheme) }
+        Self { start_fraction: 0.0, learning_rate_factor: unchanged(), ..Self::new(scheme) }
     }
 
-    /// Errors: [`QuantError::Training`] for a scheme that is not trained for, or a fraction out of its range.
+    /// Errors: [`QuantError::Training`] for a scheme that is not trained for, or a number out of its range.
     pub fn check(&self) -> Result<(), QuantError> {
         let refuse = |setting, expected: &str, found: String| {
             Err(QuantError::Training { setting, expected: expected.to_owned(), found })
@@ -87,6 +109,9 @@ impl QatConfig {
         if !((0.0..=1.0).contains(&ramp) && start + ramp <= 1.0) {
             return refuse("ramp", "a share of the run that ends within it, after the start", ramp.to_string());
         }
+        if !(self.learning_rate_factor > 0.0 && self.learning_rate_factor.is_finite()) {
+            return refuse("learning rate's factor", "a number above 0", self.learning_rate_factor.to_string());
+        }
         if let Some(Distillation { weight, temperature }) = self.distillation {
             if !(weight > 0.0 && weight <= 1.0) {
                 return refuse("teacher's weight", "above 0, at most 1", weight.to_string());
@@ -96,6 +121,12 @@ impl QatConfig {
             }
         }
         Ok(())
+    }
+
+    /// What the learning rate is multiplied by where quantization is this strong.
+    #[must_use]
+    pub fn learning_rate_factor_at(&self, strength: f64) -> f64 {
+        1.0 + strength * (self.learning_rate_factor - 1.0)
     }
 
     /// Strength of step `step`, from 1, of a run of `num_steps`: 0 before the switch, 1 at the ramp's end and after.
@@ -247,6 +278,12 @@ mod tests {
     }
 
     #[test]
+    fn the_learning_rate_follows_the_strength() {
+        let config = QatConfig { learning_rate_factor: 3.0, ..QatConfig::new(QuantScheme::Ternary) };
+        assert_eq!([0.0, 0.5, 1.0].map(|strength| config.learning_rate_factor_at(strength)), [1.0, 2.0, 3.0]);
+    }
+
+    #[test]
     fn settings_out_of_range_are_refused_by_name() {
         let good = QatConfig::new(QuantScheme::Ternary);
         assert!(good.check().is_ok());
@@ -255,6 +292,8 @@ mod tests {
             (QatConfig { start_fraction: 1.0, ..good }, "start"),
             (QatConfig { start_fraction: f64::NAN, ..good }, "start"),
             (QatConfig { start_fraction: 0.6, ramp_fraction: 0.5, ..good }, "ramp"),
+            (QatConfig { learning_rate_factor: 0.0, ..good }, "learning rate"),
+            (QatConfig { learning_rate_factor: f64::INFINITY, ..good }, "learning rate"),
             (QatConfig { distillation: Some(Distillation { weight: 0.0, ..Distillation::DEFAULT }), ..good }, "weight"),
             (QatConfig { distillation: Some(Distillation { temperature: 0.0, weight: 0.5 }), ..good }, "temperature"),
         ];

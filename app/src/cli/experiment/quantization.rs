@@ -35,6 +35,9 @@ pub struct QuantizationArgs {
     /// What matrices of integers read from the switch on: int8, rounded as foretrain-edge does it, or f32.
     #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = parse_activations)]
     pub qat_activations: Activations,
+    /// What the learning rate is multiplied by from the switch on; when left out 2 for ternary, 1 otherwise.
+    #[arg(long, value_name = "NUMBER", value_parser = number_arg::parse_above_zero)]
+    pub qat_rate: Option<f64>,
     /// Train for each scheme once more, with this share of the full-precision weights' answers in what is learned.
     #[arg(long, value_name = "SHARE", value_parser = number_arg::parse_share)]
     pub qat_teacher: Option<f64>,
@@ -54,12 +57,15 @@ pub(super) fn run(args: &QuantizationArgs, common: &CommonArgs) -> Result<(), Cl
     let tier = args.recipe.tier.clone().unwrap_or_else(|| TIER.to_owned());
     let config = recipe_arg::config(&RecipeArgs { tier: Some(tier), ..args.recipe.clone() }, common)?;
     let title = format!("{} with {}: what fewer bits cost", config.name, optimizer_name(&config));
-    let training = |&scheme: &QuantScheme| QatConfig {
-        scheme,
-        start_fraction: args.qat_start,
-        ramp_fraction: args.qat_ramp,
-        activations: args.qat_activations,
-        distillation: None,
+    let training = |&scheme: &QuantScheme| {
+        let default = QatConfig::new(scheme);
+        QatConfig {
+            start_fraction: args.qat_start,
+            ramp_fraction: args.qat_ramp,
+            activations: args.qat_activations,
+            learning_rate_factor: args.qat_rate.unwrap_or(default.learning_rate_factor),
+            ..default
+        }
     };
     let teacher = args.qat_teacher.map(|weight| Distillation { weight, ..Distillation::DEFAULT });
     let trainings = args.qat.iter().map(training).flat_map(|plain| {

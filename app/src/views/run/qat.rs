@@ -38,6 +38,7 @@ pub(super) fn qat_ui(config: &mut RunConfig, ui: &mut Ui) {
     let most = 1.0 - qat.start_fraction;
     qat.ramp_fraction = qat.ramp_fraction.min(most);
     field_ui(ui, "Ramp over", |ui| percent_ui(&mut qat.ramp_fraction, most, ui));
+    field_ui(ui, "Rate after", |ui| rate_ui(&mut qat.learning_rate_factor, ui));
     field_ui(ui, "Inputs", |ui| {
         let reads = [
             (Activations::Int8, "8 bits", "Matrices of integers read inputs rounded as foretrain-edge rounds them"),
@@ -54,6 +55,15 @@ pub(super) fn qat_ui(config: &mut RunConfig, ui: &mut Ui) {
     let switch = (qat.start_fraction * num_steps).floor();
     let done = ((qat.start_fraction + qat.ramp_fraction) * num_steps).ceil();
     hint_ui(ui, &hint(switch, done));
+}
+
+/// What the learning rate is multiplied by from the switch on.
+fn rate_ui(factor: &mut f64, ui: &mut Ui) {
+    let number = DragValue::new(factor).range(0.05..=20.0).speed(0.02).max_decimals(2).prefix("x ");
+    ui.add(number).on_hover_text(
+        "The learning rate is multiplied by this from the switch on; ternary weights learn best at about twice the rate of \
+         full precision",
+    );
 }
 
 /// The share of the weights of before the switch in what is learned; 0 for none.
