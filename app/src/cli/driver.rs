@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foretrain_engine::device::{CancelFlag, Progress, Watch};
-use foretrain_engine::session::{Command, Engine, Event, EventKind, Failure, JobId, SessionError, StopReason};
+use foretrain_engine::session::{Command, Engine, Event, EventKind, Failure, JobId, StopReason};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -128,12 +128,12 @@ fn refusal(failure: Failure) -> CliError {
 /// Does `work`, which `cancel` ends, with a progress bar on standard error.
 pub(super) fn with_bar<T>(
     cancel: &CancelFlag,
-    work: impl FnOnce(Watch<'_>) -> Result<T, SessionError>,
+    work: impl FnOnce(Watch<'_>) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
     let bar = spinner();
     let done = work(Watch::new(cancel, &|progress| show_progress(&bar, &progress)));
     bar.finish_and_clear();
-    done.map_err(|error| CliError::from_session(&error))
+    done
 }
 
 /// A bar that shows what is being done and, once known, how much of it is left.

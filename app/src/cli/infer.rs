@@ -65,7 +65,9 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
     }
     // Ctrl-C may end the process at any time: packages are whole or absent.
     let cancel = CancelFlag::default();
-    let folder = driver::with_bar(&cancel, |watch| session::package_to_run(&model, &folders::cache(), watch))?;
+    let folder = driver::with_bar(&cancel, |watch| {
+        session::package_to_run(&model, &folders::cache(), watch).map_err(|error| CliError::from_session(&error))
+    })?;
     if folder != model {
         output::note(format_args!("running the checkpoint in full precision: {}", model.display()));
     }

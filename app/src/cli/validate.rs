@@ -66,7 +66,10 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
     let data = args.data.spec()?;
     let checkpoint = run_arg::model("--checkpoint", &args.checkpoint, args.common.runs_folder()?)?;
     let cancel = driver::interrupt_flag()?;
-    let measure = |watch: Watch<'_>| session::validate(&checkpoint, data.as_ref(), part, &folders::cache(), watch);
+    let measure = |watch: Watch<'_>| {
+        let validated = session::validate(&checkpoint, data.as_ref(), part, &folders::cache(), watch);
+        validated.map_err(|error| CliError::from_session(&error))
+    };
     let Validated { card, dataset_name, measured, sequence_length, notes } = driver::with_bar(&cancel, measure)?;
     if !measured.loss.is_finite() {
         return Err(CliError::Failed(format!(

@@ -78,7 +78,7 @@ fn target_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, model: &ModelReport, fit: &
         ui.horizontal(|ui| {
             hint_ui(ui, "Waits for the exports before it.");
             let name = format!("Do not export for {}", fit.target.name);
-            if ui.small_button("Leave out").accessible_name(name).clicked() {
+            if ui.button("Leave out").accessible_name(name).clicked() {
                 live.queue.retain(|id| *id != fit.target.id);
             }
         });
