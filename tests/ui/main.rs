@@ -16,6 +16,7 @@ mod scales;
 mod scene;
 mod screens;
 mod shell;
+mod ship;
 mod tables;
 mod tier_lock;
 mod whole;

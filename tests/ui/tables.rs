@@ -40,6 +40,7 @@ fn only_tables_that_a_model_has_are_offered() {
         let mut harness = window_with_model(Screen::Ship, model, shape);
         // What was chosen for another model is not sent for one that has no such table.
         harness.state_mut().saved_mut().ship.tables = Tables::both(TableType::Int8);
+        harness.run_steps(2);
         let is_there = |field: &str| harness.query_by_role_and_label(Role::ComboBox, field).is_some();
         assert_eq!((is_there("Embedding type"), is_there("Head type")), (has_embedding, has_head), "{model:?}");
         click(&mut harness, "Export for CPU");
@@ -83,7 +84,8 @@ fn searched() -> QuantizeReport {
         bytes,
         loss,
     };
-    let chosen = |storage: &str| ChosenTable { storage: storage.to_owned(), reason: TableReason::Measured };
+    let chosen =
+        |storage: &str| ChosenTable { storage: storage.to_owned(), reason: TableReason::Measured, fallback: None };
     let choice = TableChoice {
         embedding: chosen("Q3_K"),
         head: Some(chosen("Q4_K")),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use foretrain_engine::device::{CancelFlag, Progress};
+use foretrain_engine::device::{CancelFlag, Progress, Watch};
 use foretrain_engine::session::{Command, Engine, Event, EventKind, Failure, JobId, StopReason};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -103,7 +103,7 @@ impl Driver {
         pick: impl FnMut(EventKind) -> Result<T, EventKind>,
     ) -> Result<T, CliError> {
         let bar = spinner();
-        let answer = self.ask(make, |_, _, kind| show_progress(&bar, kind), pick);
+        let answer = self.ask(make, |_, _, kind| show_event(&bar, kind), pick);
         bar.finish_and_clear();
         answer
     }
@@ -125,6 +125,17 @@ fn refusal(failure: Failure) -> CliError {
     }
 }
 
+/// Does `work`, which `cancel` ends, with a progress bar on standard error.
+pub(super) fn with_bar<T>(
+    cancel: &CancelFlag,
+    work: impl FnOnce(Watch<'_>) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let bar = spinner();
+    let done = work(Watch::new(cancel, &|progress| show_progress(&bar, &progress)));
+    bar.finish_and_clear();
+    done
+}
+
 /// A bar that shows what is being done and, once known, how much of it is left.
 pub(super) fn spinner() -> ProgressBar {
     let bar = ProgressBar::no_length();
@@ -133,20 +144,24 @@ pub(super) fn spinner() -> ProgressBar {
 }
 
 /// Shows a progress event on a bar made by [`spinner`].
-pub(super) fn show_progress(bar: &ProgressBar, kind: Option<&EventKind>) {
-    if let Some(EventKind::Progress(Progress { what, done, total })) = kind {
-        if bar.length() != *total {
-            match total {
-                Some(total) => {
-                    bar.set_length(*total);
-                    bar.set_style(style("{msg:32!} {wide_bar} {percent}%"));
-                }
-                None => bar.set_style(style("{spinner} {msg} {human_pos}")),
-            }
-        }
-        bar.set_message(what.clone());
-        bar.set_position(*done);
+pub(super) fn show_event(bar: &ProgressBar, kind: Option<&EventKind>) {
+    if let Some(EventKind::Progress(progress)) = kind {
+        show_progress(bar, progress);
     }
+}
+
+fn show_progress(bar: &ProgressBar, Progress { what, done, total }: &Progress) {
+    if bar.length() != *total {
+        match total {
+            Some(total) => {
+                bar.set_length(*total);
+                bar.set_style(style("{msg:32!} {wide_bar} {percent}%"));
+            }
+            None => bar.set_style(style("{spinner} {msg} {human_pos}")),
+        }
+    }
+    bar.set_message(what.clone());
+    bar.set_position(*done);
 }
 
 /// A bar's template; a wrong one falls back to the default style.

@@ -46,6 +46,16 @@ pub enum CliError {
         /// The plan, as in [`Self::Memory`].
         figures: Value,
     },
+    /// Of several packages, not all were written.
+    #[error("{message}")]
+    Packages {
+        /// How many were, and why the others were not.
+        message: String,
+        /// What was written and what was not, as in [`Self::Memory`].
+        figures: Value,
+        /// Whether another request would help, where none was written.
+        blame: Blame,
+    },
     /// Ctrl-C during a streamed training, which can go on.
     #[error("interrupted; {saved}; the same command goes on from there")]
     Offloaded {
@@ -65,8 +75,8 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::ClosedPipe => 0,
-            Self::Failed(_) | Self::Disk { .. } => 1,
-            Self::Usage(_) => 2,
+            Self::Failed(_) | Self::Disk { .. } | Self::Packages { blame: Blame::Work, .. } => 1,
+            Self::Usage(_) | Self::Packages { blame: Blame::Request, .. } => 2,
             Self::Memory { .. } => 3,
             Self::Diverged => 4,
             Self::Interrupted | Self::Saved { .. } | Self::Offloaded { .. } => 130,
@@ -116,6 +126,7 @@ impl CliError {
         if let (
             Self::Memory { figures: Value::Object(figures), .. }
             | Self::Disk { figures: Value::Object(figures), .. }
+            | Self::Packages { figures: Value::Object(figures), .. }
             | Self::Offloaded { figures: Value::Object(figures), .. },
             Some(object),
         ) = (self, json.as_object_mut())

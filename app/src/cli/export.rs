@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use foretrain_engine::export::PackageFormat;
 use foretrain_engine::memory::format_bytes;
 use foretrain_engine::quant::{QuantScheme, StrayTables};
-use foretrain_engine::session::{Command, EventKind, ExportJob, ExportReport, Naming, targets};
-use serde_json::json;
+use foretrain_engine::session::{Blame, Command, EventKind, ExportJob, ExportReport, Naming, targets};
+use serde_json::{Value, json};
 
 use super::data_arg::DataArgs;
 use super::driver::Driver;
 use super::quant_arg::QuantArgs;
 use super::quantize::{self, print_quality};
-use super::{CliError, CommonArgs, output};
+use super::{CliError, CommonArgs, output, path_arg, run_arg};
 
 /// Means every target.
 const ALL: &str = "all";
@@ -29,9 +29,9 @@ const ALL: &str = "all";
   foretrain export --input path/to/llama --target edge-board --format transformers --scheme ternary
   foretrain export --input path/to/run --target all --output packages")]
 pub struct ExportArgs {
-    /// Checkpoint folder, run folder (its best checkpoint is taken), folder of Hugging Face transformers or GGUF file; the
-    /// last two need --data.
-    #[arg(long, value_name = "FOLDER|FILE")]
+    /// Checkpoint folder, run by its folder or name (its best checkpoint is taken), folder of Hugging Face transformers or
+    /// GGUF file; the last two need --data.
+    #[arg(long, value_name = "FOLDER|FILE|NAME")]
     pub input: Option<PathBuf>,
     /// Hardware target; `all` takes each, `list` names them.
     #[arg(long)]
@@ -68,7 +68,10 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), CliError> {
     let missing = || CliError::Usage("--input: expected a checkpoint or run folder, found nothing".to_owned());
     let targets = chosen_targets(&args.target)?;
     let data = args.data.spec()?;
-    let input = args.input.as_ref().ok_or_else(missing)?;
+    let input = run_arg::model("--input", args.input.as_ref().ok_or_else(missing)?, args.common.runs_folder()?)?;
+    if let Some(output) = args.output.as_ref().filter(|_| args.target == ALL) {
+        path_arg::check_folder("--output", output)?;
+    }
     let job = |target: &str| ExportJob {
         data: data.clone(),
         input: input.clone(),
@@ -95,8 +98,8 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), CliError> {
     if args.common.json { output::print_json(&for_json(report)) } else { Ok(()) }
 }
 
-/// Exports each job; one that fails is told and does not keep the others from being done.
-/// Errors: what failed, by target, once all were tried; a cancel at once.
+/// Exports each job; one that fails does not keep the others from being done.
+/// Errors: once all were tried, what failed by target and why, and what was written; a cancel at once.
 fn export_all(mut driver: Driver, jobs: impl Iterator<Item = ExportJob>, is_json: bool) -> Result<(), CliError> {
     let (mut reports, mut failures) = (Vec::new(), Vec::new());
     for job in jobs {
@@ -109,25 +112,44 @@ fn export_all(mut driver: Driver, jobs: impl Iterator<Item = ExportJob>, is_json
             }
             Err(
                 error @ (CliError::Failed(_) | CliError::Usage(_) | CliError::Memory { .. } | CliError::Disk { .. }),
-            ) => {
-                output::note(format_args!("{target}: {error}"));
-                failures.push(format!("{target}: {error}"));
-            }
+            ) => failures.push((target, error)),
             Err(
                 error @ (CliError::Diverged
                 | CliError::Interrupted
                 | CliError::Saved { .. }
                 | CliError::Offloaded { .. }
+                | CliError::Packages { .. }
                 | CliError::ClosedPipe),
             ) => return Err(error),
         }
     }
     driver.shut_down();
     if !failures.is_empty() {
-        let (done, all) = (reports.len(), reports.len() + failures.len());
-        return Err(CliError::Failed(format!("{done} of {all} packages written; {}", failures.join("; "))));
+        return Err(partial_failure(&reports, &failures));
     }
-    if is_json { output::print_json(&json!({ "packages": reports })) } else { Ok(()) }
+    if is_json { output::print_json(&json!({ "packages": reports, "failed": [] })) } else { Ok(()) }
+}
+
+/// What failed, each cause once, and what was written all the same. Wrong usage only where nothing was begun.
+fn partial_failure(reports: &[ExportReport], failures: &[(String, CliError)]) -> CliError {
+    let mut causes: Vec<(String, Vec<&str>)> = Vec::new();
+    for (target, error) in failures {
+        let cause = error.to_string();
+        match causes.iter_mut().find(|(told, _)| *told == cause) {
+            Some((_, targets)) => targets.push(target),
+            None => causes.push((cause, vec![target])),
+        }
+    }
+    let told: Vec<String> = causes.iter().map(|(cause, targets)| format!("{}: {cause}", targets.join(", "))).collect();
+    let (done, all) = (reports.len(), reports.len() + failures.len());
+    let failed: Vec<Value> =
+        failures.iter().map(|(target, error)| json!({ "target": target, "error": error.to_string() })).collect();
+    let is_usage = reports.is_empty() && failures.iter().all(|(_, error)| matches!(error, CliError::Usage(_)));
+    CliError::Packages {
+        message: format!("{done} of {all} packages written; {}", told.join("; ")),
+        figures: json!({ "packages": reports, "failed": failed }),
+        blame: if is_usage { Blame::Request } else { Blame::Work },
+    }
 }
 
 fn print_report(report: &ExportReport) -> Result<(), CliError> {
@@ -139,9 +161,10 @@ fn print_report(report: &ExportReport) -> Result<(), CliError> {
     output::line(table)?;
     match &report.edge {
         Some(edge) => output::line(format_args!(
-            "read back and run by foretrain-edge: {} on {} examples, {:.2} ms each",
+            "read back and run by foretrain-edge: {} on {} {}, {:.2} ms each",
             output::metric(&report.quality.metric, edge.metric),
             edge.num_examples,
+            report.quality.example_unit(),
             edge.ms_per_example
         ))?,
         None => output::line("read back and compared; the figures are of the graph in the file")?,

@@ -4,18 +4,23 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use foretrain_edge::{GenerateOptions, Package};
+use foretrain_engine::device::CancelFlag;
+use foretrain_engine::session;
 use serde_json::json;
 
-use super::{CliError, number_arg, output, path_arg};
+use super::{CliError, CommonArgs, driver, number_arg, output, path_arg, run_arg};
+use crate::folders;
 
 /// Run a package: continue a prompt or classify images.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   foretrain infer --package packages/digits-cpu --image seven.png
-  foretrain infer --package packages/story-cpu --prompt \"Once upon\" --max-tokens 100 --temperature 0.8")]
+  foretrain infer --package packages/story-cpu --prompt \"Once upon\" --max-tokens 100 --temperature 0.8
+  foretrain infer --package grammar-gpt2-char --prompt \"The \"")]
 pub struct InferArgs {
-    /// Package folder, as `foretrain export` writes it.
-    #[arg(long, value_name = "FOLDER")]
+    /// Package folder, as `foretrain export` writes it, or a checkpoint folder or a run by its folder or name (its best
+    /// checkpoint is taken), which runs in full precision.
+    #[arg(long, visible_alias = "input", value_name = "FOLDER|NAME")]
     pub package: PathBuf,
     /// Text to go on from.
     #[arg(long, conflicts_with = "image", required_unless_present = "image")]
@@ -47,19 +52,26 @@ pub struct InferArgs {
     /// Seed of the sampling.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Print one JSON object as the last line of standard output.
-    #[arg(long)]
-    pub json: bool,
+    /// Common options.
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
 /// Runs the subcommand.
 pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
-    path_arg::check_there("--package", "a package folder", &args.package)?;
-    path_arg::check_there("--package", "a package folder, with a manifest.json", &args.package.join("manifest.json"))?;
+    let model = run_arg::model("--package", &args.package, args.common.runs_folder()?)?;
     for image in &args.image {
         path_arg::check_there("--image", "a PNG or JPEG file", image)?;
     }
-    let package = Package::open(&args.package).map_err(|error| CliError::from_edge(&error))?;
+    // Ctrl-C may end the process at any time: packages are whole or absent.
+    let cancel = CancelFlag::default();
+    let folder = driver::with_bar(&cancel, |watch| {
+        session::package_to_run(&model, &folders::cache(), watch).map_err(|error| CliError::from_session(&error))
+    })?;
+    if folder != model {
+        output::note(format_args!("running the checkpoint in full precision: {}", model.display()));
+    }
+    let package = Package::open(&folder).map_err(|error| CliError::from_edge(&error))?;
     match &args.prompt {
         Some(prompt) => generate(&package, prompt, args),
         None => classify(&package, args),
@@ -98,7 +110,7 @@ fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), Cli
         "{} tokens, {per_token_ms:.2} ms each, prompt {:.1} ms",
         generated.num_tokens, generated.prompt_ms
     ));
-    if args.json {
+    if args.common.json {
         output::print_json(&json!({
             "text": generated.text, "num_tokens": generated.num_tokens,
             "prompt_ms": generated.prompt_ms, "decode_ms": generated.decode_ms,
@@ -131,5 +143,5 @@ fn classify(package: &Package, args: &InferArgs) -> Result<(), CliError> {
         }));
     }
     output::line(table)?;
-    if args.json { output::print_json(&json!({ "images": answers })) } else { Ok(()) }
+    if args.common.json { output::print_json(&json!({ "images": answers })) } else { Ok(()) }
 }

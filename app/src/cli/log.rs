@@ -3,6 +3,8 @@
 use foretrain_engine::hybrid::HybridEvent;
 use foretrain_engine::session::{LogEntry, LogKind, ValidationFigures, ValidationPoint};
 
+use super::output;
+
 /// What of a growing log has been printed.
 #[derive(Debug, Default)]
 pub(super) struct LogPrinter {
@@ -46,8 +48,8 @@ impl LogPrinter {
                 let ValidationFigures { loss, accuracy, .. } = quantized.curve;
                 format!("; {} {loss:.4} nats{}", quantized.scheme.label(), accuracy_text(&accuracy))
             });
-            let accuracy = accuracy_text(accuracy);
-            format!("step {step:>6}  validation loss {loss:.4} nats{accuracy}{quantized}, on {num_examples} examples")
+            let (accuracy, unit) = (accuracy_text(accuracy), output::example_unit(*accuracy));
+            format!("step {step:>6}  validation loss {loss:.4} nats{accuracy}{quantized}, on {num_examples} {unit}")
         };
         validations.iter().filter(|point| point.step > last).map(told).collect()
     }
@@ -94,7 +96,7 @@ mod tests {
         };
         let log = [entry(0, LogKind::Started { step: 0 }), entry(50, LogKind::Started { step: 50 })];
         let mut printer = LogPrinter::default();
-        let line = "step    100  validation loss 0.5000 nats, accuracy 90.00 %, on 1000 examples";
+        let line = "step    100  validation loss 0.5000 nats, accuracy 90.00 %, on 1000 images";
         assert!(printer.new_validations(&log, &[at(50)]).is_empty(), "that was before");
         assert_eq!(printer.new_validations(&log, &[at(50), at(100)]), [line]);
         assert!(printer.new_validations(&log, &[at(50), at(100)]).is_empty());

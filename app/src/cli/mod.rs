@@ -84,7 +84,7 @@ impl CliCommand {
             Self::Validate(args) => args.common.json,
             Self::Quantize(args) => args.common.json,
             Self::Export(args) => args.common.json,
-            Self::Infer(args) => args.json,
+            Self::Infer(args) => args.common.json,
             Self::Experiment(args) => args.common.json,
             Self::Bench(args) => args.json,
             Self::Runs(args) => args.common.json,

@@ -70,7 +70,7 @@ pub(super) fn run(args: &TrainArgs, folder: &Path) -> Result<(), CliError> {
     let rate = job.config.optimizer.learning_rate;
     let mut forecast = None;
     let on_tick = |_: &_, _, kind: Option<&EventKind>| {
-        driver::show_progress(&bar, kind);
+        driver::show_event(&bar, kind);
         match kind {
             Some(EventKind::OffloadPlanned(planned)) => {
                 if goal == OffloadGoal::Train {

@@ -71,12 +71,18 @@ pub(super) fn metric(name: &str, value: f64) -> String {
     if name == "accuracy" { format!("{:.2} %", value * 100.0) } else { format!("{value:.4} nats") }
 }
 
+/// What is counted where a validation counts examples: only text has no accuracy.
+pub(super) fn example_unit(accuracy: Option<f64>) -> &'static str {
+    if accuracy.is_some() { "images" } else { "tokens" }
+}
+
 /// Name and value of each figure of a validation, with how many examples each is of: what training has come to, on the
 /// whole part where that was measured; in quantization-aware training the other precision; then the curve's.
 pub(super) fn validation_rows(point: &ValidationPoint) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
     let mut push = |names: [&'static str; 2], figures: ValidationFigures, of: &str| {
-        let value = |name, value| format!("{} on {} examples{of}", metric(name, value), figures.num_examples);
+        let unit = example_unit(figures.accuracy);
+        let value = |name, value| format!("{} on {} {unit}{of}", metric(name, value), figures.num_examples);
         rows.push((names[0], value("loss", figures.loss)));
         if let Some(accuracy) = figures.accuracy {
             rows.push((names[1], value("accuracy", accuracy)));

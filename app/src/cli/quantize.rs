@@ -1,7 +1,8 @@
 //! `foretrain quantize`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use foretrain_engine::export::PackageFormat;
 use foretrain_engine::memory::format_bytes;
 use foretrain_engine::quant::{LayerFigures, QuantScheme, StrayTables};
 use foretrain_engine::session::{Command, EventKind, QuantizeJob, QuantizeReport};
@@ -9,24 +10,25 @@ use foretrain_engine::session::{Command, EventKind, QuantizeJob, QuantizeReport}
 use super::data_arg::DataArgs;
 use super::driver::Driver;
 use super::quant_arg::QuantArgs;
-use super::{CliError, CommonArgs, number_arg, output};
+use super::{CliError, CommonArgs, number_arg, output, run_arg};
 
 /// Quantize a checkpoint and measure what that costs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  foretrain quantize --input path/to/run --scheme int8
+  foretrain quantize --input glyphs-cnn --scheme int8
   foretrain quantize --input path/to/run --scheme ternary --output model_2bit.safetensors --json
   foretrain quantize --input path/to/run --scheme int8 --method gptq --report path/to/report
   foretrain quantize --input path/to/run --scheme ternary --method gptq --mixed --budget-bits 5")]
 pub struct QuantizeArgs {
-    /// Checkpoint folder, run folder (its best checkpoint is taken), folder of Hugging Face transformers or GGUF file; the
-    /// last two need --data.
-    #[arg(long, value_name = "FOLDER|FILE")]
+    /// Checkpoint folder, run by its folder or name (its best checkpoint is taken), folder of Hugging Face transformers or
+    /// GGUF file; the last two need --data.
+    #[arg(long, value_name = "FOLDER|FILE|NAME")]
     pub input: PathBuf,
     /// f32, bf16, f16, int8, int4-k, int4, ternary or ternary-base3.
     #[arg(long, value_parser = parse_scheme)]
     pub scheme: QuantScheme,
-    /// File to write; without it, only the cost is measured.
+    /// Safetensors file to write, which `foretrain validate` measures; without it, only the cost is measured. Packages that
+    /// run, GGUF and ONNX among them, are what `foretrain export` writes.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Dataset to measure on; the run's own when left out.
@@ -56,9 +58,12 @@ pub(super) fn parse_scheme(label: &str) -> Result<QuantScheme, String> {
 
 /// Runs the subcommand.
 pub(super) fn run(args: QuantizeArgs) -> Result<(), CliError> {
+    if let Some(output) = &args.output {
+        refuse_other_container(output, args.scheme)?;
+    }
     let job = QuantizeJob {
         data: args.data.spec()?,
-        input: args.input,
+        input: run_arg::model("--input", &args.input, args.common.runs_folder()?)?,
         scheme: args.scheme,
         output: args.output,
         max_examples: args.samples,
@@ -76,6 +81,22 @@ pub(super) fn run(args: QuantizeArgs) -> Result<(), CliError> {
     driver.shut_down();
     print_quality(&report)?;
     if args.common.json { output::print_json(&for_json(*report)) } else { Ok(()) }
+}
+
+/// Refuses a name that promises another container than safetensors.
+fn refuse_other_container(output: &Path, scheme: QuantScheme) -> Result<(), CliError> {
+    let ending = output.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let Some(format) = PackageFormat::from_label(&ending).filter(|format| *format != PackageFormat::Safetensors) else {
+        return Ok(());
+    };
+    Err(CliError::Usage(format!(
+        "--output: expected a safetensors file, found a name that ends in .{ending}. `foretrain export --target TARGET \
+         --format {} --scheme {} --input …` writes a package in that format; `foretrain export --target list` names the \
+         targets. {}",
+        format.label(),
+        scheme.label(),
+        output.display()
+    )))
 }
 
 /// The report with a path that JSON can hold.
@@ -99,7 +120,12 @@ pub(super) fn print_quality(report: &QuantizeReport) -> Result<(), CliError> {
     table.add_row(vec!["bits per weight".into(), output::number("32.00"), bits]);
     output::line(table)?;
     let scheme = report.scheme.label();
-    output::line(format_args!("{scheme}, {}; on {} validation examples", report.method, report.num_examples))?;
+    output::line(format_args!(
+        "{scheme}, {}; on {} validation {}",
+        report.method,
+        report.num_examples,
+        report.example_unit()
+    ))?;
     print_layers(report)?;
     for note in &report.notes {
         output::line(format_args!("- {note}"))?;

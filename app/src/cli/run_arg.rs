@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use foretrain_engine::session::{RunSummary, list_runs};
 
-use super::CliError;
+use super::{CliError, path_arg};
 
 /// Runs suggested for a name that none has, at most.
 const MAX_SUGGESTIONS: usize = 3;
@@ -44,11 +44,19 @@ pub(super) fn find(option: &str, asked: &Path, root: &Path) -> Result<PathBuf, C
     }
 }
 
-/// The checkpoint or run folder that `asked` names: any path that is there, or a run as [`find`] knows it.
+/// The model that `asked` names: any path that is there, or a run as [`find`] knows it.
 ///
-/// Errors: as [`find`].
-pub(super) fn checkpoint(option: &str, asked: &Path, root: &Path) -> Result<PathBuf, CliError> {
-    if asked.exists() || asked.components().count() > 1 { Ok(asked.to_owned()) } else { find(option, asked, root) }
+/// Errors: usage for a path with nothing there; those of [`find`].
+pub(super) fn model(option: &str, asked: &Path, root: &Path) -> Result<PathBuf, CliError> {
+    if asked.exists() {
+        return Ok(asked.to_owned());
+    }
+    if asked.components().count() > 1 {
+        path_arg::check_there(option, "a checkpoint, a run, or a model of another kind", asked)?;
+        // What is there and cannot be looked at is for its reader to say.
+        return Ok(asked.to_owned());
+    }
+    find(option, asked, root)
 }
 
 fn is_run(folder: &Path) -> bool {

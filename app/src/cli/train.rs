@@ -16,7 +16,7 @@ use super::offload::{self, OffloadArgs};
 use super::qat_arg::QatArgs;
 use super::recipe_arg::RecipeArgs;
 use super::time_shares::time_shares;
-use super::{CliError, CommonArgs, output, path_arg, recipe_arg, run_arg};
+use super::{CliError, CommonArgs, output, recipe_arg, run_arg};
 use crate::folders;
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
@@ -79,9 +79,10 @@ pub struct TrainArgs {
     /// Quantization-aware training.
     #[command(flatten)]
     pub qat: QatArgs,
-    /// Start from the weights of this model: a checkpoint or run folder, a folder of Hugging Face transformers (GPT-2 or
-    /// Llama: config.json, tokenizer.json, safetensors), or a GGUF file. Network and tokenizer are that model's own.
-    #[arg(long, value_name = "FOLDER|FILE", conflicts_with_all = ["model", "tokenizer"])]
+    /// Start from the weights of this model: a checkpoint folder, a run by its folder or name, a folder of Hugging Face
+    /// transformers (GPT-2 or Llama: config.json, tokenizer.json, safetensors), or a GGUF file. Network and tokenizer are
+    /// that model's own.
+    #[arg(long, value_name = "FOLDER|FILE|NAME", conflicts_with_all = ["model", "tokenizer"])]
     pub from: Option<PathBuf>,
     /// Training of models that are larger than memory.
     #[command(flatten)]
@@ -149,7 +150,7 @@ pub(super) fn train(
     let bar = driver::spinner();
     let mut printed = LogPrinter::default();
     let on_tick = |engine: &Engine, job: JobId, kind: Option<&EventKind>| {
-        driver::show_progress(&bar, kind);
+        driver::show_event(&bar, kind);
         // Until this run is published, the snapshot is an earlier one's.
         if let Some(run) = engine.snapshot().filter(|run| run.job == job) {
             show_run(&bar, &run, &mut printed);
@@ -187,7 +188,7 @@ fn config(args: &TrainArgs) -> Result<RunConfig, CliError> {
 }
 
 pub(super) fn start_from(config: &mut RunConfig, path: &Path, args: &TrainArgs) -> Result<(), CliError> {
-    path_arg::check_there("--from", "a checkpoint, a folder of transformers or a GGUF file", path)?;
+    let path = run_arg::model("--from", path, args.common.runs_folder()?)?;
     let path = std::path::absolute(path).map_err(CliError::from_display)?;
     let start = starting_point(&path, &folders::cache()).map_err(|error| CliError::from_session(&error.into()))?;
     if let Some(tokenizer) = &start.tokenizer {

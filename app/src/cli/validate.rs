@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use foretrain_engine::data::SplitPart;
-use foretrain_engine::device::{Progress, Watch};
-use foretrain_engine::models::DataShape;
+use foretrain_engine::device::Watch;
 use foretrain_engine::session::{self, Validated};
 use serde_json::json;
 
@@ -17,10 +16,12 @@ use crate::folders;
 #[command(after_help = "Examples:
   foretrain validate --checkpoint glyphs-cnn
   foretrain validate --checkpoint path/to/run/checkpoints/step-00000400 --data path/to/mnist --part test --json
+  foretrain validate --checkpoint model_int8.safetensors
+  foretrain validate --checkpoint packages/digits-cpu
   foretrain validate --checkpoint path/to/model.gguf --data held-out.txt")]
 pub struct ValidateArgs {
-    /// Checkpoint folder, run by its folder or name (its best checkpoint is taken), folder of Hugging Face transformers or
-    /// GGUF file; the last two need --data.
+    /// Checkpoint folder, run by its folder or name (its best checkpoint is taken), package folder, safetensors file of
+    /// `foretrain quantize`, folder of Hugging Face transformers or GGUF file; models of others need --data.
     #[arg(long, visible_alias = "input", value_name = "FOLDER|FILE|NAME")]
     pub checkpoint: PathBuf,
     /// Dataset; the run's own when left out.
@@ -63,16 +64,13 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
         Part::Test => SplitPart::Test,
     };
     let data = args.data.spec()?;
+    let checkpoint = run_arg::model("--checkpoint", &args.checkpoint, args.common.runs_folder()?)?;
     let cancel = driver::interrupt_flag()?;
-    let bar = driver::spinner();
-    let tell = |progress: Progress| {
-        bar.set_message(progress.what);
-        bar.set_position(progress.done);
+    let measure = |watch: Watch<'_>| {
+        let validated = session::validate(&checkpoint, data.as_ref(), part, &folders::cache(), watch);
+        validated.map_err(|error| CliError::from_session(&error))
     };
-    let checkpoint = run_arg::checkpoint("--checkpoint", &args.checkpoint, args.common.runs_folder()?)?;
-    let validated = session::validate(&checkpoint, data.as_ref(), part, &folders::cache(), Watch::new(&cancel, &tell));
-    bar.finish_and_clear();
-    let Validated { card, dataset_name, measured } = validated.map_err(|error| CliError::from_session(&error))?;
+    let Validated { card, dataset_name, measured, sequence_length, notes } = driver::with_bar(&cancel, measure)?;
     if !measured.loss.is_finite() {
         return Err(CliError::Failed(format!(
             "measuring a checkpoint: expected a finite loss, found {} after step {}. Did its run diverge? \
@@ -84,19 +82,23 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
     }
     let mut table = output::table(&["figure", "value"]);
     table.add_row(vec!["checkpoint".to_owned(), format!("{}, step {}", card.name, card.step)]);
-    let unit = match card.model.data_shape() {
-        DataShape::Images { .. } => "images",
-        DataShape::Text { .. } => "tokens",
-    };
-    let (count, part_name) = (measured.num_examples, args.part.word());
-    table.add_row(vec!["measured on".to_owned(), format!("{dataset_name}: {count} {unit} of the {part_name} part")]);
+    let (count, unit, part_name) = (measured.num_examples, card.example_unit(), args.part.word());
+    let in_sequences = sequence_length.map_or_else(String::new, |length| format!(", in sequences of {length}"));
+    let measured_on = format!("{dataset_name}: {count} {unit} of the {part_name} part{in_sequences}");
+    table.add_row(vec!["measured on".to_owned(), measured_on]);
     table.add_row(vec!["loss".to_owned(), output::metric("loss", measured.loss)]);
     if let Some(accuracy) = measured.accuracy {
         table.add_row(vec!["accuracy".to_owned(), output::metric("accuracy", accuracy)]);
     }
     output::line(table)?;
+    for note in &notes {
+        output::line(format_args!("- {note}"))?;
+    }
     if args.common.json {
-        output::print_json(&json!({ "data": dataset_name, "part": part, "step": card.step, "measured": measured }))?;
+        output::print_json(&json!({
+            "data": dataset_name, "part": part, "step": card.step, "sequence_length": sequence_length,
+            "measured": measured, "notes": notes,
+        }))?;
     }
     Ok(())
 }

@@ -1,16 +1,15 @@
 //! What lives as long as the window. One file, so that every answer of the engine is taken in one place.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use foretrain_engine::quant::{QuantScheme, StrayTables};
 use foretrain_engine::session::{
-    Answer, Command, DataPreview, Event, EventKind, ExportReport, LoadedRun, ModelReport, PlanReport, QuantizeReport,
-    RunConfig, RunSnapshot, RunStatus, RunSummary, StopReason,
+    Answer, Command, DataPreview, Event, EventKind, LoadedRun, ModelReport, PlanReport, RunConfig, RunSnapshot,
+    RunStatus, RunSummary, StopReason,
 };
 
-use super::{Asked, CompareAxis, Draft, ExperimentsLive, FramePace, HeldModel, LogRows, Machine, Query};
+use super::{Asked, CompareAxis, Draft, ExperimentsLive, FramePace, HeldModel, LogRows, Machine, Query, ShipLive};
 use crate::plots::{CompareSeries, ExportSlot, PlotKind, RunSeries};
 use crate::views::{RunIdentity, RunLabel, ViewCtx, run_labels};
 use crate::widgets::{ImageStrip, PixelCanvas};
@@ -186,68 +185,8 @@ pub struct ModelLive {
     pub is_proposed: bool,
 }
 
-/// What can be done with a model on the quantize and export screen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ShipAction {
-    /// Measure what the chosen precisions cost.
-    Measure,
-    /// Export for the targets with these ids, one after the other, those without a choice of tables likewise or not.
-    Export(Vec<String>, StrayTables),
-}
-
-/// State of the quantize and export screen.
-#[derive(Debug, Default)]
-pub struct ShipLive {
-    /// The model that the answers are about.
-    pub model: HeldModel,
-    /// Quantized and measured, as far as that was asked for.
-    pub measured: BTreeMap<QuantScheme, Query<Box<QuantizeReport>>>,
-    /// An export.
-    pub export: Query<Box<ExportReport>>,
-    /// An export was begun, and what came of it was not seen yet.
-    pub is_exporting: bool,
-    /// Ids of the targets to export for next.
-    pub queue: VecDeque<String>,
-    /// What becomes of types of tables on targets that have no choice of them.
-    pub stray_tables: StrayTables,
-    /// Packages made of this model, the last one last.
-    pub packages: Vec<Box<ExportReport>>,
-    /// Targets that no package was made for, by name, with the reason.
-    pub failures: Vec<(String, String)>,
-    /// The folder that was opened last, to tell if that failed.
-    pub opened_folder: Option<crate::open_folder::Opening>,
-    /// What was clicked and is not begun yet.
-    pub wanted: Option<ShipAction>,
-    /// What the user is asked about, because the model's run diverged.
-    pub asked: Option<ShipAction>,
-    /// The model that the user goes on with although its run diverged.
-    pub accepted: Option<PathBuf>,
-    /// Id of the target exported last.
-    pub target: String,
-    /// Name of the package to make, where it is not the proposed one.
-    pub name: String,
-    /// The package whose report was brought into view.
-    pub reported: PathBuf,
-    /// The failure of the last export was brought into view.
-    pub is_failure_seen: bool,
-}
-
-impl ShipLive {
-    /// True while answers are there or on their way.
-    #[must_use]
-    pub fn has_results(&self) -> bool {
-        self.measured.values().any(is_in_use) || is_in_use(&self.export) || !self.packages.is_empty()
-    }
-
-    /// True while something is quantized.
-    #[must_use]
-    pub fn is_measuring(&self) -> bool {
-        self.measured.values().any(Query::is_waiting)
-    }
-}
-
 /// True while an answer is there or on its way.
-fn is_in_use<T>(query: &Query<T>) -> bool {
+pub(super) fn is_in_use<T>(query: &Query<T>) -> bool {
     query.is_waiting() || query.answer().is_some()
 }
 

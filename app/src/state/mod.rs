@@ -15,6 +15,7 @@ mod log_rows;
 mod machine;
 mod query;
 mod saved;
+mod ship;
 mod tier_lock;
 
 pub use asked::Asked;
@@ -26,7 +27,7 @@ pub use frame_pace::{FramePace, FrameRate};
 pub use held_model::{HeldChange, HeldModel};
 pub use live::{
     CloseState, CompareLive, DataLive, Live, LogFilter, ModelLive, OpenedPanels, OpenedRun, Planned, Replaced, RunLive,
-    ShipAction, ShipLive, TrialLive, is_active,
+    TrialLive, is_active,
 };
 pub use log_rows::{LogKey, LogRow, LogRows};
 pub use machine::Machine;
@@ -35,4 +36,5 @@ pub use saved::{
     CompareAxis, CompareSaved, CompareTab, ExperimentChoice, ExperimentsSaved, PlotsSaved, RaceAxis, Saved, Screen,
     Settings, ShipSaved, TrySaved, TrySource,
 };
+pub use ship::{ShipAction, ShipLive};
 pub use tier_lock::{Access, CorrectionFigures, Demand, Found, LOCKED_TIER, PROOF_CONFIDENCE, RecipeKey, TierLock};

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::experiment::RungSize;
 use foretrain_engine::export::ModelCard;
-use foretrain_engine::quant::{PostTraining, QuantScheme, Rounding, StrayTables, Tables};
+use foretrain_engine::quant::{
+    PostTraining, QuantScheme, Rounding, Sparsity, StrayTables, Tables, TernaryRule, TernaryScales,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{DataForm, Draft, TierLock};
@@ -297,6 +299,12 @@ pub struct ShipSaved {
     pub budget_bits: f64,
     /// Images or sequences of the training part to calibrate on.
     pub calibration_samples: usize,
+    /// Ternary weights that share a scale.
+    pub ternary_scales: TernaryScales,
+    /// Weights become trits by a threshold, not by their mean magnitude, when each is rounded by itself.
+    pub is_threshold: bool,
+    /// Weights of quantized matrices that become zero.
+    pub sparsity: Option<Sparsity>,
     /// How token embedding and head of language models are stored.
     pub tables: Tables,
 }
@@ -312,6 +320,9 @@ impl Default for ShipSaved {
             is_mixed: false,
             budget_bits: 5.0,
             calibration_samples: 256,
+            ternary_scales: TernaryScales::default(),
+            is_threshold: false,
+            sparsity: None,
             tables: Tables::default(),
         }
     }
@@ -326,12 +337,20 @@ impl ShipSaved {
             calibration_samples: self.calibration_samples.max(1),
             is_equalized: self.is_equalized,
             budget_bits: self.is_mixed.then_some(self.budget_bits),
-            tables: Tables {
-                embedding: self.tables.embedding.filter(|_| card.is_language_model()),
-                head: self.tables.head.filter(|_| card.model.has_head_of_its_own()),
-            },
+            ternary_scales: self.ternary_scales,
+            ternary_rule: if self.is_threshold { TernaryRule::Threshold } else { TernaryRule::AbsMean },
+            sparsity: self.sparsity,
+            tables: self.tables_of(card),
             stray_tables,
-            ..PostTraining::default()
+        }
+    }
+
+    /// The types of those tables that this model has.
+    #[must_use]
+    pub fn tables_of(&self, card: &ModelCard) -> Tables {
+        Tables {
+            embedding: self.tables.embedding.filter(|_| card.is_language_model()),
+            head: self.tables.head.filter(|_| card.model.has_head_of_its_own()),
         }
     }
 }

@@ -138,9 +138,11 @@ pub fn evaluate_with<E: From<EvaluationError>>(
     watch: Watch<'_>,
 ) -> Result<Evaluation, E> {
     let mut tally = Tally::default();
-    for batch in batches {
+    // Of a range of batches this is their number.
+    let num_batches = batches.size_hint().1.map(|count| count as u64);
+    for (done, batch) in (0..).zip(batches) {
         let batch = batch?;
-        watch.step("measuring on held-out data", tally.num_examples, None).map_err(EvaluationError::from)?;
+        watch.step("measuring on held-out data", done, num_batches).map_err(EvaluationError::from)?;
         let logits = logits(&batch.inputs)?;
         tally.add(&logits, &batch.targets)?;
     }

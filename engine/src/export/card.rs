@@ -52,7 +52,7 @@ pub struct CardRecipe {
     /// The bits that they were trained for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qat: Option<QatConfig>,
-    /// The model whose weights they started from.
+    /// Name of the file or folder of the model whose weights they started from; earlier versions wrote its whole path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
 }
@@ -146,6 +146,12 @@ impl ModelCard {
     #[must_use]
     pub fn metric(&self) -> &'static str {
         if self.is_language_model() { "loss" } else { "accuracy" }
+    }
+
+    /// What counts of examples count: "images" or "tokens".
+    #[must_use]
+    pub fn example_unit(&self) -> &'static str {
+        if self.is_language_model() { "tokens" } else { "images" }
     }
 
     /// True for models that read text.

@@ -1,13 +1,14 @@
 //! Checkpoints as an export sees them: card, weights, tokenizer.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use candle_core::DType;
+use candle_core::Tensor;
 use safetensors::Dtype;
 
-use super::{ExportError, ModelCard, WeightsReader};
+use super::{ExportError, ModelCard, WeightsReader, refuse_unfinished};
 use crate::device::Watch;
-use crate::models::{Network, Params};
+use crate::models::{Network, Params, TensorSpec, nearest};
 
 /// File that is written last: without it a checkpoint does not count.
 pub const COMPLETE_MARKER: &str = "COMPLETE";
@@ -67,6 +68,7 @@ pub fn read_checkpoint_watched(folder: &Path, watch: Watch<'_>) -> Result<Checkp
 /// `checkpoints/best` names when that is complete, else the complete `checkpoints/step-NNNNNNNN` with the highest number.
 /// Errors: [`ExportError::NotACheckpoint`], [`ExportError::Read`].
 pub fn resolve_checkpoint(path: &Path) -> Result<PathBuf, ExportError> {
+    refuse_unfinished(path)?;
     let is_complete = |folder: &Path| folder.join(COMPLETE_MARKER).is_file();
     if is_complete(path) {
         return Ok(path.to_owned());
@@ -91,7 +93,17 @@ pub fn resolve_checkpoint(path: &Path) -> Result<PathBuf, ExportError> {
             }
         }
     }
-    newest.map(|(_, folder)| folder).ok_or_else(|| ExportError::NotACheckpoint {
+    if let Some((_, folder)) = newest {
+        return Ok(folder);
+    }
+    // What cannot be looked into is not what it lacks.
+    match path.metadata().and_then(|metadata| if metadata.is_dir() { path.read_dir().map(drop) } else { Ok(()) }) {
+        Err(source) if !matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Err(ExportError::read(path, source));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    Err(ExportError::NotACheckpoint {
         expected: format!("a file {COMPLETE_MARKER} here, or in a folder checkpoints/step-…"),
         found: describe(path),
         path: path.to_owned(),
@@ -105,31 +117,40 @@ fn read_weights(path: &Path, network: &Network, watch: Watch<'_>) -> Result<Para
     let mut weights = Params::default();
     for (done, spec) in specs.iter().enumerate() {
         watch.step("reading weights", done as u64, Some(specs.len() as u64))?;
-        let found = match reader.info(&spec.name) {
-            None => Some("none".to_owned()),
-            Some(info) if info.dtype == Dtype::F32 && info.shape == spec.shape => None,
-            Some(info) => Some(format!("{:?} {:?}", info.dtype, info.shape)),
-        };
-        if let Some(found) = found {
-            return Err(reader.wrong(format!("tensor {:?} F32 {:?}", spec.name, spec.shape), found));
+        let expected = || format!("tensor {:?} F32 {:?}", spec.name, spec.shape);
+        match reader.info(&spec.name) {
+            None => return Err(reader.missing(expected(), spec, &specs)),
+            Some(info) if info.dtype == Dtype::F32 && info.shape == spec.shape => {}
+            Some(info) => {
+                let found = format!("{:?} {:?}", info.dtype, info.shape);
+                return Err(reader.wrong(expected(), found));
+            }
         }
         let tensor = reader.read_tensor(&spec.name)?;
-        debug_assert_eq!(tensor.dtype(), DType::F32);
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        if let Some((index, bad)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
-            let found = format!("{bad} at index {index}; did the training that wrote it diverge?");
-            return Err(reader.wrong(format!("finite numbers in tensor {:?}", spec.name), found));
-        }
+        check_finite(&reader, spec, &tensor)?;
         weights.insert(&spec.name, tensor);
     }
     let names = reader.names();
     if let Some(stranger) = names.iter().find(|name| weights.find(name).is_none()) {
         return Err(reader.wrong(
             format!("the {} tensors of this model", specs.len()),
-            format!("{}, among them {stranger:?}, which it does not have", names.len()),
+            match nearest(stranger, specs.iter().map(|spec| spec.name.as_str())) {
+                Some(near) => {
+                    format!("{}, among them {stranger:?}, which it does not have; the nearest is {near:?}", names.len())
+                }
+                None => format!("{}, among them {stranger:?}", names.len()),
+            },
         ));
     }
     Ok(weights)
+}
+
+/// Errors: [`ExportError::WeightFile`] naming the tensor, an f32 one of the file, and the first number that is none.
+pub(super) fn check_finite(reader: &WeightsReader, spec: &TensorSpec, tensor: &Tensor) -> Result<(), ExportError> {
+    let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+    let Some((index, bad)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) else { return Ok(()) };
+    let found = format!("{bad} at index {index}; did the training that wrote it diverge?");
+    Err(reader.wrong(format!("finite numbers in tensor {:?}", spec.name), found))
 }
 
 fn describe(folder: &Path) -> String {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Blocker;
 use crate::device::Cancelled;
 use crate::device::atomic_file::WriteError;
+use crate::memory::format_bytes;
 use crate::models::ModelError;
 use crate::quant::QuantError;
 
@@ -54,6 +55,14 @@ pub enum ExportError {
         /// The folder.
         path: PathBuf,
     },
+    /// What an export was writing when it was cut off, or still writes.
+    #[error(
+        "opening a model: expected a whole one, found an export that is not finished. Wait for it or, if it was cut off, export again; nothing needs this folder then {path:?}"
+    )]
+    Unfinished {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A preset file that says something unknown.
     #[error("reading target presets: {what}. {path:?}")]
     Preset {
@@ -93,14 +102,16 @@ pub enum ExportError {
     },
     /// Not enough room on the disk.
     #[error(
-        "creating the package: it needs {needed_bytes} bytes, the disk has {free_bytes} left. Free some or choose another disk {path:?}"
+        "writing the weights: they need {} ({needed_bytes} bytes), the disk has {} ({free_bytes} bytes) left. Free some or choose another disk {path:?}",
+        format_bytes(*needed_bytes),
+        format_bytes(*free_bytes)
     )]
     DiskSpace {
-        /// Size of the package, bytes.
+        /// Size of what is to be written, bytes.
         needed_bytes: u64,
         /// Free space, bytes.
         free_bytes: u64,
-        /// The folder to be created.
+        /// The folder or file to be created.
         path: PathBuf,
     },
     /// What was written is not what was meant; the package was removed.

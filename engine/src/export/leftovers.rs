@@ -4,11 +4,23 @@ use std::ffi::{OsStr, OsString};
 use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
+use super::ExportError;
+
 /// `.NAME.partial-PID` in `folder`, for this process.
 pub(super) fn partial_path(folder: &Path, name: &OsStr) -> PathBuf {
     let mut partial = prefix(name);
     partial.push(std::process::id().to_string());
     folder.join(partial)
+}
+
+/// Errors: [`ExportError::Unfinished`] for a folder or file called `.NAME.partial-PID`, which is not whole yet.
+pub fn refuse_unfinished(path: &Path) -> Result<(), ExportError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let process = name.strip_prefix('.').and_then(|name| name.rsplit_once(".partial-"));
+    match process {
+        Some((_, digits)) if digits.parse::<u32>().is_ok() => Err(ExportError::Unfinished { path: path.to_owned() }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Removes `.NAME.partial-PID` from `folder` for every PID that no process has any more: a killed process cannot do so.

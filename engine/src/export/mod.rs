@@ -17,6 +17,7 @@ mod format;
 mod gguf_format;
 mod gguf_metadata;
 mod gguf_tokenizer;
+mod header_fault;
 mod leftovers;
 pub mod onnx;
 mod package;
@@ -25,6 +26,7 @@ mod partial_folder;
 mod read_back;
 mod readme;
 mod safetensors_format;
+mod stored;
 mod stored_size;
 mod target;
 mod weights_file;
@@ -40,13 +42,16 @@ pub use checkpoint::{
 };
 pub use draft::{EdgeFigures, PackageDraft};
 pub use error::ExportError;
+pub use leftovers::refuse_unfinished;
 pub use package::{
-    ExportTarget, Quality, Written, blockers, container, export_package, planned, predicted_bytes, predicted_range,
-    quantize_for_target,
+    ExportTarget, Quality, Written, blockers, container, export_package, least_bytes, planned, predicted_bytes,
+    predicted_range, quantize_for_target,
 };
 pub use partial_file::check_new_file;
+pub use partial_folder::check_room;
 pub use read_back::{IntegerReadBack, ReadBack};
-pub use safetensors_format::write_quantized;
+pub use safetensors_format::{least_quantized_bytes, write_quantized};
+pub use stored::{PackageRecord, QuantizedFile};
 pub use stored_size::StoredSize;
 pub use target::{ImageChoice, PackageFormat, TargetPreset};
 pub(crate) use weights_file::{WeightEntry, write_safetensors};

@@ -135,6 +135,15 @@ pub fn predicted_range(card: &ModelCard, target: &TargetPreset) -> Result<Option
     Ok(Some((bytes(TableType::Int3K)?, bytes(TableType::F16)?)))
 }
 
+/// Size of the weight file at least: what measuring may choose counts as what it may come to at best.
+/// Errors: a model config that builds no network.
+pub fn least_bytes(card: &ModelCard, target: &TargetPreset) -> Result<u64, ExportError> {
+    match predicted_range(card, target)? {
+        Some((least, _)) => Ok(least),
+        None => target.predicted_bytes(card),
+    }
+}
+
 /// [`ExportTarget::predicted_bytes`] of a preset.
 pub fn predicted_bytes(card: &ModelCard, target: &TargetPreset) -> Result<u64, ExportError> {
     target.predicted_bytes(card)
@@ -168,12 +177,7 @@ impl ExportTarget for TargetPreset {
         if let Some(blocker) = no_form(self, model) {
             return vec![blocker];
         }
-        // What measuring may choose counts as what it may come to at best.
-        let least = predicted_range(model, self).and_then(|range| match range {
-            Some((least, _)) => Ok(least),
-            None => self.predicted_bytes(model),
-        });
-        match least {
+        match least_bytes(model, self) {
             Err(error) => {
                 let remedy = "Train a model from a preset".to_owned();
                 vec![Blocker { what: error.to_string(), remedy }]

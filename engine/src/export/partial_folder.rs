@@ -5,6 +5,18 @@ use std::path::{Path, PathBuf};
 use super::ExportError;
 use super::leftovers::{partial_path, remove_leftovers};
 use crate::device::atomic_file::{self, WriteError};
+use crate::device::free_disk_bytes;
+
+/// Checks that the disk of `path`, which need not be there, has `needed_bytes` left.
+/// Errors: [`ExportError::DiskSpace`] with both numbers.
+pub fn check_room(path: &Path, needed_bytes: u64) -> Result<(), ExportError> {
+    match free_disk_bytes(path) {
+        Some(free_bytes) if free_bytes < needed_bytes => {
+            Err(ExportError::DiskSpace { needed_bytes, free_bytes, path: path.to_owned() })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
 
 /// A folder beside the one wanted; removed when dropped before it is published.
 #[derive(Debug)]
@@ -39,14 +51,7 @@ impl PartialFolder {
             .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
             .map(Path::to_owned)
             .collect();
-        let existing = missing.last().map_or(parent.as_path(), |last| last.parent().unwrap_or(last));
-        let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
-        // A file system that cannot tell is given the benefit of the doubt: writing will say so soon enough.
-        if let Ok(free_bytes) = fs4::available_space(existing)
-            && free_bytes < needed_bytes
-        {
-            return Err(ExportError::DiskSpace { needed_bytes, free_bytes, path: target.to_owned() });
-        }
+        check_room(target, needed_bytes)?;
         let path = partial_path(&parent, name);
         let mut folder = Self { path, target: target.to_owned(), created: Vec::new(), is_published: false };
         for parent in missing.into_iter().rev() {

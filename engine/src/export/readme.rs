@@ -77,7 +77,7 @@ impl Readme<'_> {
             writeln!(out, "\"In this package\" is what the trainer's network makes of the stored weights.\n")?;
         }
         if let Some(edge) = self.edge {
-            let what = if card.is_language_model() { "tokens" } else { "images" };
+            let what = card.example_unit();
             let (metric, measured) = (card.metric(), metric_text(card.metric(), edge.metric));
             writeln!(
                 out,
@@ -133,7 +133,7 @@ pub(super) fn write_quality(
     writeln!(out, "## Quality\n")?;
     match quality {
         Some(quality) => {
-            writeln!(out, "Measured on {} validation examples or tokens.\n", quality.num_examples)?;
+            writeln!(out, "Measured on {} validation {}.\n", quality.num_examples, card.example_unit())?;
             writeln!(out, "| | as trained (f32) | in this package |\n|---|---|---|")?;
             let (before, after) =
                 (metric_text(&quality.metric, quality.before), metric_text(&quality.metric, quality.after));
@@ -176,8 +176,13 @@ pub(super) fn write_provenance(out: &mut String, card: &ModelCard) -> std::fmt::
     }
     writeln!(
         out,
-        "- Data: {}; split: {} ({} training, {} validation, {} test examples or tokens).",
-        card.dataset_name, card.split.rule, card.split.num_train, card.split.num_validation, card.split.num_test
+        "- Data: {}; split: {} ({} training, {} validation, {} test {}).",
+        card.dataset_name,
+        card.split.rule,
+        card.split.num_train,
+        card.split.num_validation,
+        card.split.num_test,
+        card.example_unit()
     )?;
     writeln!(out, "- Recipe: {} tier, step {} of {}.", card.tier, card.step, card.num_steps)?;
     if let Some(CardRecipe { optimizer, batch_size, seed, qat, start_from }) = &card.recipe {
@@ -188,7 +193,8 @@ pub(super) fn write_provenance(out: &mut String, card: &ModelCard) -> std::fmt::
             writeln!(out, "- Trained for {} weights.", qat.scheme.label())?;
         }
         if let Some(model) = start_from {
-            writeln!(out, "- Its weights started from those of {}.", model.display())?;
+            let name = model.file_name().unwrap_or_default().to_string_lossy();
+            writeln!(out, "- Its weights started from those of {name}.")?;
         }
     }
     writeln!(out, "- Trained and exported by Foretrain {}.", card.version)?;
@@ -243,7 +249,7 @@ pub(super) fn write_model_limits(out: &mut String, card: &ModelCard) -> std::fmt
 }
 
 fn example_input(card: &ModelCard) -> &'static str {
-    if card.is_language_model() { "--prompt \"Once upon a time\"" } else { "--image picture.png" }
+    if card.is_language_model() { "--prompt \"Once upon a time\"" } else { "--image PICTURE.png" }
 }
 
 /// As a shell reads it in one piece.

@@ -12,14 +12,21 @@ use serde_json::{Value, json};
 use super::format::{FormatInput, WeightsFormat};
 use super::partial_file::PartialFile;
 use super::weights_file::{WeightEntry, WeightsReader, header_bytes, tensor_bytes, write_safetensors};
-use super::{ExportError, ModelCard, SHARD_INDEX_FILE, WEIGHTS_FILE};
+use super::{Checkpoint, ExportError, ModelCard, SHARD_INDEX_FILE, WEIGHTS_FILE};
 use crate::device::{Watch, atomic_file};
-use crate::quant::{Container, QuantizedTensor, QuantizedWeights, Storage, TensorData, TensorPlan};
+use crate::models::Network;
+use crate::quant::{
+    Container, QuantScheme, QuantizedTensor, QuantizedWeights, Storage, TableType, Tables, TensorData, TensorPlan,
+    has_table_choice, plan, plan_with_tables,
+};
 
 /// Suffix of the tensor that holds the scales of an int8 tensor.
-const SCALE_SUFFIX: &str = ".scale";
+pub(super) const SCALE_SUFFIX: &str = ".scale";
 /// The same in transformers' BitNet.
-const BITNET_SCALE_SUFFIX: &str = "_scale";
+pub(super) const BITNET_SCALE_SUFFIX: &str = "_scale";
+/// Metadata of a file of quantized weights alone: the card of their model, and the tokenizer of a language model.
+pub(super) const CARD_KEY: &str = "foretrain.card";
+pub(super) const TOKENIZER_KEY: &str = "foretrain.tokenizer";
 
 /// Safetensors files of a limited size.
 #[derive(Debug, Clone, Copy)]
@@ -30,14 +37,52 @@ pub(super) struct SafetensorsFormat {
     shard_bytes: u64,
 }
 
-/// Writes quantized weights alone, as the new safetensors file `path`, which it becomes once it was compared with what
-/// was meant. Errors: [`ExportError::NewFile`]; those of writing and of reading back. After an error nothing is there.
-pub fn write_quantized(weights: &QuantizedWeights, path: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
+/// Writes the quantized weights of `checkpoint`, with its card and its tokenizer in the file's metadata, as the new
+/// safetensors file `path`, which it becomes once it was compared with what was meant.
+/// Errors: [`ExportError::NewFile`]; those of writing and of reading back. After an error nothing is there.
+pub fn write_quantized(
+    weights: &QuantizedWeights,
+    checkpoint: &Checkpoint,
+    path: &Path,
+    watch: Watch<'_>,
+) -> Result<(), ExportError> {
     let partial = PartialFile::new(path)?;
     let tensors: Vec<&QuantizedTensor> = weights.tensors().iter().collect();
-    write_file(&tensors, partial.path(), watch)?;
-    compare_file(&tensors, partial.path(), watch)?;
+    let about = about(checkpoint)?;
+    write_file((&tensors, &about), partial.path(), watch)?;
+    compare_file((&tensors, &about), partial.path(), watch)?;
     partial.publish()
+}
+
+/// Size of the file that [`write_quantized`] makes of a checkpoint at least, bytes: embedding and head that measuring
+/// chooses count as the smallest. Errors: a tokenizer that cannot be read.
+pub fn least_quantized_bytes(
+    checkpoint: &Checkpoint,
+    network: &Network,
+    scheme: QuantScheme,
+    tables: Tables,
+) -> Result<u64, ExportError> {
+    let container = Container::Safetensors;
+    let has_choice = has_table_choice(&plan(&network.specs(), scheme, container), scheme, container);
+    let tables = if has_choice { tables.or(TableType::Int3K) } else { tables };
+    let plans = plan_with_tables(&network.specs(), scheme, container, tables);
+    let header: usize = about(checkpoint)?.iter().map(|(key, value)| key.len() + value.len()).sum();
+    Ok(SafetensorsFormat::OURS.predicted_bytes(&plans, &checkpoint.card) + header as u64)
+}
+
+/// What a file of weights alone says about their model.
+fn about(checkpoint: &Checkpoint) -> Result<BTreeMap<String, String>, ExportError> {
+    let card = serde_json::to_string(&checkpoint.card).map_err(|source| ExportError::Json {
+        what: "the model card",
+        source,
+        path: checkpoint.folder.clone(),
+    })?;
+    let mut about = BTreeMap::from([(CARD_KEY.to_owned(), card)]);
+    if let Some(path) = &checkpoint.tokenizer_json {
+        let text = std::fs::read_to_string(path).map_err(|source| ExportError::read(path, source))?;
+        about.insert(TOKENIZER_KEY.to_owned(), text);
+    }
+    Ok(about)
 }
 
 impl SafetensorsFormat {
@@ -87,7 +132,7 @@ impl WeightsFormat for SafetensorsFormat {
     fn write(&self, input: &FormatInput<'_>, folder: &Path, watch: Watch<'_>) -> Result<Vec<String>, ExportError> {
         let shards = self.shards(input.weights);
         for (number, shard) in shards.iter().enumerate() {
-            write_file(shard, &folder.join(shard_name(number, shards.len())), watch)?;
+            write_file((shard, &BTreeMap::new()), &folder.join(shard_name(number, shards.len())), watch)?;
         }
         if shards.len() > 1 {
             let index = index_json(&shards);
@@ -99,7 +144,7 @@ impl WeightsFormat for SafetensorsFormat {
     fn compare(&self, input: &FormatInput<'_>, folder: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
         let shards = self.shards(input.weights);
         for (number, shard) in shards.iter().enumerate() {
-            compare_file(shard, &folder.join(shard_name(number, shards.len())), watch)?;
+            compare_file((shard, &BTreeMap::new()), &folder.join(shard_name(number, shards.len())), watch)?;
         }
         if shards.len() > 1 {
             let path = folder.join(SHARD_INDEX_FILE);
@@ -132,13 +177,18 @@ fn index_json(shards: &[Vec<&QuantizedTensor>]) -> Value {
     json!({ "metadata": { "total_size": total_size }, "weight_map": map })
 }
 
-fn write_file(tensors: &[&QuantizedTensor], path: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
+/// What goes into a file: tensors, and metadata beside those of the tensors.
+type Content<'a> = (&'a [&'a QuantizedTensor], &'a BTreeMap<String, String>);
+
+fn write_file((tensors, about): Content<'_>, path: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
     let plans = || tensors.iter().map(|tensor| &tensor.plan);
     let entries: Vec<WeightEntry> = plans().flat_map(entries).collect();
-    write_safetensors(path, &entries, &metadata(plans()), watch, |name| stored_bytes(tensors, name))
+    let mut metadata = metadata(plans());
+    metadata.extend(about.clone());
+    write_safetensors(path, &entries, &metadata, watch, |name| stored_bytes(tensors, name))
 }
 
-fn compare_file(tensors: &[&QuantizedTensor], path: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
+fn compare_file((tensors, about): Content<'_>, path: &Path, watch: Watch<'_>) -> Result<(), ExportError> {
     let mut reader = WeightsReader::open(path)?;
     let wanted: Vec<WeightEntry> = tensors.iter().flat_map(|tensor| entries(&tensor.plan)).collect();
     let differs = |what: String, expected: String, found: String| ExportError::ReadBack { what, expected, found };
@@ -146,10 +196,10 @@ fn compare_file(tensors: &[&QuantizedTensor], path: &Path, watch: Watch<'_>) -> 
         let found = reader.names().len().to_string();
         return Err(differs("number of tensors".to_owned(), wanted.len().to_string(), found));
     }
-    for (key, value) in metadata(tensors.iter().map(|tensor| &tensor.plan)) {
-        if reader.metadata(&key) != Some(value.as_str()) {
-            let found = reader.metadata(&key).unwrap_or("none").to_owned();
-            return Err(differs(format!("metadata {key:?}"), value, found));
+    for (key, value) in metadata(tensors.iter().map(|tensor| &tensor.plan)).iter().chain(about) {
+        if reader.metadata(key) != Some(value.as_str()) {
+            let found = reader.metadata(key).unwrap_or("none").to_owned();
+            return Err(differs(format!("metadata {key:?}"), value.clone(), found));
         }
     }
     for (done, entry) in wanted.iter().enumerate() {
@@ -169,7 +219,7 @@ fn compare_file(tensors: &[&QuantizedTensor], path: &Path, watch: Watch<'_>) -> 
 }
 
 /// The file's tensors for one of ours: itself, and its scales when it is int8.
-fn entries(plan: &TensorPlan) -> Vec<WeightEntry> {
+pub(super) fn entries(plan: &TensorPlan) -> Vec<WeightEntry> {
     let (num_rows, row_len) = plan.rows();
     let entry = |dtype, shape, num_bytes| WeightEntry { name: plan.name.clone(), dtype, shape, num_bytes };
     let num_bytes = plan.num_bytes() as usize;
@@ -250,8 +300,7 @@ mod tests {
     use super::*;
     use crate::export::test_model::tiny_llama;
     use crate::export::{PackageFormat, TargetPreset, blockers, export_package, quantize_for_target};
-    use crate::models::Network;
-    use crate::quant::{QuantScheme, quantize};
+    use crate::quant::quantize;
     use crate::unwatched;
 
     #[test]

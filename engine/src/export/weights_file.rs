@@ -15,8 +15,9 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::ExportError;
+use super::header_fault::header_fault;
 use crate::device::{Watch, atomic_file};
-use crate::models::Params;
+use crate::models::{Params, TensorSpec, nearest_found};
 
 /// A header larger than this is an attack, not a model; the reference implementation has the same limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -56,14 +57,22 @@ impl WeightsReader {
         // Bounded by the file's own size above, so a lying length cannot allocate more than the file holds.
         let mut text = vec![0_u8; usize::try_from(header_bytes).unwrap_or(0)];
         file.read_exact(&mut text).map_err(read_error)?;
-        let header: Metadata = serde_json::from_slice(&text)
-            .map_err(|cause| wrong("a safetensors header (JSON)".to_owned(), cause.to_string()))?;
+        let header: Metadata = serde_json::from_slice(&text).map_err(|cause| match header_fault(&text) {
+            Some((expected, found)) => wrong(expected, found),
+            None => wrong("a safetensors header (JSON)".to_owned(), cause.to_string()),
+        })?;
         let data_start = 8 + header_bytes;
         let expected_bytes = data_start.saturating_add(header.data_len() as u64);
         if expected_bytes != file_bytes {
+            let is_cut = |name: &&String| {
+                let end = header.info(name).map_or(0, |info| info.data_offsets.1);
+                data_start.saturating_add(end as u64) > file_bytes
+            };
+            let names = header.offset_keys();
+            let cut = names.iter().find(is_cut).map(|name| format!(", in which tensor {name:?} is cut off"));
             return Err(wrong(
                 format!("{expected_bytes} bytes by the header's offsets"),
-                format!("a file of {file_bytes} bytes"),
+                format!("a file of {file_bytes} bytes{}", cut.unwrap_or_default()),
             ));
         }
         Ok(Self { path: path.to_owned(), file, header, data_start })
@@ -115,6 +124,14 @@ impl WeightsReader {
             );
         };
         Ok(Tensor::from_raw_buffer(&bytes, dtype, &shape, &Device::Cpu)?)
+    }
+
+    /// An error about the tensor of `spec`, one of a network's `specs`, which is not in this file.
+    pub(super) fn missing(&self, expected: String, spec: &TensorSpec, specs: &[TensorSpec]) -> ExportError {
+        let names = self.names();
+        let near = nearest_found(&spec.name, specs, names.iter().map(String::as_str));
+        let near = near.map_or_else(String::new, |near| format!("; the nearest is {near:?}"));
+        self.wrong(expected, format!("none of that name{near}"))
     }
 
     /// An error about this file.

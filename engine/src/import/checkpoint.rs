@@ -8,12 +8,14 @@ use foretrain_edge::gguf::{GgufFile, tokenizer_json};
 use super::ImportError;
 use super::gguf::GgufSource;
 use super::hugging_face::SafetensorsSource;
-use super::source::{Source, recognize};
+use super::source::{GGUF_FILE, Source, is_safetensors, recognize};
 use super::tensors::{TensorSource, check_leftovers, read_tensor, read_tensors};
 use super::{gguf_config, hugging_face};
 use crate::data::{DatasetSpec, SplitRecord, TokenizerSpec};
 use crate::device::{Watch, atomic_file};
-use crate::export::{self, Checkpoint, ExportError, ModelCard, Preprocessing, TOKENIZER_FILE};
+use crate::export::{
+    self, Checkpoint, ExportError, ModelCard, PackageRecord, Preprocessing, QuantizedFile, TOKENIZER_FILE,
+};
 use crate::models::{ModelConfig, ModelError, Network, TensorSpec};
 
 /// What is known of a model before its weights are read.
@@ -86,7 +88,7 @@ pub fn read_model(path: &Path, cache: &Path, watch: Watch<'_>) -> Result<Checkpo
         dataset_name: "data that it does not name".to_owned(),
         preprocessing: Preprocessing::Text,
         split: SplitRecord { rule: "unknown".to_owned(), num_train: 0, num_validation: 0, num_test: 0 },
-        sequence_length: None,
+        sequence_length: trained_length(path, &network),
         tier: ModelCard::IMPORTED.to_owned(),
         recipe: None,
         step: 0,
@@ -97,6 +99,72 @@ pub fn read_model(path: &Path, cache: &Path, watch: Watch<'_>) -> Result<Checkpo
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     Ok(Checkpoint { folder, card, weights, tokenizer_json })
+}
+
+/// Reads what `path` holds as it is stored, to be measured: all that [`read_model`] reads, a package of ours with the card
+/// that it was exported with, and a file of quantized weights; in f32.
+///
+/// Errors: [`ImportError::NotAModel`] for an ONNX package and for a file that does not say which model its weights are of;
+/// any other [`ImportError`].
+pub fn read_stored_model(path: &Path, cache: &Path, watch: Watch<'_>) -> Result<Checkpoint, ImportError> {
+    export::refuse_unfinished(path)?;
+    let Some(record) = package_of(path) else {
+        let is_alone = is_safetensors(path);
+        return if is_alone { read_quantized_file(path, cache, watch) } else { read_model(path, cache, watch) };
+    };
+    if record.has("model.onnx") {
+        return Err(ImportError::NotAModel {
+            expected: "weights in safetensors or GGUF".to_owned(),
+            found: "an ONNX graph".to_owned(),
+            hint: "What it is worth was measured with its graph when it was exported, and is in its README.md; `foretrain \
+                   export --format onnx` measures again",
+            path: record.folder,
+        });
+    }
+    if !record.has(GGUF_FILE) {
+        return Ok(record.checkpoint(watch)?);
+    }
+    let read = read_model(path, cache, watch)?;
+    // A file of weights alone does not say where they come from.
+    let is_same = Network::new(&record.card.model).is_ok_and(|network| has_tensors_of(&network, &read.card.model));
+    Ok(if is_same { Checkpoint { card: record.card, ..read } } else { read })
+}
+
+/// What `foretrain quantize` wrote.
+fn read_quantized_file(path: &Path, cache: &Path, watch: Watch<'_>) -> Result<Checkpoint, ImportError> {
+    let found = QuantizedFile::read(path, watch)?;
+    let QuantizedFile { card, weights, tokenizer_json } = found.ok_or_else(|| ImportError::NotAModel {
+        expected: "a safetensors file of `foretrain quantize`, which says what its weights are of".to_owned(),
+        found: "weights alone".to_owned(),
+        hint: "Quantize again with this version, or name the folder that the file lies in with its config.json",
+        path: path.to_owned(),
+    })?;
+    let tokenizer_json = tokenizer_json.map(|text| cached_tokenizer(&text, cache)).transpose()?;
+    Ok(Checkpoint { folder: path.to_owned(), card, weights, tokenizer_json })
+}
+
+/// What the manifest says of the package that `path`, a folder or a file of its weights, belongs to.
+fn package_of(path: &Path) -> Option<PackageRecord> {
+    if path.is_dir() {
+        return PackageRecord::find(path);
+    }
+    let record = PackageRecord::find(path.parent()?)?;
+    record.has(path.file_name()?.to_str()?).then_some(record)
+}
+
+/// Tokens per sequence that the weights in `path` were trained with, where they lie in a package of ours of the same
+/// network.
+fn trained_length(path: &Path, network: &Network) -> Option<usize> {
+    let card = package_of(path)?.card;
+    card.sequence_length.filter(|_| has_tensors_of(network, &card.model))
+}
+
+/// True for a network whose tensors are called and shaped alike.
+fn has_tensors_of(network: &Network, other: &ModelConfig) -> bool {
+    let tensors = |network: &Network| -> Vec<(String, Vec<usize>)> {
+        network.specs().into_iter().map(|spec| (spec.name, spec.shape)).collect()
+    };
+    Network::new(other).is_ok_and(|other| tensors(&other) == tensors(network))
 }
 
 /// A model of others whose tensors are read one by one, for those that are larger than memory.
@@ -165,7 +233,6 @@ fn folder_tokenizer(folder: &Path) -> Result<PathBuf, ImportError> {
 
 /// The tokenizer beside a GGUF file, else the one that its vocabulary makes, in a folder of its own below `cache`.
 fn file_tokenizer(gguf: &GgufFile, file: &Path, cache: &Path) -> Result<PathBuf, ImportError> {
-    use sha2::{Digest, Sha256};
     let beside = file.with_file_name(TOKENIZER_FILE);
     if beside.is_file() {
         return Ok(beside);
@@ -176,7 +243,12 @@ fn file_tokenizer(gguf: &GgufFile, file: &Path, cache: &Path) -> Result<PathBuf,
         }
         other => ImportError::Gguf(other),
     })?;
-    let text = text.to_string();
+    cached_tokenizer(&text.to_string(), cache)
+}
+
+/// The place of a `tokenizer.json` with this content, in a folder of its own below `cache`.
+fn cached_tokenizer(text: &str, cache: &Path) -> Result<PathBuf, ImportError> {
+    use sha2::{Digest, Sha256};
     let digest: String = Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let folder = cache.join("tokenizers").join(digest);
     let path = folder.join(TOKENIZER_FILE);

@@ -8,12 +8,11 @@ mod error;
 mod gguf;
 mod gguf_config;
 mod hugging_face;
-mod nearest;
 mod source;
 mod tensors;
 
 #[cfg(test)]
 mod tests;
 
-pub use checkpoint::{ModelReader, StartingPoint, read_model, starting_point};
+pub use checkpoint::{ModelReader, StartingPoint, read_model, read_stored_model, starting_point};
 pub use error::ImportError;

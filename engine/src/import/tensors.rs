@@ -6,9 +6,8 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use super::ImportError;
-use super::nearest::nearest;
 use crate::device::Watch;
-use crate::models::{Network, Params, TensorSpec};
+use crate::models::{Network, Params, TensorSpec, nearest, nearest_found};
 
 /// What a file's tensor is, before its numbers are read.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,9 +74,7 @@ pub(super) fn read_tensor(
     };
     match source.found().get(name) {
         None => {
-            let wanted = |found: &&str| specs.iter().all(|spec| spec.name != **found);
-            let strangers = source.found().keys().map(String::as_str).filter(|found| wanted(found));
-            let near = nearest(name, strangers).or_else(|| nearest(name, source.found().keys().map(String::as_str)));
+            let near = nearest_found(name, specs, source.found().keys().map(String::as_str));
             let near = near.map_or_else(String::new, |near| format!("; the nearest is {near:?}"));
             let hint = "Do config.json and the weights belong together?";
             return Err(refuse(source, format!("none of that name{near}"), hint));

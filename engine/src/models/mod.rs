@@ -15,6 +15,7 @@ pub mod hf_config;
 mod limits;
 mod llama;
 mod mlp;
+mod nearest;
 mod network;
 mod observe;
 mod params;
@@ -31,6 +32,7 @@ pub use config::{
 pub use error::ModelError;
 pub use foretrain_ops as ops;
 pub use growth::{BlockOrder, Growth, NewBlocks};
+pub(crate) use nearest::{nearest, nearest_found};
 pub(crate) use network::initial_values;
 pub use network::{
     BatchStats, Block, Forward, Init, MAX_LOGITS, Mode, Network, TensorKind, TensorSpec, initial_params,

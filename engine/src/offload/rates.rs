@@ -9,12 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::files::write_error;
 use super::layout::{Layout, Precision, Slot};
-use super::room::existing;
 use super::state::BlockState;
 use super::update::{Pace, update};
 use super::{OffloadError, OffloadPlan, StepShape, rehearsal};
-use crate::device::Watch;
 use crate::device::atomic_file::WriteError;
+use crate::device::{Watch, existing_folder, free_disk_bytes};
 use crate::models::{Network, TensorKind, ops};
 use crate::optim::OptimizerConfig;
 
@@ -66,7 +65,7 @@ impl Rates {
         watch: Watch<'_>,
     ) -> Result<Self, OffloadError> {
         watch.step("measuring the disk", 0, Some(4))?;
-        let disk_bytes = disk_rate(existing(folder))?;
+        let disk_bytes = disk_rate(existing_folder(folder))?;
         watch.step("measuring matrix products", 1, Some(4))?;
         let flops = flop_rate(shape.products, shape.batch_size.saturating_mul(shape.sequence_length))?;
         watch.step("measuring updates", 2, Some(4))?;
@@ -134,7 +133,7 @@ impl Rates {
 
 fn disk_rate(folder: &Path) -> Result<f64, OffloadError> {
     let path = folder.join("pace.partial");
-    let free = fs4::available_space(folder).unwrap_or(u64::MAX);
+    let free = free_disk_bytes(folder).unwrap_or(u64::MAX);
     let piece = vec![0x5A_u8; 64 << 10];
     let num_pieces = (PROBE_BYTES.min(free / 4) / piece.len() as u64).max(1);
     let started = Instant::now();

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use super::files::write_error;
-use super::room::existing;
 use super::store::{Commit, OffloadSettings};
 use super::{OffloadError, OffloadTrainer, Precision};
 use crate::data::Batch;
-use crate::device::Watch;
 use crate::device::atomic_file::WriteError;
+use crate::device::{Watch, existing_folder};
 use crate::models::{Gpt2Config, LlamaConfig, ModelConfig, Network, TensorSpec, ops};
 use crate::optim::OptimizerConfig;
 
@@ -137,7 +136,7 @@ struct Place(PathBuf);
 
 impl Place {
     fn new(folder: &Path) -> Result<Self, OffloadError> {
-        let path = existing(folder).join(format!("{REHEARSAL_PREFIX}{}", std::process::id()));
+        let path = existing_folder(folder).join(format!("{REHEARSAL_PREFIX}{}", std::process::id()));
         // Of a process that had the same number and was killed.
         let _ = std::fs::remove_dir_all(&path);
         match std::fs::create_dir(&path) {

@@ -8,6 +8,7 @@ use super::OffloadError;
 use super::files::{HEADER_BYTES, block_folder};
 use super::layout::Layout;
 use super::store::{Commit, OffloadSettings, find};
+use crate::device::free_disk_bytes;
 use crate::models::Network;
 
 /// Bytes that are left for all the small files.
@@ -37,8 +38,8 @@ impl DiskRoom {
         let blocks = network.blocks().iter();
         let layouts: Vec<Layout> = blocks.map(|block| Layout::of(block.as_ref(), settings.precision)).collect();
         let found = find(network, settings)?;
-        let free_bytes = fs4::available_space(existing(&settings.folder)).ok();
-        // A file system that cannot tell is given the benefit of the doubt: writing will say so soon enough.
+        // A file system that cannot tell is given the benefit of the doubt.
+        let free_bytes = free_disk_bytes(&settings.folder);
         let held_bytes = held_bytes(&settings.folder);
         let fits = |commit: Commit| {
             free_bytes.is_none_or(|free| commit.disk_bytes(&layouts) <= free.saturating_add(held_bytes))
@@ -102,9 +103,4 @@ fn file_bytes(layout: &Layout) -> u64 {
 fn held_bytes(store: &Path) -> u64 {
     let entries = std::fs::read_dir(block_folder(store)).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
-}
-
-/// The folder itself, or the nearest above it that exists.
-pub(super) fn existing(folder: &Path) -> &Path {
-    folder.ancestors().find(|path| path.is_dir()).unwrap_or_else(|| Path::new("."))
 }

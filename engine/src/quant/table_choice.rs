@@ -27,6 +27,9 @@ pub struct ChosenTable {
     pub storage: String,
     /// Why this one.
     pub reason: TableReason,
+    /// Why it is not the type that was asked for; `None` where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
 }
 
 /// A measurement with certain tables; all other weights as they are stored.
@@ -74,7 +77,8 @@ impl TableChoice {
         let chosen = |wanted: Table| {
             let (_, plan) = tables_of(plans).find(|(table, _)| *table == wanted)?;
             let reason = if asked.of(wanted).is_some() { TableReason::Asked } else { left };
-            Some(ChosenTable { storage: plan.storage.label().to_owned(), reason })
+            let fallback = asked.of(wanted).and_then(|table| table.fallback(plan.rows().1, container));
+            Some(ChosenTable { storage: plan.storage.label().to_owned(), reason, fallback })
         };
         let (embedding, head) = (chosen(Table::Embedding)?, chosen(Table::Head));
         Some(Self { embedding, head, most_growth: Self::MOST_GROWTH, tried })
@@ -122,7 +126,10 @@ impl TableChoice {
                 TableType::UNMEASURED.label()
             ),
         };
-        let of = |name: &str, table: &ChosenTable| format!("{name} in {}, {}", table.storage, why(table.reason));
+        let of = |name: &str, table: &ChosenTable| {
+            let why = table.fallback.clone().unwrap_or_else(|| why(table.reason));
+            format!("{name} in {}, {why}", table.storage)
+        };
         let mut notes = match &self.head {
             Some(head) if *head == self.embedding => vec![of("Token embedding and head", head)],
             Some(head) => vec![of("Token embedding", &self.embedding), of("Head", head)],
@@ -201,6 +208,11 @@ mod tests {
         let budget = (TableReason::Budget, Vec::new());
         let asked = TableChoice::new(&plans(ternary.0, small, true), ternary, small, budget.clone()).unwrap();
         assert_eq!(asked.notes(), ["Token embedding and head in Q3_K, as asked"]);
+        // Rows of 96.
+        let mut narrow = plans(ternary.0, none, true);
+        narrow.iter_mut().for_each(|plan| plan.shape = vec![64, 96]);
+        let fallen = TableChoice::new(&narrow, ternary, small, budget.clone()).unwrap();
+        assert!(fallen.notes()[0].ends_with("asked for as int3-k: rows of 96 fill no blocks of 256"), "{fallen:?}");
         let mixed = TableChoice::new(&plans(ternary.0, small, true), ternary, none, budget.clone()).unwrap();
         assert!(mixed.notes()[0].contains("Q3_K, by what its rounding costs, within the budget"), "{mixed:?}");
         let int8 = (QuantScheme::Int8, Container::Gguf);

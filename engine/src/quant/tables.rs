@@ -3,7 +3,7 @@
 //! With ternary matrices these two tables take most of a small file, and how few bits they bear differs from model to
 //! model: an export chooses by measuring, see `session`. Here are the candidates, and what is taken without a measurement.
 
-use foretrain_edge::gguf::{Q4_0_BLOCK_LEN, Q4_K_BLOCK_LEN};
+use foretrain_edge::gguf::{Q4_0_BLOCK_LEN, Q4_K_BLOCK_LEN, Q8_0_BLOCK_LEN};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Container, Storage, TensorPlan, eight_bit, plan};
@@ -44,6 +44,18 @@ impl TableType {
     #[must_use]
     pub fn from_label(label: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|table| table.label() == label)
+    }
+
+    /// Why rows of `row_len` that are to be stored so are stored otherwise; `None` where they are not.
+    pub(super) fn fallback(self, row_len: usize, container: Container) -> Option<String> {
+        let block_len = match self {
+            Self::Int3K | Self::Int4K => Q4_K_BLOCK_LEN,
+            Self::Int8 => Q8_0_BLOCK_LEN,
+            Self::F16 => return None,
+        };
+        // A whole block of each kind.
+        let is_another = self.storage(row_len, container) != self.storage(Q4_K_BLOCK_LEN, container);
+        is_another.then(|| format!("asked for as {}: rows of {row_len} fill no blocks of {block_len}", self.label()))
     }
 
     /// What this is for rows of `row_len`. Where they fill no blocks of 256, the smaller two are Q4_0; in GGUF, where they

@@ -15,14 +15,15 @@
 //!
 //! Written to a hidden name, synced, renamed; without the marker it does not count.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::Savings;
 use super::run_folder::{RunFolderError, write_json};
 use crate::device::atomic_file::{self, WriteError};
+use crate::device::free_disk_bytes;
 use crate::evaluation::Evaluation;
 use crate::export::{self, ExportError, ModelCard};
 use crate::hybrid::TrainerState;
@@ -41,14 +42,6 @@ pub enum CheckpointError {
     /// A JSON file failed.
     #[error(transparent)]
     Folder(#[from] RunFolderError),
-    /// A tensor file failed.
-    #[error("checkpoint tensors: {source}. {path:?}")]
-    Tensors {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: candle_core::Error,
-    },
     /// The model has no Hugging Face config.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -58,7 +51,7 @@ pub enum CheckpointError {
         /// The run folder.
         path: PathBuf,
     },
-    /// A tensor file could not be read.
+    /// A tensor file could not be read, or composed.
     #[error(transparent)]
     Weights(#[from] ExportError),
     /// The disk is too full to try.
@@ -268,12 +261,11 @@ fn fill(partial: &Path, content: &CheckpointContent<'_>) -> Result<(), Checkpoin
 
 /// f32 tensors in name order, streamed to the file and synced.
 fn write_tensors(path: &Path, params: &Params) -> Result<(), CheckpointError> {
-    let tensors: Vec<(&str, &Tensor)> = params.iter().collect();
-    let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(tensors, Some(metadata), path)
-        .map_err(|error| CheckpointError::Tensors { path: path.to_owned(), source: candle_core::Error::wrap(error) })?;
-    let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
-    Ok(synced.map_err(|source| WriteError::new("syncing", path, source))?)
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    match export::write_params(path, params, &metadata, unwatched!()) {
+        Err(ExportError::Write(error)) => Err(error.into()),
+        written => Ok(written?),
+    }
 }
 
 /// Fails before the first byte when the disk has too little room.
@@ -281,14 +273,14 @@ fn check_disk_space(root: &Path, path: &Path, content: &CheckpointContent<'_>) -
     let bytes_of =
         |params: &Params| params.iter().map(|(_, t)| t.elem_count() * t.dtype().size_in_bytes()).sum::<usize>();
     let needed = (bytes_of(content.model) + bytes_of(&content.trainer.tensors)) as u64 + (1 << 20);
-    match fs4::available_space(root) {
-        Ok(available) if available < needed => Err(CheckpointError::DiskFull {
+    match free_disk_bytes(root) {
+        Some(available) if available < needed => Err(CheckpointError::DiskFull {
             needed: crate::memory::format_bytes(needed),
             available: crate::memory::format_bytes(available),
             path: path.to_owned(),
         }),
         // A system that does not tell how much is free must not stop a save.
-        Ok(_) | Err(_) => Ok(()),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -8,11 +8,12 @@ use super::run_folder::read_lines;
 use super::runs::guard_end;
 use super::{GuardEnd, LogEntry, ModelReport, ModelSource, SessionError, TargetFit, target_speed};
 use crate::export::{self, ModelCard, TargetPreset};
-use crate::quant::QuantScheme;
+use crate::quant::{QuantScheme, StrayTables, Tables};
 
 /// Describes the package, checkpoint or run in `input`; of a run, as [`export::resolve_checkpoint`] chooses.
 /// Errors: neither there, or a card that cannot be read.
 pub(super) fn describe(input: &Path) -> Result<ModelReport, SessionError> {
+    export::refuse_unfinished(input)?;
     if is_package(input) { describe_package(input) } else { describe_checkpoint(input) }
 }
 
@@ -55,19 +56,28 @@ fn describe_checkpoint(input: &Path) -> Result<ModelReport, SessionError> {
     let card = ModelCard::read(&folder)?;
     let targets = TargetPreset::all()?
         .into_iter()
-        .map(|target| {
-            let target = target.for_model(&card);
-            let predicted_bytes = export::predicted_bytes(&card, &target)?;
-            let predicted_range = export::predicted_range(&card, &target)?;
-            let plans = export::planned(&card, &target)?;
-            let plans: Vec<_> = plans.iter().collect();
-            let most_tokens_per_second = target_speed::most_tokens_per_second(&card, &plans, &target);
-            let blockers = export::blockers(&card, &target);
-            Ok(TargetFit { target, predicted_bytes, predicted_range, most_tokens_per_second, blockers })
-        })
+        .map(|target| fit_target(&card, target.for_model(&card), Tables::default()))
         .collect::<Result<_, SessionError>>()?;
     let guard_end = guard_end_of(&folder);
     Ok(ModelReport { input: input.to_owned(), folder, source: ModelSource::Checkpoint, card, guard_end, targets })
+}
+
+/// `target` as it would take a model, with token embedding and head stored as `tables` says where it has a choice of them.
+/// Worked out from shapes alone. Errors: a model config that builds no network; tables that this model lacks.
+pub fn fit_target(card: &ModelCard, target: TargetPreset, tables: Tables) -> Result<TargetFit, SessionError> {
+    let plans = export::planned(card, &target)?;
+    let (tables, _) = tables.fitting(StrayTables::LeaveOut, &plans, target.scheme, export::container(card, &target))?;
+    let target = target.with_tables(tables);
+    let plans = export::planned(card, &target)?;
+    let plans: Vec<_> = plans.iter().collect();
+    let most_tokens_per_second = target_speed::most_tokens_per_second(card, &plans, &target);
+    Ok(TargetFit {
+        predicted_bytes: export::predicted_bytes(card, &target)?,
+        predicted_range: export::predicted_range(card, &target)?,
+        most_tokens_per_second,
+        blockers: export::blockers(card, &target),
+        target,
+    })
 }
 
 /// What the guard saw, when it ended the run of the checkpoint in `folder`; `None`, too, for one that was copied

@@ -202,6 +202,7 @@ fn is_wrong_export(error: &ExportError) -> bool {
             | ExportError::UnknownTarget { .. }
             | ExportError::Blocked(_)
             | ExportError::Exists { .. }
+            | ExportError::Unfinished { .. }
             | ExportError::NewFile { .. }
     )
 }

@@ -113,6 +113,14 @@ pub struct QuantizeReport {
     pub report: Option<PathBuf>,
 }
 
+impl QuantizeReport {
+    /// What `num_examples` counts: "images" or, of text, "tokens".
+    #[must_use]
+    pub fn example_unit(&self) -> &'static str {
+        if self.metric == "accuracy" { "images" } else { "tokens" }
+    }
+}
+
 /// A package on disk, verified.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExportReport {

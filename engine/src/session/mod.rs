@@ -48,6 +48,7 @@ pub use command::{
     ChartFormat, ChartJob, Command, ExperimentJob, ExperimentKind, ExportJob, InferInput, InferJob, JobId, Naming,
     QuantizeJob, ReadImageJob,
 };
+pub use describe::fit_target;
 pub use engine::{Engine, Wake};
 pub use error::SessionError;
 pub use event::{
@@ -70,6 +71,7 @@ pub use runs::{list_runs, open_run, summarize};
 pub use shipping::{Validated, validate};
 pub use snapshot::{ImageSample, LoadedRun, RunSnapshot, RunStatus, Samples, Savings};
 pub use target_speed::TargetSpeed;
+pub use trial::package_to_run;
 
 pub use crate::chart;
 pub use crate::data::{Augmentation, DataPreview, ImagePreview, PreviewExamples, TokenPreview};

@@ -16,7 +16,7 @@ use super::worker::Shelf;
 use super::{EventKind, JobId, RunConfig, SessionError, planning};
 use crate::data::{BatchConfig, BatchSource, Dataset};
 use crate::device::atomic_file::{self, WriteError};
-use crate::device::{CancelFlag, ComputeDevice, Gauges, Progress, Watch, compute_pool};
+use crate::device::{CancelFlag, ComputeDevice, Gauges, Progress, Watch, compute_pool, free_disk_bytes};
 use crate::export::{TOKENIZER_FILE, WEIGHTS_FILE, WeightEntry, write_safetensors};
 use crate::import::ModelReader;
 use crate::models::{Network, TensorSpec, hf_config};
@@ -350,7 +350,7 @@ fn write_model(
     let tensors = trainer.tensors();
     let needed_bytes = tensors.iter().map(|tensor| tensor.num_bytes as u64).sum::<u64>().saturating_add(SPARE_BYTES);
     // A file system that does not tell will refuse the write.
-    let free_bytes = fs4::available_space(folder).unwrap_or(u64::MAX);
+    let free_bytes = free_disk_bytes(folder).unwrap_or(u64::MAX);
     if free_bytes < needed_bytes {
         return Ok(OffloadedModel::NoRoom { needed_bytes, free_bytes });
     }

@@ -66,8 +66,9 @@ fn pixels_of(
     max_images: usize,
     shape: DataShape,
 ) -> impl Iterator<Item = Result<Batch, ExportError>> {
+    let num_batches = source.num_examples(part).min(max_images).div_ceil(BATCH_SIZE);
     let mut examples = source.evaluation_examples(part, max_images);
-    std::iter::from_fn(move || {
+    let batches = std::iter::from_fn(move || {
         let (mut images, mut labels) = (Vec::new(), Vec::new());
         for example in examples.by_ref().take(BATCH_SIZE) {
             if let Example::Image { pixels, label } = example {
@@ -81,7 +82,9 @@ fn pixels_of(
             let inputs = pixels_tensor(&images, (channels, height, width))?;
             Ok(Batch { inputs, targets: Tensor::from_vec(labels, count, &Device::Cpu)? })
         })
-    })
+    });
+    // Nothing is cut off: whoever shows progress asks for their number.
+    batches.take(num_batches)
 }
 
 fn quality(

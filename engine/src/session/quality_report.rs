@@ -52,8 +52,9 @@ fn markdown(report: &QuantizeReport, card: &ModelCard, charts: &[(String, Chart)
     }
     let _ = writeln!(
         text,
-        "\nMeasured on {} held-out examples. Bits count every tensor, scales and embeddings.\n",
-        report.num_examples
+        "\nMeasured on {} held-out {}. Bits count every tensor, scales and embeddings.\n",
+        report.num_examples,
+        report.example_unit()
     );
     for note in &report.notes {
         let _ = writeln!(text, "- {note}");

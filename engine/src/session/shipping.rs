@@ -31,6 +31,8 @@ const EXPORT_TOKENS: u64 = 16_384;
 const EXPORT_OPERATIONS: u64 = 4_000_000_000_000;
 /// Images per evaluation batch, and most sequences.
 pub(super) const BATCH_SIZE: usize = 64;
+/// Most tokens of a sequence to measure on.
+const MAX_WINDOW: usize = 1024;
 /// Most logits at once: 256 MiB of them.
 const MAX_LOGITS: usize = 1 << 26;
 
@@ -48,9 +50,12 @@ pub(super) fn quantize(job: &QuantizeJob, shelf: &Shelf, watch: Watch<'_>) -> Re
     }
     job.options.check()?;
     let checkpoint = import::read_model(&job.input, &shelf.cache, watch)?;
-    let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
     let network = Network::new(&checkpoint.card.model)?;
     let (options, left_out) = fitting_options(&job.options, &network, job.scheme, Container::Safetensors)?;
+    if let Some(output) = &job.output {
+        export::check_room(output, export::least_quantized_bytes(&checkpoint, &network, job.scheme, options.tables)?)?;
+    }
+    let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
     let is_quick = job.options.is_calibrated() && checkpoint.card.num_params <= MAX_QUICK_PARAMS;
     let detail = if job.report.is_some() || is_quick { Detail::EveryLayer } else { Detail::Brief };
     let mut shrunk = Shrinking {
@@ -67,7 +72,7 @@ pub(super) fn quantize(job: &QuantizeJob, shelf: &Shelf, watch: Watch<'_>) -> Re
     shrunk.notes.extend(left_out);
     let mut report = quality(&checkpoint, &shrunk, (&network, &dataset, job.max_examples), watch)?;
     if let Some(output) = &job.output {
-        export::write_quantized(&shrunk.weights, output, watch)?;
+        export::write_quantized(&shrunk.weights, &checkpoint, output, watch)?;
         report.output = Some(output.clone());
     }
     if let Some(folder) = &job.report {
@@ -99,9 +104,12 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     if !blockers.is_empty() {
         return Err(ExportError::Blocked(blockers).into());
     }
+    export::check_room(&output, export::least_bytes(&checkpoint.card, &target)?)?;
     let dataset = fitting_dataset(&checkpoint, job.data.as_ref(), shelf, watch)?;
     if target.format == PackageFormat::Onnx {
-        return onnx_shipping::export(&checkpoint, &target, &options, &output, &dataset, watch);
+        let mut report = onnx_shipping::export(&checkpoint, &target, &options, &output, &dataset, watch)?;
+        report.quality.notes.extend(left_out);
+        return Ok(report);
     }
     // The same examples for all measurements, so that a difference is the package's own.
     let max_examples = match checkpoint.card.model.data_shape() {
@@ -136,13 +144,13 @@ pub(super) fn export(job: &ExportJob, shelf: &Shelf, watch: Watch<'_>) -> Result
     })
 }
 
-/// What of `options` there is for one way to store `network`, and a note on what was left out.
+/// What of `options` there is for one way to store `network`, and a note on each that was left out.
 fn fitting_options(
     options: &PostTraining,
     network: &Network,
     scheme: QuantScheme,
     container: Container,
-) -> Result<(PostTraining, Option<String>), SessionError> {
+) -> Result<(PostTraining, Vec<String>), SessionError> {
     Ok(options.fitting(&quant::plan(&network.specs(), scheme, container), scheme, container)?)
 }
 
@@ -170,9 +178,13 @@ pub struct Validated {
     pub dataset_name: String,
     /// The figures.
     pub measured: Evaluation,
+    /// Tokens per sequence that a language model was measured with.
+    pub sequence_length: Option<usize>,
+    /// What the user should know.
+    pub notes: Vec<String>,
 }
 
-/// Loss and accuracy of a checkpoint on a part of a dataset.
+/// Loss and accuracy on a part of a dataset of a checkpoint, or of whatever else holds weights, as they are stored.
 pub fn validate(
     input: &Path,
     data: Option<&DatasetSpec>,
@@ -180,12 +192,19 @@ pub fn validate(
     cache: &Path,
     watch: Watch<'_>,
 ) -> Result<Validated, SessionError> {
-    let checkpoint = import::read_model(input, cache, watch)?;
+    let checkpoint = import::read_stored_model(input, cache, watch)?;
     let dataset = fitting_dataset(&checkpoint, data, &Shelf::new(cache.to_owned()), watch)?;
     let network = Network::new(&checkpoint.card.model)?;
     let batches = batches(&checkpoint.card, &dataset)?;
     let measured = evaluate(&network, &checkpoint.weights, batches.evaluation_batches(part, usize::MAX), watch)?;
-    Ok(Validated { card: checkpoint.card, dataset_name: dataset.name().to_owned(), measured })
+    let card = checkpoint.card;
+    Ok(Validated {
+        sequence_length: card.is_language_model().then(|| window_len(&card)),
+        notes: length_note(&card).into_iter().collect(),
+        dataset_name: dataset.name().to_owned(),
+        measured,
+        card,
+    })
 }
 
 /// `output`, or by `naming` the first free name after it.
@@ -258,9 +277,23 @@ fn fitting_dataset(
     }
 }
 
-/// Tokens per window: as many as the model was trained on, at most 1024.
+/// Tokens per window: as many as the model was trained on or, where it does not say, as it has positions; at most
+/// [`MAX_WINDOW`].
 fn window_len(card: &ModelCard) -> usize {
-    card.sequence_length.or(card.model.max_positions()).unwrap_or(1).clamp(1, 1024)
+    card.sequence_length.or(card.model.max_positions()).unwrap_or(1).clamp(1, MAX_WINDOW)
+}
+
+/// What to know about [`window_len`] where the model does not say what it was trained on: positions that were never
+/// trained cost loss.
+fn length_note(card: &ModelCard) -> Option<String> {
+    let is_unknown = card.is_language_model() && card.sequence_length.is_none();
+    is_unknown.then(|| {
+        format!(
+            "Measured in sequences of {} tokens, as many as it has positions, at most {MAX_WINDOW}: the model does not say \
+             how long those were that it was trained on",
+            window_len(card)
+        )
+    })
 }
 
 /// Sequences that an export of a language model is measured on.
@@ -345,6 +378,7 @@ fn quality(
     let measured = |evaluation: &Evaluation| MeasuredQuality { loss: evaluation.loss, accuracy: evaluation.accuracy };
     let mut notes = quant::quality_notes(quantized, measured(&before), measured(&after));
     notes.extend(shrunk.notes.iter().cloned());
+    notes.extend(length_note(card));
     Ok(QuantizeReport {
         scheme: quantized.scheme(),
         metric: before.metric().0.to_owned(),

@@ -11,11 +11,12 @@ use super::describe::{is_package, package_scheme};
 use super::{Answer, AnswerOutput, InferInput, InferJob, SessionError};
 use crate::device::Watch;
 use crate::device::atomic_file::WriteError;
-use crate::export::{self, ExportTarget, TargetPreset};
+use crate::export::{self, ExportError, ExportTarget, TargetPreset};
 use crate::quant::QuantScheme;
 
 /// One answer per precision; a package answers in its own.
 pub(super) fn answer(job: &InferJob, cache: &Path, watch: Watch<'_>) -> Result<Vec<Answer>, SessionError> {
+    export::refuse_unfinished(&job.input)?;
     if is_package(&job.input) {
         let package = Package::open(&job.input)?;
         let scheme = package_scheme(&package, &job.input)?;
@@ -27,6 +28,26 @@ pub(super) fn answer(job: &InferJob, cache: &Path, watch: Watch<'_>) -> Result<V
         answer_of(&package, scheme, &job.prompt, watch)
     };
     job.schemes.iter().map(answer_in).collect()
+}
+
+/// The package folder that runs what `input` is: `input` itself, or for a checkpoint or run one in full precision, which
+/// is written to `cache` once.
+///
+/// Errors: an unfinished export; what is neither; those of writing a package.
+pub fn package_to_run(input: &Path, cache: &Path, watch: Watch<'_>) -> Result<PathBuf, SessionError> {
+    export::refuse_unfinished(input)?;
+    if is_package(input) {
+        return Ok(input.to_owned());
+    }
+    let checkpoint = export::resolve_checkpoint(input).map_err(|error| match error {
+        ExportError::NotACheckpoint { found, path, .. } => ExportError::NotACheckpoint {
+            expected: "a package with its manifest.json, a checkpoint or a run".to_owned(),
+            found,
+            path,
+        },
+        other => other,
+    })?;
+    package_of(&checkpoint, QuantScheme::F32, cache, watch)
 }
 
 fn answer_of(

@@ -123,7 +123,7 @@ fn weights_of_another_model() {
     );
     check(
         |folder| rewrite(folder, |params| *params = params.clone().into_iter().filter(|(n, _)| n != name).collect()),
-        &[name, "found none", "model.safetensors"],
+        &[name, "found none of that name; the nearest is", "model.safetensors"],
     );
     check(
         |folder| {
@@ -131,6 +131,13 @@ fn weights_of_another_model() {
         },
         &["stranger", "model.safetensors"],
     );
+    // Renamed: what was meant is near.
+    let wrong = "transformer.h.0.attn.c_atn.weight";
+    let renamed = |params: &mut Params| {
+        let rename = |(found, tensor)| if found == name { (wrong.to_owned(), tensor) } else { (found, tensor) };
+        *params = params.clone().into_iter().map(rename).collect();
+    };
+    check(|folder| rewrite(folder, renamed), &[name, "none of that name", wrong]);
 }
 
 #[test]
@@ -145,20 +152,35 @@ fn hostile_headers() {
     check(|folder| raw(folder, 7, "garbage", &[]), &["JSON", "model.safetensors"]);
     let two = |a: &str, b: &str| format!(r#"{{"a":{a},"b":{b}}}"#);
     let overlapping = two(&entry(0, 8), &entry(4, 12));
-    check(|folder| raw(folder, overlapping.len() as u64, &overlapping, &[0; 12]), &["offset", "model.safetensors"]);
+    check(
+        |folder| raw(folder, overlapping.len() as u64, &overlapping, &[0; 12]),
+        &["tensor \"b\" from byte 8 on", "model.safetensors"],
+    );
     let gap = two(&entry(0, 8), &entry(12, 20));
-    check(|folder| raw(folder, gap.len() as u64, &gap, &[0; 20]), &["offset", "model.safetensors"]);
+    check(
+        |folder| raw(folder, gap.len() as u64, &gap, &[0; 20]),
+        &["tensor \"b\" from byte 8 on", "offsets 12 to 20", "model.safetensors"],
+    );
     let backwards = format!(r#"{{"a":{}}}"#, entry(8, 0));
-    check(|folder| raw(folder, backwards.len() as u64, &backwards, &[0; 8]), &["offset", "model.safetensors"]);
+    check(
+        |folder| raw(folder, backwards.len() as u64, &backwards, &[0; 8]),
+        &["tensor \"a\"", "offsets 8 to 0", "model.safetensors"],
+    );
     let short = format!(r#"{{"a":{}}}"#, entry(0, 8));
-    check(|folder| raw(folder, short.len() as u64, &short, &[0; 7]), &["bytes by the header", "model.safetensors"]);
+    check(
+        |folder| raw(folder, short.len() as u64, &short, &[0; 7]),
+        &["bytes by the header", "tensor \"a\" is cut off", "model.safetensors"],
+    );
     check(|folder| raw(folder, short.len() as u64, &short, &[0; 9]), &["bytes by the header", "model.safetensors"]);
     let lie = r#"{"a":{"dtype":"F32","shape":[4611686018427387904,8],"data_offsets":[0,8]}}"#;
-    check(|folder| raw(folder, lie.len() as u64, lie, &[0; 8]), &["overflow", "model.safetensors"]);
+    check(|folder| raw(folder, lie.len() as u64, lie, &[0; 8]), &["tensor \"a\"", "overflow", "model.safetensors"]);
     let lie = r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#;
-    check(|folder| raw(folder, lie.len() as u64, lie, &[0; 8]), &["invalid shape", "model.safetensors"]);
+    check(
+        |folder| raw(folder, lie.len() as u64, lie, &[0; 8]),
+        &["12 bytes of tensor \"a\"", "8 by its offsets", "model.safetensors"],
+    );
     let strange = r#"{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}"#;
-    check(|folder| raw(folder, strange.len() as u64, strange, &[0; 8]), &["F33", "model.safetensors"]);
+    check(|folder| raw(folder, strange.len() as u64, strange, &[0; 8]), &["tensor \"a\"", "F33", "model.safetensors"]);
     let deep = "[".repeat(100_000);
     check(|folder| raw(folder, deep.len() as u64, &deep, &[]), &["JSON", "model.safetensors"]);
 }

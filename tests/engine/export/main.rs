@@ -5,4 +5,5 @@ mod bad_checkpoints;
 mod fixtures;
 mod packages;
 mod safety;
+mod stored;
 mod tables;

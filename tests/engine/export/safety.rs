@@ -107,7 +107,7 @@ fn a_cancelled_quantization_leaves_nothing() {
             }
         };
         let watch = Watch::new(&cancel, &on_progress);
-        match write_quantized(&weights, &output, watch) {
+        match write_quantized(&weights, &checkpoint, &output, watch) {
             Err(ExportError::Cancelled(_)) => assert_eq!(names(root.path()), ["checkpoint"], "stopped at {stop_at}"),
             Err(other) => panic!("stopped at {stop_at}: {other}"),
             Ok(()) => break,
@@ -135,7 +135,7 @@ fn quantized_weights_replace_nothing_and_create_no_folder() {
     ] {
         let output = root.path().join(name);
         let before = check_new_file(&output).unwrap_err();
-        let error = write_quantized(&weights, &output, unwatched!()).unwrap_err();
+        let error = write_quantized(&weights, &checkpoint, &output, unwatched!()).unwrap_err();
         assert!(matches!(before, ExportError::NewFile { .. }), "{name}: {before}");
         assert_eq!(error.to_string(), before.to_string());
         assert!(error.to_string().contains(expected), "{name}: {error}");

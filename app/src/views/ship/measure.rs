@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use egui::{DragValue, RichText, ScrollArea, Ui};
-use foretrain_engine::export::ModelCard;
 use foretrain_engine::quant::{QuantScheme, StrayTables};
 use foretrain_engine::session::{Command, ModelReport, QuantizeJob, QuantizeReport};
 
+use super::rounding::rounding_ui;
 use super::tables;
 use crate::state::{ShipAction, ShipLive, ShipSaved};
 use crate::theme::{font, palette, space};
@@ -29,7 +29,7 @@ pub(super) fn measure_ui(
     hint_ui(ui, "Quantizes the checkpoint and measures it on the validation part, as trained and as stored.");
     let what = if model.card.is_language_model() { " sequences" } else { " images" };
     schemes_ui(saved, ui);
-    method_ui(saved, &model.card, what, ui);
+    rounding_ui(saved, model, what, ui);
     tables::fields_ui(&mut saved.tables, &model.card, saved.is_mixed, ui);
     hint_ui(ui, "Exports are rounded and stored the same way, each in its target's precision.");
     field_ui(ui, "Measured on", |ui| {
@@ -87,34 +87,6 @@ fn about(scheme: QuantScheme) -> &'static str {
     }
 }
 
-/// How weights find their codes.
-fn method_ui(saved: &mut ShipSaved, card: &ModelCard, what: &str, ui: &mut Ui) {
-    field_ui(ui, "Rounding", |ui| {
-        ui.selectable_value(&mut saved.is_compensated, false, "Nearest")
-            .on_hover_text("Each weight by itself: seconds");
-        ui.selectable_value(&mut saved.is_compensated, true, "GPTQ").on_hover_text(
-            "Column by column, later columns making up for the errors of earlier ones, by what the layers read: slower, \
-             and mostly better",
-        );
-    });
-    field_ui(ui, "Channels", |ui| {
-        ui.checkbox(&mut saved.is_equalized, "Equalize first")
-            .on_hover_text("Scales channels against each other; what the network computes stays the same");
-    });
-    field_ui(ui, "Per tensor", |ui| {
-        ui.checkbox(&mut saved.is_mixed, "Mix precisions")
-            .on_hover_text("Tensors whose rounding costs most loss, as measured, get more bits, within the budget");
-        let budget = DragValue::new(&mut saved.budget_bits).range(1.0..=32.0).speed(0.05).max_decimals(2);
-        ui.add_enabled(saved.is_mixed, budget.prefix("at most ").suffix(" bits per weight"));
-    });
-    if saved.post_training(card, StrayTables::Refuse).is_calibrated() {
-        field_ui(ui, "Calibrated on", |ui| {
-            ui.add(DragValue::new(&mut saved.calibration_samples).range(1..=100_000).speed(8.0).suffix(what))
-                .on_hover_text("Of the training part. The validation part judges and decides nothing.");
-        });
-    }
-}
-
 /// Asks what the chosen precisions cost; what was measured of others is forgotten.
 pub(super) fn measure(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &ModelReport) {
     live.measured.retain(|scheme, _| saved.schemes.contains(scheme));
@@ -158,11 +130,16 @@ pub(super) fn metric_text(metric: &str, value: f64) -> String {
 
 fn table_ui(reports: &[&QuantizeReport], ui: &mut Ui) {
     let p = palette(ui);
-    egui::Grid::new("quantized").num_columns(6).spacing([space::LG + 6.0, space::XS]).show(ui, |ui| {
+    let has_speeds = reports.iter().any(|report| !report.speeds.is_empty());
+    egui::Grid::new("quantized").num_columns(7).spacing([space::LG + 6.0, space::XS]).show(ui, |ui| {
         let metric = reports.first().map_or("metric", |report| report.metric.as_str());
         let metric_title = if metric == "accuracy" { "Accuracy" } else { "Loss, nats a token" };
         for title in ["Precision", metric_title, "Validation loss", "Weights", "Bits per weight", "Measured on"] {
             ui.label(RichText::new(title).size(font::SMALL).color(p.text_weak));
+        }
+        if has_speeds {
+            let title = RichText::new("Predicted tokens/s, at most").size(font::SMALL).color(p.text_weak);
+            ui.label(title).on_hover_text(tables::ABOUT_SPEED);
         }
         ui.end_row();
         if let Some(report) = reports.first() {
@@ -191,9 +168,27 @@ fn table_ui(reports: &[&QuantizeReport], ui: &mut Ui) {
             ui.label(format!("{} ({factor:.1}x smaller)", number::bytes(report.bytes_after)));
             ui.label(format!("{:.2}", report.bits_per_weight));
             ui.label(number::count(report.num_examples));
+            speed_ui(report, ui);
             ui.end_row();
         }
     });
+}
+
+/// How fast the targets can be with this precision at best, from the slowest to the fastest; each by itself when hovered.
+fn speed_ui(report: &QuantizeReport, ui: &mut Ui) {
+    let speeds = || report.speeds.iter().map(|speed| speed.most_tokens_per_second);
+    let least = speeds().fold(f64::INFINITY, f64::min);
+    let most = speeds().fold(0.0, f64::max);
+    if report.speeds.is_empty() {
+        return;
+    }
+    let of_each: Vec<String> = report
+        .speeds
+        .iter()
+        .map(|speed| format!("{}: {}", speed.name, number::three_digits(speed.most_tokens_per_second)))
+        .collect();
+    let range = format!("{} to {}", number::three_digits(least), number::three_digits(most));
+    ui.label(range).on_hover_text(format!("Predicted, at most:\n{}", of_each.join("\n")));
 }
 
 /// A bar per tensor, the longest for the largest error.

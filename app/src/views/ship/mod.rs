@@ -2,6 +2,7 @@
 
 mod measure;
 mod report;
+mod rounding;
 mod screen;
 mod tables;
 mod targets;

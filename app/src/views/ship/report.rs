@@ -20,6 +20,10 @@ pub(super) fn packages_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, live: &mut Sh
     for (target, why) in &live.failures {
         notice_ui(ui, Severity::Error, &format!("{target}: {why}"), |_| {});
     }
+    if !live.cancelled.is_empty() {
+        let names = live.cancelled.join(", ");
+        notice_ui(ui, Severity::Warning, &format!("Cancelled, and not exported: {names}"), |_| {});
+    }
     if live.packages.len() > 1 {
         table_ui(live, ui);
         ui.add_space(space::SM);

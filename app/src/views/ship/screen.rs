@@ -55,7 +55,8 @@ fn right_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut ShipLive, model: &A
     }
     card_ui(ui, "What a precision costs", |ui| measure::measure_ui(ctx, &mut saved.ship, live, model, ui));
     exported_ui(ctx, &mut saved.trial, live, ui);
-    targets::targets_ui(ctx, live, model, ui);
+    let fits = live.fits(model, saved.ship.tables_of(&model.card));
+    targets::targets_ui(ctx, live, model, &fits, ui);
     if let Some(action) = allowed(live, model, ui) {
         act(ctx, &saved.ship, live, model, action);
     }
@@ -94,6 +95,7 @@ fn act(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &ModelR
         ShipAction::Measure => measure::measure(ctx, saved, live, model),
         ShipAction::Export(ids, stray_tables) => {
             live.failures.clear();
+            live.cancelled.clear();
             live.stray_tables = stray_tables;
             live.queue.extend(ids);
         }
@@ -117,9 +119,10 @@ fn go_on(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &Mode
             }
         } else if let Some(made) = made {
             live.packages.push(made.clone());
-        } else {
-            // It was cancelled, and the rest with it.
-            live.queue.clear();
+        } else if !live.queue.is_empty() {
+            // It was cancelled; those that wait were not.
+            let name = fit_of(&live.target).map_or_else(|| live.target.clone(), |fit| fit.target.name.clone());
+            live.cancelled.push(name);
         }
     }
     if let Some(fit) = live.queue.pop_front().and_then(|id| fit_of(&id)) {
@@ -131,7 +134,7 @@ fn go_on(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &Mode
 
 /// The packages made. The last one is brought into view once: the button that asked for it is further down.
 fn exported_ui(ctx: &ViewCtx<'_>, trial: &mut TrySaved, live: &mut ShipLive, ui: &mut Ui) {
-    if live.packages.is_empty() && live.failures.is_empty() {
+    if live.packages.is_empty() && live.failures.is_empty() && live.cancelled.is_empty() {
         return;
     }
     let card = ui.scope(|ui| card_ui(ui, "Exported", |ui| report::packages_ui(ctx, trial, live, ui))).response;
@@ -159,6 +162,7 @@ fn forget_results(ctx: &ViewCtx<'_>, live: &mut ShipLive) {
     live.measured.clear();
     live.packages.clear();
     live.failures.clear();
+    live.cancelled.clear();
     if !live.export.is_waiting() {
         live.export.clear();
     }

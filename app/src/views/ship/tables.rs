@@ -7,6 +7,10 @@ use foretrain_engine::quant::{TableChoice, TableType, Tables};
 use crate::theme::{font, palette, space};
 use crate::widgets::{combo_ui, field_ui, hint_ui, number};
 
+/// What a predicted speed is.
+pub(super) const ABOUT_SPEED: &str = "The memory's data sheet over the bytes that each token reads: no program is faster than \
+     this, and most reach half to nine tenths of it";
+
 /// Fields for those tables that this model has; image models have none.
 pub(super) fn fields_ui(tables: &mut Tables, card: &ModelCard, is_mixed: bool, ui: &mut Ui) {
     if !card.is_language_model() {

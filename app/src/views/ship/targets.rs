@@ -7,6 +7,7 @@ use foretrain_engine::export::PackageFormat;
 use foretrain_engine::quant::{PostTraining, StrayTables};
 use foretrain_engine::session::{Command, ExportJob, ModelReport, Naming, TargetFit};
 
+use super::tables::ABOUT_SPEED;
 use crate::state::{ShipAction, ShipLive};
 use crate::theme::{font, palette};
 use crate::views::{ViewCtx, job_ui};
@@ -30,20 +31,27 @@ pub(super) fn package_name<'a>(typed: &'a str, proposed: &'a str) -> &'a str {
 }
 
 /// Shows the cards.
-pub(super) fn targets_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, model: &ModelReport, ui: &mut Ui) {
+pub(super) fn targets_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, model: &ModelReport, fits: &[TargetFit], ui: &mut Ui) {
     ui.horizontal(|ui| {
         section_title_ui(ui, "Export for");
         let open: Vec<String> =
-            model.targets.iter().filter(|fit| fit.blockers.is_empty()).map(|fit| fit.target.id.clone()).collect();
+            fits.iter().filter(|fit| fit.blockers.is_empty()).map(|fit| fit.target.id.clone()).collect();
         let is_free = !is_exporting(live) && !open.is_empty();
         let button =
             ui.add_enabled(is_free, egui::Button::new("All targets")).accessible_name("Export for all targets");
         if button.on_hover_text("One package after the other, for every target that can take the model").clicked() {
             live.wanted = Some(ShipAction::Export(open, StrayTables::LeaveOut));
         }
+        if !live.queue.is_empty() {
+            let button = ui.button("Cancel all").on_hover_text("The export under way, and those that wait for it");
+            if button.clicked() {
+                live.queue.clear();
+                live.export.cancel(ctx);
+            }
+        }
     });
     let columns = num_columns(ui, CARD_WIDTH, 3);
-    for row in model.targets.chunks(columns) {
+    for row in fits.chunks(columns) {
         ui.columns(columns, |cells| {
             for (cell, fit) in cells.iter_mut().zip(row) {
                 card_ui(cell, "", |ui| target_ui(ctx, live, model, fit, ui));
@@ -67,7 +75,13 @@ fn target_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, model: &ModelReport, fit: &
     if live.target == fit.target.id {
         progress_ui(ctx, &fit.target.name, live, ui);
     } else if live.queue.contains(&fit.target.id) {
-        hint_ui(ui, "Waits for the exports before it.");
+        ui.horizontal(|ui| {
+            hint_ui(ui, "Waits for the exports before it.");
+            let name = format!("Do not export for {}", fit.target.name);
+            if ui.button("Leave out").accessible_name(name).clicked() {
+                live.queue.retain(|id| *id != fit.target.id);
+            }
+        });
     }
 }
 
@@ -108,10 +122,7 @@ fn about_ui(model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
     }
     if let Some(speed) = fit.most_tokens_per_second {
         let speed = number::three_digits(speed);
-        hint_ui(ui, &format!("Predicted speed: at most {speed} tokens/s.")).on_hover_text(
-            "The memory's data sheet over the bytes that each token reads: no program is faster than this, and most reach \
-             half to nine tenths of it",
-        );
+        hint_ui(ui, &format!("Predicted speed: at most {speed} tokens/s.")).on_hover_text(ABOUT_SPEED);
     }
 }
 

@@ -14,7 +14,7 @@ const INSTALL: &str = "pip install onnxruntime numpy pillow";
 
 /// The command that tries a package in `folder`.
 pub(super) fn run_command(folder: &Path) -> String {
-    format!("{INSTALL} && python3 {} picture.png", quoted(&folder.join("run.py").to_string_lossy()))
+    format!("{INSTALL} && python3 {} PICTURE.png", quoted(&folder.join("run.py").to_string_lossy()))
 }
 
 /// What the text is about.
@@ -68,7 +68,7 @@ impl OnnxReadme<'_> {
     }
 
     fn write_use(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "## Run it\n\nIn this folder:\n\n```sh\n{INSTALL}\npython3 run.py picture.png\n```\n")?;
+        writeln!(out, "## Run it\n\nIn this folder:\n\n```sh\n{INSTALL}\npython3 run.py PICTURE.png\n```\n")?;
         let (channels, height, width) = match self.card.model.data_shape() {
             DataShape::Images { channels, height, width, .. } => (channels, height, width),
             DataShape::Text { .. } => (0, 0, 0),

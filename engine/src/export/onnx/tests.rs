@@ -134,7 +134,7 @@ fn packages_are_whole_and_name_what_they_hold() {
     let mut names: Vec<_> = written.files.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["README.md", "manifest.json", "model.onnx", "run.py"]);
-    assert!(written.run_command.contains("run.py picture.png"), "{}", written.run_command);
+    assert!(written.run_command.contains("run.py PICTURE.png"), "{}", written.run_command);
     let manifest: serde_json::Value =
         serde_json::from_slice(&std::fs::read(int8.join("manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest["metrics"]["onnx"]["calibration_images"], 16);

@@ -1,6 +1,6 @@
 //! Post-training quantization: a trained network, a calibration set, and no gradient.
 //!
-//! Rooms: `options` says what is wanted; `statistics` and `maxima` watch what layers read; `factor`, `grid` and `gptq`
+//! Rooms: `options` says what is wanted, `unheeded` what of it has nothing to work on; `statistics` and `maxima` watch what layers read; `factor`, `grid` and `gptq`
 //! round with second-order error compensation; `layer` does one tensor and `walk` the network; `joints` and `equalize`
 //! scale channels against each other; `sparsity` says which weights go; `mixed` gives each tensor its own storage; `figures` tells what all this did.
 //!
@@ -22,6 +22,7 @@ mod sparsity;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod unheeded;
 mod walk;
 
 pub use equalize::equalized;

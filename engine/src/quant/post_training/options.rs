@@ -38,7 +38,7 @@ impl Rounding {
 }
 
 /// Ternary weights that share a scale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum TernaryScales {
     /// The whole tensor.
     #[default]
@@ -111,16 +111,18 @@ impl PostTraining {
         self.rounding == Rounding::Compensated || self.is_equalized || self.budget_bits.is_some()
     }
 
-    /// These for the one way to store a model that `plans` are of, with a note where tables were left out.
+    /// These for the one way to store a model that `plans` are of, with a note on each that was left out there.
     /// Errors: those of [`Tables::fitting`].
     pub fn fitting(
         &self,
         plans: &[TensorPlan],
         scheme: QuantScheme,
         container: Container,
-    ) -> Result<(Self, Option<String>), QuantError> {
+    ) -> Result<(Self, Vec<String>), QuantError> {
         let (tables, note) = self.tables.fitting(self.stray_tables, plans, scheme, container)?;
-        Ok((Self { tables, stray_tables: StrayTables::default(), ..*self }, note))
+        let mut fitting = Self { tables, stray_tables: StrayTables::default(), ..*self };
+        let unheeded = fitting.leave_out_unheeded(plans, scheme);
+        Ok((fitting, note.into_iter().chain(unheeded).collect()))
     }
 
     /// Errors: [`QuantError::Setting`] for a calibration on nothing, or a budget that is no positive number.

@@ -5,10 +5,12 @@
 //! Sources: Sun et al. 2023, arXiv 2306.11695, section 3 (Wanda), for the score; Frantar and Alistarh 2023,
 //! arXiv 2301.00774 (SparseGPT), for compensating what is lost.
 
+use serde::{Deserialize, Serialize};
+
 use crate::quant::QuantError;
 
 /// Which weights of a matrix become zero.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Sparsity {
     /// Two of every four neighbors in a row: what sparse tensor cores skip. Mishra et al. 2021, arXiv 2104.08378.
     TwoOfFour,

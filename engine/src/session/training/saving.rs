@@ -1,5 +1,7 @@
 //! How a run is saved: as it goes, and at its end.
 
+use std::path::PathBuf;
+
 use crossbeam_channel::RecvTimeoutError;
 
 use super::{GAUGE_INTERVAL, Run, WAIT_INTERVAL};
@@ -88,7 +90,8 @@ impl Run {
                 batch_size: self.config.batch_size,
                 seed: self.config.seed,
                 qat: self.config.qat,
-                start_from: self.config.start_from.clone(),
+                // Where it lay is of no use to others.
+                start_from: self.config.start_from.as_ref().and_then(|path| path.file_name()).map(PathBuf::from),
             }),
             step: self.progress.step,
             num_steps: self.config.num_steps,

@@ -1,7 +1,20 @@
 //! The name that was probably meant.
 
+use super::TensorSpec;
+
+/// The name among those `found` that was probably meant by `name`, one of `specs`: one that no other tensor has comes
+/// first. `None` where nothing was found.
+pub(crate) fn nearest_found<'a>(
+    name: &str,
+    specs: &[TensorSpec],
+    found: impl Iterator<Item = &'a str> + Clone,
+) -> Option<&'a str> {
+    let strangers = found.clone().filter(|found| specs.iter().all(|spec| spec.name != **found));
+    nearest(name, strangers).or_else(|| nearest(name, found))
+}
+
 /// The candidate with the fewest single-character edits from `name`; `None` without candidates.
-pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates.min_by_key(|candidate| (edits(name, candidate), candidate.len()))
 }
 

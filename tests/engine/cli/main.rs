@@ -1,6 +1,8 @@
-//! The command line as a script sees it: exit codes, the JSON line, closed pipes, odd paths. One file, because every command
+//! The command line as a script sees it: exit codes, the JSON line, closed pipes, odd paths. In two files, because every command
 //! is tried on the same small run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod shipping;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -512,8 +514,8 @@ fn every_target_gets_a_package_in_any_scheme() {
         assert!(folder.join("all").join(target).join("manifest.json").is_file(), "{package}");
         assert_eq!(package["quality"]["scheme"], "Int4", "{package}");
     }
-    // Each name is taken now; all of them are tried and told.
-    let refusal = json_of(folder, &export, 1);
+    // Each name is taken now: nothing is begun, and all are told.
+    let refusal = json_of(folder, &export, 2);
     let message = refusal["error"].as_str().unwrap();
     assert!(message.starts_with("0 of") && message.contains("edge-board") && message.contains("gpu-high"), "{message}");
     // transformers knows no image model of ours.
