@@ -135,7 +135,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
     report(&snapshot, args.common.json)
 }
 
-/// Says which instructions multiply, where they are not those of full precision.
+/// Says which instructions multiply, where f32 are not multiplied as such.
 pub(super) fn note_kernel(precision: Precision) {
     if let Some(kernel) = precision.kernel() {
         output::note(format_args!("matrix products in {} by {kernel}", precision.label()));

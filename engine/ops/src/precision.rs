@@ -10,7 +10,7 @@ pub(super) const MISSING: &str = "bf16 products need a processor with AMX-BF16 (
 /// losses and the optimizer are f32 in either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Precision {
-    /// f32 as they are.
+    /// f32, all of their bits.
     #[default]
     F32,
     /// Rounded to bf16, which has the range of f32 and 8 bits of precision: several times as fast where the processor
@@ -35,6 +35,15 @@ impl Precision {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Bytes that a number of a factor takes while it is packed for the kernel; 0 where factors are read as they are.
+    #[must_use]
+    pub fn packed_bytes(self) -> u64 {
+        match self {
+            Self::F32 => bf16::exact().map_or(0, bf16::Kernel::packed_bytes),
+            Self::Bf16 => 2,
         }
     }
 

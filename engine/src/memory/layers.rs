@@ -81,7 +81,7 @@ pub(crate) struct SequenceLayer {
     pub(crate) weights: u64,
     /// Parts in which weight gradients of a batch are summed.
     pub(crate) num_parts: u64,
-    /// Room for weights that are packed for products in bf16.
+    /// Weights that are packed for products.
     pub(crate) packed: u64,
 }
 

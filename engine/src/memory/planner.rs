@@ -295,11 +295,14 @@ impl Case {
         PlanItem { kind: PlanKind::Activations, bytes: numbers.saturating_mul(F32), how }
     }
 
-    /// Numbers that packed weights take.
+    /// Room that packed weights take, in numbers of f32.
     fn packed(&self, example: &Example) -> u64 {
-        match self.precision {
-            Precision::F32 => 0,
-            Precision::Bf16 => example.scratch.packed(self.micro_batch() as u64, self.num_threads as u64),
+        match self.place {
+            Place::Processor => {
+                let weights = example.scratch.packed(self.micro_batch() as u64, self.num_threads as u64);
+                weights.saturating_mul(self.precision.packed_bytes()).div_ceil(F32)
+            }
+            Place::Gpu => 0,
         }
     }
 

@@ -43,7 +43,7 @@ impl Scratch {
         }
     }
 
-    /// Room in numbers of f32 for weights that are packed for products in bf16, in use and then waiting for the next layer.
+    /// Weights that are packed for products, in use and then waiting for the next layer.
     pub(super) fn packed(self, num_examples: u64, num_threads: u64) -> u64 {
         match self {
             Self::None | Self::Convolutions(_) => 0,
@@ -84,10 +84,10 @@ impl Sequences {
         (MAX_PART_NUMBERS / self.weights.max(1)).clamp(1, MAX_PARTS).min(num_examples)
     }
 
-    /// A layer's weights in bf16, packed for a whole batch. Where sequences are fewer than threads, several threads pack a
+    /// A layer's weights, packed for a whole batch. Where sequences are fewer than threads, several threads pack a
     /// product's factors together, block by block.
     pub(super) fn packed(self, num_examples: u64, num_threads: u64) -> u64 {
-        if num_examples > 1 && num_examples >= num_threads { self.weights.div_ceil(2) } else { 0 }
+        if num_examples > 1 && num_examples >= num_threads { self.weights } else { 0 }
     }
 
     fn in_use(self, num_examples: u64, num_threads: u64) -> u64 {

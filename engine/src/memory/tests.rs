@@ -175,13 +175,16 @@ fn packed_weights_are_there_where_sequences_share_them() {
         let text = DataShape::Text { vocab_size: 65 };
         bytes(&planned(ModelPreset::Gpt2Char, text, 64 * GIB, vary), PlanKind::Activations)
     };
-    let more = |batch_size| plan(Precision::Bf16, batch_size) - plan(Precision::F32, batch_size);
+    let bytes = |precision, batch_size| plan(precision, batch_size) as i64;
+    let more = |batch_size| bytes(Precision::Bf16, batch_size) - bytes(Precision::F32, batch_size);
     let config = ModelPreset::Gpt2Char.config(DataShape::Text { vocab_size: 65 }).unwrap();
     let Scratch::Sequences(layer) = example(&config, Kept::Activations, 256).scratch else {
         panic!("a language model")
     };
-    // Two bytes a weight; fewer sequences than threads pack block by block.
-    assert_eq!([more(1), more(3), more(4), more(64)], [0, 0, 2 * layer.weights, 2 * layer.weights]);
+    // Two bytes a weight in bf16, and six in f32 where it is multiplied by parts; fewer sequences than threads pack block by
+    // block.
+    let packed = (2 - Precision::F32.packed_bytes() as i64) * layer.weights as i64;
+    assert_eq!([more(1), more(3), more(4), more(64)], [0, 0, packed, packed]);
 }
 
 #[test]

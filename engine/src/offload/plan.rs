@@ -161,7 +161,7 @@ impl Sizes {
         let num_sequences = input.batch_size.max(1) as u64;
         let threads = resolved_num_threads(input.num_threads) as u64;
         let layer = sequence_layer(config, input.sequence_length, num_sequences, threads)?;
-        let packed = if input.products.is_full() { 0 } else { layer.packed.saturating_mul(F32) };
+        let packed = layer.packed.saturating_mul(input.products.packed_bytes());
         let num_tokens = num_sequences.saturating_mul(input.sequence_length as u64);
         let rows = (MAX_LOGITS as u64 / (vocab_size as u64).max(1)).clamp(1, num_tokens.max(1));
         let blocks = input.network.blocks();

@@ -38,6 +38,11 @@ impl Kernel {
         self.name
     }
 
+    /// Bytes that a number takes while it is packed.
+    pub(crate) fn packed_bytes(&self) -> u64 {
+        2 * self.parts as u64
+    }
+
     /// Whether an (m, k) by (k, n) product gains by it: packing into three parts costs more than into one, and small
     /// products have little to set against that.
     pub(crate) fn gains(&self, (m, n, k): (usize, usize, usize)) -> bool {

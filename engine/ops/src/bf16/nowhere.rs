@@ -12,6 +12,11 @@ impl Kernel {
         match *self {}
     }
 
+    /// None.
+    pub(crate) fn packed_bytes(&self) -> u64 {
+        match *self {}
+    }
+
     /// As little.
     pub(crate) fn gains(&self, _: (usize, usize, usize)) -> bool {
         match *self {}
