@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::buffers::{rows_per_task, slice};
 use super::kernels::has_kernels;
 use super::profile::{self, Kind};
-use super::real::Real;
+use super::real::{Real, max_map, sum_map};
+use super::simd::kernel;
 
 /// How a matrix reads its inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -104,24 +105,23 @@ impl CustomOp1 for RoundRows {
     }
 }
 
-fn round_row<T: Real>(row: &mut [T]) {
-    let steps = T::from_f64(127.0);
-    let mut largest = T::zero();
-    let mut is_finite = true;
-    for &x in row.iter() {
-        is_finite &= x.to_f64().is_finite();
-        largest = largest.larger(if x < T::zero() { T::zero() - x } else { x });
-    }
-    let inverse = steps / largest;
-    if !is_finite {
-        row.fill(T::from_f64(f64::NAN));
-    } else if !inverse.to_f64().is_finite() {
-        // Zero, or so small that it may as well be.
-        row.fill(T::zero());
-    } else {
-        let step = largest / steps;
-        for x in row {
-            *x = T::from_f64((*x * inverse).to_f64().round_ties_even()) * step;
+kernel! {
+    fn round_row<T>(row: &mut [T]) {
+        let (zero, steps) = (T::zero(), T::from_f64(127.0));
+        let largest = max_map(row, |x| if x < zero { zero - x } else { x });
+        let inverse = steps / largest;
+        // 0 · x is NaN for infinity and NaN alone.
+        let not_a_number = sum_map(row, |x| zero * x);
+        if not_a_number != zero {
+            row.fill(not_a_number);
+        } else if !inverse.to_f64().is_finite() {
+            // Zero, or so small that it may as well be.
+            row.fill(zero);
+        } else {
+            let step = largest / steps;
+            for x in row {
+                *x = (*x * inverse).round_small() * step;
+            }
         }
     }
 }

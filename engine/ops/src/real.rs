@@ -15,6 +15,15 @@ pub(super) trait Real: WithDType + Shelved {
     /// Natural logarithm.
     fn ln(self) -> Self;
 
+    /// 1.5 · 2^(bits after the leading one): what is added to it is rounded to an integer.
+    const ROUNDER: Self;
+
+    /// The nearest integer, halves to the even one, of a number below 2^21 in magnitude.
+    #[inline(always)]
+    fn round_small(self) -> Self {
+        (self + Self::ROUNDER) - Self::ROUNDER
+    }
+
     /// 1 / (1 + e^-x)
     #[inline(always)]
     fn sigmoid(self) -> Self {
@@ -37,6 +46,8 @@ pub(super) trait Real: WithDType + Shelved {
 }
 
 impl Real for f32 {
+    const ROUNDER: Self = 12_582_912.0;
+
     fn in_storage(storage: &mut CpuStorage) -> Option<&mut [Self]> {
         match storage {
             CpuStorage::F32(values) => Some(values),
@@ -47,15 +58,14 @@ impl Real for f32 {
     /// Source: the argument reduction and polynomial of Cephes' `expf` (Moshier).
     #[inline(always)]
     fn exp(self) -> Self {
-        // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
-        const ROUND: f32 = 12_582_912.0;
         // ln 2 in two parts, so that n * LN2_HIGH is exact.
         const LN2_HIGH: f32 = 0.693_359_4;
         const LN2_LOW: f32 = -2.121_944_4e-4;
         let x = if self < -87.33 { -87.33 } else { self };
         let x = if x > 88.37 { 88.37 } else { x };
-        let shifted = x * std::f32::consts::LOG2_E + ROUND;
-        let n = shifted - ROUND;
+        // Rounds to the nearest integer and leaves it in the low bits.
+        let shifted = x * std::f32::consts::LOG2_E + Self::ROUNDER;
+        let n = shifted - Self::ROUNDER;
         let r = (x - n * LN2_HIGH) - n * LN2_LOW;
         let p = 1.987_569_1e-4_f32;
         let p = p * r + 1.398_199_9e-3;
@@ -87,6 +97,8 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    const ROUNDER: Self = 6_755_399_441_055_744.0;
+
     fn in_storage(storage: &mut CpuStorage) -> Option<&mut [Self]> {
         match storage {
             CpuStorage::F64(values) => Some(values),
@@ -204,15 +216,21 @@ pub(super) fn add_lanes<T: Real>(mut lanes: [T; LANES]) -> T {
 /// The largest element; NaN elements are passed over, -infinity when there is none.
 #[inline(always)]
 pub(super) fn max_of<T: Real>(row: &[T]) -> T {
+    max_map(row, |x| x)
+}
+
+/// The largest f(row[i]), likewise.
+#[inline(always)]
+pub(super) fn max_map<T: Real>(row: &[T], f: impl Fn(T) -> T) -> T {
     let mut lanes = [T::from_f64(f64::NEG_INFINITY); LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
         for lane in 0..LANES {
-            lanes[lane] = lanes[lane].larger(chunk[lane]);
+            lanes[lane] = lanes[lane].larger(f(chunk[lane]));
         }
     }
     for (best, &x) in lanes.iter_mut().zip(rest) {
-        *best = best.larger(x);
+        *best = best.larger(f(x));
     }
     let mut half = LANES / 2;
     while half > 0 {
@@ -244,6 +262,15 @@ mod tests {
         exp_all(&mut x);
         let worst = x.iter().zip(&exact).map(|(&y, e)| (f64::from(y) / e - 1.0).abs()).fold(0.0, f64::max);
         assert!(worst <= 2e-7, "relative error {worst}");
+    }
+
+    #[test]
+    fn halves_round_to_the_even_integer() {
+        let numbers = [0.5_f64, 1.5, -0.5, -2.5, 126.5, 2.499_999, 2.500_001, -127.0, 0.0];
+        for x in numbers {
+            assert_eq!(x.round_small(), x.round_ties_even());
+            assert_eq!((x as f32).round_small(), (x as f32).round_ties_even());
+        }
     }
 
     #[test]
