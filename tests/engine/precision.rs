@@ -13,7 +13,7 @@ use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::evaluation::evaluate;
 use foretrain_engine::experiment::TrialRecipe;
 use foretrain_engine::hybrid::{HybridTrainer, TierPreset};
-use foretrain_engine::models::ops::{Activations, Precision};
+use foretrain_engine::models::ops::Precision;
 use foretrain_engine::models::{Gpt2Config, ModelConfig, Network};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
 use foretrain_engine::quant::{Distillation, QatConfig, QuantScheme};

@@ -11,12 +11,12 @@ use crate::widgets::{field_ui, hint_ui};
 pub(super) fn qat_ui(config: &mut RunConfig, ui: &mut Ui) {
     field_ui(ui, "Train for", |ui| {
         let chosen = config.qat.map(|qat| qat.scheme);
+        let default = if config.start_from.is_some() { QatConfig::fine_tuning } else { QatConfig::new };
         let mut choice_ui = |ui: &mut Ui, scheme: Option<QuantScheme>, label: &str, hover: &str| {
             if ui.selectable_label(chosen == scheme, label).on_hover_text(hover).clicked() && chosen != scheme {
                 config.qat = scheme.map(|scheme| match config.qat {
-                    Some(qat) => QatConfig { scheme, ..qat },
-                    None if config.start_from.is_some() => QatConfig::fine_tuning(scheme),
-                    None => QatConfig::new(scheme),
+                    Some(qat) => for_another(qat, scheme, default),
+                    None => default(scheme),
                 });
             }
         };
@@ -55,6 +55,14 @@ pub(super) fn qat_ui(config: &mut RunConfig, ui: &mut Ui) {
     let switch = (qat.start_fraction * num_steps).floor();
     let done = ((qat.start_fraction + qat.ramp_fraction) * num_steps).ceil();
     hint_ui(ui, &hint(switch, done));
+}
+
+/// `qat` for another scheme, which brings its own rate where nobody has chosen one.
+fn for_another(qat: QatConfig, scheme: QuantScheme, default: fn(QuantScheme) -> QatConfig) -> QatConfig {
+    let factor = |scheme| default(scheme).learning_rate_factor;
+    let is_chosen = qat.learning_rate_factor.to_bits() != factor(qat.scheme).to_bits();
+    let learning_rate_factor = if is_chosen { qat.learning_rate_factor } else { factor(scheme) };
+    QatConfig { scheme, learning_rate_factor, ..qat }
 }
 
 /// What the learning rate is multiplied by from the switch on.
