@@ -281,6 +281,7 @@ fn what_is_not_finite_spreads_along_its_row_and_column_alone() {
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn exact_parts_are_no_less_accurate_than_products_in_f32() {
     let Some(kernel) = amx::exact() else {
         return eprintln!("SKIPPED: this processor has no AMX-BF16");
