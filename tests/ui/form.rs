@@ -86,6 +86,8 @@ fn quantization_aware_training_is_chosen_in_the_form_and_sent_with_the_run() {
     harness.run();
     click(&mut harness, "Ternary");
     assert_eq!(qat(&harness), Some(QatConfig::new(QuantScheme::Ternary)));
+    click(&mut harness, "Int8");
+    assert_eq!(qat(&harness), Some(QatConfig::new(QuantScheme::Int8)), "numbers that nobody chose are the scheme's");
     let draft = harness.state_mut().saved_mut().draft.as_mut().unwrap();
     draft.config.qat = Some(QatConfig { start_fraction: 0.5, ramp_fraction: 0.6, ..QatConfig::new(QuantScheme::Int8) });
     harness.run();
@@ -96,7 +98,7 @@ fn quantization_aware_training_is_chosen_in_the_form_and_sent_with_the_run() {
     let sent = commands(&mut harness);
     let [Command::Start(_, config)] = sent.as_slice() else { panic!("expected Start, found {sent:?}") };
     let expected = QatConfig { start_fraction: 0.5, ramp_fraction: 0.5, ..QatConfig::new(QuantScheme::Ternary) };
-    assert_eq!(config.qat, Some(expected), "another scheme keeps the numbers");
+    assert_eq!(config.qat, Some(expected), "another scheme keeps numbers that were chosen");
     click(&mut harness, "Full precision");
     assert!(qat(&harness).is_none());
 }

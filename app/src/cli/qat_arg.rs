@@ -12,17 +12,19 @@ pub struct QatArgs {
     /// Train for weights quantized like this: ternary, int4 or int8. Each validation measures them beside full precision.
     #[arg(long, value_name = "SCHEME", value_parser = parse_scheme)]
     pub qat: Option<QuantScheme>,
-    /// Share of the run in full precision before the switch; 0 quantizes from the first step. 0 with --from, else 0.3.
+    /// Share of the run in full precision before the switch; 0 quantizes from the first step. When left out 0 with --from,
+    /// else 0.2 for ternary and 0.3 for the others.
     #[arg(long, value_name = "SHARE", value_parser = number_arg::parse_share, requires = "qat")]
     pub qat_start: Option<f64>,
-    /// Share of the run over which quantization sets in after that; 0 when left out, which switches at once.
+    /// Share of the run over which quantization sets in after that; 0 switches at once. When left out 0.3 for ternary
+    /// without --from, else 0.
     #[arg(long, value_name = "SHARE", value_parser = number_arg::parse_share, requires = "qat")]
     pub qat_ramp: Option<f64>,
     /// What matrices of integers read from the switch on: int8, rounded as foretrain-edge does it, or f32. int8 when left
     /// out.
     #[arg(long, value_name = "TYPE", value_parser = parse_activations, requires = "qat")]
     pub qat_activations: Option<Activations>,
-    /// What the learning rate is multiplied by from the switch on; when left out 2 for ternary without --from, else 1.
+    /// What the learning rate is multiplied by from the switch on; when left out 3 for ternary without --from, else 1.
     #[arg(long, value_name = "NUMBER", value_parser = number_arg::parse_above_zero, requires = "qat")]
     pub qat_rate: Option<f64>,
     /// Share of a teacher in what is learned from the switch on: the full-precision weights of just before it, whose

@@ -86,11 +86,15 @@ impl QuantizationPlan {
             let label = qat.scheme.label();
             let start = (qat.start_fraction * 100.0).round();
             let teacher = qat.distillation.map_or("", |_| ", with a teacher");
+            let ramp = match qat.ramp_fraction {
+                0.0 => String::new(),
+                share => format!(", along a ramp over {}%", (share * 100.0).round()),
+            };
             let rate = match qat.learning_rate_factor {
                 1.0 => String::new(),
                 factor => format!(", at {factor} times the rate from there on"),
             };
-            let what = format!("as many steps, {label} after {start}% of them{rate}{teacher}");
+            let what = format!("as many steps, {label} after {start}% of them{ramp}{rate}{teacher}");
             contender(format!("{label}, trained for{teacher}"), what, Some(*qat))
         });
         Self { contenders: std::iter::once(full).chain(trained).collect(), calibration_samples, seeds }

@@ -36,9 +36,6 @@ impl Distillation {
     pub const DEFAULT: Self = Self { weight: 0.5, temperature: 2.0 };
 }
 
-/// By how much a ternary network's learning rate is above that of full precision.
-const TERNARY_RATE: f64 = 2.0;
-
 /// A factor that changes nothing.
 fn unchanged() -> f64 {
     1.0
@@ -71,26 +68,25 @@ impl QatConfig {
     /// Schemes that there is something to train for: the float types lose too little.
     pub const SCHEMES: [QuantScheme; 3] = [QuantScheme::Int8, QuantScheme::Int4, QuantScheme::Ternary];
 
-    /// The settings that suit a new run: its first part in full precision, then a switch at once.
+    /// The settings that suit a new run: its first part in full precision, then the switch.
     ///
-    /// Of three values a weight takes another one only after it has moved far, so that ternary networks learn best at a
-    /// higher rate than full precision does (Ma et al. 2024, arXiv 2402.17764); docs/quantization.md has our figures.
+    /// Four and eight bits come at once. Three values come along a ramp, and at a higher rate than full precision: a weight
+    /// takes another of them only after it has moved far (Ma et al. 2024, arXiv 2402.17764). docs/quantization.md has our
+    /// figures.
     #[must_use]
     pub fn new(scheme: QuantScheme) -> Self {
-        Self {
-            scheme,
-            start_fraction: 0.3,
-            ramp_fraction: 0.0,
-            activations: Activations::Int8,
-            learning_rate_factor: if scheme == QuantScheme::Ternary { TERNARY_RATE } else { unchanged() },
-            distillation: None,
-        }
+        let (start_fraction, ramp_fraction, learning_rate_factor) = match scheme {
+            QuantScheme::Ternary => (0.2, 0.3, 3.0),
+            _ => (0.3, 0.0, unchanged()),
+        };
+        let activations = Activations::Int8;
+        Self { scheme, start_fraction, ramp_fraction, activations, learning_rate_factor, distillation: None }
     }
 
     /// The settings that suit weights learned before: quantized from the first step, at the rate that is given for it.
     #[must_use]
     pub fn fine_tuning(scheme: QuantScheme) -> Self {
-        Self { start_fraction: 0.0, learning_rate_factor: unchanged(), ..Self::new(scheme) }
+        Self { start_fraction: 0.0, ramp_fraction: 0.0, learning_rate_factor: unchanged(), ..Self::new(scheme) }
     }
 
     /// Errors: [`QuantError::Training`] for a scheme that is not trained for, or a number out of its range.

@@ -26,16 +26,16 @@ pub struct QuantizationArgs {
     /// What is trained for: ternary, int4, int8.
     #[arg(long, value_name = "SCHEMES", value_delimiter = ',', default_value = "ternary", value_parser = parse_scheme)]
     pub qat: Vec<QuantScheme>,
-    /// Share of these runs in full precision before the switch.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.3, value_parser = number_arg::parse_share)]
-    pub qat_start: f64,
-    /// Share of them over which quantization sets in after that; 0 switches at once.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = number_arg::parse_share)]
-    pub qat_ramp: f64,
+    /// Share of these runs in full precision before the switch; when left out 0.2 for ternary, 0.3 otherwise.
+    #[arg(long, value_name = "SHARE", value_parser = number_arg::parse_share)]
+    pub qat_start: Option<f64>,
+    /// Share of them over which quantization sets in after that, 0 for at once; when left out 0.3 for ternary, 0 otherwise.
+    #[arg(long, value_name = "SHARE", value_parser = number_arg::parse_share)]
+    pub qat_ramp: Option<f64>,
     /// What matrices of integers read from the switch on: int8, rounded as foretrain-edge does it, or f32.
     #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = parse_activations)]
     pub qat_activations: Activations,
-    /// What the learning rate is multiplied by from the switch on; when left out 2 for ternary, 1 otherwise.
+    /// What the learning rate is multiplied by from the switch on; when left out 3 for ternary, 1 otherwise.
     #[arg(long, value_name = "NUMBER", value_parser = number_arg::parse_above_zero)]
     pub qat_rate: Option<f64>,
     /// Train for each scheme once more, with this share of the full-precision weights' answers in what is learned.
@@ -60,8 +60,8 @@ pub(super) fn run(args: &QuantizationArgs, common: &CommonArgs) -> Result<(), Cl
     let training = |&scheme: &QuantScheme| {
         let default = QatConfig::new(scheme);
         QatConfig {
-            start_fraction: args.qat_start,
-            ramp_fraction: args.qat_ramp,
+            start_fraction: args.qat_start.unwrap_or(default.start_fraction),
+            ramp_fraction: args.qat_ramp.unwrap_or(default.ramp_fraction),
             activations: args.qat_activations,
             learning_rate_factor: args.qat_rate.unwrap_or(default.learning_rate_factor),
             ..default

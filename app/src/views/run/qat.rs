@@ -57,12 +57,20 @@ pub(super) fn qat_ui(config: &mut RunConfig, ui: &mut Ui) {
     hint_ui(ui, &hint(switch, done));
 }
 
-/// `qat` for another scheme, which brings its own rate where nobody has chosen one.
+/// `qat` for another scheme, which brings its own numbers where nobody has chosen one.
 fn for_another(qat: QatConfig, scheme: QuantScheme, default: fn(QuantScheme) -> QatConfig) -> QatConfig {
-    let factor = |scheme| default(scheme).learning_rate_factor;
-    let is_chosen = qat.learning_rate_factor.to_bits() != factor(qat.scheme).to_bits();
-    let learning_rate_factor = if is_chosen { qat.learning_rate_factor } else { factor(scheme) };
-    QatConfig { scheme, learning_rate_factor, ..qat }
+    let (former, new) = (default(qat.scheme), default(scheme));
+    let kept = |number: fn(&QatConfig) -> f64| {
+        let is_chosen = number(&qat).to_bits() != number(&former).to_bits();
+        number(if is_chosen { &qat } else { &new })
+    };
+    QatConfig {
+        scheme,
+        start_fraction: kept(|qat| qat.start_fraction),
+        ramp_fraction: kept(|qat| qat.ramp_fraction),
+        learning_rate_factor: kept(|qat| qat.learning_rate_factor),
+        ..qat
+    }
 }
 
 /// What the learning rate is multiplied by from the switch on.
@@ -70,7 +78,7 @@ fn rate_ui(factor: &mut f64, ui: &mut Ui) {
     let number = DragValue::new(factor).range(0.05..=20.0).speed(0.02).max_decimals(2).prefix("x ");
     ui.add(number).on_hover_text(
         "The learning rate is multiplied by this from the switch on; ternary weights learn best at about twice the rate of \
-         full precision",
+         full precision, and three times along a ramp",
     );
 }
 
