@@ -6,7 +6,24 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::json_shape::check_objects;
 use crate::EdgeError;
+
+/// Largest manifest or config, in bytes: read, it takes some thirty times as much. A thousand names of classes are 30 KB.
+pub(super) const MAX_JSON_BYTES: u64 = 4 << 20;
+
+/// Most objects in a manifest or config.
+const MAX_JSON_OBJECTS: usize = 1 << 10;
+
+/// Reads the manifest or config at `path`, which is as large as such files are.
+///
+/// Errors: [`EdgeError::Read`]; [`EdgeError::Format`] for anything else.
+pub(super) fn read_json(path: &Path) -> Result<Vec<u8>, EdgeError> {
+    let content = read_small(path, MAX_JSON_BYTES)?;
+    let refuse = |error: serde_json::Error| EdgeError::format(path, "JSON of a package", error.to_string());
+    check_objects(&content, MAX_JSON_OBJECTS).map_err(refuse)?;
+    Ok(content)
+}
 
 /// Reads the file at `path`, which may have at most `max_bytes`.
 ///

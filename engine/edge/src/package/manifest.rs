@@ -6,10 +6,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::files::{read_json, sha256, size};
 use crate::EdgeError;
 
 /// The version of the package format that we write and read.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// Its name in a package.
+pub(super) const MANIFEST_FILE: &str = "manifest.json";
 
 /// The content of `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +48,38 @@ pub struct PackagedFile {
 }
 
 impl Manifest {
+    /// Reads the manifest of the package in folder `dir`, and checks that the files are there in the sizes that it gives.
+    ///
+    /// Errors: [`EdgeError::Format`] for another version, a file of another size, or a name that leads out of the folder or
+    /// comes twice; [`EdgeError::Read`].
+    pub fn open(dir: &Path) -> Result<Self, EdgeError> {
+        let path = dir.join(MANIFEST_FILE);
+        let manifest = Self::parse(&read_json(&path)?, &path)?;
+        for file in &manifest.files {
+            let path = dir.join(&file.name);
+            let found = size(&path)?;
+            if found != file.bytes {
+                let expected = format!("{} bytes by the manifest", file.bytes);
+                return Err(EdgeError::format(&path, expected, found.to_string()));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Reads every file in folder `dir` and compares its SHA-256.
+    ///
+    /// Errors: [`EdgeError::Format`] for the first file that differs; [`EdgeError::Read`].
+    pub fn verify_checksums(&self, dir: &Path) -> Result<(), EdgeError> {
+        for file in &self.files {
+            let path = dir.join(&file.name);
+            let found = sha256(&path)?;
+            if !found.eq_ignore_ascii_case(&file.sha256) {
+                return Err(EdgeError::format(&path, format!("SHA-256 {}", file.sha256), found));
+            }
+        }
+        Ok(())
+    }
+
     /// Parses `text`, the content of the file at `path`.
     ///
     /// Errors: [`EdgeError::Format`] for another version, or a file name that leads out of the folder or comes twice.

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::files::{read_small, sha256, size};
+use super::files::{MAX_JSON_BYTES, read_json, read_small};
 use super::image_file::read_pixels;
-use super::json_shape::check_objects;
-use super::manifest::Manifest;
+use super::manifest::{MANIFEST_FILE, Manifest};
 use super::model::{Model, ModelParts};
 use super::tokenizer_file::open_tokenizer;
 use crate::EdgeError;
@@ -17,12 +16,6 @@ use crate::models::{Config, ImageModel, TextConfig, softmax};
 use crate::runtime::with_threads;
 use crate::text::{GenerateOptions, Generated};
 use crate::weights::{Activations, Weights};
-
-/// Largest manifest or config, in bytes: read, it takes some thirty times as much. A thousand names of classes are 30 KB.
-const MAX_JSON_BYTES: u64 = 4 << 20;
-
-/// Most objects in a manifest or config.
-const MAX_JSON_OBJECTS: usize = 1 << 10;
 
 /// What a model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,19 +64,8 @@ impl Package {
 
     /// [`Package::open`] to check it: how integer weights are multiplied is chosen. Errors: as there.
     pub fn open_with(dir: &Path, activations: Activations) -> Result<Self, EdgeError> {
-        let manifest_path = dir.join("manifest.json");
-        let manifest = Manifest::parse(&read_json(&manifest_path)?, &manifest_path)?;
-        for file in &manifest.files {
-            let path = dir.join(&file.name);
-            let found = size(&path)?;
-            if found != file.bytes {
-                return Err(EdgeError::format(
-                    &path,
-                    format!("{} bytes by the manifest", file.bytes),
-                    found.to_string(),
-                ));
-            }
-        }
+        let manifest = Manifest::open(dir)?;
+        let manifest_path = dir.join(MANIFEST_FILE);
         let listed = |name: &str| match manifest.file(name) {
             Some(_) => Ok(dir.join(name)),
             None => Err(EdgeError::format(&manifest_path, format!("{name:?} among the files"), "a list without it")),
@@ -161,14 +143,7 @@ impl Package {
     ///
     /// Errors: [`EdgeError::Format`] for the first file that differs; [`EdgeError::Read`].
     pub fn verify_checksums(&self) -> Result<(), EdgeError> {
-        for file in &self.manifest.files {
-            let path = self.dir.join(&file.name);
-            let found = sha256(&path)?;
-            if !found.eq_ignore_ascii_case(&file.sha256) {
-                return Err(EdgeError::format(&path, format!("SHA-256 {}", file.sha256), found));
-            }
-        }
-        Ok(())
+        self.manifest.verify_checksums(&self.dir)
     }
 
     /// The probability of each class, with its name, in class order. `pixels`: (channels, height, width), 0 to 255.
@@ -316,12 +291,4 @@ fn shards(manifest: &Manifest, dir: &Path) -> Vec<PathBuf> {
     }
     let names = manifest.files.iter().map(|file| &file.name);
     names.filter(|name| name.ends_with(".safetensors")).map(|name| dir.join(name)).collect()
-}
-
-/// The content of a manifest or config, which is JSON that may be read into memory.
-fn read_json(path: &Path) -> Result<Vec<u8>, EdgeError> {
-    let content = read_small(path, MAX_JSON_BYTES)?;
-    let refuse = |error: serde_json::Error| EdgeError::format(path, "JSON of a package", error.to_string());
-    check_objects(&content, MAX_JSON_OBJECTS).map_err(refuse)?;
-    Ok(content)
 }
