@@ -17,15 +17,19 @@ const BANDWIDTH_TASK_BYTES: usize = 1 << 20;
 /// Readings of all of them, of which the fastest counts: it was disturbed least.
 const BANDWIDTH_ROUNDS: usize = 4;
 
+/// Tokens of a prompt that nobody named, and tokens after it.
+const USUAL_PROMPT: usize = 512;
+const USUAL_NEW: usize = 64;
+
 /// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BenchOptions {
     /// Threads, at least 1.
     pub num_threads: usize,
-    /// Tokens of the prompt, read at once; 0 leaves this out.
-    pub prompt_tokens: usize,
-    /// Tokens after it, one at a time from an empty cache; 0 leaves this out.
-    pub new_tokens: usize,
+    /// Tokens of the prompt, read at once; 0 leaves this out, `None` takes 512 or as many as the model has positions.
+    pub prompt_tokens: Option<usize>,
+    /// Tokens one at a time from an empty cache; 0 leaves this out, `None` takes 64 or as many as the model has positions.
+    pub new_tokens: Option<usize>,
     /// Bytes that are allocated and read to measure the memory's rate: more than caches hold.
     pub read_bytes: usize,
 }
@@ -56,6 +60,10 @@ pub struct BenchReport {
     pub kernels: &'static str,
     /// Threads.
     pub num_threads: usize,
+    /// Longest sequence of the model, in tokens.
+    pub max_positions: usize,
+    /// Which of prompt and decode were cut to so many tokens, because nobody named a number.
+    pub cut: Vec<&'static str>,
     /// From opening the file to the first new token's logits after a prompt of one token, seconds.
     pub first_token_seconds: f64,
     /// Reading a prompt.
@@ -107,7 +115,16 @@ pub fn bench(path: &Path, options: BenchOptions) -> Result<BenchReport, EdgeErro
 }
 
 fn bench_model(model: &LanguageModel, start: Instant, options: BenchOptions) -> Result<BenchReport, EdgeError> {
-    let BenchOptions { num_threads, prompt_tokens, new_tokens, read_bytes } = options;
+    let BenchOptions { num_threads, read_bytes, .. } = options;
+    let max_positions = model.max_positions();
+    // Each starts from an empty cache, so that each may fill all positions.
+    let prompt_tokens = fitting("--prompt", options.prompt_tokens, USUAL_PROMPT, max_positions)?;
+    let new_tokens = fitting("--tokens", options.new_tokens, USUAL_NEW, max_positions)?;
+    let cuts = [
+        ("prompt", options.prompt_tokens, prompt_tokens, USUAL_PROMPT),
+        ("decode", options.new_tokens, new_tokens, USUAL_NEW),
+    ];
+    let cut = cuts.into_iter().filter(|(_, named, taken, usual)| named.is_none() && taken < usual);
     let token = |number: usize| u32::try_from(number * 7919 % model.vocab_size().max(1)).unwrap_or_default();
     let last_logits = |hidden: Vec<f32>| model.logits(&hidden[hidden.len().saturating_sub(model.width())..]);
     last_logits(model.forward(&[token(1)], &mut model.empty_cache())?)?;
@@ -129,6 +146,8 @@ fn bench_model(model: &LanguageModel, start: Instant, options: BenchOptions) -> 
     Ok(BenchReport {
         kernels: kernels::active().name,
         num_threads,
+        max_positions,
+        cut: cut.map(|(name, ..)| name).collect(),
         first_token_seconds,
         prompt,
         decode,
@@ -137,6 +156,20 @@ fn bench_model(model: &LanguageModel, start: Instant, options: BenchOptions) -> 
         bandwidth: readings.best,
         cpu_bandwidth: readings.cpu_seconds.map(|seconds| readings.num_bytes as f64 / seconds),
     })
+}
+
+/// As many tokens as `option` was given as, else as is usual, cut to what fits.
+///
+/// Errors: [`EdgeError::Input`] for a given number that does not fit.
+fn fitting(option: &str, given: Option<usize>, usual: usize, most: usize) -> Result<usize, EdgeError> {
+    match given {
+        Some(given) if given > most => {
+            let expected = format!("at most {most} tokens, the model's positions");
+            Err(EdgeError::input(&format!("measuring with {option} {given}"), expected, given.to_string()))
+        }
+        Some(given) => Ok(given),
+        None => Ok(usual.min(most)),
+    }
 }
 
 /// What `work` on `num_tokens` tokens takes; `None` for none.

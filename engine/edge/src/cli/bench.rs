@@ -16,18 +16,18 @@ pub(super) struct BenchArguments {
     /// Folder of a language package (the one that holds manifest.json).
     #[arg(long, value_name = "DIR", required_unless_present = "gguf", conflicts_with = "gguf")]
     package: Option<PathBuf>,
-    /// GGUF file of a Llama or BitNet model.
+    /// GGUF file of a GPT-2, Llama or BitNet model.
     #[arg(long, value_name = "FILE")]
     gguf: Option<PathBuf>,
     /// Threads; 0 takes one per core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Tokens of the prompt; 0 leaves it out.
-    #[arg(long, default_value_t = 512)]
-    prompt: usize,
-    /// New tokens; 0 leaves them out.
-    #[arg(long, default_value_t = 64)]
-    tokens: usize,
+    /// Tokens of the prompt; 0 leaves it out [default: 512, or as many as the model has positions].
+    #[arg(long)]
+    prompt: Option<usize>,
+    /// New tokens; 0 leaves them out [default: 64, or as many as the model has positions].
+    #[arg(long)]
+    tokens: Option<usize>,
     /// Memory to read for measuring its rate, in MiB: more than the processor's caches hold.
     #[arg(long, default_value_t = 1024, value_name = "MIB")]
     memory: usize,
@@ -58,6 +58,7 @@ pub(super) fn run(arguments: &BenchArguments, out: &mut impl Write) -> anyhow::R
         };
         let answer = json!({
             "model": path.display().to_string(), "kernels": report.kernels, "num_threads": report.num_threads,
+            "max_positions": report.max_positions, "cut_to_positions": report.cut,
             "first_token_seconds": report.first_token_seconds, "prompt": report.prompt.map(pace),
             "decode": report.decode.map(pace), "bytes_per_token": report.bytes_per_token,
             "cache_bytes": report.cache_bytes, "decode_bytes_per_second": report.decode_rate(),
@@ -82,6 +83,9 @@ pub(super) fn run(arguments: &BenchArguments, out: &mut impl Write) -> anyhow::R
             write!(out, "; {:.2} per CPU-second", pace.num_tokens as f64 / cpu_seconds)?;
         }
         writeln!(out, ")")?;
+        if report.cut.contains(&name) {
+            writeln!(out, "              cut to the {} positions that the model has", report.max_positions)?;
+        }
     }
     let megabytes = report.bytes_per_token as f64 / 1e6;
     write!(out, "weights       {megabytes:.1} MB per token")?;

@@ -128,8 +128,30 @@ fn bench_prints_rates_or_json() {
     assert!(json["share_of_bandwidth"].as_f64().unwrap() > 0.0);
     let nothing = run(&["bench", "--prompt", "0", "--tokens", "0", "--memory", "4"], dir.path());
     assert!(!text(&nothing).contains("decode"));
-    let too_long = run(&["bench", "--prompt", "0", "--tokens", "99", "--memory", "4"], dir.path());
-    assert!(String::from_utf8_lossy(&too_long.stderr).contains("tokens"));
+}
+
+#[test]
+fn bench_keeps_to_the_positions_that_a_model_has() {
+    let dir = write(&text_files(&gpt2(Scheme::F32)));
+    let positions = foretrain_edge::Package::open(dir.path()).unwrap().max_positions().unwrap();
+    let plain = text(&run(&["bench", "--memory", "4"], dir.path()));
+    let told = format!("cut to the {positions} positions");
+    assert_eq!(plain.matches(&told).count(), 2, "{plain}");
+    let json: Value = serde_json::from_str(&text(&run(&["bench", "--memory", "4", "--json"], dir.path()))).unwrap();
+    assert_eq!((&json["prompt"]["num_tokens"], &json["decode"]["num_tokens"]), (&positions.into(), &positions.into()));
+    assert_eq!(json["cut_to_positions"], serde_json::json!(["prompt", "decode"]));
+    let named = positions.to_string();
+    let plain = text(&run(&["bench", "--memory", "4", "--prompt", &named, "--tokens", &named], dir.path()));
+    assert!(!plain.contains("cut to"), "{plain}");
+    // A number that was asked for is kept or refused.
+    for option in ["--prompt", "--tokens"] {
+        let refused = run(&["bench", "--memory", "4", option, "99"], dir.path());
+        let message = String::from_utf8_lossy(&refused.stderr);
+        let says = format!("at most {positions} tokens");
+        assert!(!refused.status.success() && message.contains(option) && message.contains(&says), "{message}");
+    }
+    let help = program::command(env!("CARGO_BIN_EXE_foretrain-edge")).args(["bench", "--help"]).output().unwrap();
+    assert!(text(&help).contains("GPT-2, Llama or BitNet"));
 }
 
 #[test]
