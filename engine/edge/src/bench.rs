@@ -8,7 +8,7 @@ use crate::EdgeError;
 use crate::gguf::GgufFile;
 use crate::kernels;
 use crate::models::{LanguageModel, TextConfig};
-use crate::package::Package;
+use crate::package::{Package, refuse_unfinished};
 use crate::runtime::{Output, panels, with_threads};
 use crate::weights::Weights;
 
@@ -98,8 +98,9 @@ impl BenchReport {
 
 /// Measures the language model at `path`: a package's folder, or a GGUF file of a GPT-2, Llama or BitNet.
 ///
-/// Errors: as [`Package::open`]; [`EdgeError::Input`] for an image model, or more tokens than the model has positions.
+/// Errors: as [`Package::open`]; [`EdgeError::Unfinished`]; [`EdgeError::Input`] for an image model, or more tokens than the model has positions.
 pub fn bench(path: &Path, options: BenchOptions) -> Result<BenchReport, EdgeError> {
+    refuse_unfinished(path)?;
     with_threads(options.num_threads, || {
         let start = Instant::now();
         if path.is_dir() {

@@ -24,6 +24,14 @@ pub enum EdgeError {
         /// What is there.
         found: String,
     },
+    /// What an export has not finished writing, or left behind when it was killed.
+    #[error(
+        "opening a model: expected a whole one, found an export that is not finished. Wait for it or, if it was cut off, export again; nothing needs this folder then {path:?}"
+    )]
+    Unfinished {
+        /// The folder or file.
+        path: PathBuf,
+    },
     /// A tensor that the config asks for is not in the weights.
     #[error("loading tensor {name:?}: not in {path:?}. Do config.json and the weights belong together?")]
     MissingTensor {

@@ -36,7 +36,8 @@ pub use kernels::matrix_unit;
 pub use kernels::{choose_kernels, kernel_sets};
 pub use models::CacheFormat;
 pub use package::{
-    Context, FORMAT_VERSION, Manifest, Model, Package, PackageKind, PackagedFile, Pieces, check_tokenizer, read_pixels,
+    Context, FORMAT_VERSION, Manifest, Model, Package, PackageKind, PackagedFile, Pieces, check_tokenizer,
+    is_unfinished, partial_prefix, read_pixels, refuse_unfinished,
 };
 pub use runtime::with_threads;
 pub use text::{Batch, Finish, GenerateOptions, Generated, Progress};

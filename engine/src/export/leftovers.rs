@@ -1,26 +1,23 @@
 //! Names of what is not finished yet, and what killed processes leave under such names.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
+
+use foretrain_edge::{is_unfinished, partial_prefix};
 
 use super::ExportError;
 
 /// `.NAME.partial-PID` in `folder`, for this process.
 pub(super) fn partial_path(folder: &Path, name: &OsStr) -> PathBuf {
-    let mut partial = prefix(name);
+    let mut partial = partial_prefix(name);
     partial.push(std::process::id().to_string());
     folder.join(partial)
 }
 
 /// Errors: [`ExportError::Unfinished`] for a folder or file called `.NAME.partial-PID`, which is not whole yet.
 pub fn refuse_unfinished(path: &Path) -> Result<(), ExportError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let process = name.strip_prefix('.').and_then(|name| name.rsplit_once(".partial-"));
-    match process {
-        Some((_, digits)) if digits.parse::<u32>().is_ok() => Err(ExportError::Unfinished { path: path.to_owned() }),
-        Some(_) | None => Ok(()),
-    }
+    if is_unfinished(path) { Err(ExportError::Unfinished { path: path.to_owned() }) } else { Ok(()) }
 }
 
 /// Removes `.NAME.partial-PID` from `folder` for every PID that no process has any more: a killed process cannot do so.
@@ -33,7 +30,7 @@ pub(super) fn remove_leftovers(folder: &Path, name: &OsStr) {
     if !cfg!(target_os = "linux") || !Path::new("/proc/self").exists() {
         return;
     }
-    let prefix = prefix(name);
+    let prefix = partial_prefix(name);
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let process = process_of(&entry.file_name(), &prefix);
         if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
@@ -41,13 +38,6 @@ pub(super) fn remove_leftovers(folder: &Path, name: &OsStr) {
             remove(&entry);
         }
     }
-}
-
-fn prefix(name: &OsStr) -> OsString {
-    let mut prefix = OsString::from(".");
-    prefix.push(name);
-    prefix.push(".partial-");
-    prefix
 }
 
 /// The PID in the name of something partial.

@@ -36,7 +36,7 @@ struct Answer<'a> {
 
 pub(super) fn run(arguments: &ClassifyArguments, out: &mut impl Write) -> anyhow::Result<()> {
     let ClassifyArguments { common, images, top } = arguments;
-    let package = Package::open(&common.package)?;
+    let package = common.open()?;
     let answers = images.iter().map(|path| classify(&package, path, *top)).collect::<anyhow::Result<Vec<_>>>()?;
     if common.json {
         let answers = answers.iter().map(|Answer { path, classes, classify_ms }| {

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use foretrain_edge::{Package, PackageKind};
+use foretrain_edge::PackageKind;
 use serde_json::json;
 
 use super::PackageArguments;
@@ -21,7 +21,7 @@ pub(super) struct InfoArguments {
 
 pub(super) fn run(arguments: &InfoArguments, out: &mut impl Write) -> anyhow::Result<()> {
     let InfoArguments { common, verify } = arguments;
-    let package = Package::open(&common.package)?;
+    let package = common.open()?;
     if *verify {
         package.verify_checksums()?;
     }

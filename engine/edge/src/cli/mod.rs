@@ -13,6 +13,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use foretrain_edge::{EdgeError, Package, refuse_unfinished};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,6 +65,13 @@ struct PackageArguments {
     /// Print one JSON object on one line instead of text.
     #[arg(long)]
     json: bool,
+}
+
+impl PackageArguments {
+    fn open(&self) -> Result<Package, EdgeError> {
+        refuse_unfinished(&self.package)?;
+        Package::open(&self.package)
+    }
 }
 
 /// Runs the subcommand, writing its answer to `out`.

@@ -10,6 +10,7 @@ mod model;
 mod open;
 mod prompt_cache;
 mod tokenizer_file;
+mod unfinished;
 
 pub use context::Context;
 pub use image_file::read_pixels;
@@ -17,3 +18,4 @@ pub use manifest::{FORMAT_VERSION, Manifest, PackagedFile};
 pub use model::{Model, Pieces};
 pub use open::{Package, PackageKind};
 pub use tokenizer_file::check_tokenizer;
+pub use unfinished::{is_unfinished, partial_prefix, refuse_unfinished};

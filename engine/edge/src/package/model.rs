@@ -8,6 +8,7 @@ use tokenizers::Tokenizer;
 use super::context::Context;
 use super::open::Package;
 use super::tokenizer_file::open_tokenizer;
+use super::unfinished::refuse_unfinished;
 use crate::EdgeError;
 use crate::chat::{ChatFormat, ChatPrompt, Message};
 use crate::gguf::{self, GgufFile};
@@ -46,13 +47,14 @@ impl Model {
     /// Opens the language model at `path`: a package's folder, or a GGUF file of architecture "gpt2", "llama", "bitnet" or
     /// "bitnet-b1.58", whose tokenizer is the `tokenizer.json` beside it, else the file's own vocabulary.
     ///
-    /// Errors: any [`EdgeError`]; [`EdgeError::Input`] for the package of an image model. No file content can cause a panic.
+    /// Errors: any [`EdgeError`]; [`EdgeError::Input`] for the package of an image model, [`EdgeError::Unfinished`]. No file content can cause a panic.
     pub fn open(path: &Path) -> Result<Self, EdgeError> {
         Self::open_with(path, Activations::default())
     }
 
     /// [`Model::open`] to check it: how integer weights are multiplied is chosen. Errors: as there.
     pub fn open_with(path: &Path, activations: Activations) -> Result<Self, EdgeError> {
+        refuse_unfinished(path)?;
         if path.is_dir() {
             return Package::open_with(path, activations)?.into_model();
         }

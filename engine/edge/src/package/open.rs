@@ -55,7 +55,8 @@ enum Content {
 impl Package {
     /// Opens the package in folder `dir`: checks the sizes that the manifest gives, loads config, tokenizer and weights
     /// (`model.gguf` when listed, else `model.safetensors` or its shards), and checks every tensor that the config asks for.
-    /// Checksums are a separate call, [`Package::verify_checksums`].
+    /// Checksums are a separate call, [`Package::verify_checksums`]. A folder that an export has not finished is opened, too:
+    /// see [`crate::refuse_unfinished`].
     ///
     /// Errors: any [`EdgeError`] but [`EdgeError::Input`]; no file content can cause a panic.
     pub fn open(dir: &Path) -> Result<Self, EdgeError> {

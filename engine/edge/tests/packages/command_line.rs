@@ -5,7 +5,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use super::builder::{Scheme, write};
+use super::builder::{Scheme, write, write_into};
 use super::image_models::{image_files, mlp};
 use super::language_models::{gpt2, text_files};
 use super::program;
@@ -152,6 +152,40 @@ fn bench_keeps_to_the_positions_that_a_model_has() {
     }
     let help = program::command(env!("CARGO_BIN_EXE_foretrain-edge")).args(["bench", "--help"]).output().unwrap();
     assert!(text(&help).contains("GPT-2, Llama or BitNet"));
+}
+
+#[test]
+fn what_an_export_left_unfinished_is_not_run() {
+    let root = tempfile::tempdir().unwrap();
+    for (name, files, verbs) in [
+        (
+            ".talk.partial-4194305",
+            text_files(&gpt2(Scheme::F32)),
+            &[&["run", "--prompt", "abc"][..], &["chat"], &["bench"], &["info"]][..],
+        ),
+        (".see.partial-4194305", image_files(&mlp(Scheme::F32)), &[&["classify", "--image", "a.png"], &["info"]]),
+    ] {
+        let dir = root.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        write_into(&dir, &files);
+        for verb in verbs {
+            let refused = run(verb, &dir);
+            let message = String::from_utf8_lossy(&refused.stderr);
+            let is_told =
+                message.contains("not finished") && message.contains("export again") && message.contains(name);
+            assert!(!refused.status.success() && is_told, "{verb:?}: {message}");
+        }
+    }
+    // A file that was about to get its name, and a folder called by its own dot.
+    let file = root.path().join(".model.gguf.partial-4194305");
+    std::fs::rename(write_talker(root.path(), 64, 1), &file).unwrap();
+    let mut alone = program::command(env!("CARGO_BIN_EXE_foretrain-edge"));
+    let alone = alone.args(["run", "--prompt", "abc", "--gguf"]).arg(&file).output().unwrap();
+    let mut within = program::command(env!("CARGO_BIN_EXE_foretrain-edge"));
+    let within = within.args(["info", "--package", "."]).current_dir(root.path().join(".see.partial-4194305"));
+    for refused in [alone, within.output().unwrap()] {
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("not finished"), "{refused:?}");
+    }
 }
 
 #[test]
