@@ -33,13 +33,13 @@ impl Source {
 }
 
 impl Bytes {
-    /// Maps the file at `path` for reading.
+    /// Maps the file of weights at `path` for reading.
     pub(crate) fn map(path: &Path) -> Result<Self, EdgeError> {
-        let failed = |source| EdgeError::Read { path: path.to_owned(), source };
+        let failed = EdgeError::read(path, "Is this the path of a GGUF file or of a package's folder?");
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
-            return Err(EdgeError::format(path, "a file", "something else"));
+            return Err(EdgeError::unsuited(path, "a file", "something else"));
         }
         if metadata.len() == 0 {
             return Err(EdgeError::format(path, "weights", "an empty file"));

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum EdgeError {
     /// The operating system refused a file.
-    #[error("reading {path:?}: {source}. Is this a package folder written by export?")]
+    #[error("reading {path:?}: {source}. {hint}")]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+        /// A question that helps with a file of this sort.
+        hint: &'static str,
     },
     /// A file whose content is not what its name promises.
     #[error("reading {path:?}: expected {expected}, found {found}. Is the file complete and undamaged?")]
@@ -20,6 +22,16 @@ pub enum EdgeError {
         /// The file.
         path: PathBuf,
         /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A file that is whole, as far as one can tell, but of a sort that is not taken here.
+    #[error("reading {path:?}: expected {expected}, found {found}")]
+    Unsuited {
+        /// The file.
+        path: PathBuf,
+        /// What is taken.
         expected: String,
         /// What is there.
         found: String,
@@ -113,6 +125,16 @@ fn quotable(text: impl Into<String>) -> String {
 }
 
 impl EdgeError {
+    /// Makes an [`EdgeError::Read`] of what the operating system says about the file at `path`.
+    pub(crate) fn read(path: &Path, hint: &'static str) -> impl Fn(std::io::Error) -> Self + Copy {
+        move |source| Self::Read { path: path.to_owned(), source, hint }
+    }
+
+    /// An [`EdgeError::Unsuited`]; what it quotes from the file is cut as in [`EdgeError::format`].
+    pub(crate) fn unsuited(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::Unsuited { path: path.to_owned(), expected: quotable(expected), found: quotable(found) }
+    }
+
     /// A [`EdgeError::Format`]; what it quotes from the file is cut to some hundred characters.
     pub(crate) fn format(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self::Format { path: path.to_owned(), expected: quotable(expected), found: quotable(found) }

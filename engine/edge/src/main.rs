@@ -13,13 +13,8 @@ fn main() -> ExitCode {
         // A reader that has seen enough (`| head`) is no failure.
         Err(error) if cli::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&error);
+            cli::report(&error);
             ExitCode::FAILURE
         }
     }
-}
-
-#[allow(clippy::print_stderr, reason = "a command line's error belongs on the error stream")]
-fn report(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use foretrain_edge::{Context, Finish, GenerateOptions, Message, Model, with_threads};
 
 use super::model_arguments::{ModelArguments, SamplingArguments};
+use super::report::in_words;
 
 const HELP: &str = "\
 /reset  forget the conversation
@@ -136,7 +137,7 @@ impl Conversation<'_> {
             Ok(found) => found,
             Err(error) => {
                 self.turns.pop();
-                writeln!(out, "[{error:#}]")?;
+                writeln!(out, "[{}]", in_words(&error))?;
                 return Ok(());
             }
         };

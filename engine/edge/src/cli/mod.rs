@@ -7,6 +7,7 @@ mod generate;
 mod info;
 mod model_arguments;
 mod perplexity;
+mod report;
 mod serve;
 
 use std::io::Write;
@@ -14,6 +15,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use foretrain_edge::{EdgeError, Package, refuse_unfinished};
+
+pub use report::report;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,5 +1,9 @@
 //! Reading numbers and strings in order, with every length checked against what is left.
 
+use std::path::Path;
+
+use crate::EdgeError;
+
 /// Longest name of a metadata pair or a tensor: the format's limit for keys.
 const MAX_NAME_BYTES: usize = u16::MAX as usize;
 
@@ -8,11 +12,27 @@ const MAX_NAME_BYTES: usize = u16::MAX as usize;
 pub(super) struct Mismatch {
     pub(super) expected: String,
     pub(super) found: String,
+    /// What other programs write, too.
+    is_known_elsewhere: bool,
 }
 
 impl Mismatch {
     pub(super) fn new(expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { expected: expected.into(), found: found.into() }
+        Self { expected: expected.into(), found: found.into(), is_known_elsewhere: false }
+    }
+
+    /// One that says nothing against the file: other programs write such.
+    pub(super) fn unsuited(expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { is_known_elsewhere: true, ..Self::new(expected, found) }
+    }
+
+    pub(super) fn into_error(self, path: &Path) -> EdgeError {
+        let Self { expected, found, is_known_elsewhere } = self;
+        if is_known_elsewhere {
+            EdgeError::unsuited(path, expected, found)
+        } else {
+            EdgeError::format(path, expected, found)
+        }
     }
 }
 

@@ -35,15 +35,14 @@ pub struct GgufTensor {
 impl GgufFile {
     /// Maps and parses the file at `path`.
     ///
-    /// Errors: [`EdgeError::Read`]; [`EdgeError::Format`] for anything that is not GGUF version 3 with tensors of our
-    /// types that lie within the file.
+    /// Errors: [`EdgeError::Read`]; [`EdgeError::Unsuited`] for another version of GGUF and types of tensors that we do not
+    /// have; [`EdgeError::Format`] for anything else that is no GGUF file.
     pub fn open(path: &Path) -> Result<Self, EdgeError> {
         Self::parse(Bytes::map(path)?, path)
     }
 
     pub(crate) fn parse(bytes: Bytes, path: &Path) -> Result<Self, EdgeError> {
-        let (metadata, tensors) =
-            parse(&bytes).map_err(|Mismatch { expected, found }| EdgeError::format(path, expected, found))?;
+        let (metadata, tensors) = parse(&bytes).map_err(|mismatch| mismatch.into_error(path))?;
         Ok(Self { bytes, metadata, tensors })
     }
 
@@ -85,7 +84,7 @@ fn parse(bytes: &[u8]) -> Result<Header, Mismatch> {
     }
     let version = cursor.u32("version")?;
     if version != VERSION {
-        return Err(Mismatch::new(format!("GGUF version {VERSION}, little-endian"), format!("version {version}")));
+        return Err(Mismatch::unsuited(format!("GGUF version {VERSION}, little-endian"), format!("version {version}")));
     }
     // A tensor takes at least name length, dimensions, type, offset: 24 bytes; a pair at least 13.
     let num_tensors = cursor.count(24, "tensors")?;
@@ -173,7 +172,7 @@ fn read_tensor(cursor: &mut Cursor<'_>, alignment: usize) -> Result<(String, Ggu
     let code = cursor.u32("tensor type")?;
     let Some(kind) = TensorType::from_code(code) else {
         let supported = TensorType::ALL.map(|kind| format!("{} ({})", kind.label(), kind.code())).join(", ");
-        return Err(Mismatch::new(format!("tensor {name:?} of type {supported}"), format!("type {code}")));
+        return Err(Mismatch::unsuited(format!("tensor {name:?} of type {supported}"), format!("type {code}")));
     };
     let offset = cursor.u64("tensor offset")?;
     let Some(len) = kind.byte_len(&shape) else {

@@ -174,7 +174,8 @@ impl Gpt2Config {
 impl Config {
     /// Parses `text`, the content of the file at `path`.
     ///
-    /// Errors: [`EdgeError::Format`] for JSON that is no config of ours, or numbers that do not go together.
+    /// Errors: [`EdgeError::Unsuited`] for a model that is not built here; [`EdgeError::Format`] for JSON that is no config, or
+    /// numbers that do not go together.
     pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self, EdgeError> {
         let json: Value =
             serde_json::from_slice(text).map_err(|error| EdgeError::format(path, "JSON", error.to_string()))?;
@@ -194,7 +195,7 @@ impl Config {
                 let network = image_network(&model_type, json, path)?;
                 Ok(Self::Image(checked_image(fields(json, path)?, network, path)?))
             }
-            _ => Err(EdgeError::format(
+            _ => Err(EdgeError::unsuited(
                 path,
                 "model_type \"mlp\", \"cnn\", \"resnet\", \"gpt2\", \"llama\" or \"bitnet\"",
                 json.get("model_type").map_or_else(|| "none".to_owned(), Value::to_string),
@@ -205,6 +206,16 @@ impl Config {
 
 pub(super) fn fields<T: serde::de::DeserializeOwned>(json: &Value, path: &Path) -> Result<T, EdgeError> {
     T::deserialize(json).map_err(|error| EdgeError::format(path, "the fields of a config", error.to_string()))
+}
+
+/// Fails with `found`, which is not built here, unless `is_fine`.
+pub(super) fn check_built(
+    is_fine: bool,
+    path: &Path,
+    expected: &str,
+    found: impl std::fmt::Debug,
+) -> Result<(), EdgeError> {
+    if is_fine { Ok(()) } else { Err(EdgeError::unsuited(path, expected, format!("{found:?}"))) }
 }
 
 /// Fails with `found` unless `is_fine`.
@@ -222,7 +233,7 @@ fn image_network(model_type: &str, json: &Value, path: &Path) -> Result<ImageNet
             let MlpFields { hidden_sizes, activation } = fields(json, path)?;
             let is_gelu = activation.as_deref() == Some("Gelu");
             let is_known = is_gelu || matches!(activation.as_deref(), None | Some("Relu"));
-            check(is_known, path, "activation \"Relu\" or \"Gelu\"", &activation)?;
+            check_built(is_known, path, "activation \"Relu\" or \"Gelu\"", &activation)?;
             Ok(ImageNetwork::Mlp { hidden_sizes, is_gelu })
         }
         "cnn" => {
@@ -271,6 +282,6 @@ fn checked_gpt2(config: Gpt2Config, path: &Path) -> Result<Gpt2Config, EdgeError
     check_epsilon(config.layer_norm_epsilon, path)?;
     let activation = config.activation_function.as_deref().unwrap_or("gelu_new");
     let is_known = matches!(activation, "gelu_new" | "gelu_pytorch_tanh");
-    check(is_known, path, "activation_function \"gelu_new\"", activation)?;
+    check_built(is_known, path, "activation_function \"gelu_new\"", activation)?;
     Ok(config)
 }

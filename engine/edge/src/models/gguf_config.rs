@@ -18,13 +18,14 @@ const ARCHITECTURES: [(&str, bool); 5] =
 impl TextConfig {
     /// The config of the model in `file`, a GPT-2, Llama or BitNet, with the architecture's name.
     ///
-    /// Errors: [`EdgeError::Format`] for another architecture, and for metadata that is missing or does not go together.
+    /// Errors: [`EdgeError::Unsuited`] for another architecture; [`EdgeError::Format`] for metadata that is missing or does not
+    /// go together.
     pub(crate) fn from_gguf<'a>(file: &'a GgufFile, path: &Path) -> Result<(Self, &'a str), EdgeError> {
         let keys = Keys { file };
         let architecture = keys.text("general.architecture").unwrap_or_default();
         let Some((_, is_bitnet)) = ARCHITECTURES.iter().find(|(name, _)| *name == architecture) else {
             let names = ARCHITECTURES.map(|(name, _)| format!("{name:?}")).join(", ");
-            return Err(EdgeError::format(
+            return Err(EdgeError::unsuited(
                 path,
                 format!("general.architecture of {names}"),
                 format!("{architecture:?}"),
@@ -72,7 +73,7 @@ fn llama(keys: &Keys<'_>, architecture: &str, is_bitnet: bool, path: &Path) -> R
         }
     }
     if let Some(experts) = get("expert_count").as_u64().filter(|experts| *experts > 0) {
-        return Err(EdgeError::format(path, "a model without experts", format!("{experts} of them")));
+        return Err(EdgeError::unsuited(path, "a model without experts", format!("{experts} of them")));
     }
     let theta = get("rope.freq_base");
     let config = json!({

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::config::{TokenIds, check, check_epsilon, fields};
+use super::config::{TokenIds, check, check_built, check_epsilon, fields};
 use super::rope::RopeScaling;
 use crate::EdgeError;
 
@@ -133,8 +133,8 @@ impl LlamaConfig {
 
     /// How rotary frequencies are stretched.
     ///
-    /// Errors: [`EdgeError::Format`] for another way than the four built here, or numbers that are missing or senseless;
-    /// `path` is named.
+    /// Errors: [`EdgeError::Unsuited`] for another way than the four built here; [`EdgeError::Format`] for numbers that are
+    /// missing or senseless; `path` is named.
     pub(crate) fn rope_scaling(&self, path: &Path) -> Result<RopeScaling, EdgeError> {
         let newer = self.rope_parameters.as_ref().filter(|parameters| parameters.rope_type.is_some());
         let Some(parameters) = self.rope_scaling.as_ref().or(newer) else { return Ok(RopeScaling::None) };
@@ -160,7 +160,7 @@ impl LlamaConfig {
                 let is_plain = parameters.mscale.is_none()
                     && parameters.mscale_all_dim.is_none()
                     && parameters.truncate != Some(false);
-                check(is_plain, path, "\"yarn\" positions without mscale, truncated", parameters)?;
+                check_built(is_plain, path, "\"yarn\" positions without mscale, truncated", parameters)?;
                 let factor = factor()?;
                 let length = length.or(Some(self.max_position_embeddings as f64));
                 let magnitude = parameters.attention_factor.unwrap_or_else(|| RopeScaling::yarn_magnitude(factor));
@@ -172,7 +172,7 @@ impl LlamaConfig {
                     magnitude: positive("attention_factor", Some(magnitude))?,
                 })
             }
-            _ => Err(EdgeError::format(path, "rope_type \"linear\", \"llama3\" or \"yarn\"", format!("{kind:?}"))),
+            _ => Err(EdgeError::unsuited(path, "rope_type \"linear\", \"llama3\" or \"yarn\"", format!("{kind:?}"))),
         }
     }
 
@@ -198,7 +198,7 @@ fn checked_llama(config: LlamaConfig, path: &Path) -> Result<LlamaConfig, EdgeEr
     check(config.theta().is_finite() && config.theta() > 0.0, path, "a positive rope_theta", config.theta())?;
     config.rope_scaling(path)?;
     let activation = config.hidden_act.as_deref().unwrap_or("silu");
-    check(["silu", RELU_SQUARED].contains(&activation), path, "hidden_act \"silu\" or \"relu2\"", activation)?;
-    check(!config.attention_bias && !config.mlp_bias, path, "no attention_bias and no mlp_bias", "one of them")?;
+    check_built(["silu", RELU_SQUARED].contains(&activation), path, "hidden_act \"silu\" or \"relu2\"", activation)?;
+    check_built(!config.attention_bias && !config.mlp_bias, path, "no attention_bias and no mlp_bias", "one of them")?;
     Ok(config)
 }

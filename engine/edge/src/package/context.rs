@@ -59,8 +59,8 @@ impl<'m> Context<'m> {
 
     /// Takes what [`Context::save`] wrote.
     ///
-    /// Errors: [`EdgeError::Read`]; [`EdgeError::Format`] for another model's file, one of a model that keeps keys and values
-    /// otherwise, and a damaged one. Nothing is allocated that the file's size does not justify.
+    /// Errors: [`EdgeError::Read`]; [`EdgeError::Unsuited`] for another model's file and one of a model that keeps keys and
+    /// values otherwise; [`EdgeError::Format`] for a damaged one. Nothing is allocated that the file's size does not justify.
     pub fn load(&mut self, path: &Path) -> Result<(), EdgeError> {
         self.memory = prompt_cache::load(path, &self.model.fingerprint(), self.model.network())?;
         Ok(())

@@ -15,6 +15,9 @@ pub(super) const MAX_JSON_BYTES: u64 = 4 << 20;
 /// Most objects in a manifest or config.
 const MAX_JSON_OBJECTS: usize = 1 << 10;
 
+/// What to ask about a file of a package that cannot be read.
+pub(super) const PACKAGE_HINT: &str = "Is this a package folder written by export?";
+
 /// Reads the manifest or config at `path`, which is as large as such files are.
 ///
 /// Errors: [`EdgeError::Read`]; [`EdgeError::Format`] for anything else.
@@ -29,7 +32,7 @@ pub(super) fn read_json(path: &Path) -> Result<Vec<u8>, EdgeError> {
 ///
 /// Errors: [`EdgeError::Read`]; [`EdgeError::Format`] for a larger file.
 pub(super) fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>, EdgeError> {
-    let failed = |source| EdgeError::Read { path: path.to_owned(), source };
+    let failed = EdgeError::read(path, PACKAGE_HINT);
     let file = File::open(path).map_err(failed)?;
     let mut content = Vec::new();
     file.take(max_bytes + 1).read_to_end(&mut content).map_err(failed)?;
@@ -41,13 +44,13 @@ pub(super) fn read_small(path: &Path, max_bytes: u64) -> Result<Vec<u8>, EdgeErr
 
 /// The size of the file at `path` in bytes.
 pub(super) fn size(path: &Path) -> Result<u64, EdgeError> {
-    let metadata = std::fs::metadata(path).map_err(|source| EdgeError::Read { path: path.to_owned(), source })?;
-    if metadata.is_file() { Ok(metadata.len()) } else { Err(EdgeError::format(path, "a file", "something else")) }
+    let metadata = std::fs::metadata(path).map_err(EdgeError::read(path, "Is the package complete?"))?;
+    if metadata.is_file() { Ok(metadata.len()) } else { Err(EdgeError::unsuited(path, "a file", "something else")) }
 }
 
 /// SHA-256 of the file at `path`, lower-case hexadecimal.
 pub(super) fn sha256(path: &Path) -> Result<String, EdgeError> {
-    let failed = |source| EdgeError::Read { path: path.to_owned(), source };
+    let failed = EdgeError::read(path, PACKAGE_HINT);
     let mut file = File::open(path).map_err(failed)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0_u8; 1 << 16];

@@ -50,8 +50,8 @@ pub struct PackagedFile {
 impl Manifest {
     /// Reads the manifest of the package in folder `dir`, and checks that the files are there in the sizes that it gives.
     ///
-    /// Errors: [`EdgeError::Format`] for another version, a file of another size, or a name that leads out of the folder or
-    /// comes twice; [`EdgeError::Read`].
+    /// Errors: [`EdgeError::Unsuited`] for another version; [`EdgeError::Format`] for a file of another size, or a name that
+    /// leads out of the folder or comes twice; [`EdgeError::Read`].
     pub fn open(dir: &Path) -> Result<Self, EdgeError> {
         let path = dir.join(MANIFEST_FILE);
         let manifest = Self::parse(&read_json(&path)?, &path)?;
@@ -82,13 +82,14 @@ impl Manifest {
 
     /// Parses `text`, the content of the file at `path`.
     ///
-    /// Errors: [`EdgeError::Format`] for another version, or a file name that leads out of the folder or comes twice.
+    /// Errors: [`EdgeError::Unsuited`] for another version; [`EdgeError::Format`] for a file name that leads out of the
+    /// folder or comes twice.
     pub(super) fn parse(text: &[u8], path: &Path) -> Result<Self, EdgeError> {
         let manifest: Self = serde_json::from_slice(text)
             .map_err(|error| EdgeError::format(path, "a manifest in JSON", error.to_string()))?;
         if manifest.format_version != FORMAT_VERSION {
             let found = format!("{}", manifest.format_version);
-            return Err(EdgeError::format(path, format!("format_version {FORMAT_VERSION}"), found));
+            return Err(EdgeError::unsuited(path, format!("format_version {FORMAT_VERSION}"), found));
         }
         let mut names = BTreeSet::new();
         for file in &manifest.files {

@@ -65,7 +65,7 @@ impl Model {
         let tokenizer = if beside.is_file() {
             open_tokenizer(&beside)?
         } else {
-            let json = gguf::tokenizer_json(&file, path)?.to_string();
+            let json = gguf::tokenizer_json(&file, path).map_err(without_vocabulary)?.to_string();
             let refuse = |found: String| EdgeError::format(path, "a vocabulary that makes a tokenizer", found);
             guarded(|| Tokenizer::from_bytes(&json)).map_err(refuse)?
         };
@@ -249,6 +249,17 @@ impl Iterator for Pieces<'_> {
             }
         }
         None
+    }
+}
+
+/// A file whose vocabulary is none of ours is no damaged one.
+fn without_vocabulary(error: EdgeError) -> EdgeError {
+    match error {
+        EdgeError::Format { path, expected, found } => {
+            let found = format!("{found}. Put the model's tokenizer.json beside the file");
+            EdgeError::Unsuited { path, expected, found }
+        }
+        other => other,
     }
 }
 

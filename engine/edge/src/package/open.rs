@@ -73,7 +73,7 @@ impl Package {
         };
         if manifest.file("model.onnx").is_some() {
             let found = "ONNX, which foretrain-edge does not run. Its run.py does, with onnxruntime";
-            return Err(EdgeError::format(&manifest_path, "a model in safetensors or GGUF", found));
+            return Err(EdgeError::unsuited(&manifest_path, "a model in safetensors or GGUF", found));
         }
         let config_path = listed("config.json")?;
         let config = Config::parse(&read_json(&config_path)?, &config_path)?;
@@ -169,7 +169,8 @@ impl Package {
     /// The picture in the PNG or JPEG file at `path` as the pixels that [`Package::classify`] takes: scaled to the
     /// model's height and width, gray or red, green, blue as the model reads.
     ///
-    /// Errors: [`EdgeError::Input`] for a language model; [`EdgeError::Read`], [`EdgeError::Format`] for the file.
+    /// Errors: [`EdgeError::Input`] for a language model; [`EdgeError::Read`], [`EdgeError::Unsuited`] or
+    /// [`EdgeError::Format`] for the file.
     pub fn read_image(&self, path: &Path) -> Result<Vec<u8>, EdgeError> {
         let config = self.image_model()?.config();
         read_pixels(path, config.channels, config.height, config.width)

@@ -51,7 +51,7 @@ pub(super) fn save(path: &Path, fingerprint: &[u8; 32], memory: &Memory) -> Resu
 
 /// Reads what [`save`] wrote.
 pub(super) fn load(path: &Path, fingerprint: &[u8; 32], model: &LanguageModel) -> Result<Memory, EdgeError> {
-    let failed = |source| EdgeError::Read { path: path.to_owned(), source };
+    let failed = EdgeError::read(path, "Is this the file of a prompt cache?");
     let refuse = |expected: &str, found: String| EdgeError::format(path, expected, found);
     let mut file = File::open(path).map_err(failed)?;
     let file_bytes = file.metadata().map_err(failed)?.len();
@@ -64,10 +64,12 @@ pub(super) fn load(path: &Path, fingerprint: &[u8; 32], model: &LanguageModel) -
     let (version, rest) = rest.split_at(4);
     let (found_fingerprint, num_tokens) = rest.split_at(32);
     if magic != MAGIC || version != VERSION.to_le_bytes() {
-        return Err(refuse("a prompt cache of this version", format!("{:?}", magic.escape_ascii().to_string())));
+        let found = format!("{:?}", magic.escape_ascii().to_string());
+        return Err(EdgeError::unsuited(path, "a prompt cache of this version", found));
     }
     if found_fingerprint != fingerprint {
-        return Err(refuse("the prompt cache of this model and way to keep keys and values", "another's".to_owned()));
+        let expected = "the prompt cache of this model and way to keep keys and values";
+        return Err(EdgeError::unsuited(path, expected, "another's"));
     }
     let num_tokens = num_tokens.as_chunks::<8>().0.first().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let num_tokens = usize::try_from(num_tokens).ok().filter(|tokens| *tokens <= model.max_positions());

@@ -189,6 +189,47 @@ fn what_an_export_left_unfinished_is_not_run() {
 }
 
 #[test]
+fn a_hint_fits_what_was_read_and_a_cause_is_told_once() {
+    const DAMAGED: &str = "undamaged";
+    const NO_PACKAGE: &str = "Is this a package folder written by export?";
+    let said = |arguments: &[&str], dir: &Path| {
+        let output = run(arguments, dir);
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let not_there = std::io::Error::from_raw_os_error(2).to_string();
+    let dir = write(&image_files(&mlp(Scheme::F32)));
+    let message = said(&["classify", "--image", "/nofile.png"], dir.path());
+    assert_eq!((message.matches(&not_there).count(), message.matches(NO_PACKAGE).count()), (1, 0), "{message}");
+    assert!(message.contains("PNG or JPEG picture?"), "{message}");
+    let text = dir.path().join("words.txt");
+    std::fs::write(&text, "no picture").unwrap();
+    let message = said(&["classify", "--image", text.to_str().unwrap()], dir.path());
+    assert!(message.contains("expected a PNG or JPEG picture") && !message.contains(DAMAGED), "{message}");
+    let cut = dir.path().join("cut.png");
+    image::RgbImage::new(20, 20).save(&cut).unwrap();
+    std::fs::write(&cut, &std::fs::read(&cut).unwrap()[..50]).unwrap();
+    let message = said(&["classify", "--image", cut.to_str().unwrap()], dir.path());
+    assert!(message.contains(DAMAGED), "{message}");
+
+    let empty = tempfile::tempdir().unwrap();
+    let message = said(&["info"], empty.path());
+    assert!(message.matches(&not_there).count() == 1 && message.contains(NO_PACKAGE), "{message}");
+    let message = said(&["run", "--prompt", "a"], &empty.path().join("nowhere"));
+    assert!(message.matches(&not_there).count() == 1 && message.contains("GGUF file"), "{message}");
+    let message = said(&["perplexity", "--text", "/nofile.txt"], write(&text_files(&gpt2(Scheme::F32))).path());
+    assert!(message.matches(&not_there).count() == 1 && message.contains("/nofile.txt"), "{message}");
+
+    let onnx = write(&[("model.onnx".to_owned(), vec![0; 8])].into());
+    let message = said(&["info"], onnx.path());
+    assert!(message.contains("Its run.py does") && !message.contains(DAMAGED), "{message}");
+    let mut other = image_files(&mlp(Scheme::F32));
+    other.insert("config.json".to_owned(), b"{\"model_type\": \"unet\"}".to_vec());
+    let message = said(&["info"], write(&other).path());
+    assert!(message.contains("unet") && !message.contains(DAMAGED), "{message}");
+}
+
+#[test]
 fn errors_name_the_file_and_end_with_a_code() {
     let dir = write(&image_files(&mlp(Scheme::Int8)));
     let check = |output: &Output, says: &str| {
