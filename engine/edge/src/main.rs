@@ -1,20 +1,19 @@
 //! Command line of the edge runtime: `run`, `classify`, `perplexity`, `bench`, `info`.
+//!
+//! Exit codes: 0 done, 1 failed, 2 arguments that were not understood.
 #![forbid(unsafe_code)]
 
 mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    match cli::run(&cli::Arguments::parse(), &mut std::io::stdout().lock()) {
+    let arguments = cli::parse();
+    let mut out = std::io::stdout().lock();
+    match cli::run(&arguments, &mut out) {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that has seen enough (`| head`) is no failure.
         Err(error) if cli::is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            cli::report(&error);
-            ExitCode::FAILURE
-        }
+        Err(error) => ExitCode::from(cli::report(&error, arguments.is_json(), &mut out)),
     }
 }

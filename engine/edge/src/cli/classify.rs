@@ -17,7 +17,7 @@ use super::PackageArguments;
 )]
 pub(super) struct ClassifyArguments {
     #[command(flatten)]
-    common: PackageArguments,
+    pub(super) common: PackageArguments,
     /// PNG or JPEG pictures of any size; scaled, and turned gray if the model reads gray.
     #[arg(long = "image", value_name = "FILE", required = true, num_args = 1..)]
     images: Vec<PathBuf>,

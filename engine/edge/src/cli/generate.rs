@@ -31,7 +31,7 @@ pub(super) struct RunArguments {
     prompt_cache: Option<PathBuf>,
     /// Print one JSON object on one line instead of text.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn run(arguments: &RunArguments, out: &mut impl Write) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ use super::PackageArguments;
 #[command(after_help = "Example:\n  foretrain-edge info --package packages/digits-edge --verify")]
 pub(super) struct InfoArguments {
     #[command(flatten)]
-    common: PackageArguments,
+    pub(super) common: PackageArguments,
     /// Read every file and compare its checksum with the manifest.
     #[arg(long)]
     verify: bool,

@@ -77,6 +77,31 @@ impl PackageArguments {
     }
 }
 
+impl Arguments {
+    /// True when the answer is wanted as JSON.
+    pub fn is_json(&self) -> bool {
+        match &self.command {
+            Command::Run(arguments) => arguments.json,
+            Command::Chat(_) | Command::Serve(_) => false,
+            Command::Classify(arguments) => arguments.common.json,
+            Command::Perplexity(arguments) => arguments.json,
+            Command::Bench(arguments) => arguments.json,
+            Command::Info(arguments) => arguments.common.json,
+        }
+    }
+}
+
+/// Reads the process's arguments; ends the process on wrong ones, `--help` and `--version`.
+pub fn parse() -> Arguments {
+    Arguments::try_parse().unwrap_or_else(|error| {
+        // What was not understood cannot be asked whether it has the option.
+        if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+            report::write_json(&error.render().to_string(), error.exit_code(), &mut std::io::stdout().lock());
+        }
+        error.exit()
+    })
+}
+
 /// Runs the subcommand, writing its answer to `out`.
 pub fn run(arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
     if let Some(name) = &arguments.kernels {

@@ -33,7 +33,7 @@ pub(super) struct PerplexityArguments {
     logits: bool,
     /// Print one JSON object on one line instead of text.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn run(arguments: &PerplexityArguments, out: &mut impl Write) -> anyhow::Result<()> {

@@ -1,4 +1,12 @@
-//! What goes to people on standard error.
+//! What is told when nothing came of it: to people on standard error, and with `--json` to programs on standard output, as
+//! `foretrain` does.
+
+use std::io::Write;
+
+use serde_json::json;
+
+/// The exit code of what was understood and failed.
+const FAILED: u8 = 1;
 
 /// `error` and its causes. Each is told once: many of our messages quote their cause.
 pub(super) fn in_words(error: &anyhow::Error) -> String {
@@ -11,10 +19,21 @@ pub(super) fn in_words(error: &anyhow::Error) -> String {
     words
 }
 
-/// Tells people why nothing came of it.
+/// Tells why nothing came of it; returns the exit code.
 #[allow(clippy::print_stderr, reason = "a command line's error belongs on the error stream")]
-pub fn report(error: &anyhow::Error) {
-    eprintln!("error: {}", in_words(error));
+pub fn report(error: &anyhow::Error, is_json: bool, out: &mut impl Write) -> u8 {
+    let words = in_words(error);
+    eprintln!("error: {words}");
+    if is_json {
+        write_json(&words, FAILED.into(), out);
+    }
+    FAILED
+}
+
+/// What `--json` writes instead of an answer.
+pub(super) fn write_json(words: &str, exit_code: i32, out: &mut impl Write) {
+    // The exit code says the same to a reader that went away.
+    let _ = writeln!(out, "{}", json!({"error": words, "exit_code": exit_code}));
 }
 
 #[cfg(test)]

@@ -230,6 +230,32 @@ fn a_hint_fits_what_was_read_and_a_cause_is_told_once() {
 }
 
 #[test]
+fn errors_are_json_for_those_who_asked_for_it() {
+    let seeing = write(&image_files(&mlp(Scheme::F32)));
+    let check = |output: &Output, code: i32, says: &str| {
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let json: Value = serde_json::from_str(stdout.lines().last().unwrap_or_default()).unwrap();
+        assert_eq!((&json["exit_code"], output.status.code()), (&code.into(), Some(code)), "{json}");
+        let (told, shown) = (json["error"].as_str().unwrap(), String::from_utf8_lossy(&output.stderr));
+        assert!(told.contains(says) && shown.contains(told.trim()), "{json} {shown}");
+    };
+    for (arguments, says) in [
+        (&["run", "--prompt", "a"][..], "expected a language model"),
+        (&["perplexity", "--text", "/nofile.txt"], "expected a language model"),
+        (&["bench"], "expected a language model"),
+        (&["classify", "--image", "/nofile.png"], "/nofile.png"),
+        (&["--kernels", "abacus", "info"], "abacus"),
+    ] {
+        check(&run(&[arguments, &["--json"]].concat(), seeing.path()), 1, says);
+        assert!(run(arguments, seeing.path()).stdout.is_empty());
+    }
+    check(&run(&["info", "--json"], &seeing.path().join("nowhere")), 1, "nowhere");
+    // Arguments that were not understood.
+    check(&run(&["run", "--json"], seeing.path()), 2, "--prompt");
+    check(&run(&["info", "--json", "--frobnicate"], seeing.path()), 2, "--frobnicate");
+}
+
+#[test]
 fn errors_name_the_file_and_end_with_a_code() {
     let dir = write(&image_files(&mlp(Scheme::Int8)));
     let check = |output: &Output, says: &str| {
