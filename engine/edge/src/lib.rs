@@ -40,5 +40,5 @@ pub use package::{
     is_unfinished, partial_prefix, read_pixels, refuse_unfinished,
 };
 pub use runtime::with_threads;
-pub use text::{Batch, Finish, GenerateOptions, Generated, Progress};
+pub use text::{Batch, Finish, GenerateOptions, Generated, Progress, Unknown};
 pub use weights::Activations;

@@ -9,7 +9,7 @@ use clap::Args;
 use foretrain_edge::{Context, Finish, GenerateOptions, Message, Model, with_threads};
 
 use super::model_arguments::{ModelArguments, SamplingArguments};
-use super::report::in_words;
+use super::report::{in_words, warn};
 
 const HELP: &str = "\
 /reset  forget the conversation
@@ -44,6 +44,11 @@ pub(super) fn run(arguments: &ChatArguments, out: &mut impl Write) -> anyhow::Re
         let options = arguments.sampling.options(arguments.max_tokens);
         options.check()?;
         let system = arguments.system.as_ref().map(|text| Message::new("system", text));
+        if let Some(unknown) = arguments.system.as_ref().map(|text| model.unknown(text)).transpose()?
+            && !unknown.is_empty()
+        {
+            warn(format_args!("--system: {unknown}"));
+        }
         let mut conversation = Conversation { model: &model, context: model.context(), system, turns: Vec::new() };
         talk(&mut conversation, &options, &signals, &mut std::io::stdin().lock(), out)
     })
@@ -142,6 +147,10 @@ impl Conversation<'_> {
             }
         };
         options.max_tokens = options.max_tokens.min(room);
+        let unknown = self.model.unknown(question)?;
+        if !unknown.is_empty() {
+            writeln!(out, "[{unknown}]")?;
+        }
         let mut written = Ok(());
         // Templates and models put blanks before an answer; they belong to neither.
         let mut has_begun = false;

@@ -8,6 +8,7 @@ use foretrain_edge::{Finish, Generated, with_threads};
 use serde_json::json;
 
 use super::model_arguments::{ModelArguments, SamplingArguments};
+use super::report::warn;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -47,6 +48,16 @@ fn continue_prompt(arguments: &RunArguments, out: &mut impl Write) -> anyhow::Re
         context.load(path)?;
     }
     let tokens = model.prompt_tokens(prompt)?;
+    let (unknown, passed_over) = (model.unknown(prompt)?, model.num_passed_over(tokens.len()));
+    if !unknown.is_empty() {
+        warn(format_args!("--prompt: {unknown}"));
+    }
+    if passed_over > 0 {
+        let (num_tokens, most) = (tokens.len(), model.max_positions());
+        warn(format_args!(
+            "--prompt: {num_tokens} tokens, and the model has {most} positions: the first {passed_over} are not read"
+        ));
+    }
     let mut written = Ok(());
     if !arguments.json {
         write!(out, "{prompt}")?;
@@ -72,7 +83,8 @@ fn continue_prompt(arguments: &RunArguments, out: &mut impl Write) -> anyhow::Re
         let answer = json!({
             "prompt": prompt, "text": text, "num_tokens": num_tokens, "prompt_tokens": prompt_tokens,
             "cached_tokens": cached_tokens, "finish": finish, "prompt_ms": prompt_ms, "decode_ms": decode_ms,
-            "tokens_per_second": tokens_per_second(&generated),
+            "tokens_per_second": tokens_per_second(&generated), "passed_over_tokens": passed_over,
+            "unknown_characters": unknown.num_characters, "first_unknown": unknown.first,
         });
         writeln!(out, "{answer}")?;
         return Ok(());

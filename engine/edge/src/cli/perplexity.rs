@@ -10,6 +10,7 @@ use foretrain_edge::{Activations, with_threads};
 use serde_json::json;
 
 use super::model_arguments::ModelArguments;
+use super::report::warn;
 
 /// Arguments of `perplexity`.
 #[derive(Debug, Args)]
@@ -46,6 +47,10 @@ fn measure(arguments: &PerplexityArguments, out: &mut impl Write) -> anyhow::Res
     let model = model.open_with(activations)?;
     let content = std::fs::read_to_string(text).with_context(|| format!("reading a text from {}", text.display()))?;
     let mut tokens = model.tokens(&content)?;
+    let unknown = model.unknown(&content)?;
+    if !unknown.is_empty() {
+        warn(format_args!("--text: {unknown}"));
+    }
     if *max_tokens > 0 {
         tokens.truncate(*max_tokens);
     }
@@ -63,6 +68,7 @@ fn measure(arguments: &PerplexityArguments, out: &mut impl Write) -> anyhow::Res
     }
     let mut answer = json!({
         "perplexity": loss.exp(), "loss": loss, "num_tokens": losses.len(), "seconds": seconds, "is_exact": exact,
+        "unknown_characters": unknown.num_characters, "first_unknown": unknown.first,
     });
     if *logits {
         let flat = model.token_logits(&tokens)?;

@@ -1,6 +1,7 @@
-//! What is told when nothing came of it: to people on standard error, and with `--json` to programs on standard output, as
-//! `foretrain` does.
+//! What is told besides an answer or instead of one: to people on standard error, and with `--json` to programs on standard
+//! output, as `foretrain` does.
 
+use std::fmt::Display;
 use std::io::Write;
 
 use serde_json::json;
@@ -28,6 +29,12 @@ pub fn report(error: &anyhow::Error, is_json: bool, out: &mut impl Write) -> u8 
         write_json(&words, FAILED.into(), out);
     }
     FAILED
+}
+
+/// Tells people something to know about an answer that comes all the same.
+#[allow(clippy::print_stderr, reason = "standard output is for the answer")]
+pub(super) fn warn(words: impl Display) {
+    eprintln!("warning: {words}");
 }
 
 /// What `--json` writes instead of an answer.

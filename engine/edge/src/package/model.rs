@@ -15,7 +15,8 @@ use crate::gguf::{self, GgufFile};
 use crate::models::{CacheFormat, LanguageModel, TextConfig};
 use crate::runtime::with_threads;
 use crate::text::{
-    Batch, Finish, GenerateOptions, Generator, Memory, guarded, text_losses, token_logits, token_losses, tokens,
+    Batch, Finish, GenerateOptions, Generator, Memory, Unknown, encode, guarded, num_passed_over, text_losses,
+    token_logits, token_losses, unknown,
 };
 use crate::weights::{Activations, Weights};
 
@@ -125,7 +126,21 @@ impl Model {
     ///
     /// Errors: [`EdgeError::Tokenizer`].
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, EdgeError> {
-        tokens(&self.tokenizer, text)
+        Ok(encode(&self.tokenizer, text)?.get_ids().to_vec())
+    }
+
+    /// What the tokenizer does not know of `text`: the model does not see it.
+    ///
+    /// Errors: [`EdgeError::Tokenizer`].
+    pub fn unknown(&self, text: &str) -> Result<Unknown, EdgeError> {
+        unknown(&self.tokenizer, text)
+    }
+
+    /// How many of a prompt's `num_tokens` are passed over, from its start, because it is longer than
+    /// [`Model::max_positions`]: all but as many as fill half of them, so that the next have room.
+    #[must_use]
+    pub fn num_passed_over(&self, num_tokens: usize) -> usize {
+        num_passed_over(num_tokens, self.max_positions())
     }
 
     /// The tokens of `text` as a prompt: after the token that starts every text, where the model has one.

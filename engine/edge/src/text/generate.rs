@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
 use super::answer::{Answer, Finish, Step};
 use super::guard::guarded;
@@ -106,8 +106,12 @@ impl<'m> Generator<'m> {
 
 /// All of `tokens` when they fit `most` positions, else as many of the last as fill half of them.
 fn last_half(tokens: &[u32], most: usize) -> &[u32] {
-    let kept = if tokens.len() > most { most.div_ceil(2) } else { tokens.len() };
-    &tokens[tokens.len() - kept..]
+    &tokens[num_passed_over(tokens.len(), most)..]
+}
+
+/// How many of `num_tokens` are passed over for `most` positions: they come first.
+pub(crate) fn num_passed_over(num_tokens: usize, most: usize) -> usize {
+    if num_tokens > most { num_tokens - most.div_ceil(2) } else { 0 }
 }
 
 /// Continues `prompt` and gives `on_text` each piece that may be shown, until it returns false. `memory` holds the text
@@ -154,11 +158,10 @@ pub(crate) fn generate(
     Ok(generated)
 }
 
-/// The tokens of `text`; see [`crate::Package::tokens`].
-pub(crate) fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, EdgeError> {
-    let encoding = guarded(|| tokenizer.encode(text, false))
-        .map_err(|message| EdgeError::Tokenizer { tried: "encoding a text".to_owned(), message })?;
-    Ok(encoding.get_ids().to_vec())
+/// The tokens of `text`, and where they are in it, in bytes; nothing is added around them.
+pub(crate) fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Encoding, EdgeError> {
+    guarded(|| tokenizer.encode(text, false))
+        .map_err(|message| EdgeError::Tokenizer { tried: "encoding a text".to_owned(), message })
 }
 
 fn milliseconds(start: Instant) -> f64 {

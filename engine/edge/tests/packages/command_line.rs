@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::builder::{Scheme, write, write_into};
 use super::image_models::{image_files, mlp};
@@ -30,6 +30,49 @@ fn run_streams_text_or_prints_json() {
     let json: Value = serde_json::from_str(&text(&run(&[&arguments[..], &["--json"]].concat(), dir.path()))).unwrap();
     assert_eq!(json["num_tokens"], 5);
     assert!(plain.starts_with(&format!("abc{}", json["text"].as_str().unwrap())), "{plain} {json}");
+}
+
+#[test]
+fn what_a_model_does_not_see_of_a_prompt_is_told() {
+    let vanishing = text_files(&gpt2(Scheme::F32));
+    let mut replacing = vanishing.clone();
+    // As export writes it for models of characters.
+    let vocab: serde_json::Map<_, _> =
+        ('a'..='z').chain(['\u{fffd}']).zip(0..).map(|(c, id)| (c.to_string(), id.into())).collect();
+    let each = json!({"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": false});
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": each, "post_processor": null, "decoder": {"type": "Fuse"},
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "\u{fffd}"},
+    });
+    replacing.insert("tokenizer.json".to_owned(), tokenizer.to_string().into_bytes());
+    let told = "4 characters are unknown to the model's tokenizer (\"Ö\", \"ä\", \"ü\", \"€\")";
+    for (files, num_tokens) in [(vanishing, 2), (replacing, 6)] {
+        let dir = write(&files);
+        let said = |prompt: &str| {
+            let output = run(&["run", "--max-tokens", "2", "--json", "--prompt", prompt], dir.path());
+            let json: Value = serde_json::from_str(&text(&output)).unwrap();
+            (String::from_utf8(output.stderr).unwrap(), json)
+        };
+        let (warning, json) = said("aÖäü€b");
+        assert!(warning.starts_with("warning: ") && warning.contains(told), "{warning}");
+        assert_eq!((&json["unknown_characters"], &json["prompt_tokens"]), (&4.into(), &num_tokens.into()));
+        assert_eq!(json["first_unknown"], json!(["Ö", "ä", "ü", "€"]));
+        // 12 positions: the last half of them is read.
+        let (warning, json) = said(&"ab".repeat(20));
+        assert!(warning.contains("40 tokens") && warning.contains("12 positions"), "{warning}");
+        assert!(warning.contains("first 34 are not read"), "{warning}");
+        assert_eq!((&json["passed_over_tokens"], &json["unknown_characters"]), (&34.into(), &0.into()));
+        let (warning, json) = said("abab");
+        assert_eq!((warning.as_str(), &json["passed_over_tokens"]), ("", &0.into()));
+        assert_eq!(json["first_unknown"], json!([]));
+
+        let file = dir.path().join("held-out.txt");
+        std::fs::write(&file, "aÖäü€b").unwrap();
+        let output = run(&["perplexity", "--json", "--text", file.to_str().unwrap()], dir.path());
+        let json: Value = serde_json::from_str(&text(&output)).unwrap();
+        assert!(String::from_utf8_lossy(&output.stderr).contains(told) && json["unknown_characters"] == 4, "{json}");
+    }
 }
 
 #[test]
@@ -139,7 +182,7 @@ fn bench_keeps_to_the_positions_that_a_model_has() {
     assert_eq!(plain.matches(&told).count(), 2, "{plain}");
     let json: Value = serde_json::from_str(&text(&run(&["bench", "--memory", "4", "--json"], dir.path()))).unwrap();
     assert_eq!((&json["prompt"]["num_tokens"], &json["decode"]["num_tokens"]), (&positions.into(), &positions.into()));
-    assert_eq!(json["cut_to_positions"], serde_json::json!(["prompt", "decode"]));
+    assert_eq!(json["cut_to_positions"], json!(["prompt", "decode"]));
     let named = positions.to_string();
     let plain = text(&run(&["bench", "--memory", "4", "--prompt", &named, "--tokens", &named], dir.path()));
     assert!(!plain.contains("cut to"), "{plain}");

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use foretrain_edge::{GenerateOptions, Model};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::builder::character_tokenizer;
 use super::program;
 use super::talker::write_talker;
 
@@ -32,8 +33,13 @@ impl Server {
     fn start(positions: u32, arguments: &[&str], key: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = write_talker(dir.path(), positions, 1);
+        Self::of(dir, &path, arguments, key)
+    }
+
+    /// One for the model at `path`, in `dir`.
+    fn of(dir: TempDir, path: &Path, arguments: &[&str], key: Option<&str>) -> Self {
         let mut command = program::command(env!("CARGO_BIN_EXE_foretrain-edge"));
-        command.arg("serve").arg("--gguf").arg(&path).args(["--port", "0", "--threads", "1"]).args(arguments);
+        command.arg("serve").arg("--gguf").arg(path).args(["--port", "0", "--threads", "1"]).args(arguments);
         command.env_remove("FORETRAIN_API_KEY").stdout(Stdio::piped());
         if let Some(key) = key {
             command.env("FORETRAIN_API_KEY", key);
@@ -42,7 +48,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.split("http://").nth(1).unwrap().split(',').next().unwrap().to_owned();
-        Self { child, address, _dir: dir, model: Model::open(&path).unwrap() }
+        Self { child, address, _dir: dir, model: Model::open(path).unwrap() }
     }
 
     fn connect(&self) -> TcpStream {
@@ -333,4 +339,34 @@ fn a_chat_answers_forgets_and_drops_the_oldest() {
     assert!(text.contains("no longer fit"), "{text}");
     let text = chat(&path, &["--max-tokens", "20"], &format!("{}\nHi\n", "far too long ".repeat(20)));
     assert!(text.contains("ask a shorter one") && text.contains("[ended after 20 tokens]"), "{text}");
+}
+
+/// The talker with another tokenizer beside it: a token for each character from space to tilde.
+fn write_plain_talker(dir: &Path) -> PathBuf {
+    let path = write_talker(dir, 120, 1);
+    let characters: String = (' '..='~').collect();
+    std::fs::write(dir.join("tokenizer.json"), character_tokenizer(&characters).to_string()).unwrap();
+    path
+}
+
+#[test]
+fn what_the_tokenizer_does_not_know_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write_plain_talker(dir.path());
+    let text = chat(&path, &["--max-tokens", "4"], "Öa ä€\nHi\n");
+    let told = "3 characters are unknown to the model's tokenizer (\"Ö\", \"ä\", \"€\")";
+    assert!(text.matches("unknown").count() == 1 && text.contains(&format!("> [{told}")), "{text}");
+
+    let server = Server::of(dir, &path, &[], None);
+    let asked = json!({"prompt": "Öa ä€", "max_tokens": 2});
+    let (status, answer) = server.post("/v1/completions", &asked);
+    assert_eq!((status, answer["warnings"].as_array().map(Vec::len)), (200, Some(1)));
+    assert!(answer["warnings"][0].as_str().unwrap().starts_with(told), "{answer}");
+    let messages = json!([{"role": "system", "content": "Ö"}, {"role": "user", "content": "a ä€"}]);
+    let streamed = json!({"messages": messages, "max_tokens": 2, "stream": true});
+    let (_, body) = server.raw(&request("/v1/chat/completions", &streamed.to_string(), ""));
+    let events = events(&body);
+    let last: Value = serde_json::from_str(&events[events.len() - 2]).unwrap();
+    assert!(last["warnings"][0].as_str().unwrap().starts_with(told), "{last}");
+    assert_eq!(server.post("/v1/completions", &json!({"prompt": "a", "max_tokens": 2})).1.get("warnings"), None);
 }

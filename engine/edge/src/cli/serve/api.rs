@@ -1,7 +1,7 @@
 //! OpenAI's requests and responses as JSON. Source: OpenAI's API reference, "Chat" and "Completions (legacy)"; the sampling
 //! options that it lacks have llama.cpp's names.
 
-use foretrain_edge::{Finish, GenerateOptions, Message, Model};
+use foretrain_edge::{Finish, GenerateOptions, Message, Model, Unknown};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -100,6 +100,8 @@ pub(super) struct Question {
     pub(super) options: GenerateOptions,
     pub(super) is_streamed: bool,
     pub(super) reports_usage: bool,
+    /// What there is to know about the answer that comes all the same.
+    pub(super) warnings: Vec<String>,
 }
 
 /// The question that `body` asks. `seed`: for requests that name none.
@@ -118,16 +120,27 @@ pub(super) fn question(
         Some(Stop::Several(texts)) => texts.clone(),
         None => defaults.stop.clone(),
     };
+    let mut unknown = Unknown::default();
+    let mut look_through = |text: &str| model.unknown(text).map(|found| unknown.merge(&found)).map_err(in_words);
     let prompt = match kind {
         Kind::Chat => {
-            let prompt = model.chat_prompt(&messages(body.messages)?).map_err(in_words)?;
+            let messages = messages(body.messages)?;
+            // What a template puts around them is the model's own.
+            messages.iter().try_for_each(|message| look_through(&message.content))?;
+            let prompt = model.chat_prompt(&messages).map_err(in_words)?;
             stop.extend(prompt.stop);
             model.prompt_tokens(&prompt.text).map_err(in_words)?
         }
         Kind::Completion => match body.prompt {
-            Some(Prompt::Text(text)) => model.prompt_tokens(&text).map_err(in_words)?,
+            Some(Prompt::Text(text)) => {
+                look_through(&text)?;
+                model.prompt_tokens(&text).map_err(in_words)?
+            }
             Some(Prompt::Texts(texts)) => match <[String; 1]>::try_from(texts) {
-                Ok([text]) => model.prompt_tokens(&text).map_err(in_words)?,
+                Ok([text]) => {
+                    look_through(&text)?;
+                    model.prompt_tokens(&text).map_err(in_words)?
+                }
                 Err(texts) => return Err(refuse(format!("prompt: expected one text, found {}", texts.len()))),
             },
             Some(Prompt::Tokens(tokens)) => tokens,
@@ -159,7 +172,8 @@ pub(super) fn question(
     };
     options.check().map_err(in_words)?;
     let reports_usage = body.stream_options.is_some_and(|options| options.include_usage);
-    Ok(Question { prompt, options, is_streamed: body.stream.unwrap_or(false), reports_usage })
+    let warnings = if unknown.is_empty() { Vec::new() } else { vec![unknown.to_string()] };
+    Ok(Question { prompt, options, is_streamed: body.stream.unwrap_or(false), reports_usage, warnings })
 }
 
 fn refuse(message: impl Into<String>) -> Refusal {
@@ -267,6 +281,8 @@ pub(super) struct Form {
     pub(super) id: String,
     pub(super) created: u64,
     pub(super) model: String,
+    /// A field of ours, at the end of an answer, where there are any.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Form {
@@ -280,7 +296,7 @@ impl Form {
         let object = if self.kind == Kind::Chat { "chat.completion" } else { "text_completion" };
         let mut answer = self.object(object, json!([choice]));
         answer["usage"] = usage.json();
-        answer.to_string()
+        self.with_warnings(answer).to_string()
     }
 
     /// The first piece of a streamed answer: who speaks. Completions have none.
@@ -300,7 +316,14 @@ impl Form {
     /// Why it ended.
     pub(super) fn ending(&self, finish: Finish) -> String {
         let nothing = if self.kind == Kind::Chat { json!({}) } else { json!("") };
-        self.piece(nothing, json!(reason(finish)))
+        self.with_warnings(self.piece_json(nothing, json!(reason(finish)))).to_string()
+    }
+
+    fn with_warnings(&self, mut answer: Value) -> Value {
+        if !self.warnings.is_empty() {
+            answer["warnings"] = json!(self.warnings);
+        }
+        answer
     }
 
     /// The tokens, after the end.
@@ -311,9 +334,13 @@ impl Form {
     }
 
     fn piece(&self, content: Value, finish: Value) -> String {
+        self.piece_json(content, finish).to_string()
+    }
+
+    fn piece_json(&self, content: Value, finish: Value) -> Value {
         let mut choice = json!({"index": 0, "logprobs": null, "finish_reason": finish});
         choice[if self.kind == Kind::Chat { "delta" } else { "text" }] = content;
-        self.object(self.piece_object(), json!([choice])).to_string()
+        self.object(self.piece_object(), json!([choice]))
     }
 
     fn piece_object(&self) -> &'static str {

@@ -107,10 +107,11 @@ impl<'m> Server<'m> {
         }
         let body = read_body(&mut head, &mut input)?;
         let number = self.num_requests.fetch_add(1, Ordering::Relaxed);
-        let question = api::question(kind, &body, self.model, &self.defaults, seed(number))?;
+        let mut question = api::question(kind, &body, self.model, &self.defaults, seed(number))?;
         let prefix = if kind == Kind::Chat { "chatcmpl" } else { "cmpl" };
         let id = format!("{prefix}-{:x}-{number:x}", self.start);
-        let form = Form { kind, id, created: now(), model: self.model.name().to_owned() };
+        let warnings = std::mem::take(&mut question.warnings);
+        let form = Form { kind, id, created: now(), model: self.model.name().to_owned(), warnings };
         self.reply(stream, question, &form)
     }
 
@@ -143,7 +144,7 @@ impl<'m> Server<'m> {
 
     /// Has `question` answered and writes what comes.
     fn reply(&self, stream: &TcpStream, question: Question, form: &Form) -> Result<(), Refusal> {
-        let Question { prompt, options, is_streamed, reports_usage } = question;
+        let Question { prompt, options, is_streamed, reports_usage, .. } = question;
         let mut usage = Usage { prompt: prompt.len(), ..Usage::default() };
         let (news, received) = mpsc::channel();
         let unwanted = Unwanted::default();
