@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::gguf_metadata::unknown_to_llama_cpp;
 use super::{CardRecipe, EdgeFigures, ModelCard, PackageFormat, Preprocessing, Quality, StoredSize, TargetPreset};
-use crate::quant::{QuantScheme, QuantizedWeights, TableChoice};
+use crate::quant::{QuantScheme, QuantizedWeights, TableChoice, fallback_note};
 
 /// Builds the runtime alone, which building the studio does not.
 const EDGE_BUILD: &str = "cargo build --release -p foretrain-edge";
@@ -54,11 +54,12 @@ impl Readme<'_> {
         writeln!(out, "# {}\n", card.name)?;
         writeln!(
             out,
-            "A {} with {}, trained on {} and stored as {} for: {} ({}).\n",
+            "A {} with {}, trained on {} and stored as {}{} for: {} ({}).\n",
             card.family(),
             card.size_label(),
             card.dataset_name,
             weights.scheme().label(),
+            if self.has_fallback() { ", as far as it can be (see Storage)," } else { "" },
             target.name,
             target.examples
         )?;
@@ -89,12 +90,21 @@ impl Readme<'_> {
             writeln!(out, "{}", tables.markdown())?;
         }
         writeln!(out, "## Storage\n\n{}.\n", target.why)?;
+        if self.has_fallback() {
+            writeln!(out, "This model takes {:.2} bits per weight.\n", weights.bits_per_weight())?;
+        }
         for note in notes {
             writeln!(out, "- {note}.")?;
         }
         write_provenance(out, card)?;
-        write_limits(out, card, weights.scheme())?;
+        write_limits(out, card, weights.scheme(), self.has_fallback())?;
         writeln!(out, "## Files\n\nSizes and SHA-256 of every file are in `manifest.json`.")
+    }
+
+    /// True where tensors are stored in another way than the scheme asks.
+    fn has_fallback(&self) -> bool {
+        let plans = self.weights.tensors().iter().map(|tensor| &tensor.plan);
+        fallback_note(plans, self.weights.scheme(), self.weights.container()).is_some()
     }
 }
 
@@ -201,17 +211,21 @@ pub(super) fn write_provenance(out: &mut String, card: &ModelCard) -> std::fmt::
     writeln!(out, "- The whole record is in `manifest.json` under `provenance`.\n")
 }
 
-fn write_limits(out: &mut String, card: &ModelCard, scheme: QuantScheme) -> std::fmt::Result {
+fn write_limits(out: &mut String, card: &ModelCard, scheme: QuantScheme, has_fallback: bool) -> std::fmt::Result {
     write_model_limits(out, card)?;
     match scheme {
         QuantScheme::Ternary | QuantScheme::TernaryBase3 => writeln!(
             out,
             "- Its matrices {}; the table above says what that cost.\n",
-            match card.trained_for {
-                Some(QuantScheme::Ternary | QuantScheme::TernaryBase3) => {
+            match (card.trained_for, has_fallback) {
+                (Some(QuantScheme::Ternary | QuantScheme::TernaryBase3), false) => {
                     "were trained for three values, and are stored as they were trained"
                 }
-                _ => "were rounded to three values after training",
+                (Some(QuantScheme::Ternary | QuantScheme::TernaryBase3), true) => {
+                    "were trained for three values, which those keep that are stored in more bits"
+                }
+                (_, false) => "were rounded to three values after training",
+                (_, true) => "were rounded after training: to three values where they are stored so, else to more",
             }
         ),
         QuantScheme::Int8 | QuantScheme::Int4 | QuantScheme::Int4K => {

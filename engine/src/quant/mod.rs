@@ -17,7 +17,7 @@ mod weights;
 
 pub use error::QuantError;
 pub use foretrain_ternary::TernaryRule;
-pub use notes::{MeasuredQuality, quality_notes, storage_notes};
+pub use notes::{MeasuredQuality, QualityChange, fallback_note, quality_notes, storage_notes};
 pub use pack_ternary::pack_ternary;
 pub(crate) use plan::is_input_major;
 pub use plan::{Container, Storage, TensorPlan, alternatives, plan};

@@ -1,6 +1,6 @@
 //! What a measured quantization means, in words. Every sentence rests on the numbers handed in.
 
-use super::{QuantScheme, QuantizedWeights, Storage, TensorPlan};
+use super::{Container, QuantScheme, QuantizedWeights, Sparsity, Storage, TensorPlan};
 use crate::models::TensorKind;
 
 /// Validation figures of one precision.
@@ -12,6 +12,17 @@ pub struct MeasuredQuality {
     pub accuracy: Option<f64>,
 }
 
+/// What became of the quality, in one of three words: for sentences and for colors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QualityChange {
+    /// As good as before.
+    Kept,
+    /// It costs a little.
+    Little,
+    /// It costs quality: there is advice what to do.
+    Lost,
+}
+
 /// Accuracy points (of 1) that we call kept, and past which we warn.
 const KEPT_ACCURACY: f64 = 0.002;
 const LOST_ACCURACY: f64 = 0.01;
@@ -19,11 +30,35 @@ const LOST_ACCURACY: f64 = 0.01;
 const KEPT_LOSS: f64 = 0.005;
 const LOST_LOSS: f64 = 0.05;
 
+impl MeasuredQuality {
+    /// What became of it in `after`: by accuracy where there is one, else by the growth of the loss.
+    #[must_use]
+    pub fn change_to(self, after: Self) -> QualityChange {
+        let (lost, kept, limit) = match (self.accuracy, after.accuracy) {
+            (Some(before), Some(after)) => (before - after, KEPT_ACCURACY, LOST_ACCURACY),
+            _ => ((after.loss - self.loss) / self.loss.abs().max(1e-9), KEPT_LOSS, LOST_LOSS),
+        };
+        if !after.loss.is_finite() || lost > limit {
+            QualityChange::Lost
+        } else if lost > kept {
+            QualityChange::Little
+        } else {
+            QualityChange::Kept
+        }
+    }
+}
+
 /// Sentences for the report: sizes by storage, the worst tensor, what the metric did, what to do about it.
+/// `sparsity`: what was asked for beside the scheme.
 #[must_use]
-pub fn quality_notes(weights: &QuantizedWeights, before: MeasuredQuality, after: MeasuredQuality) -> Vec<String> {
+pub fn quality_notes(
+    weights: &QuantizedWeights,
+    sparsity: Option<Sparsity>,
+    before: MeasuredQuality,
+    after: MeasuredQuality,
+) -> Vec<String> {
     let mut notes = storage_notes(weights);
-    notes.push(metric_note(weights.scheme(), before, after));
+    notes.push(metric_note(weights.scheme(), sparsity, before, after));
     notes
 }
 
@@ -46,7 +81,8 @@ pub fn storage_notes(weights: &QuantizedWeights) -> Vec<String> {
         shares.join(", "),
         weights.bits_per_weight()
     ));
-    notes.extend(fallback_note(weights));
+    let plans = weights.tensors().iter().map(|tensor| &tensor.plan);
+    notes.extend(fallback_note(plans, weights.scheme(), weights.container()));
     let worst = weights.tensors().iter().max_by(|a, b| a.relative_error.total_cmp(&b.relative_error));
     if let Some(worst) = worst.filter(|worst| worst.relative_error > 0.0) {
         notes.push(format!(
@@ -59,65 +95,137 @@ pub fn storage_notes(weights: &QuantizedWeights) -> Vec<String> {
     notes
 }
 
-/// Tensors that are stored in another way than the scheme asks, because their rows fill no blocks.
-fn fallback_note(weights: &QuantizedWeights) -> Option<String> {
-    let (kind, storage, fallback) = match weights.scheme() {
-        QuantScheme::Ternary => ("ternary", Storage::Ternary, Storage::Q8Blocks),
-        QuantScheme::TernaryBase3 => ("ternary", Storage::TernaryBase3, Storage::Q8Blocks),
-        QuantScheme::Int4K => ("Q4_K", Storage::Q4KBlocks, Storage::Q4Blocks),
-        QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 | QuantScheme::Int8 | QuantScheme::Int4 => return None,
+/// Tensors that are stored in another way than the scheme asks, because their rows fill no blocks, and what does better;
+/// `None` where there are none.
+#[must_use]
+pub fn fallback_note<'a>(
+    plans: impl Iterator<Item = &'a TensorPlan>,
+    scheme: QuantScheme,
+    container: Container,
+) -> Option<String> {
+    // Other containers have ternary tensors whatever their rows.
+    let is_gguf = container == Container::Gguf;
+    let (kind, storage, fallbacks) = match scheme {
+        QuantScheme::Ternary if is_gguf => ("ternary", Storage::Ternary, &[Storage::Q8Blocks, Storage::F16][..]),
+        QuantScheme::TernaryBase3 if is_gguf => {
+            ("ternary", Storage::TernaryBase3, &[Storage::Q8Blocks, Storage::F16][..])
+        }
+        QuantScheme::Int4K => ("Q4_K", Storage::Q4KBlocks, &[Storage::Q4Blocks][..]),
+        QuantScheme::F32
+        | QuantScheme::F16
+        | QuantScheme::Bf16
+        | QuantScheme::Int8
+        | QuantScheme::Int4
+        | QuantScheme::Ternary
+        | QuantScheme::TernaryBase3 => return None,
     };
-    let is_fallback = |plan: &TensorPlan| plan.kind == TensorKind::Matrix && plan.storage == fallback;
-    let count = weights.tensors().iter().filter(|tensor| is_fallback(&tensor.plan)).count();
-    let (fallback, storage) = (fallback.label(), storage.label());
-    let are = if count == 1 { "tensor is" } else { "tensors are" };
-    (count > 0).then(|| {
-        format!("{count} {are} {fallback}, not {kind}: rows that are no multiple of 256 fill no blocks of {storage}")
-    })
+    let without_blocks: Vec<&TensorPlan> = plans
+        .filter(|plan| plan.kind == TensorKind::Matrix && !plan.rows().1.is_multiple_of(foretrain_ternary::BLOCK_LEN))
+        .collect();
+    let in_storage = |fallback: &Storage| {
+        let count = without_blocks.iter().filter(|plan| plan.storage == *fallback).count();
+        let are = if count == 1 { "tensor is" } else { "tensors are" };
+        (count > 0).then(|| format!("{count} {are} {}", fallback.label()))
+    };
+    let found: Vec<String> = fallbacks.iter().filter_map(in_storage).collect();
+    if found.is_empty() {
+        return None;
+    }
+    let remedy = if is_gguf && storage != Storage::Q4KBlocks {
+        ". In safetensors, for foretrain-edge, all matrices are ternary: target Edge board (edge-board)"
+    } else {
+        ""
+    };
+    let (found, storage) = (found.join(" and "), storage.label());
+    Some(format!("{found}, not {kind}: rows that are no multiple of 256 fill no blocks of {storage}{remedy}"))
 }
 
-fn metric_note(scheme: QuantScheme, before: MeasuredQuality, after: MeasuredQuality) -> String {
+fn metric_note(
+    scheme: QuantScheme,
+    sparsity: Option<Sparsity>,
+    before: MeasuredQuality,
+    after: MeasuredQuality,
+) -> String {
     let label = scheme.label();
     if !after.loss.is_finite() {
         return format!("The {label} model's loss is not finite: do not ship it; take a more precise scheme");
     }
+    let change = match (before.accuracy, after.accuracy) {
+        (Some(before), Some(after)) => format!("accuracy {:.2}% became {:.2}%", before * 100.0, after * 100.0),
+        _ => format!("loss {:.4} became {:.4} nats", before.loss, after.loss),
+    };
+    match before.change_to(after) {
+        QualityChange::Lost => format!("{label} costs quality: {change}. {}", advice(scheme, sparsity)),
+        QualityChange::Little => format!("{label} costs a little: {change}"),
+        QualityChange::Kept => format!("{label} keeps the quality: {change}"),
+    }
+}
+
+/// What to do where quality was lost. Words of the window and of the command line alike: no option of either is named.
+fn advice(scheme: QuantScheme, sparsity: Option<Sparsity>) -> String {
+    // Float types keep every weight: nothing was set to zero there.
+    if let Some(sparsity) = sparsity.filter(|_| !scheme.is_float()) {
+        return format!(
+            "Its sparsity ({}) has a part in that, and maybe most of it: measure {} without it first",
+            sparsity.label(),
+            scheme.label()
+        );
+    }
     let advice = match scheme {
         QuantScheme::Ternary | QuantScheme::TernaryBase3 => {
-            "These weights were not trained for three values: take int8, or fine-tune them with --qat ternary"
+            "These weights were not trained for three values: take int8, or fine-tune them with training for ternary weights"
         }
         QuantScheme::Int4 | QuantScheme::Int4K => "Take int8, or look at the tensors with the largest change",
         QuantScheme::Int8 => "Take bf16, or look at the tensors with the largest change",
         QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => "Take f32, and check the weights for outliers",
     };
-    let (lost, kept, limit, change) = match (before.accuracy, after.accuracy) {
-        (Some(before), Some(after)) => {
-            let lost = before - after;
-            let change = format!("accuracy {:.2}% became {:.2}%", before * 100.0, after * 100.0);
-            (lost, KEPT_ACCURACY, LOST_ACCURACY, change)
-        }
-        _ => {
-            let lost = (after.loss - before.loss) / before.loss.abs().max(1e-9);
-            (lost, KEPT_LOSS, LOST_LOSS, format!("loss {:.4} became {:.4} nats", before.loss, after.loss))
-        }
-    };
-    if lost > limit {
-        format!("{label} costs quality: {change}. {advice}")
-    } else if lost > kept {
-        format!("{label} costs a little: {change}")
-    } else {
-        format!("{label} keeps the quality: {change}")
-    }
+    advice.to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::{Init, TensorSpec};
+    use crate::quant::plan;
 
     #[track_caller]
     fn check(scheme: QuantScheme, before: (f64, Option<f64>), after: (f64, Option<f64>), expected: &str) {
         let quality = |(loss, accuracy)| MeasuredQuality { loss, accuracy };
-        let note = metric_note(scheme, quality(before), quality(after));
+        let note = metric_note(scheme, None, quality(before), quality(after));
         assert!(note.starts_with(expected), "{note}");
+    }
+
+    #[test]
+    fn sparsity_is_told_before_a_more_precise_scheme() {
+        let quality = |accuracy| MeasuredQuality { loss: 0.5, accuracy: Some(accuracy) };
+        let note = |scheme, after| metric_note(scheme, Some(Sparsity::TwoOfFour), quality(0.965), quality(after));
+        let lossy = note(QuantScheme::Int8, 0.82);
+        assert!(lossy.contains("sparsity (2:4)") && lossy.ends_with("measure int8 without it first"), "{lossy}");
+        assert!(!note(QuantScheme::Int8, 0.964).contains("sparsity"));
+        assert!(note(QuantScheme::Bf16, 0.82).ends_with("check the weights for outliers"));
+    }
+
+    #[test]
+    fn ternary_tensors_without_blocks_are_told_with_a_remedy() {
+        let spec = |name: &str, kind, columns| TensorSpec {
+            name: name.to_owned(),
+            shape: vec![64, columns],
+            kind,
+            init: Init::Constant(0.0),
+        };
+        let specs = [
+            // An embedding makes it a language model.
+            spec("wte", TensorKind::Embedding, 96),
+            spec("q", TensorKind::Matrix, 96),
+            spec("k", TensorKind::Matrix, 256),
+            spec("v", TensorKind::Matrix, 100),
+        ];
+        let scheme = QuantScheme::Ternary;
+        let note = |container| fallback_note(plan(&specs, scheme, container).iter(), scheme, container);
+        let found = note(Container::Gguf).unwrap_or_default();
+        assert!(found.starts_with("1 tensor is Q8_0 and 1 tensor is F16, not ternary"), "{found}");
+        assert!(found.ends_with("all matrices are ternary: target Edge board (edge-board)"), "{found}");
+        assert_eq!(note(Container::Safetensors), None);
     }
 
     #[test]

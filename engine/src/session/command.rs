@@ -36,6 +36,11 @@ pub struct QuantizeJob {
     pub report: Option<PathBuf>,
 }
 
+impl QuantizeJob {
+    /// Validation examples to measure on when nobody says.
+    pub const DEFAULT_EXAMPLES: usize = 4_000;
+}
+
 /// What to do when the place for something new is taken. Nothing is ever written over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Naming {

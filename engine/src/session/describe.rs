@@ -8,7 +8,7 @@ use super::run_folder::read_lines;
 use super::runs::guard_end;
 use super::{GuardEnd, LogEntry, ModelReport, ModelSource, SessionError, TargetFit, target_speed};
 use crate::export::{self, ModelCard, TargetPreset};
-use crate::quant::{QuantScheme, StrayTables, Tables};
+use crate::quant::{self, QuantScheme, StrayTables, Tables};
 
 /// Describes the package, checkpoint or run in `input`; of a run, as [`export::resolve_checkpoint`] chooses.
 /// Errors: neither there, or a card that cannot be read.
@@ -69,12 +69,14 @@ pub fn fit_target(card: &ModelCard, target: TargetPreset, tables: Tables) -> Res
     let (tables, _) = tables.fitting(StrayTables::LeaveOut, &plans, target.scheme, export::container(card, &target))?;
     let target = target.with_tables(tables);
     let plans = export::planned(card, &target)?;
+    let fallback = quant::fallback_note(plans.iter(), target.scheme, export::container(card, &target));
     let plans: Vec<_> = plans.iter().collect();
     let most_tokens_per_second = target_speed::most_tokens_per_second(card, &plans, &target);
     Ok(TargetFit {
         predicted_bytes: export::predicted_bytes(card, &target)?,
         predicted_range: export::predicted_range(card, &target)?,
         most_tokens_per_second,
+        fallback,
         blockers: export::blockers(card, &target),
         target,
     })

@@ -259,6 +259,8 @@ pub struct TargetFit {
     /// Tokens a second for one reader at most, predicted from the bytes read for each and the memory's data sheet; `None`
     /// for image models.
     pub most_tokens_per_second: Option<f64>,
+    /// Tensors that are stored in another way than the scheme asks, and what does better; `None` where there are none.
+    pub fallback: Option<String>,
     /// Why the target cannot take the model; empty when it can.
     pub blockers: Vec<Blocker>,
 }

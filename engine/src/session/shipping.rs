@@ -376,7 +376,7 @@ fn quality(
         None => measure_quantized(card, network, quantized, dataset, max_examples, watch)?,
     };
     let measured = |evaluation: &Evaluation| MeasuredQuality { loss: evaluation.loss, accuracy: evaluation.accuracy };
-    let mut notes = quant::quality_notes(quantized, measured(&before), measured(&after));
+    let mut notes = quant::quality_notes(quantized, shrunk.sparsity, measured(&before), measured(&after));
     notes.extend(shrunk.notes.iter().cloned());
     notes.extend(length_note(card));
     Ok(QuantizeReport {

@@ -14,8 +14,8 @@ use crate::evaluation::{Evaluation, evaluate};
 use crate::export::Checkpoint;
 use crate::models::{DataShape, Network, Params};
 use crate::quant::{
-    self, Choice, Container, LayerFigures, PostTraining, QuantError, QuantScheme, QuantizedWeights, Rounding, Storage,
-    TableChoice, TableReason, TensorPlan,
+    self, Choice, Container, LayerFigures, PostTraining, QuantError, QuantScheme, QuantizedWeights, Rounding, Sparsity,
+    Storage, TableChoice, TableReason, TensorPlan,
 };
 
 /// Images of the training part that a tensor's sensitivity is measured on, and tokens.
@@ -53,6 +53,8 @@ pub(super) struct Shrunk {
     pub layers: Vec<LayerFigures>,
     /// "gptq, calibrated on 1000 sequences, equalized"
     pub method: String,
+    /// What was asked for beside the scheme.
+    pub sparsity: Option<Sparsity>,
     pub notes: Vec<String>,
     /// How embedding and head are stored, where that was asked for or chosen.
     pub tables: Option<TableChoice>,
@@ -108,7 +110,8 @@ impl Shrinking<'_> {
         }
         notes.extend(quant::small_calibration_note(&output_errors));
         notes.extend(quant::layer_advice(&layers, self.scheme));
-        Ok(Shrunk { weights: stored, layers, method: self.method(inputs_len(&inputs)), notes, tables, measured })
+        let (method, sparsity) = (self.method(inputs_len(&inputs)), options.sparsity);
+        Ok(Shrunk { weights: stored, layers, method, sparsity, notes, tables, measured })
     }
 
     /// True where there is a table to choose for.

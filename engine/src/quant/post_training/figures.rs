@@ -82,8 +82,8 @@ pub fn small_calibration_note(output_errors: &BTreeMap<String, OutputError>) -> 
         more => format!(" and {more} other layers"),
     };
     Some(format!(
-        "The calibration set is small: {name} has {} inputs and read {} rows{others}. Raise --calibration-samples, so that \
-         what the layers read is known and not guessed",
+        "The calibration set is small: {name} has {} inputs and read {} rows{others}. Calibrate on more samples, so \
+         that what the layers read is known and not guessed",
         error.num_inputs, error.num_rows
     ))
 }
@@ -114,11 +114,13 @@ pub fn layer_advice(layers: &[LayerFigures], scheme: QuantScheme) -> Vec<String>
     }
     let advice = match scheme {
         QuantScheme::Ternary | QuantScheme::TernaryBase3 => {
-            "Train with this scheme in the loop (quantization-aware), or take int8; --mixed with --budget-bits gives these \
-             layers more bits first"
+            "Train with this scheme in the loop (quantization-aware), or take int8; mixed precision within a budget of bits \
+             gives these layers more of them first"
         }
-        QuantScheme::Int4 | QuantScheme::Int4K => "Keep these in int8: --mixed with --budget-bits does so, worst first",
-        QuantScheme::Int8 => "Keep these in a float type: --mixed with --budget-bits does so, worst first",
+        QuantScheme::Int4 | QuantScheme::Int4K => {
+            "Keep these in int8: mixed precision within a budget of bits does so, worst first"
+        }
+        QuantScheme::Int8 => "Keep these in a float type: mixed precision within a budget of bits does so, worst first",
         QuantScheme::F32 | QuantScheme::F16 | QuantScheme::Bf16 => "Take f32",
     };
     vec![format!("Worst layers: {}. {advice}", named.join(", "))]
