@@ -68,6 +68,22 @@ pub fn three_digits(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
+/// Tokens a second that nobody waits for any more.
+pub const FASTEST: f64 = 100_000.0;
+
+/// A predicted speed, with separators: "4,560", "12.5"; "over 100,000" where the model is so small that its weights' way
+/// through memory is no bound.
+#[must_use]
+pub fn tokens_per_second(value: f64) -> String {
+    if value > FASTEST {
+        format!("over {}", count(FASTEST as u64))
+    } else if value >= 1000.0 {
+        count(value.round() as u64)
+    } else {
+        three_digits(value)
+    }
+}
+
 /// A measured value of any size with four significant digits: "0.01234", "2.315", "1.2e-7", "NaN".
 #[must_use]
 pub fn value(value: f64) -> String {
@@ -175,6 +191,12 @@ mod tests {
         assert_eq!(short_count(105_866.0), "106K");
         assert_eq!(short_count(1_237_000_000.0), "1.24B");
         assert_eq!(short_count(0.5), "0.50");
+    }
+
+    #[test]
+    fn speeds_are_separated_and_end_where_they_say_nothing() {
+        let speeds = [12.5, 123.4, 7914.2, 100_000.0, 5_083_515.0].map(tokens_per_second);
+        assert_eq!(speeds, ["12.5", "123", "7,914", "100,000", "over 100,000"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use foretrain_engine::quant::QuantScheme;
 use foretrain_engine::session::{LoadedRun, ValidationPoint};
 use jiff::tz::TimeZone;
 
@@ -17,6 +18,8 @@ pub(super) struct Figures {
     pub(super) num_steps: u64,
     /// Time spent in steps.
     pub(super) seconds: f64,
+    /// What the weights of the last validation were quantized to: those that ship; `None` for full precision.
+    pub(super) quantized: Option<QuantScheme>,
     pub(super) validation_loss: Option<f64>,
     pub(super) validation_accuracy: Option<f64>,
     /// Share of example-backwards saved.
@@ -35,6 +38,7 @@ impl Figures {
             num_params: run.num_params,
             num_steps: run.savings.num_steps,
             seconds: run.savings.measured_ms / 1e3,
+            quantized: run.validations.last().and_then(shipped_scheme),
             validation_loss: last.map(|figures| figures.loss),
             validation_accuracy: last.and_then(|figures| figures.accuracy),
             backward_saved: run.savings.backward_share_saved(),
@@ -43,11 +47,22 @@ impl Figures {
     }
 }
 
+/// What the weights that `point` is about are quantized to: in quantization-aware training, once the network computes with
+/// those alone.
+pub(super) fn shipped_scheme(point: &ValidationPoint) -> Option<QuantScheme> {
+    point.quantized.filter(|quantized| quantized.strength >= 1.0).map(|quantized| quantized.scheme)
+}
+
+/// The name of such weights.
+pub(super) fn weights_name(scheme: Option<QuantScheme>) -> &'static str {
+    scheme.map_or("full precision", QuantScheme::label)
+}
+
 /// One line per run. What was not measured is an empty cell.
 pub(super) fn figures_csv(runs: &[Arc<LoadedRun>], zone: &TimeZone) -> String {
     let mut text = String::from(
-        "run,folder,started,tier,seed,parameters,steps,seconds,validation_loss,validation_accuracy,backward_saved,\
-         time_saved\n",
+        "run,folder,started,tier,seed,parameters,steps,seconds,validation_loss,validation_accuracy,validation_weights,\
+         backward_saved,time_saved\n",
     );
     let cell = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
     for run in runs {
@@ -55,7 +70,7 @@ pub(super) fn figures_csv(runs: &[Arc<LoadedRun>], zone: &TimeZone) -> String {
         // Writing into a string cannot fail.
         let _ = writeln!(
             text,
-            "{},{},{},{},{},{},{},{},{},{},{},{}",
+            "{},{},{},{},{},{},{},{},{},{},{},{},{}",
             quoted(&figures.name),
             quoted(&run.folder.display().to_string()),
             RunIdentity::of_loaded(run).started(zone),
@@ -66,6 +81,7 @@ pub(super) fn figures_csv(runs: &[Arc<LoadedRun>], zone: &TimeZone) -> String {
             figures.seconds,
             cell(figures.validation_loss),
             cell(figures.validation_accuracy),
+            figures.validation_loss.map_or("", |_| weights_name(figures.quantized)),
             cell(figures.backward_saved),
             cell(figures.time_saved)
         );
@@ -75,8 +91,9 @@ pub(super) fn figures_csv(runs: &[Arc<LoadedRun>], zone: &TimeZone) -> String {
 
 /// One line per step and run: every measured value, unsmoothed.
 pub(super) fn curves_csv(runs: &[Arc<LoadedRun>]) -> String {
-    let mut text =
-        String::from("run,folder,step,seconds,loss,validation_loss,validation_accuracy,examples_per_second\n");
+    let mut text = String::from(
+        "run,folder,step,seconds,loss,validation_loss,validation_accuracy,validation_weights,examples_per_second\n",
+    );
     for run in runs {
         let name = format!("{},{}", quoted(&run.config.name), quoted(&run.folder.display().to_string()));
         let mut seconds = 0.0;
@@ -87,10 +104,13 @@ pub(super) fn curves_csv(runs: &[Arc<LoadedRun>]) -> String {
             while let Some(next) = validations.next_if(|point| point.step <= row.step) {
                 point = Some(next);
             }
-            let loss = point.map_or_else(String::new, |point| point.loss.to_string());
-            let accuracy = point.and_then(|point| point.accuracy).map_or_else(String::new, |value| value.to_string());
+            let curve = point.map(ValidationPoint::on_curve);
+            let loss = curve.map_or_else(String::new, |figures| figures.loss.to_string());
+            let accuracy =
+                curve.and_then(|figures| figures.accuracy).map_or_else(String::new, |value| value.to_string());
+            let weights = point.map_or("", |point| weights_name(shipped_scheme(point)));
             let rate = f64::from(row.num_examples) / f64::from(row.step_ms) * 1e3;
-            let _ = writeln!(text, "{name},{},{seconds},{},{loss},{accuracy},{rate}", row.step, row.loss);
+            let _ = writeln!(text, "{name},{},{seconds},{},{loss},{accuracy},{weights},{rate}", row.step, row.loss);
         }
     }
     text

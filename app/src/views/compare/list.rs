@@ -7,6 +7,7 @@ use egui::text::LayoutJob;
 use egui::{Color32, Galley, Response, Sense, Stroke, Ui, WidgetInfo, vec2};
 use foretrain_engine::session::RunSummary;
 
+use super::figures::shipped_scheme;
 use crate::state::{CompareSaved, Live};
 use crate::theme::{Palette, font, palette, radius, space};
 use crate::views::{RunIdentity, ViewCtx, job_ui, run_state};
@@ -133,7 +134,7 @@ fn unreadable_ui(run: &RunSummary, problem: &str, ui: &mut Ui) {
     response.on_hover_text(format!("{problem}\n\n{}", run.folder.display()));
 }
 
-/// Step, loss and accuracy, as far as there are such.
+/// Step, loss and accuracy, as far as there are such, and what the weights are quantized to that these are of.
 fn figures_of(run: &RunSummary) -> String {
     let mut figures = format!("step {} of {}", number::count(run.step), number::count(run.num_steps));
     if let Some(loss) = run.validation_loss {
@@ -141,6 +142,9 @@ fn figures_of(run: &RunSummary) -> String {
     }
     if let Some(accuracy) = run.validation_accuracy {
         figures += &format!(" · {:.2}%", accuracy * 100.0);
+    }
+    if let Some(scheme) = run.last_validation.as_ref().and_then(shipped_scheme) {
+        figures += &format!(" · {}", scheme.label());
     }
     figures
 }

@@ -8,6 +8,7 @@ use egui::{Color32, Id, Ui};
 use foretrain_engine::session::{Command, LoadedRun};
 use jiff::tz::TimeZone;
 
+use super::figures::shipped_scheme;
 use super::list::{color_of, list_ui};
 use super::table::{TableRow, table_ui};
 use super::tabs::tabs_ui;
@@ -23,6 +24,8 @@ use crate::widgets::{card_ui, hint_ui};
 struct Shown<'a> {
     run: &'a Arc<LoadedRun>,
     label: RunLabel,
+    /// Its name in plots of validation figures: with what its weights are quantized to, where those ship.
+    validated_name: String,
     color: Color32,
     series: &'a CompareSeries,
 }
@@ -100,7 +103,7 @@ fn comparison_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut CompareLive, u
         table_ui(&rows, &ctx.zone, ui);
         hint_ui(
             ui,
-            "Loss and accuracy are those of the last validation. Time saved is against vanilla steps as each run measured them; — was not measured.",
+            "Loss and accuracy are those of the last validation, of the weights that ship. Time saved is against vanilla steps as each run measured them; — was not measured.",
         );
     });
     // A range of another axis, or one chosen for other curves, would show nothing.
@@ -149,11 +152,16 @@ fn shown_of<'a>(
             let color = color_of(p, saved, folder)?;
             let (_, _, series) = opened.series.as_ref()?;
             let run = opened.loaded.answer()?;
-            Some(Shown { run, label: RunLabel::default(), color, series })
+            Some(Shown { run, label: RunLabel::default(), validated_name: String::new(), color, series })
         })
         .collect();
     let identities: Vec<RunIdentity<'_>> = shown.iter().map(|shown| RunIdentity::of_loaded(shown.run)).collect();
     for (shown, label) in shown.iter_mut().zip(run_labels(&identities, zone)) {
+        let scheme = shown.run.validations.last().and_then(shipped_scheme);
+        shown.validated_name = match scheme {
+            Some(scheme) => format!("{}, {}", label.name, scheme.label()),
+            None => label.name.clone(),
+        };
         shown.label = label;
     }
     shown
@@ -177,8 +185,15 @@ struct Overlay {
     about: &'static str,
     height: f32,
     is_log: bool,
+    /// Its values are of weights that may be quantized.
+    is_validated: bool,
     series: fn(&CompareSeries) -> &Series,
 }
+
+const ABOUT_VALIDATION: &str = "Loss on the validation part: of quantized weights, where a run trains for those and computes \
+                                with them alone by then, else of full precision.";
+const ABOUT_ACCURACY: &str = "Share of right answers on the validation part: of quantized weights, where a run trains for \
+                              those and computes with them alone by then, else of full precision.";
 
 fn overlays(is_log: bool, is_smoothed: bool) -> [Overlay; 4] {
     [
@@ -188,22 +203,25 @@ fn overlays(is_log: bool, is_smoothed: bool) -> [Overlay; 4] {
             about: "Loss of each batch before its update.",
             height: 230.0,
             is_log,
+            is_validated: false,
             series: |series| &series.loss,
         },
         Overlay {
             title: "Validation loss",
             unit: "nats",
-            about: "Loss on the validation part.",
+            about: ABOUT_VALIDATION,
             height: 200.0,
             is_log,
+            is_validated: true,
             series: |series| &series.validation_loss,
         },
         Overlay {
             title: "Validation accuracy",
             unit: "share",
-            about: "Share of right answers on the validation part.",
+            about: ABOUT_ACCURACY,
             height: 180.0,
             is_log: false,
+            is_validated: true,
             series: |series| &series.validation_accuracy,
         },
         Overlay {
@@ -212,6 +230,7 @@ fn overlays(is_log: bool, is_smoothed: bool) -> [Overlay; 4] {
             about: "Pace of the steps, batch preparation included.",
             height: 160.0,
             is_log: false,
+            is_validated: false,
             series: |series| &series.throughput,
         },
     ]
@@ -224,7 +243,11 @@ impl Overlay {
             .iter()
             .filter(|shown| !(self.series)(shown.series).is_empty())
             .map(|shown| {
-                let curve = Curve::new(&shown.label.name, shown.color, CurveStyle::Solid, (self.series)(shown.series));
+                let series = (self.series)(shown.series);
+                let name = if self.is_validated { &shown.validated_name } else { &shown.label.name };
+                // A line through one point is none.
+                let style = if series.len() == 1 { CurveStyle::Marks } else { CurveStyle::Solid };
+                let curve = Curve::new(name, shown.color, style, series);
                 // Runs have their values at different x.
                 Curve { reach: f64::INFINITY, ..curve }
             })

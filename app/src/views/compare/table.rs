@@ -4,24 +4,17 @@ use egui::{Color32, RichText, Ui};
 use foretrain_engine::session::LoadedRun;
 use jiff::tz::TimeZone;
 
-use super::figures::Figures;
+use super::figures::{Figures, weights_name};
 use crate::theme::{font, palette, space};
 use crate::views::{RunIdentity, RunLabel};
-use crate::widgets::{number, swatch_ui};
+use crate::widgets::{number, number_cell_ui, swatch_ui};
 
-const COLUMNS: [&str; 11] = [
-    "Run",
-    "Started",
-    "Tier",
-    "Seed",
-    "Parameters",
-    "Steps",
-    "Time in steps",
-    "Validation loss",
-    "Accuracy",
-    "Backwards saved",
-    "Time saved",
-];
+/// Columns of text, then those of numbers, which are aligned at the right.
+const NAMES: [&str; 3] = ["Run", "Started", "Tier"];
+const NUMBERS: [&str; 8] =
+    ["Seed", "Parameters", "Steps", "Time in steps", "Validation loss", "Accuracy", "Backwards saved", "Time saved"];
+/// Which weights loss and accuracy are of, where that is not the same for all runs.
+const WEIGHTS: &str = "Of weights in";
 
 /// A line of it.
 #[derive(Debug, Clone, Copy)]
@@ -63,29 +56,46 @@ pub(super) fn table_ui(rows: &[TableRow<'_>], zone: &TimeZone, ui: &mut Ui) {
     let best_accuracy = best(|run| run.validation_accuracy, 1.0);
     let best_backward = best(|run| run.backward_saved, 1.0);
     let best_time = best(|run| run.time_saved, 1.0);
+    // Of runs in full precision alone there is nothing to tell apart.
+    let has_quantized = figures.iter().any(|run| run.quantized.is_some());
+    // One more than there are: the last column of a grid has no right side.
+    let num_columns = NAMES.len() + NUMBERS.len() + usize::from(has_quantized) + 1;
     egui::ScrollArea::horizontal().id_salt("figures").show(ui, |ui| {
-        egui::Grid::new("figures").num_columns(COLUMNS.len()).spacing([space::LG, space::XS]).show(ui, |ui| {
-            for column in COLUMNS {
-                ui.label(RichText::new(column).size(font::SMALL).color(p.text_weak));
+        egui::Grid::new("figures").num_columns(num_columns).spacing([space::LG, space::XS]).show(ui, |ui| {
+            let title = |text: &str| RichText::new(text).size(font::SMALL).color(p.text_weak);
+            for column in NAMES {
+                ui.label(title(column));
+            }
+            for column in NUMBERS {
+                number_cell_ui(ui, title(column));
+            }
+            if has_quantized {
+                ui.label(title(WEIGHTS)).on_hover_text(
+                    "Quantization-aware training ships quantized weights; loss and accuracy are of those, once the network \
+                     computes with them alone",
+                );
             }
             ui.end_row();
             for (row, run) in rows.iter().zip(&figures) {
                 row.name_ui(ui);
                 ui.label(RunIdentity::of_loaded(row.run).started(zone));
                 ui.label(&run.tier);
-                ui.label(row.run.config.seed.to_string());
-                ui.label(number::short_count(run.num_params as f64));
-                ui.label(number::count(run.num_steps));
-                ui.label(number::seconds(run.seconds));
+                number_cell_ui(ui, row.run.config.seed.to_string());
+                number_cell_ui(ui, number::short_count(run.num_params as f64));
+                number_cell_ui(ui, number::count(run.num_steps));
+                number_cell_ui(ui, number::seconds(run.seconds));
                 let mut cell = |value: Option<f64>, best: Option<f64>, show: fn(f64) -> String| {
                     let is_best = value.is_some() && value == best;
                     let text = RichText::new(value.map_or_else(|| "—".to_owned(), show));
-                    ui.label(if is_best { text.color(p.good).strong() } else { text.color(p.text) });
+                    number_cell_ui(ui, if is_best { text.color(p.good).strong() } else { text.color(p.text) });
                 };
                 cell(run.validation_loss, best_loss, number::value);
                 cell(run.validation_accuracy, best_accuracy, |share| format!("{:.2}%", share * 100.0));
                 cell(run.backward_saved, best_backward, number::percent);
                 cell(run.time_saved, best_time, number::percent);
+                if has_quantized {
+                    ui.label(run.validation_loss.map_or("—", |_| weights_name(run.quantized)));
+                }
                 ui.end_row();
             }
         });

@@ -1,6 +1,6 @@
 //! Quantization-aware training: what the weights are trained for, and when quantization sets in.
 
-use egui::{DragValue, Ui};
+use egui::{DragValue, Response, Ui};
 use foretrain_engine::models::ops::Activations;
 use foretrain_engine::quant::{Distillation, QatConfig, QuantScheme};
 use foretrain_engine::session::RunConfig;
@@ -34,10 +34,10 @@ pub(super) fn qat_ui(config: &mut RunConfig, ui: &mut Ui) {
         });
     });
     let Some(qat) = &mut config.qat else { return };
-    field_ui(ui, "Switch after", |ui| percent_ui(&mut qat.start_fraction, 0.99, ui));
+    field_ui(ui, "Switch after", |ui| percent_ui(&mut qat.start_fraction, 0.99, ui).on_hover_text(ABOUT_SWITCH));
     let most = 1.0 - qat.start_fraction;
     qat.ramp_fraction = qat.ramp_fraction.min(most);
-    field_ui(ui, "Ramp over", |ui| percent_ui(&mut qat.ramp_fraction, most, ui));
+    field_ui(ui, "Ramp over", |ui| percent_ui(&mut qat.ramp_fraction, most, ui).on_hover_text(ABOUT_RAMP));
     field_ui(ui, "Rate after", |ui| rate_ui(&mut qat.learning_rate_factor, ui));
     field_ui(ui, "Inputs", |ui| {
         let reads = [
@@ -51,11 +51,13 @@ pub(super) fn qat_ui(config: &mut RunConfig, ui: &mut Ui) {
         });
     });
     field_ui(ui, "Teacher", |ui| teacher_ui(&mut qat.distillation, ui));
-    let num_steps = config.num_steps as f64;
-    let switch = (qat.start_fraction * num_steps).floor();
-    let done = ((qat.start_fraction + qat.ramp_fraction) * num_steps).ceil();
-    hint_ui(ui, &hint(switch, done));
+    hint_ui(ui, &hint(qat, config.num_steps));
 }
+
+const ABOUT_SWITCH: &str =
+    "Share of the run in full precision, before quantization sets in; 0 quantizes from the first step";
+const ABOUT_RAMP: &str = "Share of the run, after the switch, over which forward passes go from full-precision to quantized \
+                          weights little by little; 0 switches at once. Three values learn best along a ramp";
 
 /// `qat` for another scheme, which brings its own numbers where nobody has chosen one.
 fn for_another(qat: QatConfig, scheme: QuantScheme, default: fn(QuantScheme) -> QatConfig) -> QatConfig {
@@ -73,12 +75,13 @@ fn for_another(qat: QatConfig, scheme: QuantScheme, default: fn(QuantScheme) -> 
     }
 }
 
-/// What the learning rate is multiplied by from the switch on.
+/// What the learning rate is multiplied by once weights are quantized altogether.
 fn rate_ui(factor: &mut f64, ui: &mut Ui) {
     let number = DragValue::new(factor).range(0.05..=20.0).speed(0.02).max_decimals(2).prefix("x ");
     ui.add(number).on_hover_text(
-        "The learning rate is multiplied by this from the switch on; ternary weights learn best at about twice the rate of \
-         full precision, and three times along a ramp",
+        "What the learning rate is multiplied by once weights are quantized altogether: from the switch on, along a ramp as \
+         far as that has come. Ternary weights learn best at about twice the rate of full precision, and three times along a \
+         ramp",
     );
 }
 
@@ -96,22 +99,74 @@ fn teacher_ui(distillation: &mut Option<Distillation>, ui: &mut Ui) {
 }
 
 /// A share of the run, shown in percent.
-fn percent_ui(share: &mut f64, most: f64, ui: &mut Ui) {
+fn percent_ui(share: &mut f64, most: f64, ui: &mut Ui) -> Response {
     let mut percent = *share * 100.0;
     let number = DragValue::new(&mut percent).range(0.0..=most * 100.0).speed(0.5).max_decimals(1);
-    if ui.add(number.suffix(" % of the run")).changed() {
+    let response = ui.add(number.suffix(" % of the run"));
+    if response.changed() {
         *share = (percent / 100.0).clamp(0.0, most);
     }
+    response
 }
 
-/// What the two numbers mean in steps.
-fn hint(switch: f64, done: f64) -> String {
+/// What the numbers mean in steps, and for the learning rate.
+fn hint(qat: &QatConfig, num_steps: u64) -> String {
+    let num_steps = num_steps as f64;
+    let switch = (qat.start_fraction * num_steps).floor();
+    let done = ((qat.start_fraction + qat.ramp_fraction) * num_steps).ceil();
+    // As the field shows it.
+    let factor = (qat.learning_rate_factor * 100.0).round() / 100.0;
+    let has_rate = (factor - 1.0).abs() > 1e-9;
     let when = if done > switch {
-        format!("Quantization sets in after step {switch:.0} and is complete at step {done:.0}")
-    } else if switch > 0.0 {
-        format!("Full precision to step {switch:.0}, quantized weights from then on")
+        let rate = if has_rate {
+            format!("; the learning rate goes to {factor} times its value along with it")
+        } else {
+            String::new()
+        };
+        format!("Quantization sets in after step {switch:.0} and is complete at step {done:.0}{rate}")
     } else {
-        "Quantized weights from the first step".to_owned()
+        let rate = if has_rate { format!(", at {factor} times the learning rate") } else { String::new() };
+        if switch > 0.0 {
+            format!("Full precision to step {switch:.0}, quantized weights from then on{rate}")
+        } else {
+            format!("Quantized weights from the first step{rate}")
+        }
     };
     format!("{when}. Each validation measures both; the quantized weights ship.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(scheme: QuantScheme, start: f64, ramp: f64, factor: f64, expected: &str) {
+        let qat = QatConfig {
+            start_fraction: start,
+            ramp_fraction: ramp,
+            learning_rate_factor: factor,
+            ..QatConfig::new(scheme)
+        };
+        let told = hint(&qat, 1000);
+        assert!(told.starts_with(expected), "{told}");
+    }
+
+    #[test]
+    fn the_hint_tells_steps_and_rate() {
+        check(
+            QuantScheme::Ternary,
+            0.2,
+            0.3,
+            3.0,
+            "Quantization sets in after step 200 and is complete at step 500; the learning rate goes to 3 times its value",
+        );
+        check(QuantScheme::Int8, 0.3, 0.0, 1.0, "Full precision to step 300, quantized weights from then on. Each");
+        check(
+            QuantScheme::Int8,
+            0.0,
+            0.0,
+            0.5,
+            "Quantized weights from the first step, at 0.5 times the learning rate.",
+        );
+    }
 }

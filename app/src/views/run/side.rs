@@ -2,7 +2,7 @@
 
 use egui::{Color32, Frame, Margin, RichText, ScrollArea, Ui};
 use foretrain_engine::device::{ComputeDevice, GaugeReading};
-use foretrain_engine::session::{RunSnapshot, RunStatus};
+use foretrain_engine::session::{RunSnapshot, RunStatus, ValidationFigures, ValidationPoint};
 
 use super::{flames, forecasts, needs, savings};
 use crate::state::{Live, is_active};
@@ -43,20 +43,65 @@ fn validation_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
         stat_ui(ui, "Validation loss", "—", p.text_weak, "Not measured yet");
         return;
     };
-    let best = points.iter().map(|point| point.loss).filter(|loss| loss.is_finite()).fold(f64::INFINITY, f64::min);
+    // What ships leads: quantized weights once the network computes with those alone.
+    let is_quantized = ships_quantized(last);
+    let of_weights = match last.quantized {
+        Some(quantized) if is_quantized => format!(", {}", quantized.scheme.label()),
+        Some(_) => ", full precision".to_owned(),
+        None => String::new(),
+    };
+    let lead = last.on_curve();
+    let alike = points.iter().filter(|point| ships_quantized(point) == is_quantized);
+    let losses = alike.map(|point| point.on_curve().loss);
+    let best = losses.filter(|loss| loss.is_finite()).fold(f64::INFINITY, f64::min);
     let below = format!("nats, at step {}; lowest {}", number::count(last.step), number::value(best));
-    stat_ui(ui, "Validation loss", &number::value(last.loss), p.text_strong, &below);
-    if let Some(accuracy) = last.accuracy {
+    stat_ui(ui, &format!("Validation loss{of_weights}"), &number::value(lead.loss), p.text_strong, &below);
+    if let Some(accuracy) = lead.accuracy {
         ui.add_space(space::XS);
-        let below = format!("of {} images", number::count(last.num_examples));
-        stat_ui(ui, "Accuracy", &format!("{:.2}%", accuracy * 100.0), p.text_strong, &below);
+        let below = format!("of {} images", number::count(lead.num_examples));
+        stat_ui(ui, &format!("Accuracy{of_weights}"), &format!("{:.2}%", accuracy * 100.0), p.text_strong, &below);
     }
-    if let Some(whole) = &last.whole {
+    let whole = last.quantized.filter(|_| is_quantized).map_or(last.whole, |quantized| quantized.whole);
+    if let Some(whole) = whole {
         ui.add_space(space::XS);
-        let accuracy = whole.accuracy.map_or_else(String::new, |share| format!(", {:.2}%", share * 100.0));
-        let name = format!("On all {}", number::count(whole.num_examples));
-        stat_ui(ui, &name, &format!("{}{accuracy}", number::value(whole.loss)), p.text_strong, "measured at the end");
+        let name = format!("On all {}{of_weights}", number::count(whole.num_examples));
+        stat_ui(ui, &name, &figures_text(whole), p.text_strong, "measured at the end");
     }
+    other_weights_ui(last, ui);
+}
+
+/// True when quantized weights are what a package is made of.
+fn ships_quantized(point: &ValidationPoint) -> bool {
+    point.quantized.is_some_and(|quantized| quantized.strength >= 1.0)
+}
+
+/// In quantization-aware training: the weights that do not ship at this step, in a line.
+fn other_weights_ui(point: &ValidationPoint, ui: &mut Ui) {
+    let Some(quantized) = point.quantized else { return };
+    let p = palette(ui);
+    let full = ValidationFigures { loss: point.loss, accuracy: point.accuracy, num_examples: point.num_examples };
+    let (name, on_curve, whole, about) = if ships_quantized(point) {
+        let about = "The weights that go on learning. They do not ship: the quantized ones do.";
+        ("In full precision".to_owned(), full, point.whole, about)
+    } else {
+        let about = "The same weights quantized, at a step that does not compute with those alone yet.";
+        (format!("As {} by now", quantized.scheme.label()), quantized.curve, quantized.whole, about)
+    };
+    ui.add_space(space::XS);
+    let row = ui.scope(|ui| {
+        ui.spacing_mut().interact_size.y = 18.0;
+        pair_ui(ui, p, &name, &figures_text(on_curve));
+    });
+    let whole = whole.map_or_else(String::new, |whole| {
+        format!("\nOn all {}: {}.", number::count(whole.num_examples), figures_text(whole))
+    });
+    row.response.on_hover_text(format!("{about}{whole}"));
+}
+
+/// Loss and, for images, accuracy.
+fn figures_text(figures: ValidationFigures) -> String {
+    let accuracy = figures.accuracy.map_or_else(String::new, |share| format!(", {:.2}%", share * 100.0));
+    format!("{}{accuracy}", number::value(figures.loss))
 }
 
 fn gauges_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {
