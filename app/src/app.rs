@@ -14,6 +14,7 @@ use crate::shortcuts::{self, Place, Shortcut};
 use crate::state::{Catalog, CloseState, Draft, Live, Machine, Saved, Screen};
 use crate::theme;
 use crate::views::{self, Action, SCREENS, ViewCtx};
+use crate::widgets::FollowFocus;
 
 const SAVED_KEY: &str = "saved";
 const DRAFT_KEY: &str = "draft";
@@ -34,6 +35,7 @@ impl App {
     #[must_use]
     pub fn new(ctx: &egui::Context, storage: Option<&dyn Storage>, link: EngineLink, catalog: Catalog) -> Self {
         theme::apply(ctx);
+        ctx.add_plugin(FollowFocus::default());
         // The scale is a setting; egui's own keys would change it behind our back, and one of them means another thing.
         ctx.options_mut(|options| options.zoom_with_keyboard = false);
         let mut saved: Saved = storage.and_then(|storage| eframe::get_value(storage, SAVED_KEY)).unwrap_or_default();
@@ -155,6 +157,7 @@ impl App {
                 press(&ctx, saved, live, shortcut);
             }
         }
+        views::doubt_runs(saved.screen, live, ui.ctx());
         screens_ui(&ctx, saved, live, ui);
         let (requests, actions) = ctx.into_parts();
         for action in actions {

@@ -9,7 +9,9 @@ use foretrain_engine::session::{
     RunStatus, RunSummary, StopReason,
 };
 
-use super::{Asked, CompareAxis, Draft, ExperimentsLive, FramePace, HeldModel, LogRows, Machine, Query, ShipLive};
+use super::{
+    Asked, CompareAxis, Draft, ExperimentsLive, FramePace, HeldModel, LogRows, Machine, Query, Screen, ShipLive,
+};
 use crate::plots::{CompareSeries, ExportSlot, PlotKind, RunSeries};
 use crate::views::{RunIdentity, RunLabel, ViewCtx, run_labels};
 use crate::widgets::{ImageStrip, PixelCanvas};
@@ -238,6 +240,8 @@ pub struct Live {
     pub run_labels: BTreeMap<PathBuf, RunLabel>,
     /// Folder of `runs`, and the number of run changes it has seen.
     pub runs_seen: Option<(PathBuf, u64)>,
+    /// Screen of the last frame.
+    pub screen_seen: Option<Screen>,
     /// State of the data screen.
     pub data: DataLive,
     /// State of the comparison.
@@ -330,8 +334,10 @@ impl Live {
         }
         answer!(model.describe, Described);
         answer!(package.describe, Described);
-        for query in self.ship.measured.values_mut() {
-            take!(query, event, Quantized);
+        for measured in self.ship.measured.values_mut() {
+            if take!(measured.query, event, Quantized) {
+                measured.settle(kind);
+            }
         }
         answer!(ship.export, Exported);
         answer!(trial.infer, Answered);
@@ -413,7 +419,7 @@ impl Live {
     pub fn end_jobs(&mut self, ctx: &ViewCtx<'_>) {
         self.ship.queue.clear();
         self.ship.export.end(ctx);
-        self.ship.measured.values().for_each(|query| query.end(ctx));
+        self.ship.measured.values().for_each(|measured| measured.query.end(ctx));
         self.trial.infer.end(ctx);
         self.trial.is_stale = false;
         self.end_experiment(ctx);

@@ -36,5 +36,5 @@ pub use saved::{
     CompareAxis, CompareSaved, CompareTab, ExperimentChoice, ExperimentsSaved, PlotsSaved, RaceAxis, Saved, Screen,
     Settings, ShipSaved, TrySaved, TrySource,
 };
-pub use ship::{ShipAction, ShipLive};
+pub use ship::{MeasureSettings, Measured, ShipAction, ShipLive};
 pub use tier_lock::{Access, CorrectionFigures, Demand, Found, LOCKED_TIER, PROOF_CONFIDENCE, RecipeKey, TierLock};

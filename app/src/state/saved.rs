@@ -9,6 +9,7 @@ use foretrain_engine::export::ModelCard;
 use foretrain_engine::quant::{
     PostTraining, QuantScheme, Rounding, Sparsity, StrayTables, Tables, TernaryRule, TernaryScales,
 };
+use foretrain_engine::session::QuantizeJob;
 use serde::{Deserialize, Serialize};
 
 use super::{DataForm, Draft, TierLock};
@@ -313,13 +314,13 @@ impl Default for ShipSaved {
     fn default() -> Self {
         Self {
             folder: String::new(),
-            max_examples: 1_000,
+            max_examples: QuantizeJob::DEFAULT_EXAMPLES,
             schemes: BTreeSet::from([QuantScheme::Int8, QuantScheme::Ternary]),
             is_compensated: false,
             is_equalized: false,
             is_mixed: false,
             budget_bits: 5.0,
-            calibration_samples: 256,
+            calibration_samples: PostTraining::DEFAULT_SAMPLES,
             ternary_scales: TernaryScales::default(),
             is_threshold: false,
             sparsity: None,
@@ -332,7 +333,7 @@ impl ShipSaved {
     /// The settings as the engine takes them, without types of tables that this model lacks.
     #[must_use]
     pub fn post_training(&self, card: &ModelCard, stray_tables: StrayTables) -> PostTraining {
-        PostTraining {
+        let options = PostTraining {
             rounding: if self.is_compensated { Rounding::Compensated } else { Rounding::Nearest },
             calibration_samples: self.calibration_samples.max(1),
             is_equalized: self.is_equalized,
@@ -342,7 +343,10 @@ impl ShipSaved {
             sparsity: self.sparsity,
             tables: self.tables_of(card),
             stray_tables,
-        }
+        };
+        // A field that is greyed out asks for nothing, and needs no note that it was not heeded.
+        let samples = if options.is_calibrated() { options.calibration_samples } else { PostTraining::DEFAULT_SAMPLES };
+        PostTraining { calibration_samples: samples, ..options }
     }
 
     /// The types of those tables that this model has.

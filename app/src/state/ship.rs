@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use foretrain_engine::quant::{QuantScheme, StrayTables, Tables};
-use foretrain_engine::session::{ExportReport, ModelReport, QuantizeReport, TargetFit, fit_target};
+use foretrain_engine::quant::{PostTraining, QuantScheme, StrayTables, Tables};
+use foretrain_engine::session::{
+    Command, EventKind, ExportReport, JobId, ModelReport, QuantizeReport, TargetFit, fit_target,
+};
 
 use super::live::is_in_use;
 use super::{HeldModel, Query};
+use crate::views::ViewCtx;
 
 /// What can be done with a model on the quantize and export screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +22,88 @@ pub enum ShipAction {
     Export(Vec<String>, StrayTables),
 }
 
+/// What a measurement depends on, beside the model and the precision.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MeasureSettings {
+    /// How weights find their codes.
+    pub options: PostTraining,
+    /// Most validation examples.
+    pub max_examples: usize,
+}
+
+impl MeasureSettings {
+    /// True when `other` would give the same figures in `scheme`: settings that do nothing there do not count.
+    #[must_use]
+    pub fn is_alike(&self, other: &Self, scheme: QuantScheme) -> bool {
+        self.heeded(scheme) == other.heeded(scheme)
+    }
+
+    fn heeded(&self, scheme: QuantScheme) -> Self {
+        let unset = PostTraining::default();
+        let mut options = self.options;
+        if scheme.is_float() {
+            options = unset;
+        }
+        if !options.is_calibrated() {
+            options.calibration_samples = unset.calibration_samples;
+        }
+        if !matches!(scheme, QuantScheme::Ternary | QuantScheme::TernaryBase3) {
+            options.ternary_scales = unset.ternary_scales;
+            options.ternary_rule = unset.ternary_rule;
+        }
+        Self { options, ..*self }
+    }
+}
+
+/// What one precision costs: asked, and measured.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// The last question, and the last answer.
+    pub query: Query<Box<QuantizeReport>>,
+    /// Settings of the last question.
+    asked: Option<MeasureSettings>,
+    /// Settings of the last answer.
+    answered: Option<MeasureSettings>,
+    /// The last question was cancelled.
+    pub is_cancelled: bool,
+}
+
+impl Measured {
+    /// Asks with `settings`; `command` as in [`Query::ask`].
+    pub fn ask(&mut self, ctx: &ViewCtx<'_>, settings: MeasureSettings, command: impl FnOnce(JobId) -> Command) {
+        self.is_cancelled = false;
+        self.asked = Some(settings);
+        self.query.ask(ctx, command);
+    }
+
+    /// Cancels the question under way.
+    pub fn cancel(&mut self, ctx: &ViewCtx<'_>) {
+        self.is_cancelled |= self.query.is_waiting();
+        self.query.cancel(ctx);
+    }
+
+    /// Notes what came of the question: `kind` ended it.
+    pub fn settle(&mut self, kind: &EventKind) {
+        if matches!(kind, EventKind::Quantized(_)) {
+            self.answered = self.asked;
+        }
+        self.is_cancelled = matches!(kind, EventKind::Cancelled);
+    }
+
+    /// The answer, and the settings that it was measured with.
+    #[must_use]
+    pub fn answer(&self) -> Option<(&QuantizeReport, MeasureSettings)> {
+        Some((&**self.query.answer()?, self.answered?))
+    }
+}
+
 /// State of the quantize and export screen.
 #[derive(Debug, Default)]
 pub struct ShipLive {
     /// The model that the answers are about.
     pub model: HeldModel,
     /// Quantized and measured, as far as that was asked for.
-    pub measured: BTreeMap<QuantScheme, Query<Box<QuantizeReport>>>,
+    pub measured: BTreeMap<QuantScheme, Measured>,
     /// An export.
     pub export: Query<Box<ExportReport>>,
     /// An export was begun, and what came of it was not seen yet.
@@ -64,7 +142,9 @@ impl ShipLive {
     /// True while answers are there or on their way.
     #[must_use]
     pub fn has_results(&self) -> bool {
-        self.measured.values().any(is_in_use) || is_in_use(&self.export) || !self.packages.is_empty()
+        self.measured.values().any(|measured| is_in_use(&measured.query))
+            || is_in_use(&self.export)
+            || !self.packages.is_empty()
     }
 
     /// The targets of `model` with `tables` as they are chosen; worked out once for each choice, from shapes alone.
@@ -87,6 +167,6 @@ impl ShipLive {
     /// True while something is quantized.
     #[must_use]
     pub fn is_measuring(&self) -> bool {
-        self.measured.values().any(Query::is_waiting)
+        self.measured.values().any(|measured| measured.query.is_waiting())
     }
 }

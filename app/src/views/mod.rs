@@ -34,7 +34,7 @@ pub use navigation::{SCREENS, ScreenEntry, navigation_ui};
 pub use panes::{empty_ui, panes_ui};
 pub use recipe_fields::{RecipeCard, RecipeField, recipe_fields};
 pub use run_labels::{RunIdentity, RunLabel, run_labels};
-pub use runs_list::{keep_runs_fresh, run_state};
+pub use runs_list::{doubt_runs, keep_runs_fresh, run_state};
 pub use settings::settings_ui;
 pub use ship::ship_ui;
 pub use trial::trial_ui;

@@ -1,13 +1,23 @@
 //! The runs on disk, kept up to date while a screen shows them.
 
-use egui::Color32;
+use egui::{Color32, Context, Event};
 use foretrain_engine::session::{Command, RunSummary, StopReason};
 
 use super::{ViewCtx, ended_word};
-use crate::state::Live;
+use crate::state::{Live, Screen};
 use crate::theme::Palette;
 
-/// Asks for the runs when the folder is another one, or a run changed since the last time.
+/// Has the runs read again once others may have changed them: `screen` is entered, or the window gets the focus. What is
+/// shown of them stays until the answer comes.
+pub fn doubt_runs(screen: Screen, live: &mut Live, ctx: &Context) {
+    let is_entered = live.screen_seen.replace(screen) != Some(screen);
+    let is_focused = ctx.input(|input| input.events.contains(&Event::WindowFocused(true)));
+    if is_entered || is_focused {
+        live.runs_seen = None;
+    }
+}
+
+/// Asks for the runs when the folder is another one, or runs may have changed since the last time.
 pub fn keep_runs_fresh(ctx: &ViewCtx<'_>, live: &mut Live) {
     let wanted = (ctx.settings.runs_folder_path(), live.num_run_changes);
     if live.runs_seen.as_ref() != Some(&wanted) && !live.runs.is_waiting() {

@@ -1,22 +1,18 @@
-//! Quantizes and measures, before and after.
+//! Asks what precisions cost, and shows how far that is.
 
 use std::sync::Arc;
 
-use egui::{DragValue, RichText, ScrollArea, Ui};
+use egui::{DragValue, RichText, Ui};
 use foretrain_engine::quant::{QuantScheme, StrayTables};
-use foretrain_engine::session::{Command, ModelReport, QuantizeJob, QuantizeReport};
+use foretrain_engine::session::{Command, ModelReport, QuantizeJob};
 
+use super::costs::{Cost, costs_ui};
 use super::rounding::rounding_ui;
 use super::tables;
-use crate::state::{ShipAction, ShipLive, ShipSaved};
+use crate::state::{MeasureSettings, Measured, ShipAction, ShipLive, ShipSaved};
 use crate::theme::{font, palette, space};
 use crate::views::{ViewCtx, job_ui};
-use crate::widgets::{
-    BarRow, Icon, bar_row_ui, chip_ui, expander_ui, field_ui, hint_ui, icon_text_button_ui, number, section_title_ui,
-};
-
-/// Width of the column of tensor names.
-const NAME_WIDTH: f32 = 240.0;
+use crate::widgets::{Icon, chip_ui, field_ui, hint_ui, icon_text_button_ui};
 
 /// Shows what the chosen precisions cost this model.
 pub(super) fn measure_ui(
@@ -38,22 +34,81 @@ pub(super) fn measure_ui(
         );
     });
     let can_measure = !live.is_measuring() && !saved.schemes.is_empty();
-    let button = ui.add_enabled_ui(can_measure, |ui| icon_text_button_ui(ui, Icon::Play, "Measure")).inner;
-    if button.on_disabled_hover_text("Choose a precision, or wait for what is being measured").clicked() {
-        live.wanted = Some(ShipAction::Measure);
+    ui.horizontal(|ui| {
+        let button = ui.add_enabled_ui(can_measure, |ui| icon_text_button_ui(ui, Icon::Play, "Measure")).inner;
+        if button.on_disabled_hover_text("Choose a precision, or wait for what is being measured").clicked() {
+            live.wanted = Some(ShipAction::Measure);
+        }
+        cancel_all_ui(ctx, live, ui);
+    });
+    progress_ui(ctx, live, ui);
+    let now = settings(saved, model);
+    let costs: Vec<Cost<'_>> = QuantScheme::ALL
+        .into_iter()
+        .filter_map(|scheme| {
+            let (report, with) = live.measured.get(&scheme)?.answer()?;
+            Some(Cost { report, is_current: with.is_alike(&now, scheme) })
+        })
+        .collect();
+    costs_ui(&costs, ui);
+}
+
+/// The settings that are chosen.
+fn settings(saved: &ShipSaved, model: &ModelReport) -> MeasureSettings {
+    // Of several precisions, those that have no choice of tables go without.
+    let options = saved.post_training(&model.card, StrayTables::LeaveOut);
+    MeasureSettings { options, max_examples: saved.max_examples }
+}
+
+/// A way out while several are measured.
+fn cancel_all_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, ui: &mut Ui) {
+    let num_waiting = live.measured.values().filter(|measured| measured.query.is_waiting()).count();
+    if num_waiting > 1 {
+        let button = ui.button("Cancel all").on_hover_text("What is being measured, and what waits for it");
+        if button.accessible_name("Cancel all measurements").clicked() {
+            live.measured.values_mut().for_each(|measured| measured.cancel(ctx));
+        }
     }
-    for (scheme, query) in &mut live.measured {
-        job_ui(ctx, &format!("Measuring {}", scheme.label()), query, ui);
+}
+
+/// How far each question is: in full what the engine works on, in a line what waits for that; and what was given up.
+fn progress_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, ui: &mut Ui) {
+    let is_begun = |measured: &Measured| measured.query.is_waiting() && measured.query.progress().is_some();
+    let mut has_first = live.measured.values().any(is_begun);
+    let mut cancelled = Vec::new();
+    for (scheme, measured) in &mut live.measured {
+        let name = format!("Measuring {}", scheme.label());
+        let was_waiting = measured.query.is_waiting();
+        // The first is as good as begun where the engine has not said so yet.
+        let is_in_line = was_waiting && !is_begun(measured) && has_first;
+        has_first |= was_waiting;
+        if is_in_line {
+            in_line_ui(ctx, &name, measured, ui);
+        } else {
+            job_ui(ctx, &name, &mut measured.query, ui);
+            measured.is_cancelled |= was_waiting && !measured.query.is_waiting();
+        }
+        if measured.is_cancelled {
+            cancelled.push(scheme.label());
+        }
     }
-    let reports: Vec<&QuantizeReport> = answers(live).collect();
-    if reports.is_empty() {
-        return;
+    if !cancelled.is_empty() {
+        hint_ui(ui, &format!("Cancelled, and not measured: {}", cancelled.join(", ")));
     }
-    ui.add_space(space::XS);
-    ScrollArea::horizontal().id_salt("quantized").show(ui, |ui| table_ui(&reports, ui));
-    for report in reports {
-        notes_ui(report, ui);
-    }
+}
+
+/// A measurement that waits for another.
+fn in_line_ui(ctx: &ViewCtx<'_>, name: &str, measured: &mut Measured, ui: &mut Ui) {
+    let p = palette(ui);
+    ui.horizontal(|ui| {
+        ui.label(RichText::new(name).size(font::SMALL).color(p.text_weak));
+        hint_ui(ui, "waits for the one before it");
+        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+            if ui.small_button("Cancel").accessible_name(format!("Cancel: {name}")).clicked() {
+                measured.cancel(ctx);
+            }
+        });
+    });
 }
 
 fn schemes_ui(saved: &mut ShipSaved, ui: &mut Ui) {
@@ -90,145 +145,13 @@ fn about(scheme: QuantScheme) -> &'static str {
 /// Asks what the chosen precisions cost; what was measured of others is forgotten.
 pub(super) fn measure(ctx: &ViewCtx<'_>, saved: &ShipSaved, live: &mut ShipLive, model: &ModelReport) {
     live.measured.retain(|scheme, _| saved.schemes.contains(scheme));
-    // Of several precisions, those that have no choice of tables go without.
-    let (options, max_examples) = (saved.post_training(&model.card, StrayTables::LeaveOut), saved.max_examples);
+    let settings = settings(saved, model);
+    let MeasureSettings { options, max_examples } = settings;
     for &scheme in &saved.schemes {
         let input = model.folder.clone();
-        live.measured.entry(scheme).or_default().ask(ctx, |job| {
+        live.measured.entry(scheme).or_default().ask(ctx, settings, |job| {
             let job_of = QuantizeJob { input, scheme, output: None, data: None, max_examples, options, report: None };
             Command::Quantize(job, job_of)
         });
-    }
-}
-
-/// What was measured, most precise first.
-fn answers(live: &ShipLive) -> impl Iterator<Item = &QuantizeReport> {
-    QuantScheme::ALL.iter().filter_map(|scheme| live.measured.get(scheme)?.answer().map(|report| &**report))
-}
-
-/// What there is to say about one precision.
-fn notes_ui(report: &QuantizeReport, ui: &mut Ui) {
-    let label = report.scheme.label();
-    ui.add_space(space::XS);
-    section_title_ui(ui, &format!("{label}, {}", report.method));
-    for note in &report.notes {
-        hint_ui(ui, note);
-    }
-    if let Some(choice) = &report.tables {
-        tables::tried_ui(choice, label, ui);
-    }
-    expander_ui(ui, &format!("Error of each tensor, {label}"), |ui| errors_ui(report, ui));
-    if report.layers.iter().any(|layer| layer.loss_increase.is_some()) {
-        expander_ui(ui, &format!("What each tensor costs, {label}"), |ui| sensitivities_ui(report, ui));
-    }
-}
-
-/// A metric as people read it.
-pub(super) fn metric_text(metric: &str, value: f64) -> String {
-    if metric == "accuracy" { format!("{:.2}%", value * 100.0) } else { format!("{value:.4}") }
-}
-
-fn table_ui(reports: &[&QuantizeReport], ui: &mut Ui) {
-    let p = palette(ui);
-    let has_speeds = reports.iter().any(|report| !report.speeds.is_empty());
-    egui::Grid::new("quantized").num_columns(7).spacing([space::LG + 6.0, space::XS]).show(ui, |ui| {
-        let metric = reports.first().map_or("metric", |report| report.metric.as_str());
-        let metric_title = if metric == "accuracy" { "Accuracy" } else { "Loss, nats a token" };
-        for title in ["Precision", metric_title, "Validation loss", "Weights", "Bits per weight", "Measured on"] {
-            ui.label(RichText::new(title).size(font::SMALL).color(p.text_weak));
-        }
-        if has_speeds {
-            let title = RichText::new("Predicted tokens/s, at most").size(font::SMALL).color(p.text_weak);
-            ui.label(title).on_hover_text(tables::ABOUT_SPEED);
-        }
-        ui.end_row();
-        if let Some(report) = reports.first() {
-            ui.label(RichText::new("as trained, f32").color(p.text_strong));
-            ui.label(metric_text(metric, report.before));
-            ui.label(number::value(report.loss_before));
-            ui.label(number::bytes(report.bytes_before));
-            ui.label("32");
-            ui.label(number::count(report.num_examples));
-            ui.end_row();
-        }
-        for report in reports {
-            ui.label(RichText::new(report.scheme.label()).color(p.text_strong));
-            let lost = if metric == "accuracy" { report.before - report.after } else { report.after - report.before };
-            let share = if metric == "accuracy" { lost } else { lost / report.before.abs().max(1e-9) };
-            let color = if share > 0.05 || !share.is_finite() {
-                p.bad
-            } else if share > 0.01 {
-                p.warn
-            } else {
-                p.good
-            };
-            ui.label(RichText::new(metric_text(metric, report.after)).color(color).strong());
-            ui.label(number::value(report.loss_after));
-            let factor = report.bytes_before as f64 / report.bytes_after.max(1) as f64;
-            ui.label(format!("{} ({factor:.1}x smaller)", number::bytes(report.bytes_after)));
-            ui.label(format!("{:.2}", report.bits_per_weight));
-            ui.label(number::count(report.num_examples));
-            speed_ui(report, ui);
-            ui.end_row();
-        }
-    });
-}
-
-/// How fast the targets can be with this precision at best, from the slowest to the fastest; each by itself when hovered.
-fn speed_ui(report: &QuantizeReport, ui: &mut Ui) {
-    let speeds = || report.speeds.iter().map(|speed| speed.most_tokens_per_second);
-    let least = speeds().fold(f64::INFINITY, f64::min);
-    let most = speeds().fold(0.0, f64::max);
-    if report.speeds.is_empty() {
-        return;
-    }
-    let of_each: Vec<String> = report
-        .speeds
-        .iter()
-        .map(|speed| format!("{}: {}", speed.name, number::three_digits(speed.most_tokens_per_second)))
-        .collect();
-    let range = format!("{} to {}", number::three_digits(least), number::three_digits(most));
-    ui.label(range).on_hover_text(format!("Predicted, at most:\n{}", of_each.join("\n")));
-}
-
-/// A bar per tensor, the longest for the largest error.
-fn errors_ui(report: &QuantizeReport, ui: &mut Ui) {
-    let p = palette(ui);
-    let most = report.tensor_errors.iter().map(|(_, error)| *error).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
-    hint_ui(ui, "Distance between stored and trained weights, as a share of the tensor's own length (L2).");
-    for (name, error) in &report.tensor_errors {
-        let row = BarRow {
-            name,
-            name_width: NAME_WIDTH,
-            about: &format!("Error of {name}"),
-            share: (error / most) as f32,
-            color: p.series[1],
-            value: &format!("{:.2}%", error * 100.0),
-            value_width: BarRow::VALUE_WIDTH,
-        };
-        bar_row_ui(ui, row);
-    }
-}
-
-/// A bar per tensor, the longest for the tensor whose rounding alone costs most loss; those that cost nothing have none.
-fn sensitivities_ui(report: &QuantizeReport, ui: &mut Ui) {
-    let p = palette(ui);
-    let costs = || report.layers.iter().filter_map(|layer| Some((layer, layer.loss_increase?)));
-    let most = costs().map(|(_, cost)| cost).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
-    hint_ui(
-        ui,
-        "By how much the loss grows when this tensor alone is quantized, nats. Below zero it is noise, or luck.",
-    );
-    for (layer, cost) in costs() {
-        let row = BarRow {
-            name: &layer.name,
-            name_width: NAME_WIDTH,
-            about: &format!("What {} costs, stored as {}", layer.name, layer.storage),
-            share: (cost.max(0.0) / most) as f32,
-            color: p.series[0],
-            value: &format!("{cost:+.4}"),
-            value_width: BarRow::VALUE_WIDTH,
-        };
-        bar_row_ui(ui, row);
     }
 }

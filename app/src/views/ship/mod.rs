@@ -1,5 +1,6 @@
 //! Quantize and export: what a precision costs, and packages for hardware targets.
 
+mod costs;
 mod measure;
 mod report;
 mod rounding;

@@ -158,7 +158,7 @@ fn see_model(ctx: &ViewCtx<'_>, live: &mut ShipLive, found: &Arc<ModelReport>) {
 
 /// Forgets what was measured and exported; an export under way goes on.
 fn forget_results(ctx: &ViewCtx<'_>, live: &mut ShipLive) {
-    live.measured.values_mut().for_each(|query| query.cancel(ctx));
+    live.measured.values_mut().for_each(|measured| measured.cancel(ctx));
     live.measured.clear();
     live.packages.clear();
     live.failures.clear();
