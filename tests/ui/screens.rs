@@ -308,6 +308,7 @@ pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
                 predicted_bytes: 40_000,
                 predicted_range: None,
                 most_tokens_per_second: None,
+                fallback: None,
                 blockers: Vec::new(),
             },
             TargetFit {
@@ -316,6 +317,7 @@ pub fn report(model: ModelPreset, shape: DataShape) -> ModelReport {
                 predicted_bytes: 14 << 30,
                 predicted_range: None,
                 most_tokens_per_second: None,
+                fallback: None,
                 blockers: vec![blocker],
             },
         ],
@@ -389,7 +391,8 @@ fn both_precisions_are_measured_and_shown() {
         panic!("expected two Quantize, found {sent:?}")
     };
     assert_eq!((int8.scheme, ternary.scheme), (QuantScheme::Int8, QuantScheme::Ternary));
-    assert_eq!((int8.max_examples, &int8.output), (1000, &None));
+    assert_eq!((int8.max_examples, &int8.output), (4000, &None));
+    assert_eq!(int8.options.calibration_samples, PostTraining::DEFAULT_SAMPLES, "as on the command line");
     tell(&mut harness, *first, EventKind::Quantized(Box::new(quantized(QuantScheme::Int8))));
     let failure = Failure { message: "quantizing: the weights hold NaN".to_owned(), plan: None, blame: Blame::Work };
     tell(&mut harness, *second, EventKind::Rejected(failure));

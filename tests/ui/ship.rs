@@ -121,8 +121,133 @@ fn a_precision_has_its_predicted_speeds() {
         *job,
         EventKind::Quantized(Box::new(QuantizeReport { speeds, ..quantized(QuantScheme::Ternary) })),
     );
-    harness.get_by_label("Predicted tokens/s, at most");
-    harness.get_by_label("123 to 4560");
+    harness.get_by_label("Predicted tokens/s");
+    harness.get_by_label("123 to 4,560");
+}
+
+/// A language model's report, with predicted speeds that say nothing.
+fn of_text(scheme: QuantScheme) -> QuantizeReport {
+    let speed = |target: &str, most_tokens_per_second| TargetSpeed {
+        target: target.to_owned(),
+        name: target.to_owned(),
+        most_tokens_per_second,
+    };
+    QuantizeReport {
+        metric: "loss".to_owned(),
+        before: 2.6703,
+        after: 2.6801,
+        loss_before: 2.6703,
+        loss_after: 2.6801,
+        num_examples: 64_000,
+        speeds: vec![speed("board", 54_433.0), speed("gpu", 4_286_589.0)],
+        ..quantized(scheme)
+    }
+}
+
+#[test]
+fn a_language_model_s_loss_stands_once_and_the_table_fits_a_small_window() {
+    let mut harness = window_with_model(Screen::Ship, ModelPreset::Gpt2Char, TEXT);
+    harness.set_size(egui::vec2(1000.0, 640.0));
+    click(&mut harness, "int8");
+    click(&mut harness, "Measure");
+    let sent = commands(&mut harness);
+    let [Command::Quantize(job, _)] = sent.as_slice() else { panic!("expected one Quantize, found {sent:?}") };
+    tell(&mut harness, *job, EventKind::Quantized(Box::new(of_text(QuantScheme::TernaryBase3))));
+    assert_eq!(harness.query_all_by_label("2.6801").count(), 1);
+    assert!(harness.query_by_label("Validation loss").is_none());
+    for label in ["Measured on", "Predicted tokens/s", "54,433 or more"] {
+        // One of the names is that of a field of the form, too.
+        let rights = harness.get_all_by_label(label).map(|node| node.rect().right());
+        let right = rights.fold(0.0, f32::max);
+        assert!(right <= 980.0, "{label} ends at {right}");
+    }
+    assert!(harness.query_all_by_label("64,000 tokens").count() >= 1);
+}
+
+#[test]
+fn rows_measured_with_other_settings_say_so() {
+    let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
+    click(&mut harness, "int8");
+    click(&mut harness, "Measure");
+    let sent = commands(&mut harness);
+    let [Command::Quantize(job, _)] = sent.as_slice() else { panic!("expected one Quantize, found {sent:?}") };
+    tell(&mut harness, *job, EventKind::Quantized(Box::new(quantized(QuantScheme::Ternary))));
+    assert!(harness.query_by_label_contains("other settings").is_none());
+    // What does nothing without a calibration makes no difference.
+    harness.state_mut().saved_mut().ship.calibration_samples = 7;
+    harness.run_steps(3);
+    assert!(harness.query_by_label_contains("other settings").is_none());
+    click(&mut harness, "GPTQ");
+    harness.get_by_label("nearest: other settings");
+    click(&mut harness, "Measure");
+    click(&mut harness, "Cancel: Measuring ternary");
+    harness.get_by_label("nearest: other settings");
+    harness.get_by_label("Cancelled, and not measured: ternary");
+    click(&mut harness, "Measure");
+    let Some(Command::Quantize(job, _)) = commands(&mut harness).pop() else { panic!("no Quantize") };
+    assert!(harness.query_by_label_contains("Cancelled, and not").is_none(), "a new question forgets it");
+    let gptq = QuantizeReport { method: "gptq, calibrated on 7 images".to_owned(), ..quantized(QuantScheme::Ternary) };
+    tell(&mut harness, job, EventKind::Quantized(Box::new(gptq)));
+    assert!(harness.query_by_label_contains("other settings").is_none());
+}
+
+#[test]
+fn of_several_measurements_one_is_shown_in_full_and_all_are_cancelled_at_once() {
+    let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
+    for label in ["bf16", "int4", "Measure"] {
+        click(&mut harness, label);
+    }
+    let jobs: Vec<_> = commands(&mut harness)
+        .iter()
+        .map(|command| match command {
+            Command::Quantize(job, _) => *job,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(jobs.len(), 4);
+    assert_eq!(harness.query_all_by_label("waiting for the engine").count(), 1);
+    assert_eq!(harness.query_all_by_label("waits for the one before it").count(), 3);
+    click(&mut harness, "Cancel: Measuring int4");
+    assert_eq!(harness.query_all_by_label("waits for the one before it").count(), 2);
+    click(&mut harness, "Cancel all measurements");
+    harness.get_by_label("Cancelled, and not measured: bf16, int8, int4, ternary");
+    let cancelled = commands(&mut harness);
+    assert_eq!(cancelled.len(), 4, "{cancelled:?}");
+    assert!(harness.query_by_label("waiting for the engine").is_none());
+}
+
+#[test]
+fn a_card_says_which_tensors_cannot_be_stored_as_its_target_has_them() {
+    let described = report(ModelPreset::Gpt2Char, TEXT);
+    let target = TargetPreset::find("cpu-x86-64").unwrap();
+    let fit = fit_target(&described.card, target, Tables::default()).unwrap();
+    let fallback = fit.fallback.clone().expect("rows of this model fill no blocks of 256");
+    assert!(fallback.contains("Q8_0, not ternary") && fallback.contains("edge-board"), "{fallback}");
+    let board = TargetPreset::find("edge-board").unwrap();
+    assert_eq!(fit_target(&described.card, board, Tables::default()).unwrap().fallback, None);
+    let mut described = described;
+    described.targets = vec![fit];
+    window_with_report(Screen::Ship, described).get_by_label(&format!("{fallback}."));
+}
+
+#[test]
+fn buttons_of_a_row_of_cards_are_aligned() {
+    let mut harness = window_with_three_targets();
+    harness.run_steps(6);
+    // One of them has a blocker to tell.
+    let top = |name: &str| harness.get_by_label(name).rect().top();
+    assert_eq!(top("Export for CPU"), top("Export for Edge board"));
+}
+
+#[test]
+fn a_copy_is_acknowledged() {
+    let mut harness = window_with_model(Screen::Ship, ModelPreset::MnistCnn, IMAGES);
+    click(&mut harness, "Export for CPU");
+    let (job, _) = next_export(&mut harness);
+    tell(&mut harness, job, EventKind::Exported(Box::new(exported("cpu", "/packages/cpu"))));
+    assert!(harness.query_by_label("Copied").is_none());
+    click(&mut harness, "Copy the command");
+    harness.get_by_label("Copied");
 }
 
 #[test]

@@ -3,13 +3,14 @@
 use egui::{RichText, Ui};
 use foretrain_engine::session::ExportReport;
 
-use super::measure::metric_text;
+use super::costs::metric_text;
 use crate::open_folder::{Opening, open_folder};
 use crate::state::{Screen, ShipLive, TrySaved, TrySource};
 use crate::theme::{font, palette, space};
 use crate::views::{Action, ViewCtx};
 use crate::widgets::{
-    Icon, Severity, hint_ui, icon_button_ui, icon_text_button_ui, notice_ui, num_columns, number, stat_ui,
+    Icon, Severity, copy_button_ui, hint_ui, icon_button_ui, icon_text_button_ui, notice_ui, num_columns, number,
+    number_cell_ui, stat_ui,
 };
 
 /// Least width of a figure.
@@ -40,24 +41,29 @@ fn table_ui(live: &mut ShipLive, ui: &mut Ui) {
     let ShipLive { packages, opened_folder, .. } = live;
     egui::ScrollArea::horizontal().id_salt("packages").show(ui, |ui| {
         egui::Grid::new("packages").num_columns(6).spacing([space::LG, space::XS]).show(ui, |ui| {
-            for title in ["Target", "Precision", "In this package", "Size", "Pace here", ""] {
-                ui.label(RichText::new(title).size(font::SMALL).color(p.text_weak));
+            let title = |text: &str| RichText::new(text).size(font::SMALL).color(p.text_weak);
+            for text in ["Target", "Precision"] {
+                ui.label(title(text));
+            }
+            for text in ["In this package", "Size", "Pace here"] {
+                number_cell_ui(ui, title(text));
             }
             ui.end_row();
             for package in packages.iter() {
                 ui.label(RichText::new(&package.target).color(p.text_strong));
                 ui.label(package.quality.scheme.label());
-                ui.label(metric_text(&package.quality.metric, measured(package)));
-                ui.label(number::bytes(package.files.iter().map(|(_, bytes)| bytes).sum()));
-                ui.label(package.edge.map_or_else(String::new, |edge| number::milliseconds(edge.ms_per_example)));
+                number_cell_ui(ui, metric_text(&package.quality.metric, measured(package)));
+                number_cell_ui(ui, number::bytes(package.files.iter().map(|(_, bytes)| bytes).sum()));
+                number_cell_ui(
+                    ui,
+                    package.edge.map_or_else(String::new, |edge| number::milliseconds(edge.ms_per_example)),
+                );
                 ui.horizontal(|ui| {
                     let of = &package.target;
                     if icon_button_ui(ui, Icon::Folder, &format!("Open the folder of {of}")).clicked() {
                         *opened_folder = Some(open_folder(ui.ctx(), &package.package));
                     }
-                    if icon_button_ui(ui, Icon::Copy, &format!("Copy the command for {of}")).clicked() {
-                        ui.ctx().copy_text(package.run_command.clone());
-                    }
+                    copy_button_ui(ui, &format!("Copy the command for {of}"), &package.run_command);
                 });
                 ui.end_row();
             }
@@ -139,10 +145,11 @@ fn figures_ui(report: &ExportReport, ui: &mut Ui) {
 
 fn files_ui(report: &ExportReport, ui: &mut Ui) {
     let p = palette(ui);
-    egui::Grid::new("package-files").num_columns(2).spacing([space::LG, 2.0]).show(ui, |ui| {
+    // A column more than there are: the last one of a grid has no right side.
+    egui::Grid::new("package-files").num_columns(3).spacing([space::LG, 2.0]).show(ui, |ui| {
         for (name, bytes) in &report.files {
             ui.label(RichText::new(name).monospace().size(font::SMALL).color(p.text));
-            ui.label(RichText::new(number::bytes(*bytes)).size(font::SMALL).color(p.text_weak));
+            number_cell_ui(ui, RichText::new(number::bytes(*bytes)).size(font::SMALL).color(p.text_weak));
             ui.end_row();
         }
     });
@@ -153,9 +160,7 @@ fn copied_ui(ui: &mut Ui, what: &str, text: &str) {
     let p = palette(ui);
     egui::Frame::new().fill(p.inset).corner_radius(6).inner_margin(6).show(ui, |ui| {
         ui.horizontal(|ui| {
-            if icon_button_ui(ui, Icon::Copy, &format!("Copy {what}")).clicked() {
-                ui.ctx().copy_text(text.to_owned());
-            }
+            copy_button_ui(ui, &format!("Copy {what}"), text);
             ui.add(egui::Label::new(RichText::new(text).monospace().color(p.text)).wrap());
         });
     });

@@ -5,7 +5,7 @@ use foretrain_engine::export::ModelCard;
 use foretrain_engine::quant::{TableChoice, TableType, Tables};
 
 use crate::theme::{font, palette, space};
-use crate::widgets::{combo_ui, field_ui, hint_ui, number};
+use crate::widgets::{combo_ui, field_ui, hint_ui, number, number_cell_ui};
 
 /// What a predicted speed is.
 pub(super) const ABOUT_SPEED: &str = "The memory's data sheet over the bytes that each token reads: no program is faster than \
@@ -75,8 +75,11 @@ pub(super) fn tried_ui(choice: &TableChoice, label: &str, ui: &mut Ui) {
     egui::Grid::new(("tried-tables", label)).num_columns(6).spacing([space::LG, 2.0]).show(ui, |ui| {
         let small = |text: String| RichText::new(text).size(font::SMALL);
         let size = if choice.head.is_some() { "Size of both" } else { "Size" };
-        for title in ["Embedding", "Head", size, "Perplexity", "Grows by", ""] {
+        for title in ["Embedding", "Head"] {
             ui.label(small(title.to_owned()).color(p.text_weak));
+        }
+        for title in [size, "Perplexity", "Grows by"] {
+            number_cell_ui(ui, small(title.to_owned()).color(p.text_weak));
         }
         ui.end_row();
         for tried in &choice.tried {
@@ -91,9 +94,9 @@ pub(super) fn tried_ui(choice: &TableChoice, label: &str, ui: &mut Ui) {
             };
             ui.label(small(tried.embedding.clone()).color(p.text_strong));
             ui.label(small(tried.head.clone().unwrap_or_else(|| "the embedding".to_owned())).color(p.text_strong));
-            ui.label(small(number::bytes(tried.bytes)));
-            ui.label(small(format!("{:.4}", tried.loss.exp())));
-            ui.label(small(format!("{:+.2}%", growth * 100.0)).color(color));
+            number_cell_ui(ui, small(number::bytes(tried.bytes)));
+            number_cell_ui(ui, small(format!("{:.4}", tried.loss.exp())));
+            number_cell_ui(ui, small(format!("{:+.2}%", growth * 100.0)).color(color));
             ui.label(small(verdict).color(color));
             ui.end_row();
         }

@@ -51,20 +51,40 @@ pub(super) fn targets_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, model: &ModelRe
         }
     });
     let columns = num_columns(ui, CARD_WIDTH, 3);
-    for row in fits.chunks(columns) {
+    for (index, row) in fits.chunks(columns).enumerate() {
+        // What stands above the buttons is as high in all cards of a row: as the highest was in the last frame.
+        let id = ui.scope_id().with(("targets", columns, index));
+        let known: f32 = ui.data(|data| data.get_temp(id)).unwrap_or(0.0);
+        let mut highest = 0.0_f32;
         ui.columns(columns, |cells| {
             for (cell, fit) in cells.iter_mut().zip(row) {
-                card_ui(cell, "", |ui| target_ui(ctx, live, model, fit, ui));
+                card_ui(cell, "", |ui| {
+                    let own = above_ui(model, fit, ui);
+                    highest = highest.max(own);
+                    ui.add_space((known - own).max(0.0));
+                    target_ui(ctx, live, fit, ui);
+                });
             }
         });
+        if (highest - known).abs() > 0.5 {
+            ui.data_mut(|data| data.insert_temp(id, highest));
+            ui.ctx().request_repaint();
+        }
     }
 }
 
-fn target_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
-    about_ui(model, fit, ui);
-    for blocker in &fit.blockers {
-        notice_ui(ui, Severity::Warning, &format!("{}. {}", blocker.what, blocker.remedy), |_| {});
-    }
+/// What stands above a card's button; returns its height.
+fn above_ui(model: &ModelReport, fit: &TargetFit, ui: &mut Ui) -> f32 {
+    let shown = ui.scope(|ui| {
+        about_ui(model, fit, ui);
+        for blocker in &fit.blockers {
+            notice_ui(ui, Severity::Warning, &format!("{}. {}", blocker.what, blocker.remedy), |_| {});
+        }
+    });
+    shown.response.rect.height()
+}
+
+fn target_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, fit: &TargetFit, ui: &mut Ui) {
     let is_free = fit.blockers.is_empty() && !is_exporting(live);
     let button = egui::Button::new(RichText::new("Export").strong());
     let button = ui.add_enabled(is_free, button).accessible_name(format!("Export for {}", fit.target.name));
@@ -121,8 +141,11 @@ fn about_ui(model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
         ));
     }
     if let Some(speed) = fit.most_tokens_per_second {
-        let speed = number::three_digits(speed);
+        let speed = number::tokens_per_second(speed);
         hint_ui(ui, &format!("Predicted speed: at most {speed} tokens/s.")).on_hover_text(ABOUT_SPEED);
+    }
+    if let Some(fallback) = &fit.fallback {
+        hint_ui(ui, &format!("{fallback}."));
     }
 }
 
