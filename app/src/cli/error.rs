@@ -53,8 +53,8 @@ pub enum CliError {
         message: String,
         /// What was written and what was not, as in [`Self::Memory`].
         figures: Value,
-        /// Whether another request would help, where none was written.
-        blame: Blame,
+        /// Why not all.
+        ended: Ended,
     },
     /// Ctrl-C during a streamed training, which can go on.
     #[error("interrupted; {saved}; the same command goes on from there")]
@@ -69,17 +69,29 @@ pub enum CliError {
     ClosedPipe,
 }
 
+/// Why several packages were not all written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Each was tried; whether another request would help, where none was written.
+    Blaming(Blame),
+    /// Ctrl-C.
+    Interrupted,
+}
+
 impl CliError {
     /// The process's exit code.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::ClosedPipe => 0,
-            Self::Failed(_) | Self::Disk { .. } | Self::Packages { blame: Blame::Work, .. } => 1,
-            Self::Usage(_) | Self::Packages { blame: Blame::Request, .. } => 2,
+            Self::Failed(_) | Self::Disk { .. } | Self::Packages { ended: Ended::Blaming(Blame::Work), .. } => 1,
+            Self::Usage(_) | Self::Packages { ended: Ended::Blaming(Blame::Request), .. } => 2,
             Self::Memory { .. } => 3,
             Self::Diverged => 4,
-            Self::Interrupted | Self::Saved { .. } | Self::Offloaded { .. } => 130,
+            Self::Interrupted
+            | Self::Saved { .. }
+            | Self::Offloaded { .. }
+            | Self::Packages { ended: Ended::Interrupted, .. } => 130,
         }
     }
 

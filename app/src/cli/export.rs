@@ -12,6 +12,7 @@ use super::data_arg::DataArgs;
 use super::driver::Driver;
 use super::quant_arg::QuantArgs;
 use super::quantize::{self, print_quality};
+use super::error::Ended;
 use super::{CliError, CommonArgs, output, path_arg, run_arg};
 
 /// Means every target.
@@ -100,9 +101,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), CliError> {
 
 /// Exports each job; one that fails does not keep the others from being done.
 /// Errors: once all were tried, what failed by target and why, and what was written; a cancel at once.
-fn export_all(mut driver: Driver, jobs: impl Iterator<Item = ExportJob>, is_json: bool) -> Result<(), CliError> {
+fn export_all(mut driver: Driver, mut jobs: impl ExactSizeIterator<Item = ExportJob>, is_json: bool) -> Result<(), CliError> {
     let (mut reports, mut failures) = (Vec::new(), Vec::new());
-    for job in jobs {
+    while let Some(job) = jobs.next() {
         let target = job.target.clone();
         match export(&mut driver, job) {
             Ok(report) => {
@@ -113,6 +114,14 @@ fn export_all(mut driver: Driver, jobs: impl Iterator<Item = ExportJob>, is_json
             Err(
                 error @ (CliError::Failed(_) | CliError::Usage(_) | CliError::Memory { .. } | CliError::Disk { .. }),
             ) => failures.push((target, error)),
+            Err(CliError::Interrupted) if !reports.is_empty() => {
+                let (done, all) = (reports.len(), reports.len() + 1 + jobs.len());
+                return Err(CliError::Packages {
+                    message: format!("interrupted; {done} of {all} packages are written, the others left nothing"),
+                    figures: json!({ "packages": reports, "failed": failed_json(&failures) }),
+                    ended: Ended::Interrupted,
+                });
+            }
             Err(
                 error @ (CliError::Diverged
                 | CliError::Interrupted
@@ -140,16 +149,18 @@ fn partial_failure(reports: &[ExportReport], failures: &[(String, CliError)]) ->
             None => causes.push((cause, vec![target])),
         }
     }
-    let told: Vec<String> = causes.iter().map(|(cause, targets)| format!("{}: {cause}", targets.join(", "))).collect();
+    let told = causes.iter().map(|(cause, targets)| format!("\n  {}: {cause}", targets.join(", ")));
     let (done, all) = (reports.len(), reports.len() + failures.len());
-    let failed: Vec<Value> =
-        failures.iter().map(|(target, error)| json!({ "target": target, "error": error.to_string() })).collect();
     let is_usage = reports.is_empty() && failures.iter().all(|(_, error)| matches!(error, CliError::Usage(_)));
     CliError::Packages {
-        message: format!("{done} of {all} packages written; {}", told.join("; ")),
-        figures: json!({ "packages": reports, "failed": failed }),
-        blame: if is_usage { Blame::Request } else { Blame::Work },
+        message: format!("{done} of {all} packages written{}", told.collect::<String>()),
+        figures: json!({ "packages": reports, "failed": failed_json(failures) }),
+        ended: Ended::Blaming(if is_usage { Blame::Request } else { Blame::Work }),
     }
+}
+
+fn failed_json(failures: &[(String, CliError)]) -> Vec<Value> {
+    failures.iter().map(|(target, error)| json!({ "target": target, "error": error.to_string() })).collect()
 }
 
 fn print_report(report: &ExportReport) -> Result<(), CliError> {

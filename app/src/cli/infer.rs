@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use foretrain_edge::{GenerateOptions, Package};
+use foretrain_edge::{EdgeError, GenerateOptions, Package};
 use foretrain_engine::device::CancelFlag;
 use foretrain_engine::session;
 use serde_json::json;
@@ -19,11 +19,11 @@ use crate::folders;
   foretrain infer --package grammar-gpt2-char --prompt \"The \"")]
 pub struct InferArgs {
     /// Package folder, as `foretrain export` writes it, or a checkpoint folder or a run by its folder or name (its best
-    /// checkpoint is taken), which runs in full precision.
+    /// checkpoint is taken), which runs in floats as it was saved.
     #[arg(long, visible_alias = "input", value_name = "FOLDER|NAME")]
     pub package: PathBuf,
     /// Text to go on from.
-    #[arg(long, conflicts_with = "image", required_unless_present = "image")]
+    #[arg(long, conflicts_with = "image")]
     pub prompt: Option<String>,
     /// Images to classify (PNG or JPEG).
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -69,11 +69,18 @@ pub(super) fn run(args: &InferArgs) -> Result<(), CliError> {
         session::package_to_run(&model, &folders::cache(), watch).map_err(|error| CliError::from_session(&error))
     })?;
     if folder != model {
-        output::note(format_args!("running the checkpoint in full precision: {}", model.display()));
+        output::note(format_args!("running the checkpoint as it was saved, in floats: {}", model.display()));
     }
     let package = Package::open(&folder).map_err(|error| CliError::from_edge(&error))?;
     match &args.prompt {
         Some(prompt) => generate(&package, prompt, args),
+        None if args.image.is_empty() => {
+            let (option, wanted) = match package.tokenizer() {
+                Some(_) => ("--prompt", "a text for this language model to go on from"),
+                None => ("--image", "pictures for this image model to classify"),
+            };
+            Err(CliError::Usage(format!("{option}: expected {wanted}, found nothing")))
+        }
         None => classify(&package, args),
     }
 }
@@ -95,6 +102,10 @@ fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), Cli
         return Err(CliError::Usage(format!("--prompt: expected a language model, found {found}")));
     }
     options.check().map_err(|error| CliError::from_edge(&error))?;
+    let unseen = unseen(package, prompt).map_err(|error| CliError::from_edge(&error))?;
+    for warning in &unseen {
+        output::note(format_args!("warning: --prompt: {warning}"));
+    }
     output::piece(prompt)?;
     let mut printed = Ok(());
     let mut show = |piece: &str| {
@@ -113,10 +124,31 @@ fn generate(package: &Package, prompt: &str, args: &InferArgs) -> Result<(), Cli
     if args.common.json {
         output::print_json(&json!({
             "text": generated.text, "num_tokens": generated.num_tokens,
-            "prompt_ms": generated.prompt_ms, "decode_ms": generated.decode_ms,
+            "prompt_ms": generated.prompt_ms, "decode_ms": generated.decode_ms, "warnings": unseen,
         }))?;
     }
     Ok(())
+}
+
+/// What the model does not see of a prompt, a sentence each.
+fn unseen(package: &Package, prompt: &str) -> Result<Vec<String>, EdgeError> {
+    let model = package.language_model()?;
+    let unknown = model.unknown(prompt)?;
+    let num_tokens = model.prompt_tokens(prompt)?.len();
+    let mut told = Vec::new();
+    if !unknown.is_empty() {
+        told.push(unknown.to_string());
+    }
+    match model.num_passed_over(num_tokens) {
+        0 => {}
+        passed_over => {
+            let most = model.max_positions();
+            told.push(format!(
+                "{num_tokens} tokens, and the model has {most} positions: the first {passed_over} are not read"
+            ));
+        }
+    }
+    Ok(told)
 }
 
 fn classify(package: &Package, args: &InferArgs) -> Result<(), CliError> {

@@ -119,7 +119,10 @@ pub fn parse() -> Cli {
     Cli::try_parse().unwrap_or_else(|error| {
         // What was not understood cannot be asked whether it has the option.
         if error.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
-            let usage = CliError::Usage(error.render().to_string());
+            let rendered = error.render().to_string();
+            // Without the program's own words around it: "error: ", usage, and where to read more.
+            let cause = rendered.strip_prefix("error: ").unwrap_or(&rendered).split("\n\n").next().unwrap_or_default();
+            let usage = CliError::Usage(cause.trim().to_owned());
             // A reader that went away does not want it.
             let _ = output::print_json(&usage.to_json());
         }

@@ -24,7 +24,8 @@ pub struct QatArgs {
     /// out.
     #[arg(long, value_name = "TYPE", value_parser = parse_activations, requires = "qat")]
     pub qat_activations: Option<Activations>,
-    /// What the learning rate is multiplied by from the switch on; when left out 3 for ternary without --from, else 1.
+    /// What the learning rate is multiplied by once quantization is complete; it gets there along the ramp. When left out 3
+    /// for ternary without --from, else 1.
     #[arg(long, value_name = "NUMBER", value_parser = number_arg::parse_above_zero, requires = "qat")]
     pub qat_rate: Option<f64>,
     /// Share of a teacher in what is learned from the switch on: the full-precision weights of just before it, whose
@@ -43,14 +44,13 @@ impl QatArgs {
         let default = if config.start_from.is_some() { QatConfig::fine_tuning(scheme) } else { QatConfig::new(scheme) };
         let qat = QatConfig {
             scheme,
-            start_fraction: self.qat_start.unwrap_or(default.start_fraction),
-            ramp_fraction: self.qat_ramp.unwrap_or(default.ramp_fraction),
             activations: self.qat_activations.unwrap_or(default.activations),
             learning_rate_factor: self.qat_rate.unwrap_or(default.learning_rate_factor),
             distillation: self.qat_teacher.filter(|weight| *weight > 0.0).map(|weight| Distillation {
                 weight,
                 temperature: self.qat_temperature.unwrap_or(Distillation::DEFAULT.temperature),
             }),
+            ..default.with_times(self.qat_start, self.qat_ramp)
         };
         qat.check().map_err(|error| CliError::Usage(error.to_string()))?;
         config.qat = Some(qat);

@@ -1,9 +1,10 @@
 //! `foretrain validate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use foretrain_engine::data::SplitPart;
 use foretrain_engine::device::Watch;
+use foretrain_engine::memory::format_bytes;
 use foretrain_engine::session::{self, Validated};
 use serde_json::json;
 
@@ -82,6 +83,7 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
     }
     let mut table = output::table(&["figure", "value"]);
     table.add_row(vec!["checkpoint".to_owned(), format!("{}, step {}", card.name, card.step)]);
+    table.add_row(vec!["weights of".to_owned(), weights_of(&checkpoint)]);
     let (count, unit, part_name) = (measured.num_examples, card.example_unit(), args.part.word());
     let in_sequences = sequence_length.map_or_else(String::new, |length| format!(", in sequences of {length}"));
     let measured_on = format!("{dataset_name}: {count} {unit} of the {part_name} part{in_sequences}");
@@ -96,9 +98,17 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
     }
     if args.common.json {
         output::print_json(&json!({
-            "data": dataset_name, "part": part, "step": card.step, "sequence_length": sequence_length,
+            "weights": output::path_text(&checkpoint), "data": dataset_name, "part": args.part.word(), "step": card.step, "sequence_length": sequence_length,
             "measured": measured, "notes": notes,
         }))?;
     }
     Ok(())
+}
+
+/// Where the weights that were measured lie; a file with its size.
+fn weights_of(path: &Path) -> String {
+    match path.metadata() {
+        Ok(found) if found.is_file() => format!("{}, {}", path.display(), format_bytes(found.len())),
+        _ => path.display().to_string(),
+    }
 }

@@ -29,6 +29,7 @@ impl WriteError {
                 "Free disk space or choose another disk; what was saved before is intact"
             }
             ErrorKind::NotFound => "Does the folder still exist?",
+            ErrorKind::NotADirectory => "A file lies where a folder should be; choose another place",
             ErrorKind::ReadOnlyFilesystem => "That disk is read-only; choose another folder",
             _ => "Is the disk in order?",
         };

@@ -45,7 +45,7 @@ impl Evaluation {
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
     /// No example to measure.
-    #[error("measuring: this part of the dataset is empty. Choose a dataset with a validation part")]
+    #[error("measuring: this part of the dataset is empty. Choose another part, or a dataset that has it")]
     Empty,
     /// The user ended it.
     #[error(transparent)]

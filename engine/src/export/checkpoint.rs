@@ -149,7 +149,7 @@ fn read_weights(path: &Path, network: &Network, watch: Watch<'_>) -> Result<Para
 pub(super) fn check_finite(reader: &WeightsReader, spec: &TensorSpec, tensor: &Tensor) -> Result<(), ExportError> {
     let values = tensor.flatten_all()?.to_vec1::<f32>()?;
     let Some((index, bad)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) else { return Ok(()) };
-    let found = format!("{bad} at index {index}; did the training that wrote it diverge?");
+    let found = format!("{bad} at index {index}, as a training that diverged leaves it");
     Err(reader.wrong(format!("finite numbers in tensor {:?}", spec.name), found))
 }
 

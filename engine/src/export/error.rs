@@ -102,7 +102,7 @@ pub enum ExportError {
     },
     /// Not enough room on the disk.
     #[error(
-        "writing the weights: they need {} ({needed_bytes} bytes), the disk has {} ({free_bytes} bytes) left. Free some or choose another disk {path:?}",
+        "writing the weights and what goes with them: up to {} ({needed_bytes} bytes) are needed, the disk has {} ({free_bytes} bytes) left. Free some or choose another disk {path:?}",
         format_bytes(*needed_bytes),
         format_bytes(*free_bytes)
     )]
@@ -173,6 +173,7 @@ impl ExportError {
         let hint = match source.kind() {
             ErrorKind::PermissionDenied => "May you read this file?",
             ErrorKind::NotFound => "Was it moved or deleted?",
+            ErrorKind::NotADirectory => "A file lies where its folder should be",
             _ => "Is the disk in order?",
         };
         Self::Read { path: path.to_owned(), source, hint }

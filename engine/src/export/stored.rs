@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use foretrain_edge::Manifest;
 use foretrain_edge::gguf::{Q3_K_BLOCK_LEN, Q4_K_BLOCK_LEN, Q8_0_BLOCK_LEN};
+use foretrain_edge::{EdgeError, Manifest};
 use foretrain_ternary::{Packing, ROWS_PER_BYTE};
 use safetensors::Dtype;
+use serde_json::Value;
 
 use super::checkpoint::check_finite;
 use super::safetensors_format::{BITNET_SCALE_SUFFIX, CARD_KEY, SCALE_SUFFIX, TOKENIZER_KEY, entries};
@@ -15,9 +16,6 @@ use super::{Checkpoint, ExportError, ModelCard, TOKENIZER_FILE, WeightsReader};
 use crate::device::Watch;
 use crate::models::{Network, Params, TensorSpec};
 use crate::quant::{QuantizedTensor, Storage, TensorData, TensorPlan, is_input_major};
-
-/// Larger is no manifest.
-const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
 /// What the manifest of a package says.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,18 +29,33 @@ pub struct PackageRecord {
 }
 
 impl PackageRecord {
-    /// The record of the package in `folder`; `None` where there is no manifest of ours, or one of files of other sizes.
+    /// The record of the package in `folder`, whose files are all what its manifest says; `None` where there is no manifest
+    /// of a package, or none of a model that we trained.
+    ///
+    /// Errors: those of [`Manifest::open`] and [`Manifest::verify_checksums`].
+    pub fn open(folder: &Path) -> Result<Option<Self>, EdgeError> {
+        // What is no JSON may be a manifest that was damaged.
+        let is_of_a_package = |text: Vec<u8>| {
+            serde_json::from_slice::<Value>(&text).map_or(true, |value| value.get("format_version").is_some())
+        };
+        if !std::fs::read(folder.join("manifest.json")).is_ok_and(is_of_a_package) {
+            return Ok(None);
+        }
+        let manifest = Manifest::open(folder)?;
+        manifest.verify_checksums(folder)?;
+        Ok(Self::of(manifest, folder))
+    }
+
+    /// The same by the files' sizes alone; `None` for a package that is damaged, too.
     #[must_use]
     pub fn find(folder: &Path) -> Option<Self> {
-        let path = folder.join("manifest.json");
-        path.metadata().ok().filter(|metadata| metadata.len() <= MAX_MANIFEST_BYTES)?;
-        let manifest: Manifest = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        Self::of(Manifest::open(folder).ok()?, folder)
+    }
+
+    fn of(manifest: Manifest, folder: &Path) -> Option<Self> {
         let card = serde_json::from_value(manifest.provenance).ok()?;
-        let is_plain = |name: &str| !name.contains(['/', '\\']) && !name.starts_with('.');
-        let is_there = |name: &str, bytes| folder.join(name).metadata().is_ok_and(|found| found.len() == bytes);
-        let are_there = manifest.files.iter().all(|file| is_plain(&file.name) && is_there(&file.name, file.bytes));
         let files = manifest.files.into_iter().map(|file| file.name).collect();
-        are_there.then(|| Self { folder: folder.to_owned(), card, files })
+        Some(Self { folder: folder.to_owned(), card, files })
     }
 
     /// True for the name of one of its files.

@@ -148,21 +148,27 @@ impl Control {
     /// no longer changes. NaN and infinity are judged all the same.
     fn quantize(&mut self, rules: &Rules) -> Option<HybridEvent> {
         let (before, strength) = (self.strength, rules.strength(self.step));
-        let scheme = rules.qat?.scheme.label();
+        let qat = rules.qat?;
+        let scheme = qat.scheme.label();
         if before.to_bits() == strength.to_bits() {
             return None;
         }
         self.strength = strength;
         self.expect_nothing();
         self.phases.force_full(format!("quantization changes what the network computes ({scheme})"));
-        let what = if strength >= 1.0 {
-            format!("forward passes compute with {scheme} weights from here on; the optimizer's state is kept")
+        let how = if strength >= 1.0 {
+            format!("compute with {scheme} weights from here on")
         } else if before <= 0.0 {
-            format!("forward passes turn to {scheme} weights step by step; the optimizer's state is kept")
+            format!("turn to {scheme} weights step by step")
         } else {
             return None;
         };
-        Some(HybridEvent::Note(what))
+        let rate = match qat.learning_rate_factor {
+            1.0 => String::new(),
+            factor if strength >= 1.0 => format!(", the learning rate is {factor} times that of full precision"),
+            factor => format!(", the learning rate rises to {factor} times its value with them"),
+        };
+        Some(HybridEvent::Note(format!("forward passes {how}; the optimizer's state is kept{rate}")))
     }
 
     /// Forgets what was usual; what was measured of examples and of this machine stays.

@@ -105,10 +105,11 @@ pub fn read_model(path: &Path, cache: &Path, watch: Watch<'_>) -> Result<Checkpo
 /// that it was exported with, and a file of quantized weights; in f32.
 ///
 /// Errors: [`ImportError::NotAModel`] for an ONNX package and for a file that does not say which model its weights are of;
-/// any other [`ImportError`].
+/// [`ImportError::Edge`] for a package whose files are not what its manifest says; any other [`ImportError`].
 pub fn read_stored_model(path: &Path, cache: &Path, watch: Watch<'_>) -> Result<Checkpoint, ImportError> {
     export::refuse_unfinished(path)?;
-    let Some(record) = package_of(path) else {
+    let record = if path.is_dir() { PackageRecord::open(path)? } else { package_of(path) };
+    let Some(record) = record else {
         let is_alone = is_safetensors(path);
         return if is_alone { read_quantized_file(path, cache, watch) } else { read_model(path, cache, watch) };
     };
@@ -241,7 +242,7 @@ fn file_tokenizer(gguf: &GgufFile, file: &Path, cache: &Path) -> Result<PathBuf,
         EdgeError::Format { path, expected, found } => {
             ImportError::NotAModel { expected, found, hint: "Put the model's tokenizer.json beside the file", path }
         }
-        other => ImportError::Gguf(other),
+        other => ImportError::Edge(other),
     })?;
     cached_tokenizer(&text.to_string(), cache)
 }

@@ -46,9 +46,9 @@ pub enum ImportError {
     /// A file that cannot be read or is not what it says.
     #[error(transparent)]
     File(ExportError),
-    /// A GGUF file that is not what it says.
+    /// A GGUF file or a package that is not what it says.
     #[error(transparent)]
-    Gguf(#[from] foretrain_edge::EdgeError),
+    Edge(#[from] foretrain_edge::EdgeError),
     /// The user asked to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),

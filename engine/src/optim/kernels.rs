@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::{OptimizerConfig, OptimizerKind};
 use crate::models::TensorKind;
-use crate::models::ops::has_kernels;
+use crate::models::ops::{self, has_kernels};
 
 /// Numbers per task: large enough to hide a task's cost, small enough to balance two threads on 100K numbers.
 const CHUNK: usize = 16 * 1024;
@@ -236,6 +236,33 @@ impl InplaceOp1 for Scale {
                 Ok(())
             }
             other => bail!("scale: expected f32 or f64, found {:?}", kind(other)),
+        }
+    }
+}
+
+/// Iterates on a contiguous matrix of f32 in place, on the CPU: see [`ops::newton_schulz`].
+pub(super) fn newton_schulz(x: &Tensor, coefficients: [f64; 3], num_iterations: u32) -> Result<()> {
+    x.inplace_op1(&NewtonSchulz { coefficients: coefficients.map(|number| number as f32), num_iterations })
+}
+
+struct NewtonSchulz {
+    coefficients: [f32; 3],
+    num_iterations: u32,
+}
+
+impl InplaceOp1 for NewtonSchulz {
+    fn name(&self) -> &'static str {
+        "newton_schulz"
+    }
+
+    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let shape = layout.shape().dims2()?;
+        match x {
+            CpuStorage::F32(x) => {
+                ops::newton_schulz(slice_mut(x, layout)?, shape, self.coefficients, self.num_iterations);
+                Ok(())
+            }
+            other => bail!("newton_schulz: expected f32, found {:?}", kind(other)),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::kernels::{self, Buffer};
 use crate::models::ops::has_kernels;
 
 /// Coefficients of the quintic iteration, steep at 0 (Jordan et al. 2024).
-const QUINTIC: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
+const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
 
 /// Frobenius norms below this are taken for zero.
 const TINY: f64 = 1e-30;
@@ -69,8 +69,12 @@ impl MatrixView {
 /// `matrix`: (rows, columns) f32. Iterates on the smaller side. A zero matrix stays zero.
 fn orthogonalize(matrix: &Tensor, num_iterations: u32) -> Result<Tensor> {
     let (rows, columns) = matrix.dims2()?;
-    let (a, b, c) = QUINTIC;
     let mut x = unit_norm(matrix)?;
+    if has_kernels(x.device()) {
+        kernels::newton_schulz(&x, QUINTIC, num_iterations)?;
+        return Ok(x);
+    }
+    let [a, b, c] = QUINTIC;
     for _ in 0..num_iterations {
         let gram = if rows <= columns { x.matmul(&x.t()?)? } else { x.t()?.matmul(&x)? };
         let polynomial = kernels::axpby(&gram.matmul(&gram)?, &gram, c, b)?;

@@ -9,6 +9,7 @@ use super::kernels::{self, AdamWNumbers};
 use super::muon::MatrixView;
 use super::{Gradients, OptimError, Optimizer, OptimizerConfig, OptimizerKind, WeightAverage};
 use crate::device::seed::{Stream, stream};
+use crate::models::ops::without_kernels;
 use crate::models::{Init, ParamStore, Params, TensorKind, TensorSpec};
 
 fn config(kind: OptimizerKind) -> OptimizerConfig {
@@ -220,6 +221,18 @@ fn five_iterations_make_singular_values_near_one() {
         assert!(found.iter().all(|s| (0.67..1.21).contains(s)), "{shape:?}: {found:?}");
         let before = singular_values(&matrix);
         assert!(before.iter().any(|s| !(0.67..1.21).contains(s)), "the input is no test: {before:?}");
+    }
+}
+
+#[test]
+fn the_kernel_equals_candles_products() {
+    for shape in [[70, 150], [150, 70], [96, 96], [1, 5]] {
+        let matrix = random(&shape, 8);
+        let found = MatrixView::Whole.orthogonalized(&matrix, 5).unwrap();
+        let expected = without_kernels(|| MatrixView::Whole.orthogonalized(&matrix, 5).unwrap());
+        for (found, expected) in values(&found).into_iter().zip(values(&expected)) {
+            assert!((found - expected).abs() < 1e-4, "{shape:?}: {found} for {expected}");
+        }
     }
 }
 

@@ -55,7 +55,7 @@ pub struct QatConfig {
     /// foretrain-edge rounds them to 8 bits. Runs of earlier versions trained with floats.
     #[serde(default)]
     pub activations: Activations,
-    /// The learning rate is multiplied by this from the switch on; along a ramp, as far as the strength has risen.
+    /// The learning rate is multiplied by this once the strength is 1, and by as much less as the strength is before.
     /// Runs of earlier versions kept their rate.
     #[serde(default = "unchanged")]
     pub learning_rate_factor: f64,
@@ -89,6 +89,15 @@ impl QatConfig {
         Self { start_fraction: 0.0, ramp_fraction: 0.0, learning_rate_factor: unchanged(), ..Self::new(scheme) }
     }
 
+    /// With another start and another ramp, where they are given. What is not given makes room: a ramp ends with the run.
+    #[must_use]
+    pub fn with_times(self, start: Option<f64>, ramp: Option<f64>) -> Self {
+        let latest_start = ramp.map_or(1.0, |ramp| (1.0 - ramp).max(0.0));
+        let start_fraction = start.unwrap_or_else(|| self.start_fraction.min(latest_start));
+        let ramp_fraction = ramp.unwrap_or_else(|| self.ramp_fraction.min(1.0 - start_fraction));
+        Self { start_fraction, ramp_fraction, ..self }
+    }
+
     /// Errors: [`QuantError::Training`] for a scheme that is not trained for, or a number out of its range.
     pub fn check(&self) -> Result<(), QuantError> {
         let refuse = |setting, expected: &str, found: String| {
@@ -103,7 +112,8 @@ impl QatConfig {
             return refuse("start", "a share of the run, 0 to below 1", start.to_string());
         }
         if !((0.0..=1.0).contains(&ramp) && start + ramp <= 1.0) {
-            return refuse("ramp", "a share of the run that ends within it, after the start", ramp.to_string());
+            let found = format!("{ramp} after a start at {start}");
+            return refuse("ramp", "a share of the run that ends within it, after the start", found);
         }
         if !(self.learning_rate_factor > 0.0 && self.learning_rate_factor.is_finite()) {
             return refuse("learning rate's factor", "a number above 0", self.learning_rate_factor.to_string());
@@ -297,6 +307,24 @@ mod tests {
             let message = config.check().unwrap_err().to_string();
             assert!(message.contains(setting), "{message}");
         }
+    }
+
+    #[test]
+    fn what_is_left_out_makes_room_for_what_is_given() {
+        let times = |start, ramp| {
+            let config = QatConfig::new(QuantScheme::Ternary).with_times(start, ramp);
+            config.check().unwrap();
+            (config.start_fraction, config.ramp_fraction)
+        };
+        assert_eq!(times(None, None), (0.2, 0.3));
+        assert_eq!(times(Some(0.75), None), (0.75, 0.25));
+        assert_eq!(times(None, Some(1.0)), (0.0, 1.0));
+        for percent in 0..100 {
+            let share = f64::from(percent) / 100.0;
+            assert_eq!((times(Some(share), None).0, times(None, Some(share)).1), (share, share));
+        }
+        let both = QatConfig::new(QuantScheme::Ternary).with_times(Some(0.9), Some(0.3));
+        assert!(both.check().unwrap_err().to_string().contains("0.3 after a start at 0.9"));
     }
 
     /// d/dw of sum(f(w)²) by both ways: a variable in place of the quantized tensor, and the textbook's

@@ -160,7 +160,7 @@ impl SessionError {
                 ImportError::File(error) => is_wrong_export(error),
                 ImportError::NotAModel { .. } | ImportError::Config { .. } => true,
                 ImportError::Tensor { .. }
-                | ImportError::Gguf(_)
+                | ImportError::Edge(_)
                 | ImportError::Cancelled(_)
                 | ImportError::Tensors(_) => false,
             },

@@ -69,10 +69,27 @@ pub struct PlanReport {
     pub warnings: Vec<String>,
 }
 
+mod scheme_label {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::quant::QuantScheme;
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    pub(super) fn serialize<S: Serializer>(scheme: &QuantScheme, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(scheme.label())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<QuantScheme, D::Error> {
+        let label = String::deserialize(deserializer)?;
+        QuantScheme::from_label(&label).ok_or_else(|| de::Error::custom(format!("no scheme is called {label:?}")))
+    }
+}
+
 /// What quantization did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuantizeReport {
-    /// Scheme.
+    /// Scheme; its label in JSON.
+    #[serde(with = "scheme_label")]
     pub scheme: QuantScheme,
     /// "accuracy" (share of 1, higher is better) or "loss" (nats per token, lower is better).
     pub metric: String,

@@ -84,6 +84,14 @@ impl RunFolder {
         std::fs::create_dir_all(root).map_err(|source| WriteError::new("creating", root, source))?;
         let stem = format!("{}-{}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S"), slug(&config.name));
         let path = create_unused(root, &stem)?;
+        Self::begin(&path, config).inspect_err(|_| {
+            // Nothing was learned in it. What cannot be removed is at least not hidden behind another error.
+            let _ = std::fs::remove_dir_all(&path);
+        })
+    }
+
+    /// Fills the new folder `path`.
+    fn begin(path: &Path, config: &RunConfig) -> Result<Self, RunFolderError> {
         for inner in ["checkpoints", "samples"] {
             let inner = path.join(inner);
             std::fs::create_dir(&inner).map_err(|source| WriteError::new("creating", &inner, source))?;
@@ -91,7 +99,7 @@ impl RunFolder {
         let text = ron::ser::to_string_pretty(config, ron::ser::PrettyConfig::default())
             .map_err(|error| RunFolderError::Parse { what: error.to_string(), path: path.join("config.ron") })?;
         atomic_file::write_bytes(&path.join("config.ron"), text.as_bytes())?;
-        Self::open(&path)
+        Self::open(path)
     }
 
     /// Opens an existing run to go on with it.

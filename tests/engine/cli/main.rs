@@ -341,6 +341,16 @@ fn a_memory_budget_is_a_number_above_zero() {
 }
 
 #[test]
+fn a_late_switch_to_quantized_weights_shortens_the_ramp() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let late = [&TRAIN[..], &["--qat", "ternary", "--qat-start", "0.9", "--name", "late", "--json"]].concat();
+    json_of(folder, &late, 0);
+    let message = stderr_of(folder, &[&late[..], &["--qat-ramp", "0.3"]].concat(), 2);
+    assert!(message.contains("found 0.3 after a start at 0.9"), "{message}");
+}
+
+#[test]
 fn resume_refuses_options_that_it_would_not_heed() {
     let folder = tempfile::tempdir().unwrap();
     let args = ["train", "--resume", "nowhere", "--seed", "3", "--tier", "vanilla", "--threads", "1", "--name", "new"];
@@ -512,7 +522,7 @@ fn every_target_gets_a_package_in_any_scheme() {
     for package in &packages {
         let target = package["target"].as_str().unwrap();
         assert!(folder.join("all").join(target).join("manifest.json").is_file(), "{package}");
-        assert_eq!(package["quality"]["scheme"], "Int4", "{package}");
+        assert_eq!(package["quality"]["scheme"], "int4", "{package}");
     }
     // Each name is taken now: nothing is begun, and all are told.
     let refusal = json_of(folder, &export, 2);

@@ -193,7 +193,7 @@ fn room_on_the_disk_is_looked_for_first() {
     let export = ["export", "--input", &run, "--target", "gpu-low", "--output", "/proc/package", "--json"];
     for line in [&quantize[..], &export] {
         let message = error_of(folder, line, 1);
-        assert!(message.contains("they need") && message.contains("the disk has 0 B (0 bytes) left"), "{message}");
+        assert!(message.contains("are needed") && message.contains("the disk has 0 B (0 bytes) left"), "{message}");
     }
 }
 
@@ -212,6 +212,8 @@ fn options_without_effect_are_told() {
         assert!(told.contains(what), "{what}: {told}");
     }
     assert!(method == "nearest" && !told.contains("0.0%"), "{method} {told}");
+    let (told, _) = notes(&run, &["--scheme", "ternary", "--calibration-samples", "64"]);
+    assert!(told.contains("number of calibration samples was left out"), "{told}");
     // Rows of 128 fill no blocks, rows of 512 do.
     let text = train_text(folder, "tale");
     let (told, _) = notes(&text, &["--scheme", "ternary", "--ternary-scales", "row", "--samples", "4"]);
@@ -220,6 +222,56 @@ fn options_without_effect_are_told() {
     let json = json_of(folder, &[&export[..], &["--embedding-type", "int3-k", "--json"]].concat(), 0);
     let told = json["quality"]["notes"].to_string();
     assert!(told.contains("Q4_0, asked for as int3-k: rows of 128 fill no blocks of 256"), "{told}");
+}
+
+#[test]
+fn a_damaged_package_is_named_before_it_is_measured() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let run = train(folder);
+    stderr_of(folder, &["export", "--input", &run, "--target", "gpu-low", "--output", "whole"], 0);
+    let damage = |name: &str, file: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let package = folder.join(name);
+        std::fs::create_dir(&package).unwrap();
+        for entry in std::fs::read_dir(folder.join("whole")).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), package.join(entry.file_name())).unwrap();
+        }
+        let path = package.join(file);
+        let mut content = std::fs::read(&path).unwrap();
+        change(&mut content);
+        std::fs::write(&path, content).unwrap();
+        error_of(folder, &["validate", "--checkpoint", name, "--json"], 1)
+    };
+    let message = damage("empty", "model.safetensors", &Vec::clear);
+    assert!(message.contains("by the manifest, found 0"), "{message}");
+    let message = damage("flipped", "model.safetensors", &|content| *content.last_mut().unwrap() ^= 1);
+    assert!(message.contains("SHA-256") && message.contains("model.safetensors"), "{message}");
+    let message = damage("cut", "manifest.json", &|content| content.truncate(content.len() / 2));
+    assert!(message.contains("manifest.json") && !message.contains("model_type"), "{message}");
+    let newer = |content: &mut Vec<u8>| {
+        let text = String::from_utf8(std::mem::take(content)).unwrap();
+        *content = text.replace("\"format_version\": 1", "\"format_version\": 99").into_bytes();
+    };
+    let message = damage("newer", "manifest.json", &newer);
+    assert!(message.contains("format_version 1") && message.contains("99"), "{message}");
+    let validated = json_of(folder, &["validate", "--checkpoint", "whole", "--json"], 0);
+    assert_eq!(validated["weights"], "whole");
+}
+
+#[test]
+fn infer_asks_for_what_the_model_reads() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let images = train(folder);
+    let message = error_of(folder, &["infer", "--package", &images, "--json"], 2);
+    assert!(message.contains("--image: expected pictures"), "{message}");
+    let text = train_text(folder, "tale");
+    let message = error_of(folder, &["infer", "--package", &text, "--json"], 2);
+    assert!(message.contains("--prompt: expected a text"), "{message}");
+    let answer =
+        json_of(folder, &["infer", "--package", &text, "--prompt", "a cat\u{20ac}", "--max-tokens", "2", "--json"], 0);
+    assert!(answer["warnings"][0].as_str().unwrap().contains("1 character is unknown"), "{answer}");
 }
 
 #[test]

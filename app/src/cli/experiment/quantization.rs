@@ -35,7 +35,7 @@ pub struct QuantizationArgs {
     /// What matrices of integers read from the switch on: int8, rounded as foretrain-edge does it, or f32.
     #[arg(long, value_name = "TYPE", default_value = "int8", value_parser = parse_activations)]
     pub qat_activations: Activations,
-    /// What the learning rate is multiplied by from the switch on; when left out 3 for ternary, 1 otherwise.
+    /// What the learning rate is multiplied by once quantization is complete; when left out 3 for ternary, 1 otherwise.
     #[arg(long, value_name = "NUMBER", value_parser = number_arg::parse_above_zero)]
     pub qat_rate: Option<f64>,
     /// Train for each scheme once more, with this share of the full-precision weights' answers in what is learned.
@@ -60,11 +60,9 @@ pub(super) fn run(args: &QuantizationArgs, common: &CommonArgs) -> Result<(), Cl
     let training = |&scheme: &QuantScheme| {
         let default = QatConfig::new(scheme);
         QatConfig {
-            start_fraction: args.qat_start.unwrap_or(default.start_fraction),
-            ramp_fraction: args.qat_ramp.unwrap_or(default.ramp_fraction),
             activations: args.qat_activations,
             learning_rate_factor: args.qat_rate.unwrap_or(default.learning_rate_factor),
-            ..default
+            ..default.with_times(args.qat_start, args.qat_ramp)
         }
     };
     let teacher = args.qat_teacher.map(|weight| Distillation { weight, ..Distillation::DEFAULT });

@@ -88,7 +88,7 @@ fn notes(model: &OnnxModel) -> Vec<String> {
     ];
     if model.num_calibration_images() > 0 {
         notes.push(format!(
-            "8 bits in the QDQ form: signed weights with a scale per output channel, unsigned activations whose ranges \
+            "8 bits in the QDQ form: weights around the zero point 128 with a scale per output channel, activations whose ranges \
              {} training images showed, biases of 32 bits, logits as floats",
             model.num_calibration_images()
         ));

@@ -8,6 +8,11 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+if len(sys.argv) < 2:
+    sys.exit(f"usage: {sys.argv[0]} PICTURE.png ...")
+missing = [path for path in sys.argv[1:] if not Path(path).is_file()]
+if missing:
+    sys.exit(f"no such picture: {', '.join(missing)}")
 model = str(Path(__file__).with_name("model.onnx"))
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])

@@ -24,6 +24,11 @@ impl PostTraining {
         }
         notes.extend(self.leave_out_scales(plans, label));
         notes.extend(self.leave_out_rule(plans, label));
+        if !self.is_calibrated() && self.calibration_samples != Self::DEFAULT_SAMPLES {
+            self.calibration_samples = Self::DEFAULT_SAMPLES;
+            let what = "The number of calibration samples was left out: only GPTQ, equalizing and mixing precisions calibrate";
+            notes.push(what.to_owned());
+        }
         notes
     }
 
@@ -94,6 +99,7 @@ mod tests {
             ternary_scales: TernaryScales::Row,
             ternary_rule: TernaryRule::Threshold,
             sparsity: Sparsity::from_label("0.5"),
+            calibration_samples: 64,
             ..PostTraining::default()
         };
         let notes = options.leave_out_unheeded(&plan(&specs, scheme, container), scheme);
@@ -104,12 +110,13 @@ mod tests {
     fn what_has_nothing_to_work_on_is_left_out() {
         let (left, told) = notes(&[256], QuantScheme::Bf16, Container::Safetensors);
         assert_eq!(left, PostTraining::default());
-        for what in ["GPTQ was", "Sparsity was", "scales by row were", "ternary rule was"] {
+        for what in ["GPTQ was", "Sparsity was", "scales by row were", "ternary rule was", "calibration samples was"] {
             assert!(told.contains(what), "{what}: {told}");
         }
         let (left, told) = notes(&[256], QuantScheme::Int8, Container::Safetensors);
         assert!(left.rounding == Rounding::Compensated && left.sparsity.is_some(), "{left:?}");
         assert!(told.contains("int8 stores no tensor here as trits") && !told.contains("GPTQ was"), "{told}");
+        assert!(left.calibration_samples == 64 && !told.contains("calibration samples"), "{told}");
         let (left, told) = notes(&[100], QuantScheme::Ternary, Container::Safetensors);
         assert!(left.ternary_scales == TernaryScales::Tensor && told.contains("no whole blocks of 256"), "{told}");
         let (_, told) = notes(&[256], QuantScheme::Ternary, Container::Transformers);
