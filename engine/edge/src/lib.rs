@@ -10,7 +10,7 @@
 //!
 //! Invariants: no file content causes a panic, a read out of bounds, or an allocation that the file's size does not
 //! justify; weights are used where they lie in the mapped file, in the type they are stored in; the same package,
-//! input and seed give the same answer. Each `unsafe` block says why it is sound.
+//! input and seed give the same answer, alone and beside others. Each `unsafe` block says why it is sound.
 #![warn(clippy::undocumented_unsafe_blocks)]
 
 #[cfg(target_endian = "big")]

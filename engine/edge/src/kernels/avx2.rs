@@ -171,42 +171,54 @@ macro_rules! byte_kernels {
                 block_rows::<Q4_0_BLOCK_BYTES>(blocks, x, out);
             }
 
-            /// Rows of blocks of 32 weights in `FORM_BYTES` bytes, which tell Q8_0 from Q4_0.
+            /// Four sums, of the lanes of each of `parts`.
+            #[target_feature(enable = $features)]
+            fn sums_of_lanes(parts: [__m256i; 4]) -> __m128i {
+                let pair = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+                let (first, second) = (pair(parts[0], parts[1]), pair(parts[2], parts[3]));
+                let halves =
+                    _mm256_add_epi32(_mm256_unpacklo_epi64(first, second), _mm256_unpackhi_epi64(first, second));
+                _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
+            }
+
+            /// Rows of blocks of 32 weights in `FORM_BYTES` bytes, which tell Q8_0 from Q4_0. A block's products are one
+            /// exact sum, and blocks are added up in their order: tiles of rows and inputs do the same.
             fn block_rows<const FORM_BYTES: usize>(blocks: &[u8], x: &[i8], out: &mut [f32]) {
                 /// # Safety
-                /// `R` rows of `x.len() / 32` blocks, `apart` bytes from start to start, must be readable from `rows` on.
+                /// Four rows of `x.len() / 32` blocks, `apart` bytes from start to start, must be readable from `rows` on.
                 #[target_feature(enable = $features)]
-                unsafe fn dot<const R: usize, const FORM_BYTES: usize>(
-                    rows: *const u8,
-                    apart: usize,
-                    x: &[i8],
-                ) -> [f32; R] {
+                unsafe fn dot<const FORM_BYTES: usize>(rows: *const u8, apart: usize, x: &[i8]) -> [f32; 4] {
                     let zero = _mm256_setzero_si256();
-                    let mut sums = [_mm256_setzero_ps(); R];
+                    let mut sums = _mm_setzero_ps();
                     for (number, x) in x.as_chunks::<Q8_0_BLOCK_LEN>().0.iter().enumerate() {
                         // SAFETY: x is 32 bytes; loads need no alignment.
                         let x = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
                         // What codes of 4 bits give more than the weights.
                         let excess = $dot(zero, _mm256_set1_epi8(Q4_0_ZERO_CODE.cast_signed()), x);
-                        for (r, sum) in sums.iter_mut().enumerate() {
-                            // SAFETY: by this function's contract, of a block of a scale and 32 or 16 bytes of codes; loads
-                            // need no alignment, a prefetch no valid address.
-                            let (scale, products) = unsafe {
+                        let mut products = [zero; 4];
+                        let mut scales = 0_u64;
+                        for r in 0..4 {
+                            // SAFETY: by this function's contract, of a block of a scale and 32 or 16 bytes of codes;
+                            // loads need no alignment, a prefetch no valid address.
+                            unsafe {
                                 let block = rows.add(r * apart + number * FORM_BYTES);
                                 _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD).cast());
                                 let codes = block.add(2);
-                                let products = if FORM_BYTES == Q4_0_BLOCK_BYTES {
+                                products[r] = if FORM_BYTES == Q4_0_BLOCK_BYTES {
                                     $dot(_mm256_sub_epi32(zero, excess), q4_0_codes(codes), x)
                                 } else {
                                     add_products(zero, _mm256_loadu_si256(codes.cast()), x)
                                 };
-                                (block.cast::<[u8; 2]>().read(), _mm256_cvtepi32_ps(products))
-                            };
-                            let scale = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(u16::from_le_bytes(scale))));
-                            *sum = _mm256_fmadd_ps(_mm256_broadcastss_ps(scale), products, *sum);
+                                scales |= u64::from(u16::from_le_bytes(block.cast::<[u8; 2]>().read())) << (16 * r);
+                            }
                         }
+                        let scales = _mm_cvtph_ps(_mm_cvtsi64_si128(scales.cast_signed()));
+                        sums = _mm_fmadd_ps(scales, _mm_cvtepi32_ps(sums_of_lanes(products)), sums);
                     }
-                    sums.map(|sum| sum_floats(sum))
+                    let mut out = [0.0; 4];
+                    // SAFETY: room for four floats; nothing needs alignment.
+                    unsafe { _mm_storeu_ps(out.as_mut_ptr(), sums) };
+                    out
                 }
                 let row_bytes = x.len() / Q8_0_BLOCK_LEN * FORM_BYTES;
                 if row_bytes == 0 {
@@ -216,9 +228,9 @@ macro_rules! byte_kernels {
                 let num_rows = (blocks.len() / row_bytes).min(out.len());
                 let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
                 // SAFETY: rows up to `num_rows` lie within `blocks`; the features were detected.
-                let many = |first, apart| unsafe { dot::<4, FORM_BYTES>(start(first), apart * row_bytes, x) };
-                // SAFETY: as above.
-                let one = |row| unsafe { dot::<1, FORM_BYTES>(start(row), 0, x)[0] };
+                let many = |first, apart| unsafe { dot::<FORM_BYTES>(start(first), apart * row_bytes, x) };
+                // SAFETY: as above: the same row four times.
+                let one = |row| unsafe { dot::<FORM_BYTES>(start(row), 0, x)[0] };
                 fill_rows(&mut out[..num_rows], many, one);
             }
 

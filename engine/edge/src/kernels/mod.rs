@@ -1,9 +1,12 @@
 //! What a model spends its time in: products of packed weight rows with input vectors, attention, rounding.
 //!
 //! A [`Kernels`] is one set of functions; [`active`] is the fastest that this processor runs, found out once, unless
-//! [`choose_kernels`] took another. `scalar` is the reference and runs everywhere. All sets compute the same integers bit
-//! for bit; float sums differ by rounding order only. Weight rows are little-endian bytes without alignment, so that they
-//! can be used where they lie in a mapped file.
+//! [`choose_kernels`] took another. `scalar` is the reference and runs everywhere. Weight rows are little-endian bytes
+//! without alignment, so that they can be used where they lie in a mapped file.
+//!
+//! Invariants: all sets compute the same integers bit for bit; float sums differ by rounding order only, and only between
+//! sets. Within one, an input gives the same floats bit for bit however many others share the call, so that no text
+//! depends on what is computed beside it.
 //!
 //! Integer kernels read inputs quantized by [`Quantized`]: signed bytes in -127..=127 with one scale per vector.
 
@@ -27,7 +30,7 @@ mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod streams;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86_floats;
@@ -83,7 +86,8 @@ pub(crate) struct Kernels {
     pub(crate) q8_0_rows: fn(blocks: &[u8], x: &[i8], out: &mut [f32]),
     /// The same of Q4_0 blocks, with the floats of [`Kernels::q8_0_rows`] on the same numbers bit for bit.
     pub(crate) q4_0_rows: fn(blocks: &[u8], x: &[i8], out: &mut [f32]),
-    /// [`Kernels::q8_0_rows`] for several inputs at once; `None` where it is as fast for each of them.
+    /// [`Kernels::q8_0_rows`] for several inputs at once, the same floats bit for bit; `None` where it is as fast for each
+    /// of them.
     pub(crate) q8_0_tiles: Option<BlockTilesKernel>,
     /// Σ codeᵢxᵢ per row, with codes = trit + 1 (subtract Σ xᵢ for the trits' sum); `x`: a multiple of 128 long.
     /// Exact up to [`MAX_TERNARY_LEN`] weights.
@@ -130,6 +134,10 @@ static ACTIVE: OnceLock<&'static Kernels> = OnceLock::new();
 
 /// The set in use: the one that was chosen, else the fastest for this processor.
 pub(crate) fn active() -> &'static Kernels {
+    #[cfg(test)]
+    if let Some(kernels) = tests::chosen() {
+        return kernels;
+    }
     ACTIVE.get_or_init(|| available().last().copied().unwrap_or(&scalar::KERNELS))
 }
 

@@ -12,7 +12,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale};
 use half::f16;
 
-use super::tile::{blocks_in_tiles, multiply_in_tiles, whole_blocks};
+use super::tile::{multiply_in_tiles, rows_left_over, scales_of_rows, whole_blocks};
 use super::{CodeRows, Kernels, Quantized, TernaryRows, scalar};
 use crate::gguf::{Q4_0_BLOCK_BYTES, Q4_0_ZERO_CODE, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
 
@@ -50,6 +50,41 @@ pub(super) fn available() -> Vec<&'static Kernels> {
     let has_neon = is_aarch64_feature_detected!("neon");
     let has_dotprod = has_neon && is_aarch64_feature_detected!("dotprod");
     [has_neon.then_some(&NEON), has_dotprod.then_some(&DOTPROD)].into_iter().flatten().collect()
+}
+
+/// Products of rows of Q8_0 blocks with all of `x` into `out` (inputs, rows), by `tile` for `R` rows and `T` inputs at once and
+/// `one`, for one input, for what is left. `tile` gets its rows, `row_bytes` apart, inputs as long, and the scales of each
+/// block in all rows.
+fn blocks_in_tiles<const R: usize, const T: usize>(
+    blocks: &[u8],
+    x: &Quantized,
+    out: &mut [f32],
+    tile: impl Fn(&[u8], usize, [&[i8]; T], &[[f32; R]]) -> [[f32; T]; R],
+    one: fn(&[u8], &[i8], &mut [f32]),
+) {
+    let num_inputs = x.num_rows();
+    let num_rows = out.len() / num_inputs.max(1);
+    let blocks_per_row = x.row(0).len() / Q8_0_BLOCK_LEN;
+    let row_bytes = blocks_per_row * Q8_0_BLOCK_BYTES;
+    let tiled = if num_inputs > 1 { num_rows / R * R } else { 0 };
+    let mut scales = vec![[0.0; R]; blocks_per_row];
+    for first_row in (0..tiled).step_by(R) {
+        let Some(rows) = blocks.get(first_row * row_bytes..(first_row + R) * row_bytes) else { return };
+        scales_of_rows(rows, row_bytes, &mut scales);
+        for first in (0..num_inputs).step_by(T) {
+            let count = T.min(num_inputs - first);
+            // A tile that is not full repeats its last input.
+            let xs = std::array::from_fn(|t| x.row(first + t.min(count - 1)));
+            let sums = tile(rows, row_bytes, xs, &scales);
+            for t in 0..count {
+                let out = &mut out[(first + t) * num_rows + first_row..][..R];
+                for (out, sums) in out.iter_mut().zip(&sums) {
+                    *out = sums[t];
+                }
+            }
+        }
+    }
+    rows_left_over(blocks.get(tiled * row_bytes..).unwrap_or_default(), x, out, tiled, one);
 }
 
 /// Defines the kernels in a module of their own: `$add` adds to four 32-bit sums the products of signed bytes.

@@ -3,11 +3,8 @@
 
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_LEN};
 
-use half::f16;
-
 use super::quantize::ROW_STEP;
 use super::{Quantized, TernaryRows};
-use crate::gguf::{Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
 
 /// Rows unpacked at once: they stay in the second-level cache while all inputs pass by.
 pub(crate) const PANEL_ROWS: usize = 32;
@@ -107,46 +104,12 @@ pub(super) fn multiply_in_tiles<const R: usize, const T: usize>(
     }
 }
 
-/// Products of rows of Q8_0 blocks with all of `x` into `out` (inputs, rows), by `tile` for `R` rows and `T` inputs at once and
-/// `one`, for one input, for what is left. `tile` gets its rows, `row_bytes` apart, inputs as long, and the scales of each
-/// block in all rows.
-pub(super) fn blocks_in_tiles<const R: usize, const T: usize>(
-    blocks: &[u8],
-    x: &Quantized,
-    out: &mut [f32],
-    tile: impl Fn(&[u8], usize, [&[i8]; T], &[[f32; R]]) -> [[f32; T]; R],
-    one: fn(&[u8], &[i8], &mut [f32]),
-) {
-    let num_inputs = x.num_rows();
-    let num_rows = out.len() / num_inputs.max(1);
-    let blocks_per_row = x.row(0).len() / Q8_0_BLOCK_LEN;
-    let row_bytes = blocks_per_row * Q8_0_BLOCK_BYTES;
-    let tiled = if num_inputs > 1 { num_rows / R * R } else { 0 };
-    let mut scales = vec![[0.0; R]; blocks_per_row];
-    for first_row in (0..tiled).step_by(R) {
-        let Some(rows) = blocks.get(first_row * row_bytes..(first_row + R) * row_bytes) else { return };
-        scales_of_rows(rows, row_bytes, &mut scales);
-        for first in (0..num_inputs).step_by(T) {
-            let count = T.min(num_inputs - first);
-            // A tile that is not full repeats its last input.
-            let xs = std::array::from_fn(|t| x.row(first + t.min(count - 1)));
-            let sums = tile(rows, row_bytes, xs, &scales);
-            for t in 0..count {
-                let out = &mut out[(first + t) * num_rows + first_row..][..R];
-                for (out, sums) in out.iter_mut().zip(&sums) {
-                    *out = sums[t];
-                }
-            }
-        }
-    }
-    rows_left_over(blocks.get(tiled * row_bytes..).unwrap_or_default(), x, out, tiled, one);
-}
-
-/// The scales of each block in all `R` of `rows`.
+/// The scales of each Q8_0 block in all `R` of `rows`.
+#[cfg(any(target_arch = "aarch64", all(target_arch = "x86_64", target_os = "linux")))]
 pub(super) fn scales_of_rows<const R: usize>(rows: &[u8], row_bytes: usize, scales: &mut [[f32; R]]) {
     for (r, row) in rows.chunks_exact(row_bytes.max(1)).take(R).enumerate() {
-        for (scales, block) in scales.iter_mut().zip(row.as_chunks::<Q8_0_BLOCK_BYTES>().0) {
-            scales[r] = f16::from_le_bytes([block[0], block[1]]).to_f32();
+        for (scales, block) in scales.iter_mut().zip(row.as_chunks::<{ crate::gguf::Q8_0_BLOCK_BYTES }>().0) {
+            scales[r] = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
         }
     }
 }

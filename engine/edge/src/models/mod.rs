@@ -20,6 +20,8 @@ mod mlp;
 mod norm;
 mod resnet;
 mod rope;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use attention::softmax;
 pub use cache::CacheFormat;

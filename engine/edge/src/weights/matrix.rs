@@ -175,3 +175,87 @@ fn dot(w: &[f32], x: &[f32]) -> f32 {
     (kernels::active().f32_rows)(bytemuck::cast_slice(w), x, &mut sum);
     sum[0]
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use foretrain_ternary::Packing;
+    use half::{bf16, f16};
+
+    use super::*;
+    use crate::gguf::{encode_q3_k, encode_q4_0, encode_q4_k, encode_q8_0};
+    use crate::kernels::tests::with_each_set;
+    use crate::weights::tensor::Format;
+
+    /// No multiple of what kernels take at once.
+    const ROWS: usize = 72;
+
+    fn random(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    /// A tensor in every way that rows are kept, with its columns.
+    fn tensors() -> Vec<(Tensor, usize)> {
+        let tensor = |format, cols: usize, encode: &dyn Fn(&[f32]) -> Vec<u8>| {
+            let bytes = encode(&random(ROWS * cols, 1)).into();
+            let scales = if format == Format::Int8 { random(ROWS, 2) } else { Vec::new() };
+            (Tensor { format, shape: vec![ROWS, cols], bytes, scales }, cols)
+        };
+        let trits = |values: &[f32]| -> Vec<i8> { values.iter().map(|x| (x * 1.5).round_ties_even() as i8).collect() };
+        // Another scale for each block.
+        let scaled = |values: &[f32]| {
+            let blocks = values.chunks(256).zip(random(values.len(), 3));
+            blocks.flat_map(|(block, scale)| Packing::Tq2_0.pack(&trits(block), scale.abs()).unwrap()).collect()
+        };
+        let equal = |packing: Packing| move |values: &[f32]| packing.pack(&trits(values), 0.3).unwrap();
+        let half = |values: &[f32]| values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect();
+        let brain = |values: &[f32]| values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect();
+        let signed = |values: &[f32]| values.iter().map(|x| ((x * 127.0) as i8).cast_unsigned()).collect();
+        let mut tensors = vec![
+            tensor(Format::Q3K, 768, &|values| encode_q3_k(values).unwrap()),
+            tensor(Format::Q4K, 768, &|values| encode_q4_k(values).unwrap()),
+            tensor(Format::Tq1_0, 512, &equal(Packing::Tq1_0)),
+            tensor(Format::Tq2_0, 768, &scaled),
+            // Whole blocks to a row, half ones, and none.
+            tensor(Format::Tq2_0, 512, &equal(Packing::Tq2_0)),
+            tensor(Format::Tq2_0, 384, &equal(Packing::Tq2_0)),
+            tensor(Format::Tq2_0, 96, &equal(Packing::Tq2_0)),
+            tensor(Format::Q4_0, 608, &|values| encode_q4_0(values).unwrap()),
+        ];
+        for cols in [77, 600] {
+            tensors.push(tensor(Format::F32, cols, &|values| bytemuck::cast_slice(values).to_vec()));
+            tensors.push(tensor(Format::F16, cols, &half));
+            tensors.push(tensor(Format::Bf16, cols, &brain));
+            tensors.push(tensor(Format::Int8, cols, &signed));
+        }
+        for cols in [32, 64, 608] {
+            tensors.push(tensor(Format::Q8_0, cols, &|values| encode_q8_0(values).unwrap()));
+        }
+        tensors
+    }
+
+    #[test]
+    fn an_input_gives_the_same_bits_alone_and_beside_others() {
+        const MOST: usize = 40;
+        let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        with_each_set(|set| {
+            for (tensor, cols) in tensors() {
+                let inputs = random(MOST * cols, 4);
+                for activations in [Activations::Bytes, Activations::RoundedFloats, Activations::Floats] {
+                    let matrix = Matrix::from_tensor(&tensor, ROWS, cols, activations).unwrap();
+                    let alone: Vec<f32> = inputs.chunks(cols).flat_map(|input| matrix.apply(input)).collect();
+                    for count in (2..=9).chain([17, MOST]) {
+                        let found = matrix.apply(&inputs[..count * cols]);
+                        let is_same = bits(&found) == bits(&alone[..count * ROWS]);
+                        assert!(is_same, "{set} {} {cols} {activations:?}: {count} inputs", tensor.format.label());
+                    }
+                }
+            }
+        });
+    }
+}
