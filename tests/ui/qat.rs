@@ -50,7 +50,7 @@ fn the_side_card_leads_with_the_weights_that_ship() {
     let harness = scene::window_with(trained(1.0), ThemeChoice::Dark);
     has(&harness, &["Validation loss, ternary", "0.04570", "nats, at step 900; lowest 0.04570"]);
     has(&harness, &["Accuracy, ternary", "98.00%", "On all 5,000, ternary", "0.05010, 97.77%"]);
-    has(&harness, &["In full precision", "1.995, 87.80%"]);
+    has(&harness, &["In full precision", "1.995, 87.80%", "Validation, f32"]);
 }
 
 #[test]
@@ -96,11 +96,11 @@ fn the_comparison_says_which_weights_its_figures_are_of() {
         };
         tell(&mut harness, *job, EventKind::RunOpened(Arc::new(loaded)));
         if name == "plain" {
-            assert!(harness.query_by_label("Of weights in").is_none(), "nothing to tell apart");
+            assert!(harness.query_by_label("Weights").is_none(), "nothing to tell apart");
         }
     }
     harness.run_steps(10);
-    has(&harness, &["Of weights in", "full precision"]);
+    has(&harness, &["Weights", "f32"]);
     assert!(harness.query_all_by_label("0.05010").count() >= 1);
     assert!(harness.query_all_by_label("ternary, ternary").count() >= 1, "the legend names the weights");
 }

@@ -144,6 +144,7 @@ impl PlotKind {
 pub fn curves_of<'a>(kind: PlotKind, run: &'a RunSeries, p: &Palette, is_smoothed: bool) -> Vec<Curve<'a>> {
     use CurveStyle::{Dashed, Faint, Marks, OpenMarks, Solid};
     let [first, second, third, fourth, fifth, ..] = p.series;
+    let full_precision = if run.quantized_loss.is_empty() { "Validation" } else { "Validation, f32" };
     match kind {
         PlotKind::Loss => {
             let forecast = Curve::new("Forecast", p.forecast, Dashed, &run.forecast)
@@ -155,7 +156,7 @@ pub fn curves_of<'a>(kind: PlotKind, run: &'a RunSeries, p: &Palette, is_smoothe
             } else {
                 vec![Curve::new("Measured", p.measured, Solid, &run.loss)]
             };
-            curves.extend([forecast, Curve::new("Validation", p.validation, Marks, &run.validation_loss)]);
+            curves.extend([forecast, Curve::new(full_precision, p.validation, Marks, &run.validation_loss)]);
             if !run.quantized_loss.is_empty() {
                 curves.push(Curve::new(&run.quantized_name, p.quantized, OpenMarks, &run.quantized_loss));
             }
@@ -163,8 +164,8 @@ pub fn curves_of<'a>(kind: PlotKind, run: &'a RunSeries, p: &Palette, is_smoothe
         }
         PlotKind::Accuracy => {
             let mut curves = vec![
-                Curve::new("Validation", p.validation, Solid, &run.validation_accuracy).silent(),
-                Curve::new("Validation", p.validation, Marks, &run.validation_accuracy),
+                Curve::new(full_precision, p.validation, Solid, &run.validation_accuracy).silent(),
+                Curve::new(full_precision, p.validation, Marks, &run.validation_accuracy),
             ];
             if !run.quantized_accuracy.is_empty() {
                 let name = &run.quantized_name;

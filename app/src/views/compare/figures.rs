@@ -55,7 +55,7 @@ pub(super) fn shipped_scheme(point: &ValidationPoint) -> Option<QuantScheme> {
 
 /// The name of such weights.
 pub(super) fn weights_name(scheme: Option<QuantScheme>) -> &'static str {
-    scheme.map_or("full precision", QuantScheme::label)
+    scheme.unwrap_or(QuantScheme::F32).label()
 }
 
 /// One line per run. What was not measured is an empty cell.

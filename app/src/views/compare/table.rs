@@ -14,7 +14,7 @@ const NAMES: [&str; 3] = ["Run", "Started", "Tier"];
 const NUMBERS: [&str; 8] =
     ["Seed", "Parameters", "Steps", "Time in steps", "Validation loss", "Accuracy", "Backwards saved", "Time saved"];
 /// Which weights loss and accuracy are of, where that is not the same for all runs.
-const WEIGHTS: &str = "Of weights in";
+const WEIGHTS: &str = "Weights";
 
 /// A line of it.
 #[derive(Debug, Clone, Copy)]
@@ -61,13 +61,10 @@ pub(super) fn table_ui(rows: &[TableRow<'_>], zone: &TimeZone, ui: &mut Ui) {
     // One more than there are: the last column of a grid has no right side.
     let num_columns = NAMES.len() + NUMBERS.len() + usize::from(has_quantized) + 1;
     egui::ScrollArea::horizontal().id_salt("figures").show(ui, |ui| {
-        egui::Grid::new("figures").num_columns(num_columns).spacing([space::LG, space::XS]).show(ui, |ui| {
+        egui::Grid::new("figures").num_columns(num_columns).spacing([space::MD, space::XS]).show(ui, |ui| {
             let title = |text: &str| RichText::new(text).size(font::SMALL).color(p.text_weak);
             for column in NAMES {
                 ui.label(title(column));
-            }
-            for column in NUMBERS {
-                number_cell_ui(ui, title(column));
             }
             if has_quantized {
                 ui.label(title(WEIGHTS)).on_hover_text(
@@ -75,11 +72,17 @@ pub(super) fn table_ui(rows: &[TableRow<'_>], zone: &TimeZone, ui: &mut Ui) {
                      computes with them alone",
                 );
             }
+            for column in NUMBERS {
+                number_cell_ui(ui, title(column));
+            }
             ui.end_row();
             for (row, run) in rows.iter().zip(&figures) {
                 row.name_ui(ui);
                 ui.label(RunIdentity::of_loaded(row.run).started(zone));
                 ui.label(&run.tier);
+                if has_quantized {
+                    ui.label(run.validation_loss.map_or("—", |_| weights_name(run.quantized)));
+                }
                 number_cell_ui(ui, row.run.config.seed.to_string());
                 number_cell_ui(ui, number::short_count(run.num_params as f64));
                 number_cell_ui(ui, number::count(run.num_steps));
@@ -93,9 +96,6 @@ pub(super) fn table_ui(rows: &[TableRow<'_>], zone: &TimeZone, ui: &mut Ui) {
                 cell(run.validation_accuracy, best_accuracy, |share| format!("{:.2}%", share * 100.0));
                 cell(run.backward_saved, best_backward, number::percent);
                 cell(run.time_saved, best_time, number::percent);
-                if has_quantized {
-                    ui.label(run.validation_loss.map_or("—", |_| weights_name(run.quantized)));
-                }
                 ui.end_row();
             }
         });
