@@ -187,7 +187,7 @@ fn speed_ui(report: &QuantizeReport, ui: &mut Ui) {
     } else {
         format!("{} or more", number::tokens_per_second(least))
     };
-    number_cell_ui(ui, range).on_hover_text(format!("Predicted, at most:\n{}", of_each.join("\n")));
+    number_cell_ui(ui, range).on_hover_text(format!("Predicted, as fast as memory is:\n{}", of_each.join("\n")));
 }
 
 /// A bar per tensor, the longest for the largest error.

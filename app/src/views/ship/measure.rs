@@ -41,7 +41,8 @@ pub(super) fn measure_ui(
         }
         cancel_all_ui(ctx, live, ui);
     });
-    progress_ui(ctx, live, ui);
+    // With spacings of its own.
+    ui.scope(|ui| progress_ui(ctx, live, ui));
     let now = settings(saved, model);
     let costs: Vec<Cost<'_>> = QuantScheme::ALL
         .into_iter()
@@ -76,6 +77,7 @@ fn progress_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, ui: &mut Ui) {
     let is_begun = |measured: &Measured| measured.query.is_waiting() && measured.query.progress().is_some();
     let mut has_first = live.measured.values().any(is_begun);
     let mut cancelled = Vec::new();
+    ui.spacing_mut().item_spacing.y = space::XS;
     for (scheme, measured) in &mut live.measured {
         let name = format!("Measuring {}", scheme.label());
         let was_waiting = measured.query.is_waiting();
@@ -100,6 +102,8 @@ fn progress_ui(ctx: &ViewCtx<'_>, live: &mut ShipLive, ui: &mut Ui) {
 /// A measurement that waits for another.
 fn in_line_ui(ctx: &ViewCtx<'_>, name: &str, measured: &mut Measured, ui: &mut Ui) {
     let p = palette(ui);
+    // As high as its small button.
+    ui.spacing_mut().interact_size.y = 18.0;
     ui.horizontal(|ui| {
         ui.label(RichText::new(name).size(font::SMALL).color(p.text_weak));
         hint_ui(ui, "waits for the one before it");

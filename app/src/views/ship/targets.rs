@@ -141,8 +141,9 @@ fn about_ui(model: &ModelReport, fit: &TargetFit, ui: &mut Ui) {
         ));
     }
     if let Some(speed) = fit.most_tokens_per_second {
-        let speed = number::tokens_per_second(speed);
-        hint_ui(ui, &format!("Predicted speed: at most {speed} tokens/s.")).on_hover_text(ABOUT_SPEED);
+        let told = number::tokens_per_second(speed);
+        let bound = if speed > number::FASTEST { "memory would give" } else { "at most" };
+        hint_ui(ui, &format!("Predicted speed: {bound} {told} tokens/s.")).on_hover_text(ABOUT_SPEED);
     }
     if let Some(fallback) = &fit.fallback {
         hint_ui(ui, &format!("{fallback}."));
