@@ -193,6 +193,8 @@ mod tests {
         let quality = |(loss, accuracy)| MeasuredQuality { loss, accuracy };
         let note = metric_note(scheme, None, quality(before), quality(after));
         assert!(note.starts_with(expected), "{note}");
+        // The window shows it, too.
+        assert!(!note.contains("--"), "{note}");
     }
 
     #[test]

@@ -155,6 +155,7 @@ mod tests {
         let advice = layer_advice(&layers, QuantScheme::Ternary);
         assert!(advice[0].starts_with("Worst layers: b (+0.5000 nats by itself), a (+0.0100"), "{advice:?}");
         assert!(!advice[0].contains("c (") && advice[0].contains("int8"), "{advice:?}");
+        assert!(!advice[0].contains("--"), "the window shows it, too: {advice:?}");
         let unmeasured = [layer("a", Some(0.3), None), layer("b", Some(0.1), None)];
         let advice = layer_advice(&unmeasured, QuantScheme::Int8);
         assert!(advice[0].starts_with("Worst layers: a (30% of its outputs). Keep"), "{advice:?}");
