@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::data_arg::DataArgs;
 use super::driver::Driver;
+use super::error::Ended;
 use super::quant_arg::QuantArgs;
 use super::quantize::{self, print_quality};
-use super::error::Ended;
 use super::{CliError, CommonArgs, output, path_arg, run_arg};
 
 /// Means every target.
@@ -101,7 +101,11 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), CliError> {
 
 /// Exports each job; one that fails does not keep the others from being done.
 /// Errors: once all were tried, what failed by target and why, and what was written; a cancel at once.
-fn export_all(mut driver: Driver, mut jobs: impl ExactSizeIterator<Item = ExportJob>, is_json: bool) -> Result<(), CliError> {
+fn export_all(
+    mut driver: Driver,
+    mut jobs: impl ExactSizeIterator<Item = ExportJob>,
+    is_json: bool,
+) -> Result<(), CliError> {
     let (mut reports, mut failures) = (Vec::new(), Vec::new());
     while let Some(job) = jobs.next() {
         let target = job.target.clone();

@@ -26,7 +26,8 @@ impl PostTraining {
         notes.extend(self.leave_out_rule(plans, label));
         if !self.is_calibrated() && self.calibration_samples != Self::DEFAULT_SAMPLES {
             self.calibration_samples = Self::DEFAULT_SAMPLES;
-            let what = "The number of calibration samples was left out: only GPTQ, equalizing and mixing precisions calibrate";
+            let what =
+                "The number of calibration samples was left out: only GPTQ, equalizing and mixing precisions calibrate";
             notes.push(what.to_owned());
         }
         notes
