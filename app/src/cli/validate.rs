@@ -98,8 +98,8 @@ pub(super) fn run(args: &ValidateArgs) -> Result<(), CliError> {
     }
     if args.common.json {
         output::print_json(&json!({
-            "weights": output::path_text(&checkpoint), "data": dataset_name, "part": args.part.word(), "step": card.step, "sequence_length": sequence_length,
-            "measured": measured, "notes": notes,
+            "weights": output::path_text(&checkpoint), "data": dataset_name, "part": args.part.word(), "step": card.step,
+            "sequence_length": sequence_length, "measured": measured, "notes": notes,
         }))?;
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! Weights as this room stores them, read back as the numbers that they mean: what a package or a quantized file is worth
 //! is measured with the network that trained it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
@@ -16,6 +18,9 @@ use super::{Checkpoint, ExportError, ModelCard, TOKENIZER_FILE, WeightsReader};
 use crate::device::Watch;
 use crate::models::{Network, Params, TensorSpec};
 use crate::quant::{QuantizedTensor, Storage, TensorData, TensorPlan, is_input_major};
+
+/// A manifest is smaller: of a larger file no more is read to tell what it is.
+const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
 /// What the manifest of a package says.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +43,10 @@ impl PackageRecord {
         let is_of_a_package = |text: Vec<u8>| {
             serde_json::from_slice::<Value>(&text).map_or(true, |value| value.get("format_version").is_some())
         };
-        if !std::fs::read(folder.join("manifest.json")).is_ok_and(is_of_a_package) {
+        let mut start = Vec::new();
+        let read = File::open(folder.join("manifest.json"))
+            .and_then(|file| file.take(MAX_MANIFEST_BYTES).read_to_end(&mut start));
+        if read.is_err() || !is_of_a_package(start) {
             return Ok(None);
         }
         let manifest = Manifest::open(folder)?;
