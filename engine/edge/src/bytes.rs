@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 use crate::EdgeError;
 
@@ -58,6 +60,19 @@ impl Bytes {
         let end = self.range.start.checked_add(range.end)?;
         let is_inside = start <= end && end <= self.range.end;
         is_inside.then(|| Self { source: Arc::clone(&self.source), range: start..end })
+    }
+
+    /// Tells the system that these bytes need not stay in memory, if they are a file's: who asks for them again waits for
+    /// the file.
+    pub(crate) fn release(&self) {
+        #[cfg(unix)]
+        if let Source::Mapped(map) = &*self.source {
+            // SAFETY: the map is of a file and only read, so that pages which were let go come back as they were.
+            let advised =
+                unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.range.start, self.range.len()) };
+            // Refused, they stay until something else needs the room.
+            drop(advised);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::pointwise::compile_for;
 use super::streams::{AHEAD, fill_rows};
 use super::tile::{multiply_in_tiles, whole_blocks};
 use super::x86_floats::float_kernels;
-use super::{CodeRows, Kernels, Quantized, TernaryRows, scalar};
+use super::{CodeRows, Kernels, Quantized, TernaryRows, avx2_triples, scalar};
 use crate::gguf::{Q4_0_BLOCK_BYTES, Q4_0_ZERO_CODE, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale};
 
@@ -43,6 +43,8 @@ static AVX2: Kernels = Kernels {
     q8_0_tiles: None,
     ternary_rows: ternary_groups,
     ternary_block_rows: plain::ternary_block_rows,
+    triple_tables: avx2_triples::triple_tables,
+    triple_rows: avx2_triples::triple_rows,
     multiply: multiply_16_bit,
     reads_tiles: false,
     unpack,

@@ -13,7 +13,7 @@ use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_sc
 use half::f16;
 
 use super::tile::{multiply_in_tiles, rows_left_over, scales_of_rows, whole_blocks};
-use super::{CodeRows, Kernels, Quantized, TernaryRows, scalar};
+use super::{CodeRows, Kernels, Quantized, TernaryRows, neon_triples, scalar};
 use crate::gguf::{Q4_0_BLOCK_BYTES, Q4_0_ZERO_CODE, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
 
 /// Bytes in a vector.
@@ -29,6 +29,8 @@ static NEON: Kernels = Kernels {
     q8_0_tiles: Some(plain::q8_0_tiles),
     ternary_rows: plain::ternary_rows,
     ternary_block_rows: plain::ternary_block_rows,
+    triple_tables: neon_triples::triple_tables,
+    triple_rows: neon_triples::triple_rows,
     multiply: plain::multiply,
     ..scalar::KERNELS
 };
@@ -41,6 +43,8 @@ static DOTPROD: Kernels = Kernels {
     q8_0_tiles: Some(dotprod::q8_0_tiles),
     ternary_rows: dotprod::ternary_rows,
     ternary_block_rows: dotprod::ternary_block_rows,
+    triple_tables: neon_triples::triple_tables,
+    triple_rows: neon_triples::triple_rows,
     multiply: dotprod::multiply,
     ..scalar::KERNELS
 };

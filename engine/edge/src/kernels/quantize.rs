@@ -1,7 +1,7 @@
 //! Inputs of integer kernels.
 #![forbid(unsafe_code)]
 
-use super::Kernels;
+use super::{Kernels, table_bytes};
 
 /// Input rows are this long at least, or a multiple of it, in [`Quantized`]: what the widest kernel reads at once.
 pub(super) const ROW_STEP: usize = 64;
@@ -24,6 +24,8 @@ pub(crate) struct Quantized {
     /// The same values for matrix units, in tiles of 16 rows and 64 columns: (rows / 16, stride / 64, 16, 16, 4) with
     /// the last three being column / 4, row, column % 4. Empty unless the kernels read them.
     pub(super) tiles: Vec<i8>,
+    /// The only row's sums of triples. Empty unless [`Quantized::fill_tables`] was called.
+    pub(crate) tables: Vec<u8>,
 }
 
 impl Quantized {
@@ -42,6 +44,7 @@ impl Quantized {
             scales: Vec::new(),
             sums: Vec::new(),
             tiles: Vec::new(),
+            tables: Vec::new(),
         };
         for (x, values) in rows.zip(quantized.values.chunks_exact_mut(stride.max(1))) {
             let (scale, sum) = quantize_row(x, values, kernels);
@@ -52,6 +55,15 @@ impl Quantized {
             quantized.fill_tiles();
         }
         quantized
+    }
+
+    /// Makes the tables that rows in triples are multiplied with, when there is one input; several are multiplied otherwise.
+    pub(crate) fn fill_tables(&mut self, kernels: &Kernels) {
+        if self.num_rows() == 1 {
+            let mut tables = vec![0; table_bytes(self.len)];
+            (kernels.triple_tables)(self.row(0), &mut tables);
+            self.tables = tables;
+        }
     }
 
     /// Rows.

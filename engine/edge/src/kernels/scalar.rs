@@ -4,7 +4,7 @@
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale, group_codes};
 use half::{bf16, f16};
 
-use super::{CodeRows, Kernels, Quantized, TernaryRows, pointwise};
+use super::{CodeRows, Kernels, Quantized, TernaryRows, pointwise, triples};
 use crate::gguf::{Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q4_0_ZERO_CODE, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
 
 /// Partial sums, so that the compiler may use vector registers.
@@ -23,6 +23,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     q8_0_tiles: None,
     ternary_rows,
     ternary_block_rows,
+    triple_tables: triples::triple_tables,
+    triple_rows: triples::triple_rows,
     multiply,
     reads_tiles: false,
     unpack: |groups, codes| pointwise::unpack(groups, codes),

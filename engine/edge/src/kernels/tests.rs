@@ -302,6 +302,50 @@ proptest! {
     }
 
     #[test]
+    fn triples_bit_for_bit(
+        trits in prop::collection::vec(-1_i8..=1, 140 * 64),
+        rows in 0_usize..140,
+        x in int8s(0..64),
+        missing in 0_usize..2,
+        shift in 0_usize..64,
+    ) {
+        let cols = x.len();
+        let row = |row: usize| &trits[row * 64..][..cols];
+        let num_groups = rows.div_ceil(GROUP_ROWS);
+        let mut groups = vec![0xff; num_groups * group_bytes(cols)];
+        for (number, group) in groups.chunks_mut(group_bytes(cols)).enumerate() {
+            let trit = |col: usize, place: usize| {
+                let number = number * GROUP_ROWS + place;
+                if number < rows { row(number)[col] } else { 0 }
+            };
+            let columns: Vec<_> = (0..cols).map(|col| std::array::from_fn(|place| trit(col, place))).collect();
+            pack_group(&columns, group);
+            let mut codes = CodeRows::default();
+            codes.resize(PANEL_ROWS, cols, 3);
+            unpack_group(group, cols, &mut codes);
+            for place in 0..GROUP_ROWS {
+                let expected: Vec<u8> = (0..cols).map(|col| (trit(col, place) + 1).cast_unsigned()).collect();
+                prop_assert_eq!(&codes.row(place)[..cols], &expected);
+            }
+        }
+        // A group that is not there gives 0.
+        let there = num_groups.saturating_sub(missing) * GROUP_ROWS;
+        let groups = &groups[..num_groups.saturating_sub(missing) * group_bytes(cols)];
+        let products = |row: &[i8]| row.iter().zip(&x).map(|(&t, &x)| i32::from(t) * i32::from(x)).sum();
+        let expected: Vec<i32> = (0..rows).map(|at| if at < there { products(row(at)) } else { 0 }).collect();
+        let mut expected_tables = vec![9; table_bytes(cols)];
+        (scalar::KERNELS.triple_tables)(&x, &mut expected_tables);
+        for kernels in available() {
+            let mut tables = vec![9; table_bytes(cols) + shift];
+            (kernels.triple_tables)(&shifted(&x, shift)[shift..], &mut tables[shift..]);
+            prop_assert_eq!(&tables[shift..], &expected_tables, "{}", kernels.name);
+            let mut out = vec![9; rows];
+            (kernels.triple_rows)(&shifted(groups, shift)[shift..], &tables[shift..], &mut out);
+            prop_assert_eq!(&out, &expected, "{}", kernels.name);
+        }
+    }
+
+    #[test]
     fn ternary_blocks_with_scales(
         codes in bytes(BLOCK_BYTES * 12),
         scales in prop::collection::vec(0.0_f32..3.0, 12),
@@ -448,6 +492,14 @@ fn extremes_do_not_saturate() {
         let (blocks, x) = (vec![0xff_u8; 66 * 20 * 5], vec![-127_i8; 256 * 20]);
         (kernels.ternary_rows)(TernaryRows { blocks: &blocks, first_group: 0 }, &x, &mut out);
         assert_eq!(out, [3 * -127 * 256 * 20; 5], "{}", kernels.name);
+        for (trits, input) in [([1_i8; GROUP_ROWS], -127_i8), ([-1; GROUP_ROWS], -127), ([-1; GROUP_ROWS], 127)] {
+            let mut group = vec![0; group_bytes(5000)];
+            pack_group(&vec![trits; 5000], &mut group);
+            let (mut tables, mut out) = (vec![0; table_bytes(5000)], [0; GROUP_ROWS]);
+            (kernels.triple_tables)(&[input; 5000], &mut tables);
+            (kernels.triple_rows)(&group, &tables, &mut out);
+            assert_eq!(out, [i32::from(trits[0]) * i32::from(input) * 5000; GROUP_ROWS], "{}", kernels.name);
+        }
         let mut codes = CodeRows::default();
         codes.resize(PANEL_ROWS, 256 * 20, u8::MAX);
         (0..PANEL_ROWS).for_each(|row| codes.row_mut(row)[..256 * 20].fill(u8::MAX));
@@ -469,6 +521,12 @@ fn the_longest_rows_fit() {
             let values = vec![0x80; MAX_INT8_LEN];
             (kernels.int8_rows)(&values, &x[..MAX_INT8_LEN], &mut out);
             assert_eq!(i64::from(out[0]), -128 * i64::from(input) * MAX_INT8_LEN as i64, "{}", kernels.name);
+            let x = vec![input; MAX_TRIPLES_LEN];
+            let (mut group, mut tables) = (vec![0; group_bytes(x.len())], vec![0; table_bytes(x.len())]);
+            pack_group(&vec![[-1; GROUP_ROWS]; x.len()], &mut group);
+            (kernels.triple_tables)(&x, &mut tables);
+            (kernels.triple_rows)(&group, &tables, &mut out);
+            assert_eq!(out[0], -i32::from(input) * MAX_TRIPLES_LEN as i32, "{}", kernels.name);
         }
     }
 }

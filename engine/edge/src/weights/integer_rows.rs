@@ -3,15 +3,16 @@
 use std::cell::RefCell;
 
 use foretrain_ternary::{
-    BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, Packing, block_scale, group_codes, unpack_group,
+    BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, Packing, block_scale, group_codes, unpack_group as unpack_trits,
 };
 
 use super::tensor::{Format, Tensor};
+use super::triple_rows::TripleRows;
 use crate::bytes::Bytes;
 use crate::gguf::{
     Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN, decode_q4_0, decode_q8_0, q8_0_from_q4_0,
 };
-use crate::kernels::{self, CodeRows, MAX_INT8_LEN, MAX_TERNARY_LEN, Quantized, TernaryRows};
+use crate::kernels::{self, CodeRows, MAX_INT8_LEN, MAX_TERNARY_LEN, Quantized, TernaryRows, unpack_group};
 use crate::runtime::Panel;
 
 /// What turns signed bytes into the unsigned codes of [`CodeRows`].
@@ -35,6 +36,8 @@ pub(super) enum IntegerRows {
     PackedTrits { blocks: Bytes, scale: f32, cols: usize },
     /// Packed trits with a scale per block; rows are whole blocks of 256.
     TritBlocks { blocks: Bytes, cols: usize },
+    /// Trits in triples with a scale per row.
+    Triples(TripleRows),
     /// Trits as signed bytes with one scale; rows of any length.
     Trits { values: Bytes, scale: f32, cols: usize },
 }
@@ -72,7 +75,7 @@ impl IntegerRows {
                 ),
                 Err(error) => refuse("TQ2_0 blocks".to_owned(), error.to_string()),
             },
-            // Of the last four, one was widened before, of Q4_0 the rows of other lengths, and two are rows of their own.
+            // The last ones were widened before, of Q4_0 the rows of other lengths, or are rows of their own.
             Format::F32 | Format::F16 | Format::Bf16 | Format::Q4_0 | Format::Tq1_0 | Format::Q3K | Format::Q4K => {
                 refuse("an integer format".to_owned(), tensor.format.label().to_owned())
             }
@@ -94,7 +97,7 @@ impl IntegerRows {
                 let mut trits = [0_i8; GROUP_LEN];
                 let mut numbers = Vec::with_capacity(*cols);
                 for group in row * groups_per_row..(row + 1) * groups_per_row {
-                    unpack_group(group_codes(blocks, group).unwrap_or_default(), &mut trits);
+                    unpack_trits(group_codes(blocks, group).unwrap_or_default(), &mut trits);
                     numbers.extend(trits.iter().map(|&trit| f32::from(trit) * scale));
                 }
                 numbers
@@ -106,12 +109,13 @@ impl IntegerRows {
                 for block in blocks {
                     let scale = block_scale(block).to_f32();
                     for group in 0..2 {
-                        unpack_group(group_codes(block, group).unwrap_or_default(), &mut trits);
+                        unpack_trits(group_codes(block, group).unwrap_or_default(), &mut trits);
                         numbers.extend(trits.iter().map(|&trit| f32::from(trit) * scale));
                     }
                 }
                 numbers
             }
+            Self::Triples(rows) => rows.row(row),
         }
     }
 
@@ -124,6 +128,7 @@ impl IntegerRows {
             // Groups of two rows may share a block.
             Self::PackedTrits { cols, .. } => cols / GROUP_LEN * (BLOCK_BYTES / 2),
             Self::TritBlocks { cols, .. } => trit_row_bytes(*cols),
+            Self::Triples(rows) => rows.row_bytes(),
         }
     }
 
@@ -164,6 +169,11 @@ impl IntegerRows {
                 fill_scaled(x, panel, |input, out| {
                     (kernels::active().ternary_block_rows)(rows, x.row(input), &x.block_sums(input), out);
                 });
+            }
+            Self::Triples(rows) => {
+                scratch.scales.clear();
+                scratch.scales.extend_from_slice(rows.scales().get(panel.columns()).unwrap_or_default());
+                fill_triples(rows, x, panel, scratch);
             }
         });
     }
@@ -276,6 +286,21 @@ fn fill_trits(blocks: &[u8], cols: usize, x: &Quantized, panel: &mut Panel<'_>, 
         }
         (kernels.multiply)(&scratch.codes, x, &mut scratch.sums);
     }
+    store(&scratch.sums, &scratch.scales, TRIT_OFFSET, x, panel);
+}
+
+/// Trits in triples; the panel starts with a group, and is at most one where inputs are several.
+fn fill_triples(rows: &TripleRows, x: &Quantized, panel: &mut Panel<'_>, scratch: &mut Scratch) {
+    let kernels = kernels::active();
+    let groups = rows.groups_from(panel.columns().start);
+    scratch.sums.resize(panel.columns().len() * x.num_rows(), 0);
+    if x.num_rows() == 1 {
+        (kernels.triple_rows)(groups, &x.tables, &mut scratch.sums);
+        return store(&scratch.sums, &scratch.scales, 0, x, panel);
+    }
+    scratch.codes.resize(panel.columns().len(), rows.cols(), LARGEST_TRIT_CODE);
+    unpack_group(groups, rows.cols(), &mut scratch.codes);
+    (kernels.multiply)(&scratch.codes, x, &mut scratch.sums);
     store(&scratch.sums, &scratch.scales, TRIT_OFFSET, x, panel);
 }
 

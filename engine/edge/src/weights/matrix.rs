@@ -5,8 +5,9 @@ use super::float_rows::FloatRows;
 use super::integer_rows::IntegerRows;
 use super::packed_floats::PackedFloats;
 use super::tensor::Tensor;
+use super::triple_rows::TripleRows;
 use super::widened::widened;
-use crate::kernels::{self, PANEL_ROWS, Quantized};
+use crate::kernels::{self, GROUP_ROWS, PANEL_ROWS, Quantized};
 use crate::runtime::{Output, Panel, panels};
 
 /// Bytes of weights in a task: at least what is worth another thread's attention, some microseconds of reading; at most
@@ -52,6 +53,9 @@ impl Matrix {
         if expected_bytes != tensor.bytes.len() {
             return Err((format!("{expected_bytes} bytes"), format!("{} bytes", tensor.bytes.len())));
         }
+        if let Some(triples) = TripleRows::new(tensor, cols)? {
+            return Ok(Self { rows, cols, storage: Storage::Integers(IntegerRows::Triples(triples)), activations });
+        }
         let widened = widened(tensor, cols)?;
         let tensor = widened.as_ref().unwrap_or(tensor);
         let bytes = || tensor.bytes.clone();
@@ -96,6 +100,11 @@ impl Matrix {
         matches!(self.storage, Storage::Integers(_)) && self.activations == Activations::Bytes
     }
 
+    /// True when one input is multiplied by looking up sums of it.
+    fn reads_tables(&self) -> bool {
+        self.rounds_inputs() && matches!(&self.storage, Storage::Integers(IntegerRows::Triples(_)))
+    }
+
     /// Bytes that a product reads.
     pub(crate) fn num_bytes(&self) -> usize {
         self.rows * self.row_bytes()
@@ -121,7 +130,12 @@ impl Matrix {
         let cols = matrices.first().map_or(1, |matrix| matrix.cols);
         let n = inputs.len() / cols;
         let is_rounded = matrices.iter().any(|matrix| matrix.rounds_inputs());
-        let rounded = is_rounded.then(|| Quantized::new(inputs, cols, kernels::active()));
+        let mut rounded = is_rounded.then(|| Quantized::new(inputs, cols, kernels::active()));
+        if let Some(rounded) = &mut rounded
+            && matrices.iter().any(|matrix| matrix.reads_tables())
+        {
+            rounded.fill_tables(kernels::active());
+        }
         let mut values = matrices.map(|matrix| vec![0.0; n * matrix.rows]);
         let outputs = values.iter_mut().zip(&matrices).map(|(values, matrix)| Output {
             values,
@@ -144,7 +158,8 @@ impl Matrix {
             return PANEL_ROWS;
         }
         let task_bytes = (self.num_bytes() / NUM_TASKS).clamp(*TASK_BYTES.start(), *TASK_BYTES.end());
-        (task_bytes / self.row_bytes().max(1)).max(1).next_multiple_of(ROW_STEP)
+        let row_step = if self.reads_tables() { GROUP_ROWS } else { ROW_STEP };
+        (task_bytes / self.row_bytes().max(1)).max(1).next_multiple_of(row_step)
     }
 
     /// The products of this matrix's rows in `panel` with all inputs.
@@ -212,6 +227,12 @@ mod tests {
             let blocks = values.chunks(256).zip(random(values.len(), 3));
             blocks.flat_map(|(block, scale)| Packing::Tq2_0.pack(&trits(block), scale.abs()).unwrap()).collect()
         };
+        let by_row = |cols: usize| {
+            move |values: &[f32]| -> Vec<u8> {
+                let rows = values.chunks(cols).zip(random(values.len(), 5));
+                rows.flat_map(|(row, scale)| Packing::Tq1_0.pack(&trits(row), scale.abs()).unwrap()).collect()
+            }
+        };
         let equal = |packing: Packing| move |values: &[f32]| packing.pack(&trits(values), 0.3).unwrap();
         let half = |values: &[f32]| values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect();
         let brain = |values: &[f32]| values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect();
@@ -219,7 +240,11 @@ mod tests {
         let mut tensors = vec![
             tensor(Format::Q3K, 768, &|values| encode_q3_k(values).unwrap()),
             tensor(Format::Q4K, 768, &|values| encode_q4_k(values).unwrap()),
+            // In triples; those of a row that starts within a block, or has several scales, are not.
             tensor(Format::Tq1_0, 512, &equal(Packing::Tq1_0)),
+            tensor(Format::Tq1_0, 768, &by_row(768)),
+            tensor(Format::Tq1_0, 768, &by_row(256)),
+            tensor(Format::Tq1_0, 384, &equal(Packing::Tq1_0)),
             tensor(Format::Tq2_0, 768, &scaled),
             // Whole blocks to a row, half ones, and none.
             tensor(Format::Tq2_0, 512, &equal(Packing::Tq2_0)),

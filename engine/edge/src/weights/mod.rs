@@ -11,6 +11,7 @@ mod packed_floats;
 mod safetensors_file;
 mod store;
 mod tensor;
+mod triple_rows;
 mod widened;
 
 pub use activations::Activations;

@@ -8,7 +8,7 @@ use crate::gguf::{Q4_0_BLOCK_LEN, decode_q4_0};
 
 /// `tensor` (rows of `cols` weights, its length checked) in a format that kernels read; `None` when it is one already.
 ///
-/// Q4_0 becomes floats where rows fill no blocks; TQ1_0 becomes TQ2_0.
+/// Q4_0 becomes floats where rows fill no blocks; TQ1_0 that is not read in triples becomes TQ2_0.
 /// Errors: (expected, found) for trits that cannot be unpacked.
 pub(super) fn widened(tensor: &Tensor, cols: usize) -> Result<Option<Tensor>, (String, String)> {
     let stored_as = |format, bytes: Vec<u8>| Tensor { format, bytes: bytes.into(), ..tensor.clone() };

@@ -1,0 +1,188 @@
+//! Ternary rows whose products are looked up: three weights of a row are a digit from -13 to 13, kept as four bits of
+//! magnitude and one of sign, and the sums of three inputs that a magnitude stands for are a table of 16. 32 rows read a
+//! table at once, one in each byte of a vector. Source: the "TL2" of Wang et al. 2025, arXiv 2502.11880; layout and
+//! arithmetic are our own.
+//!
+//! A group of 32 rows is, for each row, the number of its negative digits (u16, little-endian), then its octets of digits
+//! (24 columns): four times 32 bytes with the magnitudes of one digit in the low and the next in the high bits, and 32
+//! bytes with the eight signs, the first digit's highest. Columns behind the last are 0. That is 1.67 bits a weight, and
+//! half a bit for each column of a group.
+//!
+//! A table holds sums of up to 3 · 127 as `low + BASE · high`, 16 bytes of each, so small that a byte adds up eight of
+//! them. A negative digit flips the bits of both, which is `-x - 1`: [`NEGATIVE`] makes up for it.
+#![forbid(unsafe_code)]
+
+use super::CodeRows;
+
+/// Rows of a group.
+pub(crate) const GROUP_ROWS: usize = 32;
+/// Bytes of a group before its octets.
+pub(super) const HEAD_BYTES: usize = 2 * GROUP_ROWS;
+/// Bytes of eight digits of a group.
+pub(super) const OCTET_BYTES: usize = (8 / 2 + 1) * GROUP_ROWS;
+/// Where an octet's signs start.
+pub(super) const SIGNS: usize = OCTET_BYTES - GROUP_ROWS;
+/// Columns of an octet.
+const OCTET_COLS: usize = 8 * 3;
+/// Bytes of a digit's table: 16 low parts, 16 high ones.
+pub(super) const TABLE_BYTES: usize = 32;
+/// Bytes of the tables of an octet.
+pub(super) const OCTET_TABLE_BYTES: usize = 8 * TABLE_BYTES;
+/// What a high part counts: low and high parts are at most 14, of a sum of up to 381.
+pub(super) const BASE: i32 = 28;
+/// 2¹⁵ / [`BASE`]: a sum times this, rounded in its 15 lowest bits, is its high part.
+pub(super) const INVERSE_BASE: i16 = 1170;
+/// What a negative digit's flipped bits lack, low and high part together.
+pub(super) const NEGATIVE: i32 = 1 + BASE;
+/// Most columns: a row's negative digits fit 16 bits.
+pub(crate) const MAX_TRIPLES_LEN: usize = 3 * u16::MAX as usize;
+
+/// `TRITS[i][magnitude]` is weight i of a digit; 0 for the two magnitudes that no digit has.
+pub(super) const TRITS: [[i8; 16]; 3] = {
+    let mut trits = [[0; 16]; 3];
+    let mut magnitude = 0;
+    while magnitude <= 13 {
+        // Balanced: 13 more has the digits 0 to 2 of an ordinary number.
+        let digits = magnitude + 13;
+        trits[0][magnitude] = (digits / 9) as i8 - 1;
+        trits[1][magnitude] = (digits / 3 % 3) as i8 - 1;
+        trits[2][magnitude] = (digits % 3) as i8 - 1;
+        magnitude += 1;
+    }
+    trits
+};
+
+/// The codes (trit + 1) of two digits by `signs << 8 | magnitudes`, the first digit in the low bits of the magnitudes and
+/// the high one of the signs.
+const CODES: [[u8; 6]; 1 << 10] = {
+    let mut codes = [[0; 6]; 1 << 10];
+    let mut number = 0;
+    while number < codes.len() {
+        let mut at = 0;
+        while at < 6 {
+            let digit = at / 3;
+            let trit = TRITS[at % 3][number >> (4 * digit) & 15];
+            let is_negative = number >> (9 - digit) & 1 == 1;
+            codes[number][at] = if is_negative { 1 - trit } else { 1 + trit }.cast_unsigned();
+            at += 1;
+        }
+        number += 1;
+    }
+    codes
+};
+
+/// Octets of rows of `cols` weights.
+pub(super) fn num_octets(cols: usize) -> usize {
+    cols.div_ceil(OCTET_COLS)
+}
+
+/// Bytes of a group of rows of `cols` weights.
+pub(crate) fn group_bytes(cols: usize) -> usize {
+    HEAD_BYTES + num_octets(cols) * OCTET_BYTES
+}
+
+/// Bytes of the tables for an input of `cols` numbers.
+pub(crate) fn table_bytes(cols: usize) -> usize {
+    num_octets(cols) * OCTET_TABLE_BYTES
+}
+
+/// Fills `group` ([`group_bytes`] long) with trits given column by column, a row in each place of a column.
+pub(crate) fn pack_group(columns: &[[i8; GROUP_ROWS]], group: &mut [u8]) {
+    const NO_COLUMN: [i8; GROUP_ROWS] = [0; GROUP_ROWS];
+    let (head, octets) = group.split_at_mut(HEAD_BYTES.min(group.len()));
+    let mut num_negative = [0_u16; GROUP_ROWS];
+    for (columns, octet) in columns.chunks(OCTET_COLS).zip(octets.as_chunks_mut::<OCTET_BYTES>().0) {
+        octet.fill(0);
+        let (magnitudes, signs) = octet.split_at_mut(SIGNS);
+        for (number, triple) in columns.chunks(3).enumerate() {
+            let [a, b, c] = std::array::from_fn(|i| triple.get(i).unwrap_or(&NO_COLUMN));
+            let magnitudes = &mut magnitudes[number / 2 * GROUP_ROWS..][..GROUP_ROWS];
+            for row in 0..GROUP_ROWS {
+                let digit = 9 * a[row] + 3 * b[row] + c[row];
+                let is_negative = u8::from(digit < 0);
+                magnitudes[row] |= digit.unsigned_abs() << (4 * (number % 2));
+                signs[row] |= is_negative << (7 - number);
+                num_negative[row] += u16::from(is_negative);
+            }
+        }
+    }
+    for (place, count) in head.as_chunks_mut::<2>().0.iter_mut().zip(num_negative) {
+        *place = count.to_le_bytes();
+    }
+}
+
+/// Fills the first `cols` codes (trit + 1) of each row of `codes`, from a group.
+pub(crate) fn unpack_group(group: &[u8], cols: usize, codes: &mut CodeRows) {
+    for row in 0..codes.num_rows() {
+        let codes = codes.row_mut(row);
+        let len = codes.len().min(cols);
+        unpack_row(group, row, &mut codes[..len]);
+    }
+}
+
+/// Fills `codes` (trit + 1) with those of one row of a group.
+pub(crate) fn unpack_row(group: &[u8], row: usize, codes: &mut [u8]) {
+    let octets = group.get(HEAD_BYTES..).unwrap_or_default().as_chunks::<OCTET_BYTES>().0;
+    let row = row % GROUP_ROWS;
+    for (octet, codes) in octets.iter().zip(codes.chunks_mut(OCTET_COLS)) {
+        let signs = usize::from(octet[SIGNS + row]);
+        let mut unpacked = [0; OCTET_COLS];
+        for (pair, unpacked) in unpacked.as_chunks_mut::<6>().0.iter_mut().enumerate() {
+            let magnitudes = usize::from(octet[pair * GROUP_ROWS + row]);
+            *unpacked = CODES[(signs >> (6 - 2 * pair) & 3) << 8 | magnitudes];
+        }
+        codes.copy_from_slice(&unpacked[..codes.len()]);
+    }
+}
+
+/// The reference of [`Kernels::triple_tables`](super::Kernels::triple_tables).
+pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
+    for (number, table) in tables.as_chunks_mut::<TABLE_BYTES>().0.iter_mut().enumerate() {
+        let x: [i32; 3] = std::array::from_fn(|i| x.get(3 * number + i).copied().unwrap_or_default().into());
+        let (lows, highs) = table.split_at_mut(TABLE_BYTES / 2);
+        for (magnitude, (low, high)) in lows.iter_mut().zip(highs).enumerate() {
+            let sum: i32 = (0..3).map(|i| i32::from(TRITS[i][magnitude]) * x[i]).sum();
+            let quotient = (sum * i32::from(INVERSE_BASE) + (1 << 14)) >> 15;
+            *low = (sum - BASE * quotient) as u8;
+            *high = quotient as u8;
+        }
+    }
+}
+
+/// The reference of [`Kernels::triple_rows`](super::Kernels::triple_rows).
+pub(super) fn triple_rows(groups: &[u8], tables: &[u8], out: &mut [i32]) {
+    let tables = tables.as_chunks::<OCTET_TABLE_BYTES>().0;
+    for_groups(groups, tables.len(), out, |group, out| {
+        let octets = group[HEAD_BYTES..].as_chunks::<OCTET_BYTES>().0;
+        for (row, out) in out.iter_mut().enumerate() {
+            let products = octets.iter().zip(tables).flat_map(|(octet, tables)| {
+                (0..8).map(move |number| {
+                    let magnitude = octet[number / 2 * GROUP_ROWS + row] >> (4 * (number % 2)) & 15;
+                    let at = number * TABLE_BYTES + usize::from(magnitude);
+                    let part = |at: usize| i32::from(tables[at].cast_signed());
+                    let sum = part(at) + BASE * part(at + TABLE_BYTES / 2);
+                    if octet[SIGNS + row] << number & 0x80 == 0 { sum } else { -sum }
+                })
+            });
+            *out = products.sum();
+        }
+    });
+}
+
+/// Calls `fill` with each group of rows of `num_octets` and its places of `out`; a group that is not there gives 0.
+pub(super) fn for_groups(groups: &[u8], num_octets: usize, out: &mut [i32], mut fill: impl FnMut(&[u8], &mut [i32])) {
+    let group_bytes = HEAD_BYTES + num_octets * OCTET_BYTES;
+    let mut groups = groups.chunks_exact(group_bytes);
+    for out in out.chunks_mut(GROUP_ROWS) {
+        match groups.next() {
+            Some(group) => fill(group, out),
+            None => out.fill(0),
+        }
+    }
+}
+
+/// What the negative digits of row `row` of a group add to sums of flipped bits.
+pub(super) fn correction(group: &[u8], row: usize) -> i32 {
+    let count = group.as_chunks::<2>().0.get(row).copied().unwrap_or_default();
+    NEGATIVE * i32::from(u16::from_le_bytes(count))
+}

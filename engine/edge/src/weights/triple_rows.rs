@@ -1,0 +1,84 @@
+//! TQ1_0 rows as the triples that kernels read, in no more bytes.
+
+use foretrain_ternary::{BLOCK_LEN, Packing};
+use rayon::prelude::*;
+
+use super::tensor::{Format, Tensor};
+use crate::kernels::{GROUP_ROWS, MAX_TRIPLES_LEN, PANEL_ROWS, group_bytes, pack_group, unpack_row};
+
+// What many inputs are multiplied with at once is a group.
+const _: () = assert!(PANEL_ROWS == GROUP_ROWS);
+
+/// Ternary rows of whole blocks, each with one scale, in groups of [`GROUP_ROWS`]; the last is filled up with zeros.
+#[derive(Debug)]
+pub(super) struct TripleRows {
+    groups: Vec<u8>,
+    scales: Vec<f32>,
+    cols: usize,
+}
+
+impl TripleRows {
+    /// Repacks `tensor` (rows of `cols` weights, its length checked), on all threads; `None` for another format, rows
+    /// that start within a block or are too long, and a row with several scales. Afterwards the tensor's pages need not
+    /// stay in memory.
+    ///
+    /// Errors: (expected, found) for a scale that is no usable number.
+    pub(super) fn new(tensor: &Tensor, cols: usize) -> Result<Option<Self>, (String, String)> {
+        if tensor.format != Format::Tq1_0 || !cols.is_multiple_of(BLOCK_LEN) || cols > MAX_TRIPLES_LEN {
+            return Ok(None);
+        }
+        let refuse = |error: foretrain_ternary::TernaryError| ("TQ1_0 blocks".to_owned(), error.to_string());
+        let rows = || tensor.bytes.chunks_exact(cols / BLOCK_LEN * Packing::Tq1_0.block_bytes());
+        let scales: Result<Option<Vec<f32>>, _> =
+            rows().map(|row| Packing::Tq1_0.uniform_scale(row, cols).map_err(refuse)).collect();
+        let Some(scales) = scales? else { return Ok(None) };
+        let rows: Vec<&[u8]> = rows().collect();
+        let mut groups = vec![0; rows.len().div_ceil(GROUP_ROWS) * group_bytes(cols)];
+        let repacked: Result<(), _> =
+            groups.par_chunks_mut(group_bytes(cols)).zip(rows.par_chunks(GROUP_ROWS)).try_for_each_init(
+                || vec![[0; GROUP_ROWS]; cols],
+                |columns, (group, rows)| {
+                    columns.fill([0; GROUP_ROWS]);
+                    for (row, blocks) in rows.iter().enumerate() {
+                        let trits = Packing::Tq1_0.unpack(blocks, cols)?.trits;
+                        for (column, trit) in columns.iter_mut().zip(trits) {
+                            column[row] = trit;
+                        }
+                    }
+                    pack_group(columns, group);
+                    Ok(())
+                },
+            );
+        repacked.map_err(refuse)?;
+        tensor.bytes.release();
+        Ok(Some(Self { groups, scales, cols }))
+    }
+
+    /// Weights of a row.
+    pub(super) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Of each row.
+    pub(super) fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// Bytes of a row.
+    pub(super) fn row_bytes(&self) -> usize {
+        group_bytes(self.cols) / GROUP_ROWS
+    }
+
+    /// The groups from the one on that starts with `row`, a multiple of [`GROUP_ROWS`].
+    pub(super) fn groups_from(&self, row: usize) -> &[u8] {
+        self.groups.get(row / GROUP_ROWS * group_bytes(self.cols)..).unwrap_or_default()
+    }
+
+    /// Row `row`, dequantized.
+    pub(super) fn row(&self, row: usize) -> Vec<f32> {
+        let mut codes = vec![0; self.cols];
+        unpack_row(self.groups_from(row), row % GROUP_ROWS, &mut codes);
+        let scale = self.scales.get(row).copied().unwrap_or_default();
+        codes.into_iter().map(|code| (f32::from(code) - 1.0) * scale).collect()
+    }
+}
