@@ -1,6 +1,6 @@
 //! Writes a GGUF file of a language model with random weights and random tables (Q8_0), in the shape of a known one: for
 //! measuring speed, which does not depend on what the weights say. Weights are ternary (TQ2_0) unless another form is named:
-//! the same trits as F16, which other programs turn into forms of their own, or blocks of Q8_0 or Q4_0.
+//! the same trits in TQ1_0 or as F16, which other programs turn into forms of their own, or blocks of Q8_0 or Q4_0.
 //!
 //! `cargo run --release -p foretrain-edge --example random_model -- 1.1b model.gguf`
 //! `cargo run --release -p foretrain-edge --example random_model -- 1.1b model-Q8_0.gguf q8_0`
@@ -11,7 +11,7 @@ use std::io::BufWriter;
 
 use anyhow::{Context, bail};
 use foretrain_edge::gguf::{Array, GgufWriter, TensorType, Value};
-use foretrain_ternary::{BLOCK_LEN, CODE_BYTES};
+use foretrain_ternary::{BLOCK_LEN, CODE_BYTES, Packing};
 use half::f16;
 
 /// The numbers of a model.
@@ -85,7 +85,7 @@ fn main() -> anyhow::Result<()> {
         bail!("expected a shape of {}, found {name:?}", SHAPES.map(|shape| shape.name).join(", "));
     };
     let Some((weight_type, weights)) = random_weights(form, shape) else {
-        bail!("expected a form of tq2_0, f16, q8_0, q4_0, found {form:?}");
+        bail!("expected a form of tq2_0, tq1_0, f16, q8_0, q4_0, found {form:?}");
     };
     let table = random_blocks(shape.width * shape.vocab / 32, 34, 0.02 / 70.0);
     let ones: Vec<u8> = [1.0_f32; 16384].iter().flat_map(|one| one.to_le_bytes()).collect();
@@ -184,6 +184,10 @@ fn random_weights(form: &str, shape: &Shape) -> Option<(TensorType, Vec<u8>)> {
     let size = 1.0 / (shape.width as f32).sqrt();
     Some(match form {
         "tq2_0" => (TensorType::Tq2_0, random_trits(num_weights / BLOCK_LEN, size)),
+        "tq1_0" => {
+            let trits = Packing::Tq2_0.unpack(&random_trits(num_weights / BLOCK_LEN, size), num_weights).ok()?.trits;
+            (TensorType::Tq1_0, Packing::Tq1_0.pack(&trits, size).ok()?)
+        }
         "f16" => {
             let values = [0.0, size, -size].map(|value| f16::from_f32(value).to_le_bytes());
             let codes = random().flat_map(u64::to_le_bytes).map(|byte| values[usize::from(byte) % 3]);

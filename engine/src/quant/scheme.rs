@@ -19,7 +19,7 @@ pub enum QuantScheme {
     Int4K,
     /// Ternary {-1, 0, 1} by the mean magnitude, 2 bits packed (TQ2_0 blocks), scale per tensor.
     Ternary,
-    /// The same numbers as [`Self::Ternary`], five to a byte (TQ1_0 blocks): smaller, slower to unpack.
+    /// The same numbers as [`Self::Ternary`], five to a byte (TQ1_0 blocks): smaller, repacked when foretrain-edge opens it.
     TernaryBase3,
 }
 

@@ -142,7 +142,7 @@ fn about(scheme: QuantScheme) -> &'static str {
         QuantScheme::Int4 => "4 bits, a scale per 32 weights (Q4_0)",
         QuantScheme::Int4K => "4 bits, a scale and a minimum per 32 weights (Q4_K)",
         QuantScheme::Ternary => "-1, 0 and 1 in 2 bits (TQ2_0)",
-        QuantScheme::TernaryBase3 => "-1, 0 and 1, five to a byte (TQ1_0): smaller, slower to unpack",
+        QuantScheme::TernaryBase3 => "-1, 0 and 1, five to a byte (TQ1_0): smaller, opens slower",
     }
 }
 

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::triples::{
     BASE, GROUP_ROWS, HEAD_BYTES, INVERSE_BASE, OCTET_BYTES, OCTET_TABLE_BYTES, SIGNS, TABLE_BYTES, TRITS, correction,
+    for_triples,
 };
 
 /// Groups read side by side: long runs, as [`streams`](super::streams) says.
@@ -30,21 +31,15 @@ pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
         // SAFETY: each is 32 bytes; loads need no alignment.
         let trits = WIDE.map(|trits| unsafe { _mm256_loadu_si256(trits.as_ptr().cast()) });
         let (inverse, base) = (_mm256_set1_epi16(INVERSE_BASE), _mm256_set1_epi16(BASE as i16));
-        let table = |x: [i8; 3]| {
+        for_triples(x, tables, |x, place| {
             let [a, b, c] = std::array::from_fn(|i| _mm256_sign_epi16(_mm256_set1_epi16(x[i].into()), trits[i]));
             let sums = _mm256_add_epi16(_mm256_add_epi16(a, b), c);
             let high = _mm256_mulhrs_epi16(sums, inverse);
             let low = _mm256_sub_epi16(sums, _mm256_mullo_epi16(high, base));
-            _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(low, high))
-        };
-        let (triples, rest) = x.as_chunks::<3>();
-        let last = std::array::from_fn(|i| rest.get(i).copied().unwrap_or_default());
-        // Behind the input, all is 0.
-        let triples = triples.iter().copied().chain([last]).chain(std::iter::repeat([0; 3]));
-        for (place, x) in tables.as_chunks_mut::<TABLE_BYTES>().0.iter_mut().zip(triples) {
+            let parts = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(low, high));
             // SAFETY: the place is 32 bytes; stores need no alignment.
-            unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), table(x)) };
-        }
+            unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), parts) };
+        });
     }
     // SAFETY: this set of kernels is handed out only where its features were detected.
     unsafe { fill(x, tables) }

@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 
 use super::triples::{
     BASE, GROUP_ROWS, HEAD_BYTES, INVERSE_BASE, OCTET_BYTES, OCTET_TABLE_BYTES, SIGNS, TABLE_BYTES, TRITS, correction,
-    for_groups,
+    for_groups, for_triples,
 };
 
 /// Bytes in a vector: half of a group's rows.
@@ -27,11 +27,7 @@ pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
             let high = vqrdmulhq_n_s16(sums, INVERSE_BASE);
             [vmlsq_n_s16(sums, high, BASE as i16), high].map(|part| vmovn_s16(part))
         };
-        let (triples, rest) = x.as_chunks::<3>();
-        let last = std::array::from_fn(|i| rest.get(i).copied().unwrap_or_default());
-        // Behind the input, all is 0.
-        let triples = triples.iter().copied().chain([last]).chain(std::iter::repeat([0; 3]));
-        for (place, x) in tables.as_chunks_mut::<TABLE_BYTES>().0.iter_mut().zip(triples) {
+        for_triples(x, tables, |x, place| {
             let (first, second) = (parts(x, 0), parts(x, 1));
             for (place, (first, second)) in
                 place.as_chunks_mut::<BYTES>().0.iter_mut().zip(first.into_iter().zip(second))
@@ -39,7 +35,7 @@ pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
                 // SAFETY: the place is 16 bytes; stores need no alignment.
                 unsafe { vst1q_s8(place.as_mut_ptr().cast(), vcombine_s8(first, second)) };
             }
-        }
+        });
     }
     // SAFETY: this set of kernels is handed out only where its features were detected.
     unsafe { fill(x, tables) }

@@ -314,17 +314,15 @@ proptest! {
         let num_groups = rows.div_ceil(GROUP_ROWS);
         let mut groups = vec![0xff; num_groups * group_bytes(cols)];
         for (number, group) in groups.chunks_mut(group_bytes(cols)).enumerate() {
-            let trit = |col: usize, place: usize| {
-                let number = number * GROUP_ROWS + place;
-                if number < rows { row(number)[col] } else { 0 }
-            };
-            let columns: Vec<_> = (0..cols).map(|col| std::array::from_fn(|place| trit(col, place))).collect();
-            pack_group(&columns, group);
+            let first = number * GROUP_ROWS;
+            let own: Vec<i8> = (first..rows.min(first + GROUP_ROWS)).flat_map(row).copied().collect();
+            pack_group(&own, cols, group);
             let mut codes = CodeRows::default();
             codes.resize(PANEL_ROWS, cols, 3);
             unpack_group(group, cols, &mut codes);
             for place in 0..GROUP_ROWS {
-                let expected: Vec<u8> = (0..cols).map(|col| (trit(col, place) + 1).cast_unsigned()).collect();
+                let trit = |col| own.get(place * cols + col).copied().unwrap_or_default();
+                let expected: Vec<u8> = (0..cols).map(|col| (trit(col) + 1).cast_unsigned()).collect();
                 prop_assert_eq!(&codes.row(place)[..cols], &expected);
             }
         }
@@ -492,13 +490,13 @@ fn extremes_do_not_saturate() {
         let (blocks, x) = (vec![0xff_u8; 66 * 20 * 5], vec![-127_i8; 256 * 20]);
         (kernels.ternary_rows)(TernaryRows { blocks: &blocks, first_group: 0 }, &x, &mut out);
         assert_eq!(out, [3 * -127 * 256 * 20; 5], "{}", kernels.name);
-        for (trits, input) in [([1_i8; GROUP_ROWS], -127_i8), ([-1; GROUP_ROWS], -127), ([-1; GROUP_ROWS], 127)] {
+        for (trit, input) in [(1, -127_i8), (-1, -127), (-1, 127)] {
             let mut group = vec![0; group_bytes(5000)];
-            pack_group(&vec![trits; 5000], &mut group);
+            pack_group(&[trit; 5000 * GROUP_ROWS], 5000, &mut group);
             let (mut tables, mut out) = (vec![0; table_bytes(5000)], [0; GROUP_ROWS]);
             (kernels.triple_tables)(&[input; 5000], &mut tables);
             (kernels.triple_rows)(&group, &tables, &mut out);
-            assert_eq!(out, [i32::from(trits[0]) * i32::from(input) * 5000; GROUP_ROWS], "{}", kernels.name);
+            assert_eq!(out, [i32::from(trit) * i32::from(input) * 5000; GROUP_ROWS], "{}", kernels.name);
         }
         let mut codes = CodeRows::default();
         codes.resize(PANEL_ROWS, 256 * 20, u8::MAX);
@@ -523,7 +521,7 @@ fn the_longest_rows_fit() {
             assert_eq!(i64::from(out[0]), -128 * i64::from(input) * MAX_INT8_LEN as i64, "{}", kernels.name);
             let x = vec![input; MAX_TRIPLES_LEN];
             let (mut group, mut tables) = (vec![0; group_bytes(x.len())], vec![0; table_bytes(x.len())]);
-            pack_group(&vec![[-1; GROUP_ROWS]; x.len()], &mut group);
+            pack_group(&vec![-1; x.len()], x.len(), &mut group);
             (kernels.triple_tables)(&x, &mut tables);
             (kernels.triple_rows)(&group, &tables, &mut out);
             assert_eq!(out[0], -i32::from(input) * MAX_TRIPLES_LEN as i32, "{}", kernels.name);

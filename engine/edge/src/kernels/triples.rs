@@ -1,12 +1,11 @@
-//! Ternary rows whose products are looked up: three weights of a row are a digit from -13 to 13, kept as four bits of
-//! magnitude and one of sign, and the sums of three inputs that a magnitude stands for are a table of 16. 32 rows read a
-//! table at once, one in each byte of a vector. Source: the "TL2" of Wang et al. 2025, arXiv 2502.11880; layout and
-//! arithmetic are our own.
+//! Ternary rows whose products are looked up: three weights of a row, a third of it apart, are a digit from -13 to 13, kept
+//! as four bits of magnitude and one of sign, and the sums of three inputs that a magnitude stands for are a table of 16.
+//! 32 rows read a table at once, one in each byte of a vector. Source: the "TL2" of Wang et al. 2025, arXiv 2502.11880;
+//! layout and arithmetic are our own.
 //!
-//! A group of 32 rows is, for each row, the number of its negative digits (u16, little-endian), then its octets of digits
-//! (24 columns): four times 32 bytes with the magnitudes of one digit in the low and the next in the high bits, and 32
-//! bytes with the eight signs, the first digit's highest. Columns behind the last are 0. That is 1.67 bits a weight, and
-//! half a bit for each column of a group.
+//! A group of 32 rows is, for each row, the number of its negative digits (u16, little-endian), then its octets of
+//! digits: four times 32 bytes with the magnitudes of one digit in the low and the next in the high bits, and 32 bytes
+//! with the eight signs, the first digit's highest. Columns behind the last are 0. That is 1.67 bits a weight.
 //!
 //! A table holds sums of up to 3 · 127 as `low + BASE · high`, 16 bytes of each, so small that a byte adds up eight of
 //! them. A negative digit flips the bits of both, which is `-x - 1`: [`NEGATIVE`] makes up for it.
@@ -22,8 +21,6 @@ pub(super) const HEAD_BYTES: usize = 2 * GROUP_ROWS;
 pub(super) const OCTET_BYTES: usize = (8 / 2 + 1) * GROUP_ROWS;
 /// Where an octet's signs start.
 pub(super) const SIGNS: usize = OCTET_BYTES - GROUP_ROWS;
-/// Columns of an octet.
-const OCTET_COLS: usize = 8 * 3;
 /// Bytes of a digit's table: 16 low parts, 16 high ones.
 pub(super) const TABLE_BYTES: usize = 32;
 /// Bytes of the tables of an octet.
@@ -35,7 +32,7 @@ pub(super) const INVERSE_BASE: i16 = 1170;
 /// What a negative digit's flipped bits lack, low and high part together.
 pub(super) const NEGATIVE: i32 = 1 + BASE;
 /// Most columns: a row's negative digits fit 16 bits.
-pub(crate) const MAX_TRIPLES_LEN: usize = 3 * u16::MAX as usize;
+pub(crate) const MAX_TRIPLES_LEN: usize = u16::MAX as usize / 8 * 8 * 3;
 
 /// `TRITS[i][magnitude]` is weight i of a digit; 0 for the two magnitudes that no digit has.
 pub(super) const TRITS: [[i8; 16]; 3] = {
@@ -52,18 +49,18 @@ pub(super) const TRITS: [[i8; 16]; 3] = {
     trits
 };
 
-/// The codes (trit + 1) of two digits by `signs << 8 | magnitudes`, the first digit in the low bits of the magnitudes and
-/// the high one of the signs.
-const CODES: [[u8; 6]; 1 << 10] = {
-    let mut codes = [[0; 6]; 1 << 10];
+/// The codes (trit + 1) of two digits, first weights, second ones, third ones, by `signs << 8 | magnitudes`: the first
+/// digit has the low bits of the magnitudes and the high one of the signs.
+const CODES: [[[u8; 2]; 3]; 1 << 10] = {
+    let mut codes = [[[0; 2]; 3]; 1 << 10];
     let mut number = 0;
     while number < codes.len() {
         let mut at = 0;
         while at < 6 {
-            let digit = at / 3;
-            let trit = TRITS[at % 3][number >> (4 * digit) & 15];
+            let (third, digit) = (at / 2, at % 2);
+            let trit = TRITS[third][number >> (4 * digit) & 15];
             let is_negative = number >> (9 - digit) & 1 == 1;
-            codes[number][at] = if is_negative { 1 - trit } else { 1 + trit }.cast_unsigned();
+            codes[number][third][digit] = if is_negative { 1 - trit } else { 1 + trit }.cast_unsigned();
             at += 1;
         }
         number += 1;
@@ -73,7 +70,7 @@ const CODES: [[u8; 6]; 1 << 10] = {
 
 /// Octets of rows of `cols` weights.
 pub(super) fn num_octets(cols: usize) -> usize {
-    cols.div_ceil(OCTET_COLS)
+    cols.div_ceil(8 * 3)
 }
 
 /// Bytes of a group of rows of `cols` weights.
@@ -86,24 +83,38 @@ pub(crate) fn table_bytes(cols: usize) -> usize {
     num_octets(cols) * OCTET_TABLE_BYTES
 }
 
-/// Fills `group` ([`group_bytes`] long) with trits given column by column, a row in each place of a column.
-pub(crate) fn pack_group(columns: &[[i8; GROUP_ROWS]], group: &mut [u8]) {
-    const NO_COLUMN: [i8; GROUP_ROWS] = [0; GROUP_ROWS];
+/// Fills `group` ([`group_bytes`] long) with up to [`GROUP_ROWS`] rows of `cols` trits; rows that are not there are zeros.
+pub(crate) fn pack_group(rows: &[i8], cols: usize, group: &mut [u8]) {
+    let third = 8 * num_octets(cols);
+    let mut digits = vec![0_i8; GROUP_ROWS * third];
+    for (row, digits) in rows.chunks_exact(cols.max(1)).zip(digits.chunks_exact_mut(third.max(1))) {
+        for (weights, factor) in row.chunks(third).zip([9, 3, 1]) {
+            for (digit, weight) in digits.iter_mut().zip(weights) {
+                *digit += factor * weight;
+            }
+        }
+    }
     let (head, octets) = group.split_at_mut(HEAD_BYTES.min(group.len()));
     let mut num_negative = [0_u16; GROUP_ROWS];
-    for (columns, octet) in columns.chunks(OCTET_COLS).zip(octets.as_chunks_mut::<OCTET_BYTES>().0) {
+    for (number, octet) in octets.as_chunks_mut::<OCTET_BYTES>().0.iter_mut().enumerate() {
+        let mut columns = [[0; GROUP_ROWS]; 8];
+        for (row, digits) in digits.chunks_exact(third).enumerate() {
+            for (column, digit) in columns.iter_mut().zip(&digits[8 * number..][..8]) {
+                column[row] = *digit;
+            }
+        }
         octet.fill(0);
         let (magnitudes, signs) = octet.split_at_mut(SIGNS);
-        for (number, triple) in columns.chunks(3).enumerate() {
-            let [a, b, c] = std::array::from_fn(|i| triple.get(i).unwrap_or(&NO_COLUMN));
+        for (number, digits) in columns.iter().enumerate() {
             let magnitudes = &mut magnitudes[number / 2 * GROUP_ROWS..][..GROUP_ROWS];
-            for row in 0..GROUP_ROWS {
-                let digit = 9 * a[row] + 3 * b[row] + c[row];
-                let is_negative = u8::from(digit < 0);
+            for (row, digit) in digits.iter().enumerate() {
                 magnitudes[row] |= digit.unsigned_abs() << (4 * (number % 2));
-                signs[row] |= is_negative << (7 - number);
-                num_negative[row] += u16::from(is_negative);
+                // A negative digit's highest bit is set.
+                signs[row] |= (digit.cast_unsigned() & 0x80) >> number;
             }
+        }
+        for (count, signs) in num_negative.iter_mut().zip(signs) {
+            *count += signs.count_ones() as u16;
         }
     }
     for (place, count) in head.as_chunks_mut::<2>().0.iter_mut().zip(num_negative) {
@@ -123,29 +134,48 @@ pub(crate) fn unpack_group(group: &[u8], cols: usize, codes: &mut CodeRows) {
 /// Fills `codes` (trit + 1) with those of one row of a group.
 pub(crate) fn unpack_row(group: &[u8], row: usize, codes: &mut [u8]) {
     let octets = group.get(HEAD_BYTES..).unwrap_or_default().as_chunks::<OCTET_BYTES>().0;
-    let row = row % GROUP_ROWS;
-    for (octet, codes) in octets.iter().zip(codes.chunks_mut(OCTET_COLS)) {
+    let (row, third) = (row % GROUP_ROWS, 8 * num_octets(codes.len()));
+    for (number, octet) in octets.iter().take(third / 8).enumerate() {
         let signs = usize::from(octet[SIGNS + row]);
-        let mut unpacked = [0; OCTET_COLS];
-        for (pair, unpacked) in unpacked.as_chunks_mut::<6>().0.iter_mut().enumerate() {
+        let mut unpacked = [[0; 8]; 3];
+        for pair in 0..4 {
             let magnitudes = usize::from(octet[pair * GROUP_ROWS + row]);
-            *unpacked = CODES[(signs >> (6 - 2 * pair) & 3) << 8 | magnitudes];
+            let codes = CODES[(signs >> (6 - 2 * pair) & 3) << 8 | magnitudes];
+            for (unpacked, codes) in unpacked.iter_mut().zip(codes) {
+                unpacked[2 * pair..][..2].copy_from_slice(&codes);
+            }
         }
-        codes.copy_from_slice(&unpacked[..codes.len()]);
+        for (codes, unpacked) in codes.chunks_mut(third).zip(unpacked) {
+            let codes = codes.get_mut(8 * number..).unwrap_or_default();
+            let len = codes.len().min(8);
+            codes[..len].copy_from_slice(&unpacked[..len]);
+        }
     }
 }
 
 /// The reference of [`Kernels::triple_tables`](super::Kernels::triple_tables).
 pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
-    for (number, table) in tables.as_chunks_mut::<TABLE_BYTES>().0.iter_mut().enumerate() {
-        let x: [i32; 3] = std::array::from_fn(|i| x.get(3 * number + i).copied().unwrap_or_default().into());
+    for_triples(x, tables, |x, table| {
         let (lows, highs) = table.split_at_mut(TABLE_BYTES / 2);
         for (magnitude, (low, high)) in lows.iter_mut().zip(highs).enumerate() {
-            let sum: i32 = (0..3).map(|i| i32::from(TRITS[i][magnitude]) * x[i]).sum();
+            let sum: i32 = (0..3).map(|i| i32::from(TRITS[i][magnitude]) * i32::from(x[i])).sum();
             let quotient = (sum * i32::from(INVERSE_BASE) + (1 << 14)) >> 15;
             *low = (sum - BASE * quotient) as u8;
             *high = quotient as u8;
         }
+    });
+}
+
+/// Calls `fill` with each three inputs that weights of a digit are multiplied with, and the place for their table.
+#[inline(always)]
+pub(super) fn for_triples(x: &[i8], tables: &mut [u8], fill: impl Fn([i8; 3], &mut [u8; TABLE_BYTES])) {
+    let third = 8 * num_octets(x.len());
+    let mut padded = vec![0; 3 * third];
+    padded[..x.len()].copy_from_slice(x);
+    let (a, rest) = padded.split_at(third);
+    let (b, c) = rest.split_at(third);
+    for (table, ((a, b), c)) in tables.as_chunks_mut::<TABLE_BYTES>().0.iter_mut().zip(a.iter().zip(b).zip(c)) {
+        fill([*a, *b, *c], table);
     }
 }
 

@@ -18,37 +18,34 @@ pub(super) struct TripleRows {
 }
 
 impl TripleRows {
-    /// Repacks `tensor` (rows of `cols` weights, its length checked), on all threads; `None` for another format, rows
-    /// that start within a block or are too long, and a row with several scales. Afterwards the tensor's pages need not
+    /// Repacks `tensor` (rows of `cols` weights, its length checked), on all threads; `None` for another format, few
+    /// rows, rows that start within a block or are too long, and a row with several scales. Afterwards the tensor's pages need not
     /// stay in memory.
     ///
     /// Errors: (expected, found) for a scale that is no usable number.
     pub(super) fn new(tensor: &Tensor, cols: usize) -> Result<Option<Self>, (String, String)> {
-        if tensor.format != Format::Tq1_0 || !cols.is_multiple_of(BLOCK_LEN) || cols > MAX_TRIPLES_LEN {
+        let row_bytes = cols / BLOCK_LEN * Packing::Tq1_0.block_bytes();
+        // A group that is mostly zeros would take much more room than the file.
+        let has_groups = tensor.bytes.len() >= GROUP_ROWS * row_bytes;
+        let is_whole = cols.is_multiple_of(BLOCK_LEN) && cols <= MAX_TRIPLES_LEN;
+        if tensor.format != Format::Tq1_0 || !is_whole || !has_groups {
             return Ok(None);
         }
         let refuse = |error: foretrain_ternary::TernaryError| ("TQ1_0 blocks".to_owned(), error.to_string());
-        let rows = || tensor.bytes.chunks_exact(cols / BLOCK_LEN * Packing::Tq1_0.block_bytes());
-        let scales: Result<Option<Vec<f32>>, _> =
-            rows().map(|row| Packing::Tq1_0.uniform_scale(row, cols).map_err(refuse)).collect();
-        let Some(scales) = scales? else { return Ok(None) };
-        let rows: Vec<&[u8]> = rows().collect();
-        let mut groups = vec![0; rows.len().div_ceil(GROUP_ROWS) * group_bytes(cols)];
-        let repacked: Result<(), _> =
-            groups.par_chunks_mut(group_bytes(cols)).zip(rows.par_chunks(GROUP_ROWS)).try_for_each_init(
-                || vec![[0; GROUP_ROWS]; cols],
-                |columns, (group, rows)| {
-                    columns.fill([0; GROUP_ROWS]);
-                    for (row, blocks) in rows.iter().enumerate() {
-                        let trits = Packing::Tq1_0.unpack(blocks, cols)?.trits;
-                        for (column, trit) in columns.iter_mut().zip(trits) {
-                            column[row] = trit;
-                        }
-                    }
-                    pack_group(columns, group);
-                    Ok(())
-                },
-            );
+        let rows = &*tensor.bytes;
+        let scale = |row: &[u8]| Packing::Tq1_0.uniform_scale(row, cols).map_err(refuse);
+        let Some(scales) = rows.chunks_exact(row_bytes).map(scale).collect::<Result<Option<Vec<f32>>, _>>()? else {
+            return Ok(None);
+        };
+        let mut groups = vec![0; scales.len().div_ceil(GROUP_ROWS) * group_bytes(cols)];
+        let repacked: Result<(), _> = groups
+            .par_chunks_mut(group_bytes(cols))
+            .zip(rows.par_chunks(GROUP_ROWS * row_bytes))
+            .try_for_each(|(group, rows)| {
+                let num_weights = rows.len() / row_bytes * cols;
+                pack_group(&Packing::Tq1_0.unpack(rows, num_weights)?.trits, cols, group);
+                Ok(())
+            });
         repacked.map_err(refuse)?;
         tensor.bytes.release();
         Ok(Some(Self { groups, scales, cols }))
