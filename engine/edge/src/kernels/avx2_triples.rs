@@ -11,7 +11,7 @@ use super::triples::{
 /// Groups read side by side: long runs, as [`streams`](super::streams) says.
 const GROUPS: usize = 4;
 /// How far ahead of what is read lines are fetched, bytes. Tables take the room of a longer way.
-const AHEAD: usize = 512;
+const AHEAD: usize = 1024;
 /// Octets whose 16-bit sums cannot overflow: each adds at most 8 · 435, 435 being 15 · 28 + 15.
 const OCTETS_PER_FLUSH: usize = 8;
 
