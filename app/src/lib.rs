@@ -21,9 +21,12 @@ pub mod window;
 
 use std::process::ExitCode;
 
+use foretrain_engine::models::ops;
+
 /// The program: log, arguments, then a subcommand or the window.
 #[must_use]
 pub fn main() -> ExitCode {
+    ops::share_freed_pages();
     threads::leave_cores_to_compute_pools();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,wgpu=error,naga=error"));

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::device::{Cancelled, MachineRecord, Watch, compute_pool, resolved_num_threads};
 use crate::hybrid::HybridConfig;
-use crate::models::ops::Precision;
+use crate::models::ops::{self, Precision};
 
 /// What to measure, and for how long.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +60,8 @@ impl TrainBenchPlan {
 /// Errors: [`BenchError`]; a way of computing that PyTorch does not have here is part of the result instead.
 pub fn bench_train(plan: &TrainBenchPlan, vanilla: &HybridConfig, watch: Watch<'_>) -> Result<TrainSpeed, BenchError> {
     plan.check()?;
+    // As a run does where there is room.
+    ops::keep_freed_pages();
     let pool = compute_pool(plan.num_threads)?;
     let mut peer = plan.peer.as_ref().map(|peer| Peer::start(peer, plan.num_threads, watch)).transpose()?;
     let mut cases = Vec::with_capacity(plan.models.len());

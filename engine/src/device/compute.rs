@@ -86,8 +86,7 @@ impl ComputeDevice {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(index) => cuda::open(index).map_err(|source| ComputeError::Cuda { index, source }),
             Self::Auto => {
-                let first = cuda::usable_gpus().ok().and_then(|gpus| gpus.into_iter().next());
-                let opened = first.and_then(|gpu| cuda::open(gpu.index).ok());
+                let opened = cuda::usable_gpus().unwrap_or_default().iter().find_map(|gpu| cuda::open(gpu.index).ok());
                 Ok(opened.unwrap_or(Device::Cpu))
             }
         }

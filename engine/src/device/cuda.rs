@@ -144,6 +144,11 @@ pub(super) fn open(index: usize) -> Result<Device, GpuError> {
     }
 }
 
+/// Whether CUDA gives this program that GPU: the driver may know one that it does not. Errors: as [`open`].
+pub fn start_gpu(gpu: &Gpu) -> Result<(), GpuError> {
+    open(gpu.index).map(drop)
+}
+
 /// CUDA's own number of a GPU: by default it counts the fastest first, and only those that it was told to see.
 #[cfg(feature = "cuda")]
 fn ordinal_of(gpu: &Gpu) -> candle_core::Result<Option<usize>> {

@@ -39,13 +39,14 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The first of `usable` that has `needed_bytes` to give (at most `limit_bytes` where that is not 0), else the
-    /// processor.
+    /// The first of `usable` that has `needed_bytes` to give (at most `limit_bytes` where that is not 0) and that `start`
+    /// can start, else the processor.
     #[must_use]
     pub fn choose(
         usable: Result<Vec<Gpu>, GpuError>,
         (needed_bytes, limit_bytes): (u64, u64),
         format: fn(u64) -> String,
+        start: impl Fn(&Gpu) -> Result<(), GpuError>,
     ) -> Self {
         let on_processor =
             |why: &str| Self { device: ComputeDevice::Cpu, why: format!("Computing on the processor: {why}") };
@@ -55,23 +56,35 @@ impl Placement {
             Err(error) => return on_processor(&format!("{error}.")),
         };
         let needed = format(needed_bytes);
-        let mut refusals = Vec::new();
+        let (mut small, mut refused) = (Vec::new(), Vec::new());
         for gpu in &gpus {
             let budget = GpuBudget::of(gpu, limit_bytes, format);
             let has = format(budget.bytes);
-            if needed_bytes <= budget.bytes {
-                let why = format!("Computing on {gpu}: the run needs {needed} of {has} ({}).", budget.source);
-                return Self { device: ComputeDevice::Cuda(gpu.index), why };
+            if needed_bytes > budget.bytes {
+                small.push(format!("{has} ({})", budget.source));
+                continue;
             }
-            refusals.push(format!("{has} ({})", budget.source));
+            match start(gpu) {
+                Ok(()) => {
+                    let why = format!("Computing on {gpu}: the run needs {needed} of {has} ({}).", budget.source);
+                    return Self { device: ComputeDevice::Cuda(gpu.index), why };
+                }
+                Err(error) => refused.push(error.to_string()),
+            }
         }
-        on_processor(&format!("the run needs {needed} on a GPU and has {}.", refusals.join("; ")))
+        if !small.is_empty() {
+            refused.insert(0, format!("the run needs {needed} on a GPU and has {}.", small.join("; ")));
+        }
+        on_processor(&refused.join(" "))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A model that CUDA does not start.
+    const BROKEN: &str = "Broken";
 
     fn gpu(index: usize, free_bytes: u64) -> Gpu {
         Gpu { index, name: format!("Model {index}"), total_bytes: 1000, free_bytes, uuid: String::new() }
@@ -83,7 +96,11 @@ mod tests {
 
     #[track_caller]
     fn check(usable: Result<Vec<Gpu>, GpuError>, needs: (u64, u64), device: ComputeDevice, words: &[&str]) {
-        let placement = Placement::choose(usable, needs, bytes);
+        let start = |gpu: &Gpu| match gpu.name.as_str() {
+            BROKEN => Err(GpuError::Start { gpu: Box::new(gpu.clone()), what: "CUDA_ERROR_NO_DEVICE".to_owned() }),
+            _ => Ok(()),
+        };
+        let placement = Placement::choose(usable, needs, bytes, start);
         assert_eq!(placement.device, device, "{}", placement.why);
         for word in words {
             assert!(placement.why.contains(word), "expected {word:?} in {:?}", placement.why);
@@ -95,6 +112,15 @@ mod tests {
         let two = || Ok(vec![gpu(0, 300), gpu(1, 900)]);
         check(two(), (300, 0), ComputeDevice::Cuda(0), &["GPU 0 (Model 0)", "300 B of 300 B", "1000 B in all"]);
         check(two(), (301, 0), ComputeDevice::Cuda(1), &["GPU 1 (Model 1)", "301 B of 900 B"]);
+    }
+
+    #[test]
+    fn one_that_cuda_refuses_is_passed_over() {
+        let broken = |index| Gpu { name: BROKEN.to_owned(), ..gpu(index, 900) };
+        check(Ok(vec![broken(0), gpu(1, 900)]), (300, 0), ComputeDevice::Cuda(1), &["GPU 1 (Model 1)"]);
+        let words = ["the processor", "300 B on a GPU and has 10 B", "GPU 1 (Broken): CUDA_ERROR_NO_DEVICE"];
+        check(Ok(vec![gpu(0, 10), broken(1)]), (300, 0), ComputeDevice::Cpu, &words);
+        check(Ok(vec![broken(0)]), (300, 0), ComputeDevice::Cpu, &["processor: GPU 0 (Broken): CUDA_ERROR_NO_DEVICE"]);
     }
 
     #[test]

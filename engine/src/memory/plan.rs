@@ -75,4 +75,11 @@ impl MemoryPlan {
     pub fn fits(&self) -> bool {
         self.total_bytes() <= self.budget_bytes
     }
+
+    /// True when a quarter more than the peak stays within it, too.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let total = self.total_bytes();
+        total.saturating_add(total / 4) <= self.budget_bytes
+    }
 }

@@ -19,7 +19,7 @@ use crate::experiment::{
     quantization, tiers,
 };
 use crate::hybrid::{GateRule, Strategy, TierPreset};
-use crate::models::DataShape;
+use crate::models::{DataShape, ops};
 
 /// A race is shown this often at most.
 const VIEW_INTERVAL: Duration = Duration::from_millis(200);
@@ -197,6 +197,9 @@ fn ground(
 fn settled(placed: Placed, watch: Watch<'_>) -> Result<ComputeDevice, SessionError> {
     if !placed.plan.fits() {
         return Err(SessionError::Memory { plan: Box::new(placed.plan) });
+    }
+    if placed.plan.has_room() {
+        ops::keep_freed_pages();
     }
     if let Some(why) = placed.why {
         watch.step(&why, 0, None)?;

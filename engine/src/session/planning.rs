@@ -6,7 +6,9 @@ use std::time::Instant;
 use super::preparing::{check_recipe, fitted_model, trainer_and_batches};
 use super::{PlanReport, RunConfig, SessionError};
 use crate::data::Dataset;
-use crate::device::{ComputeDevice, ComputeError, GpuBudget, Placement, Watch, compute_pool, usable_gpu, usable_gpus};
+use crate::device::{
+    ComputeDevice, ComputeError, GpuBudget, Placement, Watch, compute_pool, start_gpu, usable_gpu, usable_gpus,
+};
 use crate::memory::{self, MemoryPlan, Place, PlanInput, PlanKind, format_bytes};
 use crate::models::Network;
 use crate::models::ops::Kept;
@@ -48,7 +50,7 @@ pub(super) fn place(
             let unbounded = GpuBudget { bytes: u64::MAX, source: String::new() };
             let needed_bytes = plan_on_gpu(config, network, count, unbounded).total_bytes();
             let needs = (needed_bytes, config.vram_limit_bytes);
-            let Placement { device, why } = Placement::choose(usable_gpus(), needs, format_bytes);
+            let Placement { device, why } = Placement::choose(usable_gpus(), needs, format_bytes, start_gpu);
             (device, Some(why))
         }
     };

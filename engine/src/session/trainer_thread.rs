@@ -91,6 +91,7 @@ pub(super) fn run(runs: &Receiver<TrainerJob>, control: &Receiver<Control>, shel
             Work::BenchTrain(plan) => benching::run(job, &plan, &cancel, inbox, &mut outlet),
         }));
         ops::release_scratch();
+        ops::give_back_pages();
         match result {
             Ok(Ok(())) => {}
             Ok(Err(error)) => reject(&mut outlet, job, &error),

@@ -9,6 +9,7 @@ use super::Run;
 use crate::data::{BatchConfig, BatchSource, Dataset};
 use crate::device::{CancelFlag, ComputeDevice, Gauges, resolved_num_threads};
 use crate::hybrid::{HybridEvent, Phase, Strategy, measure_step_costs};
+use crate::models::ops;
 use crate::session::checkpoint::{self, SessionProgress};
 use crate::session::outlet::Outlet;
 use crate::session::preparing::{FirstWeights, Prepared, prepare};
@@ -116,6 +117,9 @@ impl Run {
         progress: SessionProgress,
     ) -> Result<Self, SessionError> {
         let Prepared { config, dataset, batches, network, trainer, plan, why_there: _ } = prepared;
+        if plan.has_room() {
+            ops::keep_freed_pages();
+        }
         let tokenizer_json = match &*dataset {
             Dataset::Images(_) => None,
             Dataset::Text(text) => Some(text.tokenizer.to_string(true).map_err(|error| SessionError::Recipe {
