@@ -62,12 +62,13 @@ impl Bytes {
         is_inside.then(|| Self { source: Arc::clone(&self.source), range: start..end })
     }
 
-    /// Tells the system that these bytes need not stay in memory, if they are a file's: who asks for them again waits for
-    /// the file.
+    /// Tells the system (on Unix) that these bytes need not stay in memory, if they are a file's: who asks for them again
+    /// waits for the file.
     pub(crate) fn release(&self) {
         #[cfg(unix)]
         if let Source::Mapped(map) = &*self.source {
-            // SAFETY: the map is of a file and only read, so that pages which were let go come back as they were.
+            // SAFETY: the map is of a file and only read, so that pages which were let go come back as they were, under the
+            // same condition as in `map`.
             let advised =
                 unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.range.start, self.range.len()) };
             // Refused, they stay until something else needs the room.

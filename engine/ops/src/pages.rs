@@ -4,6 +4,13 @@
 //! Settings of glibc's allocator; elsewhere nothing happens. Source: `man 3 mallopt`.
 #![allow(unsafe_code, reason = "the C library's allocator is set by calls into it")]
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// True between [`keep_freed_pages`] and [`give_back_pages`].
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+static KEEPS: AtomicBool = AtomicBool::new(false);
+
 /// All threads take memory from one pool, so that what one of them freed serves another. For the start of a program.
 pub fn share_freed_pages() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -15,17 +22,20 @@ pub fn share_freed_pages() {
 pub fn keep_freed_pages() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        // Blocks of up to 2 GiB, and no end.
-        set(libc::M_MMAP_THRESHOLD, i32::MAX);
+        KEEPS.store(true, Ordering::SeqCst);
+        // No block is a mapping of its own, which goes when it is freed, and the heap never shrinks.
+        set(libc::M_MMAP_MAX, 0);
         set(libc::M_TRIM_THRESHOLD, -1);
     }
 }
 
-/// Gives the system what is free, from now on as soon as it is.
+/// Gives the system what is free, and from now on large blocks once they are, if [`keep_freed_pages`] was called. Who
+/// allocates meanwhile waits: some tenths of a second for a few gigabytes.
 pub fn give_back_pages() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        // Most that glibc comes to by itself.
+    if KEEPS.swap(false, Ordering::SeqCst) {
+        // glibc's most mappings, and the largest thresholds that it comes to by itself.
+        set(libc::M_MMAP_MAX, 1 << 16);
         set(libc::M_MMAP_THRESHOLD, 32 << 20);
         set(libc::M_TRIM_THRESHOLD, 64 << 20);
         // SAFETY: takes no pointer; glibc locks what it touches.
@@ -35,6 +45,6 @@ pub fn give_back_pages() {
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn set(what: libc::c_int, value: libc::c_int) {
-    // SAFETY: takes no pointer; glibc locks what it touches. Refused, everything goes on as before.
+    // SAFETY: takes no pointer; glibc locks what it touches. Refused, it is a setting less.
     unsafe { libc::mallopt(what, value) };
 }

@@ -3,6 +3,8 @@
 //! Invariant: nothing here panics. cudarc panics where a library is missing, so that libraries are looked for first,
 //! and what it does in spite of that is caught.
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::Device;
 
 use super::library::NEEDED;
@@ -144,9 +146,17 @@ pub(super) fn open(index: usize) -> Result<Device, GpuError> {
     }
 }
 
-/// Whether CUDA gives this program that GPU: the driver may know one that it does not. Errors: as [`open`].
+/// Whether CUDA gives this program that GPU, as it did once before: the driver may know one that it does not.
+/// Errors: as [`usable_gpu`]; [`GpuError::Hidden`], [`GpuError::Start`].
 pub fn start_gpu(gpu: &Gpu) -> Result<(), GpuError> {
-    open(gpu.index).map(drop)
+    static STARTED: Mutex<Vec<(usize, String)>> = Mutex::new(Vec::new());
+    let started = || STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let id = (gpu.index, gpu.uuid.clone());
+    if !started().contains(&id) {
+        open(gpu.index)?;
+        started().push(id);
+    }
+    Ok(())
 }
 
 /// CUDA's own number of a GPU: by default it counts the fastest first, and only those that it was told to see.

@@ -66,7 +66,8 @@ impl Placement {
             }
             match start(gpu) {
                 Ok(()) => {
-                    let why = format!("Computing on {gpu}: the run needs {needed} of {has} ({}).", budget.source);
+                    let fits = format!("Computing on {gpu}: the run needs {needed} of {has} ({}).", budget.source);
+                    let why = [vec![fits], refused].concat().join(" ");
                     return Self { device: ComputeDevice::Cuda(gpu.index), why };
                 }
                 Err(error) => refused.push(error.to_string()),
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn one_that_cuda_refuses_is_passed_over() {
         let broken = |index| Gpu { name: BROKEN.to_owned(), ..gpu(index, 900) };
-        check(Ok(vec![broken(0), gpu(1, 900)]), (300, 0), ComputeDevice::Cuda(1), &["GPU 1 (Model 1)"]);
+        check(Ok(vec![broken(0), gpu(1, 900)]), (300, 0), ComputeDevice::Cuda(1), &["GPU 1 (Model 1)", "0 (Broken)"]);
         let words = ["the processor", "300 B on a GPU and has 10 B", "GPU 1 (Broken): CUDA_ERROR_NO_DEVICE"];
         check(Ok(vec![gpu(0, 10), broken(1)]), (300, 0), ComputeDevice::Cpu, &words);
         check(Ok(vec![broken(0)]), (300, 0), ComputeDevice::Cpu, &["processor: GPU 0 (Broken): CUDA_ERROR_NO_DEVICE"]);

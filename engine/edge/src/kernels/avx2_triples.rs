@@ -4,32 +4,21 @@
 use std::arch::x86_64::*;
 
 use super::triples::{
-    BASE, GROUP_ROWS, HEAD_BYTES, INVERSE_BASE, OCTET_BYTES, OCTET_TABLE_BYTES, SIGNS, TABLE_BYTES, TRITS, correction,
-    for_triples,
+    BASE, GROUP_ROWS, HEAD_BYTES, INVERSE_BASE, OCTET_BYTES, OCTET_TABLE_BYTES, OCTETS_PER_FLUSH, SIGNS, TABLE_BYTES,
+    TRITS, correction, for_triples,
 };
 
 /// Groups read side by side: long runs, as [`streams`](super::streams) says.
 const GROUPS: usize = 4;
 /// How far ahead of what is read lines are fetched, bytes. Tables take the room of a longer way.
 const AHEAD: usize = 1024;
-/// Octets whose 16-bit sums cannot overflow: each adds at most 8 · 435, 435 being 15 · 28 + 15.
-const OCTETS_PER_FLUSH: usize = 8;
 
 /// [`Kernels::triple_tables`](super::Kernels::triple_tables).
 pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
     #[target_feature(enable = "avx2")]
     fn fill(x: &[i8], tables: &mut [u8]) {
-        const WIDE: [[i16; 16]; 3] = {
-            let mut wide = [[0; 16]; 3];
-            let mut at = 0;
-            while at < 3 * 16 {
-                wide[at / 16][at % 16] = TRITS[at / 16][at % 16] as i16;
-                at += 1;
-            }
-            wide
-        };
-        // SAFETY: each is 32 bytes; loads need no alignment.
-        let trits = WIDE.map(|trits| unsafe { _mm256_loadu_si256(trits.as_ptr().cast()) });
+        // SAFETY: each is 16 bytes; loads need no alignment.
+        let trits = TRITS.map(|trits| unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(trits.as_ptr().cast())) });
         let (inverse, base) = (_mm256_set1_epi16(INVERSE_BASE), _mm256_set1_epi16(BASE as i16));
         for_triples(x, tables, |x, place| {
             let [a, b, c] = std::array::from_fn(|i| _mm256_sign_epi16(_mm256_set1_epi16(x[i].into()), trits[i]));

@@ -4,14 +4,12 @@
 use std::arch::aarch64::*;
 
 use super::triples::{
-    BASE, GROUP_ROWS, HEAD_BYTES, INVERSE_BASE, OCTET_BYTES, OCTET_TABLE_BYTES, SIGNS, TABLE_BYTES, TRITS, correction,
-    for_groups, for_triples,
+    BASE, GROUP_ROWS, HEAD_BYTES, INVERSE_BASE, OCTET_BYTES, OCTET_TABLE_BYTES, OCTETS_PER_FLUSH, SIGNS, TABLE_BYTES,
+    TRITS, correction, for_groups, for_triples,
 };
 
 /// Bytes in a vector: half of a group's rows.
 const BYTES: usize = 16;
-/// Octets whose 16-bit sums cannot overflow: each adds at most 8 · 435, 435 being 15 · 28 + 15.
-const OCTETS_PER_FLUSH: usize = 8;
 
 /// [`Kernels::triple_tables`](super::Kernels::triple_tables).
 pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
@@ -80,12 +78,15 @@ fn add(octets: &[[u8; OCTET_BYTES]], first: usize, tables: &[[u8; OCTET_TABLE_BY
 /// Low and high parts of the sums of 16 rows from `first`, 0 or 16, on.
 #[target_feature(enable = "neon")]
 fn octet_parts(octet: &[u8; OCTET_BYTES], first: usize, tables: &[u8; OCTET_TABLE_BYTES]) -> [int8x16_t; 2] {
-    // SAFETY: 16 bytes from `SIGNS + first` on lie within the octet; loads need no alignment.
-    let mut signs = unsafe { vld1q_s8(octet.as_ptr().add(SIGNS + first).cast()) };
+    let load = |at: usize| {
+        let bytes = &octet[at + first..][..BYTES];
+        // SAFETY: they are 16 bytes; loads need no alignment.
+        unsafe { vld1q_u8(bytes.as_ptr()) }
+    };
+    let mut signs = vreinterpretq_s8_u8(load(SIGNS));
     let mut parts = [vdupq_n_s8(0); 2];
     for (pair, tables) in tables.as_chunks::<{ 2 * TABLE_BYTES }>().0.iter().enumerate() {
-        // SAFETY: as above, from `pair · 32 + first` on, with four pairs to an octet.
-        let magnitudes = unsafe { vld1q_u8(octet.as_ptr().add(pair * GROUP_ROWS + first)) };
+        let magnitudes = load(pair * GROUP_ROWS);
         let magnitudes = [vandq_u8(magnitudes, vdupq_n_u8(15)), vshrq_n_u8::<4>(magnitudes)];
         for (magnitudes, table) in magnitudes.into_iter().zip(tables.as_chunks::<TABLE_BYTES>().0) {
             let flip = vshrq_n_s8::<7>(signs);

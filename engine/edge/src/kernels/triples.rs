@@ -29,6 +29,8 @@ pub(super) const OCTET_TABLE_BYTES: usize = 8 * TABLE_BYTES;
 pub(super) const BASE: i32 = 28;
 /// 2¹⁵ / [`BASE`]: a sum times this, rounded in its 15 lowest bits, is its high part.
 pub(super) const INVERSE_BASE: i16 = 1170;
+/// Octets whose 16-bit sums cannot overflow: each adds at most 8 · 435, 435 being 15 · 28 + 15.
+pub(super) const OCTETS_PER_FLUSH: usize = 8;
 /// What a negative digit's flipped bits lack, low and high part together.
 pub(super) const NEGATIVE: i32 = 1 + BASE;
 /// Most columns: a row's negative digits fit 16 bits.
@@ -51,7 +53,7 @@ pub(super) const TRITS: [[i8; 16]; 3] = {
 
 /// The codes (trit + 1) of two digits, first weights, second ones, third ones, by `signs << 8 | magnitudes`: the first
 /// digit has the low bits of the magnitudes and the high one of the signs.
-const CODES: [[[u8; 2]; 3]; 1 << 10] = {
+static CODES: [[[u8; 2]; 3]; 1 << 10] = {
     let mut codes = [[[0; 2]; 3]; 1 << 10];
     let mut number = 0;
     while number < codes.len() {

@@ -1,4 +1,4 @@
-//! TQ1_0 rows as the triples that kernels read, in no more bytes.
+//! TQ1_0 rows as the triples that kernels read, in about as many bytes.
 
 use foretrain_ternary::{BLOCK_LEN, Packing};
 use rayon::prelude::*;
@@ -24,11 +24,12 @@ impl TripleRows {
     ///
     /// Errors: (expected, found) for a scale that is no usable number.
     pub(super) fn new(tensor: &Tensor, cols: usize) -> Result<Option<Self>, (String, String)> {
+        if tensor.format != Format::Tq1_0 || !cols.is_multiple_of(BLOCK_LEN) || cols > MAX_TRIPLES_LEN {
+            return Ok(None);
+        }
         let row_bytes = cols / BLOCK_LEN * Packing::Tq1_0.block_bytes();
-        // A group that is mostly zeros would take much more room than the file.
-        let has_groups = tensor.bytes.len() >= GROUP_ROWS * row_bytes;
-        let is_whole = cols.is_multiple_of(BLOCK_LEN) && cols <= MAX_TRIPLES_LEN;
-        if tensor.format != Format::Tq1_0 || !is_whole || !has_groups {
+        if tensor.bytes.len() < GROUP_ROWS * row_bytes {
+            // A group that is mostly zeros would take much more room than the file.
             return Ok(None);
         }
         let refuse = |error: foretrain_ternary::TernaryError| ("TQ1_0 blocks".to_owned(), error.to_string());
@@ -66,7 +67,7 @@ impl TripleRows {
         group_bytes(self.cols) / GROUP_ROWS
     }
 
-    /// The groups from the one on that starts with `row`, a multiple of [`GROUP_ROWS`].
+    /// The groups from the one on that `row` is in.
     pub(super) fn groups_from(&self, row: usize) -> &[u8] {
         self.groups.get(row / GROUP_ROWS * group_bytes(self.cols)..).unwrap_or_default()
     }
@@ -74,7 +75,7 @@ impl TripleRows {
     /// Row `row`, dequantized.
     pub(super) fn row(&self, row: usize) -> Vec<f32> {
         let mut codes = vec![0; self.cols];
-        unpack_row(self.groups_from(row), row % GROUP_ROWS, &mut codes);
+        unpack_row(self.groups_from(row), row, &mut codes);
         let scale = self.scales.get(row).copied().unwrap_or_default();
         codes.into_iter().map(|code| (f32::from(code) - 1.0) * scale).collect()
     }

@@ -117,7 +117,7 @@ impl Run {
         progress: SessionProgress,
     ) -> Result<Self, SessionError> {
         let Prepared { config, dataset, batches, network, trainer, plan, why_there: _ } = prepared;
-        if plan.has_room() {
+        if config.device == ComputeDevice::Cpu && plan.has_room() {
             ops::keep_freed_pages();
         }
         let tokenizer_json = match &*dataset {
