@@ -7,6 +7,8 @@ use super::{Kernels, table_bytes};
 pub(super) const ROW_STEP: usize = 64;
 /// Inputs in a tile of [`Quantized::tiles`].
 pub(super) const TILE_INPUTS: usize = 16;
+/// Inputs that are looked up one after the other: for more, unpacking the weights costs less.
+const MAX_TABLED_INPUTS: usize = 32;
 /// Values of one input in a tile.
 pub(super) const TILE_LEN: usize = 64;
 
@@ -24,8 +26,8 @@ pub(crate) struct Quantized {
     /// The same values for matrix units, in tiles of 16 rows and 64 columns: (rows / 16, stride / 64, 16, 16, 4) with
     /// the last three being column / 4, row, column % 4. Empty unless the kernels read them.
     pub(super) tiles: Vec<i8>,
-    /// The only row's sums of triples. Empty unless [`Quantized::fill_tables`] was called.
-    pub(crate) tables: Vec<u8>,
+    /// Each row's tables of sums. Empty unless [`Quantized::fill_tables`] was called, with few rows.
+    tables: Vec<u8>,
 }
 
 impl Quantized {
@@ -57,13 +59,22 @@ impl Quantized {
         quantized
     }
 
-    /// Makes the tables that rows in triples are multiplied with, when there is one input; several are multiplied otherwise.
+    /// Makes the tables that rows in triples are multiplied with, when there are few inputs; more are multiplied otherwise.
     pub(crate) fn fill_tables(&mut self, kernels: &Kernels) {
-        if self.num_rows() == 1 {
-            let mut tables = vec![0; table_bytes(self.len)];
-            (kernels.triple_tables)(self.row(0), &mut tables);
+        if self.num_rows() <= MAX_TABLED_INPUTS {
+            let bytes_each = table_bytes(self.len);
+            let mut tables = vec![0; self.num_rows() * bytes_each];
+            for (row, tables) in tables.chunks_exact_mut(bytes_each.max(1)).enumerate() {
+                (kernels.triple_tables)(self.row(row), tables);
+            }
             self.tables = tables;
         }
+    }
+
+    /// The tables for row `row`; `None` where there are none.
+    pub(crate) fn tables(&self, row: usize) -> Option<&[u8]> {
+        let bytes_each = table_bytes(self.len);
+        self.tables.get(row * bytes_each..(row + 1) * bytes_each)
     }
 
     /// Rows.

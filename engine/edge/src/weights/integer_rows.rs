@@ -289,13 +289,16 @@ fn fill_trits(blocks: &[u8], cols: usize, x: &Quantized, panel: &mut Panel<'_>, 
     store(&scratch.sums, &scratch.scales, TRIT_OFFSET, x, panel);
 }
 
-/// Trits in triples; the panel starts with a group, and is at most one where inputs are several.
+/// Trits in triples: looked up for few inputs, unpacked for many; the panel starts with a group, and is at most one where
+/// inputs are several.
 fn fill_triples(rows: &TripleRows, x: &Quantized, panel: &mut Panel<'_>, scratch: &mut Scratch) {
     let kernels = kernels::active();
     let groups = rows.groups_from(panel.columns().start);
     scratch.sums.resize(panel.columns().len() * x.num_rows(), 0);
-    if x.num_rows() == 1 {
-        (kernels.triple_rows)(groups, &x.tables, &mut scratch.sums);
+    if x.tables(0).is_some() {
+        for (input, sums) in scratch.sums.chunks_exact_mut(panel.columns().len().max(1)).enumerate() {
+            (kernels.triple_rows)(groups, x.tables(input).unwrap_or_default(), sums);
+        }
         return store(&scratch.sums, &scratch.scales, 0, x, panel);
     }
     scratch.codes.resize(panel.columns().len(), rows.cols(), LARGEST_TRIT_CODE);

@@ -100,7 +100,7 @@ impl Matrix {
         matches!(self.storage, Storage::Integers(_)) && self.activations == Activations::Bytes
     }
 
-    /// True when one input is multiplied by looking up sums of it.
+    /// True when few inputs are multiplied by looking up sums of them.
     fn reads_tables(&self) -> bool {
         self.rounds_inputs() && matches!(&self.storage, Storage::Integers(IntegerRows::Triples(_)))
     }
