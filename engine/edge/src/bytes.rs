@@ -50,6 +50,10 @@ impl Bytes {
         // name, and renamed; whoever truncates a package in use can end the process (as with any mapped file), but
         // every index into the map is checked against the length mapped here.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        // What is read from the file now comes in pages of 2 MiB, where the file system has them: walking tables of small ones
+        // takes a tenth of the time of a token. What is in memory already stays as it is; refused, pages are small.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
         let range = 0..map.len();
         Ok(Self { source: Arc::new(Source::Mapped(map)), range })
     }

@@ -116,6 +116,11 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
             let config = ladder_config(config, sizes, &dataset, eyes.0)?;
             let opened = config.device.open()?;
             let rungs = sizes.iter().map(|&size| rung(&config, size, &dataset)).collect::<Result<Vec<_>, _>>()?;
+            // Rungs that don't fit are not climbed.
+            let has_room = |rung: &Rung| rung.memory.has_room() || !rung.memory.fits();
+            if config.device == ComputeDevice::Cpu && rungs.iter().all(has_room) {
+                ops::keep_freed_pages();
+            }
             let result = ladder((&dataset, &opened, &Arc::new(lanes)), &plan, rungs, eyes)?;
             let labels = sizes.iter().map(|size| size.label()).collect::<Vec<_>>().join(", ");
             let model = format!("GPT-2 in sizes {labels}, {}", config.name);

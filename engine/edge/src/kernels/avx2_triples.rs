@@ -3,24 +3,27 @@
 
 use std::arch::x86_64::*;
 
+use super::TripleKernels;
 use super::triples::{
-    BASE, GROUP_ROWS, HEAD_BYTES, INVERSE_BASE, OCTET_BYTES, OCTET_TABLE_BYTES, OCTETS_PER_FLUSH, SIGNS, TABLE_BYTES,
-    TRITS, correction, for_triples,
+    self, BASE, GROUP_ROWS, HEAD_BYTES, INVERSE_BASE, OCTET_BYTES, OCTET_TABLE_BYTES, OCTETS_PER_FLUSH, SIGNS,
+    TABLE_BYTES, TRITS, correction, for_runs, for_triples, third,
 };
+
+pub(super) const KERNELS: TripleKernels =
+    TripleKernels { groups_at_once: GROUPS, fill_tables, rows, ..triples::KERNELS };
 
 /// Groups read side by side: long runs, as [`streams`](super::streams) says.
 const GROUPS: usize = 4;
 /// How far ahead of what is read lines are fetched, bytes. Tables take the room of a longer way.
 const AHEAD: usize = 1024;
 
-/// [`Kernels::triple_tables`](super::Kernels::triple_tables).
-pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
+fn fill_tables(x: &[i8], tables: &mut [u8]) {
     #[target_feature(enable = "avx2")]
     fn fill(x: &[i8], tables: &mut [u8]) {
         // SAFETY: each is 16 bytes; loads need no alignment.
         let trits = TRITS.map(|trits| unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(trits.as_ptr().cast())) });
         let (inverse, base) = (_mm256_set1_epi16(INVERSE_BASE), _mm256_set1_epi16(BASE as i16));
-        for_triples(x, tables, |x, place| {
+        for_triples(x, third(x.len()), tables, |x, place: &mut [u8; TABLE_BYTES]| {
             let [a, b, c] = std::array::from_fn(|i| _mm256_sign_epi16(_mm256_set1_epi16(x[i].into()), trits[i]));
             let sums = _mm256_add_epi16(_mm256_add_epi16(a, b), c);
             let high = _mm256_mulhrs_epi16(sums, inverse);
@@ -34,34 +37,27 @@ pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
     unsafe { fill(x, tables) }
 }
 
-/// [`Kernels::triple_rows`](super::Kernels::triple_rows).
-pub(super) fn triple_rows(groups: &[u8], tables: &[u8], out: &mut [i32]) {
+fn rows(groups: &[u8], tables: &[u8], out: &mut [i32]) {
     let tables = tables.as_chunks::<OCTET_TABLE_BYTES>().0;
     let group_bytes = HEAD_BYTES + tables.len() * OCTET_BYTES;
-    let mut groups = groups.chunks(GROUPS * group_bytes);
-    for out in out.chunks_mut(GROUPS * GROUP_ROWS) {
-        let group = groups.next().unwrap_or_default();
-        let num_groups = (group.len() / group_bytes).min(out.len().div_ceil(GROUP_ROWS));
-        let mut sums = [[0; GROUP_ROWS]; GROUPS];
-        let start = group.as_ptr();
-        // SAFETY: so many groups of as many octets as there are tables lie within `group`; the features were detected.
+    for_runs::<GROUPS>(groups, group_bytes, out, |groups, sums| {
+        let start = groups.as_ptr();
+        // SAFETY: so many groups of as many octets as there are tables for lie within `groups`; the features were detected.
         unsafe {
-            match num_groups {
+            match groups.len() / group_bytes {
                 0 => {}
-                1 => add::<1>(start, group_bytes, tables, &mut sums),
-                2 => add::<2>(start, group_bytes, tables, &mut sums),
-                3 => add::<3>(start, group_bytes, tables, &mut sums),
-                _ => add::<GROUPS>(start, group_bytes, tables, &mut sums),
+                1 => add::<1>(start, group_bytes, tables, sums),
+                2 => add::<2>(start, group_bytes, tables, sums),
+                3 => add::<3>(start, group_bytes, tables, sums),
+                _ => add::<GROUPS>(start, group_bytes, tables, sums),
             }
         }
-        // A group that is not there gives 0.
-        out.iter_mut().skip(num_groups * GROUP_ROWS).for_each(|out| *out = 0);
-        for ((group, sums), out) in group.chunks_exact(group_bytes).zip(sums).zip(out.chunks_mut(GROUP_ROWS)) {
-            for (row, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
-                *out = sum + correction(group, row);
+        for (group, sums) in groups.chunks_exact(group_bytes).zip(sums) {
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum += correction(group, row);
             }
         }
-    }
+    });
 }
 
 /// Adds the sums of flipped bits of `G` groups to the first of `sums`.

@@ -13,7 +13,7 @@ use super::pointwise::compile_for;
 use super::streams::{AHEAD, fill_rows};
 use super::tile::{multiply_in_tiles, whole_blocks};
 use super::x86_floats::float_kernels;
-use super::{CodeRows, Kernels, Quantized, TernaryRows, avx2, avx2_triples, avx512_blocks};
+use super::{CodeRows, Kernels, Quantized, TernaryRows, avx2, avx512_blocks, avx512_triples};
 
 /// Bytes in a vector.
 const BYTES: usize = 64;
@@ -37,8 +37,7 @@ static KERNELS: Kernels = Kernels {
     q8_0_tiles: Some(avx512_blocks::q8_0_tiles),
     ternary_rows,
     ternary_block_rows,
-    triple_tables: avx2_triples::triple_tables,
-    triple_rows: avx2_triples::triple_rows,
+    triples: &avx512_triples::KERNELS,
     multiply,
     reads_tiles: false,
     unpack,

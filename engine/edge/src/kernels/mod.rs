@@ -22,6 +22,8 @@ mod avx2_triples;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_blocks;
+#[cfg(target_arch = "x86_64")]
+mod avx512_triples;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod matrix_unit;
 #[cfg(target_arch = "aarch64")]
@@ -36,6 +38,8 @@ mod streams;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tile;
+#[cfg(any(target_arch = "x86_64", test))]
+mod triple_words;
 mod triples;
 #[cfg(target_arch = "x86_64")]
 mod x86_floats;
@@ -45,7 +49,7 @@ use std::sync::OnceLock;
 use crate::EdgeError;
 pub(crate) use quantize::Quantized;
 pub(crate) use tile::{CodeRows, PANEL_ROWS};
-pub(crate) use triples::{GROUP_ROWS, MAX_TRIPLES_LEN, group_bytes, pack_group, table_bytes, unpack_group, unpack_row};
+pub(crate) use triples::{GROUP_ROWS, MAX_TRIPLES_LEN, TripleKernels};
 
 /// Consecutive ternary rows: packed groups of 128 codes, and where the first row starts.
 #[derive(Debug, Clone, Copy)]
@@ -101,11 +105,8 @@ pub(crate) struct Kernels {
     /// Σ over blocks of scale · (Σ codeᵢxᵢ - Σ xᵢ) per row of TQ2_0 blocks; `x`: a multiple of 256 long, with the sum of
     /// each 256 in `block_sums`.
     pub(crate) ternary_block_rows: BlockRowsKernel,
-    /// Fills the tables for an input, [`table_bytes`] of them.
-    pub(crate) triple_tables: fn(x: &[i8], tables: &mut [u8]),
-    /// Σ tritᵢxᵢ per row of groups of ternary rows in triples, from the tables for x. Exact up to [`MAX_TRIPLES_LEN`]
-    /// weights.
-    pub(crate) triple_rows: fn(groups: &[u8], tables: &[u8], out: &mut [i32]),
+    /// Σ tritᵢxᵢ per row of ternary rows in triples.
+    pub(crate) triples: &'static TripleKernels,
     /// Σ codeᵢxᵢ of every row of `codes` with every input: `out` (inputs, rows). Exact as `ternary_rows` or `int8_rows`.
     pub(crate) multiply: fn(codes: &CodeRows, x: &Quantized, out: &mut [i32]),
     /// True when `multiply` reads [`Quantized::tiles`].

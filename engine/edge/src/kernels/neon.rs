@@ -29,8 +29,7 @@ static NEON: Kernels = Kernels {
     q8_0_tiles: Some(plain::q8_0_tiles),
     ternary_rows: plain::ternary_rows,
     ternary_block_rows: plain::ternary_block_rows,
-    triple_tables: neon_triples::triple_tables,
-    triple_rows: neon_triples::triple_rows,
+    triples: &neon_triples::KERNELS,
     multiply: plain::multiply,
     ..scalar::KERNELS
 };
@@ -43,8 +42,7 @@ static DOTPROD: Kernels = Kernels {
     q8_0_tiles: Some(dotprod::q8_0_tiles),
     ternary_rows: dotprod::ternary_rows,
     ternary_block_rows: dotprod::ternary_block_rows,
-    triple_tables: neon_triples::triple_tables,
-    triple_rows: neon_triples::triple_rows,
+    triples: &neon_triples::KERNELS,
     multiply: dotprod::multiply,
     ..scalar::KERNELS
 };

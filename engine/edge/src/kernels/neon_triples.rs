@@ -3,16 +3,18 @@
 
 use std::arch::aarch64::*;
 
+use super::TripleKernels;
 use super::triples::{
-    BASE, GROUP_ROWS, HEAD_BYTES, INVERSE_BASE, OCTET_BYTES, OCTET_TABLE_BYTES, OCTETS_PER_FLUSH, SIGNS, TABLE_BYTES,
-    TRITS, correction, for_groups, for_triples,
+    self, BASE, GROUP_ROWS, HEAD_BYTES, INVERSE_BASE, OCTET_BYTES, OCTET_TABLE_BYTES, OCTETS_PER_FLUSH, SIGNS,
+    TABLE_BYTES, TRITS, correction, for_groups, for_triples, third,
 };
+
+pub(super) const KERNELS: TripleKernels = TripleKernels { fill_tables, rows, ..triples::KERNELS };
 
 /// Bytes in a vector: half of a group's rows.
 const BYTES: usize = 16;
 
-/// [`Kernels::triple_tables`](super::Kernels::triple_tables).
-pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
+fn fill_tables(x: &[i8], tables: &mut [u8]) {
     #[target_feature(enable = "neon")]
     fn fill(x: &[i8], tables: &mut [u8]) {
         // SAFETY: each is 16 bytes; loads need no alignment.
@@ -25,7 +27,7 @@ pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
             let high = vqrdmulhq_n_s16(sums, INVERSE_BASE);
             [vmlsq_n_s16(sums, high, BASE as i16), high].map(|part| vmovn_s16(part))
         };
-        for_triples(x, tables, |x, place| {
+        for_triples(x, third(x.len()), tables, |x, place: &mut [u8; TABLE_BYTES]| {
             let (first, second) = (parts(x, 0), parts(x, 1));
             for (place, (first, second)) in
                 place.as_chunks_mut::<BYTES>().0.iter_mut().zip(first.into_iter().zip(second))
@@ -39,8 +41,7 @@ pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
     unsafe { fill(x, tables) }
 }
 
-/// [`Kernels::triple_rows`](super::Kernels::triple_rows).
-pub(super) fn triple_rows(groups: &[u8], tables: &[u8], out: &mut [i32]) {
+fn rows(groups: &[u8], tables: &[u8], out: &mut [i32]) {
     let tables = tables.as_chunks::<OCTET_TABLE_BYTES>().0;
     for_groups(groups, tables.len(), out, |group, out| {
         let octets = group[HEAD_BYTES..].as_chunks::<OCTET_BYTES>().0;

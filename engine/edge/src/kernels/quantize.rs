@@ -1,7 +1,8 @@
 //! Inputs of integer kernels.
 #![forbid(unsafe_code)]
 
-use super::{Kernels, table_bytes};
+use super::{Kernels, TripleKernels};
+use crate::runtime::Floats;
 
 /// Input rows are this long at least, or a multiple of it, in [`Quantized`]: what the widest kernel reads at once.
 pub(super) const ROW_STEP: usize = 64;
@@ -13,7 +14,7 @@ const MAX_TABLED_INPUTS: usize = 32;
 pub(super) const TILE_LEN: usize = 64;
 
 /// Float vectors as signed bytes: row i ≈ `values · scales[i]`.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(crate) struct Quantized {
     /// In -127..=127; rows of `stride`, of which `len` count and the rest is 0.
     values: Vec<i8>,
@@ -26,8 +27,8 @@ pub(crate) struct Quantized {
     /// The same values for matrix units, in tiles of 16 rows and 64 columns: (rows / 16, stride / 64, 16, 16, 4) with
     /// the last three being column / 4, row, column % 4. Empty unless the kernels read them.
     pub(super) tiles: Vec<i8>,
-    /// Each row's tables of sums. Empty unless [`Quantized::fill_tables`] was called, with few rows.
-    tables: Vec<u8>,
+    /// Each row's tables of sums, as bytes. Empty unless [`Quantized::fill_tables`] was called, with few rows.
+    tables: Floats,
 }
 
 impl Quantized {
@@ -46,7 +47,7 @@ impl Quantized {
             scales: Vec::new(),
             sums: Vec::new(),
             tiles: Vec::new(),
-            tables: Vec::new(),
+            tables: Floats::default(),
         };
         for (x, values) in rows.zip(quantized.values.chunks_exact_mut(stride.max(1))) {
             let (scale, sum) = quantize_row(x, values, kernels);
@@ -60,12 +61,13 @@ impl Quantized {
     }
 
     /// Makes the tables that rows in triples are multiplied with, when there are few inputs; more are multiplied otherwise.
-    pub(crate) fn fill_tables(&mut self, kernels: &Kernels) {
+    pub(crate) fn fill_tables(&mut self, kernels: &TripleKernels) {
         if self.num_rows() <= MAX_TABLED_INPUTS {
-            let bytes_each = table_bytes(self.len);
-            let mut tables = vec![0; self.num_rows() * bytes_each];
-            for (row, tables) in tables.chunks_exact_mut(bytes_each.max(1)).enumerate() {
-                (kernels.triple_tables)(self.row(row), tables);
+            let bytes_each = (kernels.table_bytes)(self.len);
+            let mut tables = Floats::zeros(self.num_rows() * bytes_each / size_of::<f32>());
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut tables);
+            for (row, tables) in bytes.chunks_exact_mut(bytes_each.max(1)).enumerate() {
+                (kernels.fill_tables)(self.row(row), tables);
             }
             self.tables = tables;
         }
@@ -73,8 +75,12 @@ impl Quantized {
 
     /// The tables for row `row`; `None` where there are none.
     pub(crate) fn tables(&self, row: usize) -> Option<&[u8]> {
-        let bytes_each = table_bytes(self.len);
-        self.tables.get(row * bytes_each..(row + 1) * bytes_each)
+        if self.tables.is_empty() {
+            return None;
+        }
+        let tables: &[u8] = bytemuck::cast_slice(&self.tables);
+        let bytes_each = tables.len() / self.num_rows();
+        tables.get(row * bytes_each..(row + 1) * bytes_each)
     }
 
     /// Rows.

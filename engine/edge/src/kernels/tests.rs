@@ -50,6 +50,22 @@ fn shifted<T: Copy + Default>(values: &[T], by: usize) -> Vec<T> {
     [&vec![T::default(); by], values].concat()
 }
 
+/// How triples are read in all sets, and in the layout of words without its vectors.
+fn triple_kernels() -> Vec<(&'static str, &'static TripleKernels)> {
+    let sets = available().into_iter().map(|kernels| (kernels.name, kernels.triples));
+    sets.chain([("words", &triple_words::REFERENCE)]).collect()
+}
+
+/// The products of a group of `rows` with `x`.
+fn triple_products(kernels: &TripleKernels, rows: &[i8], x: &[i8]) -> [i32; GROUP_ROWS] {
+    let mut group = vec![0; (kernels.group_bytes)(x.len())];
+    (kernels.pack_group)(rows, x.len(), &mut group);
+    let (mut tables, mut out) = (vec![0; (kernels.table_bytes)(x.len())], [0; GROUP_ROWS]);
+    (kernels.fill_tables)(x, &mut tables);
+    (kernels.rows)(&group, &tables, &mut out);
+    out
+}
+
 fn near(found: f32, expected: f64, magnitude: f64) -> bool {
     (f64::from(found) - expected).abs() <= 1e-5 * magnitude.max(1.0)
 }
@@ -317,34 +333,32 @@ proptest! {
         }).take(rows * cols).collect();
         let row = |row: usize| &trits[row * cols..][..cols];
         let num_groups = rows.div_ceil(GROUP_ROWS);
-        let mut groups = vec![0xff; num_groups * group_bytes(cols)];
-        for (number, group) in groups.chunks_mut(group_bytes(cols)).enumerate() {
-            let first = number * GROUP_ROWS;
-            let own: Vec<i8> = (first..rows.min(first + GROUP_ROWS)).flat_map(row).copied().collect();
-            pack_group(&own, cols, group);
-            let mut codes = CodeRows::default();
-            codes.resize(PANEL_ROWS, cols, 3);
-            unpack_group(group, cols, &mut codes);
-            for place in 0..GROUP_ROWS {
-                let trit = |col| own.get(place * cols + col).copied().unwrap_or_default();
-                let expected: Vec<u8> = (0..cols).map(|col| (trit(col) + 1).cast_unsigned()).collect();
-                prop_assert_eq!(&codes.row(place)[..cols], &expected);
-            }
-        }
         // A group that is not there gives 0.
         let there = num_groups.saturating_sub(missing) * GROUP_ROWS;
-        let groups = &groups[..num_groups.saturating_sub(missing) * group_bytes(cols)];
         let products = |row: &[i8]| row.iter().zip(&x).map(|(&t, &x)| i32::from(t) * i32::from(x)).sum();
         let expected: Vec<i32> = (0..rows).map(|at| if at < there { products(row(at)) } else { 0 }).collect();
-        let mut expected_tables = vec![9; table_bytes(cols)];
-        (scalar::KERNELS.triple_tables)(&x, &mut expected_tables);
-        for kernels in available() {
-            let mut tables = vec![9; table_bytes(cols) + shift];
-            (kernels.triple_tables)(&shifted(&x, shift)[shift..], &mut tables[shift..]);
-            prop_assert_eq!(&tables[shift..], &expected_tables, "{}", kernels.name);
+        for (name, kernels) in triple_kernels() {
+            let group_bytes = (kernels.group_bytes)(cols);
+            let mut groups = vec![0xff; num_groups * group_bytes];
+            for (number, group) in groups.chunks_mut(group_bytes).enumerate() {
+                let first = number * GROUP_ROWS;
+                let own: Vec<i8> = (first..rows.min(first + GROUP_ROWS)).flat_map(row).copied().collect();
+                (kernels.pack_group)(&own, cols, group);
+                let mut codes = CodeRows::default();
+                codes.resize(PANEL_ROWS, cols, 3);
+                kernels.unpack_group(group, cols, &mut codes);
+                for place in 0..GROUP_ROWS {
+                    let trit = |col| own.get(place * cols + col).copied().unwrap_or_default();
+                    let expected: Vec<u8> = (0..cols).map(|col| (trit(col) + 1).cast_unsigned()).collect();
+                    prop_assert_eq!(&codes.row(place)[..cols], &expected, "{}", name);
+                }
+            }
+            let groups = &groups[..there / GROUP_ROWS * group_bytes];
+            let mut tables = vec![9; (kernels.table_bytes)(cols) + shift];
+            (kernels.fill_tables)(&shifted(&x, shift)[shift..], &mut tables[shift..]);
             let mut out = vec![9; rows];
-            (kernels.triple_rows)(&shifted(groups, shift)[shift..], &tables[shift..], &mut out);
-            prop_assert_eq!(&out, &expected, "{}", kernels.name);
+            (kernels.rows)(&shifted(groups, shift)[shift..], &tables[shift..], &mut out);
+            prop_assert_eq!(&out, &expected, "{}", name);
         }
     }
 
@@ -495,20 +509,22 @@ fn extremes_do_not_saturate() {
         let (blocks, x) = (vec![0xff_u8; 66 * 20 * 5], vec![-127_i8; 256 * 20]);
         (kernels.ternary_rows)(TernaryRows { blocks: &blocks, first_group: 0 }, &x, &mut out);
         assert_eq!(out, [3 * -127 * 256 * 20; 5], "{}", kernels.name);
-        for (trit, input) in [(1, -127_i8), (-1, -127), (-1, 127), (1, 126), (-1, 126), (-1, -126)] {
-            let mut group = vec![0; group_bytes(5000)];
-            pack_group(&[trit; 5000 * GROUP_ROWS], 5000, &mut group);
-            let (mut tables, mut out) = (vec![0; table_bytes(5000)], [0; GROUP_ROWS]);
-            (kernels.triple_tables)(&[input; 5000], &mut tables);
-            (kernels.triple_rows)(&group, &tables, &mut out);
-            assert_eq!(out, [i32::from(trit) * i32::from(input) * 5000; GROUP_ROWS], "{}", kernels.name);
-        }
         let mut codes = CodeRows::default();
         codes.resize(PANEL_ROWS, 256 * 20, u8::MAX);
         (0..PANEL_ROWS).for_each(|row| codes.row_mut(row)[..256 * 20].fill(u8::MAX));
         let mut out = [0; 40 * PANEL_ROWS];
         (kernels.multiply)(&codes, &Quantized::new(&[-1.0; 256 * 20 * 40], 256 * 20, kernels), &mut out);
         assert!(out.iter().all(|sum| *sum == 255 * -127 * 256 * 20), "{}", kernels.name);
+    }
+}
+
+#[test]
+fn extremes_of_triples_do_not_saturate() {
+    for (name, kernels) in triple_kernels() {
+        for (trit, input) in [(1, -127_i8), (-1, -127), (-1, 127), (1, 126), (-1, 126), (-1, -126)] {
+            let out = triple_products(kernels, &[trit; 5000 * GROUP_ROWS], &[input; 5000]);
+            assert_eq!(out, [i32::from(trit) * i32::from(input) * 5000; GROUP_ROWS], "{name}");
+        }
     }
 }
 
@@ -525,10 +541,7 @@ fn the_longest_rows_fit() {
             (kernels.int8_rows)(&values, &x[..MAX_INT8_LEN], &mut out);
             assert_eq!(i64::from(out[0]), -128 * i64::from(input) * MAX_INT8_LEN as i64, "{}", kernels.name);
             let x = vec![input; MAX_TRIPLES_LEN];
-            let (mut group, mut tables) = (vec![0; group_bytes(x.len())], vec![0; table_bytes(x.len())]);
-            pack_group(&vec![-1; x.len()], x.len(), &mut group);
-            (kernels.triple_tables)(&x, &mut tables);
-            (kernels.triple_rows)(&group, &tables, &mut out);
+            let out = triple_products(kernels.triples, &vec![-1; x.len()], &x);
             assert_eq!(out[0], -i32::from(input) * MAX_TRIPLES_LEN as i32, "{}", kernels.name);
         }
     }

@@ -13,6 +13,49 @@
 
 use super::CodeRows;
 
+/// One way to keep ternary rows in triples, with the functions that read it. Sets of kernels may have different ones, so
+/// rows are read only with what they were packed with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TripleKernels {
+    /// Groups that are read side by side, where there are as many.
+    pub(crate) groups_at_once: usize,
+    /// Bytes of a group of [`GROUP_ROWS`] rows of `cols` weights.
+    pub(crate) group_bytes: fn(cols: usize) -> usize,
+    /// Fills `group` with up to [`GROUP_ROWS`] rows of `cols` trits; rows that are not there are zeros.
+    pub(crate) pack_group: fn(rows: &[i8], cols: usize, group: &mut [u8]),
+    /// Fills `codes` (trit + 1) with those of one row of a group of rows as long.
+    pub(crate) unpack_row: fn(group: &[u8], row: usize, codes: &mut [u8]),
+    /// Bytes of the tables for an input of `cols` numbers, a multiple of 4.
+    pub(crate) table_bytes: fn(cols: usize) -> usize,
+    /// Fills the tables for an input.
+    pub(crate) fill_tables: fn(x: &[i8], tables: &mut [u8]),
+    /// Σ tritᵢxᵢ per row of groups, from the tables for x; 0 for a group that is not there. Exact up to
+    /// [`MAX_TRIPLES_LEN`] weights.
+    pub(crate) rows: fn(groups: &[u8], tables: &[u8], out: &mut [i32]),
+}
+
+impl TripleKernels {
+    /// Fills the first `cols` codes (trit + 1) of each row of `codes`, from a group.
+    pub(crate) fn unpack_group(&self, group: &[u8], cols: usize, codes: &mut CodeRows) {
+        for row in 0..codes.num_rows() {
+            let codes = codes.row_mut(row);
+            let len = codes.len().min(cols);
+            (self.unpack_row)(group, row, &mut codes[..len]);
+        }
+    }
+}
+
+/// The reference, and the layout of vectors of bytes.
+pub(super) const KERNELS: TripleKernels = TripleKernels {
+    groups_at_once: 1,
+    group_bytes,
+    pack_group,
+    unpack_row,
+    table_bytes,
+    fill_tables: triple_tables,
+    rows: triple_rows,
+};
+
 /// Rows of a group.
 pub(crate) const GROUP_ROWS: usize = 32;
 /// Bytes of a group before its octets.
@@ -71,23 +114,25 @@ static CODES: [[[u8; 2]; 3]; 1 << 10] = {
 };
 
 /// Octets of rows of `cols` weights.
-pub(super) fn num_octets(cols: usize) -> usize {
+fn num_octets(cols: usize) -> usize {
     cols.div_ceil(8 * 3)
 }
 
-/// Bytes of a group of rows of `cols` weights.
-pub(crate) fn group_bytes(cols: usize) -> usize {
+/// Digits of rows of `cols` weights.
+pub(super) fn third(cols: usize) -> usize {
+    8 * num_octets(cols)
+}
+
+fn group_bytes(cols: usize) -> usize {
     HEAD_BYTES + num_octets(cols) * OCTET_BYTES
 }
 
-/// Bytes of the tables for an input of `cols` numbers.
-pub(crate) fn table_bytes(cols: usize) -> usize {
+fn table_bytes(cols: usize) -> usize {
     num_octets(cols) * OCTET_TABLE_BYTES
 }
 
-/// Fills `group` ([`group_bytes`] long) with up to [`GROUP_ROWS`] rows of `cols` trits; rows that are not there are zeros.
-pub(crate) fn pack_group(rows: &[i8], cols: usize, group: &mut [u8]) {
-    let third = 8 * num_octets(cols);
+fn pack_group(rows: &[i8], cols: usize, group: &mut [u8]) {
+    let third = third(cols);
     let mut digits = vec![0_i8; GROUP_ROWS * third];
     for (row, digits) in rows.chunks_exact(cols.max(1)).zip(digits.chunks_exact_mut(third.max(1))) {
         for (weights, factor) in row.chunks(third).zip([9, 3, 1]) {
@@ -124,19 +169,9 @@ pub(crate) fn pack_group(rows: &[i8], cols: usize, group: &mut [u8]) {
     }
 }
 
-/// Fills the first `cols` codes (trit + 1) of each row of `codes`, from a group.
-pub(crate) fn unpack_group(group: &[u8], cols: usize, codes: &mut CodeRows) {
-    for row in 0..codes.num_rows() {
-        let codes = codes.row_mut(row);
-        let len = codes.len().min(cols);
-        unpack_row(group, row, &mut codes[..len]);
-    }
-}
-
-/// Fills `codes` (trit + 1) with those of one row of a group.
-pub(crate) fn unpack_row(group: &[u8], row: usize, codes: &mut [u8]) {
+fn unpack_row(group: &[u8], row: usize, codes: &mut [u8]) {
     let octets = group.get(HEAD_BYTES..).unwrap_or_default().as_chunks::<OCTET_BYTES>().0;
-    let (row, third) = (row % GROUP_ROWS, 8 * num_octets(codes.len()));
+    let (row, third) = (row % GROUP_ROWS, third(codes.len()));
     for (number, octet) in octets.iter().take(third / 8).enumerate() {
         let signs = usize::from(octet[SIGNS + row]);
         let mut unpacked = [[0; 8]; 3];
@@ -155,9 +190,8 @@ pub(crate) fn unpack_row(group: &[u8], row: usize, codes: &mut [u8]) {
     }
 }
 
-/// The reference of [`Kernels::triple_tables`](super::Kernels::triple_tables).
-pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
-    for_triples(x, tables, |x, table| {
+fn triple_tables(x: &[i8], tables: &mut [u8]) {
+    for_triples(x, third(x.len()), tables, |x, table: &mut [u8; TABLE_BYTES]| {
         let (lows, highs) = table.split_at_mut(TABLE_BYTES / 2);
         for (magnitude, (low, high)) in lows.iter_mut().zip(highs).enumerate() {
             let sum: i32 = (0..3).map(|i| i32::from(TRITS[i][magnitude]) * i32::from(x[i])).sum();
@@ -168,21 +202,25 @@ pub(super) fn triple_tables(x: &[i8], tables: &mut [u8]) {
     });
 }
 
-/// Calls `fill` with each three inputs that weights of a digit are multiplied with, and the place for their table.
+/// Calls `fill` with each three inputs, `third` apart, that weights of a digit are multiplied with, and the place for their
+/// table.
 #[inline(always)]
-pub(super) fn for_triples(x: &[i8], tables: &mut [u8], fill: impl Fn([i8; 3], &mut [u8; TABLE_BYTES])) {
-    let third = 8 * num_octets(x.len());
+pub(super) fn for_triples<const TABLE: usize>(
+    x: &[i8],
+    third: usize,
+    tables: &mut [u8],
+    fill: impl Fn([i8; 3], &mut [u8; TABLE]),
+) {
     let mut padded = vec![0; 3 * third];
     padded[..x.len()].copy_from_slice(x);
     let (a, rest) = padded.split_at(third);
     let (b, c) = rest.split_at(third);
-    for (table, ((a, b), c)) in tables.as_chunks_mut::<TABLE_BYTES>().0.iter_mut().zip(a.iter().zip(b).zip(c)) {
+    for (table, ((a, b), c)) in tables.as_chunks_mut::<TABLE>().0.iter_mut().zip(a.iter().zip(b).zip(c)) {
         fill([*a, *b, *c], table);
     }
 }
 
-/// The reference of [`Kernels::triple_rows`](super::Kernels::triple_rows).
-pub(super) fn triple_rows(groups: &[u8], tables: &[u8], out: &mut [i32]) {
+fn triple_rows(groups: &[u8], tables: &[u8], out: &mut [i32]) {
     let tables = tables.as_chunks::<OCTET_TABLE_BYTES>().0;
     for_groups(groups, tables.len(), out, |group, out| {
         let octets = group[HEAD_BYTES..].as_chunks::<OCTET_BYTES>().0;
@@ -217,4 +255,25 @@ pub(super) fn for_groups(groups: &[u8], num_octets: usize, out: &mut [i32], mut 
 pub(super) fn correction(group: &[u8], row: usize) -> i32 {
     let count = group.as_chunks::<2>().0.get(row).copied().unwrap_or_default();
     NEGATIVE * i32::from(u16::from_le_bytes(count))
+}
+
+/// Calls `add` with up to `GROUPS` groups at a time, which are all there, and the places for their sums.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn for_runs<const GROUPS: usize>(
+    groups: &[u8],
+    group_bytes: usize,
+    out: &mut [i32],
+    add: impl Fn(&[u8], &mut [[i32; GROUP_ROWS]; GROUPS]),
+) {
+    let mut runs = groups.chunks(GROUPS * group_bytes);
+    for out in out.chunks_mut(GROUPS * GROUP_ROWS) {
+        let run = runs.next().unwrap_or_default();
+        let num_groups = (run.len() / group_bytes).min(out.len().div_ceil(GROUP_ROWS));
+        // Of a group that is not there: 0.
+        let mut sums = [[0; GROUP_ROWS]; GROUPS];
+        add(&run[..num_groups * group_bytes], &mut sums);
+        for (out, sum) in out.iter_mut().zip(sums.as_flattened()) {
+            *out = *sum;
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::cache::{LayerCache, Precision};
 use crate::kernels;
-use crate::runtime::{Output, Panel, panels};
+use crate::runtime::{Floats, Output, Panel, panels};
 
 /// Positions whose keys and values stay in the nearest cache while a few tokens pass by.
 const TILE_POSITIONS: usize = 64;
@@ -25,11 +25,11 @@ pub(super) struct Heads {
 ///
 /// One pass over a cache: scores are scaled to the largest so far, and what was summed is scaled down when a larger one
 /// comes. Source: Dao et al. 2022, arXiv 2205.14135.
-pub(super) fn attend(heads: Heads, caches: &[(&LayerCache, usize)], queries: &[f32]) -> Vec<f32> {
+pub(super) fn attend(heads: Heads, caches: &[(&LayerCache, usize)], queries: &[f32]) -> Floats {
     let (width, group) = (heads.heads * heads.head_dim, heads.heads / heads.kv_heads);
-    let mut values = vec![0.0; queries.len()];
+    let mut values = Floats::zeros(queries.len());
     let (mut outputs, mut parts) = (Vec::with_capacity(caches.len()), Vec::with_capacity(caches.len()));
-    let (mut left, mut queries) = (values.as_mut_slice(), queries);
+    let (mut left, mut queries) = (&mut *values, queries);
     for &(cache, num_rows) in caches {
         let len = (num_rows * width).min(left.len());
         let (values, other_values) = left.split_at_mut(len);

@@ -43,7 +43,7 @@ impl Cnn {
         }
         let mut hidden = self.fc.apply(&x.values);
         relu(&mut hidden);
-        self.classifier.apply(&hidden)
+        self.classifier.apply(&hidden).into_vec()
     }
 }
 

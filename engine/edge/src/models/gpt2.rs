@@ -8,6 +8,7 @@ use super::language_model::{Part, embed};
 use super::linear::Linear;
 use super::norm::{LayerNorm, add, gelu};
 use crate::EdgeError;
+use crate::runtime::Floats;
 use crate::weights::{Layout, Matrix, Weights};
 
 #[derive(Debug)]
@@ -73,7 +74,7 @@ impl Gpt2 {
 
     /// Hidden states after the last norm, all parts' (n, width) after each other. The caller has checked the numbers of
     /// positions.
-    pub(super) fn forward(&self, parts: &mut [Part<'_>]) -> Result<Vec<f32>, EdgeError> {
+    pub(super) fn forward(&self, parts: &mut [Part<'_>]) -> Result<Floats, EdgeError> {
         let width = self.tokens.cols();
         let mut x = Vec::new();
         for part in &*parts {

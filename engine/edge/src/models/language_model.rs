@@ -10,6 +10,7 @@ use super::finite::finite;
 use super::gpt2::Gpt2;
 use super::llama::Llama;
 use crate::EdgeError;
+use crate::runtime::Floats;
 use crate::weights::{Matrix, Weights};
 
 /// Tokens that pass through the layers together: enough that unpacking a weight for them costs little each, few enough
@@ -185,7 +186,7 @@ impl LanguageModel {
         self.check_positions(cache.num_positions + tokens.len())?;
         let mut hidden = Vec::with_capacity(tokens.len() * self.width());
         for tokens in tokens.chunks(TOKENS_AT_ONCE) {
-            hidden.extend(self.forward_together(&mut [Part { tokens, cache: &mut *cache }])?);
+            hidden.extend_from_slice(&self.forward_together(&mut [Part { tokens, cache: &mut *cache }])?);
         }
         Ok(hidden)
     }
@@ -194,7 +195,7 @@ impl LanguageModel {
     /// last norm, all parts' (n, width) after each other. The caller keeps the tokens of all within [`TOKENS_AT_ONCE`].
     ///
     /// Errors: as [`LanguageModel::forward`]; then no cache has changed.
-    pub(crate) fn forward_together(&self, parts: &mut [Part<'_>]) -> Result<Vec<f32>, EdgeError> {
+    pub(crate) fn forward_together(&self, parts: &mut [Part<'_>]) -> Result<Floats, EdgeError> {
         for part in &*parts {
             self.check_positions(part.positions().end)?;
         }
@@ -234,7 +235,7 @@ impl LanguageModel {
     /// Logits (n, vocab_size) of hidden states (n, width).
     ///
     /// Errors: [`EdgeError::Format`] for weights that give NaN or infinity.
-    pub(crate) fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>, EdgeError> {
+    pub(crate) fn logits(&self, hidden: &[f32]) -> Result<Floats, EdgeError> {
         let logits = match &self.network {
             Network::Gpt2(gpt2) => gpt2.head().apply(hidden),
             Network::Llama(llama) => llama.head().apply(hidden),

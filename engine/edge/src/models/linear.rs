@@ -2,6 +2,7 @@
 
 use super::norm::add;
 use crate::EdgeError;
+use crate::runtime::Floats;
 use crate::weights::{Layout, Matrix, Weights};
 
 /// y = s·W·x + b.
@@ -50,13 +51,13 @@ impl Linear {
     }
 
     /// `x` (n, in) becomes (n, out).
-    pub(super) fn apply(&self, x: &[f32]) -> Vec<f32> {
+    pub(super) fn apply(&self, x: &[f32]) -> Floats {
         let [y] = Self::apply_together([self], x);
         y
     }
 
     /// `x` (n, in) through each of `layers`, which read the same inputs.
-    pub(super) fn apply_together<const N: usize>(layers: [&Self; N], x: &[f32]) -> [Vec<f32>; N] {
+    pub(super) fn apply_together<const N: usize>(layers: [&Self; N], x: &[f32]) -> [Floats; N] {
         let mut outputs = Matrix::apply_together(layers.map(Self::matrix), x);
         for (output, layer) in outputs.iter_mut().zip(layers) {
             if let Some(scale) = layer.scale {

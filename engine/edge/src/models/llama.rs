@@ -11,6 +11,7 @@ use super::llama_config::{LlamaConfig, LlamaGate};
 use super::norm::{RmsNorm, add, relu_squared_mul, silu_mul};
 use super::rope::{Rope, RopePairs, Turns};
 use crate::EdgeError;
+use crate::runtime::Floats;
 use crate::weights::{Layout, Matrix, ROPE_DIVISORS, Weights};
 
 #[derive(Debug)]
@@ -93,7 +94,7 @@ impl Llama {
 
     /// Hidden states after the last norm, all parts' (n, width) after each other. The caller has checked the numbers of
     /// positions.
-    pub(super) fn forward(&self, parts: &mut [Part<'_>]) -> Result<Vec<f32>, EdgeError> {
+    pub(super) fn forward(&self, parts: &mut [Part<'_>]) -> Result<Floats, EdgeError> {
         let Heads { heads, kv_heads, head_dim } = self.heads;
         let (query_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let (mut x, mut turns) = (Vec::new(), Turns::default());
@@ -123,7 +124,7 @@ impl Llama {
 }
 
 /// `x` through `norm`, where there is one.
-fn normed_by(norm: Option<&RmsNorm>, x: Vec<f32>) -> Vec<f32> {
+fn normed_by(norm: Option<&RmsNorm>, x: Floats) -> Floats {
     match norm {
         Some(norm) => norm.apply(&x),
         None => x,

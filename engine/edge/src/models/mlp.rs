@@ -35,7 +35,7 @@ impl Mlp {
             if number > 0 {
                 if self.is_gelu { gelu(&mut x) } else { relu(&mut x) }
             }
-            x = layer.apply(&x);
+            x = layer.apply(&x).into_vec();
         }
         x
     }

@@ -2,7 +2,7 @@
 
 use crate::EdgeError;
 use crate::kernels;
-use crate::runtime::{Output, panels};
+use crate::runtime::{Floats, Output, panels};
 use crate::weights::Weights;
 
 /// Numbers of a pointwise function that are worth another thread's attention.
@@ -24,16 +24,19 @@ impl LayerNorm {
     }
 
     /// Of each row of `x` (n, width).
-    pub(super) fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let mut out = Vec::with_capacity(x.len());
-        for row in x.chunks_exact(self.weight.len()) {
+    pub(super) fn apply(&self, x: &[f32]) -> Floats {
+        let mut normed = Floats::zeros(x.len());
+        let width = self.weight.len();
+        for (normed, row) in normed.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
             let len = row.len() as f32;
             let mean = row.iter().sum::<f32>() / len;
             let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / len;
             let inverse = 1.0 / (variance + self.epsilon).sqrt();
-            out.extend(row.iter().zip(&self.weight).zip(&self.bias).map(|((x, w), b)| (x - mean) * inverse * w + b));
+            for (((normed, x), w), b) in normed.iter_mut().zip(row).zip(&self.weight).zip(&self.bias) {
+                *normed = (x - mean) * inverse * w + b;
+            }
         }
-        out
+        normed
     }
 }
 
@@ -50,8 +53,8 @@ impl RmsNorm {
     }
 
     /// Of each row of `x` (n, width).
-    pub(super) fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let mut normed = vec![0.0; x.len()];
+    pub(super) fn apply(&self, x: &[f32]) -> Floats {
+        let mut normed = Floats::zeros(x.len());
         let (width, panel_width) = (x.len(), self.weight.len());
         panels(&mut [Output { values: &mut normed, width, panel_width }], |_, mut panel| {
             let row = x.get(panel.columns()).unwrap_or_default();

@@ -55,7 +55,7 @@ impl ResNet {
         }
         let num_pixels = (x.height * x.width).max(1);
         let means = x.values.chunks_exact(num_pixels).map(|channel| channel.iter().sum::<f32>() / num_pixels as f32);
-        self.classifier.apply(&means.collect::<Vec<_>>())
+        self.classifier.apply(&means.collect::<Vec<_>>()).into_vec()
     }
 }
 

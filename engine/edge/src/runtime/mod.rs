@@ -1,6 +1,8 @@
-//! Threads that compute together.
+//! Threads that compute together, and the memory of what they compute.
 
+mod floats;
 mod team;
 
+pub(crate) use floats::Floats;
 pub use team::with_threads;
 pub(crate) use team::{Output, Panel, panels};

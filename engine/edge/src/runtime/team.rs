@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 
+use super::floats::clear_shelf;
+
 /// Looks for work before a worker lets other threads have the processor: some 50 microseconds.
 const SPINS: u32 = 1 << 10;
 /// Looks for work before a worker sleeps: some milliseconds, much longer than anything between two steps of a model.
@@ -51,7 +53,11 @@ thread_local! {
 /// Runs `answer`, during which models share their work among `num_threads` threads, this one included. Within such a call
 /// already, that one's threads serve.
 pub fn with_threads<T>(num_threads: usize, answer: impl FnOnce() -> T) -> T {
-    if num_threads < 2 || CURRENT.with_borrow(Option::is_some) {
+    if CURRENT.with_borrow(Option::is_some) {
+        return answer();
+    }
+    let _cleared = ClearShelf;
+    if num_threads < 2 {
         return answer();
     }
     let shared = Arc::new(Shared {
@@ -77,6 +83,15 @@ pub fn with_threads<T>(num_threads: usize, answer: impl FnOnce() -> T) -> T {
         CURRENT.set(Some(Arc::clone(&shared)));
         answer()
     })
+}
+
+/// Frees the answer's memory however it ends.
+struct ClearShelf;
+
+impl Drop for ClearShelf {
+    fn drop(&mut self) {
+        clear_shelf();
+    }
 }
 
 /// Leaves the team and ends its workers.

@@ -10,6 +10,7 @@ use super::memory::Memory;
 use super::options::GenerateOptions;
 use crate::EdgeError;
 use crate::models::LanguageModel;
+use crate::runtime::Floats;
 
 /// A continued prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +37,7 @@ pub(crate) struct Generator<'m> {
     model: &'m LanguageModel,
     memory: Memory,
     answer: Answer<'m>,
-    logits: Vec<f32>,
+    logits: Floats,
     /// The last token, which is read when the next one is asked for.
     pending: Option<u32>,
     prompt_tokens: usize,

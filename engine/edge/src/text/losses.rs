@@ -45,7 +45,7 @@ pub(crate) fn text_losses(model: &LanguageModel, tokens: &[u32]) -> Result<Vec<f
 ///
 /// Errors: as [`token_losses`].
 pub(crate) fn token_logits(model: &LanguageModel, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
-    model.logits(&model.forward(tokens, &mut model.empty_cache())?)
+    Ok(model.logits(&model.forward(tokens, &mut model.empty_cache())?)?.into_vec())
 }
 
 /// ln Σ exp(logits) - logits[target], summed in f64.

@@ -2,6 +2,7 @@
 
 use crate::EdgeError;
 use crate::models::{Cache, LanguageModel};
+use crate::runtime::Floats;
 
 /// A cache with its tokens.
 #[derive(Debug, Clone)]
@@ -30,7 +31,7 @@ impl Memory {
     /// Reads `tokens` (at least one) behind what is here; returns the logits of what follows.
     ///
     /// Errors: as [`LanguageModel::forward`] and [`LanguageModel::logits`].
-    pub(crate) fn read(&mut self, model: &LanguageModel, tokens: &[u32]) -> Result<Vec<f32>, EdgeError> {
+    pub(crate) fn read(&mut self, model: &LanguageModel, tokens: &[u32]) -> Result<Floats, EdgeError> {
         let hidden = model.forward(tokens, &mut self.cache)?;
         self.tokens.extend_from_slice(tokens);
         model.logits(&hidden[hidden.len().saturating_sub(model.width())..])

@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 
 use foretrain_ternary::{
-    BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, Packing, block_scale, group_codes, unpack_group as unpack_trits,
+    BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, Packing, TernaryError, block_scale, group_codes,
+    unpack_group as unpack_trits,
 };
+use rayon::prelude::*;
 
 use super::tensor::{Format, Tensor};
 use super::triple_rows::TripleRows;
@@ -12,13 +14,15 @@ use crate::bytes::Bytes;
 use crate::gguf::{
     Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN, decode_q4_0, decode_q8_0, q8_0_from_q4_0,
 };
-use crate::kernels::{self, CodeRows, MAX_INT8_LEN, MAX_TERNARY_LEN, Quantized, TernaryRows, unpack_group};
+use crate::kernels::{self, CodeRows, MAX_INT8_LEN, MAX_TERNARY_LEN, Quantized, TernaryRows};
 use crate::runtime::Panel;
 
 /// What turns signed bytes into the unsigned codes of [`CodeRows`].
 const INT8_OFFSET: u8 = 128;
 /// A trit is its code less this.
 const TRIT_OFFSET: u8 = 1;
+/// TQ2_0 blocks that one thread checks at a time: 2 MiB, a large page, of them.
+const CHECKED_BLOCKS: usize = 1 << 15;
 /// The largest code of two bits.
 const LARGEST_TRIT_CODE: u8 = 3;
 
@@ -58,7 +62,7 @@ impl IntegerRows {
             Format::Int8 => Ok(Self::Int8 { values: bytes, scales: tensor.scales.clone(), cols }),
             Format::Q8_0 => Ok(Self::Q8_0 { blocks: bytes, cols }),
             Format::Q4_0 if cols.is_multiple_of(Q4_0_BLOCK_LEN) => Ok(Self::Q4_0 { blocks: bytes, cols }),
-            Format::Tq2_0 => match Packing::Tq2_0.uniform_scale(&bytes, rows * cols) {
+            Format::Tq2_0 => match uniform_scale(&bytes) {
                 Ok(Some(scale)) if cols.is_multiple_of(GROUP_LEN) => {
                     Ok(Self::PackedTrits { blocks: bytes, scale, cols })
                 }
@@ -179,6 +183,21 @@ impl IntegerRows {
     }
 }
 
+/// Checks whole TQ2_0 blocks on all threads, which reads them; as [`Packing::uniform_scale`].
+fn uniform_scale(blocks: &[u8]) -> Result<Option<f32>, TernaryError> {
+    let scale_of = |(number, blocks): (usize, &[u8])| {
+        let scale = Packing::Tq2_0.uniform_scale(blocks, blocks.len() / BLOCK_BYTES * BLOCK_LEN);
+        scale.map_err(|error| match error {
+            TernaryError::Code { block } => TernaryError::Code { block: number * CHECKED_BLOCKS + block },
+            other => other,
+        })
+    };
+    let parts = blocks.par_chunks(CHECKED_BLOCKS * BLOCK_BYTES).enumerate();
+    let scales: Vec<Option<f32>> = parts.map(scale_of).collect::<Result<_, _>>()?;
+    let first = scales.first().copied().unwrap_or(Some(0.0));
+    Ok(if scales.iter().all(|scale| *scale == first) { first } else { None })
+}
+
 thread_local! {
     /// Working memory of products: it stays in this thread's cache.
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -292,18 +311,17 @@ fn fill_trits(blocks: &[u8], cols: usize, x: &Quantized, panel: &mut Panel<'_>, 
 /// Trits in triples: looked up for few inputs, unpacked for many; the panel starts with a group, and is at most one where
 /// inputs are several.
 fn fill_triples(rows: &TripleRows, x: &Quantized, panel: &mut Panel<'_>, scratch: &mut Scratch) {
-    let kernels = kernels::active();
     let groups = rows.groups_from(panel.columns().start);
     scratch.sums.resize(panel.columns().len() * x.num_rows(), 0);
     if x.tables(0).is_some() {
         for (input, sums) in scratch.sums.chunks_exact_mut(panel.columns().len().max(1)).enumerate() {
-            (kernels.triple_rows)(groups, x.tables(input).unwrap_or_default(), sums);
+            (rows.kernels().rows)(groups, x.tables(input).unwrap_or_default(), sums);
         }
         return store(&scratch.sums, &scratch.scales, 0, x, panel);
     }
     scratch.codes.resize(panel.columns().len(), rows.cols(), LARGEST_TRIT_CODE);
-    unpack_group(groups, rows.cols(), &mut scratch.codes);
-    (kernels.multiply)(&scratch.codes, x, &mut scratch.sums);
+    rows.kernels().unpack_group(groups, rows.cols(), &mut scratch.codes);
+    (kernels::active().multiply)(&scratch.codes, x, &mut scratch.sums);
     store(&scratch.sums, &scratch.scales, TRIT_OFFSET, x, panel);
 }
 

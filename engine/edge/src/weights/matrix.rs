@@ -7,8 +7,8 @@ use super::packed_floats::PackedFloats;
 use super::tensor::Tensor;
 use super::triple_rows::TripleRows;
 use super::widened::widened;
-use crate::kernels::{self, GROUP_ROWS, PANEL_ROWS, Quantized};
-use crate::runtime::{Output, Panel, panels};
+use crate::kernels::{self, GROUP_ROWS, PANEL_ROWS, Quantized, TripleKernels};
+use crate::runtime::{Floats, Output, Panel, panels};
 
 /// Bytes of weights in a task: at least what is worth another thread's attention, some microseconds of reading; at most
 /// what reads at the memory's full rate.
@@ -100,9 +100,12 @@ impl Matrix {
         matches!(self.storage, Storage::Integers(_)) && self.activations == Activations::Bytes
     }
 
-    /// True when few inputs are multiplied by looking up sums of them.
-    fn reads_tables(&self) -> bool {
-        self.rounds_inputs() && matches!(&self.storage, Storage::Integers(IntegerRows::Triples(_)))
+    /// What fills the tables, where few inputs are multiplied by looking up sums of them.
+    fn triple_kernels(&self) -> Option<&'static TripleKernels> {
+        match &self.storage {
+            Storage::Integers(IntegerRows::Triples(rows)) if self.rounds_inputs() => Some(rows.kernels()),
+            _ => None,
+        }
     }
 
     /// Bytes that a product reads.
@@ -119,24 +122,24 @@ impl Matrix {
     }
 
     /// `inputs` (n, cols) times the transpose of this matrix: (n, rows).
-    pub(crate) fn apply(&self, inputs: &[f32]) -> Vec<f32> {
+    pub(crate) fn apply(&self, inputs: &[f32]) -> Floats {
         let [outputs] = Self::apply_together([self], inputs);
         outputs
     }
 
     /// `inputs` (n, cols) times the transpose of each of `matrices`, which have as many columns as the first: threads
     /// meet once for all of them. Kernels read the inputs rounded once.
-    pub(crate) fn apply_together<const N: usize>(matrices: [&Self; N], inputs: &[f32]) -> [Vec<f32>; N] {
+    pub(crate) fn apply_together<const N: usize>(matrices: [&Self; N], inputs: &[f32]) -> [Floats; N] {
         let cols = matrices.first().map_or(1, |matrix| matrix.cols);
         let n = inputs.len() / cols;
         let is_rounded = matrices.iter().any(|matrix| matrix.rounds_inputs());
         let mut rounded = is_rounded.then(|| Quantized::new(inputs, cols, kernels::active()));
         if let Some(rounded) = &mut rounded
-            && matrices.iter().any(|matrix| matrix.reads_tables())
+            && let Some(triples) = matrices.iter().find_map(|matrix| matrix.triple_kernels())
         {
-            rounded.fill_tables(kernels::active());
+            rounded.fill_tables(triples);
         }
-        let mut values = matrices.map(|matrix| vec![0.0; n * matrix.rows]);
+        let mut values = matrices.map(|matrix| Floats::zeros(n * matrix.rows));
         let outputs = values.iter_mut().zip(&matrices).map(|(values, matrix)| Output {
             values,
             width: matrix.rows,
@@ -158,7 +161,7 @@ impl Matrix {
             return PANEL_ROWS;
         }
         let task_bytes = (self.num_bytes() / NUM_TASKS).clamp(*TASK_BYTES.start(), *TASK_BYTES.end());
-        let row_step = if self.reads_tables() { GROUP_ROWS } else { ROW_STEP };
+        let row_step = self.triple_kernels().map_or(ROW_STEP, |triples| triples.groups_at_once * GROUP_ROWS);
         (task_bytes / self.row_bytes().max(1)).max(1).next_multiple_of(row_step)
     }
 
@@ -273,7 +276,8 @@ mod tests {
                 let inputs = random(MOST * cols, 4);
                 for activations in [Activations::Bytes, Activations::RoundedFloats, Activations::Floats] {
                     let matrix = Matrix::from_tensor(&tensor, ROWS, cols, activations).unwrap();
-                    let alone: Vec<f32> = inputs.chunks(cols).flat_map(|input| matrix.apply(input)).collect();
+                    let alone: Vec<f32> =
+                        inputs.chunks(cols).flat_map(|input| matrix.apply(input).into_vec()).collect();
                     for count in (2..=9).chain([17, MOST]) {
                         let found = matrix.apply(&inputs[..count * cols]);
                         let is_same = bits(&found) == bits(&alone[..count * ROWS]);

@@ -4,7 +4,7 @@ use foretrain_ternary::{BLOCK_LEN, Packing};
 use rayon::prelude::*;
 
 use super::tensor::{Format, Tensor};
-use crate::kernels::{GROUP_ROWS, MAX_TRIPLES_LEN, PANEL_ROWS, group_bytes, pack_group, unpack_row};
+use crate::kernels::{self, GROUP_ROWS, MAX_TRIPLES_LEN, PANEL_ROWS, TripleKernels};
 
 // What many inputs are multiplied with at once is a group.
 const _: () = assert!(PANEL_ROWS == GROUP_ROWS);
@@ -15,6 +15,8 @@ pub(super) struct TripleRows {
     groups: Vec<u8>,
     scales: Vec<f32>,
     cols: usize,
+    group_bytes: usize,
+    kernels: &'static TripleKernels,
 }
 
 impl TripleRows {
@@ -35,26 +37,33 @@ impl TripleRows {
         let refuse = |error: foretrain_ternary::TernaryError| ("TQ1_0 blocks".to_owned(), error.to_string());
         let rows = &*tensor.bytes;
         let scale = |row: &[u8]| Packing::Tq1_0.uniform_scale(row, cols).map_err(refuse);
-        let Some(scales) = rows.chunks_exact(row_bytes).map(scale).collect::<Result<Option<Vec<f32>>, _>>()? else {
+        let Some(scales) = rows.par_chunks_exact(row_bytes).map(scale).collect::<Result<Option<Vec<f32>>, _>>()? else {
             return Ok(None);
         };
-        let mut groups = vec![0; scales.len().div_ceil(GROUP_ROWS) * group_bytes(cols)];
+        let kernels = kernels::active().triples;
+        let group_bytes = (kernels.group_bytes)(cols);
+        let mut groups = vec![0; scales.len().div_ceil(GROUP_ROWS) * group_bytes];
         let repacked: Result<(), _> = groups
-            .par_chunks_mut(group_bytes(cols))
+            .par_chunks_mut(group_bytes)
             .zip(rows.par_chunks(GROUP_ROWS * row_bytes))
             .try_for_each(|(group, rows)| {
                 let num_weights = rows.len() / row_bytes * cols;
-                pack_group(&Packing::Tq1_0.unpack(rows, num_weights)?.trits, cols, group);
+                (kernels.pack_group)(&Packing::Tq1_0.unpack(rows, num_weights)?.trits, cols, group);
                 Ok(())
             });
         repacked.map_err(refuse)?;
         tensor.bytes.release();
-        Ok(Some(Self { groups, scales, cols }))
+        Ok(Some(Self { groups, scales, cols, group_bytes, kernels }))
     }
 
     /// Weights of a row.
     pub(super) fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// What reads them.
+    pub(super) fn kernels(&self) -> &'static TripleKernels {
+        self.kernels
     }
 
     /// Of each row.
@@ -64,18 +73,18 @@ impl TripleRows {
 
     /// Bytes of a row.
     pub(super) fn row_bytes(&self) -> usize {
-        group_bytes(self.cols) / GROUP_ROWS
+        self.group_bytes / GROUP_ROWS
     }
 
     /// The groups from the one on that `row` is in.
     pub(super) fn groups_from(&self, row: usize) -> &[u8] {
-        self.groups.get(row / GROUP_ROWS * group_bytes(self.cols)..).unwrap_or_default()
+        self.groups.get(row / GROUP_ROWS * self.group_bytes..).unwrap_or_default()
     }
 
     /// Row `row`, dequantized.
     pub(super) fn row(&self, row: usize) -> Vec<f32> {
         let mut codes = vec![0; self.cols];
-        unpack_row(self.groups_from(row), row, &mut codes);
+        (self.kernels.unpack_row)(self.groups_from(row), row, &mut codes);
         let scale = self.scales.get(row).copied().unwrap_or_default();
         codes.into_iter().map(|code| (f32::from(code) - 1.0) * scale).collect()
     }
