@@ -8,8 +8,6 @@ use crate::runtime::Floats;
 pub(super) const ROW_STEP: usize = 64;
 /// Inputs in a tile of [`Quantized::tiles`].
 pub(super) const TILE_INPUTS: usize = 16;
-/// Inputs that are looked up one after the other: measured faster than unpacking the weights up to here, and slower at 512.
-const MAX_TABLED_INPUTS: usize = 32;
 /// Values of one input in a tile.
 pub(super) const TILE_LEN: usize = 64;
 
@@ -62,7 +60,7 @@ impl Quantized {
 
     /// Makes the tables that rows in triples are multiplied with, when there are few inputs; more are multiplied otherwise.
     pub(crate) fn fill_tables(&mut self, kernels: &TripleKernels) {
-        if self.num_rows() <= MAX_TABLED_INPUTS {
+        if self.num_rows() <= kernels.most_inputs {
             let bytes_each = (kernels.table_bytes)(self.len);
             let mut tables = Floats::zeros(self.num_rows() * bytes_each / size_of::<f32>());
             let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut tables);

@@ -346,7 +346,7 @@ proptest! {
                 (kernels.pack_group)(&own, cols, group);
                 let mut codes = CodeRows::default();
                 codes.resize(PANEL_ROWS, cols, 3);
-                kernels.unpack_group(group, cols, &mut codes);
+                (kernels.unpack_group)(group, cols, &mut codes);
                 for place in 0..GROUP_ROWS {
                     let trit = |col| own.get(place * cols + col).copied().unwrap_or_default();
                     let expected: Vec<u8> = (0..cols).map(|col| (trit(col) + 1).cast_unsigned()).collect();

@@ -59,6 +59,18 @@ impl CodeRows {
         self.codes.get_mut(row * self.stride..(row + 1) * self.stride).unwrap_or_default()
     }
 
+    /// Puts `N` codes into row `row`, from column `start` on; those past its end are dropped.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn put<const N: usize>(&mut self, row: usize, start: usize, codes: [u8; N]) {
+        if start + N <= self.stride
+            && let Some(place) = self.codes.get_mut(row * self.stride + start..)
+            && let Some(place) = place.first_chunk_mut()
+        {
+            *place = codes;
+        }
+    }
+
     /// The codes of row `row`.
     pub(super) fn row(&self, row: usize) -> &[u8] {
         self.codes.get(row * self.stride..(row + 1) * self.stride).unwrap_or_default()

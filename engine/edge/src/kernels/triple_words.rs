@@ -9,7 +9,10 @@
 
 use super::triples::GROUP_ROWS;
 #[cfg(test)]
-use super::{TripleKernels, triples::for_triples};
+use super::{
+    TripleKernels,
+    triples::{for_triples, unpack_by_row},
+};
 
 /// Digits of a row in a block.
 pub(super) const BLOCK_DIGITS: usize = 16;
@@ -115,8 +118,17 @@ pub(super) fn unpack_row(group: &[u8], row: usize, codes: &mut [u8]) {
 
 /// What does not depend on the processor, with the reference's functions.
 #[cfg(test)]
-pub(super) const REFERENCE: TripleKernels =
-    TripleKernels { groups_at_once: 1, group_bytes, pack_group, unpack_row, table_bytes, fill_tables, rows };
+pub(super) const REFERENCE: TripleKernels = TripleKernels {
+    groups_at_once: 1,
+    group_bytes,
+    pack_group,
+    unpack_row,
+    unpack_group: |group, cols, codes| unpack_by_row(cols, codes, |row, codes| unpack_row(group, row, codes)),
+    most_inputs: 1,
+    table_bytes,
+    fill_tables,
+    rows,
+};
 
 #[cfg(test)]
 fn fill_tables(x: &[i8], tables: &mut [u8]) {

@@ -25,6 +25,10 @@ pub(crate) struct TripleKernels {
     pub(crate) pack_group: fn(rows: &[i8], cols: usize, group: &mut [u8]),
     /// Fills `codes` (trit + 1) with those of one row of a group of rows as long.
     pub(crate) unpack_row: fn(group: &[u8], row: usize, codes: &mut [u8]),
+    /// Fills the first `cols` codes (trit + 1) of each row of `codes`, from a group.
+    pub(crate) unpack_group: fn(group: &[u8], cols: usize, codes: &mut CodeRows),
+    /// Inputs that are looked up one after the other: measured no slower than unpacking the weights up to here.
+    pub(crate) most_inputs: usize,
     /// Bytes of the tables for an input of `cols` numbers, a multiple of 4.
     pub(crate) table_bytes: fn(cols: usize) -> usize,
     /// Fills the tables for an input.
@@ -34,14 +38,12 @@ pub(crate) struct TripleKernels {
     pub(crate) rows: fn(groups: &[u8], tables: &[u8], out: &mut [i32]),
 }
 
-impl TripleKernels {
-    /// Fills the first `cols` codes (trit + 1) of each row of `codes`, from a group.
-    pub(crate) fn unpack_group(&self, group: &[u8], cols: usize, codes: &mut CodeRows) {
-        for row in 0..codes.num_rows() {
-            let codes = codes.row_mut(row);
-            let len = codes.len().min(cols);
-            (self.unpack_row)(group, row, &mut codes[..len]);
-        }
+/// [`TripleKernels::unpack_group`] by [`TripleKernels::unpack_row`].
+pub(super) fn unpack_by_row(cols: usize, codes: &mut CodeRows, unpack_row: impl Fn(usize, &mut [u8])) {
+    for row in 0..codes.num_rows() {
+        let codes = codes.row_mut(row);
+        let len = codes.len().min(cols);
+        unpack_row(row, &mut codes[..len]);
     }
 }
 
@@ -51,6 +53,8 @@ pub(super) const KERNELS: TripleKernels = TripleKernels {
     group_bytes,
     pack_group,
     unpack_row,
+    unpack_group: |group, cols, codes| unpack_by_row(cols, codes, |row, codes| unpack_row(group, row, codes)),
+    most_inputs: 32,
     table_bytes,
     fill_tables: triple_tables,
     rows: triple_rows,

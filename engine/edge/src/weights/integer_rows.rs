@@ -320,7 +320,7 @@ fn fill_triples(rows: &TripleRows, x: &Quantized, panel: &mut Panel<'_>, scratch
         return store(&scratch.sums, &scratch.scales, 0, x, panel);
     }
     scratch.codes.resize(panel.columns().len(), rows.cols(), LARGEST_TRIT_CODE);
-    rows.kernels().unpack_group(groups, rows.cols(), &mut scratch.codes);
+    (rows.kernels().unpack_group)(groups, rows.cols(), &mut scratch.codes);
     (kernels::active().multiply)(&scratch.codes, x, &mut scratch.sums);
     store(&scratch.sums, &scratch.scales, TRIT_OFFSET, x, panel);
 }
