@@ -117,8 +117,8 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
             let opened = config.device.open()?;
             let rungs = sizes.iter().map(|&size| rung(&config, size, &dataset)).collect::<Result<Vec<_>, _>>()?;
             // Rungs that don't fit are not climbed.
-            let has_room = |rung: &Rung| rung.memory.has_room() || !rung.memory.fits();
-            if config.device == ComputeDevice::Cpu && rungs.iter().all(has_room) {
+            let may_keep = |rung: &Rung| rung.memory.has_room() || !rung.memory.fits();
+            if config.device == ComputeDevice::Cpu && rungs.iter().all(may_keep) {
                 ops::keep_freed_pages();
             }
             let result = ladder((&dataset, &opened, &Arc::new(lanes)), &plan, rungs, eyes)?;

@@ -4,8 +4,8 @@
 use std::arch::x86_64::*;
 
 use super::triple_words::{
-    BLOCK_BYTES, BLOCK_DIGITS, BLOCK_TABLE_BYTES, BLOCK_WORDS, BLOCKS_PER_FLUSH, TABLE_BYTES, TRITS, WORDS_BYTES,
-    group_bytes, pack_group, table_bytes, third, unpack_row,
+    BLOCK_BYTES, BLOCK_DIGITS, BLOCK_TABLE_BYTES, BLOCK_WORDS, TABLE_BYTES, TRITS, WORDS_BYTES, group_bytes,
+    pack_group, table_bytes, third, unpack_row,
 };
 use super::triples::{GROUP_ROWS, for_runs, for_triples};
 use super::{CodeRows, TripleKernels};
@@ -24,6 +24,8 @@ pub(super) const KERNELS: TripleKernels = TripleKernels {
 
 /// Groups read side by side: as many long runs, as [`streams`](super::streams) says, and each table is fetched once for all.
 const GROUPS: usize = 8;
+/// Blocks whose 16-bit sums cannot overflow: a digit adds at most 3 · 127.
+const BLOCKS_PER_FLUSH: usize = i16::MAX as usize / (BLOCK_DIGITS * 3 * 127);
 /// How far ahead of what is read lines are fetched, bytes.
 const AHEAD: usize = 1024;
 

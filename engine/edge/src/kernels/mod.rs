@@ -105,7 +105,7 @@ pub(crate) struct Kernels {
     /// Σ over blocks of scale · (Σ codeᵢxᵢ - Σ xᵢ) per row of TQ2_0 blocks; `x`: a multiple of 256 long, with the sum of
     /// each 256 in `block_sums`.
     pub(crate) ternary_block_rows: BlockRowsKernel,
-    /// Σ tritᵢxᵢ per row of ternary rows in triples.
+    /// How ternary rows in triples are kept and multiplied.
     pub(crate) triples: &'static TripleKernels,
     /// Σ codeᵢxᵢ of every row of `codes` with every input: `out` (inputs, rows). Exact as `ternary_rows` or `int8_rows`.
     pub(crate) multiply: fn(codes: &CodeRows, x: &Quantized, out: &mut [i32]),

@@ -59,7 +59,7 @@ impl CodeRows {
         self.codes.get_mut(row * self.stride..(row + 1) * self.stride).unwrap_or_default()
     }
 
-    /// Puts `N` codes into row `row`, from column `start` on; those past its end are dropped.
+    /// Puts `N` codes into row `row`, from column `start` on; none where they don't fit with what is behind the row.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn put<const N: usize>(&mut self, row: usize, start: usize, codes: [u8; N]) {

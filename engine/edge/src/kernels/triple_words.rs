@@ -7,7 +7,7 @@
 //! That is 1.67 bits a weight.
 #![forbid(unsafe_code)]
 
-use super::triples::GROUP_ROWS;
+use super::triples::{GROUP_ROWS, digits_of, put_thirds};
 #[cfg(test)]
 use super::{
     TripleKernels,
@@ -26,10 +26,8 @@ pub(super) const BLOCK_BYTES: usize = BLOCK_WORDS * WORDS_BYTES;
 pub(super) const TABLE_BYTES: usize = 2 * 32;
 /// Bytes of the tables of a block.
 pub(super) const BLOCK_TABLE_BYTES: usize = BLOCK_DIGITS * TABLE_BYTES;
-/// Blocks whose 16-bit sums cannot overflow: a digit adds at most 3 · 127.
-pub(super) const BLOCKS_PER_FLUSH: usize = i16::MAX as usize / (BLOCK_DIGITS * 3 * 127);
 /// The digit of three zeros.
-const ZEROS: u8 = 13;
+const ZEROS: u16 = 13;
 
 /// `TRITS[i][digit]` is weight i of a digit; 0 for the five that are none.
 pub(super) const TRITS: [[i16; 32]; 3] = {
@@ -64,20 +62,14 @@ pub(super) fn table_bytes(cols: usize) -> usize {
 
 pub(super) fn pack_group(rows: &[i8], cols: usize, group: &mut [u8]) {
     let third = third(cols);
-    let mut digits = vec![ZEROS; GROUP_ROWS * third];
-    for (row, digits) in rows.chunks_exact(cols.max(1)).zip(digits.chunks_exact_mut(third)) {
-        for (weights, factor) in row.chunks(third).zip([9, 3, 1]) {
-            for (digit, weight) in digits.iter_mut().zip(weights) {
-                *digit = digit.wrapping_add_signed(factor * weight);
-            }
-        }
-    }
+    let digits = digits_of(rows, cols, third);
     for (number, block) in group.as_chunks_mut::<BLOCK_BYTES>().0.iter_mut().enumerate() {
         for (row, digits) in digits.chunks_exact(third).enumerate() {
             let (digits, last) = digits[BLOCK_DIGITS * number..][..BLOCK_DIGITS].split_at(BLOCK_DIGITS - 1);
             for (word, digits) in digits.as_chunks::<3>().0.iter().enumerate() {
-                let [a, b, c] = digits.map(u16::from);
-                let packed = a | b << 5 | c << 10 | (u16::from(last[0]) >> word & 1) << 15;
+                let [a, b, c] = digits.map(|digit| ZEROS.wrapping_add_signed(digit.into()));
+                let last = ZEROS.wrapping_add_signed(last[0].into());
+                let packed = a | b << 5 | c << 10 | (last >> word & 1) << 15;
                 block[word * WORDS_BYTES + 2 * row..][..2].copy_from_slice(&packed.to_le_bytes());
             }
         }
@@ -108,11 +100,7 @@ pub(super) fn unpack_row(group: &[u8], row: usize, codes: &mut [u8]) {
                 unpacked[at] = (trits[digit] + 1) as u8;
             }
         }
-        for (codes, unpacked) in codes.chunks_mut(third).zip(unpacked) {
-            let codes = codes.get_mut(BLOCK_DIGITS * number..).unwrap_or_default();
-            let len = codes.len().min(BLOCK_DIGITS);
-            codes[..len].copy_from_slice(&unpacked[..len]);
-        }
+        put_thirds(codes, third, BLOCK_DIGITS * number, &unpacked);
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct TripleKernels {
     pub(crate) group_bytes: fn(cols: usize) -> usize,
     /// Fills `group` with up to [`GROUP_ROWS`] rows of `cols` trits; rows that are not there are zeros.
     pub(crate) pack_group: fn(rows: &[i8], cols: usize, group: &mut [u8]),
-    /// Fills `codes` (trit + 1) with those of one row of a group of rows as long.
+    /// Fills `codes` (trit + 1) with those of one row of a group of rows as long; rows are counted modulo [`GROUP_ROWS`].
     pub(crate) unpack_row: fn(group: &[u8], row: usize, codes: &mut [u8]),
     /// Fills the first `cols` codes (trit + 1) of each row of `codes`, from a group.
     pub(crate) unpack_group: fn(group: &[u8], cols: usize, codes: &mut CodeRows),
@@ -135,8 +135,9 @@ fn table_bytes(cols: usize) -> usize {
     num_octets(cols) * OCTET_TABLE_BYTES
 }
 
-fn pack_group(rows: &[i8], cols: usize, group: &mut [u8]) {
-    let third = third(cols);
+/// The digits of [`GROUP_ROWS`] rows, `third` each: nine times a weight and three times another and a third, all a third apart.
+/// Rows that are not there are zeros.
+pub(super) fn digits_of(rows: &[i8], cols: usize, third: usize) -> Vec<i8> {
     let mut digits = vec![0_i8; GROUP_ROWS * third];
     for (row, digits) in rows.chunks_exact(cols.max(1)).zip(digits.chunks_exact_mut(third.max(1))) {
         for (weights, factor) in row.chunks(third).zip([9, 3, 1]) {
@@ -145,6 +146,21 @@ fn pack_group(rows: &[i8], cols: usize, group: &mut [u8]) {
             }
         }
     }
+    digits
+}
+
+/// Puts the codes of `N` digits from number `at` on into their places; those past the end are dropped.
+pub(super) fn put_thirds<const N: usize>(codes: &mut [u8], third: usize, at: usize, unpacked: &[[u8; N]; 3]) {
+    for (codes, unpacked) in codes.chunks_mut(third).zip(unpacked) {
+        let codes = codes.get_mut(at..).unwrap_or_default();
+        let len = codes.len().min(N);
+        codes[..len].copy_from_slice(&unpacked[..len]);
+    }
+}
+
+fn pack_group(rows: &[i8], cols: usize, group: &mut [u8]) {
+    let third = third(cols);
+    let digits = digits_of(rows, cols, third);
     let (head, octets) = group.split_at_mut(HEAD_BYTES.min(group.len()));
     let mut num_negative = [0_u16; GROUP_ROWS];
     for (number, octet) in octets.as_chunks_mut::<OCTET_BYTES>().0.iter_mut().enumerate() {
@@ -186,11 +202,7 @@ fn unpack_row(group: &[u8], row: usize, codes: &mut [u8]) {
                 unpacked[2 * pair..][..2].copy_from_slice(&codes);
             }
         }
-        for (codes, unpacked) in codes.chunks_mut(third).zip(unpacked) {
-            let codes = codes.get_mut(8 * number..).unwrap_or_default();
-            let len = codes.len().min(8);
-            codes[..len].copy_from_slice(&unpacked[..len]);
-        }
+        put_thirds(codes, third, 8 * number, &unpacked);
     }
 }
 

@@ -9,11 +9,33 @@ use std::ops::{Deref, DerefMut};
 const MAX_SHELVED: usize = 12;
 
 thread_local! {
-    /// Buffers that wait to be used again by this thread, the latest last.
-    static SHELF: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    /// Buffers that wait to be used again by this thread, the latest last; `None` while no answer is under way.
+    static SHELF: RefCell<Option<Vec<Vec<f32>>>> = const { RefCell::new(None) };
 }
 
-/// A vector that goes to this thread's shelf when it is dropped.
+/// This thread's shelf, until this is dropped.
+pub(super) struct Shelf(());
+
+impl Shelf {
+    /// `None` when there is one already.
+    pub(super) fn open() -> Option<Self> {
+        SHELF.with_borrow_mut(|shelf| {
+            if shelf.is_some() {
+                return None;
+            }
+            *shelf = Some(Vec::new());
+            Some(Self(()))
+        })
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        SHELF.set(None);
+    }
+}
+
+/// A vector that goes to this thread's shelf when it is dropped, if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Floats(Vec<f32>);
 
@@ -32,23 +54,21 @@ impl Floats {
 
     /// The vector, for keeps.
     pub(crate) fn into_vec(mut self) -> Vec<f32> {
-        std::mem::take(&mut self.0)
+        let mut values = std::mem::take(&mut self.0);
+        values.shrink_to_fit();
+        values
     }
 }
 
 /// The smallest buffer that `len` numbers fit into, unless it is much larger than they are.
 fn take(len: usize) -> Option<Vec<f32>> {
     SHELF.with_borrow_mut(|shelf| {
+        let shelf = shelf.as_mut()?;
         let fits = |buffer: &Vec<f32>| buffer.capacity() >= len && buffer.capacity() / 2 <= len;
         let fitting = shelf.iter().enumerate().filter(|(_, buffer)| fits(buffer));
         let (index, _) = fitting.min_by_key(|(_, buffer)| buffer.capacity())?;
         Some(shelf.remove(index))
     })
-}
-
-/// Frees what waits on this thread's shelf.
-pub(super) fn clear_shelf() {
-    SHELF.with_borrow_mut(Vec::clear);
 }
 
 impl Drop for Floats {
@@ -60,6 +80,7 @@ impl Drop for Floats {
         // A thread that ends has no shelf any more.
         let _ = SHELF.try_with(|shelf| {
             let mut shelf = shelf.borrow_mut();
+            let Some(shelf) = shelf.as_mut() else { return };
             if shelf.len() >= MAX_SHELVED {
                 // Of sizes that nobody asks for any more, in time.
                 shelf.remove(0);
@@ -87,37 +108,46 @@ impl DerefMut for Floats {
 mod tests {
     use super::*;
 
-    fn shelved() -> Vec<usize> {
-        SHELF.with_borrow(|shelf| shelf.iter().map(Vec::capacity).collect())
+    fn shelved() -> Option<Vec<usize>> {
+        SHELF.with_borrow(|shelf| Some(shelf.as_ref()?.iter().map(Vec::capacity).collect()))
     }
 
     #[test]
     fn memory_is_used_again_and_zeros_are_zeros() {
+        let _shelf = Shelf::open().expect("no answer is under way");
         let mut floats = Floats::zeros(100);
         floats.fill(1.0);
         let address = floats.as_ptr();
         drop(floats);
         let again = Floats::zeros(60);
         assert_eq!((again.as_ptr(), &*again), (address, &[0.0; 60][..]));
-        // Too large, and much too small for what waits.
         drop(again);
-        assert!(Floats::zeros(101).as_ptr() != address && Floats::zeros(40).as_ptr() != address);
-        let kept = Floats::zeros(100).into_vec();
-        assert_eq!((kept.as_ptr(), kept.len()), (address, 100));
-        assert!(!shelved().contains(&kept.capacity()));
+        // Too large, and much too small for what waits.
+        let others = [Floats::zeros(101), Floats::zeros(40)];
+        assert_eq!(shelved(), Some(vec![100]));
+        drop(others);
+        let kept = Floats::zeros(60).into_vec();
+        assert_eq!((kept.len(), kept.capacity()), (60, 60));
+        assert_eq!(shelved(), Some(vec![101, 40]));
     }
 
     #[test]
     fn few_buffers_wait_and_none_after_the_answer() {
-        super::super::with_threads(2, || {
+        let last = super::super::with_threads(2, || {
             drop((1..=2 * MAX_SHELVED).map(Floats::zeros).collect::<Vec<_>>());
-            assert_eq!(shelved().len(), MAX_SHELVED);
-            assert_eq!(shelved().last(), Some(&(2 * MAX_SHELVED)));
+            let waiting = shelved().unwrap_or_default();
+            assert_eq!((waiting.len(), waiting.last()), (MAX_SHELVED, Some(&(2 * MAX_SHELVED))));
             super::super::with_threads(1, || {});
-            assert_eq!(shelved().len(), MAX_SHELVED, "an answer within the answer");
+            assert_eq!(shelved(), Some(waiting), "an answer within the answer");
+            Floats::zeros(8)
         });
-        assert!(shelved().is_empty());
-        super::super::with_threads(1, || drop(Floats::zeros(8)));
-        assert!(shelved().is_empty());
+        assert_eq!(shelved(), None);
+        drop(last);
+        assert_eq!(shelved(), None);
+        super::super::with_threads(1, || {
+            drop(Floats::zeros(8));
+            assert_eq!(shelved(), Some(vec![8]));
+        });
+        assert_eq!(shelved(), None);
     }
 }

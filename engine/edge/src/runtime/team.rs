@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 
-use super::floats::clear_shelf;
+use super::floats::Shelf;
 
 /// Looks for work before a worker lets other threads have the processor: some 50 microseconds.
 const SPINS: u32 = 1 << 10;
@@ -50,13 +50,10 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
 }
 
-/// Runs `answer`, during which models share their work among `num_threads` threads, this one included. Within such a call
-/// already, that one's threads serve.
+/// Runs `answer`, during which models share their work among `num_threads` threads, this one included, and keep the memory
+/// between their steps. Within such a call already, that one's threads serve.
 pub fn with_threads<T>(num_threads: usize, answer: impl FnOnce() -> T) -> T {
-    if CURRENT.with_borrow(Option::is_some) {
-        return answer();
-    }
-    let _cleared = ClearShelf;
+    let Some(_shelf) = Shelf::open() else { return answer() };
     if num_threads < 2 {
         return answer();
     }
@@ -83,15 +80,6 @@ pub fn with_threads<T>(num_threads: usize, answer: impl FnOnce() -> T) -> T {
         CURRENT.set(Some(Arc::clone(&shared)));
         answer()
     })
-}
-
-/// Frees the answer's memory however it ends.
-struct ClearShelf;
-
-impl Drop for ClearShelf {
-    fn drop(&mut self) {
-        clear_shelf();
-    }
 }
 
 /// Leaves the team and ends its workers.
@@ -358,6 +346,17 @@ mod tests {
             }
         });
         assert_eq!(values, [5.0; 40]);
+    }
+
+    #[test]
+    fn one_thread_is_one_thread() {
+        with_threads(1, || {
+            with_threads(4, || {
+                let (own, mut values) = (std::thread::current().id(), [0.0; 64]);
+                let mut outputs = [Output { values: &mut values, width: 64, panel_width: 1 }];
+                panels(&mut outputs, |_, _| assert_eq!(std::thread::current().id(), own));
+            });
+        });
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::runtime::Panel;
 const INT8_OFFSET: u8 = 128;
 /// A trit is its code less this.
 const TRIT_OFFSET: u8 = 1;
-/// TQ2_0 blocks that one thread checks at a time: 2 MiB, a large page, of them.
+/// TQ2_0 blocks that one thread checks at a time: 2 MiB of them.
 const CHECKED_BLOCKS: usize = 1 << 15;
 /// The largest code of two bits.
 const LARGEST_TRIT_CODE: u8 = 3;
@@ -62,7 +62,7 @@ impl IntegerRows {
             Format::Int8 => Ok(Self::Int8 { values: bytes, scales: tensor.scales.clone(), cols }),
             Format::Q8_0 => Ok(Self::Q8_0 { blocks: bytes, cols }),
             Format::Q4_0 if cols.is_multiple_of(Q4_0_BLOCK_LEN) => Ok(Self::Q4_0 { blocks: bytes, cols }),
-            Format::Tq2_0 => match uniform_scale(&bytes) {
+            Format::Tq2_0 => match uniform_scale(&bytes, CHECKED_BLOCKS) {
                 Ok(Some(scale)) if cols.is_multiple_of(GROUP_LEN) => {
                     Ok(Self::PackedTrits { blocks: bytes, scale, cols })
                 }
@@ -183,17 +183,18 @@ impl IntegerRows {
     }
 }
 
-/// Checks whole TQ2_0 blocks on all threads, which reads them; as [`Packing::uniform_scale`].
-fn uniform_scale(blocks: &[u8]) -> Result<Option<f32>, TernaryError> {
+/// Checks whole TQ2_0 blocks on all threads, `part` at a time, which reads them; as [`Packing::uniform_scale`].
+fn uniform_scale(blocks: &[u8], part: usize) -> Result<Option<f32>, TernaryError> {
     let scale_of = |(number, blocks): (usize, &[u8])| {
         let scale = Packing::Tq2_0.uniform_scale(blocks, blocks.len() / BLOCK_BYTES * BLOCK_LEN);
         scale.map_err(|error| match error {
-            TernaryError::Code { block } => TernaryError::Code { block: number * CHECKED_BLOCKS + block },
+            TernaryError::Code { block } => TernaryError::Code { block: number * part + block },
             other => other,
         })
     };
-    let parts = blocks.par_chunks(CHECKED_BLOCKS * BLOCK_BYTES).enumerate();
-    let scales: Vec<Option<f32>> = parts.map(scale_of).collect::<Result<_, _>>()?;
+    let parts: Vec<Result<_, _>> = blocks.par_chunks(part * BLOCK_BYTES).enumerate().map(scale_of).collect();
+    // Of several errors the first, however threads came along.
+    let scales = parts.into_iter().collect::<Result<Vec<Option<f32>>, _>>()?;
     let first = scales.first().copied().unwrap_or(Some(0.0));
     Ok(if scales.iter().all(|scale| *scale == first) { first } else { None })
 }
@@ -358,4 +359,25 @@ fn q4_0_row_bytes(cols: usize) -> usize {
 
 fn trit_row_bytes(cols: usize) -> usize {
     Packing::Tq2_0.packed_len(cols).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_checked_in_parts_as_in_one() {
+        let pack = |scale| Packing::Tq2_0.pack(&[1; BLOCK_LEN], scale).unwrap();
+        let equal = pack(0.5).repeat(7);
+        assert_eq!(uniform_scale(&equal, 2), Ok(Some(0.5)));
+        assert_eq!(uniform_scale(&[], 2), Ok(Some(0.0)));
+        for at in 0..7 {
+            let with = |block: &[u8]| [&equal[..at * BLOCK_BYTES], block, &equal[(at + 1) * BLOCK_BYTES..]].concat();
+            assert_eq!(uniform_scale(&with(&pack(0.25)), 2), Ok(None), "{at}");
+            let mut bad = pack(0.5);
+            bad[0] = 0xff;
+            assert_eq!(uniform_scale(&with(&bad), 2), Err(TernaryError::Code { block: at }));
+        }
+    }
 }

@@ -11,10 +11,12 @@ use crate::kernels::{self, GROUP_ROWS, PANEL_ROWS, Quantized, TripleKernels};
 use crate::runtime::{Floats, Output, Panel, panels};
 
 /// Bytes of weights in a task: at least what is worth another thread's attention, some microseconds of reading; at most
-/// what reads at the memory's full rate.
+/// what reads at the memory's full rate. Triples have as many as are read side by side.
 const TASK_BYTES: std::ops::RangeInclusive<usize> = 1 << 15..=1 << 17;
 /// Tasks of a matrix, where they are not too small for it: so many that threads end at about the same time.
 const NUM_TASKS: usize = 32;
+/// Least tasks of a matrix in triples for which groups are read side by side.
+const MIN_TASKS: usize = 4;
 /// A panel has a multiple of these rows, which kernels take at once.
 const ROW_STEP: usize = 4;
 
@@ -161,7 +163,10 @@ impl Matrix {
             return PANEL_ROWS;
         }
         let task_bytes = (self.num_bytes() / NUM_TASKS).clamp(*TASK_BYTES.start(), *TASK_BYTES.end());
-        let row_step = self.triple_kernels().map_or(ROW_STEP, |triples| triples.groups_at_once * GROUP_ROWS);
+        let row_step = self.triple_kernels().map_or(ROW_STEP, |triples| {
+            let side_by_side = triples.groups_at_once * GROUP_ROWS;
+            if self.rows < MIN_TASKS * side_by_side { GROUP_ROWS } else { side_by_side }
+        });
         (task_bytes / self.row_bytes().max(1)).max(1).next_multiple_of(row_step)
     }
 
@@ -203,6 +208,7 @@ mod tests {
     use super::*;
     use crate::gguf::{encode_q3_k, encode_q4_0, encode_q4_k, encode_q8_0};
     use crate::kernels::tests::with_each_set;
+    use crate::runtime::with_threads;
     use crate::weights::tensor::Format;
 
     /// No multiple of what kernels take at once.
@@ -265,6 +271,25 @@ mod tests {
             tensors.push(tensor(Format::Q8_0, cols, &|values| encode_q8_0(values).unwrap()));
         }
         tensors
+    }
+
+    #[test]
+    fn triples_give_the_bits_of_two_bits_a_weight() {
+        const COLS: usize = 512;
+        with_each_set(|set| {
+            for rows in [100, 1100] {
+                let trits: Vec<i8> = random(rows * COLS, 7).iter().map(|x| (x * 1.5).round_ties_even() as i8).collect();
+                let [three, two] =
+                    [(Packing::Tq1_0, Format::Tq1_0), (Packing::Tq2_0, Format::Tq2_0)].map(|(packing, format)| {
+                        let bytes = packing.pack(&trits, 0.3).unwrap().into();
+                        let tensor = Tensor { format, shape: vec![rows, COLS], bytes, scales: Vec::new() };
+                        Matrix::from_tensor(&tensor, rows, COLS, Activations::Bytes).unwrap()
+                    });
+                assert!(three.triple_kernels().is_some() && two.triple_kernels().is_none());
+                let input = random(COLS, 9);
+                with_threads(2, || assert_eq!(*three.apply(&input), *two.apply(&input), "{set} {rows}"));
+            }
+        });
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_f32;
+#[cfg(target_arch = "x86_64")]
 mod kernel;
 #[cfg(not(target_arch = "x86_64"))]
 mod nowhere;
