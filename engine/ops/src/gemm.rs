@@ -1,4 +1,4 @@
-//! Matrix multiplication on slices: a checked door to the `gemm` crate, and to our own kernels of tiles.
+//! Matrix multiplication on slices: a checked door to the `gemm` crate, and to our own kernels of bf16 parts.
 #![allow(unsafe_code, reason = "the gemm crate takes pointers; every index is checked against the slices here")]
 
 use std::ops::Deref;
@@ -49,7 +49,7 @@ impl<'a, T: Real> Matrix<'a, T> {
     }
 }
 
-/// Numbers that several products read as their right factor, each time with the same sizes and strides: products by tiles
+/// Numbers that several products read as their right factor, each time with the same sizes and strides: products in bf16
 /// pack them once.
 #[derive(Debug)]
 pub(super) struct Shared<'a, T> {
@@ -164,8 +164,8 @@ pub fn add_product(
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Products {
     parallelism: Parallelism,
-    /// Multiplies f32 by our tiles, where that gains: of bf16 parts, one of each number in mixed precision and all three in
-    /// full precision, or of f32 as such. f64 is left to `gemm`.
+    /// Multiplies f32 by bf16 parts, where that gains: one of each number in mixed precision, all three in full precision.
+    /// f64 is left to `gemm`.
     kernel: Option<&'static Kernel>,
     /// Whose time theirs is.
     kind: Kind,

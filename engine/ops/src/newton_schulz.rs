@@ -124,8 +124,7 @@ mod tests {
             newton_schulz(&mut found, shape, coefficients.map(|x| x as f32), 3);
             let largest = expected.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
             for (found, expected) in found.iter().zip(&expected) {
-                // Three iterations multiply what sums of a few hundred terms lose.
-                assert!((f64::from(*found) - expected).abs() < 5e-5 * largest, "{shape:?}: {found} for {expected}");
+                assert!((f64::from(*found) - expected).abs() < 2e-5 * largest, "{shape:?}: {found} for {expected}");
             }
         }
     }

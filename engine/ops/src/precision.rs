@@ -47,7 +47,7 @@ impl Precision {
         }
     }
 
-    /// Name of our kernel that this machine multiplies with; none where products are left to `gemm`.
+    /// Name of the kernel of bf16 parts that this machine multiplies with; none where f32 are multiplied as such.
     #[must_use]
     pub fn kernel(self) -> Option<&'static str> {
         match self {

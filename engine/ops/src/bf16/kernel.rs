@@ -4,13 +4,11 @@ use std::sync::OnceLock;
 
 #[cfg(target_os = "linux")]
 use super::amx;
+use super::avx512;
 use super::pack::Tile;
-use super::{avx512, avx512_f32};
 
 /// bf16 numbers whose sum is one of f32: three times 8 bits are its 24.
 pub(super) const EXACT_PARTS: usize = 3;
-/// The room of two bf16 numbers: that of one of f32 as such.
-pub(super) const WHOLE_PARTS: usize = 2;
 
 /// Least sums and inner positions of a product in exact parts that is faster than one in f32.
 const MIN_EXACT_SUMS: usize = 64 * 64;
@@ -24,8 +22,7 @@ pub(super) const SIDE: usize = 32;
 pub(crate) struct Kernel {
     /// As shown to the user.
     pub(super) name: &'static str,
-    /// How many bf16 numbers stand for one of a factor: 1 rounds it, [`EXACT_PARTS`] hold all of its bits. Or the room of
-    /// [`WHOLE_PARTS`] for the number itself.
+    /// How many bf16 numbers stand for one of a factor: 1 rounds it, [`EXACT_PARTS`] hold all of its bits.
     pub(super) parts: usize,
     /// Prepares this thread. Safety: the kernel came from [`available`].
     pub(super) begin: unsafe fn(),
@@ -90,9 +87,8 @@ pub(crate) fn exact() -> Option<&'static Kernel> {
     static EXACT: OnceLock<Option<&'static Kernel>> = OnceLock::new();
     *EXACT.get_or_init(|| {
         #[cfg(target_os = "linux")]
-        if let Some(kernel) = amx::exact() {
-            return Some(kernel);
-        }
-        avx512_f32::available()
+        return amx::exact();
+        #[cfg(not(target_os = "linux"))]
+        None
     })
 }

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 use std::sync::{Mutex, PoisonError};
 
-use super::kernel::{EXACT_PARTS, WHOLE_PARTS};
+use super::kernel::EXACT_PARTS;
 use crate::buffers::Shelved;
 
 /// Lines (rows of the left factor, columns of the right one) of a tile.
@@ -91,14 +91,11 @@ impl Span {
     }
 }
 
-/// True when this processor has the instructions of [`pack`] for numbers as such.
-pub(super) fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f")
-}
-
-/// True when this processor has the instructions of [`pack`] for parts.
+/// True when this processor has the instructions of [`pack`].
 pub(super) fn is_supported() -> bool {
-    has_avx512() && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16")
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512bf16")
 }
 
 /// Lines of a panel: two tiles side by side.
@@ -158,20 +155,19 @@ pub(super) fn pack(from: Lines<'_>, lines: Span, depth: Span, (order, parts): (O
         return;
     }
     let last = (lines.start + lines.len - 1) * from.line_stride + (depth.start + depth.len - 1) * from.depth_stride;
-    assert!(last < from.data.len(), "factor out of bounds");
-    assert!(if parts == WHOLE_PARTS { has_avx512() } else { is_supported() }, "the processor lacks the instructions");
+    assert!(last < from.data.len() && is_supported(), "factor out of bounds");
     // SAFETY: the features were detected, and the last element lies in the slice.
     unsafe {
         match parts {
             1 => pack_tiles::<1>(from, lines, depth, order, to),
-            WHOLE_PARTS => pack_tiles::<WHOLE_PARTS>(from, lines, depth, order, to),
             EXACT_PARTS => pack_tiles::<EXACT_PARTS>(from, lines, depth, order, to),
-            _ => unreachable!("kernels read one part, {WHOLE_PARTS} or {EXACT_PARTS}, not {parts}"),
+            _ => unreachable!("kernels read one part or {EXACT_PARTS}, not {parts}"),
         }
     }
 }
 
-/// Safety: the last element of the spans lies in `from`, so all do; the processor has what packing so many parts takes.
+/// Safety: the last element of the spans lies in `from`, so all do.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn pack_tiles<const PARTS: usize>(from: Lines<'_>, lines: Span, depth: Span, order: Order, to: &mut [Tile]) {
     let layout = Layout::new(lines.len, depth.len, PARTS);
     let mut at = 0;
@@ -193,13 +189,7 @@ unsafe fn pack_tiles<const PARTS: usize>(from: Lines<'_>, lines: Span, depth: Sp
             };
             let to = &mut tiles[2 * PARTS * (line_tile / 2 * section.steps + step)..][..2 * PARTS];
             // SAFETY: the source's elements lie in the slice by the caller's promise.
-            unsafe {
-                if PARTS == WHOLE_PARTS {
-                    pack_whole(source, line_tile % 2, to);
-                } else {
-                    pack_tile::<PARTS>(source, order, line_tile % 2, to);
-                }
-            }
+            unsafe { pack_tile::<PARTS>(source, order, line_tile % 2, to) };
         };
         // Along memory, so that each cache line is read once.
         if from.depth_stride <= from.line_stride {
@@ -250,45 +240,6 @@ unsafe fn pack_tile<const PARTS: usize>(source: Source, order: Order, half: usiz
     };
     if found != order {
         to.iter_mut().skip(half).step_by(2).for_each(|tile| tile.transpose());
-    }
-}
-
-/// As they are, 16 inner positions by 16 lines to a tile, in two pairs of which this is number `half`. Safety: as
-/// [`pack_tile`].
-#[target_feature(enable = "avx512f")]
-unsafe fn pack_whole(source: Source, half: usize, to: &mut [Tile]) {
-    let lanes = mask(source.num_lines);
-    for (pair, tiles) in to.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        let (tile, first) = (&mut tiles[half], pair * TILE_LINES);
-        let num_depth = source.num_depth.saturating_sub(first).min(TILE_LINES);
-        let start = source.start.wrapping_add(first * source.depth_stride);
-        if source.line_stride == 1 {
-            for depth in 0..TILE_LINES {
-                let lanes = if depth < num_depth { lanes } else { 0 };
-                // SAFETY: lanes beyond the source are masked out, and such memory is not touched.
-                let line = unsafe { _mm512_maskz_loadu_ps(lanes, start.wrapping_add(depth * source.depth_stride)) };
-                tile.store(depth, _mm512_castps_si512(line));
-            }
-        } else if source.depth_stride == 1 {
-            let lines = std::array::from_fn(|line| {
-                let lanes = if line < source.num_lines { mask(num_depth) } else { 0 };
-                // SAFETY: as above.
-                let line = unsafe { _mm512_maskz_loadu_ps(lanes, start.wrapping_add(line * source.line_stride)) };
-                _mm512_castps_si512(line)
-            });
-            for (depth, line) in transposed(lines).into_iter().enumerate() {
-                tile.store(depth, line);
-            }
-        } else {
-            tile.0.fill(0);
-            for (depth, numbers) in tile.0.as_chunks_mut::<TILE_LINES>().0.iter_mut().take(num_depth).enumerate() {
-                for (line, number) in numbers.iter_mut().take(source.num_lines).enumerate() {
-                    // SAFETY: the caller's promise.
-                    let from = unsafe { *start.add(line * source.line_stride + depth * source.depth_stride) };
-                    *number = from.to_bits();
-                }
-            }
-        }
     }
 }
 
