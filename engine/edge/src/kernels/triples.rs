@@ -27,7 +27,7 @@ pub(crate) struct TripleKernels {
     pub(crate) unpack_row: fn(group: &[u8], row: usize, codes: &mut [u8]),
     /// Fills the first `cols` codes (trit + 1) of each row of `codes`, from a group.
     pub(crate) unpack_group: fn(group: &[u8], cols: usize, codes: &mut CodeRows),
-    /// Inputs that are looked up one after the other: measured no slower than unpacking the weights up to here.
+    /// Inputs that are looked up one after the other, at most; more are multiplied by rows that are unpacked once for all.
     pub(crate) most_inputs: usize,
     /// Bytes of the tables for an input of `cols` numbers, a multiple of 4.
     pub(crate) table_bytes: fn(cols: usize) -> usize,
