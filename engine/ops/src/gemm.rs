@@ -59,7 +59,7 @@ pub(super) struct Shared<'a, T> {
 }
 
 impl<'a, T> Shared<'a, T> {
-    /// For `num_products` products.
+    /// For so many products of each thread.
     pub(super) fn new(data: &'a [T], num_products: usize) -> Self {
         Self { data, packed: (num_products > 1).then(OnceLock::new) }
     }

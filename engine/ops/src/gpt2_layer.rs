@@ -12,7 +12,7 @@ use super::linear::product;
 use super::precision::Precision;
 use super::real::Real;
 use super::rows::{add_column_sums, add_row, fill_rows, split};
-use super::sequence::{Kept, Place, Seen, SequenceLayer, apply};
+use super::sequence::{Factor, Kept, MatrixGradient, Place, Seen, SequenceLayer, apply};
 
 /// Weights of a layer of width c, in transformers' layout: matrices are (inputs, outputs).
 #[derive(Debug, Clone, Copy)]
@@ -176,8 +176,24 @@ impl SequenceLayer for Gpt2Layer {
     }
 
     fn backward_scratch_len(&self, t: usize) -> usize {
-        let attention = t * 3 * self.width() + 2 * scratch_len(t);
-        3 * t * self.width() + (2 * t * self.hidden).max(attention)
+        t * self.width() + 2 * scratch_len(t)
+    }
+
+    fn factor_widths(&self) -> Vec<usize> {
+        // What c_attn, attn.c_proj, c_fc and mlp.c_proj read; the gradients of what the first three give.
+        let c = self.width();
+        vec![c, c, c, self.hidden, 3 * c, c, self.hidden]
+    }
+
+    fn matrix_gradients(&self) -> Vec<MatrixGradient> {
+        let widths = self.factor_widths();
+        let all_of = |of: usize| Factor::Columns { of, start: 0, width: widths[of] };
+        vec![
+            MatrixGradient { left: all_of(0), right: all_of(4) },
+            MatrixGradient { left: all_of(1), right: all_of(5) },
+            MatrixGradient { left: all_of(2), right: all_of(6) },
+            MatrixGradient { left: all_of(3), right: Factor::OutputGradient },
+        ]
     }
 
     fn forward<T: Real>(&self, at: &Place<'_, T, ()>, x: &[T], saved: &mut [T], out: &mut [T], scratch: &mut [T]) {
@@ -216,28 +232,18 @@ impl SequenceLayer for Gpt2Layer {
         at: &Place<'_, T, ()>,
         seen: Seen<'_, T>,
         dx: &mut [T],
-        d_weights: &mut [&mut [T]],
+        d_vectors: &mut [&mut [T]],
+        factors: &mut [&mut [T]],
         scratch: &mut [T],
     ) {
         let (t, c, hidden, eps) = (at.t, self.width(), self.hidden, T::from_f64(self.eps));
         let [ln1_w, ln1_b, qkv_w, _, proj_w, _, ln2_w, ln2_b, fc_w, _, out_w, _] = at.weights else {
             return;
         };
-        let [
-            d_ln1_w,
-            d_ln1_b,
-            d_qkv_w,
-            d_qkv_b,
-            d_proj_w,
-            d_proj_b,
-            d_ln2_w,
-            d_ln2_b,
-            d_fc_w,
-            d_fc_b,
-            d_out_w,
-            d_out_b,
-        ] = d_weights
-        else {
+        let [d_ln1_w, d_ln1_b, d_qkv_b, d_proj_b, d_ln2_w, d_ln2_b, d_fc_b, d_out_b] = d_vectors else {
+            return;
+        };
+        let [qkv_reads, proj_reads, fc_reads, out_reads, d_qkv, d_middle, d_f] = factors else {
             return;
         };
         let mut rest = seen.saved;
@@ -246,52 +252,34 @@ impl SequenceLayer for Gpt2Layer {
             rest = tail;
             part
         });
-        let Seen { x, grad, old, .. } = seen;
-        if old == Old::Replaced {
-            let norms = [&mut *d_ln1_w, &mut *d_ln1_b, &mut *d_ln2_w, &mut *d_ln2_b];
-            let biases = [&mut *d_qkv_b, &mut *d_proj_b, &mut *d_fc_b, &mut *d_out_b];
-            norms.into_iter().chain(biases).for_each(|vector| vector.fill(T::zero()));
-        }
-        let ([h, d_h, d_middle], scratch) = {
-            let (rows, scratch) = scratch.split_at_mut(3 * t * c);
-            (split(rows, [t * c; 3]), scratch)
-        };
-        // Gradient of a factor a of a · w, and of w.
+        let Seen { x, grad, .. } = seen;
+        let (d_h, scratch) = scratch.split_at_mut(t * c);
+        // Gradient of a factor a of a · w.
         let to_input = |dst: &mut [T], grad: &[T], outputs: usize, w: &Shared<'_, T>, inputs: usize| {
             let factors = (Matrix::rows(grad, outputs), Matrix::shared(w, outputs).t());
             multiply((t, inputs, outputs), (dst, inputs), Old::Replaced, T::one(), factors, at.products);
         };
-        let to_weight = |dst: &mut [T], a: &[T], inputs: usize, grad: &[T], outputs: usize| {
-            let factors = (Matrix::rows(a, inputs).t(), Matrix::rows(grad, outputs));
-            multiply((inputs, outputs, t), (dst, outputs), old, T::one(), factors, at.products);
-        };
 
-        let [g, d_f] = split(&mut scratch[..2 * t * hidden], [t * hidden; 2]);
         to_input(d_f, grad, c, out_w, hidden);
-        gelu_again_and_gradient(f, g, d_f);
-        self.activations.read_rows(g, hidden);
-        to_weight(d_out_w, g, hidden, grad, c);
+        gelu_again_and_gradient(f, out_reads, d_f);
+        self.activations.read_rows(out_reads, hidden);
         add_column_sums(grad, d_out_b);
-        layer_norm_rows(middle, ln2_w, ln2_b, eps, h);
-        self.activations.read_rows(h, c);
-        to_weight(d_fc_w, h, c, d_f, hidden);
+        layer_norm_rows(middle, ln2_w, ln2_b, eps, fc_reads);
+        self.activations.read_rows(fc_reads, c);
         add_column_sums(d_f, d_fc_b);
         to_input(d_h, d_f, hidden, fc_w, c);
         d_middle.copy_from_slice(grad);
         layer_norm_backward_rows(middle, ln2_w, d_h, eps, d_middle, d_ln2_w, d_ln2_b);
 
-        let (d_qkv, scratch) = scratch.split_at_mut(t * 3 * c);
-        h.copy_from_slice(attended);
-        self.activations.read_rows(h, c);
-        to_weight(d_proj_w, h, c, d_middle, c);
+        proj_reads.copy_from_slice(attended);
+        self.activations.read_rows(proj_reads, c);
         add_column_sums(d_middle, d_proj_b);
         to_input(d_h, d_middle, c, proj_w, c);
         d_qkv.fill(T::zero());
         let attention = Attended { qkv, out: attended, log_sums };
         attend_backward(self.heads, t, attention, d_h, d_qkv, scratch, at.products);
-        layer_norm_rows(x, ln1_w, ln1_b, eps, h);
-        self.activations.read_rows(h, c);
-        to_weight(d_qkv_w, h, c, d_qkv, 3 * c);
+        layer_norm_rows(x, ln1_w, ln1_b, eps, qkv_reads);
+        self.activations.read_rows(qkv_reads, c);
         add_column_sums(d_qkv, d_qkv_b);
         to_input(d_h, d_qkv, 3 * c, qkv_w, c);
         dx.copy_from_slice(d_middle);

@@ -14,7 +14,7 @@ use super::real::Real;
 use super::rms_norm::{rms_norm, rms_norm_backward_rows, rms_norm_in_place, rms_norm_rows};
 use super::rope::{Angles, Turn, rope, rotate};
 use super::rows::split;
-use super::sequence::{Kept, Place, Seen, SequenceLayer, apply};
+use super::sequence::{Factor, Kept, MatrixGradient, Place, Seen, SequenceLayer, apply};
 
 /// Weights of a layer, in transformers' layout: matrices are (outputs, inputs).
 #[derive(Debug, Clone, Copy)]
@@ -204,8 +204,30 @@ impl SequenceLayer for LlamaLayer {
     }
 
     fn backward_scratch_len(&self, t: usize) -> usize {
-        let attention = t * self.shape.heads.row_width() + 2 * scratch_len(t);
-        3 * t * self.width() + (3 * t * self.hidden).max(attention)
+        t * self.width() + (t * self.hidden).max(2 * scratch_len(t))
+    }
+
+    fn factor_widths(&self) -> Vec<usize> {
+        // What q_proj, k_proj and v_proj read, what o_proj does, gate_proj and up_proj, down_proj; the gradients of what they
+        // give, but for the last.
+        let (c, hidden) = (self.width(), self.hidden);
+        vec![c, c, c, hidden, self.shape.heads.row_width(), c, hidden, hidden]
+    }
+
+    fn matrix_gradients(&self) -> Vec<MatrixGradient> {
+        let (c, kv) = (self.width(), self.shape.heads.num_kv * self.shape.heads.size);
+        let widths = self.factor_widths();
+        let all_of = |of: usize| Factor::Columns { of, start: 0, width: widths[of] };
+        let of_qkv = |start: usize, width: usize| Factor::Columns { of: 4, start, width };
+        vec![
+            MatrixGradient { left: of_qkv(0, c), right: all_of(0) },
+            MatrixGradient { left: of_qkv(c, kv), right: all_of(0) },
+            MatrixGradient { left: of_qkv(c + kv, kv), right: all_of(0) },
+            MatrixGradient { left: all_of(5), right: all_of(1) },
+            MatrixGradient { left: all_of(6), right: all_of(2) },
+            MatrixGradient { left: all_of(7), right: all_of(2) },
+            MatrixGradient { left: Factor::OutputGradient, right: all_of(3) },
+        ]
     }
 
     fn forward<T: Real>(
@@ -264,7 +286,8 @@ impl SequenceLayer for LlamaLayer {
         at: &Place<'_, T, Angles<T>>,
         seen: Seen<'_, T>,
         dx: &mut [T],
-        d_weights: &mut [&mut [T]],
+        d_vectors: &mut [&mut [T]],
+        factors: &mut [&mut [T]],
         scratch: &mut [T],
     ) {
         let (t, c, hidden, eps) = (at.t, self.width(), self.hidden, T::from_f64(self.shape.eps));
@@ -273,8 +296,10 @@ impl SequenceLayer for LlamaLayer {
         let [norm1, q_w, k_w, v_w, o_w, norm2, gate_w, up_w, down_w, sub_norms @ ..] = at.weights else {
             return;
         };
-        let [d_norm1, d_q_w, d_k_w, d_v_w, d_o_w, d_norm2, d_gate_w, d_up_w, d_down_w, d_sub_norms @ ..] = d_weights
-        else {
+        let [d_norm1, d_norm2, d_sub_norms @ ..] = d_vectors else {
+            return;
+        };
+        let [qkv_reads, o_reads, gate_up_reads, down_reads, d_qkv, d_middle, d_gate, d_up] = factors else {
             return;
         };
         let mut rest = seen.saved;
@@ -283,36 +308,23 @@ impl SequenceLayer for LlamaLayer {
             rest = tail;
             part
         });
-        let Seen { x, grad, old, .. } = seen;
-        if old == Old::Replaced {
-            d_norm1.fill(T::zero());
-            d_norm2.fill(T::zero());
-            for d_norm in d_sub_norms.iter_mut() {
-                d_norm.fill(T::zero());
-            }
-        }
-        let (rows, scratch) = scratch.split_at_mut(3 * t * c);
-        let [h, d_h, d_middle] = split(rows, [t * c; 3]);
-        // Gradients of a and of w in a · wᵀ, given that of the product in rows `stride` apart.
+        let Seen { x, grad, .. } = seen;
+        let (d_h, scratch) = scratch.split_at_mut(t * c);
+        // Gradient of a in a · wᵀ, given that of the product in rows `stride` apart.
         let to_input = |dst: &mut [T], old: Old, grad: &[T], stride: usize, w: &Shared<'_, T>, inputs: usize| {
             let factors = (Matrix::rows(grad, stride), Matrix::shared(w, inputs));
             multiply((t, inputs, w.len() / inputs), (dst, inputs), old, T::one(), factors, at.products);
         };
-        let to_weight = |dst: &mut [T], grad: &[T], stride: usize, a: &[T], inputs: usize| {
-            let factors = (Matrix::rows(grad, stride).t(), Matrix::rows(a, inputs));
-            multiply((dst.len() / inputs, inputs, t), (dst, inputs), old, T::one(), factors, at.products);
-        };
-
         let read = |rows: &mut [T], len: usize| self.shape.activations.read_rows(rows, len);
-        let [d_gate, d_up, d_g] = split(&mut scratch[..3 * t * hidden], [t * hidden; 3]);
-        // d_g first holds what down_proj reads, for its gradient; d_up the same before the norm, for the norm's.
-        self.shape.hidden_act.mul_all(gate, up, d_g);
+
+        let d_g = &mut scratch[..t * hidden];
+        self.shape.hidden_act.mul_all(gate, up, down_reads);
         if let Some(norm) = sub_norms.get(1) {
-            d_up.copy_from_slice(d_g);
-            rms_norm_in_place(d_g, norm, eps);
+            // The same before the norm, for the norm's gradient.
+            d_up.copy_from_slice(down_reads);
+            rms_norm_in_place(down_reads, norm, eps);
         }
-        read(d_g, hidden);
-        to_weight(d_down_w, grad, c, d_g, hidden);
+        read(down_reads, hidden);
         to_input(d_g, Old::Replaced, grad, c, down_w, hidden);
         if let (Some(norm), Some(d_norm)) = (sub_norms.get(1), d_sub_norms.get_mut(1)) {
             d_gate.fill(T::zero());
@@ -322,37 +334,30 @@ impl SequenceLayer for LlamaLayer {
         d_gate.copy_from_slice(gate);
         d_up.copy_from_slice(up);
         self.shape.hidden_act.gradient(d_gate, d_up, d_g);
-        rms_norm_rows(middle, norm2, eps, h);
-        read(h, c);
-        to_weight(d_gate_w, d_gate, hidden, h, c);
-        to_weight(d_up_w, d_up, hidden, h, c);
+        rms_norm_rows(middle, norm2, eps, gate_up_reads);
+        read(gate_up_reads, c);
         to_input(d_h, Old::Replaced, d_gate, hidden, gate_w, c);
         to_input(d_h, Old::Kept, d_up, hidden, up_w, c);
         d_middle.copy_from_slice(grad);
         rms_norm_backward_rows(middle, norm2, d_h, eps, d_middle, d_norm2);
 
-        let (d_qkv, scratch) = scratch.split_at_mut(t * row);
-        h.copy_from_slice(attended);
+        o_reads.copy_from_slice(attended);
         if let Some(norm) = sub_norms.first() {
-            rms_norm_in_place(h, norm, eps);
+            rms_norm_in_place(o_reads, norm, eps);
         }
-        read(h, c);
-        to_weight(d_o_w, d_middle, c, h, c);
+        read(o_reads, c);
         to_input(d_h, Old::Replaced, d_middle, c, o_w, c);
         if let (Some(norm), Some(d_norm)) = (sub_norms.first(), d_sub_norms.first_mut()) {
-            h.fill(T::zero());
-            rms_norm_backward_rows(attended, norm, d_h, eps, h, d_norm);
-            d_h.copy_from_slice(h);
+            qkv_reads.fill(T::zero());
+            rms_norm_backward_rows(attended, norm, d_h, eps, qkv_reads, d_norm);
+            d_h.copy_from_slice(qkv_reads);
         }
         d_qkv.fill(T::zero());
         attend_backward(heads, t, Attended { qkv, out: attended, log_sums }, d_h, d_qkv, scratch, at.products);
         rotate(d_qkv, row, c + kv, at.tables, Turn::Back);
-        rms_norm_rows(x, norm1, eps, h);
-        read(h, c);
+        rms_norm_rows(x, norm1, eps, qkv_reads);
+        read(qkv_reads, c);
         let (d_q, d_k, d_v) = (&d_qkv[..], &d_qkv[c..], &d_qkv[c + kv..]);
-        to_weight(d_q_w, d_q, row, h, c);
-        to_weight(d_k_w, d_k, row, h, c);
-        to_weight(d_v_w, d_v, row, h, c);
         to_input(d_h, Old::Replaced, d_q, row, q_w, c);
         to_input(d_h, Old::Kept, d_k, row, k_w, c);
         to_input(d_h, Old::Kept, d_v, row, v_w, c);

@@ -1,23 +1,21 @@
 //! Runs a layer over a batch, one sequence per task, so that everything between the two ends of a layer
-//! stays in the processor's second-level cache; sums weight gradients in an order that depends on the
-//! shapes alone.
+//! stays in the processor's second-level cache. Gradients of matrices are products over all tokens of a group of sequences,
+//! each by all threads: no thread sums a gradient of its own. Their order depends on the shapes alone.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::buffers::{Reading, Scratch, unwritten};
-use super::gemm::{Old, Products, Shared};
-use super::layer_norm::add_to;
+use super::gemm::{Matrix, Old, Products, Shared, multiply};
 use super::many::{Backward, any_tracked, attach};
 use super::precision::Precision;
-use super::profile::{self, Kind};
 use super::real::Real;
+use super::rows::add_column_sums;
 
-/// Weight gradients summed in parallel take at most this many numbers in all (128 MB in f32).
-const MAX_PART_ELEMENTS: usize = 32 << 20;
-/// In at most this many parts.
-const MAX_PARTS: usize = 16;
+/// Factors of weight gradients that wait for one another take at most this many numbers (128 MB in f32), or what those of one
+/// sequence take. Tests have groups of a few small sequences.
+const MAX_FACTOR_NUMBERS: usize = if cfg!(test) { 1200 } else { 32 << 20 };
 
 /// What of a layer's forward pass stays in memory for its backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -58,16 +56,37 @@ pub(super) trait SequenceLayer: Clone + Send + Sync + 'static {
         out: &mut [T],
         scratch: &mut [T],
     );
-    /// Writes the gradient of x to `dx` and adds those of the weights to `d_weights`, or writes them there where
-    /// [`Seen::old`] says that it holds nothing yet.
+    /// Widths of the factors that a backward pass leaves, (t, width) each.
+    fn factor_widths(&self) -> Vec<usize>;
+    /// The gradient of each matrix, in the weights' order.
+    fn matrix_gradients(&self) -> Vec<MatrixGradient>;
+    /// Writes the gradient of x to `dx` and fills `factors`; adds the gradients of those weights that are vectors, in the
+    /// weights' order, to `d_vectors`.
     fn backward<T: Real>(
         &self,
         at: &Place<'_, T, Self::Tables<T>>,
         seen: Seen<'_, T>,
         dx: &mut [T],
-        d_weights: &mut [&mut [T]],
+        d_vectors: &mut [&mut [T]],
+        factors: &mut [&mut [T]],
         scratch: &mut [T],
     );
+}
+
+/// leftᵀ · right, over all tokens: the gradient of a matrix (left width, right width).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MatrixGradient {
+    pub(super) left: Factor,
+    pub(super) right: Factor,
+}
+
+/// Columns of what a backward pass has left or seen.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Factor {
+    /// `width` columns of factor number `of`, from `start` on.
+    Columns { of: usize, start: usize, width: usize },
+    /// The gradient of the layer's output, (t, c).
+    OutputGradient,
 }
 
 /// What all sequences of a batch share.
@@ -91,8 +110,6 @@ pub(super) struct Seen<'a, T> {
     pub(super) saved: &'a [T],
     /// Gradient of the output, (t, c).
     pub(super) grad: &'a [T],
-    /// What becomes of the weights' gradients so far: there are none at the first sequence.
-    pub(super) old: Old,
 }
 
 /// `layer` applied to x (n, t, c), f32 or f64, on the CPU. Differentiable in x and in the weights.
@@ -181,41 +198,67 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
         let grad_reading = Reading::of(grad);
         let (n, t, c) = inputs[0].dims3()?;
         let (x, weights, grad) = (slices[0], shared(&slices[1..], n), grad_reading.slice::<T>(L::NAME)?);
-        let num_weights: usize = weights.iter().map(|weight| weight.len()).sum();
-        let num_parts = (MAX_PART_ELEMENTS / num_weights.max(1)).clamp(1, MAX_PARTS).min(n);
-        let per_part = n.div_ceil(num_parts);
-        let num_parts = n.div_ceil(per_part);
-        let tables = self.layer.tables::<T>(t);
-        let products = Products::new(self.layer.precision(), num_parts)?;
-        let at = Place { t, weights: &weights, tables: &tables, products };
-        let (row, saved_len) = (t * c, self.layer.saved_len(t));
+        let (layer, row, saved_len) = (&self.layer, t * c, self.layer.saved_len(t));
+        let widths = layer.factor_widths();
+        let group = (MAX_FACTOR_NUMBERS / (t * widths.iter().sum::<usize>())).clamp(1, n);
+        let tables = layer.tables::<T>(t);
+        let at = Place { t, weights: &weights, tables: &tables, products: Products::new(layer.precision(), group)? };
+        let by_all_threads = Products::new(layer.precision(), 1)?;
+
         let mut dx = unwritten::<T>(n * row);
-        #[allow(clippy::type_complexity, reason = "the item of zipped and numbered chunk iterators")]
-        let part_of = |(part, ((dx, x), grad)): (usize, ((&mut [T], &[T]), &[T]))| {
-            let mut again = self.saved.is_none().then(|| Again::new(&self.layer, t, c));
-            let mut d_weights = Scratch::<T>::new(num_weights);
-            let mut scratch = Scratch::<T>::new(self.layer.backward_scratch_len(t));
-            let mut by_weight = split_like(&mut d_weights, &weights);
-            let sequences = x.chunks_exact(row).zip(grad.chunks_exact(row)).zip(dx.chunks_exact_mut(row));
-            for (index, ((x, grad), dx)) in sequences.enumerate() {
-                let saved = match (&self.saved, &mut again) {
-                    (Some(saved), _) => &saved[(part * per_part + index) * saved_len..][..saved_len],
-                    (None, Some(again)) => again.saved(&self.layer, &at, x),
-                    (None, None) => &[],
-                };
-                let old = if index == 0 { Old::Replaced } else { Old::Kept };
-                self.layer.backward(&at, Seen { x, saved, grad, old }, dx, &mut by_weight, &mut scratch);
-            }
-            d_weights
+        let num_weights = weights.iter().map(|weight| weight.len()).sum();
+        let mut d_weights = unwritten::<T>(num_weights);
+        let pieces = split_by(&mut d_weights, weights.iter().map(|weight| weight.len())).into_iter().zip(&inputs[1..]);
+        let (d_vectors, mut d_matrices): (Vec<_>, Vec<_>) = pieces.partition(|(_, weight)| weight.rank() == 1);
+        let mut d_vectors: Vec<&mut [T]> = d_vectors.into_iter().map(|(vector, _)| vector).collect();
+        d_vectors.iter_mut().for_each(|vector| vector.fill(T::zero()));
+        let vector_lens: Vec<usize> = d_vectors.iter().map(|vector| vector.len()).collect();
+        let vectors_len = vector_lens.iter().sum();
+
+        let room = || {
+            let again = self.saved.is_none().then(|| Again::new(layer, t, c));
+            (again, Scratch::<T>::new(layer.backward_scratch_len(t)))
         };
-        let parts: Vec<Scratch<T>> = dx
-            .par_chunks_mut(per_part * row)
-            .zip(x.par_chunks(per_part * row))
-            .zip(grad.par_chunks(per_part * row))
-            .enumerate()
-            .map(part_of)
-            .collect();
-        let d_weights = Tensor::from_vec(sum_of_parts(&parts, num_weights), num_weights, &Device::Cpu)?;
+        let mut factors: Vec<Scratch<T>> = widths.iter().map(|width| Scratch::new(group * t * width)).collect();
+        let mut vectors = Scratch::<T>::new(group * vectors_len);
+        for (number, dx) in dx.chunks_mut(group * row).enumerate() {
+            let (first, count) = (number * group, dx.len() / row);
+            let (x, grad) = (&x[first * row..][..dx.len()], &grad[first * row..][..dx.len()]);
+            let mut factors_of: Vec<Vec<&mut [T]>> = (0..count).map(|_| Vec::with_capacity(widths.len())).collect();
+            for (factor, width) in factors.iter_mut().zip(&widths) {
+                factors_of.iter_mut().zip(factor.chunks_exact_mut(t * width)).for_each(|(all, own)| all.push(own));
+            }
+            vectors.fill(T::zero());
+            dx.par_chunks_exact_mut(row)
+                .zip(vectors.par_chunks_exact_mut(vectors_len))
+                .zip(factors_of)
+                .enumerate()
+                .for_each_init(room, |(again, scratch), (index, ((dx, vectors), mut factors))| {
+                    let (x, grad) = (&x[index * row..][..row], &grad[index * row..][..row]);
+                    let saved = match (&self.saved, again) {
+                        (Some(saved), _) => &saved[(first + index) * saved_len..][..saved_len],
+                        (None, Some(again)) => again.saved(layer, &at, x),
+                        (None, None) => &[],
+                    };
+                    let mut vectors = split_by(vectors, vector_lens.iter().copied());
+                    layer.backward(&at, Seen { x, saved, grad }, dx, &mut vectors, &mut factors, scratch);
+                });
+            for of_sequence in vectors.chunks_exact_mut(vectors_len).take(count) {
+                let of_sequence = split_by(of_sequence, vector_lens.iter().copied());
+                d_vectors.iter_mut().zip(of_sequence).for_each(|(sum, vector)| add_column_sums(vector, sum));
+            }
+            let old = if number == 0 { Old::Replaced } else { Old::Kept };
+            let columns = |factor: Factor| match factor {
+                Factor::Columns { of, start, width } => (Matrix::rows(&factors[of][start..], widths[of]), width),
+                Factor::OutputGradient => (Matrix::rows(grad, c), c),
+            };
+            for ((d_matrix, _), MatrixGradient { left, right }) in d_matrices.iter_mut().zip(layer.matrix_gradients()) {
+                let ((left, m), (right, n)) = (columns(left), columns(right));
+                multiply((m, n, count * t), (d_matrix, n), old, T::one(), (left.t(), right), by_all_threads);
+            }
+        }
+        drop((d_vectors, d_matrices));
+        let d_weights = Tensor::from_vec(d_weights, num_weights, &Device::Cpu)?;
         let mut gradients = vec![Tensor::from_vec(dx, (n, t, c), &Device::Cpu)?];
         let mut start = 0;
         for weight in &inputs[1..] {
@@ -227,32 +270,17 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
     }
 }
 
-/// Weights that `n` sequences go through.
+/// Weights that `n` sequences go through. A thread that reads them once does better to pack them for itself, in its own cache.
 fn shared<'a, T>(weights: &[&'a [T]], n: usize) -> Vec<Shared<'a, T>> {
-    weights.iter().map(|weight| Shared::new(weight, n)).collect()
+    weights.iter().map(|weight| Shared::new(weight, n / rayon::current_num_threads())).collect()
 }
 
-/// `flat` in pieces of the lengths of `like`.
-fn split_like<'a, T>(mut flat: &'a mut [T], like: &[Shared<'_, T>]) -> Vec<&'a mut [T]> {
-    let mut pieces = Vec::with_capacity(like.len());
-    for piece in like {
-        let (head, tail) = std::mem::take(&mut flat).split_at_mut(piece.len());
-        pieces.push(head);
+/// `flat` in pieces of these lengths.
+fn split_by<T>(mut flat: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&mut [T]> {
+    let cut = |length: usize| {
+        let (head, tail) = std::mem::take(&mut flat).split_at_mut(length);
         flat = tail;
-    }
-    pieces
-}
-
-/// Elementwise sum, in the order of the parts.
-fn sum_of_parts<T: Real>(parts: &[Scratch<T>], len: usize) -> Vec<T> {
-    const TASK: usize = 1 << 16;
-    let mut sum = unwritten::<T>(len);
-    sum.par_chunks_mut(TASK).enumerate().for_each(|(index, sum)| {
-        let _timing = profile::time(Kind::Product);
-        sum.fill(T::zero());
-        for part in parts {
-            add_to(sum, &part[index * TASK..][..sum.len()]);
-        }
-    });
-    sum
+        head
+    };
+    lengths.map(cut).collect()
 }

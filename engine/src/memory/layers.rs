@@ -79,8 +79,10 @@ pub(crate) struct SequenceLayer {
     pub(crate) backward: u64,
     /// Its weights.
     pub(crate) weights: u64,
-    /// Parts in which weight gradients of a batch are summed.
-    pub(crate) num_parts: u64,
+    /// Factors of its weight gradients that one sequence leaves.
+    pub(crate) factors: u64,
+    /// Sequences whose factors are there together.
+    pub(crate) group: u64,
     /// Weights that are packed for products.
     pub(crate) packed: u64,
 }
@@ -103,7 +105,8 @@ pub(crate) fn sequence_layer(
         forward: all.forward,
         backward: all.backward,
         weights: all.weights,
-        num_parts: all.num_parts(num_sequences),
+        factors: all.factors,
+        group: all.group(num_sequences),
         packed: all.packed(num_sequences, num_threads),
     })
 }
@@ -236,8 +239,8 @@ struct Transformer {
     /// Widest of what a layer makes of a token on the way, forward and backward.
     widest: u64,
     widest_back: u64,
-    /// Queries, keys and values of a token.
-    row: u64,
+    /// What the matrices read and the gradients of what they give, but for the last one's.
+    factors: u64,
     /// Vectors in the norm before the head.
     norm_vectors: usize,
 }
@@ -250,18 +253,18 @@ impl Transformer {
         let tokens = times(&[t]);
         let saved = tokens.saturating_mul(self.saved);
         let forward = tokens.saturating_mul(plus(&[c as u64, self.widest.max(scores)]));
-        let backward = tokens
-            .saturating_mul(plus(&[times(&[3, c]), self.widest_back.max(plus(&[self.row, scores.saturating_mul(2)]))]));
+        let backward = tokens.saturating_mul(plus(&[c as u64, self.widest_back.max(scores.saturating_mul(2))]));
+        let factors = tokens.saturating_mul(self.factors);
+        let (saved_by_all, weights) = (saved.saturating_mul(layers as u64), self.weights);
         let sequences = match kept {
-            Kept::Activations => {
-                Sequences { saved: saved.saturating_mul(layers as u64), forward, backward, weights: self.weights }
-            }
+            Kept::Activations => Sequences { saved: saved_by_all, forward, backward, factors, weights },
             // What a layer saves is there for one sequence of each thread, on both ways; back there is its output, too.
             Kept::Input => Sequences {
                 saved: 0,
                 forward: plus(&[forward, saved]),
                 backward: plus(&[backward, forward, saved, times(&[t, c])]),
-                weights: self.weights,
+                factors,
+                weights,
             },
         };
         let in_matrices = times(&[2, t]).saturating_mul(self.matrices);
@@ -293,8 +296,9 @@ fn gpt2(config: &Gpt2Config) -> Transformer {
         weights: plus(&[matrices, times(&[13, c])]),
         matrices,
         widest: times(&[4, c]),
-        widest_back: times(&[8, c]),
-        row: times(&[3, c]),
+        widest_back: 0,
+        // Four inputs, 3c + 4c wide; gradients of queries, keys and values 3c, the middle c, feed-forward 4c.
+        factors: times(&[15, c]),
         norm_vectors: 2,
     }
 }
@@ -313,8 +317,9 @@ fn llama(config: &LlamaConfig) -> Transformer {
         weights: plus(&[matrices, times(&[2, c]), if config.sub_norms { plus(&[c as u64, hidden as u64]) } else { 0 }]),
         matrices,
         widest: hidden as u64,
-        widest_back: times(&[3, hidden]),
-        row: row as u64,
+        widest_back: hidden as u64,
+        // Four inputs; gradients of queries, keys and values, the middle c, gate and up.
+        factors: plus(&[times(&[4, c]), row as u64, times(&[3, hidden])]),
         norm_vectors: 1,
     }
 }

@@ -1,11 +1,9 @@
-//! What operations work with beside their inputs and results: buffers of threads, partial sums of weight gradients.
+//! What operations work with beside their inputs and results: buffers of threads, factors and partial sums of weight gradients.
 
 use super::layers::{plus, times};
 
-/// Most numbers in the parts in which fused layers sum their weight gradients, and most such parts
-/// (`models::ops::sequence`).
-const MAX_PART_NUMBERS: u64 = 32 << 20;
-const MAX_PARTS: u64 = 16;
+/// Most numbers in the factors of weight gradients that fused layers collect (`models::ops::sequence`).
+const MAX_FACTOR_NUMBERS: u64 = 32 << 20;
 
 /// Numbers in the buffers of images that are convolved together (`models::ops::conv2d::plan`).
 const GROUP_NUMBERS: u64 = 192 * 1024;
@@ -57,8 +55,8 @@ impl Scratch {
             Self::None => 0,
             Self::Convolutions(convolutions) => convolutions.in_winograds_domain(num_threads),
             Self::Sequences(sequences) => {
-                let sum_of_parts = sequences.weights;
-                let scratch = sequences.in_use(num_examples, num_threads).saturating_sub(sum_of_parts);
+                let gradients = sequences.weights;
+                let scratch = sequences.in_use(num_examples, num_threads).saturating_sub(gradients);
                 sequences.saved.saturating_mul(num_examples).saturating_add(scratch)
             }
         }
@@ -74,29 +72,28 @@ pub(super) struct Sequences {
     pub(super) forward: u64,
     /// And on the way back.
     pub(super) backward: u64,
+    /// Factors of weight gradients that one sequence leaves in a layer.
+    pub(super) factors: u64,
     /// Weights of one layer.
     pub(super) weights: u64,
 }
 
 impl Sequences {
-    /// Parts in which weight gradients are summed.
-    pub(super) fn num_parts(self, num_examples: u64) -> u64 {
-        (MAX_PART_NUMBERS / self.weights.max(1)).clamp(1, MAX_PARTS).min(num_examples)
+    /// Sequences whose factors are multiplied together.
+    pub(super) fn group(self, num_examples: u64) -> u64 {
+        (MAX_FACTOR_NUMBERS / self.factors.max(1)).max(1).min(num_examples)
     }
 
-    /// A layer's weights, packed for a whole batch. Where sequences are fewer than threads, several threads pack a
-    /// product's factors together, block by block.
+    /// A layer's weights, packed for a whole batch, where each thread reads them several times.
     pub(super) fn packed(self, num_examples: u64, num_threads: u64) -> u64 {
-        if num_examples > 1 && num_examples >= num_threads { self.weights } else { 0 }
+        if num_examples / num_threads.max(1) > 1 { self.weights } else { 0 }
     }
 
     fn in_use(self, num_examples: u64, num_threads: u64) -> u64 {
-        let num_parts = self.num_parts(num_examples);
+        let group = self.group(num_examples);
         let forward = num_threads.min(num_examples).saturating_mul(self.forward);
-        let backward = num_threads.min(num_parts).saturating_mul(self.backward);
-        // The parts, and their sum.
-        let gradients = num_parts.saturating_add(1).saturating_mul(self.weights);
-        forward.max(backward).saturating_add(gradients)
+        let backward = num_threads.min(group).saturating_mul(self.backward);
+        plus(&[forward.max(backward), group.saturating_mul(self.factors), self.weights])
     }
 }
 
@@ -189,15 +186,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sequences_are_limited_by_parts_and_threads() {
-        // 12M weights: two parts fit 32M numbers.
-        let sequences = Sequences { saved: 7, forward: 100, backward: 1000, weights: 12 << 20 };
+    fn sequences_are_limited_by_factors_and_threads() {
+        // Two sequences' factors fit 32M numbers.
+        let sequences = Sequences { saved: 7, forward: 100, backward: 1000, factors: 12 << 20, weights: 500 };
         let scratch = Scratch::Sequences(sequences);
-        assert_eq!(scratch.in_use(8, 4), 2 * 1000 + 3 * (12 << 20));
-        assert_eq!(scratch.in_use(1, 4), 1000 + 2 * (12 << 20), "no more parts than sequences");
-        assert_eq!(scratch.shelved(8, 4), 8 * 7 + 2 * 1000 + 2 * (12 << 20), "the sum is not shelved");
+        assert_eq!(scratch.in_use(8, 4), 2 * 1000 + 2 * (12 << 20) + 500);
+        assert_eq!(scratch.in_use(1, 4), 1000 + (12 << 20) + 500, "no more than there are");
+        assert_eq!(scratch.shelved(8, 4), 8 * 7 + 2 * 1000 + 2 * (12 << 20), "gradients are not shelved");
         let wide = Scratch::Sequences(Sequences { forward: 900, ..sequences });
-        assert_eq!(wide.in_use(8, 4), 4 * 900 + 3 * (12 << 20), "more threads on the way forward");
+        assert_eq!(wide.in_use(8, 4), 4 * 900 + 2 * (12 << 20) + 500, "more threads on the way forward");
+        assert_eq!([1, 7, 8].map(|count| scratch.packed(count, 4)), [0, 0, 500]);
     }
 
     #[test]

@@ -181,10 +181,10 @@ fn packed_weights_are_there_where_sequences_share_them() {
     let Scratch::Sequences(layer) = example(&config, Kept::Activations, 256).scratch else {
         panic!("a language model")
     };
-    // Two bytes a weight in bf16, and six in f32 where it is multiplied by parts; fewer sequences than threads pack block by
-    // block.
+    // Two bytes a weight in bf16, and six in f32 where it is multiplied by parts; a thread that reads them once packs them
+    // block by block.
     let packed = (2 - Precision::F32.packed_bytes() as i64) * layer.weights as i64;
-    assert_eq!([more(1), more(3), more(4), more(64)], [0, 0, packed, packed]);
+    assert_eq!([more(1), more(7), more(8), more(64)], [0, 0, packed, packed]);
 }
 
 #[test]

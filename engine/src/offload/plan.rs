@@ -142,8 +142,8 @@ struct Sizes {
     /// What threads work with on the way forward, and on the way back.
     forward: u64,
     backward: u64,
-    /// Parts of a layer's weight gradients.
-    num_parts: u64,
+    /// Factors of a layer's weight gradients, in buffers that are used again.
+    factors: u64,
     /// Numbers of the matrix that makes logits.
     head_numbers: u64,
     /// Bytes of the logits that are there at once.
@@ -180,12 +180,12 @@ impl Sizes {
                 .saturating_mul(F32)
                 .saturating_add(packed),
             backward: threads
-                .min(layer.num_parts)
+                .min(layer.group)
                 .saturating_mul(layer.backward)
                 .max(threads.min(num_sequences).saturating_mul(layer.forward))
                 .saturating_mul(F32)
                 .saturating_add(packed),
-            num_parts: layer.num_parts,
+            factors: layer.group.saturating_mul(layer.factors).saturating_mul(F32),
             head_numbers: (width as u64).saturating_mul(vocab_size as u64),
             logits: rows.saturating_mul(vocab_size as u64).saturating_mul(F32),
         })
@@ -232,7 +232,7 @@ impl Sizes {
             state: self.state(Some(head)) + self.state(head.checked_sub(1)),
             gradients: self.head_numbers * F32,
             // Shelved by the layers; inputs of all blocks; what the head makes of its input, and their gradients.
-            activations: self.forward + (head as u64 + 4) * self.hidden,
+            activations: self.forward + self.factors + (head as u64 + 4) * self.hidden,
             logits: self.logits,
         }
     }
@@ -244,10 +244,9 @@ impl Sizes {
         Phase {
             weights: own,
             state: self.state(Some(block)) + self.state(block.checked_sub(1)) + self.state(written),
-            // Parts and their sum.
-            gradients: (self.num_parts + 1) * own + carried,
+            gradients: own + carried,
             // Inputs up to here; output, its gradient and the input's with candle's copies.
-            activations: (block as u64 + 6) * self.hidden + self.saved + self.backward.max(self.forward),
+            activations: (block as u64 + 6) * self.hidden + self.saved + self.factors + self.backward.max(self.forward),
             logits: 0,
         }
     }
@@ -258,7 +257,7 @@ impl Sizes {
             weights: self.f32_bytes(0),
             state: self.state(Some(0)) + self.state(Some(1).filter(|&block| block <= head)),
             gradients: self.f32_bytes(0) + carried,
-            activations: 3 * self.hidden,
+            activations: self.factors + 3 * self.hidden,
             logits: 0,
         }
     }

@@ -100,8 +100,12 @@ pub(super) fn is_supported() -> bool {
 
 /// Lines of a panel: two tiles side by side.
 pub(super) const PANEL: usize = 2 * TILE_LINES;
-/// Pairs of tiles of a panel that are multiplied in one go, at most: both factors' fit the first-level cache.
+/// Pairs of tiles of a panel that are multiplied in one go, at most, where a number has one part: both factors' fit the
+/// first-level cache. Of more parts all are: writing sums and taking them up again costs more than reading tiles from the
+/// second-level cache.
 const MAX_PAIRS: usize = 12;
+/// How far ahead numbers are fetched that become tiles.
+const TILES_AHEAD: usize = 2;
 
 /// How tiles of panels follow one another: by section of the inner dimension, panel, step, part, half of the panel.
 #[derive(Debug, Clone, Copy)]
@@ -125,7 +129,8 @@ impl Layout {
     /// Panels for this many lines and inner positions, of numbers in this many parts.
     pub(super) fn new(lines: usize, depth: usize, parts: usize) -> Self {
         let num_steps = depth.div_ceil(TILE_DEPTH);
-        let num_sections = num_steps.div_ceil(MAX_PAIRS / parts).max(1);
+        let most = if parts == 1 { MAX_PAIRS } else { num_steps.max(1) };
+        let num_sections = num_steps.div_ceil(most).max(1);
         let section_steps = num_steps.div_ceil(num_sections).max(1);
         Self { parts, num_panels: lines.div_ceil(PANEL), num_steps, section_steps }
     }
@@ -188,6 +193,7 @@ unsafe fn pack_tiles<const PARTS: usize>(from: Lines<'_>, lines: Span, depth: Sp
                 num_depth: TILE_DEPTH.min(depth.len - inner),
             };
             let to = &mut tiles[2 * PARTS * (line_tile / 2 * section.steps + step)..][..2 * PARTS];
+            source.fetch_ahead();
             // SAFETY: the source's elements lie in the slice by the caller's promise.
             unsafe { pack_tile::<PARTS>(source, order, line_tile % 2, to) };
         };
@@ -219,6 +225,27 @@ struct Source {
     num_lines: usize,
     /// At most 32.
     num_depth: usize,
+}
+
+impl Source {
+    /// Fetches what becomes a tile a little later, where memory goes on.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn fetch_ahead(self) {
+        // Fetching from anywhere harms nothing.
+        let fetch = |number: usize| _mm_prefetch::<_MM_HINT_T0>(self.start.wrapping_add(number).cast());
+        if self.depth_stride == 1 {
+            for line in 0..TILE_LINES {
+                let ahead = line * self.line_stride + TILES_AHEAD * TILE_DEPTH;
+                fetch(ahead);
+                fetch(ahead + TILE_DEPTH / 2);
+            }
+        } else {
+            for depth in 0..TILE_DEPTH {
+                fetch(depth * self.depth_stride + TILES_AHEAD * TILE_LINES);
+            }
+        }
+    }
 }
 
 /// To number `half` of each pair of tiles. Safety: the source's elements are readable.

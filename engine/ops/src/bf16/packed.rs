@@ -1,6 +1,9 @@
 //! A right factor that several products share, packed once.
 
-use super::pack::{Layout, Lines, Order, PANEL, Span, TILE_DEPTH, Tile, pack};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::pack::{Layout, Lines, Order, Span, TILE_DEPTH, Tile, pack};
 use crate::buffers::Scratch;
 use crate::gemm::Matrix;
 
@@ -8,41 +11,84 @@ use crate::gemm::Matrix;
 const MAX_DEPTH: usize = 768;
 /// Lines that are packed together.
 pub(super) const CHUNK: usize = 256;
+/// Pieces of a factor, at most: one for each thread that packs, and few enough to wait on a shelf.
+const MAX_PIECES: usize = 16;
 
-/// All of a factor (k, n), part by part of the inner dimension, each in chunks of columns.
+/// All of a factor (k, n), part by part of the inner dimension, each in chunks of columns. Whoever comes for it helps to pack
+/// it: the next piece goes to the next who asks, and none is packed twice.
 #[derive(Debug)]
 pub(crate) struct Packed {
-    tiles: Scratch<Tile>,
+    /// Each of some consecutive chunks.
+    pieces: Vec<OnceLock<Scratch<Tile>>>,
+    chunks_per_piece: usize,
+    /// The first piece that nobody has begun.
+    next: AtomicUsize,
     /// Parts of a number, row and column stride, k, n.
     of: [usize; 5],
 }
 
 impl Packed {
-    /// Packs `factor`. Panics when it does not lie in its slice.
+    /// Of `factor`; nothing is packed yet. Panics when it does not lie in its slice.
     pub(super) fn new(parts: usize, factor: Matrix<'_, f32>, k: usize, n: usize) -> Self {
-        let lines = columns(factor);
-        let mut tiles = Scratch::<Tile>::new(Layout::new(n, k, parts).num_tiles());
-        let mut rest = &mut tiles[..];
-        for depth in depths(k) {
-            let (part, tail) = std::mem::take(&mut rest).split_at_mut(Layout::new(n, depth.len, parts).num_tiles());
-            for (index, to) in part.chunks_mut(chunk_tiles(depth, parts)).enumerate() {
-                pack(lines, Span::part(index, CHUNK, n), depth, (Order::Pairs, parts), to);
-            }
-            rest = tail;
-        }
-        Self { tiles, of: key(parts, factor, k, n) }
+        // Here, before anybody waits for a piece that another one packs.
+        let last = (k - 1) * factor.row_stride + (n - 1) * factor.column_stride;
+        assert!(last < factor.data.len(), "factor out of bounds");
+        let num_chunks = depths(k).count() * n.div_ceil(CHUNK);
+        let chunks_per_piece = num_chunks.div_ceil(MAX_PIECES);
+        let pieces = (0..num_chunks.div_ceil(chunks_per_piece)).map(|_| OnceLock::new()).collect();
+        Self { pieces, chunks_per_piece, next: AtomicUsize::new(0), of: key(parts, factor, k, n) }
     }
 
-    /// True when it was made, in so many parts, from a factor of this shape and these strides.
+    /// True when it is, in so many parts, of a factor of this shape and these strides.
     pub(super) fn is_of(&self, parts: usize, factor: Matrix<'_, f32>, k: usize, n: usize) -> bool {
         self.of == key(parts, factor, k, n)
     }
 
-    /// The tiles of one of [`depths`].
-    pub(super) fn part(&self, depth: Span) -> &[Tile] {
-        let [parts, _, _, _, n] = self.of;
-        let start = 2 * parts * n.div_ceil(PANEL) * (depth.start / TILE_DEPTH);
-        &self.tiles[start..start + Layout::new(n, depth.len, parts).num_tiles()]
+    /// Packs pieces of `factor`, which it must be of, until none is left to begin.
+    pub(super) fn help(&self, factor: Matrix<'_, f32>) {
+        let lines = columns(factor);
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(piece) = self.pieces.get(index) else { return };
+            piece.get_or_init(|| self.pack_piece(index, lines));
+        }
+    }
+
+    fn pack_piece(&self, index: usize, factor: Lines<'_>) -> Scratch<Tile> {
+        let parts = self.of[0];
+        let first = index * self.chunks_per_piece;
+        let mut tiles = Scratch::<Tile>::new(self.num_tiles(first, self.chunks_per_piece));
+        let mut rest = &mut tiles[..];
+        for (depth, lines) in self.chunks(first, self.chunks_per_piece) {
+            let num_tiles = Layout::new(lines.len, depth.len, parts).num_tiles();
+            let (to, tail) = std::mem::take(&mut rest).split_at_mut(num_tiles);
+            pack(factor, lines, depth, (Order::Pairs, parts), to);
+            rest = tail;
+        }
+        tiles
+    }
+
+    /// The tiles of a chunk, once they are packed: chunks are numbered along the columns of the first of [`depths`], then of
+    /// the next. After [`Self::help`].
+    pub(super) fn chunk(&self, index: usize) -> &[Tile] {
+        let piece = self.pieces[index / self.chunks_per_piece].wait();
+        let in_piece = index % self.chunks_per_piece;
+        &piece[self.num_tiles(index - in_piece, in_piece)..][..self.num_tiles(index, 1)]
+    }
+
+    /// Inner positions and columns of `count` chunks from the first on, or as many as there are.
+    fn chunks(&self, first: usize, count: usize) -> impl Iterator<Item = (Span, Span)> {
+        let [_, _, _, k, n] = self.of;
+        let lines = move |chunk| Span::part(chunk, CHUNK, n);
+        depths(k)
+            .flat_map(move |depth| (0..n.div_ceil(CHUNK)).map(move |chunk| (depth, lines(chunk))))
+            .skip(first)
+            .take(count)
+    }
+
+    fn num_tiles(&self, first: usize, count: usize) -> usize {
+        let parts = self.of[0];
+        self.chunks(first, count).map(|(depth, lines)| Layout::new(lines.len, depth.len, parts).num_tiles()).sum()
     }
 }
 

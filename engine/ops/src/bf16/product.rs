@@ -35,10 +35,13 @@ pub(crate) fn multiply(
     assert!(n <= dst_stride && (m - 1) * dst_stride + n <= dst.len(), "destination out of bounds");
     assert!(k > 0, "multiplying matrices of inner size 0");
     let threads = if m.saturating_mul(n).saturating_mul(k) < MIN_SHARED_WORK { 1 } else { threads.max(1) };
-    // Threads that wait for each other's packing could not help with it: several of them pack anew, together.
+    // Threads that multiply together pack anew, together.
     let (cell, parts) = (b.packed.filter(|_| threads == 1), kernel.parts);
     let shared = cell.map(|cell| cell.get_or_init(|| Packed::new(parts, b, k, n)));
     let shared = shared.filter(|packed| packed.is_of(parts, b, k, n));
+    if let Some(packed) = shared {
+        packed.help(b);
+    }
     let a = Lines { data: a.data, line_stride: a.row_stride, depth_stride: a.column_stride };
     let b = columns(b);
     let is_left_split = shared.is_some() || m >= n;
@@ -58,8 +61,9 @@ pub(crate) fn multiply(
             Whole::Own { lines: whole.0, count: whole.1, order: whole.2, parts, room }
         }
     };
-    for depth in depths(k) {
-        let packed = tiles_of_whole.part(depth, threads);
+    let num_chunks = whole.1.div_ceil(CHUNK);
+    for (depth_index, depth) in depths(k).enumerate() {
+        tiles_of_whole.pack(depth, threads);
         let multiply_part = |part: usize| {
             let lines = Span::part(part, block, split.1);
             // One size for all, so that the next one finds it again.
@@ -68,8 +72,15 @@ pub(crate) fn multiply(
             pack(split.0, lines, depth, (split.2, parts), tiles);
             let tiles = &*tiles;
             let keep = old == Old::Kept || depth.start > 0;
-            for (chunk, packed) in packed.chunks(chunk_tiles(depth, parts)).enumerate() {
+            for chunk in 0..num_chunks {
                 let others = Span::part(chunk, CHUNK, whole.1);
+                let packed = match &tiles_of_whole {
+                    Whole::Shared(packed) => packed.chunk(depth_index * num_chunks + chunk),
+                    Whole::Own { room, .. } => {
+                        let num_tiles = Layout::new(others.len, depth.len, parts).num_tiles();
+                        &room[chunk * chunk_tiles(depth, parts)..][..num_tiles]
+                    }
+                };
                 let part = if is_left_split {
                     Part { rows: lines, columns: others, a: tiles, b: packed, depth: depth.len, keep }
                 } else {
@@ -97,22 +108,17 @@ enum Whole<'a> {
 }
 
 impl Whole<'_> {
-    /// Its tiles at these inner positions, chunk by chunk.
-    fn part(&mut self, depth: Span, threads: usize) -> &[Tile] {
-        match self {
-            Self::Shared(packed) => packed.part(depth),
-            Self::Own { lines, count, order, parts, room } => {
-                let packed = &mut room[..Layout::new(*count, depth.len, *parts).num_tiles()];
-                let pack_chunk = |(index, to): (usize, &mut [Tile])| {
-                    pack(*lines, Span::part(index, CHUNK, *count), depth, (*order, *parts), to);
-                };
-                if threads > 1 {
-                    packed.par_chunks_mut(chunk_tiles(depth, *parts)).enumerate().for_each(pack_chunk);
-                } else {
-                    packed.chunks_mut(chunk_tiles(depth, *parts)).enumerate().for_each(pack_chunk);
-                }
-                packed
-            }
+    /// Packs its own at these inner positions, chunk by chunk.
+    fn pack(&mut self, depth: Span, threads: usize) {
+        let Self::Own { lines, count, order, parts, room } = self else { return };
+        let packed = &mut room[..Layout::new(*count, depth.len, *parts).num_tiles()];
+        let pack_chunk = |(index, to): (usize, &mut [Tile])| {
+            pack(*lines, Span::part(index, CHUNK, *count), depth, (*order, *parts), to);
+        };
+        if threads > 1 {
+            packed.par_chunks_mut(chunk_tiles(depth, *parts)).enumerate().for_each(pack_chunk);
+        } else {
+            packed.chunks_mut(chunk_tiles(depth, *parts)).enumerate().for_each(pack_chunk);
         }
     }
 }
