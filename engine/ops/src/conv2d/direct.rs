@@ -2,39 +2,53 @@
 
 use rayon::prelude::*;
 
-use super::kernel::{BLOCK, RowDots, ShiftedSums};
+use super::kernel::{BLOCK, RowDots, ShiftedSums, copy_row};
 use super::pass::Merge;
 use super::plan::{GradientPhase, GradientPlan, InputPlan, Planes, Sizes};
-use crate::lanes::Vectors;
+use crate::buffers::unwritten;
+use crate::lanes::{Kernel, Lanes, Vectors};
 use crate::profile::{self, Kind};
 
 /// Multiplications above which the channels of one group are shared out over threads.
 const SHARED_WORK: usize = 1 << 24;
 
 /// Copies images (n, channels, height, width) into zeroed `rows`.
-fn pack_input<T: Vectors>(s: &Sizes, plan: &InputPlan, images: &[T], rows: &mut [T]) {
-    let (planes, padding) = (&plan.planes, s.padding);
-    for (channel_index, channel) in images.chunks_exact(s.height * s.width).enumerate() {
-        let (image, channel_of_image) = (channel_index / s.in_channels, channel_index % s.in_channels);
-        for (phase_index, &(phase_y, phase_x)) in plan.phases.iter().enumerate() {
-            let base = (channel_of_image * plan.phases.len() + phase_index) * planes.row + image * planes.plane;
-            // Row j of the phase holds y = stride·j + phase − padding; likewise for columns.
-            let first = |phase: usize| padding.saturating_sub(phase).div_ceil(s.stride);
-            let (first_row, first_column) = (first(phase_y), first(phase_x));
-            let x0 = first_column * s.stride + phase_x - padding;
-            for row in first_row.. {
-                let y = row * s.stride + phase_y - padding;
-                if y >= s.height || row * planes.pitch >= planes.plane {
-                    break;
-                }
-                let start = base + row * planes.pitch + first_column;
-                let from = &channel[y * s.width + x0..(y + 1) * s.width];
-                let room = planes.pitch - first_column;
-                if s.stride == 1 {
-                    rows[start..start + from.len()].copy_from_slice(from);
-                } else {
-                    for (to, from) in rows[start..start + room].iter_mut().zip(from.iter().step_by(s.stride)) {
-                        *to = *from;
+struct PackInput<'a, T> {
+    sizes: &'a Sizes,
+    plan: &'a InputPlan,
+    images: &'a [T],
+    rows: &'a mut [T],
+}
+
+impl<T: Vectors> Kernel<T> for PackInput<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<Real = T>>(self) {
+        let Self { sizes: s, plan, images, rows } = self;
+        let (planes, padding) = (&plan.planes, s.padding);
+        for (channel_index, channel) in images.chunks_exact(s.height * s.width).enumerate() {
+            let (image, channel_of_image) = (channel_index / s.in_channels, channel_index % s.in_channels);
+            for (phase_index, &(phase_y, phase_x)) in plan.phases.iter().enumerate() {
+                let base = (channel_of_image * plan.phases.len() + phase_index) * planes.row + image * planes.plane;
+                // Row j of the phase holds y = stride·j + phase − padding; likewise for columns.
+                let first = |phase: usize| padding.saturating_sub(phase).div_ceil(s.stride);
+                let (first_row, first_column) = (first(phase_y), first(phase_x));
+                let x0 = first_column * s.stride + phase_x - padding;
+                for row in first_row.. {
+                    let y = row * s.stride + phase_y - padding;
+                    if y >= s.height || row * planes.pitch >= planes.plane {
+                        break;
+                    }
+                    let start = base + row * planes.pitch + first_column;
+                    let from = &channel[y * s.width + x0..(y + 1) * s.width];
+                    let room = planes.pitch - first_column;
+                    if s.stride == 1 {
+                        copy_row::<L>(from, &mut rows[start..start + from.len()]);
+                    } else {
+                        for (to, from) in rows[start..start + room].iter_mut().zip(from.iter().step_by(s.stride)) {
+                            *to = *from;
+                        }
                     }
                 }
             }
@@ -43,14 +57,29 @@ fn pack_input<T: Vectors>(s: &Sizes, plan: &InputPlan, images: &[T], rows: &mut 
 }
 
 /// Copies the output gradient (n, channels, out_height, out_width) into zeroed `rows` at the given pitch.
-fn pack_gradient<T: Vectors>(s: &Sizes, dy: &[T], rows: &mut [T], planes: &Planes, row: usize) {
-    let (out_height, out_width) = (s.out_height(), s.out_width());
-    for (index, channel) in dy.chunks_exact(out_height * out_width).enumerate() {
-        let (image, channel_of_image) = (index / s.out_channels, index % s.out_channels);
-        let base = channel_of_image * row + image * planes.plane + planes.lead.0 * planes.pitch + planes.lead.1;
-        for (y, from) in channel.chunks_exact(out_width).enumerate() {
-            let start = base + y * planes.pitch;
-            rows[start..start + out_width].copy_from_slice(from);
+struct PackGradient<'a, T> {
+    sizes: &'a Sizes,
+    dy: &'a [T],
+    rows: &'a mut [T],
+    planes: &'a Planes,
+    /// From one channel to the next.
+    row: usize,
+}
+
+impl<T: Vectors> Kernel<T> for PackGradient<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<Real = T>>(self) {
+        let Self { sizes: s, dy, rows, planes, row } = self;
+        let (out_height, out_width) = (s.out_height(), s.out_width());
+        for (index, channel) in dy.chunks_exact(out_height * out_width).enumerate() {
+            let (image, channel_of_image) = (index / s.out_channels, index % s.out_channels);
+            let base = channel_of_image * row + image * planes.plane + planes.lead.0 * planes.pitch + planes.lead.1;
+            for (y, from) in channel.chunks_exact(out_width).enumerate() {
+                let start = base + y * planes.pitch;
+                copy_row::<L>(from, &mut rows[start..start + out_width]);
+            }
         }
     }
 }
@@ -108,13 +137,13 @@ impl<T: Vectors> DirectForward<T> {
 
     pub fn buffers(&self) -> DirectForwardBuffers<T> {
         let channels = self.sizes.out_channels.next_multiple_of(BLOCK);
-        let out = vec![T::zero(); channels * self.plan.planes.len];
+        let out = unwritten(channels * self.plan.planes.len);
         DirectForwardBuffers { rows: vec![T::zero(); self.plan.buffer(&self.sizes)], out }
     }
 
     /// Convolves up to a group of images (n, in, h, w).
     pub fn run(&self, images: &[T], buffers: &mut DirectForwardBuffers<T>) {
-        pack_input(&self.sizes, &self.plan, images, &mut buffers.rows);
+        T::dispatch(PackInput { sizes: &self.sizes, plan: &self.plan, images, rows: &mut buffers.rows });
         let len = self.plan.planes.len;
         shifted_sums(&buffers.rows, &self.plan.offsets, &self.weights, &mut buffers.out, len);
     }
@@ -188,7 +217,7 @@ impl<T: Vectors> DirectBackward<T> {
             rows: zeros(self.plan.buffer(s)),
             gradients: zeros(s.out_channels * self.plan.planes.len),
             gradient_rows: zeros(gradient_rows),
-            out: zeros(out),
+            out: unwritten(out),
         }
     }
 
@@ -200,8 +229,8 @@ impl<T: Vectors> DirectBackward<T> {
             buffers.rows.fill(T::zero());
             buffers.gradients.fill(T::zero());
         }
-        pack_input(s, &self.plan, images, &mut buffers.rows);
-        pack_gradient(s, dy, &mut buffers.gradients, planes, planes.len);
+        T::dispatch(PackInput { sizes: s, plan: &self.plan, images, rows: &mut buffers.rows });
+        T::dispatch(PackGradient { sizes: s, dy, rows: &mut buffers.gradients, planes, row: planes.len });
         let (rows, offsets, len) = (buffers.rows.as_slice(), self.plan.offsets.as_slice(), planes.len);
         let dots = |(out, gradients): (&mut [T], &[T])| {
             let _timing = profile::time(Kind::Convolution);
@@ -223,7 +252,7 @@ impl<T: Vectors> DirectBackward<T> {
         if dx.len() < self.group * s.image() {
             buffers.gradient_rows.fill(T::zero());
         }
-        pack_gradient(s, dy, &mut buffers.gradient_rows, planes, planes.row);
+        T::dispatch(PackGradient { sizes: s, dy, rows: &mut buffers.gradient_rows, planes, row: planes.row });
         for (phase, weights) in plan.phases.iter().zip(&input.weights) {
             if !phase.taps.is_empty() {
                 shifted_sums(&buffers.gradient_rows, &phase.offsets, weights, &mut buffers.out, planes.len);

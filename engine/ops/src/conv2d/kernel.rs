@@ -1,4 +1,4 @@
-//! The two inner loops: sums of shifted rows (forward and input gradient), dot products of rows (weight gradient).
+//! The inner loops: sums of shifted rows (forward and input gradient), dot products of rows (weight gradient), copies.
 #![allow(unsafe_code, reason = "raw loads and stores in the inner loops; bounds are asserted before them")]
 #![allow(clippy::needless_range_loop, reason = "indexes keep the arrays in registers; iterators copy them to memory")]
 
@@ -92,6 +92,20 @@ unsafe fn shifted_tile<L: Lanes, const M: usize, const N: usize>(
             for n in 0..N {
                 L::store(out.add(m * out_row + n * L::WIDTH), sums[m][n]);
             }
+        }
+    }
+}
+
+/// Copies a row that is too short for a call of memcpy to pay. Panics when they differ in length.
+#[inline(always)]
+pub(super) fn copy_row<L: Lanes>(from: &[L::Real], to: &mut [L::Real]) {
+    assert_eq!(from.len(), to.len(), "rows");
+    let Some(last) = from.len().checked_sub(L::WIDTH) else { return to.copy_from_slice(from) };
+    // SAFETY: each vector begins at `last` at the latest, and ends in both rows; the processor has `L`, or `dispatch` would not
+    // have chosen it.
+    unsafe {
+        for at in (0..last).step_by(L::WIDTH).chain([last]) {
+            L::store(to.as_mut_ptr().add(at), L::load(from.as_ptr().add(at)));
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::direct::{DirectBackward, DirectBackwardBuffers, DirectForward, DirectForwardBuffers};
 use super::plan::Sizes;
 use super::winograd::{Winograd, WinogradBackward, WinogradBackwardBuffers, WinogradBuffers, WinogradForward};
+use crate::buffers::unwritten;
 use crate::lanes::Vectors;
 use crate::profile::{self, Kind};
 
@@ -128,7 +129,15 @@ impl<T: Vectors> Backward<T> {
         }
     }
 
-    /// Gradients of up to a group of images: the weights' added to `dw`, (out, in, kh, kw), at the latest by
+    /// Room for a weight gradient, for [`Self::run`] to add to or [`Self::finish_weights`] to write over.
+    pub fn weight_gradient(&self, num_weights: usize) -> Vec<T> {
+        match &self.way {
+            BackwardWay::Direct(_) => vec![T::zero(); num_weights],
+            BackwardWay::Winograd(_) => unwritten(num_weights),
+        }
+    }
+
+    /// Gradients of up to a group of images: the weights' added to `dw`, (out, in, kh, kw), or written there by
     /// [`Self::finish_weights`]; the input's merged into `dx`, (n, in, h, w), where it is wanted. Does nothing with
     /// another pass's buffers.
     pub fn run(

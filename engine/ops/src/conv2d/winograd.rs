@@ -242,10 +242,10 @@ impl<T: Vectors> WinogradBackward<T> {
         }
     }
 
-    /// Adds what [`Self::weights`] added up to `dw`, (out, in, 3, 3).
+    /// Writes what [`Self::weights`] added up to `dw`, (out, in, 3, 3).
     pub fn finish_weights(&self, dw: &mut [T], buffers: &WinogradBackwardBuffers<T>) {
         if !buffers.has_filters {
-            return;
+            return dw.fill(T::zero());
         }
         let (inputs, outputs, pitch) =
             (self.domain.sizes.in_channels, self.domain.sizes.out_channels, self.domain.in_pitch());

@@ -497,7 +497,7 @@ impl<T: Vectors> Kernel<T> for FilterGradient<'_, T> {
                 let kernels = &mut dw[(output * inputs + first) * 9..(output * inputs + inputs.min(first + LANE)) * 9];
                 for (lane, kernel) in kernels.chunks_exact_mut(9).enumerate() {
                     for tap in 0..9 {
-                        kernel[tap] += taps[tap][lane];
+                        kernel[tap] = taps[tap][lane];
                     }
                 }
             }
