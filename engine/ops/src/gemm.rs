@@ -54,14 +54,14 @@ impl<'a, T: Real> Matrix<'a, T> {
 #[derive(Debug)]
 pub(super) struct Shared<'a, T> {
     data: &'a [T],
-    /// `None` for a single product.
+    /// `None` for a single product of each thread.
     packed: Option<OnceLock<Packed>>,
 }
 
 impl<'a, T> Shared<'a, T> {
     /// For so many products of each thread.
-    pub(super) fn new(data: &'a [T], num_products: usize) -> Self {
-        Self { data, packed: (num_products > 1).then(OnceLock::new) }
+    pub(super) fn new(data: &'a [T], products_per_thread: usize) -> Self {
+        Self { data, packed: (products_per_thread > 1).then(OnceLock::new) }
     }
 }
 

@@ -1,6 +1,7 @@
-//! Runs a layer over a batch, one sequence per task, so that everything between the two ends of a layer
-//! stays in the processor's second-level cache. Gradients of matrices are products over all tokens of a group of sequences,
-//! each by all threads: no thread sums a gradient of its own. Their order depends on the shapes alone.
+//! Runs a layer over a batch, one sequence per task, so that what lies between the two ends of a layer stays near the
+//! processor. On the way back each sequence leaves the factors of the matrices' gradients; these are products over all tokens
+//! of a group of sequences, each by all threads: no thread sums a gradient of its own. The order of sums depends on the shapes
+//! alone.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
@@ -8,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::buffers::{Reading, Scratch, unwritten};
 use super::gemm::{Matrix, Old, Products, Shared, multiply};
+use super::layer_norm::add_to;
 use super::many::{Backward, any_tracked, attach};
 use super::precision::Precision;
 use super::real::Real;
-use super::rows::add_column_sums;
 
 /// Factors of weight gradients that wait for one another take at most this many numbers (128 MB in f32), or what those of one
 /// sequence take. Tests have groups of a few small sequences.
@@ -200,17 +201,18 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
         let (x, weights, grad) = (slices[0], shared(&slices[1..], n), grad_reading.slice::<T>(L::NAME)?);
         let (layer, row, saved_len) = (&self.layer, t * c, self.layer.saved_len(t));
         let widths = layer.factor_widths();
-        let group = (MAX_FACTOR_NUMBERS / (t * widths.iter().sum::<usize>())).clamp(1, n);
+        let most = (MAX_FACTOR_NUMBERS / (t * widths.iter().sum::<usize>())).max(1);
+        let group = n.div_ceil(n.div_ceil(most));
         let tables = layer.tables::<T>(t);
         let at = Place { t, weights: &weights, tables: &tables, products: Products::new(layer.precision(), group)? };
-        let by_all_threads = Products::new(layer.precision(), 1)?;
 
         let mut dx = unwritten::<T>(n * row);
         let num_weights = weights.iter().map(|weight| weight.len()).sum();
         let mut d_weights = unwritten::<T>(num_weights);
         let pieces = split_by(&mut d_weights, weights.iter().map(|weight| weight.len())).into_iter().zip(&inputs[1..]);
-        let (d_vectors, mut d_matrices): (Vec<_>, Vec<_>) = pieces.partition(|(_, weight)| weight.rank() == 1);
-        let mut d_vectors: Vec<&mut [T]> = d_vectors.into_iter().map(|(vector, _)| vector).collect();
+        let (d_vectors, d_matrices): (Vec<_>, Vec<_>) = pieces.partition(|(_, weight)| weight.rank() == 1);
+        let [mut d_vectors, mut d_matrices] =
+            [d_vectors, d_matrices].map(|pieces| pieces.into_iter().map(|(piece, _)| piece).collect::<Vec<_>>());
         d_vectors.iter_mut().for_each(|vector| vector.fill(T::zero()));
         let vector_lens: Vec<usize> = d_vectors.iter().map(|vector| vector.len()).collect();
         let vectors_len = vector_lens.iter().sum();
@@ -245,17 +247,10 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
                 });
             for of_sequence in vectors.chunks_exact_mut(vectors_len).take(count) {
                 let of_sequence = split_by(of_sequence, vector_lens.iter().copied());
-                d_vectors.iter_mut().zip(of_sequence).for_each(|(sum, vector)| add_column_sums(vector, sum));
+                d_vectors.iter_mut().zip(of_sequence).for_each(|(sum, vector)| add_to(sum, vector));
             }
             let old = if number == 0 { Old::Replaced } else { Old::Kept };
-            let columns = |factor: Factor| match factor {
-                Factor::Columns { of, start, width } => (Matrix::rows(&factors[of][start..], widths[of]), width),
-                Factor::OutputGradient => (Matrix::rows(grad, c), c),
-            };
-            for ((d_matrix, _), MatrixGradient { left, right }) in d_matrices.iter_mut().zip(layer.matrix_gradients()) {
-                let ((left, m), (right, n)) = (columns(left), columns(right));
-                multiply((m, n, count * t), (d_matrix, n), old, T::one(), (left.t(), right), by_all_threads);
-            }
+            multiply_factors(layer, &factors, (grad, c), old, &mut d_matrices)?;
         }
         drop((d_vectors, d_matrices));
         let d_weights = Tensor::from_vec(d_weights, num_weights, &Device::Cpu)?;
@@ -268,6 +263,29 @@ impl<L: SequenceLayer, T: Real> Backward for LayerBackward<L, T> {
         }
         Ok(gradients)
     }
+}
+
+/// The gradients of all matrices, given the factors of a group and the gradient of its outputs, rows of `c`: onto what `old`
+/// says of them.
+fn multiply_factors<L: SequenceLayer, T: Real>(
+    layer: &L,
+    factors: &[Scratch<T>],
+    (grad, c): (&[T], usize),
+    old: Old,
+    d_matrices: &mut [&mut [T]],
+) -> Result<()> {
+    let (widths, gradients) = (layer.factor_widths(), layer.matrix_gradients());
+    assert_eq!(d_matrices.len(), gradients.len(), "gradients of matrices");
+    let by_all_threads = Products::new(layer.precision(), 1)?;
+    let columns = |factor: Factor| match factor {
+        Factor::Columns { of, start, width } => (Matrix::rows(&factors[of][start..], widths[of]), width),
+        Factor::OutputGradient => (Matrix::rows(grad, c), c),
+    };
+    for (d_matrix, MatrixGradient { left, right }) in d_matrices.iter_mut().zip(gradients) {
+        let ((left, outer), (right, inner)) = (columns(left), columns(right));
+        multiply((outer, inner, grad.len() / c), (d_matrix, inner), old, T::one(), (left.t(), right), by_all_threads);
+    }
+    Ok(())
 }
 
 /// Weights that `n` sequences go through. A thread that reads them once does better to pack them for itself, in its own cache.

@@ -384,7 +384,8 @@ mod tests {
         assert_eq!((gpt2.input, gpt2.logits), (2 * t, t * vocab_size));
         let Scratch::Sequences(sequences) = gpt2.scratch else { panic!("expected sequences: {gpt2:?}") };
         assert_eq!(sequences.saved, 4 * t * (9 * c + 4));
-        assert_eq!((sequences.forward, sequences.backward), (t * (c + 4 * c), t * (3 * c + 8 * c)));
+        assert_eq!((sequences.forward, sequences.backward), (t * (c + 4 * c), t * (c + 2 * 64)));
+        assert_eq!(sequences.factors, t * 15 * c);
         assert_eq!(sequences.weights, 12 * c * c + 13 * c);
     }
 
@@ -395,7 +396,8 @@ mod tests {
         assert_eq!(llama.kept, t * (6 * (row + 3 * c + 6 + 2 * hidden) + 2 * c + 4));
         assert_eq!(llama.on_the_way_back, 4 * t * c + t * c * c / 16_384);
         let Scratch::Sequences(sequences) = llama.scratch else { panic!("expected sequences: {llama:?}") };
-        assert_eq!((sequences.forward, sequences.backward), (t * (c + hidden), t * (3 * c + 3 * hidden)));
+        assert_eq!((sequences.forward, sequences.backward), (t * (c + hidden), t * (c + hidden)));
+        assert_eq!(sequences.factors, t * (4 * c + row + 3 * hidden));
         assert_eq!(sequences.weights, c * row + c * c + 3 * c * hidden + 2 * c);
     }
 

@@ -81,7 +81,8 @@ pub(super) struct Sequences {
 impl Sequences {
     /// Sequences whose factors are multiplied together.
     pub(super) fn group(self, num_examples: u64) -> u64 {
-        (MAX_FACTOR_NUMBERS / self.factors.max(1)).max(1).min(num_examples)
+        let most = (MAX_FACTOR_NUMBERS / self.factors.max(1)).max(1);
+        num_examples.div_ceil(num_examples.div_ceil(most).max(1))
     }
 
     /// A layer's weights, packed for a whole batch, where each thread reads them several times.
@@ -192,6 +193,8 @@ mod tests {
         let scratch = Scratch::Sequences(sequences);
         assert_eq!(scratch.in_use(8, 4), 2 * 1000 + 2 * (12 << 20) + 500);
         assert_eq!(scratch.in_use(1, 4), 1000 + (12 << 20) + 500, "no more than there are");
+        let thin = Sequences { factors: (32 << 20) / 11, ..sequences };
+        assert_eq!([0, 1, 11, 12, 23].map(|count| thin.group(count)), [0, 1, 11, 6, 8], "of about equal size");
         assert_eq!(scratch.shelved(8, 4), 8 * 7 + 2 * 1000 + 2 * (12 << 20), "gradients are not shelved");
         let wide = Scratch::Sequences(Sequences { forward: 900, ..sequences });
         assert_eq!(wide.in_use(8, 4), 4 * 900 + 2 * (12 << 20) + 500, "more threads on the way forward");

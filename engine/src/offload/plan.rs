@@ -1,8 +1,7 @@
 //! Bytes of a streamed step, in memory and on disk, from the config alone.
 //!
 //! The peak is that of the phase that takes most: a layer forward, the head, a layer backward, the embedding backward.
-//! Each counts what `trainer` and `passes` hold then, with what candle makes of it: for each weight the gradient that
-//! an operation returns, and the sum that the graph keeps.
+//! Each counts what `trainer` and `passes` hold then, with what candle makes of it.
 
 use super::layout::{Layout, Precision};
 use super::store::Commit;
@@ -142,7 +141,7 @@ struct Sizes {
     /// What threads work with on the way forward, and on the way back.
     forward: u64,
     backward: u64,
-    /// Factors of a layer's weight gradients, in buffers that are used again.
+    /// Factors of a layer's weight gradients, in buffers that wait for the next layer's.
     factors: u64,
     /// Numbers of the matrix that makes logits.
     head_numbers: u64,
@@ -232,7 +231,7 @@ impl Sizes {
             state: self.state(Some(head)) + self.state(head.checked_sub(1)),
             gradients: self.head_numbers * F32,
             // Shelved by the layers; inputs of all blocks; what the head makes of its input, and their gradients.
-            activations: self.forward + self.factors + (head as u64 + 4) * self.hidden,
+            activations: self.forward + (head as u64 + 4) * self.hidden,
             logits: self.logits,
         }
     }
@@ -257,7 +256,7 @@ impl Sizes {
             weights: self.f32_bytes(0),
             state: self.state(Some(0)) + self.state(Some(1).filter(|&block| block <= head)),
             gradients: self.f32_bytes(0) + carried,
-            activations: self.factors + 3 * self.hidden,
+            activations: 3 * self.hidden,
             logits: 0,
         }
     }
@@ -279,11 +278,13 @@ fn items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) -> Vec<PlanItem> 
             peak.state,
             format!("blocks as on disk, {per_weight} bytes a weight: in use, read next, being written"),
         ),
-        item(PlanKind::Gradients, peak.gradients, "of one block, with the sums that make them".to_owned()),
+        item(PlanKind::Gradients, peak.gradients, "of one block".to_owned()),
         item(
             PlanKind::Activations,
             peak.activations,
-            format!("{batch} sequences of {tokens} tokens: what goes into each block, and one block's own"),
+            format!(
+                "{batch} sequences of {tokens} tokens: what goes into each block, one block's own, and factors of its gradients"
+            ),
         ),
         item(PlanKind::Logits, peak.logits, format!("of a part of the tokens, {}", format_bytes(sizes.logits))),
         item(PlanKind::Runtime, PROGRAM_BYTES, "program and allocator".to_owned()),

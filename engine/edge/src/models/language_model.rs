@@ -13,9 +13,12 @@ use crate::EdgeError;
 use crate::runtime::Floats;
 use crate::weights::{Matrix, Weights};
 
-/// Tokens that pass through the layers together: enough that unpacking a weight for them costs little each, few enough
-/// that what lies between two layers of a 7B model takes some ten megabytes.
-pub(crate) const TOKENS_AT_ONCE: usize = 256;
+/// Tokens that pass through the layers together, at most: enough that unpacking a weight for them costs little each.
+const TOKENS_AT_ONCE: usize = 256;
+/// Numbers of the widest of what lies between two matrices, of all these tokens: 8 MiB, and there are several of them.
+const NUMBERS_AT_ONCE: usize = 2 << 20;
+/// Inputs that the widest kernel multiplies together.
+const TILE: usize = 32;
 
 /// Everything computed for the tokens so far.
 #[derive(Debug, Clone)]
@@ -86,6 +89,7 @@ pub(crate) struct LanguageModel {
     network: Network,
     vocab_size: usize,
     max_positions: usize,
+    tokens_at_once: usize,
     end_tokens: Vec<u32>,
     cache_format: CacheFormat,
     /// The file, for errors.
@@ -107,6 +111,7 @@ impl LanguageModel {
                 network: Network::Gpt2(Gpt2::load(config, weights)?),
                 vocab_size: config.vocab_size,
                 max_positions: config.n_positions,
+                tokens_at_once: tokens_at_once(config.inner()),
                 end_tokens: config.end_tokens(),
                 cache_format: CacheFormat::default(),
                 weights_path,
@@ -115,6 +120,7 @@ impl LanguageModel {
                 network: Network::Llama(Llama::load(config, weights)?),
                 vocab_size: config.vocab_size,
                 max_positions: config.max_position_embeddings,
+                tokens_at_once: tokens_at_once(config.intermediate_size),
                 end_tokens: config.end_tokens(),
                 cache_format: CacheFormat::default(),
                 weights_path,
@@ -130,6 +136,11 @@ impl LanguageModel {
     /// Longest sequence.
     pub(crate) fn max_positions(&self) -> usize {
         self.max_positions
+    }
+
+    /// Tokens that pass through the layers together, at most.
+    pub(crate) fn tokens_at_once(&self) -> usize {
+        self.tokens_at_once
     }
 
     /// The tokens that end a text.
@@ -185,14 +196,14 @@ impl LanguageModel {
     pub(crate) fn forward(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>, EdgeError> {
         self.check_positions(cache.num_positions + tokens.len())?;
         let mut hidden = Vec::with_capacity(tokens.len() * self.width());
-        for tokens in tokens.chunks(TOKENS_AT_ONCE) {
+        for tokens in tokens.chunks(self.tokens_at_once) {
             hidden.extend_from_slice(&self.forward_together(&mut [Part { tokens, cache: &mut *cache }])?);
         }
         Ok(hidden)
     }
 
     /// Appends each part's tokens to its cache, reading the weights once for all; returns their hidden states after the
-    /// last norm, all parts' (n, width) after each other. The caller keeps the tokens of all within [`TOKENS_AT_ONCE`].
+    /// last norm, all parts' (n, width) after each other. The caller keeps the tokens of all within [`Self::tokens_at_once`].
     ///
     /// Errors: as [`LanguageModel::forward`]; then no cache has changed.
     pub(crate) fn forward_together(&self, parts: &mut [Part<'_>]) -> Result<Floats, EdgeError> {
@@ -252,6 +263,12 @@ impl LanguageModel {
     }
 }
 
+/// How many tokens pass together through layers whose widest numbers of a token are `width`: whole tiles, so that what lies
+/// between two layers of a model of any size takes some tens of megabytes.
+fn tokens_at_once(width: usize) -> usize {
+    (NUMBERS_AT_ONCE / width.max(1) / TILE * TILE).clamp(TILE, TOKENS_AT_ONCE)
+}
+
 /// The rows of `table` for `tokens` (n, width).
 ///
 /// Errors: [`EdgeError::Input`] for a token that has no row.
@@ -266,4 +283,15 @@ pub(super) fn embed(table: &Matrix, tokens: &[u32]) -> Result<Vec<f32>, EdgeErro
         x.extend_from_slice(&row);
     }
     Ok(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_models_read_fewer_tokens_at_once() {
+        assert_eq!([0, 48, 5632, 6912].map(tokens_at_once), [256; 4]);
+        assert_eq!([11008, 28672, usize::MAX].map(tokens_at_once), [160, 64, 32]);
+    }
 }

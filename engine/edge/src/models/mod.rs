@@ -27,4 +27,4 @@ pub(crate) use attention::softmax;
 pub use cache::CacheFormat;
 pub(crate) use config::{Config, TextConfig};
 pub(crate) use image_model::ImageModel;
-pub(crate) use language_model::{Cache, LanguageModel, Part, TOKENS_AT_ONCE};
+pub(crate) use language_model::{Cache, LanguageModel, Part};

@@ -6,7 +6,7 @@ use super::answer::{Answer, Finish, Step};
 use super::memory::Memory;
 use super::options::GenerateOptions;
 use crate::EdgeError;
-use crate::models::{LanguageModel, Part, TOKENS_AT_ONCE};
+use crate::models::{LanguageModel, Part};
 
 /// What a step added to one continuation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +119,8 @@ impl<'m> Batch<'m> {
     }
 
     fn try_step(&mut self) -> Result<Vec<Progress>, EdgeError> {
-        let shares = shares(&self.slots.iter().map(Slot::num_pending).collect::<Vec<_>>());
+        let pending = self.slots.iter().map(Slot::num_pending).collect::<Vec<_>>();
+        let shares = shares(&pending, self.model.tokens_at_once());
         let mut parts = Vec::new();
         for (slot, &share) in self.slots.iter_mut().zip(&shares) {
             if let (Some(running), 1..) = (&slot.running, share) {
@@ -178,11 +179,11 @@ impl Slot<'_> {
 }
 
 /// How many of its `pending` tokens each reads in a step: those with one come first, and prompts share what is left of
-/// [`TOKENS_AT_ONCE`], so that no long prompt holds up the others' answers.
-fn shares(pending: &[usize]) -> Vec<usize> {
+/// `most`, so that no long prompt holds up the others' answers.
+fn shares(pending: &[usize], most: usize) -> Vec<usize> {
     let num_single = pending.iter().filter(|&&count| count == 1).count();
     let num_long = pending.iter().filter(|&&count| count > 1).count();
-    let each = (TOKENS_AT_ONCE.saturating_sub(num_single) / num_long.max(1)).max(1);
+    let each = (most.saturating_sub(num_single) / num_long.max(1)).max(1);
     pending.iter().map(|&count| count.min(each)).collect()
 }
 
@@ -192,10 +193,10 @@ mod tests {
 
     #[test]
     fn answers_go_on_while_prompts_are_read() {
-        assert_eq!(shares(&[1, 0, 1]), [1, 0, 1]);
-        assert_eq!(shares(&[1, 1000, 3]), [1, 127, 3]);
-        assert_eq!(shares(&[1000]), [TOKENS_AT_ONCE]);
-        assert_eq!(shares(&[5; 300]), [1; 300]);
-        assert_eq!(shares(&[]), [] as [usize; 0]);
+        assert_eq!(shares(&[1, 0, 1], 256), [1, 0, 1]);
+        assert_eq!(shares(&[1, 1000, 3], 256), [1, 127, 3]);
+        assert_eq!(shares(&[1000], 160), [160]);
+        assert_eq!(shares(&[5; 300], 256), [1; 300]);
+        assert_eq!(shares(&[], 256), [] as [usize; 0]);
     }
 }

@@ -12,7 +12,7 @@ const MAX_DEPTH: usize = 768;
 /// Lines that are packed together.
 pub(super) const CHUNK: usize = 256;
 /// Pieces of a factor, at most: one for each thread that packs, and few enough to wait on a shelf.
-const MAX_PIECES: usize = 16;
+const MAX_PIECES: usize = 8;
 
 /// All of a factor (k, n), part by part of the inner dimension, each in chunks of columns. Whoever comes for it helps to pack
 /// it: the next piece goes to the next who asks, and none is packed twice.
@@ -45,18 +45,17 @@ impl Packed {
     }
 
     /// Packs pieces of `factor`, which it must be of, until none is left to begin.
-    pub(super) fn help(&self, factor: Matrix<'_, f32>) {
-        let lines = columns(factor);
+    pub(super) fn help(&self, factor: Lines<'_>) {
         loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(piece) = self.pieces.get(index) else { return };
-            piece.get_or_init(|| self.pack_piece(index, lines));
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(piece) = self.pieces.get(number) else { return };
+            piece.get_or_init(|| self.pack_piece(number, factor));
         }
     }
 
-    fn pack_piece(&self, index: usize, factor: Lines<'_>) -> Scratch<Tile> {
+    fn pack_piece(&self, number: usize, factor: Lines<'_>) -> Scratch<Tile> {
         let parts = self.of[0];
-        let first = index * self.chunks_per_piece;
+        let first = number * self.chunks_per_piece;
         let mut tiles = Scratch::<Tile>::new(self.num_tiles(first, self.chunks_per_piece));
         let mut rest = &mut tiles[..];
         for (depth, lines) in self.chunks(first, self.chunks_per_piece) {
@@ -68,11 +67,12 @@ impl Packed {
         tiles
     }
 
-    /// The tiles of a chunk, once they are packed: chunks are numbered along the columns of the first of [`depths`], then of
-    /// the next. After [`Self::help`].
-    pub(super) fn chunk(&self, index: usize) -> &[Tile] {
-        let piece = self.pieces[index / self.chunks_per_piece].wait();
-        let in_piece = index % self.chunks_per_piece;
+    /// The tiles of a chunk of `factor`, once they are packed: chunks are numbered along the columns of the first of
+    /// [`depths`], then of the next.
+    pub(super) fn chunk(&self, index: usize, factor: Lines<'_>) -> &[Tile] {
+        let (number, in_piece) = (index / self.chunks_per_piece, index % self.chunks_per_piece);
+        // Packs it where another thread has taken it over and not begun, or panicked.
+        let piece = self.pieces[number].get_or_init(|| self.pack_piece(number, factor));
         &piece[self.num_tiles(index - in_piece, in_piece)..][..self.num_tiles(index, 1)]
     }
 

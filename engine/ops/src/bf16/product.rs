@@ -39,11 +39,11 @@ pub(crate) fn multiply(
     let (cell, parts) = (b.packed.filter(|_| threads == 1), kernel.parts);
     let shared = cell.map(|cell| cell.get_or_init(|| Packed::new(parts, b, k, n)));
     let shared = shared.filter(|packed| packed.is_of(parts, b, k, n));
+    let a = Lines { data: a.data, line_stride: a.row_stride, depth_stride: a.column_stride };
+    let b = columns(b);
     if let Some(packed) = shared {
         packed.help(b);
     }
-    let a = Lines { data: a.data, line_stride: a.row_stride, depth_stride: a.column_stride };
-    let b = columns(b);
     let is_left_split = shared.is_some() || m >= n;
     let (whole, split) = if is_left_split {
         ((b, n, Order::Pairs), (a, m, Order::Lines))
@@ -75,7 +75,7 @@ pub(crate) fn multiply(
             for chunk in 0..num_chunks {
                 let others = Span::part(chunk, CHUNK, whole.1);
                 let packed = match &tiles_of_whole {
-                    Whole::Shared(packed) => packed.chunk(depth_index * num_chunks + chunk),
+                    Whole::Shared(packed) => packed.chunk(depth_index * num_chunks + chunk, whole.0),
                     Whole::Own { room, .. } => {
                         let num_tiles = Layout::new(others.len, depth.len, parts).num_tiles();
                         &room[chunk * chunk_tiles(depth, parts)..][..num_tiles]

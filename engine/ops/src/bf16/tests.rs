@@ -126,6 +126,30 @@ fn products_of_several_blocks() {
     }
 }
 #[test]
+fn threads_that_pack_a_factor_together_give_the_bits_of_one_that_packs_anew() {
+    // 27 chunks, several of which make a piece.
+    let (m, n, k) = (33, 2100, 1600);
+    let mut next = rng(5);
+    let weights = matrix(&mut next, (k, n), (n, 1));
+    let a = matrix(&mut next, (m, k), (k, 1));
+    for kernel in kernels() {
+        let product = |b: Matrix<'_, f32>| {
+            let mut dst = vec![0.0; m * n];
+            let factors = (Matrix::rows(&a, k), b);
+            multiply_bf16(kernel, (m, n, k), (&mut dst, n), Old::Replaced, 1.0, factors, 1);
+            dst
+        };
+        let anew = product(Matrix::rows(&weights, n));
+        let shared = Shared::new(&weights, 8);
+        std::thread::scope(|scope| {
+            let threads = [(); 8].map(|()| scope.spawn(|| product(Matrix::shared(&shared, n))));
+            for thread in threads {
+                assert!(thread.join().is_ok_and(|together| together == anew), "{}", kernel.name);
+            }
+        });
+    }
+}
+#[test]
 fn a_shared_factor_gives_the_bits_of_one_that_is_packed_anew() {
     for seed in 1..=120 {
         let mut next = rng(seed);

@@ -54,7 +54,7 @@ pub(crate) fn gradients<T: Vectors>(
         let _timing = profile::time(Kind::Convolution);
         let mut buffers = pass.buffers();
         let mut dy = unwritten::<T>(pass.group * sizes.out_image());
-        let (mut dw, mut db) = (pass.weight_gradient(sizes.num_weights()), vec![T::zero(); sizes.out_channels]);
+        let (mut dw, mut db) = (pass.room_for_weights(sizes.num_weights()), vec![T::zero(); sizes.out_channels]);
         let (start, end) = (part * images, ((part + 1) * images).min(sizes.batch));
         for first in (start..end).step_by(pass.group) {
             let last = (first + pass.group).min(end);

@@ -129,8 +129,8 @@ impl<T: Vectors> Backward<T> {
         }
     }
 
-    /// Room for a weight gradient, for [`Self::run`] to add to or [`Self::finish_weights`] to write over.
-    pub fn weight_gradient(&self, num_weights: usize) -> Vec<T> {
+    /// A weight gradient for [`Self::run`] to add to or [`Self::finish_weights`] to write over.
+    pub fn room_for_weights(&self, num_weights: usize) -> Vec<T> {
         match &self.way {
             BackwardWay::Direct(_) => vec![T::zero(); num_weights],
             BackwardWay::Winograd(_) => unwritten(num_weights),
@@ -166,7 +166,7 @@ impl<T: Vectors> Backward<T> {
         }
     }
 
-    /// Adds to `dw` what is still in the buffers.
+    /// Writes to `dw` what was added up in the buffers, where it was.
     pub fn finish_weights(&self, dw: &mut [T], buffers: &BackwardBuffers<T>) {
         if let (BackwardWay::Winograd(winograd), BackwardBuffers::Winograd(buffers)) = (&self.way, buffers) {
             winograd.finish_weights(dw, buffers);

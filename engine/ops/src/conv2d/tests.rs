@@ -11,7 +11,7 @@ use crate::lanes::{Kernel, Portable, Vectors};
 use crate::{Epilogue, max_pool2d};
 
 /// x, weight, stride, padding
-const GEOMETRIES: [([usize; 4], [usize; 4], usize, usize); 12] = [
+const GEOMETRIES: [([usize; 4], [usize; 4], usize, usize); 13] = [
     ([3, 2, 6, 7], [5, 2, 3, 3], 1, 1),
     ([9, 3, 8, 8], [16, 3, 3, 3], 1, 1),
     ([2, 16, 4, 4], [9, 16, 3, 3], 1, 1),
@@ -24,6 +24,7 @@ const GEOMETRIES: [([usize; 4], [usize; 4], usize, usize); 12] = [
     ([1, 2, 9, 8], [3, 2, 3, 2], 2, 0),
     ([2, 1, 3, 3], [1, 1, 3, 3], 1, 0),
     ([1, 1, 11, 10], [2, 1, 4, 4], 3, 2),
+    ([2, 2, 3, 37], [3, 2, 3, 3], 1, 1),
 ];
 
 fn inputs(x: &[usize], weight: &[usize]) -> [Tensor; 3] {

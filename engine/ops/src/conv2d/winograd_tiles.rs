@@ -447,7 +447,7 @@ impl<T: Vectors> Kernel<T> for FilterTransform<'_, T> {
     }
 }
 
-/// Gradients of transformed kernels onto the kernels' own: dw += Gᵀ filters G.
+/// Gradients of transformed kernels become the kernels' own: dw = Gᵀ filters G.
 pub(super) struct FilterGradient<'a, T> {
     /// (16, out, pitch)
     pub filters: &'a [T],
