@@ -15,8 +15,8 @@ use crate::weights::{Matrix, Weights};
 
 /// Tokens that pass through the layers together, at most: enough that unpacking a weight for them costs little each.
 const TOKENS_AT_ONCE: usize = 256;
-/// Numbers of the widest of what lies between two matrices, of all these tokens: 8 MiB, and there are several of them.
-const NUMBERS_AT_ONCE: usize = 2 << 20;
+/// Numbers of the widest of what lies between two matrices, of all these tokens: 9 MiB, and there are several of them.
+const NUMBERS_AT_ONCE: usize = 9 << 18;
 /// Inputs that the widest kernel multiplies together.
 const TILE: usize = 32;
 
@@ -292,6 +292,6 @@ mod tests {
     #[test]
     fn wide_models_read_fewer_tokens_at_once() {
         assert_eq!([0, 48, 5632, 6912].map(tokens_at_once), [256; 4]);
-        assert_eq!([11008, 28672, usize::MAX].map(tokens_at_once), [160, 64, 32]);
+        assert_eq!([11008, 28672, usize::MAX].map(tokens_at_once), [192, 64, 32]);
     }
 }
