@@ -204,11 +204,14 @@ impl Readings {
         let cpu_start = cpu_seconds();
         let rounds = (0..BANDWIDTH_ROUNDS).map(|_| {
             let start = Instant::now();
-            panels(&mut [Output { values: &mut sums, width: num_tasks, panel_width: 1 }], |_, mut panel| {
-                let first = panel.columns().start * BANDWIDTH_TASK_BYTES;
-                let part = bytes.get(first..first + BANDWIDTH_TASK_BYTES).unwrap_or_default();
-                panel.row_mut(0).fill((kernels::active().read_all)(part) as f32);
-            });
+            panels(
+                &mut [Output { values: &mut sums, width: num_tasks, panel_width: 1, num_runs: 1 }],
+                |_, mut panel| {
+                    let first = panel.columns().start * BANDWIDTH_TASK_BYTES;
+                    let part = bytes.get(first..first + BANDWIDTH_TASK_BYTES).unwrap_or_default();
+                    panel.row_mut(0).fill((kernels::active().read_all)(part) as f32);
+                },
+            );
             start.elapsed().as_secs_f64()
         });
         Self {

@@ -8,11 +8,12 @@
 use std::arch::x86_64::*;
 
 use super::pointwise::compile_for;
-use super::streams::{AHEAD, fill_rows};
+use super::streams::{AHEAD, each_row, fill_rows, rows_there};
 use super::tile::{multiply_in_tiles, whole_blocks};
 use super::x86_floats::float_kernels;
 use super::{CodeRows, Kernels, Quantized, TernaryRows, avx2_triples, scalar};
 use crate::gguf::{Q4_0_BLOCK_BYTES, Q4_0_ZERO_CODE, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
+use crate::runtime::Runs;
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale};
 
 /// Signed bytes in a vector.
@@ -134,7 +135,7 @@ macro_rules! byte_kernels {
                 $dot(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
             }
 
-            pub(in super::super) fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
+            pub(in super::super) fn int8_rows(values: &[u8], runs: Runs, x: &[i8], out: &mut [i32]) {
                 #[target_feature(enable = $features)]
                 fn dot(weights: &[u8], x: &[i8]) -> i32 {
                     let mut sums = [_mm256_setzero_si256(); 2];
@@ -154,22 +155,20 @@ macro_rules! byte_kernels {
                     }
                     let mut rest = [0];
                     if i < x.len() {
-                        scalar::int8_rows(&weights[i..], &x[i..], &mut rest);
+                        scalar::int8_rows(&weights[i..], Runs::ONE, &x[i..], &mut rest);
                     }
                     sum_ints(_mm256_add_epi32(sums[0], sums[1])) + rest[0]
                 }
-                for (row, out) in values.chunks_exact(x.len().max(1)).zip(out) {
-                    // SAFETY: this set of kernels is handed out only where its features were detected.
-                    *out = unsafe { dot(row, x) };
-                }
+                // SAFETY: this set of kernels is handed out only where its features were detected.
+                each_row(values, x.len(), runs, out, |row| unsafe { dot(row, x) });
             }
 
-            pub(in super::super) fn q8_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
-                block_rows::<Q8_0_BLOCK_BYTES>(blocks, x, out);
+            pub(in super::super) fn q8_0_rows(blocks: &[u8], runs: Runs, x: &[i8], out: &mut [f32]) {
+                block_rows::<Q8_0_BLOCK_BYTES>(blocks, runs, x, out);
             }
 
-            pub(in super::super) fn q4_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
-                block_rows::<Q4_0_BLOCK_BYTES>(blocks, x, out);
+            pub(in super::super) fn q4_0_rows(blocks: &[u8], runs: Runs, x: &[i8], out: &mut [f32]) {
+                block_rows::<Q4_0_BLOCK_BYTES>(blocks, runs, x, out);
             }
 
             /// Four sums, of the lanes of each of `parts`.
@@ -184,7 +183,7 @@ macro_rules! byte_kernels {
 
             /// Rows of blocks of 32 weights in `FORM_BYTES` bytes, which tell Q8_0 from Q4_0. A block's products are one
             /// exact sum, and blocks are added up in their order: tiles of rows and inputs do the same.
-            fn block_rows<const FORM_BYTES: usize>(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+            fn block_rows<const FORM_BYTES: usize>(blocks: &[u8], runs: Runs, x: &[i8], out: &mut [f32]) {
                 /// # Safety
                 /// Four rows of `x.len() / 32` blocks, `apart` bytes from start to start, must be readable from `rows` on.
                 #[target_feature(enable = $features)]
@@ -226,16 +225,22 @@ macro_rules! byte_kernels {
                     out.fill(0.0);
                     return;
                 }
-                let num_rows = (blocks.len() / row_bytes).min(out.len());
+                let num_rows = rows_there(blocks, row_bytes, runs, out.len());
                 let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
-                // SAFETY: rows up to `num_rows` lie within `blocks`; the features were detected.
+                // SAFETY: the `num_rows` rows lie within `blocks`; the features were detected.
                 let many = |first, apart| unsafe { dot::<FORM_BYTES>(start(first), apart * row_bytes, x) };
                 // SAFETY: as above: the same row four times.
                 let one = |row| unsafe { dot::<FORM_BYTES>(start(row), 0, x)[0] };
-                fill_rows(&mut out[..num_rows], many, one);
+                fill_rows(runs, &mut out[..num_rows], many, one);
             }
 
-            pub(in super::super) fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]) {
+            pub(in super::super) fn ternary_block_rows(
+                blocks: &[u8],
+                runs: Runs,
+                x: &[i8],
+                block_sums: &[i32],
+                out: &mut [f32],
+            ) {
                 #[target_feature(enable = $features)]
                 fn dot(blocks: &[u8], x: &[i8], block_sums: &[i32]) -> f32 {
                     let mask = _mm256_set1_epi8(3);
@@ -269,10 +274,8 @@ macro_rules! byte_kernels {
                     sum_floats(sum) - correction
                 }
                 let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
-                for (row, out) in blocks.chunks_exact(row_bytes.max(1)).zip(out) {
-                    // SAFETY: this set of kernels is handed out only where its features were detected.
-                    *out = unsafe { dot(row, x, block_sums) };
-                }
+                // SAFETY: this set of kernels is handed out only where its features were detected.
+                each_row(blocks, row_bytes, runs, out, |row| unsafe { dot(row, x, block_sums) });
             }
         }
     };
@@ -290,7 +293,7 @@ byte_kernels!(short_vnni, "avx2,fma,f16c,avx512f,avx512vl,avx512vnni", |sum, uns
 });
 
 /// Products with rows of whole blocks, several rows at a time; others row by row, group by group.
-pub(super) fn ternary_groups(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
+pub(super) fn ternary_groups(rows: TernaryRows<'_>, runs: Runs, x: &[i8], out: &mut [i32]) {
     /// Products of `R` rows, `apart` bytes from start to start, whose codes of group `g` start `offset(g)` bytes after a row's.
     ///
     /// # Safety
@@ -340,24 +343,24 @@ pub(super) fn ternary_groups(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
         sums.map(|sum| sum_ints(sum))
     }
     let place = |group: usize| group / 2 * BLOCK_BYTES + group % 2 * GROUP_BYTES;
-    if let Some(blocks) = whole_blocks(rows, x.len(), out.len()) {
+    if let Some(blocks) = whole_blocks(rows, runs, x.len(), out.len()) {
         let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
         let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
         // SAFETY: all `out.len()` rows lie within `blocks`; the features were detected.
         let many = |first, apart| unsafe { dot::<PLAIN_ROWS>(start(first), apart * row_bytes, place, x) };
         // SAFETY: as above.
         let one = |row| unsafe { dot::<1>(start(row), 0, place, x)[0] };
-        fill_rows(out, many, one);
+        fill_rows(runs, out, many, one);
         return;
     }
-    let groups_per_row = x.len() / GROUP_LEN;
-    for (row, out) in out.iter_mut().enumerate() {
-        let first_group = rows.first_group + row * groups_per_row;
+    let (groups_per_row, run_len) = (x.len() / GROUP_LEN, out.len() / runs.num);
+    for (index, out) in out.iter_mut().enumerate() {
+        let first_group = rows.first_group + runs.place(index, run_len) * groups_per_row;
         let last = first_group.saturating_add(groups_per_row).saturating_sub(1);
         let end = (last / 2).saturating_mul(BLOCK_BYTES).saturating_add(last % 2 * GROUP_BYTES + GROUP_BYTES);
         if groups_per_row == 0 || end > rows.blocks.len() {
             let mut single = [0];
-            scalar::ternary_rows(TernaryRows { first_group, ..rows }, x, &mut single);
+            scalar::ternary_rows(TernaryRows { first_group, ..rows }, Runs::ONE, x, &mut single);
             *out = single[0];
         } else {
             // SAFETY: all groups of the row lie within the blocks; the features were detected.
@@ -369,7 +372,7 @@ pub(super) fn ternary_groups(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
 mod tiled_vnni {
     use super::*;
 
-    pub(in super::super) fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
+    pub(in super::super) fn ternary_rows(rows: TernaryRows<'_>, runs: Runs, x: &[i8], out: &mut [i32]) {
         /// Products with rows of whole blocks. Codes stay where they are in their bytes: each plane has sums of its own, which count 1, 4, 16 and 64 times.
         ///
         /// # Safety
@@ -404,8 +407,8 @@ mod tiled_vnni {
                 sum_ints(_mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d)))
             })
         }
-        let Some(blocks) = whole_blocks(rows, x.len(), out.len()) else {
-            return ternary_groups(rows, x, out);
+        let Some(blocks) = whole_blocks(rows, runs, x.len(), out.len()) else {
+            return ternary_groups(rows, runs, x, out);
         };
         let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
         let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
@@ -413,7 +416,7 @@ mod tiled_vnni {
         let many = |first, apart| unsafe { dot::<ROWS>(start(first), apart * row_bytes, x) };
         // SAFETY: as above.
         let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
-        fill_rows(out, many, one);
+        fill_rows(runs, out, many, one);
     }
 
     pub(in super::super) fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {

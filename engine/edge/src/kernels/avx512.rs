@@ -10,10 +10,11 @@ use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES};
 use half::f16;
 
 use super::pointwise::compile_for;
-use super::streams::{AHEAD, fill_rows};
+use super::streams::{AHEAD, fill_rows, rows_there};
 use super::tile::{multiply_in_tiles, whole_blocks};
 use super::x86_floats::float_kernels;
 use super::{CodeRows, Kernels, Quantized, TernaryRows, avx2, avx512_blocks, avx512_triples};
+use crate::runtime::Runs;
 
 /// Bytes in a vector.
 const BYTES: usize = 64;
@@ -83,7 +84,7 @@ float_kernels! {
     },
 }
 
-fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
+fn int8_rows(values: &[u8], runs: Runs, x: &[i8], out: &mut [i32]) {
     /// # Safety
     /// `R` rows of `x.len()` bytes, `apart` bytes from start to start, must be readable from `rows` on.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -115,13 +116,13 @@ fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
         out.fill(0);
         return;
     }
-    let num_rows = (values.len() / x.len()).min(out.len());
+    let num_rows = rows_there(values, x.len(), runs, out.len());
     let start = |row: usize| values.as_ptr().wrapping_add(row * x.len());
-    // SAFETY: rows up to `num_rows` lie within `values`; the features were detected.
+    // SAFETY: the `num_rows` rows lie within `values`; the features were detected.
     let many = |first, apart| unsafe { dot::<ROWS>(start(first), apart * x.len(), x) };
     // SAFETY: as above.
     let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
-    fill_rows(&mut out[..num_rows], many, one);
+    fill_rows(runs, &mut out[..num_rows], many, one);
 }
 
 /// The codes of a group in both halves of a vector.
@@ -134,7 +135,7 @@ unsafe fn twice(group: *const u8) -> __m512i {
     _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(group.cast()) })
 }
 
-fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
+fn ternary_rows(rows: TernaryRows<'_>, runs: Runs, x: &[i8], out: &mut [i32]) {
     /// Products with rows of whole blocks.
     ///
     /// Codes stay where they are in their bytes: the second plane counts four times, the third 16 times, the fourth 64
@@ -172,8 +173,8 @@ fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
             _mm512_reduce_add_epi32(sums)
         })
     }
-    let Some(blocks) = whole_blocks(rows, x.len(), out.len()) else {
-        return avx2::ternary_groups(rows, x, out);
+    let Some(blocks) = whole_blocks(rows, runs, x.len(), out.len()) else {
+        return avx2::ternary_groups(rows, runs, x, out);
     };
     let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
     let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
@@ -181,10 +182,10 @@ fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
     let many = |first, apart| unsafe { dot::<ROWS>(start(first), apart * row_bytes, x) };
     // SAFETY: as above.
     let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
-    fill_rows(out, many, one);
+    fill_rows(runs, out, many, one);
 }
 
-fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]) {
+fn ternary_block_rows(blocks: &[u8], runs: Runs, x: &[i8], block_sums: &[i32], out: &mut [f32]) {
     /// # Safety
     /// `R` rows of `x.len() / 256` blocks, `apart` bytes from start to start, must be readable from `rows` on.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vl")]
@@ -225,13 +226,13 @@ fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f3
         out.fill(0.0);
         return;
     }
-    let num_rows = (blocks.len() / row_bytes).min(out.len());
+    let num_rows = rows_there(blocks, row_bytes, runs, out.len());
     let start = |row: usize| blocks.as_ptr().wrapping_add(row * row_bytes);
-    // SAFETY: rows up to `num_rows` lie within `blocks`; the features were detected.
+    // SAFETY: the `num_rows` rows lie within `blocks`; the features were detected.
     let many = |first, apart| unsafe { dot::<ROWS>(start(first), apart * row_bytes, x, block_sums) };
     // SAFETY: as above.
     let one = |row| unsafe { dot::<1>(start(row), 0, x, block_sums)[0] };
-    fill_rows(&mut out[..num_rows], many, one);
+    fill_rows(runs, &mut out[..num_rows], many, one);
 }
 
 pub(super) fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {

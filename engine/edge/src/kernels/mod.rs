@@ -33,7 +33,6 @@ mod neon_triples;
 mod pointwise;
 mod quantize;
 mod scalar;
-#[cfg(target_arch = "x86_64")]
 mod streams;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -47,6 +46,7 @@ mod x86_floats;
 use std::sync::OnceLock;
 
 use crate::EdgeError;
+use crate::runtime::Runs;
 pub(crate) use quantize::Quantized;
 pub(crate) use tile::{CodeRows, PANEL_ROWS};
 pub(crate) use triples::{GROUP_ROWS, MAX_TRIPLES_LEN, TripleKernels};
@@ -61,7 +61,13 @@ pub(crate) struct TernaryRows<'a> {
 }
 
 /// Rows of floats times `x`, as many as `out` has places.
-pub(crate) type FloatRowsKernel = fn(rows: &[u8], x: &[f32], out: &mut [f32]);
+pub(crate) type FloatRowsKernel = fn(rows: &[u8], runs: Runs, x: &[f32], out: &mut [f32]);
+/// Rows of signed bytes times `x`, as many as `out` has places.
+pub(crate) type Int8RowsKernel = fn(values: &[u8], runs: Runs, x: &[i8], out: &mut [i32]);
+/// Rows of blocks of 32 weights times `x`, as many as `out` has places.
+pub(crate) type ScaledRowsKernel = fn(blocks: &[u8], runs: Runs, x: &[i8], out: &mut [f32]);
+/// Rows of ternary groups times `x`, as many as `out` has places.
+pub(crate) type TernaryRowsKernel = fn(rows: TernaryRows<'_>, runs: Runs, x: &[i8], out: &mut [i32]);
 /// Adds rows of floats, as many as there are `weights`, to `y`.
 pub(crate) type MixKernel = fn(rows: &[u8], weights: &[f32], y: &mut [f32]);
 
@@ -69,13 +75,13 @@ pub(crate) type MixKernel = fn(rows: &[u8], weights: &[f32], y: &mut [f32]);
 pub(crate) type BlockTilesKernel = fn(blocks: &[u8], x: &Quantized, out: &mut [f32]);
 
 /// Rows of blocks times `x`, with the sums of each block of `x`, as many as `out` has places.
-pub(crate) type BlockRowsKernel = fn(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]);
+pub(crate) type BlockRowsKernel = fn(blocks: &[u8], runs: Runs, x: &[i8], block_sums: &[i32], out: &mut [f32]);
 /// Numbers of whole blocks, as many blocks as both sides have; the same floats bit for bit in every set.
 pub(crate) type UnpackFloatsKernel = fn(blocks: &[u8], out: &mut [f32]);
 /// Integer sums as floats.
 pub(crate) type RescaleKernel = fn(sums: &[i32], excess: i32, scales: &[f32], input_scale: f32, out: &mut [f32]);
 
-/// One set of kernels. Rows follow each other; `out` says how many.
+/// One set of kernels. Rows lie in `runs` from the first byte on, else they follow each other; `out` says how many.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kernels {
     /// The processor features it is for.
@@ -91,17 +97,17 @@ pub(crate) struct Kernels {
     /// y ← y + Σ aᵢ · rowᵢ with rows of `y.len()` f16s.
     pub(crate) mix_f16: MixKernel,
     /// Σ qᵢxᵢ per row of `x.len()` signed bytes. Exact up to [`MAX_INT8_LEN`] weights.
-    pub(crate) int8_rows: fn(values: &[u8], x: &[i8], out: &mut [i32]),
+    pub(crate) int8_rows: Int8RowsKernel,
     /// Σ over blocks of scale · Σ qᵢxᵢ per row of Q8_0 blocks; `x`: a multiple of 32 long.
-    pub(crate) q8_0_rows: fn(blocks: &[u8], x: &[i8], out: &mut [f32]),
+    pub(crate) q8_0_rows: ScaledRowsKernel,
     /// The same of Q4_0 blocks, with the floats of [`Kernels::q8_0_rows`] on the same numbers bit for bit.
-    pub(crate) q4_0_rows: fn(blocks: &[u8], x: &[i8], out: &mut [f32]),
+    pub(crate) q4_0_rows: ScaledRowsKernel,
     /// [`Kernels::q8_0_rows`] for several inputs at once, the same floats bit for bit; `None` where it is as fast for each
     /// of them.
     pub(crate) q8_0_tiles: Option<BlockTilesKernel>,
     /// Σ codeᵢxᵢ per row, with codes = trit + 1 (subtract Σ xᵢ for the trits' sum); `x`: a multiple of 128 long.
     /// Exact up to [`MAX_TERNARY_LEN`] weights.
-    pub(crate) ternary_rows: fn(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]),
+    pub(crate) ternary_rows: TernaryRowsKernel,
     /// Σ over blocks of scale · (Σ codeᵢxᵢ - Σ xᵢ) per row of TQ2_0 blocks; `x`: a multiple of 256 long, with the sum of
     /// each 256 in `block_sums`.
     pub(crate) ternary_block_rows: BlockRowsKernel,

@@ -12,9 +12,11 @@ use std::arch::{asm, is_aarch64_feature_detected};
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale};
 use half::f16;
 
+use super::streams::each_row;
 use super::tile::{multiply_in_tiles, rows_left_over, scales_of_rows, whole_blocks};
-use super::{CodeRows, Kernels, Quantized, TernaryRows, neon_triples, scalar};
+use super::{CodeRows, Kernels, Quantized, ScaledRowsKernel, TernaryRows, neon_triples, scalar};
 use crate::gguf::{Q4_0_BLOCK_BYTES, Q4_0_ZERO_CODE, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
+use crate::runtime::Runs;
 
 /// Bytes in a vector.
 const BYTES: usize = 16;
@@ -62,7 +64,7 @@ fn blocks_in_tiles<const R: usize, const T: usize>(
     x: &Quantized,
     out: &mut [f32],
     tile: impl Fn(&[u8], usize, [&[i8]; T], &[[f32; R]]) -> [[f32; T]; R],
-    one: fn(&[u8], &[i8], &mut [f32]),
+    one: ScaledRowsKernel,
 ) {
     let num_inputs = x.num_rows();
     let num_rows = out.len() / num_inputs.max(1);
@@ -127,7 +129,7 @@ macro_rules! byte_kernels {
                 }
             }
 
-            pub(super) fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
+            pub(super) fn int8_rows(values: &[u8], runs: Runs, x: &[i8], out: &mut [i32]) {
                 #[target_feature(enable = $features)]
                 fn dot(weights: &[u8], x: &[i8]) -> i32 {
                     let mut sum = vdupq_n_s32(0);
@@ -140,26 +142,24 @@ macro_rules! byte_kernels {
                     }
                     let mut last = [0];
                     if !rest.is_empty() {
-                        scalar::int8_rows(rest_of_weights, rest, &mut last);
+                        scalar::int8_rows(rest_of_weights, Runs::ONE, rest, &mut last);
                     }
                     vaddvq_s32(sum) + last[0]
                 }
-                for (row, out) in values.chunks_exact(x.len().max(1)).zip(out) {
-                    // SAFETY: this set of kernels is handed out only where its features were detected.
-                    *out = unsafe { dot(row, x) };
-                }
+                // SAFETY: this set of kernels is handed out only where its features were detected.
+                each_row(values, x.len(), runs, out, |row| unsafe { dot(row, x) });
             }
 
-            pub(super) fn q8_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
-                block_rows::<Q8_0_BLOCK_BYTES>(blocks, x, out);
+            pub(super) fn q8_0_rows(blocks: &[u8], runs: Runs, x: &[i8], out: &mut [f32]) {
+                block_rows::<Q8_0_BLOCK_BYTES>(blocks, runs, x, out);
             }
 
-            pub(super) fn q4_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
-                block_rows::<Q4_0_BLOCK_BYTES>(blocks, x, out);
+            pub(super) fn q4_0_rows(blocks: &[u8], runs: Runs, x: &[i8], out: &mut [f32]) {
+                block_rows::<Q4_0_BLOCK_BYTES>(blocks, runs, x, out);
             }
 
             /// Rows of blocks of 32 weights in `FORM_BYTES` bytes, which tell Q8_0 from Q4_0.
-            fn block_rows<const FORM_BYTES: usize>(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+            fn block_rows<const FORM_BYTES: usize>(blocks: &[u8], runs: Runs, x: &[i8], out: &mut [f32]) {
                 /// The weights of a block, without its scale.
                 #[target_feature(enable = $features)]
                 fn weights<const FORM_BYTES: usize>(block: &[u8; FORM_BYTES]) -> [int8x16_t; 2] {
@@ -192,10 +192,8 @@ macro_rules! byte_kernels {
                     vaddvq_f32(sum)
                 }
                 let row_bytes = x.len() / Q8_0_BLOCK_LEN * FORM_BYTES;
-                for (row, out) in blocks.chunks_exact(row_bytes.max(1)).zip(out) {
-                    // SAFETY: this set of kernels is handed out only where its features were detected.
-                    *out = unsafe { dot::<FORM_BYTES>(row, x) };
-                }
+                // SAFETY: this set of kernels is handed out only where its features were detected.
+                each_row(blocks, row_bytes, runs, out, |row| unsafe { dot::<FORM_BYTES>(row, x) });
             }
 
             pub(super) fn q8_0_tiles(blocks: &[u8], x: &Quantized, out: &mut [f32]) {
@@ -243,7 +241,7 @@ macro_rules! byte_kernels {
                 );
             }
 
-            pub(super) fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
+            pub(super) fn ternary_rows(rows: TernaryRows<'_>, runs: Runs, x: &[i8], out: &mut [i32]) {
                 #[target_feature(enable = $features)]
                 fn dot(blocks: &[u8], x: &[i8]) -> i32 {
                     let mut sums = [vdupq_n_s32(0); 2];
@@ -255,21 +253,16 @@ macro_rules! byte_kernels {
                     }
                     vaddvq_s32(vaddq_s32(sums[0], sums[1]))
                 }
-                let Some(blocks) = whole_blocks(rows, x.len(), out.len()) else {
-                    return ternary_groups(rows, x, out);
+                let Some(blocks) = whole_blocks(rows, runs, x.len(), out.len()) else {
+                    return ternary_groups(rows, runs, x, out);
                 };
                 let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
-                if row_bytes == 0 {
-                    out.fill(0);
-                }
-                for (row, out) in blocks.chunks_exact(row_bytes.max(1)).zip(out) {
-                    // SAFETY: this set of kernels is handed out only where its features were detected.
-                    *out = unsafe { dot(row, x) };
-                }
+                // SAFETY: this set of kernels is handed out only where its features were detected.
+                each_row(blocks, row_bytes, runs, out, |row| unsafe { dot(row, x) });
             }
 
             /// Rows of any start and length.
-            fn ternary_groups(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
+            fn ternary_groups(rows: TernaryRows<'_>, runs: Runs, x: &[i8], out: &mut [i32]) {
                 #[target_feature(enable = $features)]
                 fn dot(blocks: &[u8], first_group: usize, x: &[i8]) -> i32 {
                     let mut sums = [vdupq_n_s32(0); 2];
@@ -280,14 +273,15 @@ macro_rules! byte_kernels {
                     }
                     vaddvq_s32(vaddq_s32(sums[0], sums[1]))
                 }
-                for (row, out) in out.iter_mut().enumerate() {
-                    let first_group = rows.first_group + row * (x.len() / GROUP_LEN);
+                let len = out.len() / runs.num;
+                for (index, out) in out.iter_mut().enumerate() {
+                    let first_group = rows.first_group + runs.place(index, len) * (x.len() / GROUP_LEN);
                     // SAFETY: this set of kernels is handed out only where its features were detected.
                     *out = unsafe { dot(rows.blocks, first_group, x) };
                 }
             }
 
-            pub(super) fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]) {
+            pub(super) fn ternary_block_rows(blocks: &[u8], runs: Runs, x: &[i8], block_sums: &[i32], out: &mut [f32]) {
                 #[target_feature(enable = $features)]
                 fn dot(blocks: &[u8], x: &[i8], block_sums: &[i32]) -> f32 {
                     let mut sum = 0.0;
@@ -303,10 +297,8 @@ macro_rules! byte_kernels {
                     sum
                 }
                 let row_bytes = x.len() / BLOCK_LEN * BLOCK_BYTES;
-                for (row, out) in blocks.chunks_exact(row_bytes.max(1)).zip(out) {
-                    // SAFETY: this set of kernels is handed out only where its features were detected.
-                    *out = unsafe { dot(row, x, block_sums) };
-                }
+                // SAFETY: this set of kernels is handed out only where its features were detected.
+                each_row(blocks, row_bytes, runs, out, |row| unsafe { dot(row, x, block_sums) });
             }
 
             pub(super) fn multiply(codes: &CodeRows, x: &Quantized, out: &mut [i32]) {

@@ -4,8 +4,10 @@
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES, GROUP_LEN, block_scale, group_codes};
 use half::{bf16, f16};
 
+use super::streams::each_row;
 use super::{CodeRows, Kernels, Quantized, TernaryRows, pointwise, triples};
 use crate::gguf::{Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q4_0_ZERO_CODE, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN};
+use crate::runtime::Runs;
 
 /// Partial sums, so that the compiler may use vector registers.
 const LANES: usize = 8;
@@ -53,16 +55,16 @@ fn dot_floats<const N: usize>(weights: &[u8], x: &[f32], read: impl Fn([u8; N]) 
     sums.iter().sum::<f32>() + rest.sum::<f32>()
 }
 
-pub(super) fn f32_rows(rows: &[u8], x: &[f32], out: &mut [f32]) {
-    each_row(rows, 4 * x.len(), out, |row| dot_floats(row, x, f32::from_le_bytes));
+pub(super) fn f32_rows(rows: &[u8], runs: Runs, x: &[f32], out: &mut [f32]) {
+    each_row(rows, 4 * x.len(), runs, out, |row| dot_floats(row, x, f32::from_le_bytes));
 }
 
-pub(super) fn f16_rows(rows: &[u8], x: &[f32], out: &mut [f32]) {
-    each_row(rows, 2 * x.len(), out, |row| dot_floats(row, x, |bytes| f16::from_le_bytes(bytes).to_f32()));
+pub(super) fn f16_rows(rows: &[u8], runs: Runs, x: &[f32], out: &mut [f32]) {
+    each_row(rows, 2 * x.len(), runs, out, |row| dot_floats(row, x, |bytes| f16::from_le_bytes(bytes).to_f32()));
 }
 
-pub(super) fn bf16_rows(rows: &[u8], x: &[f32], out: &mut [f32]) {
-    each_row(rows, 2 * x.len(), out, |row| dot_floats(row, x, |bytes| bf16::from_le_bytes(bytes).to_f32()));
+pub(super) fn bf16_rows(rows: &[u8], runs: Runs, x: &[f32], out: &mut [f32]) {
+    each_row(rows, 2 * x.len(), runs, out, |row| dot_floats(row, x, |bytes| bf16::from_le_bytes(bytes).to_f32()));
 }
 
 fn mix_floats<const N: usize>(rows: &[u8], weights: &[f32], y: &mut [f32], read: impl Fn([u8; N]) -> f32) {
@@ -81,27 +83,20 @@ pub(super) fn mix_f16(rows: &[u8], weights: &[f32], y: &mut [f32]) {
     mix_floats(rows, weights, y, |bytes| f16::from_le_bytes(bytes).to_f32());
 }
 
-/// The rows of `row_bytes` that follow each other in `bytes`, each with its place in `out`.
-fn each_row<T>(bytes: &[u8], row_bytes: usize, out: &mut [T], product: impl Fn(&[u8]) -> T) {
-    for (row, out) in bytes.chunks_exact(row_bytes.max(1)).zip(out) {
-        *out = product(row);
-    }
-}
-
-pub(super) fn int8_rows(values: &[u8], x: &[i8], out: &mut [i32]) {
+pub(super) fn int8_rows(values: &[u8], runs: Runs, x: &[i8], out: &mut [i32]) {
     let dot = |row: &[u8]| row.iter().zip(x).map(|(w, &x)| i32::from(w.cast_signed()) * i32::from(x)).sum();
-    each_row(values, x.len(), out, dot);
+    each_row(values, x.len(), runs, out, dot);
 }
 
-pub(super) fn q8_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
-    block_rows::<Q8_0_BLOCK_BYTES>(blocks, x, out, |codes, x| {
+pub(super) fn q8_0_rows(blocks: &[u8], runs: Runs, x: &[i8], out: &mut [f32]) {
+    block_rows::<Q8_0_BLOCK_BYTES>(blocks, runs, x, out, |codes, x| {
         codes.iter().zip(x).map(|(w, &x)| i32::from(w.cast_signed()) * i32::from(x)).sum()
     });
 }
 
-fn q4_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
+fn q4_0_rows(blocks: &[u8], runs: Runs, x: &[i8], out: &mut [f32]) {
     let weight = |code: u8| i32::from(code) - i32::from(Q4_0_ZERO_CODE);
-    block_rows::<Q4_0_BLOCK_BYTES>(blocks, x, out, |codes, x| {
+    block_rows::<Q4_0_BLOCK_BYTES>(blocks, runs, x, out, |codes, x| {
         let (low, high) = x.split_at(Q4_0_BLOCK_LEN / 2);
         let products = codes
             .iter()
@@ -112,8 +107,14 @@ fn q4_0_rows(blocks: &[u8], x: &[i8], out: &mut [f32]) {
 }
 
 /// Rows of blocks of 32 weights in `BYTES` bytes, a scale and codes; `dot` multiplies a block's codes with inputs.
-fn block_rows<const BYTES: usize>(blocks: &[u8], x: &[i8], out: &mut [f32], dot: impl Fn(&[u8], &[i8]) -> i32) {
-    each_row(blocks, x.len() / Q8_0_BLOCK_LEN * BYTES, out, |row| {
+fn block_rows<const BYTES: usize>(
+    blocks: &[u8],
+    runs: Runs,
+    x: &[i8],
+    out: &mut [f32],
+    dot: impl Fn(&[u8], &[i8]) -> i32,
+) {
+    each_row(blocks, x.len() / Q8_0_BLOCK_LEN * BYTES, runs, out, |row| {
         let blocks = row.as_chunks::<BYTES>().0.iter().zip(x.as_chunks::<Q8_0_BLOCK_LEN>().0);
         let products =
             blocks.map(|(block, x)| f16::from_le_bytes([block[0], block[1]]).to_f32() * dot(&block[2..], x) as f32);
@@ -134,14 +135,15 @@ fn dot_ternary(blocks: &[u8], first_group: usize, x: &[i8]) -> i32 {
     sum
 }
 
-pub(super) fn ternary_rows(rows: TernaryRows<'_>, x: &[i8], out: &mut [i32]) {
-    for (row, out) in out.iter_mut().enumerate() {
-        *out = dot_ternary(rows.blocks, rows.first_group + row * (x.len() / GROUP_LEN), x);
+pub(super) fn ternary_rows(rows: TernaryRows<'_>, runs: Runs, x: &[i8], out: &mut [i32]) {
+    let len = out.len() / runs.num;
+    for (index, out) in out.iter_mut().enumerate() {
+        *out = dot_ternary(rows.blocks, rows.first_group + runs.place(index, len) * (x.len() / GROUP_LEN), x);
     }
 }
 
-pub(super) fn ternary_block_rows(blocks: &[u8], x: &[i8], block_sums: &[i32], out: &mut [f32]) {
-    each_row(blocks, x.len() / BLOCK_LEN * BLOCK_BYTES, out, |row| {
+pub(super) fn ternary_block_rows(blocks: &[u8], runs: Runs, x: &[i8], block_sums: &[i32], out: &mut [f32]) {
+    each_row(blocks, x.len() / BLOCK_LEN * BLOCK_BYTES, runs, out, |row| {
         let blocks = row.as_chunks::<BLOCK_BYTES>().0.iter().zip(x.as_chunks::<BLOCK_LEN>().0);
         let products = blocks
             .zip(block_sums)

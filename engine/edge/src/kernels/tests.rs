@@ -101,7 +101,7 @@ proptest! {
         for (bytes, exact, kernel) in stored {
             for kernels in available() {
                 let mut out = vec![0.0; rows];
-                kernel(kernels)(&shifted(&bytes, shift)[shift..], &x, &mut out);
+                kernel(kernels)(&shifted(&bytes, shift)[shift..], Runs::ONE, &x, &mut out);
                 for (row, found) in exact.chunks(x.len().max(1)).zip(out) {
                     let expected: f64 = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
                     prop_assert!(near(found, expected, 4.0 * x.len() as f64), "{} {found} {expected}", kernels.name);
@@ -144,7 +144,7 @@ proptest! {
             .collect();
         for kernels in available() {
             let mut out = vec![0; rows];
-            (kernels.int8_rows)(&shifted(&values, shift)[shift..], &shifted(&x, x_shift)[x_shift..], &mut out);
+            (kernels.int8_rows)(&shifted(&values, shift)[shift..], Runs::ONE, &shifted(&x, x_shift)[x_shift..], &mut out);
             prop_assert_eq!(&out, &expected, "{}", kernels.name);
         }
     }
@@ -153,10 +153,10 @@ proptest! {
     fn q8_0_rows(weights in prop::collection::vec(-2.0_f32..2.0, 7 * 96), x in int8s(96), rows in 0_usize..8) {
         let blocks = encode_q8_0(&weights).unwrap();
         let mut expected = vec![0.0; rows];
-        (scalar::KERNELS.q8_0_rows)(&blocks, &x, &mut expected);
+        (scalar::KERNELS.q8_0_rows)(&blocks, Runs::ONE, &x, &mut expected);
         for kernels in available() {
             let mut out = vec![0.0; rows];
-            (kernels.q8_0_rows)(&shifted(&blocks, 1)[1..], &x, &mut out);
+            (kernels.q8_0_rows)(&shifted(&blocks, 1)[1..], Runs::ONE, &x, &mut out);
             for (found, expected) in out.iter().zip(&expected) {
                 prop_assert!(near(*found, f64::from(*expected), 400.0), "{} {found} {expected}", kernels.name);
             }
@@ -180,12 +180,12 @@ proptest! {
         let own = &blocks[..rows * 3 * 18];
         for kernels in available() {
             let (mut out, mut expected) = (vec![9.0; rows], vec![9.0; rows]);
-            (kernels.q8_0_rows)(&wider, &x, &mut expected);
-            (kernels.q4_0_rows)(&shifted(own, shift)[shift..], &x, &mut out);
+            (kernels.q8_0_rows)(&wider, Runs::ONE, &x, &mut expected);
+            (kernels.q4_0_rows)(&shifted(own, shift)[shift..], Runs::ONE, &x, &mut out);
             prop_assert_eq!(&out, &expected, "{}", kernels.name);
         }
         let mut out = vec![9.0; rows];
-        (scalar::KERNELS.q4_0_rows)(own, &x, &mut out);
+        (scalar::KERNELS.q4_0_rows)(own, Runs::ONE, &x, &mut out);
         for (row, found) in decode_q4_0(own).chunks(96).zip(out) {
             let expected: f64 = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
             prop_assert!(near(found, expected, 2e4), "{found} {expected}");
@@ -220,7 +220,7 @@ proptest! {
             let x = Quantized::new(&x, len, kernels);
             let mut out = vec![0.0; rows * inputs];
             for (input, out) in out.chunks_mut(rows.max(1)).enumerate() {
-                (kernels.q8_0_rows)(&blocks, x.row(input), out);
+                (kernels.q8_0_rows)(&blocks, Runs::ONE, x.row(input), out);
             }
             out
         };
@@ -259,9 +259,9 @@ proptest! {
                 let (blocks, x) = (shifted(blocks, shift), shifted(x, x_shift));
                 let mut out = vec![0.0; num_blocks / blocks_per_row];
                 if block_len == 32 {
-                    (kernels.q8_0_rows)(&blocks[shift..], &x[x_shift..], &mut out);
+                    (kernels.q8_0_rows)(&blocks[shift..], Runs::ONE, &x[x_shift..], &mut out);
                 } else {
-                    (kernels.ternary_block_rows)(&blocks[shift..], &x[x_shift..], &sums, &mut out);
+                    (kernels.ternary_block_rows)(&blocks[shift..], Runs::ONE, &x[x_shift..], &sums, &mut out);
                 }
                 out
             };
@@ -294,7 +294,7 @@ proptest! {
         for kernels in available() {
             let mut out = vec![0; rows];
             let rows = TernaryRows { blocks: &shifted(&blocks, shift)[shift..], first_group };
-            (kernels.ternary_rows)(rows, &shifted(x, x_shift)[x_shift..], &mut out);
+            (kernels.ternary_rows)(rows, Runs::ONE, &shifted(x, x_shift)[x_shift..], &mut out);
             prop_assert_eq!(&out, &expected, "{}", kernels.name);
         }
     }
@@ -309,10 +309,10 @@ proptest! {
         let x = &x[..x.len() / 128 * 128];
         let mut expected = vec![0; rows];
         let given = TernaryRows { blocks: &blocks, first_group };
-        (scalar::KERNELS.ternary_rows)(given, x, &mut expected);
+        (scalar::KERNELS.ternary_rows)(given, Runs::ONE, x, &mut expected);
         for kernels in available() {
             let mut out = vec![0; rows];
-            (kernels.ternary_rows)(given, x, &mut out);
+            (kernels.ternary_rows)(given, Runs::ONE, x, &mut out);
             prop_assert_eq!(&out, &expected, "{}", kernels.name);
         }
     }
@@ -379,10 +379,10 @@ proptest! {
         let sums: Vec<i32> = x.chunks(256).map(|x| x.iter().map(|&x| i32::from(x)).sum()).collect();
         let rows = 12_usize.checked_div(blocks_per_row).unwrap_or(2).min(7);
         let mut expected = vec![0.0; rows];
-        (scalar::KERNELS.ternary_block_rows)(&blocks, x, &sums, &mut expected);
+        (scalar::KERNELS.ternary_block_rows)(&blocks, Runs::ONE, x, &sums, &mut expected);
         for kernels in available() {
             let mut out = vec![0.0; rows];
-            (kernels.ternary_block_rows)(&shifted(&blocks, 1)[1..], x, &sums, &mut out);
+            (kernels.ternary_block_rows)(&shifted(&blocks, 1)[1..], Runs::ONE, x, &sums, &mut out);
             for (found, expected) in out.iter().zip(&expected) {
                 prop_assert!(near(*found, f64::from(*expected), 1e6), "{} {found} {expected}", kernels.name);
             }
@@ -501,15 +501,72 @@ proptest! {
 }
 
 #[test]
+fn rows_in_runs_are_the_rows_themselves() {
+    /// A row of 256 weights in 528 bytes at most, and what a kernel makes of some of them.
+    type Products = fn(&Kernels, &[u8], usize, Runs, &mut [f32]);
+    const COLS: usize = 256;
+    fn x() -> Vec<i8> {
+        (0..COLS).map(|i| (i * 37 % 255) as u8 as i8).collect()
+    }
+    fn floats() -> Vec<f32> {
+        x().into_iter().map(f32::from).collect()
+    }
+    fn exact(out: &mut [f32], product: impl Fn(&mut [i32])) {
+        let mut sums = vec![0; out.len()];
+        product(&mut sums);
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum as f32);
+    }
+    let forms: [(&str, usize, Products); 9] = [
+        ("f32", 4 * COLS, |kernels, bytes, at, runs, out| (kernels.f32_rows)(&bytes[at..], runs, &floats(), out)),
+        ("f16", 2 * COLS, |kernels, bytes, at, runs, out| (kernels.f16_rows)(&bytes[at..], runs, &floats(), out)),
+        ("bf16", 2 * COLS, |kernels, bytes, at, runs, out| (kernels.bf16_rows)(&bytes[at..], runs, &floats(), out)),
+        ("q8_0", 34 * 8, |kernels, bytes, at, runs, out| (kernels.q8_0_rows)(&bytes[at..], runs, &x(), out)),
+        ("q4_0", 18 * 8, |kernels, bytes, at, runs, out| (kernels.q4_0_rows)(&bytes[at..], runs, &x(), out)),
+        ("int8", COLS, |kernels, bytes, at, runs, out| {
+            exact(out, |sums| (kernels.int8_rows)(&bytes[at..], runs, &x(), sums));
+        }),
+        ("trits", 66, |kernels, bytes, at, runs, out| {
+            let rows = TernaryRows { blocks: bytes, first_group: at / 66 * 2 };
+            exact(out, |sums| (kernels.ternary_rows)(rows, runs, &x(), sums));
+        }),
+        ("trits of half blocks", 33, |kernels, bytes, at, runs, out| {
+            let rows = TernaryRows { blocks: bytes, first_group: at / 33 };
+            exact(out, |sums| (kernels.ternary_rows)(rows, runs, &x()[..COLS / 2], sums));
+        }),
+        ("trits with scales", 66, |kernels, bytes, at, runs, out| {
+            (kernels.ternary_block_rows)(&bytes[at..], runs, &x(), &[7], out);
+        }),
+    ];
+    for (form, row_bytes, products) in forms {
+        // Small numbers in every form: no byte is above 0x33.
+        let bytes: Vec<u8> = (0..34 * row_bytes).map(|i| (i * 29 % 0x33) as u8).collect();
+        for (kernels, len) in available().into_iter().flat_map(|kernels| (0..5).map(move |len| (kernels, len))) {
+            let one = |row: usize| {
+                let mut out = [9.0];
+                products(kernels, &bytes, row * row_bytes, Runs::ONE, &mut out);
+                out[0]
+            };
+            for (num, first) in [(2, 3), (3, 1), (4, 2), (8, 0)] {
+                let runs = Runs { num, apart: 4 };
+                let mut out = vec![9.0; num * len];
+                products(kernels, &bytes, first * row_bytes, runs, &mut out);
+                let expected: Vec<f32> = (0..num * len).map(|at| one(first + at / len * 4 + at % len)).collect();
+                assert_eq!(out, expected, "{} {form} {runs:?} {len}", kernels.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn extremes_do_not_saturate() {
     for kernels in available() {
         let mut out = [0; 5];
         for input in [127_i8, -127] {
-            (kernels.int8_rows)(&[0x80; 5 * 64], &[input; 64], &mut out);
+            (kernels.int8_rows)(&[0x80; 5 * 64], Runs::ONE, &[input; 64], &mut out);
             assert_eq!(out, [-128 * i32::from(input) * 64; 5], "{}", kernels.name);
         }
         let (blocks, x) = (vec![0xff_u8; 66 * 20 * 5], vec![-127_i8; 256 * 20]);
-        (kernels.ternary_rows)(TernaryRows { blocks: &blocks, first_group: 0 }, &x, &mut out);
+        (kernels.ternary_rows)(TernaryRows { blocks: &blocks, first_group: 0 }, Runs::ONE, &x, &mut out);
         assert_eq!(out, [3 * -127 * 256 * 20; 5], "{}", kernels.name);
         let mut codes = CodeRows::default();
         codes.resize(PANEL_ROWS, 256 * 20, u8::MAX);
@@ -537,10 +594,10 @@ fn the_longest_rows_fit() {
         let mut out = [0];
         for input in [127_i8, -127] {
             let x = vec![input; MAX_TERNARY_LEN];
-            (kernels.ternary_rows)(TernaryRows { blocks: &blocks, first_group: 0 }, &x, &mut out);
+            (kernels.ternary_rows)(TernaryRows { blocks: &blocks, first_group: 0 }, Runs::ONE, &x, &mut out);
             assert_eq!(i64::from(out[0]), 3 * i64::from(input) * MAX_TERNARY_LEN as i64, "{}", kernels.name);
             let values = vec![0x80; MAX_INT8_LEN];
-            (kernels.int8_rows)(&values, &x[..MAX_INT8_LEN], &mut out);
+            (kernels.int8_rows)(&values, Runs::ONE, &x[..MAX_INT8_LEN], &mut out);
             assert_eq!(i64::from(out[0]), -128 * i64::from(input) * MAX_INT8_LEN as i64, "{}", kernels.name);
             let x = vec![input; MAX_TRIPLES_LEN];
             let out = triple_products(kernels.triples, &vec![-1; x.len()], &x);

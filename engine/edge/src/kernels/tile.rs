@@ -4,7 +4,8 @@
 use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_LEN};
 
 use super::quantize::ROW_STEP;
-use super::{Quantized, TernaryRows};
+use super::{Quantized, ScaledRowsKernel, TernaryRows};
+use crate::runtime::Runs;
 
 /// Rows unpacked at once: they stay in the second-level cache while all inputs pass by.
 pub(crate) const PANEL_ROWS: usize = 32;
@@ -127,26 +128,20 @@ pub(super) fn scales_of_rows<const R: usize>(rows: &[u8], row_bytes: usize, scal
 }
 
 /// The products of the rows from `first` on, whose blocks are `blocks`, with each of `x` by itself into `out` (inputs, rows).
-pub(super) fn rows_left_over(
-    blocks: &[u8],
-    x: &Quantized,
-    out: &mut [f32],
-    first: usize,
-    one: fn(&[u8], &[i8], &mut [f32]),
-) {
+pub(super) fn rows_left_over(blocks: &[u8], x: &Quantized, out: &mut [f32], first: usize, one: ScaledRowsKernel) {
     let num_rows = out.len() / x.num_rows().max(1);
     if first < num_rows {
         for (input, out) in out.chunks_exact_mut(num_rows).enumerate() {
-            one(blocks, x.row(input), &mut out[first..]);
+            one(blocks, Runs::ONE, x.row(input), &mut out[first..]);
         }
     }
 }
 
-/// The bytes of `num_rows` rows of `len` codes when they are whole blocks; `None` when they start within one or are not
-/// all there.
-pub(super) fn whole_blocks(rows: TernaryRows<'_>, len: usize, num_rows: usize) -> Option<&[u8]> {
+/// The bytes of `num_rows` rows of `len` codes, and of what lies between their `runs`, when they are whole blocks; `None`
+/// when they start within one or are not all there.
+pub(super) fn whole_blocks(rows: TernaryRows<'_>, runs: Runs, len: usize, num_rows: usize) -> Option<&[u8]> {
     let is_whole = rows.first_group.is_multiple_of(BLOCK_LEN / GROUP_LEN) && len.is_multiple_of(BLOCK_LEN);
     let start = (rows.first_group / 2).checked_mul(BLOCK_BYTES)?;
-    let end = start.checked_add(num_rows.checked_mul(len / BLOCK_LEN * BLOCK_BYTES)?)?;
+    let end = start.checked_add(runs.span(num_rows)?.checked_mul(len / BLOCK_LEN * BLOCK_BYTES)?)?;
     rows.blocks.get(start..end).filter(|_| is_whole)
 }

@@ -52,7 +52,7 @@ macro_rules! float_kernels {
     // `$read` turns a pointer to `$width` weights of `$size` bytes into a vector of floats, `$one` reads a single weight.
     (@rows $name:ident, $size:literal, $read:expr, $one:expr,
         $features:literal, $width:literal, $zero:path, $load:path, $multiply_add:path, $sum:path) => {
-        fn $name(rows: &[u8], x: &[f32], out: &mut [f32]) {
+        fn $name(rows: &[u8], runs: Runs, x: &[f32], out: &mut [f32]) {
             /// # Safety
             /// `R` rows of `x.len()` weights, `apart` bytes from start to start, must be readable from `rows` on.
             #[target_feature(enable = $features)]
@@ -88,13 +88,13 @@ macro_rules! float_kernels {
                 out.fill(0.0);
                 return;
             }
-            let num_rows = (rows.len() / row_bytes).min(out.len());
+            let num_rows = rows_there(rows, row_bytes, runs, out.len());
             let start = |row: usize| rows.as_ptr().wrapping_add(row * row_bytes);
-            // SAFETY: rows up to `num_rows` lie within `rows`; the features were detected.
+            // SAFETY: the `num_rows` rows lie within `rows`; the features were detected.
             let many = |first, apart| unsafe { dot::<4>(start(first), apart * row_bytes, x) };
             // SAFETY: as above.
             let one = |row| unsafe { dot::<1>(start(row), 0, x)[0] };
-            fill_rows(&mut out[..num_rows], many, one);
+            fill_rows(runs, &mut out[..num_rows], many, one);
         }
     };
     (@mix $name:ident, $size:literal, $read:expr, $one:expr,

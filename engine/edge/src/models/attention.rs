@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::cache::{LayerCache, Precision};
 use crate::kernels;
-use crate::runtime::{Floats, Output, Panel, panels};
+use crate::runtime::{Floats, Output, Panel, Runs, panels};
 
 /// Positions whose keys and values stay in the nearest cache while a few tokens pass by.
 const TILE_POSITIONS: usize = 64;
@@ -34,7 +34,7 @@ pub(super) fn attend(heads: Heads, caches: &[(&LayerCache, usize)], queries: &[f
         let len = (num_rows * width).min(left.len());
         let (values, other_values) = left.split_at_mut(len);
         let (own, other_queries) = queries.split_at(len.min(queries.len()));
-        outputs.push(Output { values, width, panel_width: group * heads.head_dim });
+        outputs.push(Output { values, width, panel_width: group * heads.head_dim, num_runs: 1 });
         parts.push((cache, own));
         (left, queries) = (other_values, other_queries);
     }
@@ -79,7 +79,7 @@ impl LayerCache {
                     continue;
                 }
                 for (((largest, sum), query), output) in states.iter_mut().zip(queries).zip(outputs) {
-                    products(keys, query, scores);
+                    products(keys, Runs::ONE, query, scores);
                     let tile_largest = (kernels.largest)(scores) * scale;
                     if tile_largest > *largest {
                         let shrink = (*largest - tile_largest).exp();

@@ -56,7 +56,7 @@ impl RmsNorm {
     pub(super) fn apply(&self, x: &[f32]) -> Floats {
         let mut normed = Floats::zeros(x.len());
         let (width, panel_width) = (x.len(), self.weight.len());
-        panels(&mut [Output { values: &mut normed, width, panel_width }], |_, mut panel| {
+        panels(&mut [Output { values: &mut normed, width, panel_width, num_runs: 1 }], |_, mut panel| {
             let row = x.get(panel.columns()).unwrap_or_default();
             let mean_square = (kernels::active().sum_of_squares)(row) / row.len() as f32;
             let inverse = 1.0 / (mean_square + self.epsilon).sqrt();
@@ -90,7 +90,7 @@ pub(super) fn gelu(x: &mut [f32]) {
 /// gate ← silu(gate) · up, both of one length. Source: Shazeer 2020, arXiv 2002.05202 (SwiGLU).
 pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
     let width = gate.len();
-    panels(&mut [Output { values: gate, width, panel_width: TASK_LEN }], |_, mut panel| {
+    panels(&mut [Output { values: gate, width, panel_width: TASK_LEN, num_runs: 1 }], |_, mut panel| {
         let up = up.get(panel.columns()).unwrap_or_default();
         (kernels::active().silu_mul)(panel.row_mut(0), up);
     });
@@ -99,7 +99,7 @@ pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
 /// gate ← max(0, gate)² · up, both of one length; NaN stays. Source: So et al. 2021, arXiv 2109.08668 (squared ReLU).
 pub(super) fn relu_squared_mul(gate: &mut [f32], up: &[f32]) {
     let width = gate.len();
-    panels(&mut [Output { values: gate, width, panel_width: TASK_LEN }], |_, mut panel| {
+    panels(&mut [Output { values: gate, width, panel_width: TASK_LEN, num_runs: 1 }], |_, mut panel| {
         let up = up.get(panel.columns()).unwrap_or_default();
         let gate = panel.row_mut(0);
         relu(gate);

@@ -5,4 +5,4 @@ mod team;
 
 pub(crate) use floats::Floats;
 pub use team::with_threads;
-pub(crate) use team::{Output, Panel, panels};
+pub(crate) use team::{Output, Panel, Runs, panels};

@@ -200,6 +200,29 @@ impl Shared {
     }
 }
 
+/// Places in `num` runs (at least 1) of equally many neighbors, `apart` places from the start of one to that of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Runs {
+    pub(crate) num: usize,
+    pub(crate) apart: usize,
+}
+
+impl Runs {
+    /// All are neighbors.
+    pub(crate) const ONE: Self = Self { num: 1, apart: 0 };
+
+    /// How far from the first place number `index` lies, with `len` to a run.
+    pub(crate) fn place(self, index: usize, len: usize) -> usize {
+        if self.num == 1 { index } else { index / len.max(1) * self.apart + index % len.max(1) }
+    }
+
+    /// From the first of `count` places to behind the last; `None` for more than can be counted.
+    pub(crate) fn span(self, count: usize) -> Option<usize> {
+        let len = count / self.num.max(1);
+        if self.num == 1 || len == 0 { Some(count) } else { (self.num - 1).checked_mul(self.apart)?.checked_add(len) }
+    }
+}
+
 /// Numbers (rows, width), row-major, that tasks fill in panels of columns.
 #[derive(Debug)]
 pub(crate) struct Output<'a> {
@@ -207,8 +230,11 @@ pub(crate) struct Output<'a> {
     pub(crate) values: &'a mut [f32],
     /// At least 1.
     pub(crate) width: usize,
-    /// Columns of a panel, at least 1; the last may have fewer.
+    /// A panel's columns in each run, at least 1; the last panel may have fewer.
     pub(crate) panel_width: usize,
+    /// Into how many equal runs the columns are cut, of each of which a panel has a part: successive panels then go on in
+    /// all of them. 1 where it does not divide `width`.
+    pub(crate) num_runs: usize,
 }
 
 /// Some columns of an [`Output`], for one task alone.
@@ -217,7 +243,9 @@ pub(crate) struct Panel<'a> {
     base: *mut f32,
     num_rows: usize,
     width: usize,
+    /// Of the first run.
     columns: Range<usize>,
+    runs: Runs,
     lifetime: PhantomData<&'a mut [f32]>,
 }
 
@@ -227,20 +255,35 @@ impl Panel<'_> {
         self.num_rows
     }
 
-    /// Which columns these are.
+    /// Which columns of the first run these are: all, unless there are several runs.
     pub(crate) fn columns(&self) -> Range<usize> {
         self.columns.clone()
     }
 
-    /// These columns of row `row`; empty past the end.
+    /// How the columns lie.
+    pub(crate) fn runs(&self) -> Runs {
+        self.runs
+    }
+
+    /// Columns in all runs.
+    pub(crate) fn len(&self) -> usize {
+        self.columns.len() * self.runs.num
+    }
+
+    /// The columns in the first run of row `row`; empty past the end.
     pub(crate) fn row_mut(&mut self, row: usize) -> &mut [f32] {
-        if row >= self.num_rows {
+        self.run_mut(row, 0)
+    }
+
+    /// The columns in run `run` of row `row`; empty past the end.
+    pub(crate) fn run_mut(&mut self, row: usize, run: usize) -> &mut [f32] {
+        if row >= self.num_rows || run >= self.runs.num {
             return &mut [];
         }
         // SAFETY: row and columns lie within the output that `base` points to, which is borrowed for as long as this
         // panel lives; no other panel has these columns, and `&mut self` keeps this one from handing them out twice.
         unsafe {
-            let start = self.base.add(row * self.width + self.columns.start);
+            let start = self.base.add(row * self.width + run * self.runs.apart + self.columns.start);
             std::slice::from_raw_parts_mut(start, self.columns.len())
         }
     }
@@ -252,6 +295,7 @@ struct Shareable {
     num_rows: usize,
     width: usize,
     panel_width: usize,
+    runs: Runs,
     num_panels: usize,
 }
 
@@ -264,16 +308,18 @@ pub(crate) fn panels(outputs: &mut [Output<'_>], task: impl Fn(usize, Panel<'_>)
     let shareable = |output: &mut Output<'_>| {
         let (width, panel_width) = (output.width.max(1), output.panel_width.max(1));
         let (base, num_rows) = (output.values.as_mut_ptr(), output.values.len() / width);
-        Shareable { base, num_rows, width, panel_width, num_panels: width.div_ceil(panel_width) }
+        let num = if width.is_multiple_of(output.num_runs.max(1)) { output.num_runs.max(1) } else { 1 };
+        let runs = Runs { num, apart: width / num };
+        Shareable { base, num_rows, width, panel_width, runs, num_panels: runs.apart.div_ceil(panel_width) }
     };
     let outputs: Vec<Shareable> = outputs.iter_mut().map(shareable).collect();
     let numbered = |mut number: usize| {
         for (index, output) in outputs.iter().enumerate() {
             if number < output.num_panels {
                 let start = number * output.panel_width;
-                let columns = start..(start + output.panel_width).min(output.width);
-                let Shareable { base, num_rows, width, .. } = *output;
-                task(index, Panel { base, num_rows, width, columns, lifetime: PhantomData });
+                let columns = start..(start + output.panel_width).min(output.runs.apart);
+                let Shareable { base, num_rows, width, runs, .. } = *output;
+                task(index, Panel { base, num_rows, width, columns, runs, lifetime: PhantomData });
                 return;
             }
             number -= output.num_panels;
@@ -299,21 +345,22 @@ mod tests {
     use super::*;
 
     /// Fills `rows` x `width` and a second output of one column, and checks every number.
-    fn check(num_threads: usize, rows: usize, width: usize, panel_width: usize) {
+    fn check(num_threads: usize, rows: usize, width: usize, panel_width: usize, num_runs: usize) {
         let (mut first, mut second) = (vec![0.0; rows * width], vec![0.0; rows]);
         with_threads(num_threads, || {
             for round in 0..50 {
                 let mut outputs = [
-                    Output { values: &mut first, width, panel_width },
-                    Output { values: &mut second, width: 1, panel_width: 1 },
+                    Output { values: &mut first, width, panel_width, num_runs },
+                    Output { values: &mut second, width: 1, panel_width: 1, num_runs },
                 ];
                 panels(&mut outputs, |index, mut panel| {
-                    for row in 0..panel.num_rows() {
-                        for (column, value) in panel.columns().zip(panel.row_mut(row)) {
-                            *value += (index + row * 10 + column * round) as f32;
+                    let runs = panel.runs();
+                    for (row, run) in (0..panel.num_rows()).flat_map(|row| (0..runs.num).map(move |run| (row, run))) {
+                        for (column, value) in panel.columns().zip(panel.run_mut(row, run)) {
+                            *value += (index + row * 10 + (column + run * runs.apart) * round) as f32;
                         }
                     }
-                    assert!(panel.row_mut(rows).is_empty());
+                    assert!(panel.row_mut(rows).is_empty() && panel.run_mut(0, runs.num).is_empty());
                 });
             }
         });
@@ -327,9 +374,11 @@ mod tests {
     #[test]
     fn every_panel_is_filled_once_on_any_number_of_threads() {
         for num_threads in [1, 2, 3, 7] {
-            check(num_threads, 3, 100, 7);
-            check(num_threads, 1, 5, 8);
-            check(num_threads, 2, 64, 1);
+            for num_runs in [1, 4] {
+                check(num_threads, 3, 100, 7, num_runs);
+                check(num_threads, 1, 5, 8, num_runs);
+                check(num_threads, 2, 64, 1, num_runs);
+            }
         }
     }
 
@@ -340,7 +389,7 @@ mod tests {
             for pause in [0, 0, 30, 0, 30] {
                 std::thread::sleep(std::time::Duration::from_millis(pause));
                 with_threads(8, || {
-                    let mut outputs = [Output { values: &mut values, width: 40, panel_width: 1 }];
+                    let mut outputs = [Output { values: &mut values, width: 40, panel_width: 1, num_runs: 1 }];
                     panels(&mut outputs, |_, mut panel| panel.row_mut(0).iter_mut().for_each(|value| *value += 1.0));
                 });
             }
@@ -353,7 +402,7 @@ mod tests {
         with_threads(1, || {
             with_threads(4, || {
                 let (own, mut values) = (std::thread::current().id(), [0.0; 64]);
-                let mut outputs = [Output { values: &mut values, width: 64, panel_width: 1 }];
+                let mut outputs = [Output { values: &mut values, width: 64, panel_width: 1, num_runs: 1 }];
                 panels(&mut outputs, |_, _| assert_eq!(std::thread::current().id(), own));
             });
         });
@@ -364,12 +413,12 @@ mod tests {
         let failed = catch_unwind(|| {
             with_threads(2, || {
                 let mut values = [0.0; 64];
-                let mut outputs = [Output { values: &mut values, width: 64, panel_width: 1 }];
+                let mut outputs = [Output { values: &mut values, width: 64, panel_width: 1, num_runs: 1 }];
                 panels(&mut outputs, |_, panel| assert!(panel.columns().start < 40, "past 40"));
             });
         });
         assert!(failed.is_err());
         // The thread leads no team any more.
-        check(2, 2, 10, 3);
+        check(2, 2, 10, 3, 1);
     }
 }

@@ -1,9 +1,11 @@
 //! Rows of floats.
 
+use std::cell::RefCell;
+
 use super::tensor::{Format, floats};
 use crate::bytes::Bytes;
 use crate::kernels::{self, FloatRowsKernel};
-use crate::runtime::Panel;
+use crate::runtime::{Panel, Runs};
 
 /// Float rows where they lie.
 #[derive(Debug)]
@@ -49,13 +51,31 @@ impl FloatRows {
         /// Rows that share an input while it is in the nearest cache.
         const TILE_ROWS: usize = 16;
         let first_row = panel.columns().start;
+        if panel.runs().num > 1 {
+            let rows = self.bytes.get(first_row * self.row_bytes..).unwrap_or_default();
+            PRODUCTS.with_borrow_mut(|products| {
+                for (n, input) in inputs.chunks_exact(self.cols).enumerate() {
+                    products.resize(panel.len(), 0.0);
+                    (self.products)(rows, panel.runs(), input, products);
+                    for (run, products) in products.chunks_exact(panel.columns().len().max(1)).enumerate() {
+                        panel.run_mut(n, run).copy_from_slice(products);
+                    }
+                }
+            });
+            return;
+        }
         for start in (0..panel.columns().len()).step_by(TILE_ROWS) {
             let rows = self.bytes.get((first_row + start) * self.row_bytes..).unwrap_or_default();
             for (n, input) in inputs.chunks_exact(self.cols).enumerate() {
                 let outputs = panel.row_mut(n).get_mut(start..).unwrap_or_default();
                 let count = outputs.len().min(TILE_ROWS);
-                (self.products)(rows, input, &mut outputs[..count]);
+                (self.products)(rows, Runs::ONE, input, &mut outputs[..count]);
             }
         }
     }
+}
+
+thread_local! {
+    /// Products of rows in several runs, on their way to their columns.
+    static PRODUCTS: RefCell<Vec<f32>> = RefCell::default();
 }

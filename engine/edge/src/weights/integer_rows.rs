@@ -15,7 +15,7 @@ use crate::gguf::{
     Q4_0_BLOCK_BYTES, Q4_0_BLOCK_LEN, Q8_0_BLOCK_BYTES, Q8_0_BLOCK_LEN, decode_q4_0, decode_q8_0, q8_0_from_q4_0,
 };
 use crate::kernels::{self, CodeRows, MAX_INT8_LEN, MAX_TERNARY_LEN, Quantized, TernaryRows};
-use crate::runtime::Panel;
+use crate::runtime::{Panel, Runs};
 
 /// What turns signed bytes into the unsigned codes of [`CodeRows`].
 const INT8_OFFSET: u8 = 128;
@@ -140,8 +140,7 @@ impl IntegerRows {
     pub(super) fn fill(&self, x: &Quantized, panel: &mut Panel<'_>) {
         SCRATCH.with_borrow_mut(|scratch| match self {
             Self::Int8 { values, scales, cols } => {
-                scratch.scales.clear();
-                scratch.scales.extend_from_slice(scales.get(panel.columns()).unwrap_or_default());
+                scratch.take_scales(scales, panel);
                 fill_int8(values, *cols, x, panel, scratch);
             }
             Self::Trits { values, scale, cols } => {
@@ -160,7 +159,7 @@ impl IntegerRows {
                 let rows = rows_from(blocks, panel.columns().start, row_bytes);
                 if x.num_rows() == 1 {
                     let multiply = kernels::active().q4_0_rows;
-                    return fill_scaled(x, panel, |input, out| multiply(rows, x.row(input), out));
+                    return fill_scaled(x, panel, scratch, |input, runs, out| multiply(rows, runs, x.row(input), out));
                 }
                 // Unpacked once for all inputs.
                 let mut wider = std::mem::take(&mut scratch.wider);
@@ -170,13 +169,12 @@ impl IntegerRows {
             }
             Self::TritBlocks { blocks, cols } => {
                 let rows = rows_from(blocks, panel.columns().start, trit_row_bytes(*cols));
-                fill_scaled(x, panel, |input, out| {
-                    (kernels::active().ternary_block_rows)(rows, x.row(input), &x.block_sums(input), out);
+                fill_scaled(x, panel, scratch, |input, runs, out| {
+                    (kernels::active().ternary_block_rows)(rows, runs, x.row(input), &x.block_sums(input), out);
                 });
             }
             Self::Triples(rows) => {
-                scratch.scales.clear();
-                scratch.scales.extend_from_slice(rows.scales().get(panel.columns()).unwrap_or_default());
+                scratch.take_scales(rows.scales(), panel);
                 fill_triples(rows, x, panel, scratch);
             }
         });
@@ -218,17 +216,28 @@ struct Scratch {
 impl Scratch {
     fn repeat_scale(&mut self, scale: f32, panel: &Panel<'_>) {
         self.scales.clear();
-        self.scales.resize(panel.columns().len(), scale);
+        self.scales.resize(panel.len(), scale);
+    }
+
+    fn take_scales(&mut self, scales: &[f32], panel: &Panel<'_>) {
+        self.scales.clear();
+        for run in 0..panel.runs().num {
+            let (start, columns) = (run * panel.runs().apart, panel.columns());
+            let own = scales.get(start + columns.start..start + columns.end);
+            self.scales.extend_from_slice(own.unwrap_or_default());
+        }
     }
 }
 
 /// Products that come with the weights' scales from `product`, for one input at a time.
-fn fill_scaled(x: &Quantized, panel: &mut Panel<'_>, product: impl Fn(usize, &mut [f32])) {
+fn fill_scaled(x: &Quantized, panel: &mut Panel<'_>, scratch: &mut Scratch, product: impl Fn(usize, Runs, &mut [f32])) {
+    scratch.products.resize(panel.len(), 0.0);
     for (input, scale) in x.scales.iter().enumerate() {
-        let out = panel.row_mut(input);
-        product(input, out);
-        for out in out {
-            *out *= scale;
+        product(input, panel.runs(), &mut scratch.products);
+        for (run, products) in scratch.products.chunks_exact(panel.columns().len().max(1)).enumerate() {
+            for (out, product) in panel.run_mut(input, run).iter_mut().zip(products) {
+                *out = product * scale;
+            }
         }
     }
 }
@@ -238,7 +247,7 @@ fn fill_q8_0(rows: &[u8], x: &Quantized, panel: &mut Panel<'_>, scratch: &mut Sc
     let kernels = kernels::active();
     match kernels.q8_0_tiles.filter(|_| x.num_rows() > 1) {
         Some(multiply) => fill_blocks(rows, x, panel, scratch, multiply),
-        None => fill_scaled(x, panel, |input, out| (kernels.q8_0_rows)(rows, x.row(input), out)),
+        None => fill_scaled(x, panel, scratch, |input, runs, out| (kernels.q8_0_rows)(rows, runs, x.row(input), out)),
     }
 }
 
@@ -264,9 +273,10 @@ fn fill_blocks(
 /// Signed bytes, row-major, with a scale per row.
 fn fill_int8(values: &[u8], cols: usize, x: &Quantized, panel: &mut Panel<'_>, scratch: &mut Scratch) {
     let columns = panel.columns();
-    scratch.sums.resize(columns.len() * x.num_rows(), 0);
+    scratch.sums.resize(panel.len() * x.num_rows(), 0);
     if x.num_rows() == 1 {
-        (kernels::active().int8_rows)(rows_from(values, columns.start, cols), x.row(0), &mut scratch.sums);
+        let rows = rows_from(values, columns.start, cols);
+        (kernels::active().int8_rows)(rows, panel.runs(), x.row(0), &mut scratch.sums);
         return store(&scratch.sums, &scratch.scales, 0, x, panel);
     }
     scratch.codes.resize(columns.len(), cols, u8::MAX);
@@ -285,10 +295,10 @@ fn fill_trits(blocks: &[u8], cols: usize, x: &Quantized, panel: &mut Panel<'_>, 
     let kernels = kernels::active();
     let columns = panel.columns();
     let groups_per_row = cols / GROUP_LEN;
-    scratch.sums.resize(columns.len() * x.num_rows(), 0);
+    scratch.sums.resize(panel.len() * x.num_rows(), 0);
     if x.num_rows() == 1 {
         let rows = TernaryRows { blocks, first_group: columns.start * groups_per_row };
-        (kernels.ternary_rows)(rows, x.row(0), &mut scratch.sums);
+        (kernels.ternary_rows)(rows, panel.runs(), x.row(0), &mut scratch.sums);
     } else {
         scratch.codes.resize(columns.len(), cols, LARGEST_TRIT_CODE);
         for (number, row) in columns.enumerate() {
@@ -335,9 +345,12 @@ fn group_codes_of_block(blocks: &[u8], first: usize, count: usize) -> &[u8] {
 /// Writes the sums (inputs, rows) of codes that are `offset` more than the weights; `scales` of the panel's rows.
 fn store(sums: &[i32], scales: &[f32], offset: u8, x: &Quantized, panel: &mut Panel<'_>) {
     let per_input = sums.chunks_exact(scales.len().max(1)).zip(x.scales.iter().zip(&x.sums));
+    let len = panel.columns().len().max(1);
     for (input, (sums, (scale, sum))) in per_input.enumerate() {
         let excess = sum.wrapping_mul(i32::from(offset));
-        (kernels::active().rescale)(sums, excess, scales, *scale, panel.row_mut(input));
+        for (run, (sums, scales)) in sums.chunks_exact(len).zip(scales.chunks_exact(len)).enumerate() {
+            (kernels::active().rescale)(sums, excess, scales, *scale, panel.run_mut(input, run));
+        }
     }
 }
 

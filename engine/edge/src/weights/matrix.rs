@@ -8,7 +8,7 @@ use super::tensor::Tensor;
 use super::triple_rows::TripleRows;
 use super::widened::widened;
 use crate::kernels::{self, GROUP_ROWS, PANEL_ROWS, Quantized, TripleKernels};
-use crate::runtime::{Floats, Output, Panel, panels};
+use crate::runtime::{Floats, Output, Panel, Runs, panels};
 
 /// Bytes of weights in a task: at least what is worth another thread's attention, some microseconds of reading; at most
 /// what reads at the memory's full rate. Triples have as many as are read side by side.
@@ -145,7 +145,8 @@ impl Matrix {
         let outputs = values.iter_mut().zip(&matrices).map(|(values, matrix)| Output {
             values,
             width: matrix.rows,
-            panel_width: matrix.panel_rows(n),
+            panel_width: matrix.panel_rows(n) / matrix.num_runs(n),
+            num_runs: matrix.num_runs(n),
         });
         let mut outputs: Vec<Output<'_>> = outputs.collect();
         panels(&mut outputs, |number, panel| {
@@ -154,6 +155,17 @@ impl Matrix {
             }
         });
         values
+    }
+
+    /// Runs of rows that threads read side by side with `n` inputs: each thread goes on in all of them from task to task, so
+    /// that it reads a few long runs.
+    fn num_runs(&self, n: usize) -> usize {
+        let reads_runs = match &self.storage {
+            Storage::Floats(_) => true,
+            Storage::Integers(_) => self.rounds_inputs() && self.triple_kernels().is_none(),
+            Storage::PackedFloats(_) => false,
+        };
+        if n == 1 && reads_runs && self.rows.is_multiple_of(ROW_STEP) { ROW_STEP } else { 1 }
     }
 
     /// Rows of a task with `n` inputs: with one, what takes some microseconds to read; with several, what is unpacked at
@@ -195,7 +207,7 @@ impl Matrix {
 /// Σ wᵢxᵢ.
 fn dot(w: &[f32], x: &[f32]) -> f32 {
     let mut sum = [0.0];
-    (kernels::active().f32_rows)(bytemuck::cast_slice(w), x, &mut sum);
+    (kernels::active().f32_rows)(bytemuck::cast_slice(w), Runs::ONE, x, &mut sum);
     sum[0]
 }
 

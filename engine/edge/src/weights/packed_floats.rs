@@ -7,7 +7,7 @@ use super::tensor::Format;
 use crate::bytes::Bytes;
 use crate::gguf::{Q3_K_BLOCK_BYTES, Q3_K_BLOCK_LEN, Q4_K_BLOCK_BYTES, Q4_K_BLOCK_LEN};
 use crate::kernels::{self, UnpackFloatsKernel};
-use crate::runtime::Panel;
+use crate::runtime::{Panel, Runs};
 
 /// Floats that are unpacked at once with one input: they stay in the nearest cache, on their way to one product each.
 const TILE_FLOATS: usize = 1 << 12;
@@ -71,7 +71,7 @@ impl PackedFloats {
                 (self.unpack)(self.rows(columns.start + start, count), unpacked);
                 for (n, input) in inputs.chunks_exact(self.cols).enumerate() {
                     if let Some(outputs) = panel.row_mut(n).get_mut(start..start + count) {
-                        products(bytemuck::cast_slice(unpacked), input, outputs);
+                        products(bytemuck::cast_slice(unpacked), Runs::ONE, input, outputs);
                     }
                 }
             }
