@@ -50,6 +50,11 @@ impl Linear {
         &self.matrix
     }
 
+    /// Tells idle threads that `layers` read the next inputs, all the same.
+    pub(super) fn fetch_ahead<const N: usize>(layers: [&Self; N]) {
+        Matrix::fetch_ahead(&layers.map(Self::matrix));
+    }
+
     /// `x` (n, in) becomes (n, out).
     pub(super) fn apply(&self, x: &[f32]) -> Floats {
         let [y] = Self::apply_together([self], x);

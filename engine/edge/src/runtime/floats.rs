@@ -52,6 +52,18 @@ impl Floats {
         }
     }
 
+    /// `len` numbers of no particular value, for who writes every one.
+    pub(crate) fn any(len: usize) -> Self {
+        match take(len) {
+            Some(mut buffer) => {
+                // Clears no more than what was never written.
+                buffer.resize(len, 0.0);
+                Self(buffer)
+            }
+            None => Self(vec![0.0; len]),
+        }
+    }
+
     /// The vector, for keeps.
     pub(crate) fn into_vec(mut self) -> Vec<f32> {
         let mut values = std::mem::take(&mut self.0);

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 
+use super::ahead::{Ahead, Fetched, Stretch};
 use super::floats::Shelf;
 
 /// Looks for work before a worker lets other threads have the processor: some 50 microseconds.
@@ -37,12 +38,13 @@ struct Shared {
     has_panicked: AtomicBool,
 }
 
-/// One thread's tasks, `next..end`; on cache lines of its own.
+/// One thread's tasks, `next..end`, and what it will read then; on cache lines of its own.
 #[derive(Default)]
 #[repr(align(128))]
 struct Share {
     next: AtomicUsize,
     end: AtomicUsize,
+    ahead: Ahead,
 }
 
 thread_local! {
@@ -80,6 +82,11 @@ pub fn with_threads<T>(num_threads: usize, answer: impl FnOnce() -> T) -> T {
         CURRENT.set(Some(Arc::clone(&shared)));
         answer()
     })
+}
+
+/// The first of `num_tasks` that is thread `index`'s.
+fn first_task(index: usize, num_tasks: usize, num_threads: usize) -> usize {
+    index * num_tasks / num_threads
 }
 
 /// Leaves the team and ends its workers.
@@ -122,8 +129,8 @@ impl Shared {
     fn run(&self, num_tasks: usize, task: Task<'_>) {
         let num_threads = self.shares.len();
         for (index, share) in self.shares.iter().enumerate() {
-            share.next.store(index * num_tasks / num_threads, Ordering::Relaxed);
-            share.end.store((index + 1) * num_tasks / num_threads, Ordering::Relaxed);
+            share.next.store(first_task(index, num_tasks, num_threads), Ordering::Relaxed);
+            share.end.store(first_task(index + 1, num_tasks, num_threads), Ordering::Relaxed);
         }
         // SAFETY: only the lifetime changes. Workers take the task between entering and leaving, which `state` counts;
         // they can enter only while it is open, and `Close` closes it and waits for those inside before `run` returns
@@ -156,11 +163,14 @@ impl Shared {
 
     /// A worker's life.
     fn serve(&self, index: usize) {
-        let (mut done, mut spins) = (0, 0);
+        let (mut done, mut spins, mut fetched) = (0, 0, Fetched::default());
         while !self.has_ended.load(Ordering::Acquire) {
             let state = self.state.load(Ordering::Acquire);
             if state & OPEN == 0 || state >> 33 == done {
-                self.rest(&mut spins, done);
+                // Something to fetch is found in every work but a few, and comes to an end: the look for work is not put off.
+                if !self.shares.get(index).is_some_and(|share| fetched.fetch_some(&share.ahead)) {
+                    self.rest(&mut spins, done);
+                }
                 continue;
             }
             if self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
@@ -338,6 +348,19 @@ pub(crate) fn panels(outputs: &mut [Output<'_>], task: impl Fn(usize, Panel<'_>)
         }
         None => (0..num_tasks).for_each(numbered),
     }
+}
+
+/// Tells the threads of the current [`with_threads`] what they will read next, for them to fetch until the work comes:
+/// `stretch(task)` is where the work's task number `task`, of `num_tasks`, and those after it read.
+pub(crate) fn fetch_ahead<'a>(num_tasks: usize, stretch: impl Fn(usize) -> Option<Stretch<'a>>) {
+    CURRENT.with_borrow(|team| {
+        let Some(team) = team else { return };
+        for (index, share) in team.shares.iter().enumerate().skip(1) {
+            if let Some(stretch) = stretch(first_task(index, num_tasks, team.shares.len())) {
+                share.ahead.set(stretch);
+            }
+        }
+    });
 }
 
 #[cfg(test)]

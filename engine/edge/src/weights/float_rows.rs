@@ -33,6 +33,11 @@ impl FloatRows {
         Some(Self { bytes, format, row_bytes: cols * size, cols, products })
     }
 
+    /// All rows.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     fn row_slice(&self, row: usize) -> &[u8] {
         self.bytes.get(row * self.row_bytes..(row + 1) * self.row_bytes).unwrap_or_default()
     }

@@ -123,6 +123,19 @@ impl IntegerRows {
         }
     }
 
+    /// All rows, as they are read.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Int8 { values: bytes, .. }
+            | Self::Trits { values: bytes, .. }
+            | Self::Q8_0 { blocks: bytes, .. }
+            | Self::Q4_0 { blocks: bytes, .. }
+            | Self::PackedTrits { blocks: bytes, .. }
+            | Self::TritBlocks { blocks: bytes, .. } => bytes,
+            Self::Triples(rows) => rows.groups(),
+        }
+    }
+
     /// Bytes of a row.
     pub(super) fn row_bytes(&self) -> usize {
         match self {

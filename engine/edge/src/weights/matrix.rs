@@ -8,7 +8,7 @@ use super::tensor::Tensor;
 use super::triple_rows::TripleRows;
 use super::widened::widened;
 use crate::kernels::{self, GROUP_ROWS, PANEL_ROWS, Quantized, TripleKernels};
-use crate::runtime::{Floats, Output, Panel, Runs, panels};
+use crate::runtime::{Floats, Output, Panel, Runs, Stretch, fetch_ahead, panels};
 
 /// Bytes of weights in a task: at least what is worth another thread's attention, some microseconds of reading; at most
 /// what reads at the memory's full rate. Triples have as many as are read side by side.
@@ -141,12 +141,10 @@ impl Matrix {
         {
             rounded.fill_tables(triples);
         }
-        let mut values = matrices.map(|matrix| Floats::zeros(n * matrix.rows));
-        let outputs = values.iter_mut().zip(&matrices).map(|(values, matrix)| Output {
-            values,
-            width: matrix.rows,
-            panel_width: matrix.panel_rows(n) / matrix.num_runs(n),
-            num_runs: matrix.num_runs(n),
+        let mut values = matrices.map(|matrix| Floats::any(n * matrix.rows));
+        let outputs = values.iter_mut().zip(&matrices).map(|(values, matrix)| {
+            let (panel_width, num_runs) = matrix.cut(n);
+            Output { values, width: matrix.rows, panel_width, num_runs }
         });
         let mut outputs: Vec<Output<'_>> = outputs.collect();
         panels(&mut outputs, |number, panel| {
@@ -155,6 +153,41 @@ impl Matrix {
             }
         });
         values
+    }
+
+    /// Tells idle threads that one input comes to `matrices` next, together.
+    pub(crate) fn fetch_ahead(matrices: &[&Self]) {
+        let num_tasks = |matrix: &Self| {
+            let (panel_width, num_runs) = matrix.cut(1);
+            (matrix.rows / num_runs).div_ceil(panel_width)
+        };
+        fetch_ahead(matrices.iter().map(|matrix| num_tasks(matrix)).sum(), |mut task| {
+            for matrix in matrices {
+                if task < num_tasks(matrix) {
+                    return matrix.stretch(task);
+                }
+                task -= num_tasks(matrix);
+            }
+            None
+        });
+    }
+
+    /// What the tasks from number `task` on read with one input; `None` where it is not known as bytes.
+    fn stretch(&self, task: usize) -> Option<Stretch<'_>> {
+        let (panel_width, num_runs) = self.cut(1);
+        let bytes = match &self.storage {
+            Storage::Floats(floats) => floats.bytes(),
+            Storage::PackedFloats(packed) => packed.bytes(),
+            Storage::Integers(integers) => integers.bytes(),
+        };
+        let runs = Runs { num: num_runs, apart: self.rows / num_runs * self.row_bytes() };
+        Some(Stretch { bytes: bytes.get(task * panel_width * self.row_bytes()..)?, runs })
+    }
+
+    /// A task's rows in each run, and the runs, with `n` inputs.
+    fn cut(&self, n: usize) -> (usize, usize) {
+        let num_runs = self.num_runs(n);
+        (self.panel_rows(n) / num_runs, num_runs)
     }
 
     /// Runs of rows that threads read side by side with `n` inputs: each thread goes on in all of them from task to task, so

@@ -54,6 +54,11 @@ impl PackedFloats {
         self.row_bytes
     }
 
+    /// All rows.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.blocks
+    }
+
     fn rows(&self, first: usize, count: usize) -> &[u8] {
         self.blocks.get(first * self.row_bytes..(first + count) * self.row_bytes).unwrap_or_default()
     }

@@ -76,6 +76,11 @@ impl TripleRows {
         self.group_bytes / GROUP_ROWS
     }
 
+    /// All groups.
+    pub(super) fn groups(&self) -> &[u8] {
+        &self.groups
+    }
+
     /// The groups from the one on that `row` is in.
     pub(super) fn groups_from(&self, row: usize) -> &[u8] {
         self.groups.get(row / GROUP_ROWS * self.group_bytes..).unwrap_or_default()
