@@ -76,6 +76,7 @@ impl Gpt2 {
     /// positions.
     pub(super) fn forward(&self, parts: &mut [Part<'_>]) -> Result<Floats, EdgeError> {
         let width = self.tokens.cols();
+        let n = parts.iter().map(|part| part.tokens.len()).sum();
         let mut x = Vec::new();
         for part in &*parts {
             let mut rows = embed(&self.tokens, part.tokens)?;
@@ -86,14 +87,23 @@ impl Gpt2 {
         }
         for (number, block) in self.blocks.iter().enumerate() {
             let qkv = block.query_key_value.apply(&block.attention_norm.apply(&x));
+            Linear::fetch_ahead([&block.attention_out], n);
             let third = |number: usize| -> Vec<f32> {
                 qkv.chunks_exact(width).skip(number).step_by(3).flatten().copied().collect()
             };
             let caches = Part::push(parts, number, self.heads, &third(1), &third(2));
-            add(&mut x, &block.attention_out.apply(&attend(self.heads, &caches, &third(0))));
+            let out = block.attention_out.apply(&attend(self.heads, &caches, &third(0)));
+            Linear::fetch_ahead([&block.up], n);
+            add(&mut x, &out);
             let mut hidden = block.up.apply(&block.feed_forward_norm.apply(&x));
+            Linear::fetch_ahead([&block.down], n);
             gelu(&mut hidden);
-            add(&mut x, &block.down.apply(&hidden));
+            let out = block.down.apply(&hidden);
+            match self.blocks.get(number + 1) {
+                Some(next) => Linear::fetch_ahead([&next.query_key_value], n),
+                None => Matrix::fetch_ahead(&[self.head()], n),
+            }
+            add(&mut x, &out);
         }
         Ok(self.norm.apply(&x))
     }

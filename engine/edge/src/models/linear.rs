@@ -50,9 +50,9 @@ impl Linear {
         &self.matrix
     }
 
-    /// Tells idle threads that `layers` read the next inputs, all the same.
-    pub(super) fn fetch_ahead<const N: usize>(layers: [&Self; N]) {
-        Matrix::fetch_ahead(&layers.map(Self::matrix));
+    /// Tells idle threads that `layers` read the next `n` inputs, all the same.
+    pub(super) fn fetch_ahead<const N: usize>(layers: [&Self; N], n: usize) {
+        Matrix::fetch_ahead(&layers.map(Self::matrix), n);
     }
 
     /// `x` (n, in) becomes (n, out).

@@ -98,7 +98,7 @@ impl Llama {
         let Heads { heads, kv_heads, head_dim } = self.heads;
         let (query_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let (mut x, mut turns) = (Vec::new(), Turns::default());
-        let is_one = parts.iter().map(|part| part.tokens.len()).sum::<usize>() == 1;
+        let n = parts.iter().map(|part| part.tokens.len()).sum();
         for part in &*parts {
             x.extend(embed(&self.tokens, part.tokens)?);
             turns.extend(self.rope.turns(part.positions()));
@@ -106,23 +106,17 @@ impl Llama {
         for (number, block) in self.blocks.iter().enumerate() {
             let normed = block.attention_norm.apply(&x);
             let [mut query, mut key, value] = Linear::apply_together([&block.query, &block.key, &block.value], &normed);
-            if is_one {
-                Linear::fetch_ahead([&block.attention_out]);
-            }
+            Linear::fetch_ahead([&block.attention_out], n);
             self.rope.apply(&mut query, query_width, &turns);
             self.rope.apply(&mut key, kv_width, &turns);
             let caches = Part::push(parts, number, self.heads, &key, &value);
             let attended = normed_by(block.attention_sub_norm.as_ref(), attend(self.heads, &caches, &query));
             let out = block.attention_out.apply(&attended);
-            if is_one {
-                Linear::fetch_ahead([&block.gate, &block.up]);
-            }
+            Linear::fetch_ahead([&block.gate, &block.up], n);
             add(&mut x, &out);
             let normed = block.feed_forward_norm.apply(&x);
             let [mut hidden, up] = Linear::apply_together([&block.gate, &block.up], &normed);
-            if is_one {
-                Linear::fetch_ahead([&block.down]);
-            }
+            Linear::fetch_ahead([&block.down], n);
             match self.gate {
                 LlamaGate::Silu => silu_mul(&mut hidden, &up),
                 LlamaGate::ReluSquared => relu_squared_mul(&mut hidden, &up),
@@ -130,9 +124,8 @@ impl Llama {
             let hidden = normed_by(block.feed_forward_sub_norm.as_ref(), hidden);
             let out = block.down.apply(&hidden);
             match self.blocks.get(number + 1) {
-                Some(next) if is_one => Linear::fetch_ahead([&next.query, &next.key, &next.value]),
-                None if is_one => Matrix::fetch_ahead(&[self.head()]),
-                _ => {}
+                Some(next) => Linear::fetch_ahead([&next.query, &next.key, &next.value], n),
+                None => Matrix::fetch_ahead(&[self.head()], n),
             }
             add(&mut x, &out);
         }

@@ -155,8 +155,12 @@ impl Matrix {
         values
     }
 
-    /// Tells idle threads that one input comes to `matrices` next, together.
-    pub(crate) fn fetch_ahead(matrices: &[&Self]) {
+    /// Tells idle threads that `n` inputs come to `matrices` next, together; of no use for more than one, which keep the
+    /// threads computing.
+    pub(crate) fn fetch_ahead(matrices: &[&Self], n: usize) {
+        if n != 1 {
+            return;
+        }
         let num_tasks = |matrix: &Self| {
             let (panel_width, num_runs) = matrix.cut(1);
             (matrix.rows / num_runs).div_ceil(panel_width)
