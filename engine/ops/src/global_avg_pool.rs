@@ -6,7 +6,7 @@ use super::buffers::{Reading, unwritten};
 use super::function::record;
 use super::kernels::has_kernels;
 use super::profile::{self, Kind};
-use super::real::{Real, sum_of};
+use super::real::{Real, sum_map};
 use super::simd::kernel;
 
 const NAME: &str = "global_avg_pool";
@@ -49,7 +49,7 @@ kernel! { for Pooling:
     /// The mean of each plane.
     fn means<T>(x: &[T], plane: usize, y: &mut [T]) {
         for (y, x) in y.iter_mut().zip(x.chunks_exact(plane)) {
-            *y = sum_of(plane, |i| x[i]) / T::from_f64(plane as f64);
+            *y = sum_map(x, |x| x) / T::from_f64(plane as f64);
         }
     }
 }

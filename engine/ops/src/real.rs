@@ -130,24 +130,6 @@ impl Real for f64 {
     }
 }
 
-/// Σ term(i) for i in 0..n, in [`LANES`] partial sums (always in the same order).
-#[inline(always)]
-pub(super) fn sum_of<T: Real>(n: usize, term: impl Fn(usize) -> T) -> T {
-    let mut lanes = [T::zero(); LANES];
-    let whole = n / LANES * LANES;
-    let mut start = 0;
-    while start < whole {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += term(start + lane);
-        }
-        start += LANES;
-    }
-    for (lane, index) in (whole..n).enumerate() {
-        lanes[lane] += term(index);
-    }
-    add_lanes(lanes)
-}
-
 /// Σ f(a[i]), in [`LANES`] partial sums (always in the same order).
 #[inline(always)]
 pub(super) fn sum_map<T: Real>(a: &[T], f: impl Fn(T) -> T) -> T {
@@ -286,7 +268,6 @@ mod tests {
         for n in 0..100_usize {
             let values: Vec<f64> = (0..n).map(|i| ((i * 37) % 101) as f64).collect();
             let total = values.iter().sum::<f64>();
-            assert_eq!(sum_of(n, |i| values[i]), total);
             assert_eq!(sum_map(&values, |x| x), total);
             assert_eq!(sum_map2(&values, &values, |x, y| 2.0 * x - y), total);
             assert_eq!(sum_map3(&values, &values, &values, |x, y, z| 2.0 * x + y - 2.0 * z), total);

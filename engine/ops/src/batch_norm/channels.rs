@@ -7,8 +7,8 @@ use super::op::{Moments, Statistics};
 use crate::Epilogue;
 use crate::buffers::{rows_per_task, unwritten};
 use crate::profile::{self, Kind};
-use crate::real::{Real, sum_of};
-use crate::simd::kernel;
+use crate::real::{Real, add_lanes, sum_map};
+use crate::simd::{LANES, kernel};
 
 /// What one batch norm did to (n, channels, plane) numbers.
 #[derive(Debug, Clone)]
@@ -22,6 +22,37 @@ pub(super) struct Channels {
     is_batch: bool,
 }
 
+/// Of one channel of one image: mean, and the sum of squared differences from it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PlaneMoments<T> {
+    mean: T,
+    squares: T,
+}
+
+impl<T: Real> Default for PlaneMoments<T> {
+    fn default() -> Self {
+        Self { mean: T::zero(), squares: T::zero() }
+    }
+}
+
+impl<T: Real> PlaneMoments<T> {
+    pub fn of(plane: &[T]) -> Self {
+        let (mean, squares) = plane_moments(plane);
+        Self { mean, squares }
+    }
+
+    /// Those of all planes of `x`, on all threads; none where the moments are given.
+    pub fn of_all(x: &[T], plane: usize, statistics: Statistics<'_>) -> Vec<Self> {
+        match statistics {
+            Statistics::Batch => {
+                let planes = x.par_chunks(plane).with_min_len(rows_per_task(plane));
+                planes.map_init(timing, |_, x| Self::of(x)).collect()
+            }
+            Statistics::Given { .. } => Vec::new(),
+        }
+    }
+}
+
 /// Per channel: the sums that all gradients are made of.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct GradientSums {
@@ -32,17 +63,17 @@ pub(super) struct GradientSums {
 }
 
 impl Channels {
-    /// Takes the moments of `x`, or those that are given.
+    /// Pools the moments of all planes, (n, channels), or takes those that are given.
     pub fn of<T: Real>(
-        x: &[T],
+        planes: &[PlaneMoments<T>],
         num_channels: usize,
         plane: usize,
         statistics: Statistics<'_>,
         eps: f64,
     ) -> Result<Self> {
-        let num_images = x.len() / (num_channels * plane).max(1);
+        let num_images = planes.len() / num_channels.max(1);
         let (mean, var) = match statistics {
-            Statistics::Batch => batch_moments(x, num_channels, plane),
+            Statistics::Batch => batch_moments(planes, num_channels, plane),
             Statistics::Given { mean, var } => {
                 let read = |t: &Tensor| t.to_dtype(candle_core::DType::F64)?.flatten_all()?.to_vec1::<f64>();
                 (read(mean)?, read(var)?)
@@ -110,13 +141,8 @@ impl Channels {
         let planes = g.par_chunks_mut(plane).zip(x.par_chunks(plane)).enumerate().with_min_len(rows_per_task(plane));
         let sums: Vec<(T, T)> = planes
             .map_init(timing, |_, (index, (g, x))| {
-                if let Some(source) = source {
-                    g.copy_from_slice(&source[range(index)]);
-                }
-                if let Some(y) = y {
-                    mask_plane(g, &y[range(index)]);
-                }
-                sum_plane(g, x, T::from_f64(self.mean[index % self.num_channels()]))
+                let mean = T::from_f64(self.mean[index % self.num_channels()]);
+                sum_plane(g, source.map(|source| &source[range(index)]), y.map(|y| &y[range(index)]), x, mean)
             })
             .collect();
         let mut total = vec![GradientSums::default(); self.num_channels()];
@@ -163,19 +189,17 @@ fn timing() -> profile::Timing {
 }
 
 /// Mean and biased variance per channel: exact pooling of the moments of each plane.
-fn batch_moments<T: Real>(x: &[T], num_channels: usize, plane: usize) -> (Vec<f64>, Vec<f64>) {
-    let planes = x.par_chunks(plane).with_min_len(rows_per_task(plane));
-    let planes: Vec<(T, T)> = planes.map_init(timing, |_, x| plane_moments(x)).collect();
+fn batch_moments<T: Real>(planes: &[PlaneMoments<T>], num_channels: usize, plane: usize) -> (Vec<f64>, Vec<f64>) {
     let num_images = (planes.len() / num_channels.max(1)).max(1) as f64;
     let mut mean = vec![0.0; num_channels];
     for image in planes.chunks_exact(num_channels) {
-        mean.iter_mut().zip(image).for_each(|(mean, (m, _))| *mean += m.to_f64() / num_images);
+        mean.iter_mut().zip(image).for_each(|(mean, plane)| *mean += plane.mean.to_f64() / num_images);
     }
     let mut var = vec![0.0; num_channels];
     for image in planes.chunks_exact(num_channels) {
-        for ((var, mean), (m, squares)) in var.iter_mut().zip(&mean).zip(image) {
-            let off = m.to_f64() - mean;
-            *var += (squares.to_f64() / plane as f64 + off * off) / num_images;
+        for ((var, mean), moments) in var.iter_mut().zip(&mean).zip(image) {
+            let off = moments.mean.to_f64() - mean;
+            *var += (moments.squares.to_f64() / plane as f64 + off * off) / num_images;
         }
     }
     (mean, var)
@@ -184,8 +208,8 @@ fn batch_moments<T: Real>(x: &[T], num_channels: usize, plane: usize) -> (Vec<f6
 kernel! {
     /// Mean, and the sum of squared differences from it.
     fn plane_moments<T>(x: &[T]) -> (T, T) {
-        let mean = sum_of(x.len(), |i| x[i]) / T::from_f64(x.len() as f64);
-        (mean, sum_of(x.len(), |i| (x[i] - mean) * (x[i] - mean)))
+        let mean = sum_map(x, |x| x) / T::from_f64(x.len() as f64);
+        (mean, sum_map(x, |x| (x - mean) * (x - mean)))
     }
 }
 
@@ -220,20 +244,40 @@ kernel! {
 }
 
 kernel! {
-    /// g = 0 where y is not positive.
-    fn mask_plane<T>(g: &mut [T], y: &[T]) {
-        for (g, &y) in g.iter_mut().zip(y) {
-            *g = if y > T::zero() { *g } else { T::zero() };
+    /// g = `source`, where there is one, and 0 where `y`, where there is one, is not positive; returns Σ g and Σ g·(x − mean).
+    fn sum_plane<T>(g: &mut [T], source: Option<&[T]>, y: Option<&[T]>, x: &[T], mean: T) -> (T, T) {
+        let masked = |g: T, y: T| if y > T::zero() { g } else { T::zero() };
+        match (source, y) {
+            (None, None) => sum_values(g, x, x, x, mean, |g, _, _| g),
+            (None, Some(y)) => sum_values(g, y, y, x, mean, |g, y, _| masked(g, y)),
+            (Some(source), None) => sum_values(g, source, source, x, mean, |_, source, _| source),
+            (Some(source), Some(y)) => sum_values(g, source, y, x, mean, |_, source, y| masked(source, y)),
         }
     }
 }
 
-kernel! {
-    /// Σ g and Σ g·(x − mean).
-    fn sum_plane<T>(g: &[T], x: &[T], mean: T) -> (T, T) {
-        let x = &x[..g.len()];
-        (sum_of(g.len(), |i| g[i]), sum_of(g.len(), |i| g[i] * (x[i] - mean)))
+/// g[i] = value(g[i], a[i], b[i]); returns Σ g and Σ g·(x − mean), each as [`sum_map`] adds up, in one pass.
+#[inline(always)]
+fn sum_values<T: Real>(g: &mut [T], a: &[T], b: &[T], x: &[T], mean: T, value: impl Fn(T, T, T) -> T) -> (T, T) {
+    let (mut sums, mut products) = ([T::zero(); LANES], [T::zero(); LANES]);
+    let (whole, rest) = g.as_chunks_mut::<LANES>();
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    for (((g, a), b), x) in whole.iter_mut().zip(a).zip(b).zip(x) {
+        for lane in 0..LANES {
+            g[lane] = value(g[lane], a[lane], b[lane]);
+            sums[lane] += g[lane];
+            products[lane] += g[lane] * (x[lane] - mean);
+        }
     }
+    let lanes = sums.iter_mut().zip(&mut products);
+    let rest = rest.iter_mut().zip(a_rest).zip(b_rest).zip(x_rest);
+    for ((sum, product), (((g, &a), &b), &x)) in lanes.zip(rest) {
+        *g = value(*g, a, b);
+        *sum += *g;
+        *product += *g * (x - mean);
+    }
+    (add_lanes(sums), add_lanes(products))
 }
 
 /// `g·scale + (x − mean)·slope + shift`

@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::channels::{Channels, GradientSums};
+use super::channels::{Channels, GradientSums, PlaneMoments};
 use super::op::{Affine, Moments, Statistics, composed};
 use crate::Epilogue;
 use crate::buffers::{Reading, unwritten};
-use crate::conv2d::{self, Conv2dConfig, InputGradient, Sizes, finish_plane, forward, gradients};
+use crate::conv2d::{self, Conv2dConfig, InputGradient, Sizes, Wanted, finish_plane, forward, gradients};
 use crate::function::record;
 use crate::kernels::has_kernels;
 use crate::lanes::Vectors;
@@ -140,11 +140,14 @@ impl<T: Vectors> LayerPass<T> {
     ) -> Result<(Self, Vec<T>)> {
         let (weight, scale, shift) =
             (Reading::of(&weights.weight), Reading::of(&weights.scale), Reading::of(&weights.shift));
-        let pre = forward(sizes, x, weight.slice(NAME)?, |y, flat, pitch, _| {
+        let is_batch = matches!(statistics, Statistics::Batch);
+        let (pre, moments) = forward(sizes, x, weight.slice(NAME)?, |y, flat, pitch, _| {
             finish_plane(y, sizes.out_width(), flat, pitch, T::zero(), Epilogue::Identity);
+            // While the plane is in the nearest cache.
+            is_batch.then(|| PlaneMoments::of(y)).unwrap_or_default()
         });
         let plane = sizes.out_height() * sizes.out_width();
-        let channels = Channels::of(&pre, sizes.out_channels, plane, statistics, eps)?;
+        let channels = Channels::of(&moments, sizes.out_channels, plane, statistics, eps)?;
         let y = channels.normalize(&pre, (scale.slice(NAME)?, shift.slice(NAME)?), residual, epilogue);
         Ok((Self { sizes, pre, channels }, y))
     }
@@ -160,7 +163,8 @@ impl<T: Vectors> LayerPass<T> {
     ) -> Result<[Tensor; 3]> {
         let (weight, scale) = (Reading::of(&weights.weight), Reading::of(&weights.scale));
         let scale = scale.slice::<T>(NAME)?;
-        let (dw, _) = gradients(self.sizes, x, weight.slice(NAME)?, input, |first, dy| {
+        let wanted = Wanted { input, bias: false };
+        let (dw, _) = gradients(self.sizes, x, weight.slice(NAME)?, wanted, |first, dy| {
             let _timing = profile::time(Kind::Norm);
             let start = first * self.sizes.out_image();
             let part = start..start + dy.len();

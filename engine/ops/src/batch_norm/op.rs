@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::channels::Channels;
+use super::channels::{Channels, PlaneMoments};
 use crate::Epilogue;
 use crate::buffers::{Reading, rows_per_task, unwritten};
 use crate::function::record;
@@ -106,7 +106,8 @@ fn typed<T: Real>(
     let (channels, y) = {
         let (x, weight, bias) = (Reading::of(x), Reading::of(&weight), Reading::of(&bias));
         let x = x.slice::<T>(NAME)?;
-        let channels = Channels::of(x, c, h * w, statistics, affine.eps)?;
+        let moments = PlaneMoments::of_all(x, h * w, statistics);
+        let channels = Channels::of(&moments, c, h * w, statistics, affine.eps)?;
         let y = channels.normalize(x, (weight.slice(NAME)?, bias.slice(NAME)?), None, affine.epilogue);
         (channels, y)
     };

@@ -261,13 +261,28 @@ impl<T: Vectors> DirectBackward<T> {
             } else {
                 continue;
             }
-            self.unpack(plan, phase.phase, &buffers.out, dx, merge);
+            T::dispatch(UnpackPixels { sizes: s, plan, phase: phase.phase, out: &buffers.out, dx, merge });
         }
     }
+}
 
-    /// Merges one phase of the input gradient into its pixels.
-    fn unpack(&self, plan: &GradientPlan, phase: (usize, usize), out: &[T], dx: &mut [T], merge: Merge) {
-        let (s, planes) = (&self.sizes, &plan.planes);
+/// Merges one phase of the input gradient, rows of `out`, into its pixels, (n, channels, height, width).
+struct UnpackPixels<'a, T> {
+    sizes: &'a Sizes,
+    plan: &'a GradientPlan,
+    phase: (usize, usize),
+    out: &'a [T],
+    dx: &'a mut [T],
+    merge: Merge,
+}
+
+impl<T: Vectors> Kernel<T> for UnpackPixels<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<Real = T>>(self) {
+        let Self { sizes: s, plan, phase, out, dx, merge } = self;
+        let planes = &plan.planes;
         // Index i of the planes is pixel stride·(i + first) + phase − padding.
         let index = |pixel: usize| (pixel + s.padding) / s.stride - plan.first;
         let pixels = |phase: usize| {
@@ -283,7 +298,7 @@ impl<T: Vectors> DirectBackward<T> {
                 let from = &out[row + index(x0)..];
                 let dx = &mut dx[y * s.width..(y + 1) * s.width];
                 match (s.stride, merge) {
-                    (1, Merge::Replace) => dx.copy_from_slice(&from[..s.width]),
+                    (1, Merge::Replace) => copy_row::<L>(&from[..s.width], dx),
                     (1, Merge::Add) => dx.iter_mut().zip(from).for_each(|(dx, from)| *dx += *from),
                     (_, Merge::Replace) => columns(s.width).zip(from).for_each(|(x, from)| dx[x] = *from),
                     (_, Merge::Add) => columns(s.width).zip(from).for_each(|(x, from)| dx[x] += *from),

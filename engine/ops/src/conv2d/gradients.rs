@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::pass::{Backward, Merge};
+use super::pass::{Backward, BackwardBuffers, Merge};
 use super::plan::Sizes;
-use crate::buffers::unwritten;
+use crate::buffers::Scratch;
 use crate::lanes::Vectors;
 use crate::profile::{self, Kind};
-use crate::real::sum_of;
+use crate::real::sum_map;
 use crate::simd::kernel;
 
 /// Numbers in all partial weight gradients together.
@@ -26,18 +26,27 @@ pub(crate) enum InputGradient<'a, T> {
     Add(&'a mut [T]),
 }
 
-/// Gradients of `weight`, (out, in, kh, kw), and of a bias, (out), for input `x`, where `output_gradient(first, dy)`
-/// writes the output gradient of the images from `first` on to `dy`, (images, out, out_height, out_width).
+/// What besides the gradient of the weight is computed.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a, T> {
+    pub input: InputGradient<'a, T>,
+    /// The gradient of a bias.
+    pub bias: bool,
+}
+
+/// Gradients of `weight`, (out, in, kh, kw), and of a bias, (out) or empty where it is not wanted, for input `x`, where
+/// `output_gradient(first, dy)` writes the output gradient of the images from `first` on to `dy`, (images, out, out_height,
+/// out_width).
 ///
 /// Sums have one order for any number of threads: groups within a partial sum, then the partial sums.
 pub(crate) fn gradients<T: Vectors>(
     sizes: Sizes,
     x: &[T],
     weight: &[T],
-    input: InputGradient<'_, T>,
+    wanted: Wanted<'_, T>,
     output_gradient: impl Fn(usize, &mut [T]) + Sync,
 ) -> (Vec<T>, Vec<T>) {
-    let (dx, merge) = match input {
+    let (dx, merge) = match wanted.input {
         InputGradient::Unwanted => (None, Merge::Replace),
         InputGradient::Write(dx) => (Some(dx), Merge::Replace),
         InputGradient::Add(dx) => (Some(dx), Merge::Add),
@@ -50,11 +59,12 @@ pub(crate) fn gradients<T: Vectors>(
     let mut dx_parts = dx_parts.unwrap_or_default();
     dx_parts.resize_with(sizes.batch.div_ceil(images), || None);
 
-    let partial = |(part, mut dx): (usize, Option<&mut [T]>)| {
+    let num_biases = if wanted.bias { sizes.out_channels } else { 0 };
+    let buffers = || (pass.buffers(), Scratch::<T>::new(pass.group * sizes.out_image()));
+    let partial = |(buffers, dy): &mut (BackwardBuffers<T>, Scratch<T>), (part, mut dx): (usize, Option<&mut [T]>)| {
         let _timing = profile::time(Kind::Convolution);
-        let mut buffers = pass.buffers();
-        let mut dy = unwritten::<T>(pass.group * sizes.out_image());
-        let (mut dw, mut db) = (pass.room_for_weights(sizes.num_weights()), vec![T::zero(); sizes.out_channels]);
+        pass.begin(buffers);
+        let (mut dw, mut db) = (pass.room_for_weights(sizes.num_weights()), vec![T::zero(); num_biases]);
         let (start, end) = (part * images, ((part + 1) * images).min(sizes.batch));
         for first in (start..end).step_by(pass.group) {
             let last = (first + pass.group).min(end);
@@ -62,13 +72,15 @@ pub(crate) fn gradients<T: Vectors>(
             output_gradient(first, dy);
             let dx =
                 dx.as_mut().map(|dx| (&mut dx[(first - start) * sizes.image()..(last - start) * sizes.image()], merge));
-            pass.run(&x[first * sizes.image()..last * sizes.image()], dy, &mut dw, dx, &mut buffers);
-            add_planes(dy, sizes.out_height() * sizes.out_width(), &mut db);
+            pass.run(&x[first * sizes.image()..last * sizes.image()], dy, &mut dw, dx, buffers);
+            if wanted.bias {
+                add_planes(dy, sizes.out_height() * sizes.out_width(), &mut db);
+            }
         }
-        pass.finish_weights(&mut dw, &buffers);
+        pass.finish_weights(&mut dw, buffers);
         (dw, db)
     };
-    let parts: Vec<(Vec<T>, Vec<T>)> = dx_parts.into_par_iter().enumerate().map(partial).collect();
+    let parts: Vec<(Vec<T>, Vec<T>)> = dx_parts.into_par_iter().enumerate().map_init(buffers, partial).collect();
     let _timing = profile::time(Kind::Convolution);
     let mut parts = parts.into_iter();
     let (mut dw, mut db) = parts.next().unwrap_or_default();
@@ -84,7 +96,7 @@ kernel! {
     fn add_planes<T>(dy: &[T], plane: usize, sums: &mut [T]) {
         for image in dy.chunks_exact(plane * sums.len()) {
             for (sum, plane) in sums.iter_mut().zip(image.chunks_exact(plane)) {
-                *sum += sum_of(plane.len(), |i| plane[i]);
+                *sum += sum_map(plane, |x| x);
             }
         }
     }

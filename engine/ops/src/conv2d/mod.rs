@@ -14,7 +14,7 @@ mod tests;
 mod winograd;
 mod winograd_tiles;
 
-pub(super) use gradients::{InputGradient, gradients};
+pub(super) use gradients::{InputGradient, Wanted, gradients};
 pub(super) use op::{finish_plane, forward};
 pub(super) use plan::Sizes;
 

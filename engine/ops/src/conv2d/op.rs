@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::gradients::{InputGradient, gradients};
+use super::gradients::{InputGradient, Wanted, gradients};
 use super::pass::Forward;
 use super::plan::Sizes;
 use crate::Epilogue;
@@ -89,10 +89,11 @@ fn typed<T: Vectors>(
         let bias = bias.as_ref().map(Reading::of);
         let bias = bias.as_ref().map(|bias| bias.slice::<T>(NAME)).transpose()?;
         let (x, weight) = (Reading::of(&x), Reading::of(&weight));
-        forward(sizes, x.slice(NAME)?, weight.slice(NAME)?, |y, flat, pitch, channel| {
+        let (y, _) = forward(sizes, x.slice(NAME)?, weight.slice(NAME)?, |y, flat, pitch, channel| {
             let bias = bias.map_or(T::zero(), |bias| bias[channel]);
             finish_plane(y, sizes.out_width(), flat, pitch, bias, epilogue);
-        })
+        });
+        y
     };
     let shape = (sizes.batch, sizes.out_channels, sizes.out_height(), sizes.out_width());
     let saved = (x.clone(), weight.clone());
@@ -113,7 +114,8 @@ fn typed<T: Vectors>(
         let mut dx = unwritten::<T>(if input_wanted { dims.elem_count() } else { 0 });
         let input = if input_wanted { InputGradient::Write(&mut dx) } else { InputGradient::Unwanted };
         let (x, weight) = (Reading::of(x), Reading::of(weight));
-        let (dw, db) = gradients(sizes, x.slice(NAME)?, weight.slice(NAME)?, input, output_gradient);
+        let wanted = Wanted { input, bias: bias_wanted };
+        let (dw, db) = gradients(sizes, x.slice(NAME)?, weight.slice(NAME)?, wanted, output_gradient);
         let dx = input_wanted.then(|| Tensor::from_vec(dx, dims, &Device::Cpu)).transpose()?;
         let dw = Tensor::from_vec(dw, weight_dims, &Device::Cpu)?;
         let db = bias_wanted.then(|| Tensor::from_vec(db, sizes.out_channels, &Device::Cpu)).transpose()?;
@@ -124,28 +126,31 @@ fn typed<T: Vectors>(
 }
 
 /// Convolves all images. `finish(plane, flat, pitch, channel)` writes each dense output plane from the rows of `flat`,
-/// `pitch` apart.
-pub(crate) fn forward<T: Vectors>(
+/// `pitch` apart, and says something about it, which is returned for all planes, (n, out).
+pub(crate) fn forward<T: Vectors, R: Clone + Default + Send>(
     sizes: Sizes,
     x: &[T],
     weight: &[T],
-    finish: impl Fn(&mut [T], &[T], usize, usize) + Sync,
-) -> Vec<T> {
+    finish: impl Fn(&mut [T], &[T], usize, usize) -> R + Sync,
+) -> (Vec<T>, Vec<R>) {
     let pass = Forward::new(sizes, weight);
     let plane = sizes.out_height() * sizes.out_width();
     let mut y = unwritten::<T>(sizes.batch * sizes.out_image());
-    y.par_chunks_mut(pass.group * sizes.out_image()).zip(x.par_chunks(pass.group * sizes.image())).for_each_init(
+    let mut said = vec![R::default(); sizes.batch * sizes.out_channels];
+    let groups =
+        y.par_chunks_mut(pass.group * sizes.out_image()).zip(said.par_chunks_mut(pass.group * sizes.out_channels));
+    groups.zip(x.par_chunks(pass.group * sizes.image())).for_each_init(
         || pass.buffers(),
-        |buffers, (y, x)| {
+        |buffers, ((y, said), x)| {
             let _timing = profile::time(Kind::Convolution);
             pass.run(x, buffers);
-            for (index, y) in y.chunks_exact_mut(plane).enumerate() {
+            for (index, (y, said)) in y.chunks_exact_mut(plane).zip(said).enumerate() {
                 let (image, channel) = (index / sizes.out_channels, index % sizes.out_channels);
-                finish(y, pass.plane(buffers, image, channel), pass.pitch(), channel);
+                *said = finish(y, pass.plane(buffers, image, channel), pass.pitch(), channel);
             }
         },
     );
-    y
+    (y, said)
 }
 
 kernel! {

@@ -129,6 +129,13 @@ impl<T: Vectors> Backward<T> {
         }
     }
 
+    /// Forgets the weight gradient that was added up in `buffers`.
+    pub fn begin(&self, buffers: &mut BackwardBuffers<T>) {
+        if let BackwardBuffers::Winograd(buffers) = buffers {
+            buffers.begin();
+        }
+    }
+
     /// A weight gradient for [`Self::run`] to add to or [`Self::finish_weights`] to write over.
     pub fn room_for_weights(&self, num_weights: usize) -> Vec<T> {
         match &self.way {

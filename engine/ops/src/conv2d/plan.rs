@@ -80,13 +80,14 @@ impl Sizes {
     }
 
     /// Images that are computed together; a function of the sizes alone, so that sums have one order whatever the
-    /// number of threads.
+    /// number of threads. Groups are about equal, and of such a number that a few threads end together.
     pub fn group(&self) -> usize {
         let plane = (self.height + self.padding) * (self.width + self.padding);
         let out_plane = self.out_height() * self.out_width();
         let per_image = self.in_channels * plane + self.out_channels * out_plane;
         let shares = if self.num_weights() > HEAVY_WEIGHTS { 4 } else { 8 };
-        (GROUP_ELEMENTS / per_image).clamp(1, self.batch.div_ceil(shares))
+        let most = (GROUP_ELEMENTS / per_image).clamp(1, self.batch.div_ceil(shares));
+        self.batch.div_ceil(self.batch.div_ceil(most).next_multiple_of(shares))
     }
 }
 

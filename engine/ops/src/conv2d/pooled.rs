@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::gradients::{InputGradient, gradients};
+use super::gradients::{InputGradient, Wanted, gradients};
 use super::op::{Conv2dConfig, composed};
 use super::pass::Forward;
 use super::plan::Sizes;
@@ -69,7 +69,8 @@ fn typed<T: Vectors>(sizes: Sizes, x: Tensor, weight: Tensor, bias: Tensor) -> R
         let mut dx = unwritten::<T>(if input_wanted { dims.elem_count() } else { 0 });
         let input = if input_wanted { InputGradient::Write(&mut dx) } else { InputGradient::Unwanted };
         let (x, weight) = (Reading::of(x), Reading::of(weight));
-        let (dw, db) = gradients(sizes, x.slice(NAME)?, weight.slice(NAME)?, input, output_gradient);
+        let wanted = Wanted { input, bias: bias_wanted };
+        let (dw, db) = gradients(sizes, x.slice(NAME)?, weight.slice(NAME)?, wanted, output_gradient);
         let dx = input_wanted.then(|| Tensor::from_vec(dx, dims, &Device::Cpu)).transpose()?;
         let dw = Tensor::from_vec(dw, weight_dims, &Device::Cpu)?;
         let db = bias_wanted.then(|| Tensor::from_vec(db, sizes.out_channels, &Device::Cpu)).transpose()?;

@@ -208,6 +208,13 @@ pub(super) struct WinogradBackwardBuffers<T: Vectors> {
     has_filters: bool,
 }
 
+impl<T: Vectors> WinogradBackwardBuffers<T> {
+    /// Forgets the gradient so far.
+    pub fn begin(&mut self) {
+        self.has_filters = false;
+    }
+}
+
 impl<T: Vectors> WinogradBackward<T> {
     /// `weight`: (out, in, 3, 3), when the input's gradient is wanted.
     pub fn new(domain: Winograd, weight: Option<&[T]>) -> Self {
