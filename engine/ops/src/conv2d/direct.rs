@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::kernel::{BLOCK, RowDots, ShiftedSums, copy_row};
 use super::pass::Merge;
 use super::plan::{GradientPhase, GradientPlan, InputPlan, Planes, Sizes};
-use crate::buffers::unwritten;
+use crate::buffers::{rows_per_task, unwritten};
 use crate::lanes::{Kernel, Lanes, Vectors};
 use crate::profile::{self, Kind};
 
@@ -85,15 +85,16 @@ impl<T: Vectors> Kernel<T> for PackGradient<'_, T> {
 }
 
 /// Rearranges `weight(m, k)` to (blocks of m, k, BLOCK), zero beyond the last m.
-fn pack_weights<T: Vectors>(rows: usize, taps: usize, weight: impl Fn(usize, usize) -> T) -> Vec<T> {
+fn pack_weights<T: Vectors>(rows: usize, taps: usize, weight: impl Fn(usize, usize) -> T + Sync) -> Vec<T> {
     let mut packed = vec![T::zero(); rows.next_multiple_of(BLOCK) * taps];
-    for (block, packed) in packed.chunks_exact_mut((BLOCK * taps).max(1)).enumerate() {
+    let blocks = packed.par_chunks_exact_mut((BLOCK * taps).max(1)).enumerate();
+    blocks.with_min_len(rows_per_task(BLOCK * taps)).for_each(|(block, packed)| {
         for (tap, packed) in packed.chunks_exact_mut(BLOCK).enumerate() {
             for (lane, packed) in packed.iter_mut().enumerate().take(rows - (block * BLOCK).min(rows)) {
                 *packed = weight(block * BLOCK + lane, tap);
             }
         }
-    }
+    });
     packed
 }
 

@@ -14,6 +14,8 @@ use crate::simd::kernel;
 const PARTIAL_ELEMENTS: usize = 4 << 20;
 /// Partial weight gradients at most.
 const MAX_PARTIALS: usize = 16;
+/// Weights whose partial gradients are added up at once.
+const SUMMED: usize = 16 * 1024;
 
 /// Where the gradient of the input, (n, in, h, w), goes.
 #[derive(Debug)]
@@ -84,10 +86,11 @@ pub(crate) fn gradients<T: Vectors>(
     let _timing = profile::time(Kind::Convolution);
     let mut parts = parts.into_iter();
     let (mut dw, mut db) = parts.next().unwrap_or_default();
-    for (weight, bias) in parts {
-        add_to(&mut dw, &weight);
-        add_to(&mut db, &bias);
-    }
+    let parts = parts.as_slice();
+    dw.par_chunks_mut(SUMMED).enumerate().for_each(|(index, dw)| {
+        parts.iter().for_each(|(part, _)| add_to(dw, &part[index * SUMMED..][..dw.len()]));
+    });
+    parts.iter().for_each(|(_, part)| add_to(&mut db, part));
     (dw, db)
 }
 

@@ -6,16 +6,18 @@
 //!
 //! Images go through the transforms with channels innermost, so that any image size fills vectors.
 
+use rayon::prelude::*;
+
 use super::pass::Merge;
 use super::plan::Sizes;
 use super::winograd_tiles::{
     FilterGradient, FilterTransform, GradientTransform, InputAdjoint, InputTransform, LANE, OutputTransform, Tiles,
     pixels_from_planes, planes_from_pixels,
 };
-use crate::buffers::Scratch;
+use crate::buffers::{Scratch, rows_per_task};
 use crate::gemm::{Matrix, Old, Products, multiply};
 use crate::lanes::Vectors;
-use crate::profile::Kind;
+use crate::profile::{self, Kind};
 
 /// Positions of a transformed tile.
 const POSITIONS: usize = 16;
@@ -77,7 +79,17 @@ impl Winograd {
     fn transform_weights<T: Vectors>(&self, weight: &[T]) -> Scratch<T> {
         let mut filters = Scratch::new(self.filters());
         let (inputs, outputs, pitch) = (self.sizes.in_channels, self.sizes.out_channels, self.in_pitch());
-        T::dispatch(FilterTransform { weight, filters: &mut filters, inputs, outputs, pitch });
+        let num_outputs = rows_per_task(9 * inputs);
+        let mut positions: Vec<_> =
+            filters.chunks_exact_mut(outputs * pitch).map(|filters| filters.chunks_mut(num_outputs * pitch)).collect();
+        let parts: Vec<(&[T], [&mut [T]; POSITIONS])> = weight
+            .chunks(num_outputs * inputs * 9)
+            .map(|weight| (weight, std::array::from_fn(|j| positions[j].next().unwrap_or_default())))
+            .collect();
+        parts.into_par_iter().for_each(|(weight, filters)| {
+            let _timing = profile::time(Kind::Convolution);
+            T::dispatch(FilterTransform { weight, filters, inputs, pitch });
+        });
         filters
     }
 

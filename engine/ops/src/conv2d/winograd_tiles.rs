@@ -392,10 +392,9 @@ impl<T: Vectors> Kernel<T> for GradientTransform<'_, T> {
 pub(super) struct FilterTransform<'a, T> {
     /// (out, in, 3, 3)
     pub weight: &'a [T],
-    /// (16, out, pitch)
-    pub filters: &'a mut [T],
+    /// (out, pitch) at each position.
+    pub filters: [&'a mut [T]; 16],
     pub inputs: usize,
-    pub outputs: usize,
     /// A multiple of [`LANE`].
     pub pitch: usize,
 }
@@ -405,7 +404,12 @@ impl<T: Vectors> Kernel<T> for FilterTransform<'_, T> {
 
     #[inline(always)]
     fn run<L: Lanes<Real = T>>(self) {
-        let Self { weight, filters, inputs, outputs, pitch } = self;
+        let Self { weight, filters, inputs, pitch } = self;
+        let outputs = weight.len() / (9 * inputs);
+        // Each store is within its slice.
+        assert!(
+            pitch >= inputs.next_multiple_of(LANE) && filters.iter().all(|filters| filters.len() >= outputs * pitch)
+        );
         for output in 0..outputs {
             for first in (0..inputs).step_by(LANE) {
                 let kernels = &weight[(output * inputs + first) * 9..(output * inputs + inputs.min(first + LANE)) * 9];
@@ -417,11 +421,6 @@ impl<T: Vectors> Kernel<T> for FilterTransform<'_, T> {
                     }
                 }
                 for lane in (0..LANE).step_by(L::WIDTH) {
-                    for j in 0..16 {
-                        // Each store is checked against the slice once.
-                        let start = (j * outputs + output) * pitch + first + lane;
-                        assert!(start + L::WIDTH <= filters.len());
-                    }
                     // SAFETY: `taps` has LANE numbers a row, a multiple of the width; stores were checked above; the
                     // processor has `L`.
                     unsafe {
@@ -436,8 +435,8 @@ impl<T: Vectors> Kernel<T> for FilterTransform<'_, T> {
                         for i in 0..4 {
                             let row = g::<L>([columns[0][i], columns[1][i], columns[2][i]]);
                             for j in 0..4 {
-                                let start = ((4 * i + j) * outputs + output) * pitch + first + lane;
-                                L::store(filters.as_mut_ptr().add(start), row[j]);
+                                let start = output * pitch + first + lane;
+                                L::store(filters[4 * i + j].as_mut_ptr().add(start), row[j]);
                             }
                         }
                     }
