@@ -144,7 +144,7 @@ impl<T: Vectors> LayerPass<T> {
         let (pre, moments) = forward(sizes, x, weight.slice(NAME)?, |y, flat, pitch, _| {
             finish_plane(y, sizes.out_width(), flat, pitch, T::zero(), Epilogue::Identity);
             // While the plane is in the nearest cache.
-            is_batch.then(|| PlaneMoments::of(y)).unwrap_or_default()
+            if is_batch { PlaneMoments::of(y) } else { PlaneMoments::default() }
         });
         let plane = sizes.out_height() * sizes.out_width();
         let channels = Channels::of(&moments, sizes.out_channels, plane, statistics, eps)?;
