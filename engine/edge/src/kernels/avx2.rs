@@ -33,6 +33,7 @@ compile_for!("avx2,fma,f16c");
 
 static AVX2: Kernels = Kernels {
     name: "avx2",
+    num_runs: 4,
     f32_rows,
     f16_rows,
     bf16_rows,

@@ -27,6 +27,7 @@ compile_for!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c");
 
 static KERNELS: Kernels = Kernels {
     name: "avx512-vnni",
+    num_runs: ROWS,
     f32_rows,
     f16_rows,
     bf16_rows,

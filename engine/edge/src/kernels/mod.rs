@@ -81,11 +81,14 @@ pub(crate) type UnpackFloatsKernel = fn(blocks: &[u8], out: &mut [f32]);
 /// Integer sums as floats.
 pub(crate) type RescaleKernel = fn(sums: &[i32], excess: i32, scales: &[f32], input_scale: f32, out: &mut [f32]);
 
-/// One set of kernels. Rows lie in `runs` from the first byte on, else they follow each other; `out` says how many.
+/// One set of kernels. Rows lie in `runs` from the first byte on, with [`Runs::ONE`] one after the other; `out` says how
+/// many.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kernels {
     /// The processor features it is for.
     pub(crate) name: &'static str,
+    /// Runs of rows that the row kernels read side by side.
+    pub(crate) num_runs: usize,
     /// Σ wᵢxᵢ per row of `x.len()` f32s.
     pub(crate) f32_rows: FloatRowsKernel,
     /// Σ wᵢxᵢ per row of `x.len()` f16s.

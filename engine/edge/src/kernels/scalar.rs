@@ -14,6 +14,7 @@ const LANES: usize = 8;
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",
+    num_runs: 1,
     f32_rows,
     f16_rows,
     bf16_rows,

@@ -46,14 +46,13 @@ pub(super) fn fill_rows<T: Copy, const R: usize>(
     }
 }
 
-/// Fills `out`, a number for each row of `row_bytes` of `bytes` in `runs` that is there.
+/// Fills `out`, a number for each row of `row_bytes` of `bytes` in `runs` that is there: a row of each run after the other.
 pub(super) fn each_row<T>(bytes: &[u8], row_bytes: usize, runs: Runs, out: &mut [T], product: impl Fn(&[u8]) -> T) {
     let len = out.len() / runs.num;
-    for (index, out) in out.iter_mut().enumerate() {
+    for index in (0..len).flat_map(|first| (first..runs.num * len).step_by(len)) {
         let row = runs.place(index, len);
-        match bytes.get(row * row_bytes..(row + 1) * row_bytes) {
-            Some(row) => *out = product(row),
-            None => return,
+        if let Some(row) = bytes.get(row * row_bytes..(row + 1) * row_bytes) {
+            out[index] = product(row);
         }
     }
 }
@@ -77,6 +76,7 @@ mod tests {
             assert_eq!(out, expected, "{runs:?}");
             let span = expected.last().map_or(0, |last| last + 1);
             assert_eq!(runs.span(num_rows), Some(span), "{runs:?}");
+            assert!(runs.num == 1 || runs.span(num_rows + 1).is_none(), "{runs:?}: no equal runs");
             #[cfg(target_arch = "x86_64")]
             {
                 let mut out = vec![usize::MAX; num_rows];

@@ -502,7 +502,7 @@ proptest! {
 
 #[test]
 fn rows_in_runs_are_the_rows_themselves() {
-    /// A row of 256 weights in 528 bytes at most, and what a kernel makes of some of them.
+    /// What a kernel makes of some of the rows from a byte on.
     type Products = fn(&Kernels, &[u8], usize, Runs, &mut [f32]);
     const COLS: usize = 256;
     fn x() -> Vec<i8> {

@@ -50,7 +50,7 @@ impl Linear {
         &self.matrix
     }
 
-    /// Tells idle threads that `layers` read the next `n` inputs, all the same.
+    /// Tells idle threads that `layers` read the same `n` inputs next.
     pub(super) fn fetch_ahead<const N: usize>(layers: [&Self; N], n: usize) {
         Matrix::fetch_ahead(&layers.map(Self::matrix), n);
     }

@@ -226,10 +226,14 @@ impl Runs {
         if self.num == 1 { index } else { index / len.max(1) * self.apart + index % len.max(1) }
     }
 
-    /// From the first of `count` places to behind the last; `None` for more than can be counted.
+    /// From the first of `count` places to behind the last; `None` for more than can be counted, and where they are no
+    /// equal runs.
     pub(crate) fn span(self, count: usize) -> Option<usize> {
-        let len = count / self.num.max(1);
-        if self.num == 1 || len == 0 { Some(count) } else { (self.num - 1).checked_mul(self.apart)?.checked_add(len) }
+        if self.num == 1 || count == 0 {
+            return Some(count);
+        }
+        let len = count.checked_div(self.num).filter(|len| len * self.num == count)?;
+        (self.num - 1).checked_mul(self.apart)?.checked_add(len)
     }
 }
 
@@ -243,7 +247,7 @@ pub(crate) struct Output<'a> {
     /// A panel's columns in each run, at least 1; the last panel may have fewer.
     pub(crate) panel_width: usize,
     /// Into how many equal runs the columns are cut, of each of which a panel has a part: successive panels then go on in
-    /// all of them. 1 where it does not divide `width`.
+    /// all of them. Taken as 1 where it does not divide `width`.
     pub(crate) num_runs: usize,
 }
 
@@ -265,7 +269,7 @@ impl Panel<'_> {
         self.num_rows
     }
 
-    /// Which columns of the first run these are: all, unless there are several runs.
+    /// Which columns these are, in the first run.
     pub(crate) fn columns(&self) -> Range<usize> {
         self.columns.clone()
     }
@@ -350,14 +354,23 @@ pub(crate) fn panels(outputs: &mut [Output<'_>], task: impl Fn(usize, Panel<'_>)
     }
 }
 
+/// Takes back what [`fetch_ahead`] said last: it is being read.
+pub(crate) fn fetch_no_more() {
+    CURRENT.with_borrow(|team| {
+        team.iter().flat_map(|team| team.shares.iter()).for_each(|share| share.ahead.clear());
+    });
+}
+
 /// Tells the threads of the current [`with_threads`] what they will read next, for them to fetch until the work comes:
 /// `stretch(task)` is where the work's task number `task`, of `num_tasks`, and those after it read.
 pub(crate) fn fetch_ahead<'a>(num_tasks: usize, stretch: impl Fn(usize) -> Option<Stretch<'a>>) {
     CURRENT.with_borrow(|team| {
         let Some(team) = team else { return };
+        let first_task = |index| first_task(index, num_tasks, team.shares.len());
         for (index, share) in team.shares.iter().enumerate().skip(1) {
-            if let Some(stretch) = stretch(first_task(index, num_tasks, team.shares.len())) {
-                share.ahead.set(stretch);
+            match stretch(first_task(index)).filter(|_| first_task(index) < first_task(index + 1)) {
+                Some(stretch) => share.ahead.set(stretch),
+                None => share.ahead.clear(),
             }
         }
     });

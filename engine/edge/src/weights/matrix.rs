@@ -8,7 +8,7 @@ use super::tensor::Tensor;
 use super::triple_rows::TripleRows;
 use super::widened::widened;
 use crate::kernels::{self, GROUP_ROWS, PANEL_ROWS, Quantized, TripleKernels};
-use crate::runtime::{Floats, Output, Panel, Runs, Stretch, fetch_ahead, panels};
+use crate::runtime::{Floats, Output, Panel, Runs, Stretch, fetch_ahead, fetch_no_more, panels};
 
 /// Bytes of weights in a task: at least what is worth another thread's attention, some microseconds of reading; at most
 /// what reads at the memory's full rate. Triples have as many as are read side by side.
@@ -147,6 +147,7 @@ impl Matrix {
             Output { values, width: matrix.rows, panel_width, num_runs }
         });
         let mut outputs: Vec<Output<'_>> = outputs.collect();
+        fetch_no_more();
         panels(&mut outputs, |number, panel| {
             if let Some(matrix) = matrices.get(number) {
                 matrix.fill(inputs, rounded.as_ref(), panel);
@@ -202,7 +203,8 @@ impl Matrix {
             Storage::Integers(_) => self.rounds_inputs() && self.triple_kernels().is_none(),
             Storage::PackedFloats(_) => false,
         };
-        if n == 1 && reads_runs && self.rows.is_multiple_of(ROW_STEP) { ROW_STEP } else { 1 }
+        let num_runs = kernels::active().num_runs;
+        if n == 1 && reads_runs && self.rows.is_multiple_of(num_runs) { num_runs } else { 1 }
     }
 
     /// Rows of a task with `n` inputs: with one, what takes some microseconds to read; with several, what is unpacked at
@@ -260,8 +262,8 @@ mod tests {
     use crate::runtime::with_threads;
     use crate::weights::tensor::Format;
 
-    /// No multiple of what kernels take at once.
-    const ROWS: usize = 72;
+    /// No multiples of what kernels take at once, and one that cannot be cut into equal runs.
+    const SOME_ROWS: [usize; 2] = [72, 71];
 
     fn random(len: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
@@ -273,11 +275,11 @@ mod tests {
     }
 
     /// A tensor in every way that rows are kept, with its columns.
-    fn tensors() -> Vec<(Tensor, usize)> {
+    fn tensors(rows: usize) -> Vec<(Tensor, usize)> {
         let tensor = |format, cols: usize, encode: &dyn Fn(&[f32]) -> Vec<u8>| {
-            let bytes = encode(&random(ROWS * cols, 1)).into();
-            let scales = if format == Format::Int8 { random(ROWS, 2) } else { Vec::new() };
-            (Tensor { format, shape: vec![ROWS, cols], bytes, scales }, cols)
+            let bytes = encode(&random(rows * cols, 1)).into();
+            let scales = if format == Format::Int8 { random(rows, 2) } else { Vec::new() };
+            (Tensor { format, shape: vec![rows, cols], bytes, scales }, cols)
         };
         let trits = |values: &[f32]| -> Vec<i8> { values.iter().map(|x| (x * 1.5).round_ties_even() as i8).collect() };
         // Another scale for each block.
@@ -346,16 +348,21 @@ mod tests {
         const MOST: usize = 40;
         let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         with_each_set(|set| {
-            for (tensor, cols) in tensors() {
+            for (tensor, cols) in SOME_ROWS.into_iter().flat_map(tensors) {
+                let rows = tensor.shape[0];
                 let inputs = random(MOST * cols, 4);
                 for activations in [Activations::Bytes, Activations::RoundedFloats, Activations::Floats] {
-                    let matrix = Matrix::from_tensor(&tensor, ROWS, cols, activations).unwrap();
+                    let matrix = Matrix::from_tensor(&tensor, rows, cols, activations).unwrap();
                     let alone: Vec<f32> =
                         inputs.chunks(cols).flat_map(|input| matrix.apply(input).into_vec()).collect();
                     for count in (2..=9).chain([17, MOST]) {
                         let found = matrix.apply(&inputs[..count * cols]);
-                        let is_same = bits(&found) == bits(&alone[..count * ROWS]);
-                        assert!(is_same, "{set} {} {cols} {activations:?}: {count} inputs", tensor.format.label());
+                        let is_same = bits(&found) == bits(&alone[..count * rows]);
+                        assert!(
+                            is_same,
+                            "{set} {} {rows} x {cols} {activations:?}: {count} inputs",
+                            tensor.format.label()
+                        );
                     }
                 }
             }

@@ -144,6 +144,7 @@ impl<T: Vectors> LayerPass<T> {
         let (pre, moments) = forward(sizes, x, weight.slice(NAME)?, |y, flat, pitch, _| {
             finish_plane(y, sizes.out_width(), flat, pitch, T::zero(), Epilogue::Identity);
             // While the plane is in the nearest cache.
+            let _timing = profile::time(Kind::Norm);
             if is_batch { PlaneMoments::of(y) } else { PlaneMoments::default() }
         });
         let plane = sizes.out_height() * sizes.out_width();

@@ -89,6 +89,7 @@ fn pack_weights<T: Vectors>(rows: usize, taps: usize, weight: impl Fn(usize, usi
     let mut packed = vec![T::zero(); rows.next_multiple_of(BLOCK) * taps];
     let blocks = packed.par_chunks_exact_mut((BLOCK * taps).max(1)).enumerate();
     blocks.with_min_len(rows_per_task(BLOCK * taps)).for_each(|(block, packed)| {
+        let _timing = profile::time(Kind::Convolution);
         for (tap, packed) in packed.chunks_exact_mut(BLOCK).enumerate() {
             for (lane, packed) in packed.iter_mut().enumerate().take(rows - (block * BLOCK).min(rows)) {
                 *packed = weight(block * BLOCK + lane, tap);

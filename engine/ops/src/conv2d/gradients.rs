@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::pass::{Backward, BackwardBuffers, Merge};
 use super::plan::Sizes;
-use crate::buffers::Scratch;
+use crate::buffers::unwritten;
 use crate::lanes::Vectors;
 use crate::profile::{self, Kind};
 use crate::real::sum_map;
@@ -48,6 +48,19 @@ pub(crate) fn gradients<T: Vectors>(
     wanted: Wanted<'_, T>,
     output_gradient: impl Fn(usize, &mut [T]) + Sync,
 ) -> (Vec<T>, Vec<T>) {
+    let partials = (PARTIAL_ELEMENTS / sizes.num_weights()).clamp(2, MAX_PARTIALS);
+    gradients_in(partials, sizes, x, weight, wanted, output_gradient)
+}
+
+/// The same, in at most `partials` partial sums.
+pub(super) fn gradients_in<T: Vectors>(
+    partials: usize,
+    sizes: Sizes,
+    x: &[T],
+    weight: &[T],
+    wanted: Wanted<'_, T>,
+    output_gradient: impl Fn(usize, &mut [T]) + Sync,
+) -> (Vec<T>, Vec<T>) {
     let (dx, merge) = match wanted.input {
         InputGradient::Unwanted => (None, Merge::Replace),
         InputGradient::Write(dx) => (Some(dx), Merge::Replace),
@@ -55,15 +68,14 @@ pub(crate) fn gradients<T: Vectors>(
     };
     let pass = Backward::new(sizes, dx.is_some().then_some(weight));
     let num_groups = sizes.batch.div_ceil(pass.group);
-    let partials = (PARTIAL_ELEMENTS / sizes.num_weights()).clamp(2, MAX_PARTIALS);
     let images = num_groups.div_ceil(partials) * pass.group;
     let dx_parts = dx.map(|dx| dx.chunks_mut(images * sizes.image()).map(Some).collect::<Vec<_>>());
     let mut dx_parts = dx_parts.unwrap_or_default();
     dx_parts.resize_with(sizes.batch.div_ceil(images), || None);
 
     let num_biases = if wanted.bias { sizes.out_channels } else { 0 };
-    let buffers = || (pass.buffers(), Scratch::<T>::new(pass.group * sizes.out_image()));
-    let partial = |(buffers, dy): &mut (BackwardBuffers<T>, Scratch<T>), (part, mut dx): (usize, Option<&mut [T]>)| {
+    let buffers = || (pass.buffers(), unwritten::<T>(pass.group * sizes.out_image()));
+    let partial = |(buffers, dy): &mut (BackwardBuffers<T>, Vec<T>), (part, mut dx): (usize, Option<&mut [T]>)| {
         let _timing = profile::time(Kind::Convolution);
         pass.begin(buffers);
         let (mut dw, mut db) = (pass.room_for_weights(sizes.num_weights()), vec![T::zero(); num_biases]);
@@ -88,6 +100,7 @@ pub(crate) fn gradients<T: Vectors>(
     let (mut dw, mut db) = parts.next().unwrap_or_default();
     let parts = parts.as_slice();
     dw.par_chunks_mut(SUMMED).enumerate().for_each(|(index, dw)| {
+        let _timing = profile::time(Kind::Convolution);
         parts.iter().for_each(|(part, _)| add_to(dw, &part[index * SUMMED..][..dw.len()]));
     });
     parts.iter().for_each(|(_, part)| add_to(&mut db, part));

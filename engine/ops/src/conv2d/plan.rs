@@ -80,15 +80,21 @@ impl Sizes {
     }
 
     /// Images that are computed together; a function of the sizes alone, so that sums have one order whatever the
-    /// number of threads. Groups are about equal, and of such a number that a few threads end together.
+    /// number of threads.
     pub fn group(&self) -> usize {
         let plane = (self.height + self.padding) * (self.width + self.padding);
         let out_plane = self.out_height() * self.out_width();
         let per_image = self.in_channels * plane + self.out_channels * out_plane;
         let shares = if self.num_weights() > HEAVY_WEIGHTS { 4 } else { 8 };
-        let most = (GROUP_ELEMENTS / per_image).clamp(1, self.batch.div_ceil(shares));
-        self.batch.div_ceil(self.batch.div_ceil(most).next_multiple_of(shares))
+        even_group(self.batch, GROUP_ELEMENTS / per_image, shares)
     }
+}
+
+/// Images of a group of at most `most` of `batch`: where the batch allows, groups are equal and their number is a multiple of
+/// `shares`, so that a few threads end together.
+pub(super) fn even_group(batch: usize, most: usize, shares: usize) -> usize {
+    let most = most.clamp(1, batch.div_ceil(shares));
+    batch.div_ceil(batch.div_ceil(most).next_multiple_of(shares))
 }
 
 /// Where one axis of the input lies in the planes: `at = stride·index + phase − padding`.

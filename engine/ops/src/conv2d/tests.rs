@@ -151,10 +151,48 @@ fn shapes_that_do_not_fit_are_errors() {
     check(&[1, 3, 2, 2], &[4, 3, 5, 5], "larger than");
 }
 
+/// Buffers serve one group after the other, and one partial sum after the other where threads are few.
 #[test]
-fn groups_do_not_depend_on_threads_and_cover_the_batch() {
-    let sizes = Sizes::new(&[128, 16, 32, 32], &[16, 16, 3, 3], 1, 1).unwrap();
-    assert!((1..=16).contains(&sizes.group()));
+fn partial_sums_of_several_groups_are_the_same_on_any_number_of_threads() {
+    let numbers = |n: usize| -> Vec<f32> { wave(&[n], 1.0).unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap() };
+    for (x, weight, stride) in
+        [([19, 3, 9, 7], [5, 3, 3, 3], 1), ([19, 3, 9, 7], [5, 3, 3, 3], 2), ([19, 64, 5, 4], [65, 64, 3, 3], 1)]
+    {
+        let sizes = Sizes::new(&x, &weight, stride, 1).unwrap();
+        let (images, weights) = (numbers(x.iter().product()), numbers(weight.iter().product()));
+        let gradient = numbers(sizes.batch * sizes.out_image());
+        let run = |partials: usize, num_threads: usize, adds: bool| {
+            let mut dx = vec![if adds { 1.0 } else { f32::NAN }; images.len()];
+            let input = if adds { InputGradient::Add(&mut dx) } else { InputGradient::Write(&mut dx) };
+            let of_images = |first: usize, dy: &mut [f32]| {
+                dy.copy_from_slice(&gradient[first * sizes.out_image()..][..dy.len()]);
+            };
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads).build().unwrap();
+            let wanted = Wanted { input, bias: true };
+            let (dw, db) =
+                pool.install(|| gradients::gradients_in(partials, sizes, &images, &weights, wanted, of_images));
+            [dx, dw, db]
+        };
+        let found = run(2, 1, false);
+        assert_eq!(found, run(2, 4, false), "{x:?}");
+        let [dx, dw, db] = run(16, 2, true);
+        let added: Vec<f32> = found[0].iter().map(|dx| dx + 1.0).collect();
+        for (a, b) in [(&added, &dx), (&found[1], &dw), (&found[2], &db)] {
+            let largest = a.iter().fold(1.0_f32, |largest, a| largest.max(a.abs()));
+            let is_near = a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * largest);
+            assert!(is_near, "{x:?} stride {stride}: one group to a partial sum differs");
+        }
+    }
+}
+
+#[test]
+fn groups_are_even_and_cover_the_batch() {
+    let sizes = Sizes::new(&[64, 16, 32, 32], &[16, 16, 3, 3], 1, 1).unwrap();
+    assert_eq!(sizes.group(), 4, "16 groups of 4, not 13 of 5");
+    for (batch, most) in [(1, 5), (7, 3), (9, 100), (128, 6), (100, 1)] {
+        let group = plan::even_group(batch, most, 8);
+        assert!((1..=most).contains(&group) && batch.div_ceil(group) >= batch.min(8) / 2, "{batch} {most} {group}");
+    }
     let single = Sizes { batch: 1, ..sizes };
     assert_eq!(single.group(), 1);
 }

@@ -9,7 +9,7 @@
 use rayon::prelude::*;
 
 use super::pass::Merge;
-use super::plan::Sizes;
+use super::plan::{Sizes, even_group};
 use super::winograd_tiles::{
     FilterGradient, FilterTransform, GradientTransform, InputAdjoint, InputTransform, LANE, OutputTransform, Tiles,
     pixels_from_planes, planes_from_pixels,
@@ -53,8 +53,7 @@ impl Winograd {
         let per_image = POSITIONS * tiles.count() * (pitch(sizes.in_channels) + pitch(sizes.out_channels));
         let (elements, shares) =
             if sizes.num_weights() > HEAVY_WEIGHTS { (4 * GROUP_ELEMENTS, 2) } else { (GROUP_ELEMENTS, 8) };
-        let group = (elements / per_image).clamp(1, sizes.batch.div_ceil(shares));
-        Some(Self { sizes, tiles, group })
+        Some(Self { sizes, tiles, group: even_group(sizes.batch, elements / per_image, shares) })
     }
 
     fn in_pitch(&self) -> usize {
