@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::pointwise::compile_for;
-use super::streams::{AHEAD, each_row, fill_rows, rows_there};
+use super::streams::{ahead, each_row, fill_rows, rows_there};
 use super::tile::{multiply_in_tiles, whole_blocks};
 use super::x86_floats::float_kernels;
 use super::{CodeRows, Kernels, Quantized, TernaryRows, avx2_triples, scalar};
@@ -139,6 +139,7 @@ macro_rules! byte_kernels {
             pub(in super::super) fn int8_rows(values: &[u8], runs: Runs, x: &[i8], out: &mut [i32]) {
                 #[target_feature(enable = $features)]
                 fn dot(weights: &[u8], x: &[i8]) -> i32 {
+                    let ahead = ahead();
                     let mut sums = [_mm256_setzero_si256(); 2];
                     let mut i = 0;
                     while i + 2 * BYTES <= x.len().min(weights.len()) {
@@ -146,7 +147,7 @@ macro_rules! byte_kernels {
                             // SAFETY: i + 64 is within both slices; loads need no alignment, a prefetch no valid address.
                             let (w, x) = unsafe {
                                 let w = weights.as_ptr().add(i + half * BYTES);
-                                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD).cast());
+                                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(ahead).cast());
                                 let x = x.as_ptr().add(i + half * BYTES);
                                 (_mm256_loadu_si256(w.cast()), _mm256_loadu_si256(x.cast()))
                             };
@@ -189,6 +190,7 @@ macro_rules! byte_kernels {
                 /// Four rows of `x.len() / 32` blocks, `apart` bytes from start to start, must be readable from `rows` on.
                 #[target_feature(enable = $features)]
                 unsafe fn dot<const FORM_BYTES: usize>(rows: *const u8, apart: usize, x: &[i8]) -> [f32; 4] {
+                    let ahead = ahead();
                     let zero = _mm256_setzero_si256();
                     let mut sums = _mm_setzero_ps();
                     for (number, x) in x.as_chunks::<Q8_0_BLOCK_LEN>().0.iter().enumerate() {
@@ -203,7 +205,7 @@ macro_rules! byte_kernels {
                             // loads need no alignment, a prefetch no valid address.
                             unsafe {
                                 let block = rows.add(r * apart + number * FORM_BYTES);
-                                _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD).cast());
+                                _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(ahead).cast());
                                 let codes = block.add(2);
                                 products[r] = if FORM_BYTES == Q4_0_BLOCK_BYTES {
                                     $dot(_mm256_sub_epi32(zero, excess), q4_0_codes(codes), x)
@@ -244,6 +246,7 @@ macro_rules! byte_kernels {
             ) {
                 #[target_feature(enable = $features)]
                 fn dot(blocks: &[u8], x: &[i8], block_sums: &[i32]) -> f32 {
+                    let ahead = ahead();
                     let mask = _mm256_set1_epi8(3);
                     let mut sum = _mm256_setzero_ps();
                     let mut correction = 0.0;
@@ -251,7 +254,7 @@ macro_rules! byte_kernels {
                     for ((block, x), block_sum) in pairs.zip(block_sums) {
                         let mut products = _mm256_setzero_si256();
                         // A prefetch needs no valid address.
-                        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD).cast());
+                        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(ahead).cast());
                         for (codes, x) in block.as_chunks::<GROUP_BYTES>().0.iter().zip(x.as_chunks::<GROUP_LEN>().0) {
                             // SAFETY: codes are 32 bytes, x is 128; loads need no alignment.
                             let codes = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
@@ -306,6 +309,7 @@ pub(super) fn ternary_groups(rows: TernaryRows<'_>, runs: Runs, x: &[i8], out: &
         offset: impl Fn(usize) -> usize,
         x: &[i8],
     ) -> [i32; R] {
+        let ahead = ahead();
         let (first, second) = (_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0c));
         let (zero, ones) = (_mm256_setzero_si256(), _mm256_set1_epi16(1));
         let mut sums = [zero; R];
@@ -318,7 +322,7 @@ pub(super) fn ternary_groups(rows: TernaryRows<'_>, runs: Runs, x: &[i8], out: &
                     // SAFETY: by this function's contract; loads need no alignment, a prefetch no valid address.
                     unsafe {
                         let codes = rows.add(r * apart + offset(group));
-                        _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
+                        _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(ahead).cast());
                         _mm256_loadu_si256(codes.cast())
                     }
                 });
@@ -380,6 +384,7 @@ mod tiled_vnni {
         /// `R` rows of `x.len() / 256` blocks, `apart` bytes from start to start, must be readable from `rows` on.
         #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
         unsafe fn dot<const R: usize>(rows: *const u8, apart: usize, x: &[i8]) -> [i32; R] {
+            let ahead = ahead();
             let masks: [__m256i; 4] =
                 std::array::from_fn(|plane| _mm256_set1_epi8((3_u8 << (2 * plane)).cast_signed()));
             let mut sums = [[_mm256_setzero_si256(); 4]; R];
@@ -389,7 +394,7 @@ mod tiled_vnni {
                     // SAFETY: by this function's contract; a prefetch may name any address.
                     unsafe {
                         let codes = rows.add(r * apart + at);
-                        _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
+                        _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(ahead).cast());
                         _mm256_loadu_si256(codes.cast())
                     }
                 });

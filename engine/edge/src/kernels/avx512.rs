@@ -10,7 +10,7 @@ use foretrain_ternary::{BLOCK_BYTES, BLOCK_LEN, GROUP_BYTES};
 use half::f16;
 
 use super::pointwise::compile_for;
-use super::streams::{AHEAD, fill_rows, rows_there};
+use super::streams::{ahead, fill_rows, rows_there};
 use super::tile::{multiply_in_tiles, whole_blocks};
 use super::x86_floats::float_kernels;
 use super::{CodeRows, Kernels, Quantized, TernaryRows, avx2, avx512_blocks, avx512_triples};
@@ -90,6 +90,7 @@ fn int8_rows(values: &[u8], runs: Runs, x: &[i8], out: &mut [i32]) {
     /// `R` rows of `x.len()` bytes, `apart` bytes from start to start, must be readable from `rows` on.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn dot<const R: usize>(rows: *const u8, apart: usize, x: &[i8]) -> [i32; R] {
+        let ahead = ahead();
         // The instruction multiplies unsigned with signed bytes: x + 128 with w, less 128 · w. Sums may wrap around; the
         // difference is exact.
         let offset = _mm512_set1_epi8(i8::MIN);
@@ -104,7 +105,7 @@ fn int8_rows(values: &[u8], runs: Runs, x: &[i8], out: &mut [i32]) {
                 let at = r * apart + number * BYTES;
                 // SAFETY: by this function's contract for the bytes not masked; a prefetch may name any address.
                 let weights = unsafe {
-                    _mm_prefetch::<_MM_HINT_T0>(rows.wrapping_add(at + AHEAD).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(rows.wrapping_add(at + ahead).cast());
                     _mm512_maskz_loadu_epi8(mask, rows.add(at).cast())
                 };
                 *sum = _mm512_dpbusd_epi32(*sum, inputs, weights);
@@ -146,6 +147,7 @@ fn ternary_rows(rows: TernaryRows<'_>, runs: Runs, x: &[i8], out: &mut [i32]) {
     /// `R` rows of `x.len() / 256` blocks, `apart` bytes from start to start, must be readable from `rows` on.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn dot<const R: usize>(rows: *const u8, apart: usize, x: &[i8]) -> [i32; R] {
+        let ahead = ahead();
         let halves = |low: i8, high: i8| _mm512_inserti64x4::<1>(_mm512_set1_epi8(low), _mm256_set1_epi8(high));
         let (first, second) = (halves(0x03, 0x0c), halves(0x30, 0xc0_u8.cast_signed()));
         let mut low = [_mm512_setzero_si512(); R];
@@ -158,7 +160,7 @@ fn ternary_rows(rows: TernaryRows<'_>, runs: Runs, x: &[i8], out: &mut [i32]) {
                 // SAFETY: by this function's contract; a prefetch may name any address.
                 let (a, b) = unsafe {
                     let codes = rows.add(r * apart + block * BLOCK_BYTES);
-                    _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(ahead).cast());
                     (twice(codes), twice(codes.add(GROUP_BYTES)))
                 };
                 low[r] = _mm512_dpbusd_epi32(low[r], _mm512_and_si512(a, first), x[0]);
@@ -191,6 +193,7 @@ fn ternary_block_rows(blocks: &[u8], runs: Runs, x: &[i8], block_sums: &[i32], o
     /// `R` rows of `x.len() / 256` blocks, `apart` bytes from start to start, must be readable from `rows` on.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vl")]
     unsafe fn dot<const R: usize>(rows: *const u8, apart: usize, x: &[i8], block_sums: &[i32]) -> [f32; R] {
+        let ahead = ahead();
         let mask = _mm512_set1_epi8(0x03);
         let halves = |low: i16, high: i16| _mm512_inserti64x4::<1>(_mm512_set1_epi16(low), _mm256_set1_epi16(high));
         let (first, second) = (halves(0, 2), halves(4, 6));
@@ -205,7 +208,7 @@ fn ternary_block_rows(blocks: &[u8], runs: Runs, x: &[i8], block_sums: &[i32], o
                 // SAFETY: by this function's contract; a prefetch may name any address.
                 let (a, b, scale) = unsafe {
                     let codes = rows.add(r * apart + block * BLOCK_BYTES);
-                    _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(ahead).cast());
                     let scale = codes.add(2 * GROUP_BYTES).cast::<[u8; 2]>().read();
                     (twice(codes), twice(codes.add(GROUP_BYTES)), f16::from_le_bytes(scale))
                 };

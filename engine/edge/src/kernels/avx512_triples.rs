@@ -3,6 +3,7 @@
 
 use std::arch::x86_64::*;
 
+use super::streams::follows_runs;
 use super::triple_words::{
     BLOCK_BYTES, BLOCK_DIGITS, BLOCK_TABLE_BYTES, BLOCK_WORDS, TABLE_BYTES, TRITS, WORDS_BYTES, group_bytes,
     pack_group, table_bytes, third, unpack_row,
@@ -26,7 +27,7 @@ pub(super) const KERNELS: TripleKernels = TripleKernels {
 const GROUPS: usize = 8;
 /// Blocks whose 16-bit sums cannot overflow: a digit adds at most 3 · 127.
 const BLOCKS_PER_FLUSH: usize = i16::MAX as usize / (BLOCK_DIGITS * 3 * 127);
-/// How far ahead of what is read lines are fetched, bytes.
+/// How far ahead of what is read lines are fetched, bytes, where the processor does not do that by itself.
 const AHEAD: usize = 1024;
 
 fn fill_tables(x: &[i8], tables: &mut [u8]) {
@@ -79,13 +80,14 @@ unsafe fn add<const G: usize>(
     tables: &[[u8; BLOCK_TABLE_BYTES]],
     sums: &mut [[i32; GROUP_ROWS]; GROUPS],
 ) {
+    let near = if follows_runs() { 0 } else { AHEAD };
     for (run, tables) in tables.chunks(BLOCKS_PER_FLUSH).enumerate() {
         let mut narrow = [_mm512_setzero_si512(); G];
         for (number, tables) in tables.iter().enumerate() {
             let at = (run * BLOCKS_PER_FLUSH + number) * BLOCK_BYTES;
             let block = groups.wrapping_add(at);
             // Behind the end of a group, the run goes on with the group that is read after it.
-            let ahead = if at + AHEAD < group_bytes { AHEAD } else { AHEAD + (G - 1) * group_bytes };
+            let ahead = if at + near < group_bytes { near } else { near + (G - 1) * group_bytes };
             // SAFETY: a table is 64 bytes; loads need no alignment.
             let table = |digit: usize| unsafe { _mm512_loadu_si512(tables.as_ptr().add(digit * TABLE_BYTES).cast()) };
             let mut last = [_mm512_setzero_si512(); G];

@@ -48,6 +48,7 @@ use std::sync::OnceLock;
 use crate::EdgeError;
 use crate::runtime::Runs;
 pub(crate) use quantize::Quantized;
+pub(crate) use streams::follows_runs;
 pub(crate) use tile::{CodeRows, PANEL_ROWS};
 pub(crate) use triples::{GROUP_ROWS, MAX_TRIPLES_LEN, TripleKernels};
 

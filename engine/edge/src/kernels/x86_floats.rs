@@ -31,12 +31,13 @@ macro_rules! float_kernels {
             /// Four streams with a prefetch each: a plain one does not fill a core's share of the memory's rate.
             #[target_feature(enable = $features)]
             fn inner(bytes: &[u8]) -> u64 {
+                let ahead = ahead();
                 let stream = bytes.len() / 4 / 64 * 64;
                 let mut all = [0_u64; 8];
                 for line in (0..stream).step_by(64) {
                     for number in 0..4 {
                         let line = &bytes[number * stream + line..][..64];
-                        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(AHEAD).cast());
+                        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(ahead).cast());
                         for (all, word) in all.iter_mut().zip(line.as_chunks::<8>().0) {
                             *all ^= u64::from_le_bytes(*word);
                         }
@@ -57,6 +58,7 @@ macro_rules! float_kernels {
             /// `R` rows of `x.len()` weights, `apart` bytes from start to start, must be readable from `rows` on.
             #[target_feature(enable = $features)]
             unsafe fn dot<const R: usize>(rows: *const u8, apart: usize, x: &[f32]) -> [f32; R] {
+                let ahead = ahead();
                 let one: fn([u8; $size]) -> f32 = $one;
                 let (len, whole) = (x.len(), x.len() / $width * $width);
                 let mut sums = [$zero(); R];
@@ -67,7 +69,7 @@ macro_rules! float_kernels {
                         // SAFETY: by this function's contract; loads need no alignment, a prefetch no valid address.
                         let weights = unsafe {
                             let weights = rows.add(r * apart + i * $size);
-                            _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(AHEAD).cast());
+                            _mm_prefetch::<_MM_HINT_T0>(weights.wrapping_add(ahead).cast());
                             $read(weights)
                         };
                         *sum = $multiply_add(weights, input, *sum);

@@ -13,6 +13,9 @@ use crate::runtime::{Floats, Output, Panel, Runs, Stretch, fetch_ahead, fetch_no
 /// Bytes of weights in a task: at least what is worth another thread's attention, some microseconds of reading; at most
 /// what reads at the memory's full rate. Triples have as many as are read side by side.
 const TASK_BYTES: std::ops::RangeInclusive<usize> = 1 << 15..=1 << 17;
+/// A task of so many bytes is read in runs of its own where the processor follows them: they are long enough, and nearer
+/// than those of the whole matrix.
+const LONG_TASK_BYTES: usize = 3 << 15;
 /// Tasks of a matrix, where they are not too small for it: so many that threads end at about the same time.
 const NUM_TASKS: usize = 32;
 /// Least tasks of a matrix in triples for which groups are read side by side.
@@ -204,7 +207,9 @@ impl Matrix {
             Storage::PackedFloats(_) => false,
         };
         let num_runs = kernels::active().num_runs;
-        if n == 1 && reads_runs && self.rows.is_multiple_of(num_runs) { num_runs } else { 1 }
+        // Kernels cut a single run in their own number of pieces.
+        let has_long_pieces = kernels::follows_runs() && self.panel_rows(1) * self.row_bytes() >= LONG_TASK_BYTES;
+        if n == 1 && reads_runs && self.rows.is_multiple_of(num_runs) && !has_long_pieces { num_runs } else { 1 }
     }
 
     /// Rows of a task with `n` inputs: with one, what takes some microseconds to read; with several, what is unpacked at
