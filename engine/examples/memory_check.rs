@@ -15,7 +15,7 @@ use foretrain_engine::hybrid::{HybridTrainer, TierPreset, TrainerSetup};
 use foretrain_engine::memory::{Place, PlanInput, default_budget, format_bytes, plan};
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelPreset, Network, ParamStore, initial_params};
-use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule};
+use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         momentum: 0.9,
         newton_schulz_steps: 5,
         clip_norm: Some(1.0),
+        states: StatePrecision::F32,
     };
     let schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.99 };
     let tier = TierPreset::named("vanilla").ok_or("no such tier")?;

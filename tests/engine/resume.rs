@@ -10,12 +10,12 @@ use foretrain_tests::{DEADLINE, TestEngine, small_config, write_idx};
 /// Steps of each run; checkpoints every 25.
 const NUM_STEPS: &str = "240";
 
-fn train_command(data: &Path, runs: &Path) -> Command {
+fn train_command(data: &Path, runs: &Path, states: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_foretrain-under-test"));
     command.args(["train", "--preset", "glyphs-mlp", "--steps", NUM_STEPS, "--batch-size", "64", "--threads", "1"]);
     // `auto`, the tier's own strategy, decides by step times that each run measures at its start: two runs of one seed may
     // differ, though each goes on as it would have.
-    command.args(["--strategy", "importance"]);
+    command.args(["--strategy", "importance", "--optimizer-states", states]);
     command.args(["--validation-interval", "40", "--checkpoint-interval", "25", "--seed", "3"]);
     command.arg("--data").arg(data).arg("--runs").arg(runs).stdin(Stdio::null()).stderr(Stdio::null());
     command.stdout(Stdio::null());
@@ -63,16 +63,27 @@ fn kill_at(child: &mut Child, runs: &Path, rows: usize) -> bool {
 
 #[test]
 fn a_killed_run_resumes_bit_for_bit() {
+    check_killed("f32");
+}
+
+#[test]
+fn states_of_8_bits_resume_bit_for_bit() {
+    check_killed("8bit");
+}
+
+/// Kills a run several times and compares it with one that never was; `states`: of its optimizer.
+#[track_caller]
+fn check_killed(states: &str) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     std::fs::create_dir(&data).unwrap();
     write_idx(&data, 2_000, 200);
 
     let unbroken = folder.path().join("unbroken");
-    assert!(train_command(&data, &unbroken).status().unwrap().success());
+    assert!(train_command(&data, &unbroken, states).status().unwrap().success());
 
     let broken = folder.path().join("broken");
-    let mut child = train_command(&data, &broken).spawn().unwrap();
+    let mut child = train_command(&data, &broken, states).spawn().unwrap();
     let mut num_kills = 0;
     for rows in [60, 110, 190] {
         if !kill_at(&mut child, &broken, rows) {

@@ -3,11 +3,14 @@
 use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable;
 use foretrain::theme::ThemeChoice;
+use foretrain_engine::memory::{MemoryPlan, MemorySettings, Remedy};
+use foretrain_engine::models::ops::Kept;
+use foretrain_engine::optim::StatePrecision;
 use foretrain_engine::session::{
     Blame, Command, Event, EventKind, Failure, JobId, PlanReport, RunStatus, RunSummary, StopReason,
 };
 
-use crate::scene::{self, commands};
+use crate::scene::{self, Window, commands};
 
 #[test]
 fn one_click_starts_the_default_recipe() {
@@ -105,6 +108,44 @@ fn the_plan_is_asked_once_the_form_rests() {
     harness.run_steps(8);
     let again = harness.state_mut().take_pending();
     assert!(!again.iter().any(|command| matches!(command, Command::Plan(..))), "asked again without a change");
+}
+
+#[test]
+fn settings_that_make_a_run_fit_are_taken_over_by_a_button() {
+    let mut harness = scene::window(ThemeChoice::Dark);
+    harness.run_steps(8);
+    let planned = |harness: &mut Window| {
+        let asked = harness.state_mut().take_pending();
+        asked.into_iter().find_map(|command| match command {
+            Command::Plan(job, config) => Some((job, config)),
+            _ => None,
+        })
+    };
+    let (job, before) = planned(&mut harness).expect("a plan is asked for");
+    let settings = MemorySettings { num_micro_batches: 4, kept: Kept::Activations, states: StatePrecision::EightBit };
+    let what = "micro-batches of 64 (4 parts), 8-bit optimizer states: 80.0 MiB, another result".to_owned();
+    let plan = MemoryPlan {
+        budget_bytes: 100 << 20,
+        remedies: vec![Remedy { what, settings: Some(settings) }, Remedy::in_words("batches of 64: 90.0 MiB")],
+        ..scene::plan()
+    };
+    let report =
+        PlanReport { num_params: 105_866, plan, full_step_ms: None, vanilla_seconds: None, warnings: Vec::new() };
+    harness.state_mut().apply_event(&Event { job, kind: EventKind::Planned(Box::new(report)) });
+    harness.run();
+    harness.get_by_label_contains("batches of 64: 90.0 MiB");
+    harness.get_by_label("Use these settings").scroll_to_me();
+    harness.run();
+    harness.get_by_label("Use these settings").click();
+    harness.run_steps(2);
+    let draft = harness.state().saved().draft.as_ref().unwrap().config.clone();
+    assert_eq!((draft.num_micro_batches, draft.optimizer.states), (4, StatePrecision::EightBit));
+    assert!(harness.query_by_label("Use these settings").is_none(), "the plan is of the form before");
+    harness.run_steps(8);
+    let (_, after) = planned(&mut harness).expect("the changed form is planned again");
+    let mut expected = (*before).clone();
+    expected.take_memory_settings(settings);
+    assert_eq!(*after, expected, "nothing else changed");
 }
 
 #[test]

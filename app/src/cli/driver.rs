@@ -119,7 +119,8 @@ fn refusal(failure: Failure) -> CliError {
     match failure.plan {
         Some(plan) => {
             output::note(output::plan_table(&plan));
-            CliError::Memory { message: failure.message, figures: json!({ "plan": plan }) }
+            let figures = json!({ "plan": plan });
+            CliError::Memory { message: failure.message, figures, remedy: plan.remedies.first().cloned() }
         }
         None => CliError::blaming(failure.blame, failure.message),
     }

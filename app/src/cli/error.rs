@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use foretrain_edge::EdgeError;
+use foretrain_engine::memory::Remedy;
 use foretrain_engine::session::{Blame, SessionError};
 use serde_json::{Value, json};
 
@@ -23,6 +24,8 @@ pub enum CliError {
         message: String,
         /// The plan, for programs: an object that joins the one of `--json`.
         figures: Value,
+        /// The first thing that would make it fit.
+        remedy: Option<Remedy>,
     },
     /// The divergence guard ended the run.
     #[error("the run diverged and was stopped; its last good weights are saved")]
@@ -155,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_json_of_a_memory_error_has_the_plan() {
-        let error = CliError::Memory { message: "too much".to_owned(), figures: json!({ "plan": 1 }) };
+        let error = CliError::Memory { message: "too much".to_owned(), figures: json!({ "plan": 1 }), remedy: None };
         assert_eq!(error.to_json(), json!({ "error": "too much", "exit_code": 3, "plan": 1 }));
         assert_eq!(CliError::Diverged.to_json()["exit_code"], 4);
         let saved = CliError::Saved { step: 23, folder: "runs/digits".into() }.to_json();

@@ -24,7 +24,7 @@ pub struct OffloadArgs {
     /// Train a gpt2 or llama model that is larger than memory: weights and optimizer state lie in this folder and are read
     /// and written block by block, in plain steps of AdamW. A folder of the same training goes on. At the end the model is
     /// in FOLDER/model, in the layout of transformers.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["qat", "strategy", "micro_batches", "name"])]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["qat", "strategy", "micro_batches", "optimizer_states", "name"])]
     #[arg(conflicts_with_all = ["validation_interval", "checkpoint_interval"])]
     pub offload: Option<PathBuf>,
     /// How numbers lie on disk: bf16 weights and 8-bit moments, 4 bytes a weight; or all in f32, 12 bytes.
@@ -243,7 +243,7 @@ fn show_plan(forecast: &OffloadForecast, is_json: bool) -> Result<(), CliError> 
     }
     let figures = json!({ "offload": forecast_json(forecast) });
     if !plan.memory.fits() {
-        return Err(CliError::Memory { message: "over the memory budget".to_owned(), figures });
+        return Err(CliError::Memory { message: "over the memory budget".to_owned(), figures, remedy: None });
     }
     if let Err(error) = disk.check() {
         return Err(CliError::Disk { message: error.to_string(), figures });

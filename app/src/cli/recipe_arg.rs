@@ -5,7 +5,7 @@ use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::hybrid::{GateRule, Strategy};
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelPreset};
-use foretrain_engine::optim::OptimizerKind;
+use foretrain_engine::optim::{OptimizerKind, StatePrecision};
 use foretrain_engine::session::{Recipe, RunConfig, recipe, tier};
 
 use super::data_arg::DataArgs;
@@ -50,6 +50,10 @@ pub struct RecipeArgs {
     /// about a third more computing, the same result.
     #[arg(long)]
     pub activation_checkpointing: bool,
+    /// Numbers that the optimizer's moments are kept in: f32, or 8bit, a quarter of the memory, with rounding; on the
+    /// processor.
+    #[arg(long, value_parser = parse_states)]
+    pub optimizer_states: Option<StatePrecision>,
     /// Tokens per sequence.
     #[arg(long, value_parser = number_arg::at_least_one())]
     pub sequence_length: Option<usize>,
@@ -114,6 +118,7 @@ pub(super) fn config(args: &RecipeArgs, common: &CommonArgs) -> Result<RunConfig
     if args.activation_checkpointing {
         config.kept = Kept::Input;
     }
+    config.optimizer.states = args.optimizer_states.unwrap_or(config.optimizer.states);
     config.sequence_length = args.sequence_length.unwrap_or(config.sequence_length);
     config.optimizer.learning_rate = args.learning_rate.unwrap_or(config.optimizer.learning_rate);
     config.validation_interval = args.validation_interval.unwrap_or(config.validation_interval);
@@ -211,4 +216,12 @@ pub(super) fn parse_optimizer(name: &str) -> Result<OptimizerKind, String> {
         "muon" => Ok(OptimizerKind::Muon),
         _ => Err("expected adamw or muon".to_owned()),
     }
+}
+
+/// Numbers of an optimizer's state by their name.
+fn parse_states(name: &str) -> Result<StatePrecision, String> {
+    StatePrecision::ALL
+        .into_iter()
+        .find(|states| states.label() == name)
+        .ok_or_else(|| format!("expected one of {}", StatePrecision::ALL.map(StatePrecision::label).join(", ")))
 }

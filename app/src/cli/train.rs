@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use foretrain_engine::memory::{MemorySettings, format_bytes};
 use foretrain_engine::models::ops::Precision;
 use foretrain_engine::session::{
     Command, Engine, EventKind, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, StopReason,
@@ -21,7 +22,7 @@ use crate::folders;
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
-const RECIPE_OPTIONS: [&str; 31] = [
+const RECIPE_OPTIONS: [&str; 33] = [
     "preset",
     "from",
     "data",
@@ -38,6 +39,7 @@ const RECIPE_OPTIONS: [&str; 31] = [
     "micro_batches",
     "precision",
     "activation_checkpointing",
+    "optimizer_states",
     "sequence_length",
     "learning_rate",
     "validation_interval",
@@ -48,6 +50,7 @@ const RECIPE_OPTIONS: [&str; 31] = [
     "vram_limit_bytes",
     "name",
     "plan",
+    "fit",
     "offload",
     "qat",
     "qat_start",
@@ -68,6 +71,7 @@ const RECIPE_OPTIONS: [&str; 31] = [
   foretrain train --preset mnist-cnn --data path/to/mnist --from path/to/run --qat ternary --steps 500
   foretrain train --preset shakespeare-gpt2-char --from path/to/gpt2 --data input.txt --learning-rate 1e-4
   foretrain train --preset glyphs-cnn --plan
+  foretrain train --preset shakespeare-gpt2-char --data input.txt --model gpt2-11m --memory-budget 1 --fit
   foretrain train --preset shakespeare-gpt2-char --data input.txt --device auto --vram-limit 6
   foretrain train --preset shakespeare-gpt2-char --model llama-7b --data input.txt --offload path/to/blocks --plan
   foretrain train --preset shakespeare-gpt2-char --from path/to/llama --data input.txt --offload path/to/blocks
@@ -90,6 +94,10 @@ pub struct TrainArgs {
     /// Only show what the run would need.
     #[arg(long)]
     pub plan: bool,
+    /// Where the run does not fit its memory budget, take the mildest settings that make it fit: smaller micro-batches; with
+    /// activation checkpointing; with optimizer states of 8 bits; with both.
+    #[arg(long, conflicts_with = "offload")]
+    pub fit: bool,
     /// Go on with this run (its folder, the folder's name, or its name where only one has it) as its own recipe says;
     /// options that say what to train are refused, but `--device` may name another one to go on with.
     #[arg(long, value_name = "NAME|FOLDER", conflicts_with_all = RECIPE_OPTIONS)]
@@ -108,24 +116,30 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
         return offload::run(args, folder);
     }
     if args.plan {
-        return plan(args);
+        return plan(config(args)?, args);
     }
-    let make: Box<dyn FnOnce(JobId) -> Command> = match &args.resume {
+    let make: Box<dyn Fn(JobId, Option<MemorySettings>) -> Command> = match &args.resume {
         Some(asked) => {
             let folder = run_arg::find("--resume", asked, args.common.runs_folder()?)?;
             match args.recipe.device {
-                None => Box::new(move |job| Command::ResumeRun(job, folder)),
-                Some(device) => Box::new(move |job| Command::ResumeRunOn(job, folder, device)),
+                None => Box::new(move |job, _| Command::ResumeRun(job, folder.clone())),
+                Some(device) => Box::new(move |job, _| Command::ResumeRunOn(job, folder.clone(), device)),
             }
         }
         None => {
-            let config = Box::new(config(args)?);
+            let config = config(args)?;
             note_kernel(config.precision);
-            Box::new(move |job| Command::Start(job, config))
+            Box::new(move |job, settings| Command::Start(job, Box::new(with(&config, settings))))
         }
     };
     let mut driver = Driver::new()?;
-    let snapshot = train(&mut driver, make)?;
+    let snapshot = match train(&mut driver, |job| make(job, None)) {
+        Err(CliError::Memory { remedy: Some(remedy), .. }) if args.fit && remedy.settings.is_some() => {
+            output::note(format_args!("taking {remedy}"));
+            train(&mut driver, |job| make(job, remedy.settings))?
+        }
+        trained => trained?,
+    };
     driver.shut_down();
     let num_steps = snapshot.config.num_steps;
     let had_all = |entry: &LogEntry| matches!(entry.kind, LogKind::Started { step } if step == num_steps);
@@ -204,16 +218,35 @@ pub(super) fn start_from(config: &mut RunConfig, path: &Path, args: &TrainArgs) 
     Ok(())
 }
 
-fn plan(args: &TrainArgs) -> Result<(), CliError> {
-    let config = config(args)?;
+/// The recipe, with settings of a memory plan where there are some.
+fn with(config: &RunConfig, settings: Option<MemorySettings>) -> RunConfig {
+    let mut config = config.clone();
+    if let Some(settings) = settings {
+        config.take_memory_settings(settings);
+    }
+    config
+}
+
+/// Says what a run would need: as it is, or with settings that make it fit where those are asked for.
+fn plan(config: RunConfig, args: &TrainArgs) -> Result<(), CliError> {
     let mut driver = Driver::new()?;
-    let planned = driver.ask_with_bar(
-        |job| Command::Plan(job, Box::new(config)),
-        |kind| match kind {
-            EventKind::Planned(planned) => Ok(planned),
-            other => Err(other),
-        },
-    )?;
+    let mut ask = |config: RunConfig| {
+        driver.ask_with_bar(
+            |job| Command::Plan(job, Box::new(config)),
+            |kind| match kind {
+                EventKind::Planned(planned) => Ok(planned),
+                other => Err(other),
+            },
+        )
+    };
+    let mut planned = ask(config.clone())?;
+    let remedy = planned.plan.remedies.first().filter(|remedy| args.fit && remedy.settings.is_some()).cloned();
+    let settings = remedy.as_ref().and_then(|remedy| remedy.settings);
+    if let Some(remedy) = remedy {
+        let (needs, budget) = (format_bytes(planned.plan.total_bytes()), format_bytes(planned.plan.budget_bytes));
+        output::line(format_args!("{needs} do not fit the budget of {budget}; with {remedy}"))?;
+        planned = ask(with(&config, settings))?;
+    }
     driver.shut_down();
     output::line(output::plan_table(&planned.plan))?;
     output::line(format_args!("{} parameters", planned.num_params))?;
@@ -227,11 +260,13 @@ fn plan(args: &TrainArgs) -> Result<(), CliError> {
     let figures = json!({
         "num_params": planned.num_params,
         "plan": planned.plan,
+        "taken_settings": settings,
         "full_step_ms": planned.full_step_ms,
         "vanilla_seconds": planned.vanilla_seconds,
     });
     if !planned.plan.fits() {
-        return Err(CliError::Memory { message: "over the memory budget".to_owned(), figures });
+        let remedy = planned.plan.remedies.first().cloned();
+        return Err(CliError::Memory { message: "over the memory budget".to_owned(), figures, remedy });
     }
     if args.common.json { output::print_json(&figures) } else { Ok(()) }
 }

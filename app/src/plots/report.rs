@@ -10,7 +10,7 @@ use foretrain_engine::experiment::{
 };
 
 use super::report_tables::{
-    FigureTable, corrections_table, growth_table, ladder_table, quantization_table, tiers_table,
+    FigureTable, corrections_table, features_table, growth_table, ladder_table, quantization_table, tiers_table,
 };
 use super::series::Series;
 use crate::state::{CorrectionFigures, PROOF_CONFIDENCE, RaceAxis};
@@ -162,6 +162,10 @@ impl ShownReport {
                 let named = results.map(|(contender, results)| (contender.name.clone(), results.first()));
                 (report.result.plan.seeds.len(), Vec::new(), first_curves(named))
             }
+            Report::Features(report) => {
+                let curves: Vec<_> = report.result.first_curves().collect();
+                (report.result.plan.seeds.len(), Vec::new(), race_curves(&curves))
+            }
         };
         let table = match report {
             Report::Arena(_) => None,
@@ -170,6 +174,7 @@ impl ShownReport {
             Report::Ladder(report) => Some(ladder_table(&report.result)),
             Report::Growth(report) => Some(growth_table(&report.result)),
             Report::Quantization(report) => Some(quantization_table(&report.result)),
+            Report::Features(report) => Some(features_table(&report.result)),
         };
         let version = match &conditions.commit {
             Some(commit) => format!("{}, commit {commit}", conditions.version),

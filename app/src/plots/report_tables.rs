@@ -1,8 +1,9 @@
 //! Tables of the experiments other than the arena.
 
 use foretrain_engine::experiment::{
-    CorrectionFigures, CorrectionsResult, Estimate, GrowthResult, LadderResult, QuantizationFigures,
-    QuantizationResult, RungOutcome, RungResult, SettingResult, TierFigures, TiersResult, TrialResult, Tuned,
+    CorrectionFigures, CorrectionsResult, Estimate, FeatureFigures, FeaturesResult, GrowthResult, LadderResult,
+    QuantizationFigures, QuantizationResult, RungOutcome, RungResult, SettingResult, TierFigures, TiersResult,
+    TrialResult, Tuned,
 };
 use foretrain_engine::memory::format_bytes;
 
@@ -199,5 +200,33 @@ pub(super) fn quantization_table(result: &QuantizationResult) -> FigureTable {
             "Cost",
         ],
         lines: figures.iter().map(line).collect(),
+    }
+}
+
+/// One line for plain training and each feature, means over seeds.
+pub(super) fn features_table(result: &FeaturesResult) -> FigureTable {
+    let line = |figures: &FeatureFigures| {
+        vec![
+            figures.name.to_owned(),
+            cell(mean(figures.loss), number::value),
+            cell(mean(figures.loss_ratio), change),
+            format!("{} of {} seeds", figures.num_equal, figures.num_seeds),
+            cell(mean(figures.step_seconds), number::seconds),
+            cell(mean(figures.time_ratio), times),
+            format_bytes(figures.planned_bytes),
+        ]
+    };
+    FigureTable {
+        title: "Trainings",
+        head: vec![
+            "Training",
+            "Loss, nats",
+            "Against plain",
+            "Plain's weights",
+            "Step",
+            "Time of plain's",
+            "Memory, planned",
+        ],
+        lines: result.figures().iter().map(line).collect(),
     }
 }

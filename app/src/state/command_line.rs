@@ -119,6 +119,10 @@ fn recipe_words(
         words.push(format!("--precision {}", config.precision.label()));
         made.precision = config.precision;
     }
+    if made.optimizer.states != config.optimizer.states {
+        words.push(format!("--optimizer-states {}", config.optimizer.states.label()));
+        made.optimizer.states = config.optimizer.states;
+    }
     if config.kept == Kept::Input {
         words.push("--activation-checkpointing".to_owned());
         made.kept = config.kept;

@@ -232,6 +232,9 @@ fn record(config: &RunConfig, values: &mut Vec<Value>) {
     if config.vram_limit_bytes > 0 {
         values.push(("GPU limit", number::bytes(config.vram_limit_bytes), false));
     }
+    if !config.optimizer.states.is_full() {
+        values.push(("Moments in", "8 bits".to_owned(), false));
+    }
     if !config.precision.is_full() {
         values.push(("Products in", config.precision.label().to_owned(), true));
     }

@@ -5,6 +5,7 @@ use crate::device::{Cancelled, ComputeError};
 use crate::evaluation::EvaluationError;
 use crate::hybrid::HybridError;
 use crate::models::ModelError;
+use crate::offload::OffloadError;
 use crate::quant::QuantError;
 
 /// Errors of this room: mostly those of the rooms below, as they are.
@@ -43,4 +44,6 @@ pub enum ExperimentError {
     Evaluation(#[from] EvaluationError),
     #[error(transparent)]
     Quant(#[from] QuantError),
+    #[error(transparent)]
+    Offload(#[from] OffloadError),
 }

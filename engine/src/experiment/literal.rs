@@ -10,7 +10,7 @@ use crate::hybrid::forecast::ReliabilityPoint;
 use crate::hybrid::{Correction, HybridConfig, Recovery, TierPreset};
 use crate::models::ops::Precision;
 use crate::models::{BlockOrder, Gpt2Config, Growth, ModelConfig, NewBlocks};
-use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
+use crate::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
 use crate::quant::{QatConfig, QuantScheme};
 use crate::unwatched;
 
@@ -33,6 +33,7 @@ pub(super) fn recipe() -> TrialRecipe {
             momentum: 0.9,
             newton_schulz_steps: 3,
             clip_norm: Some(1.0),
+            states: StatePrecision::F32,
         },
         schedule: Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.02 },
         qat: None,
@@ -300,4 +301,25 @@ pub(super) fn quantization() -> QuantizationResult {
         trained: vec![trained([0.98, 0.96], 0.0), trained([0.975, 0.945], 0.03)],
         stored: forms.map(|(form, lost)| stored(form, lost)).collect(),
     }
+}
+
+/// Plain training and two features with two seeds: one that changes nothing, one that ends a tenth higher in half again the
+/// time.
+pub(super) fn features() -> FeaturesResult {
+    let features = vec![MemoryFeature::ActivationCheckpointing, MemoryFeature::EightBitStates];
+    let recipe = TrialRecipe { hybrid: tier("vanilla"), ..recipe() };
+    let run = |seed: u64, factor: f64, has_plain_weights| {
+        let TrialResult { seconds, curve, validation, .. } = result(seed, 0.1 * seed as f64);
+        FeatureRun { seed, seconds: factor * seconds, curve, loss: factor * validation.loss, has_plain_weights }
+    };
+    let of = |feature, factor: f64, is_equal, planned_bytes| {
+        let runs = [1, 2].map(|seed| run(seed, factor, is_equal)).to_vec();
+        FeatureResult { feature, planned_bytes, runs }
+    };
+    let results = vec![
+        of(None, 1.0, true, 400 << 20),
+        of(Some(features[0]), 1.0, true, 300 << 20),
+        of(Some(features[1]), 1.1, false, 200 << 20),
+    ];
+    FeaturesResult { plan: FeaturesPlan::new(recipe, features, vec![1, 2], 64), results }
 }

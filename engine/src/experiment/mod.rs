@@ -8,6 +8,7 @@
 //! | ladder | does what holds for a small language model hold for the next size? |
 //! | growth | do a shallow network's weights predict a deep one's? |
 //! | quantization | what do fewer bits cost, trained for and not? |
+//! | features | does each way of saving memory train as the plain path does? |
 //!
 //! Invariants: contenders are tuned on the validation part with a seed that the comparison does not use; times compared
 //! come from one process in which contenders take turns; the test part is measured once, after everything was decided.
@@ -17,6 +18,7 @@ mod arena_size;
 mod correction_figures;
 mod corrections;
 mod error;
+mod features;
 mod growth;
 mod growth_summary;
 mod ladder;
@@ -43,6 +45,7 @@ pub use corrections::{
     corrections,
 };
 pub use error::ExperimentError;
+pub use features::{FeatureFigures, FeatureResult, FeatureRun, FeaturesPlan, FeaturesResult, MemoryFeature, features};
 pub use growth::{GrowthPlan, GrowthResult, Pace, growth};
 pub use growth_summary::GrowthSummary;
 pub use ladder::{LadderPlan, LadderResult, Rung, RungOutcome, RungResult, RungSize, ladder};

@@ -84,6 +84,16 @@ impl TrialRecipe {
             precision: self.precision,
             seed,
         })?;
+        Ok((trainer, self.batches(dataset, seed, device)?))
+    }
+
+    /// The batches that it learns from. Errors: a dataset too small.
+    pub(super) fn batches(
+        &self,
+        dataset: &Arc<Dataset>,
+        seed: u64,
+        device: Device,
+    ) -> Result<BatchSource, ExperimentError> {
         let config = BatchConfig {
             batch_size: self.batch_size,
             sequence_length: self.sequence_length,
@@ -91,6 +101,6 @@ impl TrialRecipe {
             seed,
             device,
         };
-        Ok((trainer, BatchSource::new(Arc::clone(dataset), config)?))
+        Ok(BatchSource::new(Arc::clone(dataset), config)?)
     }
 }

@@ -172,8 +172,8 @@ pub struct Trial {
     result: TrialResult,
     /// For held-out data, no more at once than a step takes.
     evaluation: BatchSource,
-    /// Loss sum and steps since the last point of the curve.
-    unplotted: (f64, u64),
+    /// Losses since the last point of the curve.
+    unplotted: Unplotted,
     /// Seconds of each step, by phase.
     step_seconds: [Vec<f64>; 4],
     /// What was forecast, and what came.
@@ -235,7 +235,7 @@ impl Trial {
                 has_diverged: false,
             },
             evaluation,
-            unplotted: (0.0, 0),
+            unplotted: Unplotted::default(),
             step_seconds: Default::default(),
             forecasts: Vec::new(),
         })
@@ -257,6 +257,12 @@ impl Trial {
     #[must_use]
     pub fn curve(&self) -> &[CurvePoint] {
         &self.result.curve
+    }
+
+    /// Seconds of training so far.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.result.seconds
     }
 
     /// Trains for one step, if one is left; only the step and its batch count as training time.
@@ -301,6 +307,11 @@ impl Trial {
             (self.result.validation, self.result.test) = (validation, test);
         }
         Ok(self.result)
+    }
+
+    /// The guard saw a divergence, whether it ended the training or not.
+    pub(super) fn had_divergence(&self) -> bool {
+        self.result.has_diverged || !self.result.divergences.is_empty()
     }
 
     /// The guard ended it.
@@ -358,16 +369,32 @@ impl Trial {
             }
         }
         result.has_diverged |= report.must_stop;
-        self.unplotted.0 += f64::from(report.loss);
-        self.unplotted.1 += 1;
-        let (loss, count) = self.unplotted;
-        if count >= self.recipe.num_steps.div_ceil(CURVE_POINTS) || self.is_done() {
+        let is_done = self.is_done();
+        if let Some(loss) = self.unplotted.add(f64::from(report.loss), self.recipe.num_steps, is_done) {
             let examples = self.recipe.batch_size as u64 * self.result.examples_per_unit;
             let cost = self.result.example_cost / examples.max(1) as f64;
             let (step, seconds) = (report.step, self.result.seconds);
-            self.result.curve.push(CurvePoint { step, seconds, cost, loss: loss / count as f64 });
-            self.unplotted = (0.0, 0);
+            self.result.curve.push(CurvePoint { step, seconds, cost, loss });
         }
+    }
+}
+
+/// Losses of steps that are in no point of a curve yet.
+#[derive(Debug, Default)]
+pub(super) struct Unplotted {
+    sum: f64,
+    count: u64,
+}
+
+impl Unplotted {
+    /// Adds a step of `num_steps` in all; returns the mean since the last point when it is time for one.
+    pub(super) fn add(&mut self, loss: f64, num_steps: u64, is_last: bool) -> Option<f64> {
+        self.sum += loss;
+        self.count += 1;
+        (self.count >= num_steps.div_ceil(CURVE_POINTS) || is_last).then(|| {
+            let Self { sum, count } = std::mem::take(self);
+            sum / count as f64
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::models::ops::{Precision, cross_entropy};
 use crate::models::{
     Activation, Forward, MlpConfig, Mode, ModelConfig, Network, ParamStore, Params, ResNetConfig, initial_params,
 };
-use crate::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind, Schedule, WeightAverage};
+use crate::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind, Schedule, StatePrecision, WeightAverage};
 
 pub(super) const CLASSES: usize = 4;
 const PIXELS: usize = 9;
@@ -70,6 +70,7 @@ pub(super) fn optimizer(kind: OptimizerKind) -> OptimizerConfig {
         momentum: 0.9,
         newton_schulz_steps: 3,
         clip_norm: Some(1.0),
+        states: StatePrecision::F32,
     }
 }
 

@@ -16,6 +16,6 @@ mod tests;
 pub use budget::{default_budget, format_bytes};
 pub use flops::step_flops;
 pub(crate) use layers::sequence_layer;
-pub use plan::{MemoryPlan, PlanItem, PlanKind};
+pub use plan::{MemoryPlan, MemorySettings, PlanItem, PlanKind, Remedy};
 pub(crate) use planner::PROGRAM_BYTES;
 pub use planner::{Place, PlanInput, grouped, plan};

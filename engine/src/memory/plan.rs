@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::models::ops::Kept;
+use crate::optim::StatePrecision;
+
 /// What bytes are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are the documentation")]
@@ -59,8 +62,43 @@ pub struct MemoryPlan {
     pub budget_bytes: u64,
     /// Where the budget comes from: "80% of this machine's 23.4 GiB".
     pub budget_source: String,
-    /// What would make it fit, best first; empty when it fits.
-    pub remedies: Vec<String>,
+    /// What would make it fit, mildest first, settings before all else; empty when it fits.
+    pub remedies: Vec<Remedy>,
+}
+
+/// What would make a run fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remedy {
+    /// In words, with the bytes that it would take then.
+    pub what: String,
+    /// The settings that do it; `None` for a change of what is trained, or of the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<MemorySettings>,
+}
+
+/// Settings that trade time for memory and leave the training what it is, or near it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemorySettings {
+    /// Parts that a batch is cut into.
+    pub num_micro_batches: usize,
+    /// What transformer layers keep for the backward pass.
+    pub kept: Kept,
+    /// Numbers of the optimizer's moments.
+    pub states: StatePrecision,
+}
+
+impl Remedy {
+    /// One that takes more than settings.
+    #[must_use]
+    pub fn in_words(what: impl Into<String>) -> Self {
+        Self { what: what.into(), settings: None }
+    }
+}
+
+impl std::fmt::Display for Remedy {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.what)
+    }
 }
 
 impl MemoryPlan {

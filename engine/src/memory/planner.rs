@@ -7,7 +7,7 @@ use super::{MemoryPlan, PlanItem, PlanKind, format_bytes};
 use crate::device::resolved_num_threads;
 use crate::models::ops::{Activations, Kept, Precision};
 use crate::models::{MAX_LOGITS, ModelConfig, Network, TensorKind, TensorSpec};
-use crate::optim::{OptimizerConfig, Schedule};
+use crate::optim::{OptimizerConfig, Schedule, StatePrecision};
 
 /// Bytes of an f32.
 const F32: u64 = 4;
@@ -119,6 +119,7 @@ pub(super) struct Case {
     pub(super) has_teacher: bool,
     pub(super) precision: Precision,
     pub(super) kept: Kept,
+    pub(super) states: StatePrecision,
     pub(super) batch_size: usize,
     pub(super) num_micro_batches: usize,
     pub(super) sequence_length: usize,
@@ -139,6 +140,7 @@ impl Case {
             has_teacher: input.has_teacher,
             precision: input.precision,
             kept: input.network.kept(),
+            states: input.optimizer.states,
             batch_size: input.batch_size.max(1),
             num_micro_batches: input.num_micro_batches.max(1),
             sequence_length: input.sequence_length,
@@ -240,12 +242,19 @@ impl Case {
 
     fn optimizer_how(&self) -> String {
         let Tensors { optimizer_bytes, workspace_bytes, is_muon, .. } = self.tensors;
-        if is_muon {
-            let (state, room) = (format_bytes(optimizer_bytes), format_bytes(workspace_bytes));
-            format!("Muon: {state}, one number per matrix weight, two per other weight; {room} to orthogonalize in")
+        let state = format_bytes(optimizer_bytes);
+        let numbers = if is_muon {
+            format!("Muon: {state}, one number per matrix weight, two per other weight")
         } else {
-            format!("AdamW: {} parameters x 2 moments x 4 bytes", grouped(self.tensors.num_params))
-        }
+            format!("AdamW: {state}, {} parameters x 2 moments", grouped(self.tensors.num_params))
+        };
+        let each = match self.states {
+            StatePrecision::F32 => "of 4 bytes",
+            StatePrecision::EightBit => "of 8 bits with their scales, of 4 bytes in small tensors",
+        };
+        let room =
+            if is_muon { format!("; {} to orthogonalize in", format_bytes(workspace_bytes)) } else { String::new() };
+        format!("{numbers}, {each}{room}")
     }
 
     /// One set, one more while parts of a batch are added up, one more to compare with in Correct.

@@ -1,10 +1,10 @@
 //! What would make a run fit: each remedy is a plan of its own that was checked against the budget.
 
 use super::planner::{Case, Place, PlanInput, Tensors};
-use super::{format_bytes, planner::grouped};
+use super::{MemorySettings, Remedy, format_bytes, planner::grouped};
 use crate::models::ops::Kept;
 use crate::models::{ModelPreset, Network};
-use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
+use crate::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
 
 /// Shortest sequence worth proposing, tokens.
 const MIN_SEQUENCE: usize = 32;
@@ -17,24 +17,77 @@ const MIN_NORM_IMAGES: usize = 16;
 const MAX_PARTS: usize = 4096;
 
 /// Changes that fit, mildest first; the last one is always the memory that it would take as it is.
-pub(super) fn remedies(case: &Case, input: &PlanInput<'_>) -> Vec<String> {
+pub(super) fn remedies(case: &Case, input: &PlanInput<'_>) -> Vec<Remedy> {
     let budget = input.budget_bytes;
-    let found = [
-        micro_batches(case, budget),
-        checkpointing(case, budget),
+    let mut remedies: Vec<Remedy> = settings(case, input).into_iter().collect();
+    let in_words = [
         shorter(case, budget),
         smaller_batch(case, budget),
         micro_batches_and_shorter(case, budget),
         leaner_state(case, input),
         smaller_model(case, input),
     ];
-    let mut remedies: Vec<String> = found.into_iter().flatten().collect();
+    remedies.extend(in_words.into_iter().flatten().map(Remedy::in_words));
     let total = format_bytes(case.total_bytes());
-    remedies.push(match case.place {
+    remedies.push(Remedy::in_words(match case.place {
         Place::Processor => format!("a memory budget of {total} (this run as it is)"),
         Place::Gpu => format!("a GPU with {total} free and a limit as high, or the processor (this run as it is)"),
-    });
+    }));
     remedies
+}
+
+/// The mildest settings that fit: smaller parts of a batch; with layers that are computed again, which costs a forward
+/// pass; with optimizer states of 8 bits, which are rounded; with both. The last two are our kernels'.
+fn settings(case: &Case, input: &PlanInput<'_>) -> Option<Remedy> {
+    let budget = input.budget_bytes;
+    let has_kernels = case.place == Place::Processor;
+    let recompute = |case: &Case| {
+        let can = has_kernels && case.reads_text() && case.kept == Kept::Activations;
+        can.then(|| Case { kept: Kept::Input, ..case.clone() })
+    };
+    let coded = || {
+        let optimizer = OptimizerConfig { states: StatePrecision::EightBit, ..input.optimizer.clone() };
+        let tensors = Tensors::of(&input.network.specs(), &optimizer, case.num_threads);
+        Case { states: StatePrecision::EightBit, tensors, ..case.clone() }
+    };
+    let coded = (has_kernels && case.states == StatePrecision::F32).then(coded);
+    let steps = [Some(case.clone()), recompute(case), coded.clone(), coded.as_ref().and_then(recompute)];
+    let (fit, bytes) = steps.into_iter().flatten().find_map(|milder| {
+        let parts = more_parts(&milder).collect::<Vec<_>>();
+        first_fit(std::iter::once(milder).chain(parts), budget)
+    })?;
+    let mut what = Vec::new();
+    if fit.num_micro_batches != case.num_micro_batches {
+        let (size, parts) = (grouped(fit.micro_batch() as u64), grouped(fit.num_micro_batches as u64));
+        what.push(format!("micro-batches of {size} ({parts} parts)"));
+    }
+    if fit.kept != case.kept {
+        what.push("activation checkpointing".to_owned());
+    }
+    if fit.states != case.states {
+        what.push("8-bit optimizer states".to_owned());
+    }
+    let what = format!("{}: {bytes}, {}", what.join(", "), price(case, &fit));
+    let (num_micro_batches, kept, states) = (fit.num_micro_batches, fit.kept, fit.states);
+    Some(Remedy { what, settings: Some(MemorySettings { num_micro_batches, kept, states }) })
+}
+
+/// What it costs to run as `fit` instead of as `case`.
+fn price(case: &Case, fit: &Case) -> String {
+    let mut changes = Vec::new();
+    if fit.num_micro_batches != case.num_micro_batches && fit.has_batch_norm() {
+        changes.push(format!("batch norm sees {} images at a time", grouped(fit.micro_batch() as u64)));
+    }
+    if fit.states != case.states {
+        changes.push("states are rounded".to_owned());
+    }
+    let result = if changes.is_empty() {
+        "the same result".to_owned()
+    } else {
+        format!("another result, because {}", changes.join(" and "))
+    };
+    let time = if fit.kept != case.kept { "about a third more computing" } else { "a little slower" };
+    format!("{result}, {time}")
 }
 
 /// Parts of a batch to try: every larger number that cuts it into equal parts, to single examples. With batch norm, as
@@ -50,36 +103,6 @@ fn more_parts(case: &Case) -> impl Iterator<Item = Case> {
 fn first_fit(mut cases: impl Iterator<Item = Case>, budget: u64) -> Option<(Case, String)> {
     let fits = |case: Case| Some((case.total_bytes(), case)).filter(|(bytes, _)| *bytes <= budget);
     cases.find_map(fits).map(|(bytes, case)| (case, format_bytes(bytes)))
-}
-
-fn micro_batches(case: &Case, budget: u64) -> Option<String> {
-    let (fit, bytes) = first_fit(more_parts(case), budget)?;
-    let (size, parts) = (grouped(fit.micro_batch() as u64), grouped(fit.num_micro_batches as u64));
-    let price = if fit.has_batch_norm() {
-        format!("a little slower, and batch norm sees {size} images at a time, so that the result differs")
-    } else {
-        "the same result a little slower".to_owned()
-    };
-    Some(format!("micro-batches of {size} ({parts} parts): {bytes}, {price}"))
-}
-
-/// Only when the mildest way alone is not enough: it costs a forward pass more. Layers of our own kernels can do it.
-fn checkpointing(case: &Case, budget: u64) -> Option<String> {
-    if case.place == Place::Gpu
-        || case.kept == Kept::Input
-        || !case.reads_text()
-        || micro_batches(case, budget).is_some()
-    {
-        return None;
-    }
-    let recomputing = Case { kept: Kept::Input, ..case.clone() };
-    let (fit, bytes) = first_fit(std::iter::once(recomputing.clone()).chain(more_parts(&recomputing)), budget)?;
-    let parts = if fit.num_micro_batches == case.num_micro_batches {
-        String::new()
-    } else {
-        format!(" and micro-batches of {}", grouped(fit.micro_batch() as u64))
-    };
-    Some(format!("activation checkpointing{parts}: {bytes}, the same result for about a third more computing"))
 }
 
 fn shorter_cases(case: &Case) -> impl Iterator<Item = Case> {
@@ -117,7 +140,7 @@ fn common_divisor(a: usize, b: usize) -> usize {
 
 /// Only when neither alone is enough.
 fn micro_batches_and_shorter(case: &Case, budget: u64) -> Option<String> {
-    if micro_batches(case, budget).is_some() || shorter(case, budget).is_some() {
+    if first_fit(more_parts(case), budget).is_some() || shorter(case, budget).is_some() {
         return None;
     }
     let one_by_one = Case { num_micro_batches: case.batch_size, ..case.clone() };

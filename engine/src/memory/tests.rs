@@ -5,10 +5,10 @@
 use super::layers::example;
 use super::planner::Case;
 use super::scratch::Scratch;
-use super::{MemoryPlan, Place, PlanInput, PlanKind, format_bytes, plan};
+use super::{MemoryPlan, MemorySettings, Place, PlanInput, PlanKind, format_bytes, plan};
 use crate::models::ops::{Kept, Precision};
 use crate::models::{DataShape, ModelPreset, Network};
-use crate::optim::{OptimizerConfig, OptimizerKind, Schedule};
+use crate::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
 
 const DIGITS: DataShape = DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 };
 const PHOTOS: DataShape = DataShape::Images { channels: 3, height: 32, width: 32, num_classes: 10 };
@@ -29,6 +29,7 @@ fn optimizer(kind: OptimizerKind) -> OptimizerConfig {
         momentum: 0.9,
         newton_schulz_steps: 5,
         clip_norm: Some(1.0),
+        states: StatePrecision::F32,
     }
 }
 
@@ -57,11 +58,19 @@ fn planned_for(
     budget_bytes: u64,
     vary: impl FnOnce(&mut PlanInput<'_>),
 ) -> MemoryPlan {
-    let optimizer = optimizer(kind);
+    planned_with(network, &optimizer(kind), budget_bytes, vary)
+}
+
+fn planned_with(
+    network: &Network,
+    optimizer: &OptimizerConfig,
+    budget_bytes: u64,
+    vary: impl FnOnce(&mut PlanInput<'_>),
+) -> MemoryPlan {
     let mut input = PlanInput {
         place: Place::Processor,
         network,
-        optimizer: &optimizer,
+        optimizer,
         schedule: &COSINE,
         predict: false,
         qat: false,
@@ -229,21 +238,21 @@ fn remedies_fit_when_tried() {
     let budget = 700 << 20;
     let plan = planned(ModelPreset::ResNet18, PHOTOS, budget, |input| input.batch_size = 512);
     assert!(!plan.fits());
-    let parts = number_after(&plan.remedies[0], "(");
+    let parts = number_after(&plan.remedies[0].what, "(");
     let tried = planned(ModelPreset::ResNet18, PHOTOS, budget, |input| {
         (input.batch_size, input.num_micro_batches) = (512, parts);
     });
     assert!(tried.fits(), "{:?}", plan.remedies);
-    assert!(plan.remedies[0].contains(&format_bytes(tried.total_bytes())), "{:?}", plan.remedies);
+    assert!(plan.remedies[0].what.contains(&format_bytes(tried.total_bytes())), "{:?}", plan.remedies);
     let coarser = planned(ModelPreset::ResNet18, PHOTOS, budget, |input| {
         (input.batch_size, input.num_micro_batches) = (512, parts / 2);
     });
     assert!(!coarser.fits(), "fewer parts would have done: {:?}", plan.remedies);
-    let batch = plan.remedies.iter().find(|remedy| remedy.starts_with("batches of")).unwrap();
-    let batch = number_after(batch, "batches of ");
+    let batch = plan.remedies.iter().find(|remedy| remedy.what.starts_with("batches of")).unwrap();
+    let batch = number_after(&batch.what, "batches of ");
     assert!(planned(ModelPreset::ResNet18, PHOTOS, budget, |input| input.batch_size = batch).fits());
-    assert!(plan.remedies.iter().any(|remedy| remedy.contains("resnet-20")), "{:?}", plan.remedies);
-    assert!(plan.remedies.last().unwrap().contains(&format_bytes(plan.total_bytes())));
+    assert!(plan.remedies.iter().any(|remedy| remedy.what.contains("resnet-20")), "{:?}", plan.remedies);
+    assert!(plan.remedies.last().unwrap().what.contains(&format_bytes(plan.total_bytes())));
 }
 
 #[test]
@@ -255,16 +264,49 @@ fn checkpointing_is_proposed_where_micro_batches_are_not_enough() {
             (input.batch_size, input.num_micro_batches) = (8, num_micro_batches);
         })
     };
-    let proposes = |plan: &MemoryPlan| plan.remedies.iter().find(|remedy| remedy.contains("checkpointing")).cloned();
+    let proposes =
+        |plan: &MemoryPlan| plan.remedies.iter().find(|remedy| remedy.what.contains("checkpointing")).cloned();
     let (single, recomputed) = (tried(Kept::Activations, 8, GIB), tried(Kept::Input, 8, GIB));
     assert!(recomputed.total_bytes() < single.total_bytes());
     // Single sequences fit: the milder way.
     assert_eq!(proposes(&tried(Kept::Activations, 1, single.total_bytes())), None);
     let tight = tried(Kept::Activations, 1, single.total_bytes() - 1);
     let proposed = proposes(&tight).unwrap_or_else(|| panic!("{:?}", tight.remedies));
-    let size = number_after(&proposed, "micro-batches of ");
+    let size = number_after(&proposed.what, "micro-batches of ");
     let fitting = tried(Kept::Input, 8 / size, single.total_bytes() - 1);
-    assert!(fitting.fits() && proposed.contains(&format_bytes(fitting.total_bytes())), "{proposed}");
+    assert!(fitting.fits() && proposed.what.contains(&format_bytes(fitting.total_bytes())), "{proposed}");
+}
+
+#[test]
+fn settings_that_are_proposed_fit_when_taken() {
+    let config = ModelPreset::Gpt2_11M.config(CHARACTERS).unwrap();
+    let plan_with = |settings: MemorySettings, budget_bytes: u64| {
+        let network = Network::keeping(&config, settings.kept).unwrap();
+        let optimizer = OptimizerConfig { states: settings.states, ..optimizer(OptimizerKind::AdamW) };
+        planned_with(&network, &optimizer, budget_bytes, |input| {
+            (input.batch_size, input.num_micro_batches) = (8, settings.num_micro_batches);
+        })
+    };
+    let plain = MemorySettings { num_micro_batches: 1, kept: Kept::Activations, states: StatePrecision::F32 };
+    let least = MemorySettings { num_micro_batches: 8, kept: Kept::Input, states: StatePrecision::F32 };
+    let coded = MemorySettings { states: StatePrecision::EightBit, ..least };
+    let bytes = |settings| plan_with(settings, GIB).total_bytes();
+    assert!(bytes(coded) < bytes(least) && bytes(least) < bytes(plain));
+    let proposed = |budget: u64| plan_with(plain, budget).remedies.first().and_then(|remedy| remedy.settings);
+    // From what fits as it is, down to what no setting reaches.
+    let mut seen = Vec::new();
+    for budget in (bytes(coded)..bytes(plain)).step_by(1 << 20) {
+        let settings = proposed(budget).unwrap_or_else(|| panic!("nothing for {budget}"));
+        assert!(plan_with(settings, budget).fits(), "{settings:?} for {budget}");
+        seen.push((settings.kept, settings.states));
+    }
+    seen.dedup();
+    let (again, eight_bits) = (Kept::Input, StatePrecision::EightBit);
+    let mildest_last = [(again, eight_bits), (again, StatePrecision::F32), (Kept::Activations, StatePrecision::F32)];
+    assert!(seen.ends_with(&mildest_last[1..]) && seen.contains(&mildest_last[0]), "{seen:?}");
+    assert_eq!(proposed(bytes(coded) - 1), None);
+    let told = plan_with(plain, bytes(coded)).remedies[0].to_string();
+    assert!(told.contains("8-bit optimizer states") && told.contains("rounded"), "{told}");
 }
 
 #[test]
@@ -279,15 +321,19 @@ fn parts_of_a_batch_are_equal() {
     for parts in [2, 4, 5, 10, 20, 25, 50, 100] {
         let budget = total(100, parts);
         let plan = planned(ModelPreset::Gpt2Char, CHARACTERS, budget, |input| input.batch_size = 100);
-        assert_eq!(number_after(&plan.remedies[0], "("), parts, "{:?}", plan.remedies);
-        assert!(plan.remedies[0].contains("the same result"), "{:?}", plan.remedies);
+        assert_eq!(number_after(&plan.remedies[0].what, "("), parts, "{:?}", plan.remedies);
+        assert!(plan.remedies[0].what.contains("the same result"), "{:?}", plan.remedies);
     }
     // Half of it cannot be cut into 4 parts: 2 are named.
     let budget = total(50, 2);
     let plan = planned(ModelPreset::Gpt2Char, CHARACTERS, budget, |input| {
         (input.batch_size, input.num_micro_batches) = (100, 4);
     });
-    assert!(plan.remedies.iter().any(|remedy| remedy.starts_with("batches of 50 in 2 parts")), "{:?}", plan.remedies);
+    assert!(
+        plan.remedies.iter().any(|remedy| remedy.what.starts_with("batches of 50 in 2 parts")),
+        "{:?}",
+        plan.remedies
+    );
 }
 
 #[test]
@@ -299,18 +345,18 @@ fn batch_norm_is_not_starved() {
     };
     let budget = with_parts(GIB, 4).total_bytes();
     let offered = with_parts(budget, 1).remedies;
-    assert!(offered[0].starts_with("micro-batches of 16 (4 parts)"), "{offered:?}");
-    assert!(offered[0].contains("batch norm") && !offered[0].contains("the same result"), "{offered:?}");
+    assert!(offered[0].what.starts_with("micro-batches of 16 (4 parts)"), "{offered:?}");
+    assert!(offered[0].what.contains("batch norm") && !offered[0].what.contains("the same result"), "{offered:?}");
     let budget = with_parts(GIB, 8).total_bytes();
     let offered = with_parts(budget, 1).remedies;
-    assert!(!offered.iter().any(|remedy| remedy.starts_with("micro-batches")), "{offered:?}");
+    assert!(!offered.iter().any(|remedy| remedy.what.starts_with("micro-batches")), "{offered:?}");
 }
 
 #[test]
 fn a_hopeless_budget_still_gets_an_answer() {
     let plan = planned(ModelPreset::Mlp, DIGITS, 1024, |_| {});
     assert_eq!(plan.remedies.len(), 1, "{:?}", plan.remedies);
-    assert!(plan.remedies[0].starts_with("a memory budget of"));
+    assert!(plan.remedies[0].what.starts_with("a memory budget of"));
 }
 
 #[test]
@@ -335,8 +381,11 @@ fn seven_billion_parameters_are_refused_by_numbers() {
     // 6,738,415,616 parameters: the published size of Llama 2 7B. Weights, gradients, two moments, and copies.
     assert_eq!(bytes(&plan, PlanKind::Weights), 4 * 6_738_415_616);
     assert!(plan.total_bytes() > 7 * 4 * 6_738_415_616);
-    assert!(plan.remedies.iter().any(|remedy| remedy.starts_with("a smaller model: llama-110m")), "{plan:?}");
-    assert!(!plan.remedies.iter().any(|remedy| remedy.starts_with("micro-batches")), "nothing else fits: {plan:?}");
+    assert!(plan.remedies.iter().any(|remedy| remedy.what.starts_with("a smaller model: llama-110m")), "{plan:?}");
+    assert!(
+        !plan.remedies.iter().any(|remedy| remedy.what.starts_with("micro-batches")),
+        "nothing else fits: {plan:?}"
+    );
 }
 
 #[test]
@@ -350,5 +399,5 @@ fn language_models_that_train_on_a_desktop_fit_it() {
     let plan = planned(ModelPreset::Gpt2_124M, bpe, 6 * GIB, |input| {
         (input.batch_size, input.sequence_length) = (32, 1024);
     });
-    assert!(plan.remedies[0].starts_with("micro-batches of "), "{:?}", plan.remedies);
+    assert!(plan.remedies[0].what.starts_with("micro-batches of "), "{:?}", plan.remedies);
 }

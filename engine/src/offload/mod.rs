@@ -14,7 +14,6 @@
 //! Files are read and written, not mapped into memory: a disk that goes away is an error of a read, where a mapped page
 //! would end the process; and pages in the system's cache do not count as this process's memory.
 
-mod codes;
 mod error;
 mod files;
 mod layout;
@@ -23,6 +22,7 @@ mod plan;
 mod rates;
 mod rehearsal;
 mod room;
+mod scratch_folder;
 mod state;
 mod store;
 mod streams;
@@ -37,5 +37,6 @@ pub use plan::{OffloadInput, OffloadPlan, plan};
 pub use rates::{Cost, Rates};
 pub use rehearsal::StepShape;
 pub use room::DiskRoom;
+pub use scratch_folder::ScratchFolder;
 pub use store::{Commit, FirstWeights, OffloadSettings};
 pub use trainer::{OffloadTrainer, StoredTensor, StreamedStep};

@@ -6,7 +6,9 @@
 use super::layout::{Layout, Precision};
 use super::store::Commit;
 use crate::device::resolved_num_threads;
-use crate::memory::{MemoryPlan, PROGRAM_BYTES, PlanItem, PlanKind, format_bytes, grouped, sequence_layer, step_flops};
+use crate::memory::{
+    MemoryPlan, PROGRAM_BYTES, PlanItem, PlanKind, Remedy, format_bytes, grouped, sequence_layer, step_flops,
+};
 use crate::models::{MAX_LOGITS, ModelConfig, Network, ops};
 
 /// Bytes of an f32.
@@ -296,7 +298,7 @@ fn items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) -> Vec<PlanItem> 
 }
 
 /// Smaller batches and shorter sequences, as far as they help.
-fn remedies(input: &OffloadInput<'_>, over: &MemoryPlan) -> Vec<String> {
+fn remedies(input: &OffloadInput<'_>, over: &MemoryPlan) -> Vec<Remedy> {
     let total = |batch_size: usize, sequence_length: usize| {
         let tried = OffloadInput { batch_size, sequence_length, budget_bytes: u64::MAX, ..input.clone() };
         plan(&tried).map_or(u64::MAX, |plan| plan.memory.total_bytes())
@@ -305,12 +307,10 @@ fn remedies(input: &OffloadInput<'_>, over: &MemoryPlan) -> Vec<String> {
     let fits = |bytes: u64| bytes <= input.budget_bytes;
     let batch = halves(input.batch_size).find(|&size| fits(total(size, input.sequence_length)));
     let length = halves(input.sequence_length).find(|&length| fits(total(input.batch_size, length)));
-    let mut remedies = Vec::new();
-    remedies
-        .extend(batch.map(|size| format!("batches of {size}: {}", format_bytes(total(size, input.sequence_length)))));
-    remedies.extend(
+    let words = [
+        batch.map(|size| format!("batches of {size}: {}", format_bytes(total(size, input.sequence_length)))),
         length.map(|length| format!("sequences of {length} tokens: {}", format_bytes(total(input.batch_size, length)))),
-    );
-    remedies.push(format!("a memory budget of {}", format_bytes(over.total_bytes())));
-    remedies
+        Some(format!("a memory budget of {}", format_bytes(over.total_bytes()))),
+    ];
+    words.into_iter().flatten().map(Remedy::in_words).collect()
 }

@@ -2,22 +2,17 @@
 //! the whole will. Its pace, in weights a second, foretells a step of the whole, with everything that no rate of its own
 //! shows: copies, conversions, fresh pages, and two threads that read and write with the cores that compute.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use super::files::write_error;
 use super::store::{Commit, OffloadSettings};
-use super::{OffloadError, OffloadTrainer, Precision};
+use super::{OffloadError, OffloadTrainer, Precision, ScratchFolder};
 use crate::data::Batch;
-use crate::device::atomic_file::WriteError;
-use crate::device::{Watch, existing_folder};
+use crate::device::Watch;
 use crate::models::{Gpt2Config, LlamaConfig, ModelConfig, Network, TensorSpec, ops};
 use crate::optim::OptimizerConfig;
-
-/// Folders of rehearsals begin like this; one that a killed process left is no reason to refuse what lies beside it.
-pub(super) const REHEARSAL_PREFIX: &str = "rehearsal-";
 
 /// Most weights of the layers that are rehearsed, where two layers have fewer.
 const MOST_WEIGHTS: usize = 64 << 20;
@@ -50,9 +45,9 @@ pub(super) fn streamed_weights(
 ) -> Result<Option<f64>, OffloadError> {
     let Some(config) = small(config) else { return Ok(None) };
     let network = Arc::new(Network::new(&config)?);
-    let place = Place::new(folder)?;
+    let place = ScratchFolder::new(folder)?;
     let settings = OffloadSettings {
-        folder: place.0.clone(),
+        folder: place.path().to_owned(),
         precision: shape.precision,
         commit: Some(Commit::Block),
         seed: 0,
@@ -129,28 +124,6 @@ fn num_layers(most: usize, num_weights: usize) -> usize {
 /// Numbers that are neither all alike nor of extreme size, at once.
 fn some_weights(spec: &TensorSpec) -> Vec<f32> {
     (0..spec.num_elements()).map(|i| ((i * 7919) % 1009) as f32 * 4e-5 - 0.02).collect()
-}
-
-/// A folder that goes with its owner.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(folder: &Path) -> Result<Self, OffloadError> {
-        let path = existing_folder(folder).join(format!("{REHEARSAL_PREFIX}{}", std::process::id()));
-        // Of a process that had the same number and was killed.
-        let _ = std::fs::remove_dir_all(&path);
-        match std::fs::create_dir(&path) {
-            Ok(()) => Ok(Self(path)),
-            Err(source) => Err(write_error(WriteError::new("creating", &path, source))),
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // What cannot be removed is left.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]

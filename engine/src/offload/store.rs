@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::OffloadError;
 use super::files::{BlockFiles, Version, write_error};
 use super::layout::{Layout, Precision};
-use super::rehearsal::REHEARSAL_PREFIX;
 use super::room::DiskRoom;
+use super::scratch_folder;
 use super::state::BlockState;
 use crate::device::Watch;
 use crate::device::atomic_file::{self, WriteError};
@@ -325,7 +325,7 @@ fn check_empty(folder: &Path) -> Result<(), OffloadError> {
     for entry in std::fs::read_dir(folder).map_err(read)? {
         let name = entry.map_err(read)?.file_name();
         // The last two may be there while the disk's pace is measured by others.
-        let is_rehearsal = name.to_string_lossy().starts_with(REHEARSAL_PREFIX);
+        let is_rehearsal = name.to_string_lossy().starts_with(scratch_folder::PREFIX);
         if name != "lock" && name != "manifest.json.partial" && name != "pace.partial" && !is_rehearsal {
             return Err(OffloadError::Taken { path: folder.to_owned() });
         }

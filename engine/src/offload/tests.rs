@@ -19,7 +19,7 @@ use crate::models::{
     DataShape, Forward, GateActivation, Gpt2Config, LlamaConfig, Mode, ModelConfig, ModelPreset, Network, ParamStore,
     Params, initial_params,
 };
-use crate::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind};
+use crate::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind, StatePrecision};
 use crate::unwatched;
 
 const SEED: u64 = 5;
@@ -66,6 +66,7 @@ pub(super) fn optimizer() -> OptimizerConfig {
         momentum: 0.9,
         newton_schulz_steps: 5,
         clip_norm: None,
+        states: StatePrecision::F32,
     }
 }
 
@@ -547,5 +548,5 @@ fn seven_billion_weights_fit_sixteen_gigabytes() {
     let plan = planned(&text(ModelPreset::Llama7B, 32_000), 1, 128, GIB);
     assert_eq!(plan.num_params, 6_738_415_616);
     assert!((4.0..4.02).contains(&(plan.written_bytes as f64 / plan.num_params as f64)));
-    assert!(!plan.memory.fits() && plan.memory.remedies.last().unwrap().starts_with("a memory budget of"));
+    assert!(!plan.memory.fits() && plan.memory.remedies.last().unwrap().what.starts_with("a memory budget of"));
 }

@@ -6,12 +6,11 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use rayon::prelude::*;
 
-use super::codes::{GROUP, SIGNED, UNSIGNED};
 use super::layout::{Layout, Slot};
 use super::state::{BlockState, Moment, Weights};
 use crate::device::seed::{Stream, stream};
 use crate::models::TensorKind;
-use crate::optim::{AdamWNumbers, OptimizerConfig, adamw_chunk};
+use crate::optim::{AdamWNumbers, GROUP, OptimizerConfig, adamw_chunk, adamw_coded_chunk, groups};
 
 /// Groups per task at least: enough to hide the cost of handing it over.
 const GROUPS_PER_TASK: usize = 8;
@@ -135,22 +134,17 @@ fn compact(
     scale: f32,
     rounding: &Rounding,
 ) {
-    let m = m.codes.par_chunks_mut(GROUP).zip(m.scales.par_iter_mut());
-    let v = v.codes.par_chunks_mut(GROUP).zip(v.scales.par_iter_mut());
-    let groups = w.par_chunks_mut(GROUP).zip(g.par_chunks(GROUP)).zip(m.zip(v)).enumerate();
-    groups.with_min_len(GROUPS_PER_TASK).for_each(|(group, ((w, g), ((m, m_scale), (v, v_scale))))| {
-        let mut room = [[0.0_f32; GROUP]; 4];
-        let [weights, gradients, first, second] = &mut room;
-        let count = w.len();
+    let all = w
+        .par_chunks_mut(GROUP)
+        .zip(g.par_chunks(GROUP))
+        .zip(groups(m.codes, m.scales).zip(groups(v.codes, v.scales)))
+        .enumerate();
+    all.with_min_len(GROUPS_PER_TASK).for_each(|(group, ((w, g), (m, v)))| {
+        let mut room = [[0.0_f32; GROUP]; 2];
+        let [weights, gradients] = room.each_mut().map(|numbers| &mut numbers[..w.len()]);
         weights.iter_mut().zip(w.iter()).for_each(|(weight, w)| *weight = w.to_f32());
         gradients.iter_mut().zip(g).for_each(|(gradient, g)| *gradient = g * scale);
-        SIGNED.read(m, *m_scale, first);
-        UNSIGNED.read(v, *v_scale, second);
-        let (weights, gradients) = (&mut weights[..count], &gradients[..count]);
-        let (first, second) = (&mut first[..count], &mut second[..count]);
-        adamw_chunk(weights, gradients, first, second, numbers);
-        *m_scale = SIGNED.write(first, m);
-        *v_scale = UNSIGNED.write(second, v);
+        adamw_coded_chunk(weights, gradients, m, v, numbers);
         rounding.round(group, weights, w);
     });
 }
@@ -194,7 +188,7 @@ pub(super) fn is_trained(kind: TensorKind) -> bool {
 mod tests {
     use super::super::layout::Precision;
     use super::*;
-    use crate::optim::OptimizerKind;
+    use crate::optim::{OptimizerKind, StatePrecision};
 
     fn optimizer() -> OptimizerConfig {
         OptimizerConfig {
@@ -208,6 +202,7 @@ mod tests {
             momentum: 0.9,
             newton_schulz_steps: 5,
             clip_norm: None,
+            states: StatePrecision::F32,
         }
     }
 

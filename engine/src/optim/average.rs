@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 
 use super::OptimError;
-use super::kernels::{self, Buffer};
+use super::buffer::Buffer;
+use super::kernels;
 use crate::models::{ParamStore, Params};
 
 /// Name of the update count in a saved state.

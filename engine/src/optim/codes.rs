@@ -1,4 +1,4 @@
-//! Numbers of 8 bits for the two moments of AdamW: a magnitude of seven decades, relative to the largest of its 2048.
+//! Numbers of 8 bits for the moments of optimizers: a magnitude of seven decades, relative to the largest of its 2048.
 //!
 //! Source: Dettmers et al. 2021, arXiv 2110.02861: block-wise quantization (section 2.1) with the dynamic tree type
 //! (section 1.3, and without a sign for the second moment, section 2.2). A decade 10^-k is cut into 2^(6-k) equal parts for
@@ -8,14 +8,17 @@
 
 use std::sync::LazyLock;
 
+use rayon::prelude::*;
+
 /// Numbers that share a scale.
-pub(super) const GROUP: usize = 2048;
+pub(crate) const GROUP: usize = 2048;
 
 /// Decades of a magnitude: 10^-7 to 1.
 const DECADES: i32 = 7;
 
 /// Numbers of this type, in ± 1 or in 0 to 1.
-pub(super) struct Codes {
+#[derive(Debug)]
+pub(crate) struct Codes {
     /// Value of each code.
     values: [f32; 256],
     /// A magnitude above this belongs to the next larger code.
@@ -26,9 +29,9 @@ pub(super) struct Codes {
 }
 
 /// For the first moment.
-pub(super) static SIGNED: LazyLock<Codes> = LazyLock::new(|| Codes::new(true));
+pub(crate) static SIGNED: LazyLock<Codes> = LazyLock::new(|| Codes::new(true));
 /// For the second moment.
-pub(super) static UNSIGNED: LazyLock<Codes> = LazyLock::new(|| Codes::new(false));
+pub(crate) static UNSIGNED: LazyLock<Codes> = LazyLock::new(|| Codes::new(false));
 
 impl Codes {
     fn new(is_signed: bool) -> Self {
@@ -62,7 +65,7 @@ impl Codes {
 
     /// The number of `code`.
     #[inline]
-    pub(super) fn decode(&self, code: u8) -> f32 {
+    fn decode(&self, code: u8) -> f32 {
         self.values[code as usize]
     }
 
@@ -84,15 +87,21 @@ impl Codes {
     }
 
     /// Writes the numbers of up to [`GROUP`] codes.
-    pub(super) fn read(&self, codes: &[u8], scale: f32, out: &mut [f32]) {
+    pub(crate) fn read(&self, codes: &[u8], scale: f32, out: &mut [f32]) {
         for (out, &code) in out.iter_mut().zip(codes) {
             *out = self.decode(code) * scale;
         }
     }
 
-    /// Writes the codes of up to [`GROUP`] numbers and returns their scale, the largest magnitude.
-    pub(super) fn write(&self, numbers: &[f32], codes: &mut [u8]) -> f32 {
-        let scale = numbers.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    /// Writes the codes of up to [`GROUP`] numbers and returns their scale, the largest magnitude; NaN where a number is not
+    /// finite, so that all of them read as NaN.
+    pub(crate) fn write(&self, numbers: &[f32], codes: &mut [u8]) -> f32 {
+        // Magnitudes are in the order of their bits, infinity and NaN above all others.
+        let scale = f32::from_bits(numbers.iter().fold(0, |largest, x| largest.max(x.abs().to_bits())));
+        if !scale.is_finite() {
+            codes.fill(0);
+            return f32::NAN;
+        }
         // The inverse of the least numbers is infinite; they are 0 for every purpose.
         let inverse = 1.0 / scale;
         if !inverse.is_finite() {
@@ -103,6 +112,36 @@ impl Codes {
             *code = self.encode(x * inverse);
         }
         scale
+    }
+}
+
+/// Up to [`GROUP`] codes and their scale.
+#[derive(Debug)]
+pub(crate) struct Group<'a> {
+    pub(crate) codes: &'a mut [u8],
+    pub(crate) scale: &'a mut f32,
+}
+
+/// A state buffer of codes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Coded {
+    pub(super) codes: Vec<u8>,
+    /// One for each [`GROUP`] of them.
+    pub(super) scales: Vec<f32>,
+}
+
+/// Codes and scales group by group.
+pub(crate) fn groups<'a>(codes: &'a mut [u8], scales: &'a mut [f32]) -> impl IndexedParallelIterator<Item = Group<'a>> {
+    codes.par_chunks_mut(GROUP).zip(scales.par_iter_mut()).map(|(codes, scale)| Group { codes, scale })
+}
+
+impl Coded {
+    pub(super) fn zeros(count: usize) -> Self {
+        Self { codes: vec![0; count], scales: vec![0.0; count.div_ceil(GROUP)] }
+    }
+
+    pub(super) fn groups(&mut self) -> impl IndexedParallelIterator<Item = Group<'_>> {
+        groups(&mut self.codes, &mut self.scales)
     }
 }
 
@@ -152,6 +191,17 @@ mod tests {
         assert!((back[1] + 3e-4).abs() < 3e-6 && (back[2] - 2e-4).abs() < 3e-6);
         assert_eq!(SIGNED.write(&[0.0; 5], &mut codes), 0.0);
         assert_eq!(codes, [0; 5]);
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut codes = [9; 3];
+            let scale = SIGNED.write(&[1.0, bad, 2.0], &mut codes);
+            let mut back = [0.0; 3];
+            SIGNED.read(&codes, scale, &mut back);
+            assert!(back.iter().all(|x| x.is_nan()), "{back:?}");
+        }
     }
 
     #[test]

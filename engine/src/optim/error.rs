@@ -2,6 +2,8 @@
 
 use candle_core::DType;
 
+use super::StatePrecision;
+
 /// Errors of this room.
 #[derive(Debug, thiserror::Error)]
 pub enum OptimError {
@@ -46,6 +48,19 @@ pub enum OptimError {
         name: String,
         /// Types that work.
         expected: &'static str,
+        /// Type found.
+        found: DType,
+    },
+    /// States of 8 bits are asked for where the processor does not compute.
+    #[error("moving weights: 8-bit optimizer states are the processor's; keep them in f32 on a GPU")]
+    NoEightBitStates,
+    /// A saved state whose numbers are of another type than the optimizer keeps.
+    #[error("restoring optimizer state {name:?}: expected {} numbers, found {found:?}. Was it saved with other --optimizer-states?", .expected.label())]
+    StatePrecision {
+        /// The state tensor's name.
+        name: String,
+        /// What the optimizer keeps.
+        expected: StatePrecision,
         /// Type found.
         found: DType,
     },

@@ -9,6 +9,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
+use super::codes::{Coded, GROUP, Group, SIGNED, UNSIGNED};
 use super::{OptimizerConfig, OptimizerKind};
 use crate::models::TensorKind;
 use crate::models::ops::{self, has_kernels};
@@ -319,11 +320,26 @@ impl AdamWNumbers {
     }
 }
 
+/// First and second moment of a weight, to be moved.
+pub(super) enum MomentsMut<'a> {
+    F32(&'a mut [f32], &'a mut [f32]),
+    EightBit(&'a mut Coded, &'a mut Coded),
+}
+
+impl MomentsMut<'_> {
+    fn lens(&self) -> [usize; 2] {
+        match self {
+            Self::F32(m, v) => [m.len(), v.len()],
+            Self::EightBit(m, v) => [m.codes.len(), v.codes.len()],
+        }
+    }
+}
+
 /// One fused pass of AdamW over a weight and its moments, all on the CPU, all in place.
 pub(super) fn adamw_in_place(
     weight: &Tensor,
     gradient: &Tensor,
-    moments: (&mut [f32], &mut [f32]),
+    moments: MomentsMut<'_>,
     numbers: AdamWNumbers,
 ) -> Result<()> {
     weight.inplace_op2(&gradient.contiguous()?, &AdamWPass { numbers, moments: RefCell::new(moments) })
@@ -331,8 +347,8 @@ pub(super) fn adamw_in_place(
 
 struct AdamWPass<'a> {
     numbers: AdamWNumbers,
-    /// First and second moment; a cell because candle hands operations out by shared reference.
-    moments: RefCell<(&'a mut [f32], &'a mut [f32])>,
+    /// A cell because candle hands operations out by shared reference.
+    moments: RefCell<MomentsMut<'a>>,
 }
 
 impl InplaceOp2 for AdamWPass<'_> {
@@ -344,17 +360,21 @@ impl InplaceOp2 for AdamWPass<'_> {
         let (CpuStorage::F32(w), CpuStorage::F32(g)) = (w, g) else { bail!("adamw: expected f32") };
         let (w, g) = (slice_mut(w, w_layout)?, slice(g, g_layout)?);
         let mut moments = self.moments.borrow_mut();
-        let (m, v) = &mut *moments;
-        if m.len() != w.len() || v.len() != w.len() || g.len() != w.len() {
-            bail!("adamw: {} weights, {} gradients, {} and {} moments", w.len(), g.len(), m.len(), v.len());
+        if moments.lens() != [w.len(); 2] || g.len() != w.len() {
+            bail!("adamw: {} weights, {} gradients, {:?} moments", w.len(), g.len(), moments.lens());
         }
         let n = self.numbers;
-        if w.len() <= CHUNK {
-            adamw_chunk(w, g, m, v, n);
-        } else {
-            let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
-            let all = w.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).zip(moments);
-            all.for_each(|((w, g), (m, v))| adamw_chunk(w, g, m, v, n));
+        match &mut *moments {
+            MomentsMut::F32(m, v) if w.len() <= CHUNK => adamw_chunk(w, g, m, v, n),
+            MomentsMut::F32(m, v) => {
+                let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
+                let all = w.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).zip(moments);
+                all.for_each(|((w, g), (m, v))| adamw_chunk(w, g, m, v, n));
+            }
+            MomentsMut::EightBit(m, v) => {
+                let all = w.par_chunks_mut(GROUP).zip(g.par_chunks(GROUP)).zip(m.groups().zip(v.groups()));
+                all.with_min_len(CHUNK / GROUP).for_each(|((w, g), (m, v))| adamw_coded_chunk(w, g, m, v, n));
+            }
         }
         Ok(())
     }
@@ -374,6 +394,17 @@ pub(crate) fn adamw_chunk(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]
     }
 }
 
+/// The same over up to [`GROUP`] weights whose moments are of 8 bits; nothing but those is rounded.
+pub(crate) fn adamw_coded_chunk(w: &mut [f32], g: &[f32], m: Group<'_>, v: Group<'_>, n: AdamWNumbers) {
+    let mut room = [[0.0_f32; GROUP]; 2];
+    let [first, second] = room.each_mut().map(|numbers| &mut numbers[..w.len()]);
+    SIGNED.read(m.codes, *m.scale, first);
+    UNSIGNED.read(v.codes, *v.scale, second);
+    adamw_chunk(w, g, first, second, n);
+    *m.scale = SIGNED.write(first, m.codes);
+    *v.scale = UNSIGNED.write(second, v.codes);
+}
+
 /// The same update composed of tensor operations, for any device: new (weight, first moment, second moment).
 pub(super) fn adamw_composed(
     weight: &Tensor,
@@ -387,55 +418,4 @@ pub(super) fn adamw_composed(
     let update = ((&m / denominator)? * (n.learning_rate / n.correction1))?;
     let kept = (weight * (1.0 - n.learning_rate * n.weight_decay))?;
     Ok([(kept - update)?.detach(), m.detach(), v.detach()])
-}
-
-/// A state buffer as large as a weight: plain numbers on the CPU, a tensor elsewhere.
-#[derive(Debug)]
-pub(super) enum Buffer {
-    /// On the CPU.
-    Cpu(Vec<f32>),
-    /// On another device.
-    Device(Tensor),
-}
-
-impl Buffer {
-    /// Zeros, where `weight` is.
-    pub(super) fn zeros(weight: &Tensor) -> Result<Self> {
-        if has_kernels(weight.device()) {
-            Ok(Self::Cpu(vec![0.0; weight.elem_count()]))
-        } else {
-            Ok(Self::Device(Tensor::zeros(weight.dims(), DType::F32, weight.device())?))
-        }
-    }
-
-    /// A copy of a saved tensor.
-    pub(super) fn load(saved: &Tensor) -> Result<Self> {
-        let saved = saved.to_dtype(DType::F32)?;
-        if has_kernels(saved.device()) {
-            Ok(Self::Cpu(with_f32(&saved, <[f32]>::to_vec)?))
-        } else {
-            Ok(Self::Device(saved.force_contiguous()?.copy()?))
-        }
-    }
-
-    /// A copy as a tensor of this shape.
-    pub(super) fn save(&self, shape: &[usize]) -> Result<Tensor> {
-        match self {
-            Self::Cpu(data) => Tensor::from_slice(data, shape, &Device::Cpu),
-            Self::Device(tensor) => tensor.copy(),
-        }
-    }
-
-    /// Brings a buffer that was loaded from a file to where `weight` is.
-    pub(super) fn follow(&mut self, weight: &Tensor) -> Result<()> {
-        let (device, takes_kernels) = (weight.device(), has_kernels(weight.device()));
-        let moved = match &*self {
-            Self::Cpu(_) if takes_kernels => return Ok(()),
-            Self::Device(tensor) if takes_kernels => Self::load(&tensor.to_device(device)?)?,
-            Self::Device(tensor) => Self::Device(tensor.to_device(device)?),
-            Self::Cpu(data) => Self::Device(Tensor::from_slice(data, weight.dims(), device)?),
-        };
-        *self = moved;
-        Ok(())
-    }
 }

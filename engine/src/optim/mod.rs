@@ -5,10 +5,13 @@
 //! equal inputs give equal bits whatever the threads do.
 
 mod average;
+mod buffer;
+mod codes;
 mod config;
 mod error;
 mod gradients;
 mod kernels;
+mod moment;
 mod muon;
 mod optimizer;
 mod schedule;
@@ -17,8 +20,9 @@ mod state;
 mod tests;
 
 pub use average::WeightAverage;
-pub use config::{OptimizerConfig, OptimizerKind, Schedule};
+pub(crate) use codes::{GROUP, groups};
+pub use config::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
 pub use error::OptimError;
 pub use gradients::Gradients;
-pub(crate) use kernels::{AdamWNumbers, adamw_chunk};
+pub(crate) use kernels::{AdamWNumbers, adamw_chunk, adamw_coded_chunk};
 pub use optimizer::Optimizer;

@@ -5,8 +5,12 @@
 //! Liu et al. 2025, "Muon is scalable for LLM training", arXiv 2502.16982.
 
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
 
-use super::kernels::{self, Buffer};
+use super::buffer::Buffer;
+use super::codes::{Coded, GROUP, SIGNED};
+use super::kernels;
+use super::moment::Moment;
 use crate::models::ops::has_kernels;
 
 /// Coefficients of the quintic iteration, steep at 0 (Jordan et al. 2024).
@@ -96,9 +100,9 @@ fn unit_norm(matrix: &Tensor) -> Result<Tensor> {
 }
 
 /// momentum = μ·momentum + (1−μ)·gradient; returns μ·momentum + (1−μ)·gradient of the new one (Nesterov).
-pub(super) fn nesterov(momentum: &mut Buffer, gradient: &Tensor, mu: f64) -> Result<Tensor> {
+pub(super) fn nesterov(momentum: &mut Moment, gradient: &Tensor, mu: f64) -> Result<Tensor> {
     match momentum {
-        Buffer::Cpu(momentum) => {
+        Moment::F32(Buffer::Cpu(momentum)) => {
             let (keep, take) = (mu as f32, (1.0 - mu) as f32);
             let direction = kernels::with_f32(gradient, |gradient| {
                 kernels::for_each_chunk(momentum, gradient, |m, g| *m = keep * *m + take * g);
@@ -107,9 +111,31 @@ pub(super) fn nesterov(momentum: &mut Buffer, gradient: &Tensor, mu: f64) -> Res
             })?;
             Tensor::from_vec(direction, gradient.dims(), gradient.device())
         }
-        Buffer::Device(momentum) => {
+        Moment::EightBit(momentum) => {
+            let direction = kernels::with_f32(gradient, |gradient| nesterov_coded(momentum, gradient, mu))?;
+            Tensor::from_vec(direction, gradient.dims(), gradient.device())
+        }
+        Moment::F32(Buffer::Device(momentum)) => {
             *momentum = kernels::axpby(momentum, gradient, mu, 1.0 - mu)?;
             (&*momentum * mu)? + (gradient * (1.0 - mu))?
         }
     }
+}
+
+/// The same with momentum of 8 bits; the direction is of momentum that is not rounded yet.
+fn nesterov_coded(momentum: &mut Coded, gradient: &[f32], mu: f64) -> Vec<f32> {
+    let (keep, take) = (mu as f32, (1.0 - mu) as f32);
+    let mut direction = vec![0.0; gradient.len()];
+    let groups = momentum.groups().zip(gradient.par_chunks(GROUP)).zip(direction.par_chunks_mut(GROUP));
+    groups.for_each(|((group, gradient), direction)| {
+        let mut room = [0.0_f32; GROUP];
+        let momentum = &mut room[..gradient.len()];
+        SIGNED.read(group.codes, *group.scale, momentum);
+        for ((direction, m), g) in direction.iter_mut().zip(&mut *momentum).zip(gradient) {
+            *m = keep * *m + take * g;
+            *direction = keep * *m + take * g;
+        }
+        *group.scale = SIGNED.write(momentum, group.codes);
+    });
+    direction
 }

@@ -5,14 +5,20 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
 
-use super::kernels::{self, AdamWNumbers, Buffer};
+use super::buffer::Buffer;
+use super::kernels::{self, AdamWNumbers, MomentsMut};
+use super::moment::Moment;
 use super::muon::{self, MatrixView};
-use super::{Gradients, OptimError, OptimizerConfig, state};
+use super::{Gradients, OptimError, OptimizerConfig, StatePrecision, state};
 use crate::models::ops::has_kernels;
 use crate::models::{ParamStore, Params, TensorKind, TensorSpec};
 
 /// Name of the step count in a saved state.
 const STEP: &str = "step";
+/// And of what a tensor has: AdamW's moments, Muon's momentum.
+const ADAM_M: &str = "adam.m";
+const ADAM_V: &str = "adam.v";
+const MUON_M: &str = "muon.m";
 
 /// Moves weights by AdamW or Muon, in place.
 ///
@@ -33,14 +39,16 @@ struct Slot {
     name: String,
     shape: Vec<usize>,
     kind: TensorKind,
+    /// Of its moments.
+    states: StatePrecision,
     rule: Rule,
 }
 
 /// Who moves it, with the state; `None` before the first step.
 #[derive(Debug)]
 enum Rule {
-    AdamW { moments: Option<(Buffer, Buffer)> },
-    Muon { view: MatrixView, momentum: Option<Buffer> },
+    AdamW { moments: Option<(Moment, Moment)> },
+    Muon { view: MatrixView, momentum: Option<Moment> },
 }
 
 impl Optimizer {
@@ -103,7 +111,8 @@ impl Optimizer {
     }
 
     /// Everything that decides later steps: `step`, and per tensor `adam.m.NAME` and `adam.v.NAME`, or
-    /// `muon.m.NAME` (none before the first step). A deep copy.
+    /// `muon.m.NAME` (none before the first step); where they are codes of 8 bits, their scales, too, as
+    /// `adam.m_scales.NAME`. A deep copy.
     pub fn state(&self) -> Result<Params, OptimError> {
         let mut state = Params::default();
         state.insert(STEP, Tensor::from_slice(&[self.num_steps as i64], 1, &Device::Cpu)?);
@@ -111,11 +120,11 @@ impl Optimizer {
             match &slot.rule {
                 Rule::AdamW { moments: None } | Rule::Muon { momentum: None, .. } => {}
                 Rule::AdamW { moments: Some((m, v)) } => {
-                    state.insert(format!("adam.m.{}", slot.name), m.save(&slot.shape)?);
-                    state.insert(format!("adam.v.{}", slot.name), v.save(&slot.shape)?);
+                    m.save((ADAM_M, &slot.name), &slot.shape, &mut state)?;
+                    v.save((ADAM_V, &slot.name), &slot.shape, &mut state)?;
                 }
                 Rule::Muon { momentum: Some(m), .. } => {
-                    state.insert(format!("muon.m.{}", slot.name), m.save(&slot.shape)?);
+                    m.save((MUON_M, &slot.name), &slot.shape, &mut state)?;
                 }
             }
         }
@@ -123,18 +132,18 @@ impl Optimizer {
     }
 
     /// Restores what [`Self::state`] gave, exactly; other names are ignored.
-    /// Errors: [`OptimError::MissingState`], [`OptimError::Shape`]; nothing is changed then.
+    /// Errors: [`OptimError::MissingState`], [`OptimError::Shape`], [`OptimError::StatePrecision`]; nothing is changed then.
     pub fn load_state(&mut self, saved: &Params) -> Result<(), OptimError> {
         let num_steps = state::count(saved, STEP)?;
-        let load = |kind: &str, slot: &Slot| -> Result<Option<Buffer>, OptimError> {
+        let load = |kind: &str, slot: &Slot| -> Result<Option<Moment>, OptimError> {
             if num_steps == 0 {
                 return Ok(None);
             }
-            state::buffer(saved, &format!("{kind}.{}", slot.name), &slot.shape).map(Some)
+            Moment::load(saved, (kind, &slot.name), &slot.shape, slot.states).map(Some)
         };
         let rules = self.slots.iter().map(|slot| match &slot.rule {
-            Rule::AdamW { .. } => Ok(Rule::AdamW { moments: load("adam.m", slot)?.zip(load("adam.v", slot)?) }),
-            Rule::Muon { view, .. } => Ok(Rule::Muon { view: *view, momentum: load("muon.m", slot)? }),
+            Rule::AdamW { .. } => Ok(Rule::AdamW { moments: load(ADAM_M, slot)?.zip(load(ADAM_V, slot)?) }),
+            Rule::Muon { view, .. } => Ok(Rule::Muon { view: *view, momentum: load(MUON_M, slot)? }),
         });
         let rules = rules.collect::<Result<Vec<_>, OptimError>>()?;
         for (slot, rule) in self.slots.iter_mut().zip(rules) {
@@ -160,7 +169,8 @@ impl Slot {
             Some(view) => Rule::Muon { view, momentum: None },
             None => Rule::AdamW { moments: None },
         };
-        Self { name: spec.name.clone(), shape: spec.shape.clone(), kind: spec.kind, rule }
+        let states = config.states_of(spec);
+        Self { name: spec.name.clone(), shape: spec.shape.clone(), kind: spec.kind, states, rule }
     }
 
     fn check(&self, tensor: &Tensor) -> Result<(), OptimError> {
@@ -188,7 +198,7 @@ impl Slot {
             Rule::AdamW { moments } => {
                 let (m, v) = match moments {
                     Some(moments) => moments,
-                    None => moments.insert((Buffer::zeros(weight)?, Buffer::zeros(weight)?)),
+                    None => moments.insert((Moment::zeros(weight, self.states)?, Moment::zeros(weight, self.states)?)),
                 };
                 m.follow(weight)?;
                 v.follow(weight)?;
@@ -198,7 +208,7 @@ impl Slot {
             Rule::Muon { view, momentum } => {
                 let momentum = match momentum {
                     Some(momentum) => momentum,
-                    None => momentum.insert(Buffer::zeros(weight)?),
+                    None => momentum.insert(Moment::zeros(weight, self.states)?),
                 };
                 momentum.follow(weight)?;
                 let config = pace.config;
@@ -216,20 +226,33 @@ impl Slot {
 fn adamw(
     weight: &Var,
     gradient: &Tensor,
+    (m, v): (&mut Moment, &mut Moment),
+    numbers: AdamWNumbers,
+) -> Result<(), OptimError> {
+    let moments = match (m, v) {
+        (Moment::F32(Buffer::Cpu(m)), Moment::F32(Buffer::Cpu(v))) => MomentsMut::F32(m, v),
+        (Moment::EightBit(m), Moment::EightBit(v)) => MomentsMut::EightBit(m, v),
+        (Moment::F32(m), Moment::F32(v)) => return adamw_on_device(weight, gradient, (m, v), numbers),
+        // Both were made alike.
+        (Moment::F32(_), Moment::EightBit(_)) | (Moment::EightBit(_), Moment::F32(_)) => {
+            return Err(OptimError::NoEightBitStates);
+        }
+    };
+    Ok(kernels::adamw_in_place(weight.as_tensor(), gradient, moments, numbers)?)
+}
+
+fn adamw_on_device(
+    weight: &Var,
+    gradient: &Tensor,
     (m, v): (&mut Buffer, &mut Buffer),
     numbers: AdamWNumbers,
 ) -> Result<(), OptimError> {
-    match (&mut *m, &mut *v) {
-        (Buffer::Cpu(m), Buffer::Cpu(v)) => Ok(kernels::adamw_in_place(weight.as_tensor(), gradient, (m, v), numbers)?),
-        (m, v) => {
-            let (old_m, old_v) = (m.save(weight.dims())?, v.save(weight.dims())?);
-            let [new, new_m, new_v] =
-                kernels::adamw_composed(&weight.as_detached_tensor(), gradient, (&old_m, &old_v), numbers)?;
-            weight.set(&new)?;
-            (*m, *v) = (Buffer::Device(new_m), Buffer::Device(new_v));
-            Ok(())
-        }
-    }
+    let (old_m, old_v) = (m.save(weight.dims())?, v.save(weight.dims())?);
+    let [new, new_m, new_v] =
+        kernels::adamw_composed(&weight.as_detached_tensor(), gradient, (&old_m, &old_v), numbers)?;
+    weight.set(&new)?;
+    (*m, *v) = (Buffer::Device(new_m), Buffer::Device(new_v));
+    Ok(())
 }
 
 /// `weight = keep * weight + factor * direction`.

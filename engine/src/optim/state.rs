@@ -1,9 +1,9 @@
 //! Reading saved state back, checked.
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 
 use super::OptimError;
-use super::kernels::Buffer;
+use super::buffer::Buffer;
 use crate::models::Params;
 
 /// The count called `name`.
@@ -16,6 +16,11 @@ pub(super) fn count(state: &Params, name: &str) -> Result<u64, OptimError> {
 
 /// A copy of the tensor called `name`, which must have this shape.
 pub(super) fn buffer(state: &Params, name: &str, shape: &[usize]) -> Result<Buffer, OptimError> {
+    Ok(Buffer::load(tensor(state, name, shape)?)?)
+}
+
+/// The tensor called `name`, which must have this shape.
+pub(super) fn tensor<'a>(state: &'a Params, name: &str, shape: &[usize]) -> Result<&'a Tensor, OptimError> {
     let saved = state.find(name).ok_or_else(|| OptimError::MissingState { name: name.to_owned() })?;
     if saved.dims() != shape {
         return Err(OptimError::Shape {
@@ -25,5 +30,5 @@ pub(super) fn buffer(state: &Params, name: &str, shape: &[usize]) -> Result<Buff
             found: saved.dims().to_vec(),
         });
     }
-    Ok(Buffer::load(saved)?)
+    Ok(saved)
 }

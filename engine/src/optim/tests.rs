@@ -5,9 +5,9 @@
 use candle_core::{DType, Device, Tensor};
 use rand::RngExt;
 
-use super::kernels::{self, AdamWNumbers};
+use super::kernels::{self, AdamWNumbers, MomentsMut};
 use super::muon::MatrixView;
-use super::{Gradients, OptimError, Optimizer, OptimizerConfig, OptimizerKind, WeightAverage};
+use super::{Gradients, OptimError, Optimizer, OptimizerConfig, OptimizerKind, StatePrecision, WeightAverage};
 use crate::device::seed::{Stream, stream};
 use crate::models::ops::without_kernels;
 use crate::models::{Init, ParamStore, Params, TensorKind, TensorSpec};
@@ -24,7 +24,15 @@ fn config(kind: OptimizerKind) -> OptimizerConfig {
         momentum: 0.9,
         newton_schulz_steps: 5,
         clip_norm: None,
+        states: StatePrecision::F32,
     }
+}
+
+/// Both rules with both kinds of state.
+fn all_configs() -> impl Iterator<Item = OptimizerConfig> {
+    [OptimizerKind::AdamW, OptimizerKind::Muon]
+        .into_iter()
+        .flat_map(|kind| StatePrecision::ALL.map(|states| OptimizerConfig { states, ..config(kind) }))
 }
 
 fn spec(name: &str, shape: &[usize], kind: TensorKind) -> TensorSpec {
@@ -126,7 +134,7 @@ fn composed_adamw_equals_the_fused_one() {
     let v = random(&shape, 4).sqr().unwrap();
     let [w2, m2, v2] = kernels::adamw_composed(&w, &g, (&m, &v), numbers).unwrap();
     let (mut m1, mut v1) = (values(&m), values(&v));
-    kernels::adamw_in_place(&w, &g, (&mut m1, &mut v1), numbers).unwrap();
+    kernels::adamw_in_place(&w, &g, MomentsMut::F32(&mut m1, &mut v1), numbers).unwrap();
     for (fused, composed) in [(values(&w), w2), (m1, m2), (v1, v2)] {
         for (fused, composed) in fused.iter().zip(values(&composed)) {
             assert!((fused - composed).abs() < 1e-6, "{fused} {composed}");
@@ -136,10 +144,10 @@ fn composed_adamw_equals_the_fused_one() {
 
 #[test]
 fn restored_state_continues_bit_for_bit() {
-    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+    for config in all_configs() {
         let specs = specs();
         let mut store = store(&specs);
-        let mut optimizer = Optimizer::new(&config(kind), &specs).unwrap();
+        let mut optimizer = Optimizer::new(&config, &specs).unwrap();
         let mut average = WeightAverage::new(&store, 0.98).unwrap();
         let run = |store: &ParamStore, optimizer: &mut Optimizer, average: &mut WeightAverage, steps| {
             for step in steps {
@@ -152,7 +160,7 @@ fn restored_state_continues_bit_for_bit() {
         let unbroken = run(&store, &mut optimizer, &mut average, 4..8).map(|params| bits(&params));
 
         store.restore(&weights).unwrap();
-        let mut optimizer = Optimizer::new(&config(kind), &specs).unwrap();
+        let mut optimizer = Optimizer::new(&config, &specs).unwrap();
         optimizer.load_state(&state).unwrap();
         let mut average = WeightAverage::new(&store, 0.98).unwrap();
         average.load_state(&average_state).unwrap();
@@ -273,10 +281,10 @@ fn muon_moves_by_its_formula() {
 
 #[test]
 fn both_rules_find_the_bottom_of_a_bowl() {
-    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+    for config in all_configs() {
         let specs = specs();
         // Fast enough for Muon, whose steps have one length, to cross the largest singular value, 15.
-        let config = OptimizerConfig { weight_decay: 0.0, learning_rate: 0.05, ..config(kind) };
+        let config = OptimizerConfig { weight_decay: 0.0, learning_rate: 0.05, ..config };
         let store = store(&specs);
         let mut optimizer = Optimizer::new(&config, &specs).unwrap();
         let loss = |store: &ParamStore| {
@@ -290,19 +298,19 @@ fn both_rules_find_the_bottom_of_a_bowl() {
             optimizer.step(&store, &gradients, 1.0 - f64::from(step) / 300.0).unwrap();
         }
         let end = loss(&store).to_scalar::<f32>().unwrap();
-        assert!(end < start * 1e-3, "{kind:?}: {start} to {end}");
+        assert!(end < start * 1e-3, "{config:?}: {start} to {end}");
     }
 }
 
 #[test]
 fn zero_gradients_move_nothing() {
-    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+    for config in all_configs() {
         let specs = specs();
         let store = store(&specs);
         let before = bits(&store.snapshot().unwrap());
         let zeros = specs.iter().map(|s| (s.name.clone(), Tensor::zeros(s.shape.as_slice(), DType::F32, &Device::Cpu)));
         let zeros = Gradients::from_tensors(zeros.map(|(name, zero)| (name, zero.unwrap()))).unwrap();
-        let config = OptimizerConfig { weight_decay: 0.0, ..config(kind) };
+        let config = OptimizerConfig { weight_decay: 0.0, ..config };
         let mut optimizer = Optimizer::new(&config, &specs).unwrap();
         for _ in 0..3 {
             optimizer.step(&store, &zeros, 1.0).unwrap();
@@ -405,13 +413,74 @@ fn a_state_without_averaged_buffers_loads_still() {
 
 #[test]
 fn planned_state_is_what_is_kept() {
-    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+    for config in all_configs() {
         let specs = specs();
-        let config = config(kind);
         let mut optimizer = Optimizer::new(&config, &specs).unwrap();
         optimizer.step(&store(&specs), &gradients(&specs, 1), 1.0).unwrap();
-        let kept: usize = optimizer.state().unwrap().iter().map(|(_, tensor)| tensor.elem_count()).sum();
-        let step_count = 1;
-        assert_eq!(config.state_bytes(&specs), 4 * (kept - step_count) as u64);
+        let bytes = |tensor: &Tensor| (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
+        let state = optimizer.state().unwrap();
+        let kept: u64 = state.iter().filter(|(name, _)| *name != "step").map(|(_, tensor)| bytes(tensor)).sum();
+        assert_eq!(config.state_bytes(&specs), kept, "{config:?}");
     }
+}
+
+#[test]
+fn eight_bits_take_a_quarter_and_small_tensors_stay_as_they_are() {
+    let specs = [spec("large", &[100, 300], TensorKind::Matrix), spec("small", &[40, 100], TensorKind::Matrix)];
+    let coded = OptimizerConfig { states: StatePrecision::EightBit, ..config(OptimizerKind::AdamW) };
+    // 30,000 codes with the scales of 15 groups, 4,000 numbers of f32; two moments.
+    assert_eq!(coded.state_bytes(&specs), 2 * (30_000 + 15 * 4 + 4_000 * 4));
+    let mut optimizer = Optimizer::new(&coded, &specs).unwrap();
+    optimizer.step(&store(&specs), &gradients(&specs, 1), 1.0).unwrap();
+    let state = optimizer.state().unwrap();
+    let dtype = |name: &str| state.find(name).unwrap().dtype();
+    assert_eq!([dtype("adam.v.large"), dtype("adam.v.small")], [DType::U8, DType::F32]);
+}
+
+#[test]
+fn eight_bit_states_move_weights_nearly_as_those_of_f32() {
+    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+        let specs = specs();
+        let moved = |states: StatePrecision| {
+            let store = store(&specs);
+            let mut optimizer = Optimizer::new(&OptimizerConfig { states, ..config(kind) }, &specs).unwrap();
+            for step in 0..10 {
+                optimizer.step(&store, &gradients(&specs, step), 1.0).unwrap();
+            }
+            let start = values(&random_params(&specs, 1).get("wide.weight").unwrap().clone());
+            let end = values(&store.detached().get("wide.weight").unwrap().clone());
+            start.iter().zip(end).map(|(start, end)| f64::from(end - start)).collect::<Vec<_>>()
+        };
+        let (full, coded) = (moved(StatePrecision::F32), moved(StatePrecision::EightBit));
+        let square = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>();
+        let away = square(&mut full.iter().zip(&coded).map(|(full, coded)| full - coded));
+        let ratio = (away / square(&mut full.iter().copied())).sqrt();
+        assert!(ratio > 0.0 && ratio < 0.05, "{kind:?}: {ratio}");
+    }
+}
+
+#[test]
+fn a_state_of_other_numbers_is_refused_by_name() {
+    let specs = specs();
+    let [full, coded] = StatePrecision::ALL.map(|states| OptimizerConfig { states, ..config(OptimizerKind::AdamW) });
+    for (saving, loading) in [(&full, &coded), (&coded, &full)] {
+        let mut optimizer = Optimizer::new(saving, &specs).unwrap();
+        optimizer.step(&store(&specs), &gradients(&specs, 1), 1.0).unwrap();
+        let saved = optimizer.state().unwrap();
+        let refused = Optimizer::new(loading, &specs).unwrap().load_state(&saved).unwrap_err();
+        assert!(
+            matches!(&refused, OptimError::StatePrecision { name, .. } if name == "adam.m.wide.weight"),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains("--optimizer-states"), "{refused}");
+    }
+}
+
+#[test]
+fn eight_bit_states_are_the_processor_s() {
+    let coded = OptimizerConfig { states: StatePrecision::EightBit, ..config(OptimizerKind::AdamW) };
+    let specs = specs();
+    let mut optimizer = Optimizer::new(&coded, &specs).unwrap();
+    let refused = without_kernels(|| optimizer.step(&store(&specs), &gradients(&specs, 1), 1.0));
+    assert!(matches!(refused, Err(OptimError::NoEightBitStates)), "{refused:?}");
 }

@@ -7,7 +7,7 @@ use crate::bench::TrainBenchPlan;
 use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
 use crate::device::ComputeDevice;
-use crate::experiment::RungSize;
+use crate::experiment::{MemoryFeature, RungSize};
 use crate::export::PackageFormat;
 use crate::hybrid::Strategy;
 use crate::models::BlockOrder;
@@ -206,6 +206,13 @@ pub enum ExperimentKind {
         trainings: Vec<QatConfig>,
         /// Images or sequences of the training part that calibrated forms look at.
         calibration_samples: usize,
+        /// Seeds: the recipe's own and those after it.
+        num_seeds: u64,
+    },
+    /// The recipe in full steps, plainly and with each of these features alone; its own settings of them do not count.
+    Features {
+        /// Features.
+        features: Vec<MemoryFeature>,
         /// Seeds: the recipe's own and those after it.
         num_seeds: u64,
     },

@@ -125,6 +125,7 @@ impl From<ExperimentError> for SessionError {
             ExperimentError::Hybrid(error) => Self::Hybrid(error),
             ExperimentError::Evaluation(error) => Self::Evaluation(error),
             ExperimentError::Quant(error) => Self::Quant(error),
+            ExperimentError::Offload(error) => Self::Offload(error),
             ExperimentError::AllDiverged { .. } | ExperimentError::Plan { .. } => Self::Experiment(Box::new(error)),
         }
     }
@@ -237,6 +238,7 @@ fn remedies(plan: &MemoryPlan) -> String {
     if plan.remedies.is_empty() {
         "Choose a smaller model".to_owned()
     } else {
-        format!("What would fit: {}", plan.remedies.join("; "))
+        let found: Vec<String> = plan.remedies.iter().map(ToString::to_string).collect();
+        format!("What would fit: {}", found.join("; "))
     }
 }

@@ -14,12 +14,13 @@ use super::{
 use crate::data::Dataset;
 use crate::device::{CancelFlag, ComputeDevice, Lanes, MachineRecord, Progress, Watch, resolved_num_threads};
 use crate::experiment::{
-    ArenaPlan, Conditions, Contender, CorrectionsPlan, Ground, GrowthPlan, LadderPlan, Measured, OnRace,
-    QuantizationPlan, RaceView, Report, Rung, RungSize, TiersPlan, TrialRecipe, arena, corrections, growth, ladder,
-    quantization, tiers,
+    ArenaPlan, Conditions, Contender, CorrectionsPlan, FeaturesPlan, Ground, GrowthPlan, LadderPlan, Measured,
+    MemoryFeature, OnRace, QuantizationPlan, RaceView, Report, Rung, RungSize, TiersPlan, TrialRecipe, arena,
+    corrections, features, growth, ladder, quantization, tiers,
 };
 use crate::hybrid::{GateRule, Strategy, TierPreset};
-use crate::models::{DataShape, ops};
+use crate::models::ops::Kept;
+use crate::models::{DataShape, Network, ops};
 
 /// A race is shown this often at most.
 const VIEW_INTERVAL: Duration = Duration::from_millis(200);
@@ -151,7 +152,57 @@ fn measure(asked: &ExperimentJob, shelf: &Shelf, eyes: (Watch<'_>, OnRace<'_>)) 
             let result = quantization(&ground, &plan, eyes)?;
             Ok(Report::Quantization(Measured { conditions: conditions(&ground, device), result }))
         }
+        ExperimentKind::Features { features: asked_features, num_seeds } => {
+            let recipe = TrialRecipe { hybrid: presets::tier("vanilla")?.config(), qat: None, ..recipe };
+            let plan = FeaturesPlan::new(
+                recipe,
+                asked_features.clone(),
+                first_seeds(*num_seeds),
+                config.max_validation_examples,
+            );
+            let config = plain(config, &plan.recipe);
+            // Its kernels are what features are of.
+            let config = RunConfig { device: ComputeDevice::Cpu, ..config };
+            // Trainings are timed against each other, alone.
+            let lane = Lanes::new(1, config.num_threads)?;
+            let (ground, device) = ground(&config, &dataset, (asked_features.len() + 1, lane), eyes.0)?;
+            plan.check(&ground.network)?;
+            let planned_bytes = planned_bytes(&config, &plan, &ground)?;
+            let folder = asked.output.parent().unwrap_or(&asked.output);
+            let result = features(&ground, &plan, (&planned_bytes, folder), eyes)?;
+            Ok(Report::Features(Measured { conditions: conditions(&ground, device), result }))
+        }
     }
+}
+
+/// `config` with what a trial's recipe says.
+fn plain(config: &RunConfig, recipe: &TrialRecipe) -> RunConfig {
+    RunConfig {
+        hybrid: recipe.hybrid.clone(),
+        optimizer: recipe.optimizer.clone(),
+        qat: None,
+        num_micro_batches: recipe.num_micro_batches,
+        precision: recipe.precision,
+        kept: Kept::Activations,
+        ..config.clone()
+    }
+}
+
+/// Peaks of memory that plans say: of plain training, and with each feature.
+fn planned_bytes(config: &RunConfig, plan: &FeaturesPlan, ground: &Ground) -> Result<Vec<u64>, SessionError> {
+    let Ground { network, dataset, .. } = ground;
+    let held = |config: &RunConfig| {
+        let network = Network::keeping(network.config(), config.kept)?;
+        Ok::<_, SessionError>(planning::place(config, &network, dataset.bytes(), 1)?.plan.total_bytes())
+    };
+    let with = |&feature: &MemoryFeature| match feature.stored() {
+        Some(precision) => {
+            let plan = planning::streamed(config, network, dataset.bytes(), precision);
+            Ok(plan.map_or(u64::MAX, |plan| plan.memory.total_bytes()))
+        }
+        None => held(&RunConfig { kept: feature.kept(), ..plain(config, &feature.in_recipe(&plan.recipe)) }),
+    };
+    std::iter::once(held(config)).chain(plan.features.iter().map(with)).collect()
 }
 
 fn conditions(

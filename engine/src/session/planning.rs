@@ -9,10 +9,10 @@ use crate::data::Dataset;
 use crate::device::{
     ComputeDevice, ComputeError, GpuBudget, Placement, Watch, compute_pool, start_gpu, usable_gpu, usable_gpus,
 };
-use crate::memory::{self, MemoryPlan, Place, PlanInput, PlanKind, format_bytes};
+use crate::memory::{self, MemoryPlan, Place, PlanInput, PlanKind, Remedy, format_bytes};
 use crate::models::Network;
 use crate::models::ops::Kept;
-use crate::offload::{self, OffloadInput, Precision};
+use crate::offload::{self, OffloadInput, OffloadPlan, Precision};
 
 /// Steps are measured until this long has passed, at least one after the first.
 const MEASURE_LIMIT_MS: f64 = 1_500.0;
@@ -44,6 +44,10 @@ pub(super) fn place(
         }
         ComputeDevice::Auto if config.kept == Kept::Input => {
             let why = "Computing on the processor: its kernels compute layers again for activation checkpointing.";
+            (ComputeDevice::Cpu, Some(why.to_owned()))
+        }
+        ComputeDevice::Auto if !config.optimizer.states.is_full() => {
+            let why = "Computing on the processor: its kernels keep optimizer states in 8 bits.";
             (ComputeDevice::Cpu, Some(why.to_owned()))
         }
         ComputeDevice::Auto => {
@@ -117,32 +121,42 @@ fn plan_input<'a>(
 }
 
 /// What streaming would take, for a recipe that it can follow and a model that fits then.
-fn from_disk(config: &RunConfig, network: &Network, dataset_bytes: u64) -> Option<String> {
+fn from_disk(config: &RunConfig, network: &Network, dataset_bytes: u64) -> Option<Remedy> {
     if config.qat.is_some() {
         return None;
     }
-    let (budget_bytes, budget_source) = budget(config);
     let streamed = |batch_size: usize| {
-        let plan = offload::plan(&OffloadInput {
-            network,
-            precision: Precision::default(),
-            products: config.precision,
-            batch_size,
-            sequence_length: config.sequence_length,
-            num_threads: config.num_threads,
-            dataset_bytes,
-            budget_bytes,
-            budget_source: budget_source.clone(),
-        })?;
+        let plan = streamed(&RunConfig { batch_size, ..config.clone() }, network, dataset_bytes, Precision::default())?;
         plan.memory.fits().then_some((batch_size, plan))
     };
     let (batch_size, plan) = streamed(config.batch_size).or_else(|| streamed(1))?;
-    Some(format!(
+    Some(Remedy::in_words(format!(
         "blocks streamed from a disk with {} free, in batches of {batch_size}: {} (on the command line: foretrain train \
          --offload FOLDER)",
         format_bytes(plan.disk_bytes_by_block),
         format_bytes(plan.memory.total_bytes()),
-    ))
+    )))
+}
+
+/// What a training of this recipe takes that is streamed from disk; `None` for images.
+pub(super) fn streamed(
+    config: &RunConfig,
+    network: &Network,
+    dataset_bytes: u64,
+    precision: Precision,
+) -> Option<OffloadPlan> {
+    let (budget_bytes, budget_source) = budget(config);
+    offload::plan(&OffloadInput {
+        network,
+        precision,
+        products: config.precision,
+        batch_size: config.batch_size,
+        sequence_length: config.sequence_length,
+        num_threads: config.num_threads,
+        dataset_bytes,
+        budget_bytes,
+        budget_source,
+    })
 }
 
 /// A plan of one training as that of `count` that take turns: what a step needs is there once, what stays between steps
@@ -168,6 +182,8 @@ fn times_trainings(mut plan: MemoryPlan, count: usize) -> MemoryPlan {
         }
     }
     plan.items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
+    // They were found for one.
+    plan.remedies.iter_mut().for_each(|remedy| remedy.settings = None);
     plan
 }
 
@@ -240,6 +256,7 @@ mod tests {
     use crate::data::DatasetSpec;
     use crate::models::DataShape;
     use crate::models::ops::Precision;
+    use crate::optim::StatePrecision;
     use crate::session::{recipe, tier};
 
     fn config(device: ComputeDevice) -> (RunConfig, Network) {
@@ -276,6 +293,15 @@ mod tests {
     }
 
     #[test]
+    fn eight_bit_states_are_the_processor_s() {
+        let (mut auto, network) = config(ComputeDevice::Auto);
+        auto.optimizer.states = StatePrecision::EightBit;
+        let placed = place(&auto, &network, 0, 1).unwrap();
+        assert_eq!(placed.config.device, ComputeDevice::Cpu);
+        assert!(placed.why.unwrap().contains("8 bits"));
+    }
+
+    #[test]
     fn a_plan_for_a_gpu_is_about_its_memory_alone() {
         let (config, network) = config(ComputeDevice::Cuda(0));
         let budget = |bytes| GpuBudget { bytes, source: "what is free of a GPU".to_owned() };
@@ -287,6 +313,10 @@ mod tests {
         let of = |plan: &MemoryPlan, kind| plan.items.iter().find(|item| item.kind == kind).unwrap().bytes;
         assert!(of(&ample, PlanKind::Activations) > of(&here, PlanKind::Activations));
         let tight = plan_on_gpu(&config, &network, 1, budget(ample.total_bytes() - 1));
-        assert!(!tight.fits() && tight.remedies.iter().any(|remedy| remedy.contains("GPU")), "{:?}", tight.remedies);
+        assert!(
+            !tight.fits() && tight.remedies.iter().any(|remedy| remedy.what.contains("GPU")),
+            "{:?}",
+            tight.remedies
+        );
     }
 }

@@ -15,7 +15,7 @@ use crate::import;
 use crate::memory::MemoryPlan;
 use crate::models::ops::{Kept, Precision};
 use crate::models::{ModelConfig, Network, ParamStore, Params, TensorSpec};
-use crate::optim::Schedule;
+use crate::optim::{Schedule, StatePrecision};
 
 /// What both kinds of run need before they can train.
 pub(super) struct Prepared {
@@ -237,6 +237,10 @@ pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), 
                 "activation checkpointing: expected {what}; train without it, in smaller micro-batches"
             ));
         }
+    }
+    if let (StatePrecision::EightBit, ComputeDevice::Cuda(index)) = (config.optimizer.states, config.device) {
+        let what = format!("expected the processor to compute (cpu, auto), found GPU {index}; keep them in f32 there");
+        return refuse(format!("8-bit optimizer states: {what}"));
     }
     if let Some(qat) = config.qat {
         if let Err(error) = qat.check() {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Augmentation, DatasetSpec};
 use crate::device::ComputeDevice;
 use crate::hybrid::{HybridConfig, TierPreset};
+use crate::memory::MemorySettings;
 use crate::models::ops::{Kept, Precision};
 use crate::models::{ModelConfig, ModelError, Network};
 use crate::optim::{OptimizerConfig, Schedule};
@@ -89,6 +90,13 @@ impl RunConfig {
     /// The network to train. Errors: as [`Network::keeping`].
     pub fn network(&self) -> Result<Network, ModelError> {
         Network::keeping(&self.model, self.kept)
+    }
+
+    /// Goes over to settings that a memory plan proposes.
+    pub fn take_memory_settings(&mut self, settings: MemorySettings) {
+        self.num_micro_batches = settings.num_micro_batches;
+        self.kept = settings.kept;
+        self.optimizer.states = settings.states;
     }
 
     /// The tier, and the strategy where that is not the tier's own: "conservative, frozen".

@@ -1,7 +1,8 @@
-//! The command line as a script sees it: exit codes, the JSON line, closed pipes, odd paths. In two files, because every command
+//! The command line as a script sees it: exit codes, the JSON line, closed pipes, odd paths. In three files, because every command
 //! is tried on the same small run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod fit;
 mod shipping;
 
 use std::path::{Path, PathBuf};
@@ -724,6 +725,8 @@ fn experiments_refuse_options_that_they_would_not_heed() {
         (["experiment", "ladder", "--minutes-per-rung", "0"], "--minutes-per-rung"),
         (["experiment", "corrections", "--confidence", "0.6,55"], "--confidence"),
         (["experiment", "corrections", "--horizons", "0"], "--horizons"),
+        (["experiment", "features", "--optimizer-states", "8bit"], "--optimizer-states"),
+        (["experiment", "features", "--features", "magic"], "streamed-compact"),
     ] {
         let message = stderr_of(folder.path(), &args, 2);
         assert!(message.contains(option), "{args:?}: {message}");
@@ -733,7 +736,8 @@ fn experiments_refuse_options_that_they_would_not_heed() {
 #[test]
 fn every_experiment_has_examples() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["arena", "headline", "corrections", "tiers", "ladder", "render"] {
+    for name in ["arena", "headline", "corrections", "tiers", "ladder", "growth", "quantization", "features", "render"]
+    {
         let output = foretrain(folder.path(), &["experiment", name, "--help"]).output().unwrap();
         check_code(&output, 0);
         let help = String::from_utf8(output.stdout).unwrap();

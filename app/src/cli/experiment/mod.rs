@@ -2,6 +2,7 @@
 
 mod arena;
 mod corrections;
+mod features;
 mod growth;
 mod ladder;
 mod quantization;
@@ -29,6 +30,7 @@ use super::{CliError, CommonArgs, output};
   foretrain experiment ladder --rungs 100k,1m --minutes-per-rung 5
   foretrain experiment growth --preset grammar-gpt2-char --seeds 5 --output reports/growth
   foretrain experiment quantization --preset glyphs-cnn --output reports/glyphs-quantization
+  foretrain experiment features --preset grammar-gpt2-char --output reports/features
   foretrain experiment render reports/glyphs --output reports/glyphs-again")]
 pub struct ExperimentArgs {
     /// Which.
@@ -79,6 +81,11 @@ pub enum ExperimentCommand {
   foretrain experiment quantization --preset mnist-cnn --data path/to/mnist --output reports/quantization
   foretrain experiment quantization --preset grammar-gpt2-char --qat ternary,int4 --qat-start 0.5 --json")]
     Quantization(Box<quantization::QuantizationArgs>),
+    /// Ways to save memory, each alone against plain training: losses, and weights bit for bit where no arithmetic changes.
+    #[command(after_help = "Examples:
+  foretrain experiment features --preset grammar-gpt2-char --steps 100 --output reports/features
+  foretrain experiment features --data input.txt --model gpt2-11m --batch-size 4 --features activation-checkpointing,8bit-states --json")]
+    Features(Box<features::FeaturesArgs>),
     /// Write a report again from its report.json, without measuring again.
     #[command(after_help = "Examples:
   foretrain experiment render reports/glyphs --output reports/glyphs-again")]
@@ -102,6 +109,7 @@ pub(super) fn run(args: &ExperimentArgs) -> Result<(), CliError> {
         ExperimentCommand::Ladder(asked) => ladder::run(asked, common),
         ExperimentCommand::Growth(asked) => growth::run(asked, common),
         ExperimentCommand::Quantization(asked) => quantization::run(asked, common),
+        ExperimentCommand::Features(asked) => features::run(asked, common),
         ExperimentCommand::Render { report, output } => {
             let report = rewrite_report(report, output).map_err(|error| CliError::from_session(&error))?;
             tell(&report, output, common.json)
@@ -209,6 +217,7 @@ fn tell(report: &Report, folder: &Path, is_json: bool) -> Result<(), CliError> {
         Report::Ladder(report) => ladder::figures(&report.result),
         Report::Growth(report) => growth::figures(&report.result),
         Report::Quantization(report) => quantization::figures(&report.result),
+        Report::Features(report) => features::figures(&report.result),
     };
     output::line(table)?;
     output::line(report.verdict())?;

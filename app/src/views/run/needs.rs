@@ -1,7 +1,7 @@
 //! What a recipe needs: memory against the budget, and vanilla training time.
 
 use egui::{Color32, RichText, Ui};
-use foretrain_engine::memory::{MemoryPlan, PlanKind};
+use foretrain_engine::memory::{MemoryPlan, MemorySettings, PlanKind, Remedy};
 use foretrain_engine::session::PlanReport;
 
 use crate::state::{Draft, Live, Planned};
@@ -20,19 +20,16 @@ pub fn settled<'a>(ctx: &ViewCtx<'_>, draft: &Draft, live: &'a Live) -> Option<&
         .map(|report| &**report)
 }
 
-/// Shows the engine's answer for the recipe in the form.
-pub fn needs_ui(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live, ui: &mut Ui) {
+/// Shows the engine's answer for the recipe in the form. Returns settings that the user wants to take over into it.
+pub fn needs_ui(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live, ui: &mut Ui) -> Option<MemorySettings> {
     if let Err(message) = draft.run_config(ctx.settings) {
         notice_ui(ui, Severity::Info, &message, |_| {});
-        return;
+        return None;
     }
     if let Some(failure) = live.plan.failure() {
-        notice_ui(ui, Severity::Error, &failure.message, |ui| {
-            if let Some(plan) = &failure.plan {
-                plan_ui(plan, ui);
-            }
+        return notice_ui(ui, Severity::Error, &failure.message, |ui| {
+            failure.plan.as_ref().and_then(|plan| plan_ui(plan, Offers::Settings, ui))
         });
-        return;
     }
     let is_training = ctx.active_run().is_some();
     let is_starting = live.start.is_waiting() && !is_training;
@@ -46,24 +43,26 @@ pub fn needs_ui(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live, ui: &mut Ui) {
                 (false, false) => "Measuring a few steps…",
             },
         );
-        return;
+        return None;
     };
-    ui.scope(|ui| {
+    let offers = if is_old { Offers::InWords } else { Offers::Settings };
+    let wanted = ui.scope(|ui| {
         if is_old {
             ui.multiply_opacity(0.5);
         }
-        report_ui(report, ui);
+        report_ui(report, offers, ui)
     });
     if is_old {
         hint_ui(ui, "Of the form before its last change; asked for again in a moment.");
     } else if is_training && report.full_step_ms.is_none() {
         hint_ui(ui, "Times are measured when the run has ended: now it would disturb it.");
     }
+    wanted.inner
 }
 
-fn report_ui(report: &PlanReport, ui: &mut Ui) {
+fn report_ui(report: &PlanReport, offers: Offers, ui: &mut Ui) -> Option<MemorySettings> {
     let p = palette(ui);
-    plan_ui(&report.plan, ui);
+    let wanted = plan_ui(&report.plan, offers, ui);
     ui.add_space(space::XS);
     let time = report.vanilla_seconds.map(|seconds| format!("about {}", number::seconds(seconds)));
     row_ui(ui, p, "Vanilla training time", time.as_deref().unwrap_or("—"));
@@ -72,6 +71,7 @@ fn report_ui(report: &PlanReport, ui: &mut Ui) {
     for warning in &report.warnings {
         notice_ui(ui, Severity::Warning, warning, |_| {});
     }
+    wanted
 }
 
 fn row_ui(ui: &mut Ui, p: &Palette, name: &str, value: &str) {
@@ -83,8 +83,17 @@ fn row_ui(ui: &mut Ui, p: &Palette, name: &str, value: &str) {
     });
 }
 
-/// The plan as a bar against its budget, with its table to open.
-pub fn plan_ui(plan: &MemoryPlan, ui: &mut Ui) {
+/// What a plan that does not fit offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offers {
+    /// What would make it fit, with a button where settings do: the plan is that of the form as it stands.
+    Settings,
+    /// The same without buttons.
+    InWords,
+}
+
+/// The plan as a bar against its budget, with its table to open. Returns settings that the user wants.
+pub fn plan_ui(plan: &MemoryPlan, offers: Offers, ui: &mut Ui) -> Option<MemorySettings> {
     let p = palette(ui);
     row_ui(ui, p, "Memory at its peak", &number::bytes(plan.total_bytes()));
     let segments: Vec<Segment> = plan
@@ -100,13 +109,15 @@ pub fn plan_ui(plan: &MemoryPlan, ui: &mut Ui) {
     let share = plan.total_bytes() as f64 / (plan.budget_bytes as f64).max(1.0);
     let budget = number::bytes(plan.budget_bytes);
     hint_ui(ui, &format!("{} of the budget of {budget} ({})", number::percent(share), plan.budget_source));
-    if !plan.fits() {
+    let wanted = if plan.fits() {
+        None
+    } else {
         let over = plan.total_bytes() - plan.budget_bytes;
-        notice_ui(ui, Severity::Error, &format!("{} more than the budget allows.", number::bytes(over)), |ui| {
-            remedies_ui(plan, ui);
-        });
-    }
+        let message = format!("{} more than the budget allows.", number::bytes(over));
+        notice_ui(ui, Severity::Error, &message, |ui| remedies_ui(plan, offers, ui))
+    };
     expander_ui(ui, "Memory by kind", |ui| table_ui(plan, ui));
+    wanted
 }
 
 fn table_ui(plan: &MemoryPlan, ui: &mut Ui) {
@@ -122,11 +133,24 @@ fn table_ui(plan: &MemoryPlan, ui: &mut Ui) {
     }
 }
 
-/// What would make a plan fit.
-pub fn remedies_ui(plan: &MemoryPlan, ui: &mut Ui) {
+/// What would make a plan fit. Returns settings that the user wants to take over.
+fn remedies_ui(plan: &MemoryPlan, offers: Offers, ui: &mut Ui) -> Option<MemorySettings> {
+    let mut wanted = None;
     for remedy in &plan.remedies {
-        ui.add(egui::Label::new(RichText::new(format!("• {remedy}")).size(font::SMALL + 0.5)).wrap());
+        remedy_ui(remedy, ui);
+        if offers == Offers::Settings && remedy.settings.is_some() {
+            let hover = "Changes these settings of the form and nothing else";
+            if ui.small_button("Use these settings").on_hover_text(hover).clicked() {
+                wanted = remedy.settings;
+            }
+        }
     }
+    wanted
+}
+
+/// One of them in words.
+pub fn remedy_ui(remedy: &Remedy, ui: &mut Ui) {
+    ui.add(egui::Label::new(RichText::new(format!("• {remedy}")).size(font::SMALL + 0.5)).wrap());
 }
 
 fn kind_color(p: &Palette, kind: PlanKind) -> Color32 {

@@ -3,7 +3,7 @@
 use egui::{DragValue, Frame, Margin, Panel, ScrollArea, TextEdit, Ui};
 use foretrain_engine::models::ModelPreset;
 use foretrain_engine::models::ops::{Kept, Precision};
-use foretrain_engine::optim::{OptimizerKind, Schedule};
+use foretrain_engine::optim::{OptimizerKind, Schedule, StatePrecision};
 use foretrain_engine::session::{Command, RunConfig};
 
 use super::{control, needs, qat, run_recipe, tier};
@@ -88,7 +88,9 @@ pub fn recipe_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut
                         card_ui(ui, "Tier", |ui| tier::tier_ui(ctx, draft, lock, is_expert, ui));
                         card_ui(ui, "Training", |ui| training_ui(draft, is_expert, ui));
                         card_ui(ui, "Quantization", |ui| qat::qat_ui(&mut draft.config, ui));
-                        card_ui(ui, "Needs", |ui| needs::needs_ui(ctx, draft, live, ui));
+                        if let Some(wanted) = card_ui(ui, "Needs", |ui| needs::needs_ui(ctx, draft, live, ui)) {
+                            draft.config.take_memory_settings(wanted);
+                        }
                     }
                     None => notice_ui(
                         ui,
@@ -121,8 +123,8 @@ pub fn failure_ui(live: &mut Live, ui: &mut Ui) {
     // As high as the message, whatever room its panel had in the last frame.
     scroll.max_height(FAILURE_HEIGHT).min_scrolled_height(FAILURE_HEIGHT).show(ui, |ui| {
         notice_ui(ui, Severity::Error, &failure.message, |ui| {
-            if let Some(plan) = &failure.plan {
-                needs::remedies_ui(plan, ui);
+            for remedy in failure.plan.iter().flat_map(|plan| &plan.remedies) {
+                needs::remedy_ui(remedy, ui);
             }
             is_dismissed = ui.small_button("Dismiss").clicked();
         });
@@ -314,8 +316,20 @@ fn expert_ui(config: &mut RunConfig, holds_images: bool, ui: &mut Ui) {
         config.optimizer.clip_norm = is_on.then_some(value);
     });
     field_ui(ui, "Batch parts", |ui| {
-        ui.add(DragValue::new(&mut config.num_micro_batches).range(1..=1024));
+        ui.add(DragValue::new(&mut config.num_micro_batches).range(1..=1_000_000));
         hint_ui(ui, "gradient accumulation");
+    });
+    field_ui(ui, "Moments in", |ui| {
+        for states in StatePrecision::ALL {
+            let (text, hover) = match states {
+                StatePrecision::F32 => ("f32", "4 bytes each"),
+                StatePrecision::EightBit => (
+                    "8 bits",
+                    "A quarter of the memory for the optimizer's state, rounded block by block; on the processor",
+                ),
+            };
+            ui.selectable_value(&mut config.optimizer.states, states, text).on_hover_text(hover);
+        }
     });
     if !holds_images {
         field_ui(ui, "Products in", |ui| precision_ui(&mut config.precision, ui));

@@ -27,7 +27,7 @@ pub fn side_ui(ctx: &ViewCtx<'_>, live: &Live, ui: &mut Ui) {
             }
             card_ui(ui, "Memory and load", |ui| gauges_ui(ctx.snapshot.as_deref(), ui));
             if let Some(plan) = ctx.snapshot.as_ref().and_then(|run| run.plan.clone()) {
-                card_ui(ui, "Estimate for this run", |ui| needs::plan_ui(&plan, ui));
+                card_ui(ui, "Estimate for this run", |ui| needs::plan_ui(&plan, needs::Offers::InWords, ui));
             }
             if let Some(run) = &ctx.snapshot {
                 card_ui(ui, "This run", |ui| facts_ui(run, live, ui));

@@ -47,6 +47,15 @@ pub(super) enum IntegerRows {
 }
 
 impl IntegerRows {
+    /// True where every set of kernels with several runs reads a single one as so many pieces.
+    pub(super) fn is_cut_by_kernels(&self) -> bool {
+        match self {
+            Self::Q8_0 { .. } | Self::Q4_0 { .. } | Self::PackedTrits { .. } => true,
+            // Some read row after row.
+            Self::Int8 { .. } | Self::TritBlocks { .. } | Self::Triples(_) | Self::Trits { .. } => false,
+        }
+    }
+
     /// Errors: (expected, found) for content that the kernels cannot take. The caller has checked the total length.
     pub(super) fn new(tensor: &Tensor, rows: usize, cols: usize) -> Result<Self, (String, String)> {
         let refuse = |expected: String, found: String| Err((expected, found));

@@ -207,8 +207,9 @@ impl Matrix {
             Storage::PackedFloats(_) => false,
         };
         let num_runs = kernels::active().num_runs;
-        // Kernels cut a single run in their own number of pieces.
-        let has_long_pieces = kernels::follows_runs() && self.panel_rows(1) * self.row_bytes() >= LONG_TASK_BYTES;
+        let is_cut_by_kernels = matches!(&self.storage, Storage::Integers(integers) if integers.is_cut_by_kernels());
+        let is_long = self.panel_rows(1) * self.row_bytes() >= LONG_TASK_BYTES;
+        let has_long_pieces = kernels::follows_runs() && is_cut_by_kernels && is_long;
         if n == 1 && reads_runs && self.rows.is_multiple_of(num_runs) && !has_long_pieces { num_runs } else { 1 }
     }
 

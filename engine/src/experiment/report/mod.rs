@@ -5,6 +5,8 @@
 mod arena_markdown;
 mod corrections_charts;
 mod corrections_markdown;
+mod features_charts;
+mod features_markdown;
 mod frame;
 mod growth_markdown;
 mod ladder_charts;
@@ -19,7 +21,9 @@ mod tuned;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ArenaResult, CorrectionsResult, GrowthResult, LadderResult, QuantizationResult, TiersResult};
+use super::{
+    ArenaResult, CorrectionsResult, FeaturesResult, GrowthResult, LadderResult, QuantizationResult, TiersResult,
+};
 use crate::chart::Chart;
 use crate::device::MachineRecord;
 
@@ -82,6 +86,8 @@ pub enum Report {
     Growth(Measured<GrowthResult>),
     /// Fewer bits, trained for and not.
     Quantization(Measured<QuantizationResult>),
+    /// Ways to save memory, each alone.
+    Features(Measured<FeaturesResult>),
 }
 
 impl Report {
@@ -105,6 +111,7 @@ impl Report {
             Self::Ladder(report) => &report.conditions,
             Self::Growth(report) => &report.conditions,
             Self::Quantization(report) => &report.conditions,
+            Self::Features(report) => &report.conditions,
         }
     }
 
@@ -118,6 +125,7 @@ impl Report {
             Self::Ladder(report) => report.result.verdict(),
             Self::Growth(report) => report.result.verdict(),
             Self::Quantization(report) => report.result.verdict(),
+            Self::Features(report) => report.result.verdict(),
         }
     }
 
@@ -131,6 +139,7 @@ impl Report {
             Self::Ladder(report) => ladder_markdown::parts(&report.result),
             Self::Growth(report) => growth_markdown::parts(&report.result),
             Self::Quantization(report) => quantization_markdown::parts(&report.result),
+            Self::Features(report) => features_markdown::parts(&report.result),
         };
         frame::page(self, &parts)
     }
@@ -150,6 +159,7 @@ impl Report {
                 tuned::charts((&report.result.tuned, &report.result.results), "steps at full depth", &subtitle)
             }
             Self::Quantization(report) => quantization_charts::charts(&report.result, &subtitle),
+            Self::Features(report) => features_charts::charts(&report.result, &subtitle),
         }
     }
 }

@@ -116,3 +116,12 @@ fn quantization_is_made_from_its_json() {
     assert!(page.contains("| int8, after training | 4.50 | 96.90 ± 1.41 | 0.5000 ± 0.0000 |"), "{page}");
     assert!(page.contains("| 3 | missed |") && page.contains("| 0.3 | met |"), "{page}");
 }
+
+#[test]
+fn features_are_made_from_their_json() {
+    let report = Report::Features(Measured { conditions: conditions(), result: literal::features() });
+    let page = check(&report, "features", 2);
+    assert!(page.contains("| 0.1500 ± 0.0707 | 1.0000 (1.0000 to 1.0000) | 2 of 2 | yes |"), "{page}");
+    assert!(page.contains("| 1.1000 (1.1000 to 1.1000) | 0 of 2 | – | 0.275 ± 0.000 |"), "{page}");
+    assert!(page.contains("| 200.0 MiB |"), "{page}");
+}
