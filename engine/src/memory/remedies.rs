@@ -86,7 +86,14 @@ fn price(case: &Case, fit: &Case) -> String {
     } else {
         format!("another result, because {}", changes.join(" and "))
     };
-    let time = if fit.kept != case.kept { "about a third more computing" } else { "a little slower" };
+    // As measured on GPT-2 11M, docs/experiments/memory-features.
+    let time = if fit.kept != case.kept {
+        "about a third more computing"
+    } else if fit.micro_batch() < case.micro_batch().min(case.num_threads) {
+        "up to a third slower, because parts hold fewer examples than there are threads"
+    } else {
+        "a little slower"
+    };
     format!("{result}, {time}")
 }
 
