@@ -155,7 +155,10 @@ fn bench_model(model: &LanguageModel, start: Instant, options: BenchOptions) -> 
         bytes_per_token: model.bytes_per_token(),
         cache_bytes: cache.num_bytes(),
         bandwidth: readings.best,
-        cpu_bandwidth: readings.cpu_seconds.map(|seconds| readings.num_bytes as f64 / seconds),
+        cpu_bandwidth: readings
+            .cpu_seconds
+            .filter(|&seconds| seconds > 0.0)
+            .map(|seconds| readings.num_bytes as f64 / seconds),
     })
 }
 
@@ -181,7 +184,8 @@ fn pace(num_tokens: usize, work: impl FnOnce() -> Result<(), EdgeError>) -> Resu
     let (start, cpu_start) = (Instant::now(), cpu_seconds());
     work()?;
     let seconds = start.elapsed().as_secs_f64();
-    let cpu_seconds = cpu_seconds().zip(cpu_start).map(|(now, start)| now - start);
+    // Of what is too short for the system's clock nothing is known.
+    let cpu_seconds = cpu_seconds().zip(cpu_start).map(|(now, start)| now - start).filter(|&seconds| seconds > 0.0);
     Ok(Some(Pace { num_tokens, seconds, cpu_seconds }))
 }
 

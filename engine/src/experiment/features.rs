@@ -457,9 +457,10 @@ pub struct FeatureFigures {
 impl FeatureFigures {
     fn sentence(&self) -> String {
         let Self { name, num_equal, num_seeds, .. } = self;
-        let time = self
-            .time_ratio
-            .map_or_else(String::new, |ratio| format!(", in {} times the time", interval(&ratio, 1.0, 2, "")));
+        let time = self.time_ratio.map_or_else(String::new, |ratio| {
+            let seeds = if ratio.interval.is_none() { " (one seed)" } else { "" };
+            format!(", in {} times the time{seeds}", interval(&ratio, 1.0, 2, ""))
+        });
         match (&self.loss_ratio, self.must_be_equal) {
             _ if num_equal == num_seeds => format!("{name} ends with plain training's weights, bit for bit{time}."),
             (_, true) => format!(

@@ -37,7 +37,8 @@ pub(super) fn remedies(case: &Case, input: &PlanInput<'_>) -> Vec<Remedy> {
 }
 
 /// The mildest settings that fit: smaller parts of a batch; with layers that are computed again, which costs a forward
-/// pass; with optimizer states of 8 bits, which are rounded; with both. The last two are our kernels'.
+/// pass; with optimizer states of 8 bits, which are rounded; with both. The last two are our kernels'. Where none fit, the
+/// budget that the thriftiest need.
 fn settings(case: &Case, input: &PlanInput<'_>) -> Option<Remedy> {
     let budget = input.budget_bytes;
     let has_kernels = case.place == Place::Processor;
@@ -52,10 +53,24 @@ fn settings(case: &Case, input: &PlanInput<'_>) -> Option<Remedy> {
     };
     let coded = (has_kernels && case.states == StatePrecision::F32).then(coded);
     let steps = [Some(case.clone()), recompute(case), coded.clone(), coded.as_ref().and_then(recompute)];
-    let (fit, bytes) = steps.into_iter().flatten().find_map(|milder| {
-        let parts = more_parts(&milder).collect::<Vec<_>>();
-        first_fit(std::iter::once(milder).chain(parts), budget)
-    })?;
+    let in_parts = |milder: Case| std::iter::once(milder.clone()).chain(more_parts(&milder).collect::<Vec<_>>());
+    let cases: Vec<Case> = steps.into_iter().flatten().flat_map(in_parts).collect();
+    if let Some((fit, bytes)) = first_fit(cases.iter().cloned(), budget) {
+        let what = format!("{}: {bytes}, {}", changes(case, &fit), price(case, &fit));
+        let (num_micro_batches, kept, states) = (fit.num_micro_batches, fit.kept, fit.states);
+        return Some(Remedy { what, settings: Some(MemorySettings { num_micro_batches, kept, states }) });
+    }
+    let least = cases.iter().min_by_key(|case| case.total_bytes()).filter(|_| has_kernels)?;
+    let changes = changes(case, least);
+    if changes.is_empty() {
+        return None;
+    }
+    let (bytes, price) = (format_bytes(least.total_bytes()), price(case, least));
+    Some(Remedy::in_words(format!("a memory budget of {bytes} with {changes}: {price}")))
+}
+
+/// What `fit` has otherwise than `case`, in words.
+fn changes(case: &Case, fit: &Case) -> String {
     let mut what = Vec::new();
     if fit.num_micro_batches != case.num_micro_batches {
         let (size, parts) = (grouped(fit.micro_batch() as u64), grouped(fit.num_micro_batches as u64));
@@ -67,9 +82,7 @@ fn settings(case: &Case, input: &PlanInput<'_>) -> Option<Remedy> {
     if fit.states != case.states {
         what.push("8-bit optimizer states".to_owned());
     }
-    let what = format!("{}: {bytes}, {}", what.join(", "), price(case, &fit));
-    let (num_micro_batches, kept, states) = (fit.num_micro_batches, fit.kept, fit.states);
-    Some(Remedy { what, settings: Some(MemorySettings { num_micro_batches, kept, states }) })
+    what.join(", ")
 }
 
 /// What it costs to run as `fit` instead of as `case`.
@@ -82,7 +95,7 @@ fn price(case: &Case, fit: &Case) -> String {
         changes.push("states are rounded".to_owned());
     }
     let result = if changes.is_empty() {
-        "the same result".to_owned()
+        "the same result but for rounding".to_owned()
     } else {
         format!("another result, because {}", changes.join(" and "))
     };

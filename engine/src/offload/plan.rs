@@ -4,6 +4,7 @@
 //! Each counts what `trainer` and `passes` hold then, with what candle makes of it.
 
 use super::layout::{Layout, Precision};
+use super::rates;
 use super::store::Commit;
 use crate::device::resolved_num_threads;
 use crate::memory::{
@@ -269,6 +270,13 @@ fn items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) -> Vec<PlanItem> 
     let per_weight = input.precision.weight_bytes() + 2 * input.precision.moment_bytes();
     let (batch, tokens) = (grouped(input.batch_size as u64), grouped(input.sequence_length as u64));
     let item = |kind, bytes, how: String| PlanItem { kind, bytes, how };
+    // Before the first step rates are measured; a step of a small model takes less than that.
+    let num_tokens = input.batch_size.saturating_mul(input.sequence_length);
+    let measuring = rates::probe_bytes(num_tokens).saturating_sub(peak.total());
+    let runtime = match measuring {
+        0 => "program and allocator".to_owned(),
+        more => format!("program and allocator, {} while the machine's rates are measured", format_bytes(more)),
+    };
     let mut items = vec![
         item(
             PlanKind::Weights,
@@ -289,7 +297,7 @@ fn items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) -> Vec<PlanItem> 
             ),
         ),
         item(PlanKind::Logits, peak.logits, format!("of a part of the tokens, {}", format_bytes(sizes.logits))),
-        item(PlanKind::Runtime, PROGRAM_BYTES, "program and allocator".to_owned()),
+        item(PlanKind::Runtime, PROGRAM_BYTES.saturating_add(measuring), runtime),
         item(PlanKind::Dataset, input.dataset_bytes, "examples of all parts, as loaded".to_owned()),
     ];
     items.retain(|item| item.bytes > 0);

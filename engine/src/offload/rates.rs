@@ -24,6 +24,8 @@ const PROBE_WEIGHTS: usize = 4 << 20;
 /// Width of the matrices that are multiplied, and how many there are: 64 MiB, more than a core's own cache.
 const PROBE_WIDTH: usize = 2048;
 const NUM_PROBES: usize = 4;
+/// Most tokens that they are multiplied with.
+const MAX_PROBE_ROWS: usize = 1024;
 
 /// What this machine does in a second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -131,6 +133,15 @@ impl Rates {
     }
 }
 
+/// Bytes of memory that [`Rates::measure`] takes beside the rehearsed step, with so many tokens in a batch.
+pub(super) fn probe_bytes(num_tokens: usize) -> u64 {
+    let (rows, width) = (num_tokens.clamp(1, MAX_PROBE_ROWS), PROBE_WIDTH);
+    let products = (NUM_PROBES + 1) * width * width + 2 * rows * width;
+    // Weights, two moments and a gradient.
+    let update = 4 * PROBE_WEIGHTS;
+    4 * products.max(update) as u64
+}
+
 fn disk_rate(folder: &Path) -> Result<f64, OffloadError> {
     let path = folder.join("pace.partial");
     let free = free_disk_bytes(folder).unwrap_or(u64::MAX);
@@ -148,7 +159,7 @@ fn disk_rate(folder: &Path) -> Result<f64, OffloadError> {
 }
 
 fn flop_rate(products: ops::Precision, num_tokens: usize) -> Result<f64, OffloadError> {
-    let rows = num_tokens.clamp(1, 1024);
+    let rows = num_tokens.clamp(1, MAX_PROBE_ROWS);
     let a = Tensor::ones((rows, PROBE_WIDTH), DType::F32, &Device::Cpu)?;
     // Not one again and again: a step meets each weight once on its way.
     let weights = (0..NUM_PROBES)

@@ -48,15 +48,30 @@ pub(super) fn run(args: &FeaturesArgs, common: &CommonArgs) -> Result<(), CliErr
         return Err(CliError::Usage(format!("{option}: {why}")));
     }
     let mut config = recipe_arg::config(recipe, common)?;
-    // Streamed training has no other.
+    if recipe.optimizer.is_none() && config.optimizer.kind != OptimizerKind::AdamW {
+        let found = config.optimizer.kind.name();
+        output::note(format_args!(
+            "AdamW instead of the recipe's {found}: streamed training has no other (--optimizer)"
+        ));
+    }
     config.optimizer.switch_to(recipe.optimizer.unwrap_or(OptimizerKind::AdamW));
     if let Some(rate) = recipe.learning_rate {
         config.optimizer.learning_rate = rate;
     }
     let features = if args.features.is_empty() {
         let streams = config.optimizer.kind == OptimizerKind::AdamW;
-        let can = |feature: &MemoryFeature| feature.missing().is_none() && (streams || feature.stored().is_none());
-        MemoryFeature::ALL.into_iter().filter(can).collect()
+        let cuts = config.batch_size > 1;
+        let can = |feature: &MemoryFeature| {
+            let has_parts = cuts || *feature != MemoryFeature::MicroBatches;
+            feature.missing().is_none() && has_parts && (streams || feature.stored().is_none())
+        };
+        let (features, others): (Vec<_>, Vec<_>) = MemoryFeature::ALL.into_iter().partition(can);
+        if !others.is_empty() {
+            let others: Vec<&str> = others.into_iter().map(MemoryFeature::label).collect();
+            let why = "which this machine, optimizer or batch has no use for";
+            output::note(format_args!("without {}, {why}", others.join(", ")));
+        }
+        features
     } else {
         args.features.clone()
     };

@@ -1,11 +1,12 @@
 //! `bench`: how fast a language model runs here.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use clap::Args;
 use foretrain_edge::{BenchOptions, Pace, bench};
 use serde_json::json;
+
+use super::model_arguments::{ModelPath, ThreadArguments};
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -13,15 +14,10 @@ use serde_json::json;
   foretrain-edge bench --package packages/shakespeare-cpu --prompt 64
   foretrain-edge bench --gguf model-TQ2_0.gguf --threads 2 --json")]
 pub(super) struct BenchArguments {
-    /// Folder of a language package (the one that holds manifest.json).
-    #[arg(long, value_name = "DIR", required_unless_present = "gguf", conflicts_with = "gguf")]
-    package: Option<PathBuf>,
-    /// GGUF file of a GPT-2, Llama or BitNet model.
-    #[arg(long, value_name = "FILE")]
-    gguf: Option<PathBuf>,
-    /// Threads; 0 takes one per core.
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    path: ModelPath,
+    #[command(flatten)]
+    threads: ThreadArguments,
     /// Tokens of the prompt; 0 leaves it out [default: 512, or as many as the model has positions].
     #[arg(long)]
     prompt: Option<usize>,
@@ -29,22 +25,17 @@ pub(super) struct BenchArguments {
     #[arg(long)]
     tokens: Option<usize>,
     /// Memory to read for measuring its rate, in MiB: more than the processor's caches hold.
-    #[arg(long, default_value_t = 1024, value_name = "MIB")]
-    memory: usize,
+    #[arg(long, default_value_t = 1024, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    memory: u32,
     /// Print one JSON object on one line instead of text.
     #[arg(long)]
     pub(super) json: bool,
 }
 
 pub(super) fn run(arguments: &BenchArguments, out: &mut impl Write) -> anyhow::Result<()> {
-    let BenchArguments { package, gguf, threads, prompt, tokens, memory, json } = arguments;
-    // One of them is there by the argument parser's rules.
-    let path = package.as_ref().or(gguf.as_ref()).cloned().unwrap_or_default();
-    let num_threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        threads => *threads,
-    };
-    let read_bytes = memory.saturating_mul(1 << 20);
+    let BenchArguments { path, threads, prompt, tokens, memory, json } = arguments;
+    let (path, num_threads) = (path.get(), threads.get());
+    let read_bytes = (*memory as usize).saturating_mul(1 << 20);
     let options = BenchOptions { num_threads, prompt_tokens: *prompt, new_tokens: *tokens, read_bytes };
     let report = bench(&path, options)?;
     let share = report.decode_rate().map(|rate| rate / report.bandwidth);
@@ -69,7 +60,7 @@ pub(super) fn run(arguments: &BenchArguments, out: &mut impl Write) -> anyhow::R
         return Ok(());
     }
     writeln!(out, "kernels       {}, {} thread(s)", report.kernels, report.num_threads)?;
-    writeln!(out, "first token   {:.2} s after opening the file", report.first_token_seconds)?;
+    writeln!(out, "first token   {:.3} s after opening the file", report.first_token_seconds)?;
     for (name, pace) in [("prompt", report.prompt), ("decode", report.decode)] {
         let Some(pace) = pace else { continue };
         write!(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use clap::builder::TypedValueParser;
 use foretrain_edge::Package;
 use serde_json::json;
 
@@ -22,8 +23,12 @@ pub(super) struct ClassifyArguments {
     #[arg(long = "image", value_name = "FILE", required = true, num_args = 1..)]
     images: Vec<PathBuf>,
     /// Classes to show for each picture.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one())]
     top: usize,
+}
+
+fn at_least_one() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u16).range(1..).map(usize::from)
 }
 
 /// The answer for one picture.

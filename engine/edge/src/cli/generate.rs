@@ -1,8 +1,9 @@
 //! `run`: continue a prompt.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use clap::Args;
 use foretrain_edge::{Finish, Generated, with_threads};
 use serde_json::json;
@@ -41,6 +42,12 @@ pub(super) fn run(arguments: &RunArguments, out: &mut impl Write) -> anyhow::Res
 
 fn continue_prompt(arguments: &RunArguments, out: &mut impl Write) -> anyhow::Result<()> {
     let RunArguments { prompt, prompt_cache, .. } = arguments;
+    if let Some(folder) = prompt_cache.as_deref().and_then(Path::parent)
+        && !folder.as_os_str().is_empty()
+        && !folder.is_dir()
+    {
+        bail!("--prompt-cache: expected a file in a folder that is there, found none called {}", folder.display());
+    }
     let model = arguments.model.open()?;
     let options = arguments.sampling.options(arguments.max_tokens);
     let mut context = model.context();

@@ -96,7 +96,12 @@ pub fn parse() -> Arguments {
     Arguments::try_parse().unwrap_or_else(|error| {
         // What was not understood cannot be asked whether it has the option.
         if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
-            report::write_json(&error.render().to_string(), error.exit_code(), &mut std::io::stdout().lock());
+            let words = error.render().to_string();
+            report::write_json(
+                words.trim().trim_start_matches("error: "),
+                error.exit_code(),
+                &mut std::io::stdout().lock(),
+            );
         }
         error.exit()
     })

@@ -129,7 +129,7 @@ impl Model {
         Ok(encode(&self.tokenizer, text)?.get_ids().to_vec())
     }
 
-    /// What the tokenizer does not know of `text`: the model does not see it.
+    /// What the tokenizer does not know of `text`: the model sees nothing in its place, or the token for what is unknown.
     ///
     /// Errors: [`EdgeError::Tokenizer`].
     pub fn unknown(&self, text: &str) -> Result<Unknown, EdgeError> {

@@ -52,6 +52,9 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
 }
 
+/// Most threads of a team, whoever asks for more: systems have no room for any number of them, and say so late.
+const MAX_THREADS: usize = 1024;
+
 /// Runs `answer`, during which models share their work among `num_threads` threads, this one included, and keep the memory
 /// between their steps. Within such a call already, that one's threads serve.
 pub fn with_threads<T>(num_threads: usize, answer: impl FnOnce() -> T) -> T {
@@ -59,6 +62,7 @@ pub fn with_threads<T>(num_threads: usize, answer: impl FnOnce() -> T) -> T {
     if num_threads < 2 {
         return answer();
     }
+    let num_threads = num_threads.min(MAX_THREADS);
     let shared = Arc::new(Shared {
         state: AtomicU64::new(0),
         task: Mutex::new(None),

@@ -15,7 +15,7 @@ const MAX_SHOWN: usize = 5;
 /// Unicode's last code point, which stands for no character ever: a vocabulary does not have it.
 const NO_CHARACTER: &str = "\u{10ffff}";
 
-/// What a tokenizer does not know of a text: the model does not see it.
+/// What a tokenizer does not know of a text: the model sees nothing in its place, or the token for what is unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unknown {
     /// Characters of the text that leave no token, or became the token for what is unknown.
@@ -65,7 +65,7 @@ impl Display for Unknown {
         let are = if *num_characters == 1 { "character is" } else { "characters are" };
         write!(
             f,
-            "{num_characters} {are} unknown to the model's tokenizer ({first}{others}); the model does not see them"
+            "{num_characters} {are} unknown to the model's tokenizer ({first}{others}); the model cannot tell what they are"
         )
     }
 }

@@ -310,3 +310,34 @@ fn errors_name_the_file_and_end_with_a_code() {
     std::fs::write(dir.path().join("model.safetensors"), b"").unwrap();
     check(&run(&["info"], dir.path()), "model.safetensors");
 }
+
+#[test]
+fn options_out_of_range_are_refused_before_anything_is_written() {
+    let dir = write(&text_files(&gpt2(Scheme::F32)));
+    for (options, expected) in [
+        (["--temperature", "-1"], "at least 0"),
+        (["--temperature", "nan"], "at least 0"),
+        (["--top-p", "0"], "above 0 and at most 1"),
+        (["--min-p", "2"], "from 0 to 1"),
+        (["--repeat-penalty", "0"], "above 0"),
+        (["--stop", ""], "--stop"),
+        (["--threads", "100000"], "threads on this machine"),
+    ] {
+        let output = run(&[&["run", "--prompt", "abc"][..], &options].concat(), dir.path());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &[][..]), "{options:?}: {told}");
+        assert!(told.contains(expected), "{options:?}: {told}");
+    }
+    let nowhere = ["run", "--prompt", "abc", "--prompt-cache", "nowhere/of.cache"];
+    let output = run(&nowhere, dir.path());
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &[][..]));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("called nowhere"), "{output:?}");
+    let output = run(&["bench", "--memory", "0"], dir.path());
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    // Which model is asked for either way.
+    let mut command = program::command(env!("CARGO_BIN_EXE_foretrain-edge"));
+    let output = command.args(["run", "--prompt", "abc", "--json"]).output().unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let error = json["error"].as_str().unwrap();
+    assert!(error.contains("--package") && error.contains("--gguf") && !error.starts_with("error:"), "{json}");
+}

@@ -31,7 +31,7 @@ pub(super) fn parts(result: &FeaturesResult) -> Parts {
         "loss, nats",
         "loss over plain's",
         "seeds with plain's weights",
-        "must be all",
+        "changes no arithmetic",
         "s per step",
         "time over plain's",
         "memory, planned",
@@ -47,7 +47,7 @@ pub(super) fn parts(result: &FeaturesResult) -> Parts {
             plan.max_examples
         ),
         details: format!(
-            "## Method\n\nAll train {} steps of {} sequences of {} tokens in turns of one step, at the recipe's learning rate of {}, \
+            "## Method\n\nAll train {} steps of {} sequences of {} tokens in turns of one step, at a learning rate of {}, \
              which was not tuned; every step is a full one, and gradients are not clipped, because a streamed training could clip \
              them only block by block.\n",
             recipe.num_steps, recipe.batch_size, recipe.sequence_length, recipe.optimizer.learning_rate
