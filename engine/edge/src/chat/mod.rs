@@ -13,6 +13,8 @@ use crate::EdgeError;
 /// The form for models without a template: each message after its speaker's name, the system's text first by itself, and
 /// `Assistant:` to go on from. An answer ends where the user would speak again.
 pub const PLAIN_FORM: &str = "SYSTEM TEXT\n\nUser: QUESTION\nAssistant: ANSWER\nUser: QUESTION\nAssistant:";
+/// What the plain form adds to any conversation.
+pub(crate) const PLAIN_WORDS: &str = "User: Assistant:";
 /// Where an answer in the plain form ends.
 const PLAIN_STOP: &str = "\nUser:";
 /// Longest text of a conversation.

@@ -49,6 +49,10 @@ pub(super) fn run(arguments: &ChatArguments, out: &mut impl Write) -> anyhow::Re
         {
             warn(format_args!("--system: {unknown}"));
         }
+        let of_form = model.unknown_of_plain_form()?;
+        if !of_form.is_empty() {
+            warn(format_args!("the plain form of a conversation: {of_form}"));
+        }
         let mut conversation = Conversation { model: &model, context: model.context(), system, turns: Vec::new() };
         talk(&mut conversation, &options, &signals, &mut std::io::stdin().lock(), out)
     })

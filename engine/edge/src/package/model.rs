@@ -10,7 +10,7 @@ use super::open::Package;
 use super::tokenizer_file::open_tokenizer;
 use super::unfinished::refuse_unfinished;
 use crate::EdgeError;
-use crate::chat::{ChatFormat, ChatPrompt, Message};
+use crate::chat::{ChatFormat, ChatPrompt, Message, PLAIN_WORDS};
 use crate::gguf::{self, GgufFile};
 use crate::models::{CacheFormat, LanguageModel, TextConfig};
 use crate::runtime::with_threads;
@@ -134,6 +134,14 @@ impl Model {
     /// Errors: [`EdgeError::Tokenizer`].
     pub fn unknown(&self, text: &str) -> Result<Unknown, EdgeError> {
         unknown(&self.tokenizer, text)
+    }
+
+    /// What the tokenizer does not know of the plain form that a model without a chat template is spoken to in; nothing for
+    /// one with a template, which is the model's own.
+    ///
+    /// Errors: [`EdgeError::Tokenizer`].
+    pub fn unknown_of_plain_form(&self) -> Result<Unknown, EdgeError> {
+        if self.has_chat_template() { Ok(Unknown::default()) } else { self.unknown(PLAIN_WORDS) }
     }
 
     /// How many of a prompt's `num_tokens` are passed over, from its start, because it is longer than

@@ -10,7 +10,8 @@ use foretrain_edge::{GenerateOptions, Model};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::builder::character_tokenizer;
+use super::builder::{Scheme, character_tokenizer, write};
+use super::language_models::{gpt2, text_files};
 use super::program;
 use super::talker::write_talker;
 
@@ -369,4 +370,15 @@ fn what_the_tokenizer_does_not_know_is_told() {
     let last: Value = serde_json::from_str(&events[events.len() - 2]).unwrap();
     assert!(last["warnings"][0].as_str().unwrap().starts_with(told), "{last}");
     assert_eq!(server.post("/v1/completions", &json!({"prompt": "a", "max_tokens": 2})).1.get("warnings"), None);
+}
+
+#[test]
+fn what_the_tokenizer_does_not_know_of_the_plain_form_is_found() {
+    let with_template = tempfile::tempdir().unwrap();
+    let talker = Model::open(&write_talker(with_template.path(), 120, 1)).unwrap();
+    assert!(talker.has_chat_template() && talker.unknown_of_plain_form().unwrap().is_empty());
+    // It knows the letters from a to z.
+    let dir = write(&text_files(&gpt2(Scheme::F32)));
+    let unknown = Model::open(dir.path()).unwrap().unknown_of_plain_form().unwrap();
+    assert!(unknown.first.iter().any(|part| part == ":") && unknown.num_characters >= 4, "{unknown}");
 }

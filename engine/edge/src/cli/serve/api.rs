@@ -172,7 +172,16 @@ pub(super) fn question(
     };
     options.check().map_err(in_words)?;
     let reports_usage = body.stream_options.is_some_and(|options| options.include_usage);
-    let warnings = if unknown.is_empty() { Vec::new() } else { vec![unknown.to_string()] };
+    let mut warnings = Vec::new();
+    if !unknown.is_empty() {
+        warnings.push(unknown.to_string());
+    }
+    if kind == Kind::Chat {
+        let of_form = model.unknown_of_plain_form().map_err(in_words)?;
+        if !of_form.is_empty() {
+            warnings.push(format!("the plain form of a conversation: {of_form}"));
+        }
+    }
     Ok(Question { prompt, options, is_streamed: body.stream.unwrap_or(false), reports_usage, warnings })
 }
 
