@@ -19,6 +19,7 @@ mod correction_figures;
 mod corrections;
 mod error;
 mod features;
+mod features_figures;
 mod growth;
 mod growth_summary;
 mod ladder;
@@ -45,7 +46,8 @@ pub use corrections::{
     corrections,
 };
 pub use error::ExperimentError;
-pub use features::{FeatureFigures, FeatureResult, FeatureRun, FeaturesPlan, FeaturesResult, MemoryFeature, features};
+pub use features::{FeatureResult, FeatureRun, FeaturesPlan, FeaturesResult, MemoryFeature, features};
+pub use features_figures::FeatureFigures;
 pub use growth::{GrowthPlan, GrowthResult, Pace, growth};
 pub use growth_summary::GrowthSummary;
 pub use ladder::{LadderPlan, LadderResult, Rung, RungOutcome, RungResult, RungSize, ladder};

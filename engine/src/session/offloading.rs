@@ -21,8 +21,8 @@ use crate::export::{TOKENIZER_FILE, WEIGHTS_FILE, WeightEntry, write_safetensors
 use crate::import::ModelReader;
 use crate::models::{Network, TensorSpec, hf_config};
 use crate::offload::{
-    Commit, Cost, DiskRoom, FirstWeights, OffloadError, OffloadInput, OffloadPlan, OffloadSettings, OffloadTrainer,
-    Precision, Rates, StepShape, StreamedStep, plan,
+    Commit, Cost, DiskRoom, FirstWeights, OffloadError, OffloadPlan, OffloadSettings, OffloadTrainer, Precision, Rates,
+    StepShape, StreamedStep,
 };
 
 /// Steps of a store, one JSON object a line.
@@ -219,19 +219,7 @@ fn forecast(
     dataset_bytes: u64,
     watch: Watch<'_>,
 ) -> Result<OffloadForecast, SessionError> {
-    let (budget_bytes, budget_source) = planning::budget(config);
-    let input = OffloadInput {
-        network,
-        precision: settings.precision,
-        products: config.precision,
-        batch_size: config.batch_size,
-        sequence_length: config.sequence_length,
-        num_threads: config.num_threads,
-        dataset_bytes,
-        budget_bytes,
-        budget_source,
-    };
-    let plan = plan(&input).ok_or_else(|| {
+    let plan = planning::streamed(config, network, dataset_bytes, settings.precision).ok_or_else(|| {
         let what = "streaming trains language models; expected a gpt2 or llama model, found one of images".to_owned();
         SessionError::Recipe { what }
     })?;

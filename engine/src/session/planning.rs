@@ -76,7 +76,7 @@ fn plan_on_gpu(config: &RunConfig, network: &Network, count: usize, budget: GpuB
 }
 
 /// What memory of the machine the recipe may take, and where that comes from.
-pub(super) fn budget(config: &RunConfig) -> (u64, String) {
+fn budget(config: &RunConfig) -> (u64, String) {
     if config.memory_budget_bytes == 0 {
         return memory::default_budget();
     }
