@@ -203,12 +203,39 @@ fn ctrl_c_keeps_the_last_step_and_the_same_command_goes_on() {
 }
 
 #[test]
+fn it_predicts_like_a_training_in_memory() {
+    let root = tempfile::tempdir().unwrap();
+    let text = write_text(root.path());
+    let folder = root.path().join("blocks");
+    // The control that predicts nothing needs no gate: in Predict its weights stand still.
+    let report = finished(train(&text, &folder, "60", &["--tier", "conservative", "--strategy", "frozen"]));
+    let phases = report["offload"]["phases"].as_array().unwrap();
+    let of = |phase: &str, figure: &str| {
+        let found = phases.iter().find(|figures| figures["phase"] == phase);
+        found.map_or(0.0, |figures| figures[figure].as_f64().unwrap())
+    };
+    assert!(of("Predict", "num_steps") > 0.0 && of("Predict", "num_backward") == 0.0, "{report}");
+    assert!(of("Full", "num_backward") == of("Full", "num_examples"), "{report}");
+    let steps = report["offload"]["steps"].as_array().unwrap();
+    let is_predicted = |step: &&Value| step["hybrid"]["phase"] == "Predict";
+    assert!(steps.iter().filter(is_predicted).all(|step| step["grad_norm"].is_null() && step["written_bytes"] == 0));
+    let moved = 60 - of("Predict", "num_steps") as u64;
+    assert_eq!(steps_of_blocks(&folder), vec![moved; 6]);
+    // A sample needs several sequences, and its cost is rehearsed.
+    let sampled = root.path().join("sampled");
+    let plan = finished(train(&text, &sampled, "60", &["--tier", "conservative", "--plan", "--batch-size", "8"]));
+    let (planned, costs) = (&plan["offload"]["plan"], &plan["offload"]["rates"]["step_costs"]);
+    assert_eq!(planned["predict"]["num_sequences"], 2, "{plan}");
+    assert!(costs["forward"].is_string() && plan["offload"]["predict_seconds"].as_f64().unwrap() > 0.0, "{plan}");
+}
+
+#[test]
 fn what_streaming_cannot_do_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let text = write_text(root.path());
     let folder = root.path().join("blocks");
     for (more, part) in [
-        (&["--tier", "balanced"][..], "vanilla"),
+        (&["--tier", "balanced", "--strategy", "extrapolate-momentum"][..], "no copies of the weights"),
         (&["--optimizer", "muon"][..], "adamw"),
         (&["--micro-batches", "2"][..], "--micro-batches"),
         (&["--qat", "ternary"][..], "--qat"),

@@ -67,6 +67,16 @@ pub enum CliError {
         /// What was done, for programs: an object that joins the one of `--json`.
         figures: Value,
     },
+    /// The divergence guard ended a streamed training, which can go on.
+    #[error(
+        "the training diverged and was stopped; {saved}; the same command goes on, at the lower learning rate it had come to"
+    )]
+    OffloadDiverged {
+        /// What is on disk: "Step 3 is saved".
+        saved: String,
+        /// What was done, as in [`Self::Offloaded`].
+        figures: Value,
+    },
     /// Whoever read standard output has seen enough (`| head -1`), which is no failure.
     #[error("standard output was closed by its reader")]
     ClosedPipe,
@@ -90,7 +100,7 @@ impl CliError {
             Self::Failed(_) | Self::Disk { .. } | Self::Packages { ended: Ended::Blaming(Blame::Work), .. } => 1,
             Self::Usage(_) | Self::Packages { ended: Ended::Blaming(Blame::Request), .. } => 2,
             Self::Memory { .. } => 3,
-            Self::Diverged => 4,
+            Self::Diverged | Self::OffloadDiverged { .. } => 4,
             Self::Interrupted
             | Self::Saved { .. }
             | Self::Offloaded { .. }
@@ -142,7 +152,8 @@ impl CliError {
             Self::Memory { figures: Value::Object(figures), .. }
             | Self::Disk { figures: Value::Object(figures), .. }
             | Self::Packages { figures: Value::Object(figures), .. }
-            | Self::Offloaded { figures: Value::Object(figures), .. },
+            | Self::Offloaded { figures: Value::Object(figures), .. }
+            | Self::OffloadDiverged { figures: Value::Object(figures), .. },
             Some(object),
         ) = (self, json.as_object_mut())
         {

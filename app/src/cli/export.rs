@@ -131,6 +131,7 @@ fn export_all(
                 | CliError::Interrupted
                 | CliError::Saved { .. }
                 | CliError::Offloaded { .. }
+                | CliError::OffloadDiverged { .. }
                 | CliError::Packages { .. }
                 | CliError::ClosedPipe),
             ) => return Err(error),

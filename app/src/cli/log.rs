@@ -55,15 +55,22 @@ impl LogPrinter {
     }
 }
 
+/// What the hybrid trainer tells.
+pub(super) fn hybrid_line(event: &HybridEvent) -> String {
+    match event {
+        HybridEvent::Phase { from, to, why } => format!("{from} -> {to}: {why}"),
+        HybridEvent::Note(what) => what.clone(),
+        HybridEvent::Diverged { divergence, recovery, restored_step } => {
+            let back = restored_step.map_or_else(String::new, |step| format!(", back to the weights of step {step}"));
+            format!("divergence: {divergence}; answer: {recovery}{back}")
+        }
+    }
+}
+
 /// A log entry for a terminal; `None` for those that the bar shows already, and for the first of all, a run's start.
 fn line(kind: &LogKind, is_first: bool) -> Option<String> {
     match kind {
-        LogKind::Hybrid(HybridEvent::Phase { from, to, why }) => Some(format!("{from} -> {to}: {why}")),
-        LogKind::Hybrid(HybridEvent::Note(what)) => Some(what.clone()),
-        LogKind::Hybrid(HybridEvent::Diverged { divergence, recovery, restored_step }) => {
-            let back = restored_step.map_or_else(String::new, |step| format!(", back to the weights of step {step}"));
-            Some(format!("divergence: {divergence}; answer: {recovery}{back}"))
-        }
+        LogKind::Hybrid(event) => Some(hybrid_line(event)),
         LogKind::Placed(text) => Some(text.clone()),
         LogKind::Warning(text) => Some(format!("warning: {text}")),
         LogKind::Started { step } if !is_first => Some(format!("going on after step {step}")),

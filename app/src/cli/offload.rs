@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use foretrain_engine::hybrid::Phase;
 use foretrain_engine::memory::{format_bytes, grouped};
 use foretrain_engine::models::Network;
 use foretrain_engine::offload::{Commit, DiskRoom, Precision, StreamedStep};
@@ -16,15 +17,15 @@ use serde_json::{Value, json};
 use super::driver::{self, Driver};
 use super::recipe_arg::{self, RecipeArgs};
 use super::train::{self, TrainArgs};
-use super::{CliError, output, path_arg};
+use super::{CliError, log, output, path_arg};
 
 /// Options of streamed training.
 #[derive(Debug, clap::Args)]
 pub struct OffloadArgs {
     /// Train a gpt2 or llama model that is larger than memory: weights and optimizer state lie in this folder and are read
-    /// and written block by block, in plain steps of AdamW. A folder of the same training goes on. At the end the model is
-    /// in FOLDER/model, in the layout of transformers.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["qat", "strategy", "micro_batches", "optimizer_states", "name"])]
+    /// and written block by block, by AdamW. The tier is vanilla unless --tier names another. A folder of the same training
+    /// goes on. At the end the model is in FOLDER/model, in the layout of transformers.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["qat", "micro_batches", "optimizer_states", "name"])]
     #[arg(conflicts_with_all = ["validation_interval", "checkpoint_interval"])]
     pub offload: Option<PathBuf>,
     /// How numbers lie on disk: bf16 weights and 8-bit moments, 4 bytes a weight; or all in f32, 12 bytes.
@@ -78,7 +79,12 @@ pub(super) fn run(args: &TrainArgs, folder: &Path) -> Result<(), CliError> {
                 }
                 forecast = Some(planned.clone());
             }
-            Some(EventKind::Streamed(step)) => bar.suspend(|| output::note(step_line(step))),
+            Some(EventKind::Streamed(step)) => bar.suspend(|| {
+                output::note(step_line(step));
+                for event in step.hybrid.iter().flat_map(|hybrid| &hybrid.events) {
+                    output::note(format_args!("step {}: {}", step.step, log::hybrid_line(event)));
+                }
+            }),
             _ => {}
         }
     };
@@ -183,6 +189,16 @@ fn summary(forecast: &OffloadForecast) -> String {
         ),
         None => format!("a step: {traffic}"),
     });
+    if let Some(predict) = plan.predict {
+        let seconds = forecast.predict_seconds.map_or_else(String::new, |seconds| {
+            format!(", about {}, where the gate lets one happen", output::duration(seconds))
+        });
+        lines.push(format!(
+            "a Predict step: {} of memory with {} sequences on the way back{seconds}",
+            format_bytes(predict.memory_bytes),
+            predict.num_sequences
+        ));
+    }
     lines.join("\n")
 }
 
@@ -209,9 +225,13 @@ fn disk_line(disk: &DiskRoom) -> String {
 fn step_line(step: &StreamedStep) -> String {
     let waited = step.read_wait_seconds + step.write_wait_seconds;
     let kept = if step.num_kept > 0 { format!(", {} blocks had it", step.num_kept) } else { String::new() };
+    let gradient = step.grad_norm.map_or_else(|| "nothing moved".to_owned(), |norm| format!("gradient {norm:.3}"));
+    let phase = step.hybrid.as_ref().map_or_else(String::new, |hybrid| format!("{:<7}  ", hybrid.phase));
+    let forecast = step.hybrid.as_ref().and_then(|hybrid| hybrid.forecast);
+    let forecast = forecast.map_or_else(String::new, |forecast| format!(" (predicted {:.4})", forecast.mean));
     format!(
-        "step {}: loss {:.4}, gradient {:.3}, {:.1} s, of which {waited:.1} s waiting for the disk{kept}",
-        step.step, step.loss, step.grad_norm, step.seconds
+        "step {}: {phase}loss {:.4}{forecast}, {gradient}, {:.1} s, of which {waited:.1} s waiting for the disk{kept}",
+        step.step, step.loss, step.seconds
     )
 }
 
@@ -260,6 +280,9 @@ fn forecast_json(forecast: &OffloadForecast) -> OffloadForecast {
 
 fn show_report(report: &OffloadReport, forecast: Option<&OffloadForecast>, args: &TrainArgs) -> Result<(), CliError> {
     let figures = figures(report, forecast);
+    if report.is_stopped_by_guard {
+        return Err(CliError::OffloadDiverged { saved: report.saved.clone(), figures });
+    }
     if !report.is_finished {
         return Err(CliError::Offloaded { saved: report.saved.clone(), figures });
     }
@@ -276,6 +299,14 @@ fn show_report(report: &OffloadReport, forecast: Option<&OffloadForecast>, args:
             row("written a step", format_bytes(last.written_bytes));
         }
         _ => output::note(format_args!("all {} steps had been done before: nothing was trained", report.step)),
+    }
+    for phase in phases(report) {
+        let seconds = output::duration(phase.seconds / phase.num_steps as f64);
+        let share = 100.0 * phase.num_backward as f64 / phase.num_examples as f64;
+        row(
+            &format!("{} steps", phase.phase),
+            format!("{}, {seconds} each, {share:.0} % of tokens on the way back", phase.num_steps),
+        );
     }
     let share = (report.peak_bytes as f64 / report.planned_bytes as f64 - 1.0) * 100.0;
     row(
@@ -297,6 +328,37 @@ fn show_report(report: &OffloadReport, forecast: Option<&OffloadForecast>, args:
     );
     output::line(table)?;
     if args.common.json { output::print_json(&figures) } else { Ok(()) }
+}
+
+/// What the steps of a phase took.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+struct PhaseFigures {
+    phase: Phase,
+    num_steps: u64,
+    seconds: f64,
+    num_examples: u64,
+    num_backward: u64,
+}
+
+/// The phases that this process's steps were in, where there were others than Warmup and Full.
+fn phases(report: &OffloadReport) -> Vec<PhaseFigures> {
+    let led = || report.steps.iter().filter_map(|step| Some((step, step.hybrid.as_ref()?)));
+    if !led().any(|(_, hybrid)| hybrid.phase.predicts()) {
+        return Vec::new();
+    }
+    let of = |phase: Phase| {
+        let steps = led().filter(|(_, hybrid)| hybrid.phase == phase);
+        let none = PhaseFigures { phase, num_steps: 0, seconds: 0.0, num_examples: 0, num_backward: 0 };
+        steps.fold(none, |sum, (step, hybrid)| PhaseFigures {
+            phase,
+            num_steps: sum.num_steps + 1,
+            seconds: sum.seconds + step.seconds,
+            num_examples: sum.num_examples + u64::from(hybrid.num_examples),
+            num_backward: sum.num_backward + u64::from(hybrid.num_backward),
+        })
+    };
+    let all = [Phase::Warmup, Phase::Full, Phase::Predict, Phase::Correct].map(of);
+    all.into_iter().filter(|phase| phase.num_steps > 0).collect()
 }
 
 /// Mean length of this process's steps; 0 without any.
@@ -324,6 +386,8 @@ fn figures(report: &OffloadReport, forecast: Option<&OffloadForecast>) -> Value 
             "seconds_a_step": last.map(|_| mean_seconds(report)),
             "read_bytes_a_step": last.map(|step| step.read_bytes),
             "written_bytes_a_step": last.map(|step| step.written_bytes),
+            "is_stopped_by_guard": report.is_stopped_by_guard,
+            "phases": phases(report),
             "losses": report.steps.iter().map(|step| step.loss).collect::<Vec<_>>(),
             "steps": report.steps,
         },

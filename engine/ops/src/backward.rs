@@ -21,7 +21,14 @@ thread_local! {
 /// Gradients of the sum of `loss` (any shape) in all variables that it depends on: what `loss.backward()` gives.
 /// Errors: candle's.
 pub fn backward(loss: &Tensor) -> Result<GradStore> {
-    let collecting = Collecting { outer: REACHED.replace(Some(Reached::new())) };
+    backward_onto(loss, [])
+}
+
+/// The same where gradients have `reached` some variables before: those of `loss` are added to them, in place where the
+/// function allows it, as in one pass over both. Nobody else may read them any more.
+pub fn backward_onto<'a>(loss: &Tensor, reached: impl IntoIterator<Item = (&'a Tensor, Tensor)>) -> Result<GradStore> {
+    let before: Reached = reached.into_iter().map(|(variable, gradient)| (variable.id(), gradient)).collect();
+    let collecting = Collecting { outer: REACHED.replace(Some(before)) };
     let mut store = loss.backward()?;
     let reached = REACHED.take().unwrap_or_default();
     drop(collecting);
@@ -97,6 +104,22 @@ mod tests {
         for var in [&table, &scale, &shift] {
             assert_eq!(numbers(&ours, var), numbers(&theirs, var));
         }
+    }
+
+    #[test]
+    fn a_pass_goes_on_where_another_ended() {
+        let table = var(&[[0.5, -2.0], [3.0, 0.25], [1.0, -1.5]]);
+        let ids = Tensor::new(&[[2_u32, 0, 2]], &Device::Cpu).unwrap();
+        let body = |table: &Tensor| embedding(table, None, &ids).unwrap();
+        let head = |x: &Tensor, table: &Tensor| crate::linear(x, table, Precision::F32).unwrap().sqr().unwrap();
+        let whole = backward(&head(&body(&table), &table).sum_all().unwrap()).unwrap();
+        // The same in two passes: first the head's, then the body's by the gradient of what came out of it.
+        let x = Var::from_tensor(&body(&table).detach()).unwrap();
+        let mut of_head = backward(&head(&x, &table).sum_all().unwrap()).unwrap();
+        let (of_table, of_x) = (of_head.remove(&table).unwrap(), of_head.remove(&x).unwrap());
+        let rest = (body(&table) * of_x).unwrap().sum_all().unwrap();
+        let both = backward_onto(&rest, [(table.as_tensor(), of_table)]).unwrap();
+        assert_eq!(numbers(&both, &table), numbers(&whole, &table));
     }
 
     #[test]

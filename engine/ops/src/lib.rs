@@ -44,7 +44,7 @@ mod simd;
 
 pub use activations::Activations;
 pub use attention::{Heads, causal_attention};
-pub use backward::backward;
+pub use backward::{backward, backward_onto};
 pub use batch_norm::{batch_norm, conv_norm, residual_block};
 pub use buffers::release_scratch;
 pub use conv2d::{conv2d, conv2d_relu_pool};

@@ -40,6 +40,8 @@ pub(super) struct Rules {
     pub warmup_steps: u64,
     pub plan: Plan,
     pub qat: Option<QatConfig>,
+    /// Whether there are earlier weights to go back to.
+    pub keeps_snapshots: bool,
 }
 
 impl Rules {
@@ -214,7 +216,7 @@ impl Control {
             .flatten();
         // The answer forgets them, and this step is the one at which they matter most.
         let signals = self.guard.signals();
-        let divergence = divergence.map(|found| (found, self.answer(&found)));
+        let divergence = divergence.map(|found| (found, self.answer(&found, rules.keeps_snapshots)));
         Judgement { forecast, correction, signals, divergence }
     }
 
@@ -242,6 +244,11 @@ impl Control {
         if self.phase().predicts() {
             self.phases.force_full("the network grew".to_owned());
         }
+    }
+
+    /// Steps up to `step` were done elsewhere; nothing was measured of them.
+    pub(super) fn skip_to(&mut self, step: u64) {
+        self.step = step;
     }
 
     /// When the guard had ended the run, makes it ready to go on: the ladder starts afresh and Full is next, while
@@ -366,7 +373,7 @@ impl Control {
         }
     }
 
-    fn answer(&mut self, divergence: &Divergence) -> Recovery {
+    fn answer(&mut self, divergence: &Divergence, keeps_snapshots: bool) -> Recovery {
         let recovery = match divergence.kind {
             DivergenceKind::WeightsNotFinite => self.ladder.climb_to_restore(self.step),
             DivergenceKind::NotFinite
@@ -377,8 +384,9 @@ impl Control {
             | DivergenceKind::Regression
             | DivergenceKind::RelativeError => self.ladder.climb(self.step),
         };
+        let recovery = if keeps_snapshots { recovery } else { recovery.without_snapshots() };
         match recovery {
-            Recovery::BackToFull | Recovery::RestoreWeights | Recovery::Stop => {}
+            Recovery::BackToFull | Recovery::RestoreWeights | Recovery::Stop | Recovery::End => {}
             Recovery::CutLearningRate => self.learning_rate_cut *= CUT,
             Recovery::Restore => self.learning_rate_cut *= CUT_AT_RESTORE,
         }

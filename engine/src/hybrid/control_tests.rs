@@ -24,7 +24,7 @@ fn conservative() -> HybridConfig {
 
 fn rules(config: HybridConfig) -> Rules {
     let plan = Plan { seed: 0, num_steps: 1000, rates: Rates::Recorded(vec![1.0]) };
-    Rules { config, warmup_steps: 5, plan, qat: None }
+    Rules { config, warmup_steps: 5, plan, qat: None, keeps_snapshots: true }
 }
 
 /// What a calm run measures: sampling pays, gradients agree.

@@ -50,7 +50,7 @@ fn next(recovery: Recovery) -> Recovery {
     match recovery {
         Recovery::BackToFull => Recovery::CutLearningRate,
         Recovery::CutLearningRate | Recovery::RestoreWeights => Recovery::Restore,
-        Recovery::Restore | Recovery::Stop => Recovery::Stop,
+        Recovery::Restore | Recovery::Stop | Recovery::End => Recovery::Stop,
     }
 }
 

@@ -17,6 +17,7 @@ mod lens;
 pub(crate) mod nullable;
 mod passes;
 mod phases;
+mod pilot;
 #[cfg(test)]
 mod qat_tests;
 mod report;
@@ -37,6 +38,7 @@ pub use config::{Explained, GateRule, HybridConfig, TierPreset};
 pub use error::HybridError;
 pub use forecast::ForecastModel;
 pub use gate::StepCosts;
+pub use pilot::Pilot;
 pub use report::{
     Correction, Divergence, DivergenceKind, Forecast, ForecastBias, GuardSignals, HybridEvent, Interval, Phase,
     Recovery, StepReport,
@@ -46,3 +48,7 @@ pub use step_costs::measure_step_costs;
 pub use step_part::{Mark, StepPart};
 pub use strategy::{Strategy, Trajectory};
 pub use trainer::{HybridTrainer, TrainerSetup};
+
+pub(crate) use passes::{Seen, even_weights, weights_of_rows};
+pub(crate) use pilot::{Backward, Outcome, StepOrder};
+pub(crate) use sampler::Sample;

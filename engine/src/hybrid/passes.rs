@@ -49,7 +49,7 @@ struct Scored {
 
 /// What a forward pass over a whole batch measured.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Mean loss of each unit, nats.
     pub losses: Vec<f32>,
     /// Predicted gradient norm of each unit: root mean square over its tokens of ‖softmax − onehot‖₂.
@@ -61,6 +61,15 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// From losses (nats) and error norms of rows, images or tokens, `per_unit` of them in each unit.
+    pub(crate) fn of_rows(losses: &[f32], error_norms: &[f32], per_unit: usize) -> Self {
+        Self {
+            losses: losses.chunks(per_unit).map(|unit| unit.iter().sum::<f32>() / unit.len() as f32).collect(),
+            errors: error_norms.chunks(per_unit).map(root_mean_square).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Adds a part; returns what is minimized of it.
     fn extend(&mut self, scored: Scored) -> Tensor {
         let Scored { total, losses, errors, distillation, stats } = scored;
@@ -72,7 +81,7 @@ impl Seen {
     }
 
     /// Mean loss of the batch, nats per image or token.
-    pub(super) fn mean_loss(&self) -> f64 {
+    pub(crate) fn mean_loss(&self) -> f64 {
         self.losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / self.losses.len() as f64
     }
 
@@ -120,7 +129,7 @@ impl Passes<'_> {
         let mut seen = Seen::default();
         let mut sum = None;
         for part in micro_batches(batch, self.num_micro_batches)? {
-            let weights = vec![(1.0 / num_units as f64) as f32; part.inputs.dim(0)?];
+            let weights = even_weights(num_units, part.inputs.dim(0)?);
             let scored = self.score(&params, Mode::Train, (&part, &weights), errors)?;
             let total = seen.extend(scored);
             add(&mut sum, self.backward(&total)?)?;
@@ -190,8 +199,7 @@ impl Passes<'_> {
         errors: Errors<'_>,
     ) -> Result<Scored, HybridError> {
         let per_unit = examples_per_unit(part)?;
-        let of_rows: Vec<f32> =
-            weights.iter().flat_map(|weight| std::iter::repeat_n(weight / per_unit as f32, per_unit)).collect();
+        let of_rows = weights_of_rows(weights, per_unit);
         let around = |work: &mut dyn FnMut()| errors.around(work);
         let targets = part.targets.flatten_all()?;
         let error_norms: Option<Around<'_>> = if matches!(errors, Errors::Skip) { None } else { Some(&around) };
@@ -206,8 +214,7 @@ impl Passes<'_> {
             let stats = pass.into_stats();
             return Ok(Scored { stats, ..self.score_logits(&output, (part, weights), errors)? });
         };
-        let losses = losses.chunks(per_unit).map(|unit| unit.iter().sum::<f32>() / unit.len() as f32).collect();
-        let errors = error_norms.chunks(per_unit).map(root_mean_square).collect();
+        let Seen { losses, errors, .. } = Seen::of_rows(&losses, &error_norms, per_unit);
         Ok(Scored { total, losses, errors, distillation: Vec::new(), stats: pass.into_stats() })
     }
 
@@ -252,6 +259,16 @@ impl Passes<'_> {
     fn backward(&self, loss: &Tensor) -> Result<Gradients, HybridError> {
         Ok(Gradients::from_backward(&backward(loss)?, self.store)?)
     }
+}
+
+/// What each of `count` units of a batch of `num_units` counts for in its mean loss.
+pub(crate) fn even_weights(num_units: usize, count: usize) -> Vec<f32> {
+    vec![(1.0 / num_units as f64) as f32; count]
+}
+
+/// What rows, images or tokens, count for, `per_unit` of them in each unit.
+pub(crate) fn weights_of_rows(of_units: &[f32], per_unit: usize) -> Vec<f32> {
+    of_units.iter().flat_map(|weight| std::iter::repeat_n(weight / per_unit as f32, per_unit)).collect()
 }
 
 /// Units in a batch. Errors: [`HybridError::Batch`] when there is none or the two parts differ.

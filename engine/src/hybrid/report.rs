@@ -183,6 +183,8 @@ pub enum Recovery {
     Restore,
     /// Training ends with the last good weights.
     Stop,
+    /// Training ends with the weights as they are, where no snapshot is kept.
+    End,
 }
 
 impl Recovery {
@@ -190,8 +192,17 @@ impl Recovery {
     #[must_use]
     pub fn restores(self) -> bool {
         match self {
-            Self::BackToFull | Self::CutLearningRate => false,
+            Self::BackToFull | Self::CutLearningRate | Self::End => false,
             Self::RestoreWeights | Self::Restore | Self::Stop => true,
+        }
+    }
+
+    /// The same where there is no snapshot to go back to.
+    pub(super) fn without_snapshots(self) -> Self {
+        match self {
+            Self::BackToFull | Self::CutLearningRate | Self::End => self,
+            Self::RestoreWeights | Self::Restore => Self::CutLearningRate,
+            Self::Stop => Self::End,
         }
     }
 }
@@ -223,21 +234,24 @@ pub enum HybridEvent {
 }
 
 /// One step, as the trainer saw it. Everything here is measured, except `forecast`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// Step number, from 1.
     pub step: u64,
     /// Phase in which it ran.
     pub phase: Phase,
     /// Mean loss of the whole batch before the update, nats per example or token.
+    #[serde(with = "nullable")]
     pub loss: f32,
     /// The loss that the forecaster expected, in Predict and Correct.
     pub forecast: Option<Forecast>,
     /// Global L2 norm of the gradient before clipping; `None` when the update was skipped.
     pub grad_norm: Option<f32>,
     /// Learning rate used.
+    #[serde(with = "nullable")]
     pub learning_rate: f32,
     /// Gate ratio ρ = E[q]²/E[q²], smoothed; NaN when the tier does not predict, and so does not measure it.
+    #[serde(with = "nullable")]
     pub rho: f32,
     /// Confidence in the sampled gradient: the last Correct's cosine; `None` before the first one and after one
     /// that compared nothing.

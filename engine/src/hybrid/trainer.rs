@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::control::{Control, Judgement, Measured, Rules};
-use super::forecast::{Plan, Rates};
+use super::control::Measured;
 use super::gate::StepCosts;
 use super::lens::Lens;
 use super::passes::{Errors, Passes, Seen, Teacher, examples_per_unit};
+use super::pilot::{Outcome, Pilot};
 use super::state::{self, Parts, TrainerState};
 use super::step_part::marked;
 use super::strategy::{PredictStep, Scene, Update, Work};
@@ -52,22 +52,18 @@ pub struct HybridTrainer {
     pub(super) store: ParamStore,
     pub(super) optimizer: Optimizer,
     pub(super) average: Option<WeightAverage>,
-    pub(super) control: Control,
+    pub(super) pilot: Pilot,
     quantizer: Option<FakeQuantizer>,
     /// The weights of just before the switch, where those teach.
     teacher: Option<Params>,
     strategy: Box<dyn PredictStep>,
-    rules: Rules,
     schedule: Schedule,
-    num_steps: u64,
     num_micro_batches: usize,
     precision: Precision,
     seed: u64,
     /// What a recovery goes back to, and the step after which it was saved.
     good: TrainerState,
     good_step: u64,
-    /// To be told with the next step.
-    untold: Option<HybridEvent>,
 }
 
 impl HybridTrainer {
@@ -75,7 +71,7 @@ impl HybridTrainer {
     /// end of Warmup are the second.
     /// Errors: [`HybridError::Config`], [`HybridError::Optim`], [`HybridError::Quant`] for settings out of range.
     pub fn new(setup: TrainerSetup) -> Result<Self, HybridError> {
-        setup.hybrid.check()?;
+        let pilot = Pilot::new(setup.hybrid.clone(), setup.schedule, setup.num_steps, setup.seed, setup.qat)?;
         let quantizer = match setup.qat {
             Some(qat) => {
                 qat.check()?;
@@ -88,30 +84,23 @@ impl HybridTrainer {
             Some(decay) => Some(WeightAverage::new(&setup.store, decay)?),
             None => None,
         };
-        let warmup_steps = (setup.hybrid.warmup_fraction * setup.num_steps as f64).ceil() as u64;
-        let control = Control::new(&setup.hybrid);
         let strategy = setup.hybrid.strategy.start();
-        let rates = Rates::Planned(setup.schedule);
-        let plan = Plan { seed: setup.seed, num_steps: setup.num_steps, rates };
-        let good = state::save(&setup.store, &optimizer, average.as_ref(), &*strategy, &control, None)?;
+        let good = state::save(&setup.store, &optimizer, average.as_ref(), &*strategy, &pilot.control, None)?;
         Ok(Self {
             network: setup.network,
             store: setup.store,
             optimizer,
             average,
-            control,
+            pilot,
             quantizer,
             teacher: None,
             strategy,
-            rules: Rules { config: setup.hybrid, warmup_steps, plan, qat: setup.qat },
             schedule: setup.schedule,
-            num_steps: setup.num_steps,
             num_micro_batches: setup.num_micro_batches.max(1),
             precision: setup.precision,
             seed: setup.seed,
             good,
             good_step: 0,
-            untold: None,
         })
     }
 
@@ -127,74 +116,57 @@ impl HybridTrainer {
     /// [`Self::step`], telling `mark` when parts of it begin and end: for a clock, which this room does not read. Without
     /// its [`StepPart::ErrorNorms`], a Warmup or Full step takes what a step of the vanilla tier takes.
     pub fn step_marked(&mut self, batch: &Batch, mark: &dyn Fn(Mark)) -> Result<StepReport, HybridError> {
-        if self.control.must_stop() {
-            return Err(HybridError::Stopped { step: self.control.step() + 1 });
-        }
         let examples_per_unit = examples_per_unit(batch)?;
-        let [quantization_event, phase_event] =
-            marked(mark, StepPart::Decisions, || self.control.begin_step(&self.rules));
-        self.appoint_teacher()?;
-        let phase = self.control.phase();
-        let (mut work, rolled_back) = match phase {
-            Phase::Warmup | Phase::Full => (self.full_passes(batch, mark)?, None),
-            Phase::Predict => (self.in_scene(|strategy, scene| strategy.predict(scene, batch))?, None),
+        let mut events = marked(mark, StepPart::Decisions, || self.pilot.advance())?;
+        events.extend(self.appoint_teacher()?);
+        let phase = self.pilot.control.phase();
+        let mut work = match phase {
+            Phase::Warmup | Phase::Full => self.full_passes(batch, mark)?,
+            Phase::Predict => self.in_scene(|strategy, scene| strategy.predict(scene, batch))?,
             Phase::Correct => {
-                let rolled_back = self.roll_back_prediction(batch)?;
-                (self.in_scene(|strategy, scene| strategy.correct(scene, batch))?, rolled_back)
+                events.extend(self.roll_back_prediction(batch)?);
+                self.in_scene(|strategy, scene| strategy.correct(scene, batch))?
             }
         };
         let grad_norm = marked(mark, StepPart::Update, || match &mut work.update {
             Update::Gradient(gradient) => self.norm_and_clip(gradient).map(Some),
             Update::Weights(_) | Update::Statistics | Update::Nothing => Ok(None),
         })?;
-        let learning_rate_factor = self.learning_rate_factor();
+        let learning_rate_factor = self.pilot.learning_rate_factor();
         let (loss, rho) = (work.seen.mean_loss(), work.seen.rho());
         let is_finite = loss.is_finite() && grad_norm.is_none_or(f64::is_finite);
-        let must_look = !is_finite || self.control.is_check_due(&self.rules.config);
+        let must_look = !is_finite || self.pilot.control.is_check_due(&self.pilot.rules.config);
         let has_finite_weights = !must_look || self.store.is_finite()?;
         let cosine = work.cosine;
         let measured = Measured { loss, rho, grad_norm, cosine, learning_rate_factor, has_finite_weights };
-        let judgement = marked(mark, StepPart::Decisions, || self.control.judge(&self.rules, &measured));
+        let Pilot { control, rules, .. } = &mut self.pilot;
+        let judgement = marked(mark, StepPart::Decisions, || control.judge(rules, &measured));
         let is_applied = judgement.divergence.is_none() && grad_norm.is_some();
         match &judgement.divergence {
             Some((_, recovery)) => self.recover(phase, *recovery)?,
             None => self.apply(phase, work.update, &work.seen, learning_rate_factor, mark)?,
         }
         if let Some(why) = work.exhausted.filter(|_| judgement.divergence.is_none()) {
-            self.control.end_prediction(why);
+            self.pilot.control.end_prediction(why);
         }
 
-        let Judgement { forecast, correction, signals, divergence } = judgement;
-        let diverged = divergence.map(|(divergence, recovery)| {
+        if let Some((divergence, recovery)) = judgement.divergence {
             let restored_step = recovery.restores().then_some(self.good_step);
-            HybridEvent::Diverged { divergence, recovery, restored_step }
-        });
-        if self.control.step() == self.rules.warmup_steps {
+            events.push(HybridEvent::Diverged { divergence, recovery, restored_step });
+        }
+        if self.pilot.is_at_end_of_warmup() {
             // Until the first checkpoint, a recovery would lose all that was learned.
             self.mark_good()?;
         }
-        Ok(StepReport {
-            step: self.control.step(),
-            phase,
-            loss: measured.loss as f32,
-            forecast,
-            grad_norm: measured.grad_norm.filter(|_| is_applied).map(|norm| norm as f32),
-            learning_rate: (self.optimizer.config().learning_rate * learning_rate_factor) as f32,
-            rho: self.control.rho().map_or(f32::NAN, |rho| rho as f32),
-            confidence: self.control.confidence().map(|cosine| cosine as f32),
-            num_examples: (work.seen.losses.len() * examples_per_unit) as u32,
-            num_forward: (work.units_forward * examples_per_unit) as u32,
-            num_backward: (work.units_backward * examples_per_unit) as u32,
-            correction,
-            signals,
-            quantization: self.quantizer.is_some().then(|| self.control.strength() as f32),
-            distillation: work.seen.mean_distillation().map(|loss| loss as f32),
-            events: [self.untold.take(), quantization_event, phase_event, rolled_back, diverged]
-                .into_iter()
-                .flatten()
-                .collect(),
-            must_stop: self.control.must_stop(),
-        })
+        let outcome = Outcome {
+            grad_norm: grad_norm.filter(|_| is_applied),
+            cosine,
+            units_forward: work.units_forward,
+            units_backward: work.units_backward,
+            examples_per_unit,
+            peak_learning_rate: self.optimizer.config().learning_rate,
+        };
+        Ok(self.pilot.report(&work.seen, &measured, &judgement, outcome, events))
     }
 
     /// One full forward, backward and update, and nothing else: no step is counted, nothing is judged.
@@ -202,7 +174,7 @@ impl HybridTrainer {
     pub fn vanilla_step(&mut self, batch: &Batch) -> Result<(), HybridError> {
         let (seen, mut gradient) = self.in_scene(|_, scene| scene.passes.full(batch, Errors::Skip))?;
         self.norm_and_clip(&mut gradient)?;
-        let factor = self.schedule.factor(self.control.step().max(1), self.num_steps);
+        let factor = self.pilot.planned_learning_rate_factor();
         self.move_by(&gradient, &seen, factor)
     }
 
@@ -220,7 +192,7 @@ impl HybridTrainer {
     /// What a Predict step was measured to cost on this machine; [`super::Strategy::Auto`] decides by it from here on.
     /// Part of the state: a resumed run decides by the same costs.
     pub fn set_step_costs(&mut self, costs: StepCosts) {
-        self.control.set_costs(costs);
+        self.pilot.set_step_costs(costs);
     }
 
     /// The full-precision weights, with their batch-norm statistics: the running average of both when the schedule has
@@ -251,13 +223,13 @@ impl HybridTrainer {
     /// weights alone.
     #[must_use]
     pub fn quantization_strength(&self) -> f64 {
-        self.control.strength()
+        self.pilot.control.strength()
     }
 
     /// Steps done.
     #[must_use]
     pub fn num_steps_done(&self) -> u64 {
-        self.control.step()
+        self.pilot.control.step()
     }
 
     /// The weights and buffers being trained.
@@ -269,7 +241,7 @@ impl HybridTrainer {
     /// Everything that decides later steps: a deep copy.
     pub fn state(&self) -> Result<TrainerState, HybridError> {
         let average = self.average.as_ref();
-        state::save(&self.store, &self.optimizer, average, &*self.strategy, &self.control, self.teacher.as_ref())
+        state::save(&self.store, &self.optimizer, average, &*self.strategy, &self.pilot.control, self.teacher.as_ref())
     }
 
     /// Goes back, or on, to a saved state, exactly. The rollback snapshot stays: see [`Self::set_good`].
@@ -280,8 +252,8 @@ impl HybridTrainer {
     pub fn restore(&mut self, saved: &TrainerState) -> Result<(), HybridError> {
         let control = saved.control()?;
         self.restore_tensors(saved)?;
-        self.control = control;
-        self.untold = self.control.take_up_again(&self.rules.config);
+        self.pilot.control = control;
+        self.pilot.take_up_again();
         Ok(())
     }
 
@@ -298,9 +270,9 @@ impl HybridTrainer {
         let optimizer = Optimizer::new(self.optimizer.config(), &deep.specs())?;
         let average = self.schedule.ema_decay().map(|decay| WeightAverage::new(&store, decay)).transpose()?;
         (self.network, self.store, self.optimizer, self.average) = (deep, store, optimizer, average);
-        self.strategy = self.rules.config.strategy.start();
-        self.control.meet_another_network();
-        (self.good, self.good_step) = (self.state()?, self.control.step());
+        self.strategy = self.pilot.rules.config.strategy.start();
+        self.pilot.control.meet_another_network();
+        (self.good, self.good_step) = (self.state()?, self.pilot.control.step());
         Ok(())
     }
 
@@ -322,30 +294,29 @@ impl HybridTrainer {
     /// Makes `saved` the state that a recovery restores, unless it is not to be trusted: see [`Self::mark_good`].
     pub fn set_good(&mut self, saved: TrainerState) -> Result<bool, HybridError> {
         let control = saved.control()?;
-        let is_good = control.is_trusted(&self.rules.config) && saved.tensors.is_finite()?;
+        let is_good = control.is_trusted(&self.pilot.rules.config) && saved.tensors.is_finite()?;
         if is_good {
             (self.good, self.good_step) = (saved, control.step());
         }
         Ok(is_good)
     }
 
-    /// Keeps the weights of just before the switch, where those teach.
-    fn appoint_teacher(&mut self) -> Result<(), HybridError> {
-        let is_due = self.rules.qat.is_some_and(|qat| qat.distillation.is_some()) && self.control.strength() > 0.0;
-        if is_due && self.teacher.is_none() {
-            let copied = self.trained_params()?.map(|_, tensor| Ok::<_, HybridError>(tensor.copy()?))?;
-            self.teacher = Some(copied);
-            self.untold.get_or_insert(HybridEvent::Note(
-                "the full-precision weights teach from here on: a forward pass more for each example that learns"
-                    .to_owned(),
-            ));
+    /// Keeps the weights of just before the switch, where those teach; tells when it does.
+    fn appoint_teacher(&mut self) -> Result<Option<HybridEvent>, HybridError> {
+        let Pilot { control, rules, .. } = &self.pilot;
+        let is_due = rules.qat.is_some_and(|qat| qat.distillation.is_some()) && control.strength() > 0.0;
+        if !is_due || self.teacher.is_some() {
+            return Ok(None);
         }
-        Ok(())
+        let copied = self.trained_params()?.map(|_, tensor| Ok::<_, HybridError>(tensor.copy()?))?;
+        self.teacher = Some(copied);
+        let what = "the full-precision weights teach from here on: a forward pass more for each example that learns";
+        Ok(Some(HybridEvent::Note(what.to_owned())))
     }
 
     /// Everything forward and backward; errors only where the gate needs them.
     fn full_passes(&mut self, batch: &Batch, mark: &dyn Fn(Mark)) -> Result<Work, HybridError> {
-        let is_watched = self.rules.config.strategy.predicts();
+        let is_watched = self.pilot.rules.config.strategy.predicts();
         let errors = if is_watched { Errors::MeasureMarked(mark) } else { Errors::Skip };
         self.in_scene(|_, scene| Work::full(scene, batch, errors))
     }
@@ -355,9 +326,9 @@ impl HybridTrainer {
         &mut self,
         work: impl FnOnce(&mut dyn PredictStep, &Scene<'_>) -> Result<T, HybridError>,
     ) -> Result<T, HybridError> {
-        let lens = Lens { quantizer: self.quantizer.as_ref(), strength: self.control.strength() };
+        let lens = Lens { quantizer: self.quantizer.as_ref(), strength: self.pilot.control.strength() };
         let store = lens.read(&self.store)?;
-        let distillation = self.rules.qat.and_then(|qat| qat.distillation);
+        let distillation = self.pilot.rules.qat.and_then(|qat| qat.distillation);
         let teacher = self.teacher.as_ref().zip(distillation);
         let teacher = teacher.map(|(params, distillation)| Teacher { params, distillation });
         let scene = Scene {
@@ -370,9 +341,9 @@ impl HybridTrainer {
             },
             store: &self.store,
             lens,
-            slice_fraction: self.control.slice_fraction(&self.rules.config),
+            slice_fraction: self.pilot.slice_fraction(),
             seed: self.seed,
-            step: self.control.step(),
+            step: self.pilot.control.step(),
         };
         work(&mut *self.strategy, &scene)
     }
@@ -392,12 +363,6 @@ impl HybridTrainer {
             Some(max_norm) => Ok(gradient.clip(max_norm)?),
             None => Ok(gradient.norm()?),
         }
-    }
-
-    fn learning_rate_factor(&self) -> f64 {
-        let of_schedule = self.schedule.factor(self.control.step(), self.num_steps);
-        let of_quantization = self.rules.qat.map_or(1.0, |qat| qat.learning_rate_factor_at(self.control.strength()));
-        of_schedule * of_quantization * self.control.learning_rate_cut()
     }
 
     fn apply(
@@ -420,7 +385,7 @@ impl HybridTrainer {
         })?;
         match phase {
             Phase::Warmup | Phase::Full | Phase::Correct if !is_by_gradient => Ok(()),
-            Phase::Warmup | Phase::Full if self.rules.config.strategy.predicts() => {
+            Phase::Warmup | Phase::Full if self.pilot.rules.config.strategy.predicts() => {
                 marked(mark, StepPart::Memory, || self.strategy.moved(&self.store))
             }
             Phase::Warmup | Phase::Full | Phase::Correct => self.strategy.moved(&self.store),
@@ -455,7 +420,7 @@ impl HybridTrainer {
         if recovery.restores() {
             let good = self.good.clone();
             self.restore_tensors(&good)?;
-            self.control.roll_back(&good.control()?);
+            self.pilot.control.roll_back(&good.control()?);
         } else if let Some(weights) = self.strategy.retreat().filter(|_| phase.predicts()) {
             self.store.set_weights(&weights)?;
         }

@@ -464,11 +464,11 @@ fn a_poisoned_batch_moves_nothing() {
 #[test]
 fn a_learning_rate_blow_up_is_survived() {
     let mut hybrid = trainer(eager(), OptimizerKind::AdamW, 8);
-    hybrid.control.scale_learning_rate(4.0);
+    hybrid.pilot.control.scale_learning_rate(4.0);
     train(&mut hybrid, 8, 1..=60);
     assert!(hybrid.mark_good().unwrap());
     let good_loss = held_out_loss(&hybrid, 8);
-    hybrid.control.scale_learning_rate(30.0);
+    hybrid.pilot.control.scale_learning_rate(30.0);
     let mut recoveries = Vec::new();
     for step in 61..=200 {
         let Ok(report) = hybrid.step(&blobs(8, step)) else { break };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::device::Cancelled;
 use crate::device::atomic_file::WriteError;
+use crate::hybrid::HybridError;
 use crate::memory::format_bytes;
 use crate::models::ModelError;
 use crate::optim::OptimError;
@@ -113,6 +114,8 @@ pub enum OffloadError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Optim(#[from] OptimError),
+    #[error(transparent)]
+    Hybrid(#[from] HybridError),
     #[error("streaming blocks: {0}")]
     Tensor(#[from] candle_core::Error),
 }

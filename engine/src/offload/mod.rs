@@ -17,6 +17,9 @@
 mod error;
 mod files;
 mod layout;
+mod led;
+#[cfg(test)]
+mod led_tests;
 mod passes;
 mod plan;
 mod rates;
@@ -33,7 +36,8 @@ mod update;
 
 pub use error::OffloadError;
 pub use layout::Precision;
-pub use plan::{OffloadInput, OffloadPlan, plan};
+pub use led::LedTrainer;
+pub use plan::{OffloadInput, OffloadPlan, PredictPlan, plan};
 pub use rates::{Cost, Rates};
 pub use rehearsal::StepShape;
 pub use room::DiskRoom;

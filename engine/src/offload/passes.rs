@@ -1,12 +1,17 @@
 //! One block forward, one block backward, and the head with its loss, each under a graph of its own.
 
 use candle_core::{CpuStorage, Device, Storage, Tensor, Var};
+use rayon::prelude::*;
 
 use super::OffloadError;
 use super::layout::Layout;
 use super::state::Weights;
-use crate::models::ops::{self, HeadLoss, HeadTargets};
+use crate::hybrid::{Seen, weights_of_rows};
+use crate::models::ops::{self, Around, HeadLoss, HeadTargets};
 use crate::models::{Block, Forward, Mode, Params};
+
+/// Numbers per task of a sum.
+const TASK: usize = 1 << 14;
 
 /// A tensor of a block as a variable, with its name.
 pub(super) type NamedVar = (String, Var);
@@ -19,11 +24,20 @@ pub(super) struct Gradients {
     pub(super) vars: Vec<Tensor>,
 }
 
-/// What the head leaves.
-pub(super) struct HeadPass {
-    /// Sum over tokens, nats.
-    pub(super) loss_sum: f64,
-    pub(super) gradients: Gradients,
+/// What the head is measured by, and how.
+pub(super) struct HeadWork<'a> {
+    /// What goes in: (n, t, c) f32.
+    pub(super) input: &'a Tensor,
+    /// (n, t) u32.
+    pub(super) targets: &'a Tensor,
+    /// What each sequence counts for in what is minimized, n numbers.
+    pub(super) weights: &'a [f32],
+    /// Are predicted gradient norms wanted?
+    pub(super) measures_errors: bool,
+    /// Logits stand in memory for at most so many numbers' worth of tokens.
+    pub(super) max_logits: usize,
+    /// Of matrix products.
+    pub(super) products: ops::Precision,
 }
 
 /// The weights of a block in f32, without a graph.
@@ -63,13 +77,14 @@ pub(super) fn forward(
     Ok(block.forward(&Forward::new(params, Mode::Train).in_precision(products), input)?)
 }
 
-/// A block again, with a graph; `grad` is that of its output. `input` is (n, t) u32 tokens or (n, t, c) f32.
+/// A block again, with a graph; `grad` is that of its output. `input` is (n, t) u32 tokens or (n, t, c) f32. What the head
+/// left for tensors of this block is added to.
 pub(super) fn backward(
     block: &dyn Block,
     products: ops::Precision,
     vars: &[NamedVar],
-    input: &Tensor,
-    grad: &Tensor,
+    (input, grad): (&Tensor, &Tensor),
+    of_head: Vec<(String, Tensor)>,
 ) -> Result<Gradients, OffloadError> {
     let params = tracked(vars);
     let input_var = if input.dtype().is_float() { Some(Var::from_tensor(input)?) } else { None };
@@ -77,39 +92,62 @@ pub(super) fn backward(
     let output = block.forward(&Forward::new(&params, Mode::Train).in_precision(products), x)?;
     // The gradient of Σ output · grad is the product of grad with the block's Jacobian.
     let scalar = (output * grad)?.sum_all()?;
-    collect(&scalar, input_var.as_ref(), vars)
+    let reached = of_head.into_iter().filter_map(|(name, gradient)| {
+        let (_, var) = vars.iter().find(|(own, _)| *own == name)?;
+        Some((var.as_tensor(), gradient))
+    });
+    collect(&scalar, input_var.as_ref(), vars, reached)
 }
 
-/// The head forward and backward: x (n, t, c) f32, targets (n, t) u32; gradients are of the mean loss of a token.
-/// Logits stand in memory for at most `max_logits` numbers' worth of tokens.
+/// The head forward and backward: what was measured, and gradients of the weighted sum of the sequences' mean losses.
 pub(super) fn head(
     block: &dyn Block,
-    products: ops::Precision,
     vars: &[NamedVar],
-    (x, targets): (&Tensor, &Tensor),
-    max_logits: usize,
-) -> Result<HeadPass, OffloadError> {
-    let num_tokens = targets.elem_count();
-    let targets = targets.flatten_all()?;
-    let weights = vec![(1.0 / num_tokens as f64) as f32; num_tokens];
-    let goal = HeadTargets { targets: &targets, weights: &weights, error_norms: None, max_logits };
-    let (params, input) = (tracked(vars), Var::from_tensor(x)?);
-    let pass = Forward::new(&params, Mode::Train).in_precision(products).measured_by(goal);
-    let total = block.forward(&pass, input.as_tensor())?;
-    let Some(HeadLoss { losses, .. }) = pass.take_head_loss() else {
+    work: &HeadWork<'_>,
+) -> Result<(Seen, Gradients), OffloadError> {
+    let (params, input) = (tracked(vars), Var::from_tensor(work.input)?);
+    let (total, seen) = measured(block, &params, input.as_tensor(), work)?;
+    Ok((seen, collect(&total, Some(&input), vars, [])?))
+}
+
+/// The head forward, without a graph.
+pub(super) fn look(block: &dyn Block, vars: &[NamedVar], work: &HeadWork<'_>) -> Result<Seen, OffloadError> {
+    let params = vars.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
+    Ok(measured(block, &params, &work.input.detach(), work)?.1)
+}
+
+/// What is minimized, and what was measured.
+fn measured(
+    block: &dyn Block,
+    params: &Params,
+    input: &Tensor,
+    work: &HeadWork<'_>,
+) -> Result<(Tensor, Seen), OffloadError> {
+    let per_sequence = work.targets.dim(1)?;
+    let (targets, weights) = (work.targets.flatten_all()?, weights_of_rows(work.weights, per_sequence));
+    let around: Around<'_> = &|measure| measure();
+    let error_norms = work.measures_errors.then_some(around);
+    let goal = HeadTargets { targets: &targets, weights: &weights, error_norms, max_logits: work.max_logits };
+    let pass = Forward::new(params, Mode::Train).in_precision(work.products).measured_by(goal);
+    let total = block.forward(&pass, input)?;
+    let Some(HeadLoss { losses, error_norms, .. }) = pass.take_head_loss() else {
         return Err(candle_core::Error::Msg("expected the last block to be a language model's head".to_owned()).into());
     };
-    let gradients = collect(&total, Some(&input), vars)?;
-    Ok(HeadPass { loss_sum: losses.iter().map(|&loss| f64::from(loss)).sum(), gradients })
+    Ok((total, Seen::of_rows(&losses, &error_norms, per_sequence)))
 }
 
 fn tracked(vars: &[NamedVar]) -> Params {
     vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect()
 }
 
-/// Goes back from a scalar; takes the gradients out.
-fn collect(scalar: &Tensor, input: Option<&Var>, vars: &[NamedVar]) -> Result<Gradients, OffloadError> {
-    let mut store = ops::backward(scalar)?;
+/// Goes back from a scalar, onto what has reached variables before; takes the gradients out.
+fn collect<'a>(
+    scalar: &Tensor,
+    input: Option<&Var>,
+    vars: &[NamedVar],
+    reached: impl IntoIterator<Item = (&'a Tensor, Tensor)>,
+) -> Result<Gradients, OffloadError> {
+    let mut store = ops::backward_onto(scalar, reached)?;
     let mut take = |var: &Var| match store.remove(var.as_tensor()) {
         Some(gradient) => Ok(gradient.contiguous()?),
         None => Ok(var.zeros_like()?.detach()),
@@ -146,8 +184,15 @@ pub(super) fn with_numbers<R>(tensors: &[Tensor], f: impl FnOnce(&[&[f32]]) -> R
 
 /// Σ g² over all numbers, in f64, in an order that no thread changes.
 pub(super) fn sum_of_squares(numbers: &[&[f32]]) -> f64 {
-    use rayon::prelude::*;
-    const TASK: usize = 1 << 14;
     let of = |part: &[f32]| part.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
     numbers.iter().map(|all| all.par_chunks(TASK).map(of).collect::<Vec<f64>>().iter().sum::<f64>()).sum()
+}
+
+/// Σ a·b over all numbers of two lists alike, in f64, in an order that no thread changes.
+pub(super) fn dot(a: &[&[f32]], b: &[&[f32]]) -> f64 {
+    let of = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+    let of_tensor = |(a, b): (&&[f32], &&[f32])| {
+        a.par_chunks(TASK).zip(b.par_chunks(TASK)).map(of).collect::<Vec<f64>>().iter().sum::<f64>()
+    };
+    a.iter().zip(b).map(of_tensor).sum()
 }

@@ -30,6 +30,8 @@ pub struct OffloadInput<'a> {
     pub sequence_length: usize,
     /// Threads that compute; 0 means one per core.
     pub num_threads: usize,
+    /// Most of a batch that goes back in Predict, where a sample of it does; `None` where Predict samples nothing.
+    pub sampling: Option<f64>,
     /// The dataset in memory.
     pub dataset_bytes: u64,
     /// What there is.
@@ -65,6 +67,20 @@ pub struct OffloadPlan {
     pub fusion_saves_bytes: u64,
     /// Bytes that compact numbers save, in files: 8 of 12 a weight.
     pub compact_saves_bytes: u64,
+    /// A Predict step, where it samples.
+    #[serde(default)]
+    pub predict: Option<PredictPlan>,
+}
+
+/// What a Predict step takes, which goes back with a sample alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PredictPlan {
+    /// Peak in memory, bytes.
+    pub memory_bytes: u64,
+    /// Sequences in the sample.
+    pub num_sequences: usize,
+    /// Floating-point operations of its passes.
+    pub flops: u64,
 }
 
 /// One moment of a step.
@@ -90,8 +106,13 @@ impl Phase {
 #[must_use]
 pub fn plan(input: &OffloadInput<'_>) -> Option<OffloadPlan> {
     let sizes = Sizes::of(input)?;
-    let phases = sizes.phases();
-    let peak = phases.into_iter().max_by_key(|phase| phase.total())?;
+    let sample = sample_of(input);
+    let sampled = match &sample {
+        Some(sample) => Some(Sizes::of(sample)?),
+        None => None,
+    };
+    // A Correct step, where there is one, takes more than a full one.
+    let peak = sizes.peak(&sizes, sampled.as_ref())?;
     let mut memory = MemoryPlan {
         items: items(input, &sizes, peak),
         budget_bytes: input.budget_bytes,
@@ -126,6 +147,12 @@ pub fn plan(input: &OffloadInput<'_>) -> Option<OffloadPlan> {
         recomputation_saves_bytes: sizes.saved.saturating_mul((layouts.len() as u64).saturating_sub(3)),
         streaming_saves_bytes: state.saturating_sub(three),
         fusion_saves_bytes: num_params.saturating_mul(F32).saturating_sub(sizes.largest_f32()),
+        predict: sample.zip(sampled).and_then(|(sample, sampled)| {
+            let memory_bytes = sizes.peak(&sampled, None)?.total().saturating_add(PROGRAM_BYTES + input.dataset_bytes);
+            let share = sample.batch_size as f64 / input.batch_size as f64;
+            let flops = forward_flops as f64 * (1.0 + 4.0 * share);
+            Some(PredictPlan { memory_bytes, num_sequences: sample.batch_size, flops: flops as u64 })
+        }),
         compact_saves_bytes: match input.precision {
             Precision::Compact => num_params.saturating_mul(12).saturating_sub(state),
             Precision::Full => 0,
@@ -205,14 +232,15 @@ impl Sizes {
         block.and_then(|block| self.layouts.get(block)).map_or(0, Layout::state_bytes)
     }
 
-    fn phases(&self) -> Vec<Phase> {
+    /// The phase that takes most when `back` goes back of this batch, and the sample to `compare` with once more.
+    fn peak(&self, back: &Self, compared: Option<&Self>) -> Option<Phase> {
         let head = self.layouts.len().saturating_sub(1);
         let layers = 1..head;
         let mut phases: Vec<Phase> = layers.clone().map(|block| self.layer_forward(block, head)).collect();
-        phases.push(self.at_head(head));
-        phases.extend(layers.rev().map(|block| self.layer_backward(block, head)));
-        phases.push(self.embedding_backward(head));
-        phases
+        phases.push(self.at_head(back, head, compared));
+        phases.extend(layers.rev().map(|block| back.layer_backward(block, head, compared)));
+        phases.push(back.embedding_backward(head, compared));
+        phases.into_iter().max_by_key(|phase| phase.total())
     }
 
     /// A layer in f32 while the numbers it was made from are still there, and the next block's.
@@ -227,42 +255,59 @@ impl Sizes {
         }
     }
 
-    fn at_head(&self, head: usize) -> Phase {
+    fn at_head(&self, back: &Self, head: usize, compared: Option<&Self>) -> Phase {
         let lent = self.owner.map_or(0, |owner| self.f32_bytes(owner));
         Phase {
             weights: self.f32_bytes(head) + lent,
             state: self.state(Some(head)) + self.state(head.checked_sub(1)),
-            gradients: self.head_numbers * F32,
+            gradients: self.head_numbers * F32 * gradients(compared),
             // Shelved by the layers; inputs of all blocks; what the head makes of its input, and their gradients.
-            activations: self.forward + (head as u64 + 4) * self.hidden,
+            activations: self.forward
+                + head as u64 * self.hidden
+                + 4 * (back.hidden + compared.map_or(0, |sample| sample.hidden)),
             logits: self.logits,
         }
     }
 
-    fn layer_backward(&self, block: usize, head: usize) -> Phase {
+    fn layer_backward(&self, block: usize, head: usize, compared: Option<&Self>) -> Phase {
         let carried = self.owner.map_or(0, |_| self.head_numbers * F32);
         let own = self.f32_bytes(block);
         let written = if block == head { None } else { Some(block + 1) };
         Phase {
             weights: own,
             state: self.state(Some(block)) + self.state(block.checked_sub(1)) + self.state(written),
-            gradients: own + carried,
+            gradients: (own + carried) * gradients(compared),
             // Inputs up to here; output, its gradient and the input's with candle's copies.
-            activations: (block as u64 + 6) * self.hidden + self.saved + self.factors + self.backward.max(self.forward),
+            activations: (block as u64 + 6) * self.hidden
+                + compared.map_or(0, |sample| 6 * sample.hidden)
+                + self.saved
+                + self.factors
+                + self.backward.max(self.forward),
             logits: 0,
         }
     }
 
-    fn embedding_backward(&self, head: usize) -> Phase {
-        let carried = self.owner.map_or(0, |_| self.head_numbers * F32);
+    fn embedding_backward(&self, head: usize, compared: Option<&Self>) -> Phase {
         Phase {
             weights: self.f32_bytes(0),
             state: self.state(Some(0)) + self.state(Some(1).filter(|&block| block <= head)),
-            gradients: self.f32_bytes(0) + carried,
-            activations: 3 * self.hidden,
+            // What a head carried here is added to in place.
+            gradients: self.f32_bytes(0) * gradients(compared),
+            activations: 3 * self.hidden + compared.map_or(0, |sample| 3 * sample.hidden),
             logits: 0,
         }
     }
+}
+
+/// Gradients that are there at once: of what goes back, and of a sample that is compared with it.
+fn gradients(compared: Option<&Sizes>) -> u64 {
+    1 + u64::from(compared.is_some())
+}
+
+/// The part of a batch that goes back in Predict, at most; `None` where all of it does.
+fn sample_of<'a>(input: &OffloadInput<'a>) -> Option<OffloadInput<'a>> {
+    let batch_size = (input.sampling? * input.batch_size as f64).ceil() as usize;
+    (batch_size < input.batch_size).then(|| OffloadInput { batch_size: batch_size.max(1), ..input.clone() })
 }
 
 fn items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) -> Vec<PlanItem> {

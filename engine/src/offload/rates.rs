@@ -14,6 +14,7 @@ use super::update::{Pace, update};
 use super::{OffloadError, OffloadPlan, StepShape, rehearsal};
 use crate::device::atomic_file::WriteError;
 use crate::device::{Watch, existing_folder, free_disk_bytes};
+use crate::hybrid::StepCosts;
 use crate::models::{Network, TensorKind, ops};
 use crate::optim::OptimizerConfig;
 
@@ -41,6 +42,9 @@ pub struct Rates {
     /// Weights that a whole step takes forward, back and to disk, in a rehearsal with the first layers; `None` where the disk
     /// has no room for one.
     pub streamed_weights: Option<f64>,
+    /// What a Predict step costs, by the same rehearsal; `None` where no step samples.
+    #[serde(default)]
+    pub step_costs: Option<StepCosts>,
 }
 
 /// One way to save memory or disk, and its price in a step.
@@ -77,8 +81,10 @@ impl Rates {
             Precision::Compact => update_rate(optimizer, Precision::Compact),
         };
         watch.step("rehearsing a step with a few layers", 3, Some(4))?;
-        let streamed_weights = rehearsal::streamed_weights(folder, network.config(), optimizer, shape, watch)?;
-        Ok(Self { flops, disk_bytes, moved_weights, moved_full_weights, streamed_weights })
+        let rehearsed = rehearsal::rehearse(folder, network.config(), optimizer, shape, watch)?;
+        let streamed_weights = rehearsed.map(|rehearsed| rehearsed.weights_per_second);
+        let step_costs = rehearsed.and_then(|rehearsed| rehearsed.step_costs);
+        Ok(Self { flops, disk_bytes, moved_weights, moved_full_weights, streamed_weights, step_costs })
     }
 
     /// Seconds of a step: what its work takes by the rehearsal, or what the disk takes for as many bytes, whichever is more.
@@ -87,6 +93,14 @@ impl Rates {
     pub fn step_seconds(&self, plan: &OffloadPlan) -> f64 {
         let work = self.streamed_weights.map(|rate| plan.num_params as f64 / rate);
         work.unwrap_or_else(|| self.compute_seconds(plan)).max(self.disk_seconds(plan))
+    }
+
+    /// Seconds of a Predict step: by the rehearsal, as a share of a full step. `None` where no step samples, or none was
+    /// rehearsed.
+    #[must_use]
+    pub fn predict_seconds(&self, plan: &OffloadPlan, batch_size: usize) -> Option<f64> {
+        let share = plan.predict?.num_sequences as f64 / batch_size as f64;
+        Some(self.step_seconds(plan) * self.step_costs?.of_slice(share))
     }
 
     /// Seconds of passes and updates alone, were nothing copied, read or written.

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use super::store::{Commit, OffloadSettings};
+use super::trainer::Order;
 use super::{OffloadError, OffloadTrainer, Precision, ScratchFolder};
 use crate::data::Batch;
 use crate::device::Watch;
+use crate::hybrid::{Backward, Sample, StepCosts};
 use crate::models::{Gpt2Config, LlamaConfig, ModelConfig, Network, TensorSpec, ops};
 use crate::optim::OptimizerConfig;
 
@@ -32,17 +34,28 @@ pub struct StepShape {
     pub products: ops::Precision,
     /// How numbers lie on disk.
     pub precision: Precision,
+    /// Share of a batch that goes back in Predict; `None` where no step samples.
+    pub sampling: Option<f64>,
 }
 
-/// Weights that a streamed step takes forward, back and to disk in a second, measured on the disk of `folder`, where a folder
-/// is made and removed again. `None` where the disk has no room for that.
-pub(super) fn streamed_weights(
+/// What a rehearsal shows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rehearsed {
+    /// Weights that a step takes forward, back and to disk in a second.
+    pub(super) weights_per_second: f64,
+    /// What a Predict step costs; `None` where no step samples, or a batch is a single sequence.
+    pub(super) step_costs: Option<StepCosts>,
+}
+
+/// Steps of a small network from and to the disk of `folder`, where a folder is made and removed again. `None` where the disk
+/// has no room for that.
+pub(super) fn rehearse(
     folder: &Path,
     config: &ModelConfig,
     optimizer: &OptimizerConfig,
     shape: StepShape,
     watch: Watch<'_>,
-) -> Result<Option<f64>, OffloadError> {
+) -> Result<Option<Rehearsed>, OffloadError> {
     let Some(config) = small(config) else { return Ok(None) };
     let network = Arc::new(Network::new(&config)?);
     let place = ScratchFolder::new(folder)?;
@@ -71,7 +84,32 @@ pub(super) fn streamed_weights(
     // The first step makes files, pages and threads; the second is like all others.
     trainer.step(&batch, 0.0, quiet)?;
     let seconds = trainer.step(&batch, 0.0, quiet)?.seconds;
-    Ok(Some(network.num_params() as f64 / seconds))
+    let weights_per_second = network.num_params() as f64 / seconds;
+    let step_costs = match shape.sampling {
+        Some(share) if shape.batch_size > 1 => step_costs(&mut trainer, &batch, share, seconds, quiet)?,
+        Some(_) | None => None,
+    };
+    Ok(Some(Rehearsed { weights_per_second, step_costs }))
+}
+
+/// Times a forward pass alone, and a step with a sample, beside a full one of so many seconds.
+fn step_costs(
+    trainer: &mut OffloadTrainer,
+    batch: &Batch,
+    share: f64,
+    full_seconds: f64,
+    watch: Watch<'_>,
+) -> Result<Option<StepCosts>, OffloadError> {
+    let num_units = batch.targets.dim(0)?;
+    let count = ((share * num_units as f64).round() as usize).clamp(1, num_units);
+    let order = Order { lr_factor: 0.0, measures_errors: true, looks_first: true };
+    let mut seconds = |choice: &dyn Fn() -> Backward| {
+        let step = trainer.streamed(batch, order, &|_| choice(), watch, |_, _| Ok((None, None)))?;
+        Ok::<f64, OffloadError>(step.seconds)
+    };
+    let forward = seconds(&|| Backward::Nothing)?;
+    let predict = seconds(&|| Backward::Sample(Sample::first(count, num_units)))?;
+    Ok(StepCosts::from_times(full_seconds, forward, predict, count as f64 / num_units as f64))
 }
 
 /// The same network with fewer and at most so wide layers; `None` for one of images.
@@ -170,9 +208,16 @@ mod tests {
             sequence_length: 16,
             products: ops::Precision::F32,
             precision: Precision::Compact,
+            sampling: None,
         };
-        let pace = streamed_weights(root.path(), &config, &optimizer(), shape, crate::unwatched!()).unwrap();
-        assert!(pace.unwrap() > 0.0);
+        let rehearse =
+            |shape| rehearse(root.path(), &config, &optimizer(), shape, crate::unwatched!()).unwrap().unwrap();
+        let plain = rehearse(shape);
+        assert!(plain.weights_per_second > 0.0 && plain.step_costs.is_none());
+        // A single sequence goes back or it does not: that is no sample.
+        assert!(rehearse(StepShape { sampling: Some(0.25), ..shape }).step_costs.is_none());
+        let costs = rehearse(StepShape { batch_size: 4, sampling: Some(0.25), ..shape }).step_costs.unwrap();
+        assert!(costs.forward > 0.0 && costs.of_slice(0.25) >= costs.forward, "{costs:?}");
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
     }
 }

@@ -68,10 +68,23 @@ struct Manifest {
     start: Option<String>,
 }
 
-/// Steps that all blocks have.
+/// How far a training is.
 #[derive(Debug, Serialize, Deserialize)]
 struct Progress {
+    /// Steps done.
     step: u64,
+    /// Updates that all blocks had; `None` in folders of before there were steps that move nothing.
+    #[serde(default)]
+    num_updates: Option<u64>,
+    /// What led the training, after the last step; `None` where nothing did.
+    #[serde(default)]
+    pilot: Option<String>,
+}
+
+impl Progress {
+    fn num_updates(&self) -> u64 {
+        self.num_updates.unwrap_or(self.step)
+    }
 }
 
 /// An open store, locked for this process.
@@ -81,10 +94,14 @@ pub(super) struct BlockStore {
     pub(super) files: BlockFiles,
     pub(super) precision: Precision,
     pub(super) commit: Commit,
-    /// Steps that all blocks have.
+    /// Steps done.
     step: u64,
-    /// Steps of each block: `step`, or one more.
-    steps: Vec<u64>,
+    /// Updates that all blocks had.
+    num_updates: u64,
+    /// Updates of each block: as many, or one more.
+    updates: Vec<u64>,
+    /// What led the training, after the last step.
+    pilot: Option<String>,
     /// Held, not read: the lock ends when the file closes.
     _lock: File,
 }
@@ -116,24 +133,40 @@ impl BlockStore {
         let blocks = network.blocks().iter();
         let layouts: Vec<Layout> = blocks.map(|block| Layout::of(block.as_ref(), settings.precision)).collect();
         let files = BlockFiles::new(&folder, layouts);
-        let steps = vec![0; files.layouts.len()];
+        let updates = vec![0; files.layouts.len()];
         let (precision, commit) = (settings.precision, room.commit);
-        let mut store = Self { folder, files, precision, commit, step: 0, steps, _lock: lock };
+        let mut store =
+            Self { folder, files, precision, commit, step: 0, num_updates: 0, updates, pilot: None, _lock: lock };
         match progress {
-            Some(Progress { step }) => store.recover(step)?,
+            Some(progress) => store.recover(progress)?,
             None => store.create(&network.specs(), settings.seed, first, watch)?,
         }
         Ok(store)
     }
 
-    /// Steps that all blocks have.
+    /// Steps done.
     pub(super) fn step(&self) -> u64 {
         self.step
     }
 
-    /// True when this block has the step that others still lack.
+    /// Updates that all blocks had: as many as steps, but for those that moved nothing.
+    pub(super) fn num_updates(&self) -> u64 {
+        self.num_updates
+    }
+
+    /// What led the training, after the last step.
+    pub(super) fn pilot(&self) -> Option<&str> {
+        self.pilot.as_deref()
+    }
+
+    /// True when this block has the update that others still lack.
     pub(super) fn is_ahead(&self, block: usize) -> bool {
-        self.steps.get(block).is_some_and(|&step| step > self.step)
+        self.updates.get(block).is_some_and(|&updates| updates > self.num_updates)
+    }
+
+    /// Blocks that have the update that others still lack.
+    pub(super) fn num_ahead(&self) -> usize {
+        self.updates.iter().filter(|&&updates| updates > self.num_updates).count()
     }
 
     /// Which version of a file a step writes.
@@ -148,30 +181,32 @@ impl BlockStore {
     pub(super) fn note_written(&mut self, blocks: &[usize]) {
         if self.commit == Commit::Block {
             for &block in blocks {
-                if let Some(step) = self.steps.get_mut(block) {
-                    *step = self.step + 1;
+                if let Some(updates) = self.updates.get_mut(block) {
+                    *updates = self.num_updates + 1;
                 }
             }
         }
     }
 
-    /// Makes the next step the one that counts: all of its blocks are written.
-    pub(super) fn advance(&mut self) -> Result<(), OffloadError> {
-        let step = self.step + 1;
-        write_json(&self.folder.join(PROGRESS_FILE), &Progress { step })?;
-        self.step = step;
-        self.steps.fill(step);
-        // From here on the new files count: what is not renamed now is at the next opening.
-        self.take_next()
+    /// Makes the next step the one that counts: all of its blocks are written, or it `moved` none.
+    pub(super) fn advance(&mut self, moved: bool, pilot: Option<String>) -> Result<(), OffloadError> {
+        let (step, num_updates) = (self.step + 1, self.num_updates + u64::from(moved));
+        let progress = Progress { step, num_updates: Some(num_updates), pilot };
+        write_json(&self.folder.join(PROGRESS_FILE), &progress)?;
+        (self.step, self.num_updates, self.pilot) = (step, num_updates, progress.pilot);
+        self.updates.fill(num_updates);
+        // From here on the new files count: what is not renamed now is at the next opening. Those of a step that was
+        // cancelled before one that moves nothing do not.
+        if moved { self.take_next() } else { Ok(()) }
     }
 
     /// What is on disk, in words.
     pub(super) fn describe(&self) -> String {
-        let num_ahead = self.steps.iter().filter(|&&step| step > self.step).count();
+        let num_ahead = self.num_ahead();
         if num_ahead == 0 {
             return format!("Step {} is saved", self.step);
         }
-        let (of, next) = (self.steps.len(), self.step + 1);
+        let (of, next) = (self.updates.len(), self.step + 1);
         format!("Step {} is saved, and {num_ahead} of {of} blocks have step {next}; going on finishes it", self.step)
     }
 
@@ -200,13 +235,14 @@ impl BlockStore {
             self.files.write(block, &state, Version::Current)?;
             done += layout.num_weights() as u64;
         }
-        write_json(&self.folder.join(PROGRESS_FILE), &Progress { step: 0 })
+        write_json(&self.folder.join(PROGRESS_FILE), &Progress { step: 0, num_updates: Some(0), pilot: None })
     }
 
     /// Brings the blocks to one step, or finds which are ahead.
-    fn recover(&mut self, step: u64) -> Result<(), OffloadError> {
-        self.step = step;
-        self.steps.fill(step);
+    fn recover(&mut self, progress: Progress) -> Result<(), OffloadError> {
+        let num_updates = progress.num_updates();
+        (self.step, self.num_updates, self.pilot) = (progress.step, num_updates, progress.pilot);
+        self.updates.fill(num_updates);
         remove_partial(self.files.folder());
         for block in 0..self.files.layouts.len() {
             let next = self.files.path(block, Version::Next);
@@ -214,7 +250,7 @@ impl BlockStore {
                 continue;
             }
             let header = self.files.header(block, Version::Next)?;
-            if header.step != step {
+            if header.step != num_updates {
                 // Of a step that was not finished.
                 std::fs::remove_file(&next)
                     .map_err(|source| write_error(WriteError::new("removing", &next, source)))?;
@@ -223,20 +259,21 @@ impl BlockStore {
         self.take_next()?;
         for block in 0..self.files.layouts.len() {
             let found = self.files.header(block, Version::Current)?.step;
-            if found != step && found != step + 1 {
+            if found != num_updates && found != num_updates + 1 {
                 return Err(OffloadError::Damaged {
-                    expected: format!("a block at step {step} or {}", step + 1),
-                    found: format!("step {found}"),
+                    expected: format!("a block after {num_updates} or {} updates", num_updates + 1),
+                    found: format!("{found}"),
                     path: self.files.path(block, Version::Current),
                 });
             }
-            if let Some(step) = self.steps.get_mut(block) {
-                *step = found;
+            if let Some(updates) = self.updates.get_mut(block) {
+                *updates = found;
             }
         }
-        if self.steps.iter().all(|&found| found == step + 1) {
-            self.step = step + 1;
-            write_json(&self.folder.join(PROGRESS_FILE), &Progress { step: self.step })?;
+        if self.num_ahead() == self.updates.len() {
+            // The last step is done but for its marker; what its losses said of the training is lost.
+            let pilot = self.pilot.take();
+            self.advance(true, pilot)?;
         }
         Ok(())
     }

@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::OffloadError;
 use super::layout::{Layout, Precision, Slot};
-use super::passes::{self, NamedVar};
+use super::passes::{self, Gradients, HeadWork, NamedVar};
 use super::state::BlockState;
 use super::store::{BlockStore, Commit, FirstWeights, OffloadSettings};
-use super::streams::{Streams, Traffic, Wanted, stream};
+use super::streams::{Streams, Wanted, stream};
 use super::update::{Pace, is_trained, update};
 use crate::data::Batch;
 use crate::device::Watch;
+use crate::hybrid::{Backward, Seen, StepReport, even_weights};
 use crate::models::{Block, MAX_LOGITS, ModelConfig, ModelError, Network, Params, ops};
 use crate::optim::{OptimizerConfig, OptimizerKind};
 
@@ -25,8 +26,8 @@ pub struct StreamedStep {
     pub step: u64,
     /// Mean loss of a token before the update, nats.
     pub loss: f64,
-    /// Length of the gradient of all blocks together, before clipping.
-    pub grad_norm: f64,
+    /// Length of the gradient of all blocks together, before clipping; `None` where nothing moved.
+    pub grad_norm: Option<f64>,
     /// Blocks whose own gradient was longer than the limit and was scaled down to it.
     pub num_clipped: usize,
     /// Blocks that a broken step had moved already.
@@ -45,6 +46,9 @@ pub struct StreamedStep {
     pub read_bytes: u64,
     /// Bytes written.
     pub written_bytes: u64,
+    /// What led the step, as its pilot saw it; `None` for a plain step.
+    #[serde(default)]
+    pub hybrid: Option<StepReport>,
 }
 
 /// A tensor as it lies on disk.
@@ -93,7 +97,7 @@ impl OffloadTrainer {
         Self { products, ..self }
     }
 
-    /// Steps that all blocks have.
+    /// Steps done.
     #[must_use]
     pub fn num_steps(&self) -> u64 {
         self.store.step()
@@ -157,30 +161,61 @@ impl OffloadTrainer {
         Ok(all)
     }
 
-    /// One update of every weight by the gradient of the batch's mean loss, at `lr_factor` times the peak learning rate.
+    /// One update of every weight by the gradient of the batch's mean loss, at `lr_factor` times the peak learning rate: a
+    /// plain step, which no pilot leads.
     ///
     /// Gradients are clipped block by block: that of all blocks is known only after most have moved.
     /// Errors: [`OffloadError::NotFinite`] names the block; whatever a disk can do. What was saved stays whole either way.
     pub fn step(&mut self, batch: &Batch, lr_factor: f64, watch: Watch<'_>) -> Result<StreamedStep, OffloadError> {
+        let order = Order { lr_factor, measures_errors: false, looks_first: false };
+        self.streamed(batch, order, &|_| Backward::All, watch, |_, _| Ok((None, None)))
+    }
+
+    /// Streams a step; `end` makes what is to be told and saved of it, before it counts.
+    pub(super) fn streamed(
+        &mut self,
+        batch: &Batch,
+        order: Order,
+        choose: &dyn Fn(&Seen) -> Backward,
+        watch: Watch<'_>,
+        end: impl FnOnce(&Done, &Seen) -> Result<(Option<StepReport>, Option<String>), OffloadError>,
+    ) -> Result<StreamedStep, OffloadError> {
         let started = Instant::now();
         let pass = Pass {
             blocks: self.network.blocks(),
             trainer: self,
             batch,
-            lr_factor,
-            step: self.store.step() + 1,
+            order,
+            choose,
             watch,
             owner: owner(&self.network, &self.store.files.layouts),
-            sum_of_squares: 0.0,
-            num_clipped: 0,
+            done: Done::default(),
         };
-        let (num_kept, step) = ((0..pass.blocks.len()).filter(|&block| self.store.is_ahead(block)).count(), pass.step);
+        let num_kept = self.store.num_ahead();
         let wanted = pass.wanted();
         let (done, traffic) = stream(&self.store.files, &wanted, self.store.version(), |streams| pass.run(streams));
         self.store.note_written(&traffic.written);
-        let done = done.and_then(|done| self.store.advance().map(|()| done));
-        let done = done.map_err(|error| self.explained(error))?;
-        Ok(report(step, &done, num_kept, started, &traffic))
+        let ended = done.and_then(|(seen, done)| {
+            let (hybrid, state) = end(&done, &seen)?;
+            self.store.advance(done.moved, state)?;
+            Ok((seen, done, hybrid))
+        });
+        let (seen, done, hybrid) = ended.map_err(|error| self.explained(error))?;
+        Ok(StreamedStep {
+            step: self.store.step(),
+            loss: seen.mean_loss(),
+            grad_norm: done.grad_norm(),
+            num_clipped: done.num_clipped,
+            num_kept,
+            seconds: started.elapsed().as_secs_f64(),
+            read_wait_seconds: traffic.read_wait.as_secs_f64(),
+            write_wait_seconds: traffic.write_wait.as_secs_f64(),
+            reading_seconds: traffic.reading.as_secs_f64(),
+            writing_seconds: traffic.writing.as_secs_f64(),
+            read_bytes: traffic.read_bytes,
+            written_bytes: traffic.written_bytes,
+            hybrid,
+        })
     }
 
     /// Says of an error what is on disk now.
@@ -199,7 +234,10 @@ impl OffloadTrainer {
         self.max_logits = max_logits;
     }
 
-    #[cfg(test)]
+    pub(super) fn peak_learning_rate(&self) -> f64 {
+        self.optimizer.learning_rate
+    }
+
     pub(super) fn store(&self) -> &BlockStore {
         &self.store
     }
@@ -242,28 +280,59 @@ fn owner(network: &Network, layouts: &[Layout]) -> Option<usize> {
     layouts.iter().position(|layout| layout.slots.iter().any(|slot| slot.name == *name))
 }
 
-fn report(step: u64, done: &Done, num_kept: usize, started: Instant, traffic: &Traffic) -> StreamedStep {
-    StreamedStep {
-        step,
-        loss: done.loss,
-        grad_norm: done.sum_of_squares.sqrt(),
-        num_clipped: done.num_clipped,
-        num_kept,
-        seconds: started.elapsed().as_secs_f64(),
-        read_wait_seconds: traffic.read_wait.as_secs_f64(),
-        write_wait_seconds: traffic.write_wait.as_secs_f64(),
-        reading_seconds: traffic.reading.as_secs_f64(),
-        writing_seconds: traffic.writing.as_secs_f64(),
-        read_bytes: traffic.read_bytes,
-        written_bytes: traffic.written_bytes,
+/// What a step is to do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order {
+    /// Learning rate over its peak.
+    pub(super) lr_factor: f64,
+    /// Are predicted gradient norms wanted?
+    pub(super) measures_errors: bool,
+    /// The head goes forward alone at first, because not all of the batch is likely to go back.
+    pub(super) looks_first: bool,
+}
+
+/// What a finished pass did.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// False where nothing went back.
+    moved: bool,
+    /// Of the gradient that moved the weights.
+    sum_of_squares: f64,
+    /// Of the sampled gradient that it was compared with, and their product.
+    compared: Option<Compared>,
+    num_clipped: usize,
+    /// Sequences that went backward; one that did twice counts twice.
+    pub(super) units_backward: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Compared {
+    sum_of_squares: f64,
+    dot: f64,
+}
+
+impl Done {
+    /// Of the gradient that moved the weights, before clipping; `None` where none did.
+    pub(super) fn grad_norm(&self) -> Option<f64> {
+        self.moved.then(|| self.sum_of_squares.sqrt())
+    }
+
+    /// Between the two gradients; 0 when one is zero.
+    pub(super) fn cosine(&self) -> Option<f64> {
+        let Compared { sum_of_squares, dot } = self.compared?;
+        let scale = self.sum_of_squares.sqrt() * sum_of_squares.sqrt();
+        Some(if scale == 0.0 { 0.0 } else { (dot / scale).clamp(-1.0, 1.0) })
     }
 }
 
-/// What a finished pass knows.
-struct Done {
-    loss: f64,
-    sum_of_squares: f64,
-    num_clipped: usize,
+/// A gradient on its way back.
+struct Flow {
+    /// Positions in the batch of the sequences that it is of; `None` for all of them.
+    sequences: Option<Tensor>,
+    /// Of the output of the block that is next.
+    grad: Option<Tensor>,
+    /// Of the tensors that the head borrows.
+    borrowed: Vec<(String, Tensor)>,
 }
 
 /// A step in progress.
@@ -271,14 +340,13 @@ struct Pass<'a> {
     blocks: &'a [Box<dyn Block>],
     trainer: &'a OffloadTrainer,
     batch: &'a Batch,
-    lr_factor: f64,
-    /// From 1.
-    step: u64,
+    order: Order,
+    /// Called once, with what the forward pass measured, before anything moves.
+    choose: &'a dyn Fn(&Seen) -> Backward,
     watch: Watch<'a>,
     /// Block of the tensors that the head borrows.
     owner: Option<usize>,
-    sum_of_squares: f64,
-    num_clipped: usize,
+    done: Done,
 }
 
 impl Pass<'_> {
@@ -290,11 +358,47 @@ impl Pass<'_> {
         forward.chain(at_head).chain((0..head).rev().map(Wanted::State)).collect()
     }
 
-    fn run(mut self, streams: &mut Streams) -> Result<Done, OffloadError> {
+    fn run(mut self, streams: &mut Streams) -> Result<(Seen, Done), OffloadError> {
         let Some((head, layers)) = self.blocks.split_last() else {
             return Err(OffloadError::Thread { what: "reads" });
         };
-        // What goes into each block, the head's last.
+        let mut inputs = self.forward(layers, streams)?;
+        let Some(input) = inputs.pop() else { return Err(OffloadError::Thread { what: "reads" }) };
+        let (seen, mut flows) = self.head(head.as_ref(), &input, streams)?;
+        drop(input);
+        if flows.is_empty() {
+            return Ok((seen, self.done));
+        }
+        if let [Flow { sequences, .. }] = flows.as_mut_slice()
+            && let Some(sequences) = sequences.take()
+        {
+            // From here on the rest of the batch is of no use.
+            for input in &mut inputs {
+                *input = input.index_select(&sequences, 0)?;
+            }
+        }
+        for (number, block) in layers.iter().enumerate().rev() {
+            self.tell("backward", 2 * layers.len() - number)?;
+            let Some(input) = inputs.pop() else { break };
+            if number == 0 {
+                // What layers keep for each other is of no use to the embedding, which is as large.
+                ops::release_scratch();
+            }
+            let state = streams.state()?;
+            let vars = passes::vars(self.layout(number)?, &state.weights)?;
+            let gradients = flows
+                .iter_mut()
+                .map(|flow| self.backward(number, block.as_ref(), (&vars, &input), flow))
+                .collect::<Result<Vec<_>, _>>()?;
+            drop((vars, input));
+            self.finish(number, state, &gradients, streams)?;
+        }
+        self.done.moved = true;
+        Ok((seen, self.done))
+    }
+
+    /// What goes into each block, the head's last.
+    fn forward(&mut self, layers: &[Box<dyn Block>], streams: &mut Streams) -> Result<Vec<Tensor>, OffloadError> {
         let mut inputs = vec![self.batch.inputs.clone()];
         for (number, block) in layers.iter().enumerate() {
             self.tell("forward", number)?;
@@ -308,38 +412,17 @@ impl Pass<'_> {
             }
             inputs.push(output);
         }
-        let (loss, mut grad, mut borrowed) = self.head(head.as_ref(), inputs.pop(), streams)?;
-        for (number, block) in layers.iter().enumerate().rev() {
-            self.tell("backward", 2 * layers.len() - number)?;
-            let (Some(input), Some(grad_of_output)) = (inputs.pop(), grad.take()) else { break };
-            if number == 0 {
-                // What layers keep for each other is of no use to the embedding, which is as large.
-                ops::release_scratch();
-            }
-            let state = streams.state()?;
-            let vars = passes::vars(self.layout(number)?, &state.weights)?;
-            let products = self.trainer.products;
-            let gradients = passes::backward(block.as_ref(), products, &vars, &input, &grad_of_output)?;
-            drop((input, grad_of_output));
-            grad = gradients.input;
-            let mut of_weights = gradients.vars;
-            if self.owner == Some(number) {
-                add_borrowed(&mut of_weights, &vars, std::mem::take(&mut borrowed))?;
-            }
-            drop(vars);
-            self.finish(number, state, &of_weights, streams)?;
-        }
-        Ok(Done { loss, sum_of_squares: self.sum_of_squares, num_clipped: self.num_clipped })
+        Ok(inputs)
     }
 
-    /// The head forward and backward: the mean loss, the gradient of what goes in, and those of what it borrows.
-    #[allow(clippy::type_complexity, reason = "three things that go three ways")]
+    /// The head forward, and backward for what is chosen then: what was measured of the batch, and what goes on from there,
+    /// the gradient first that moves weights. The head itself has moved by it.
     fn head(
         &mut self,
         block: &dyn Block,
-        input: Option<Tensor>,
+        input: &Tensor,
         streams: &mut Streams,
-    ) -> Result<(f64, Option<Tensor>, Vec<(String, Tensor)>), OffloadError> {
+    ) -> Result<(Seen, Vec<Flow>), OffloadError> {
         let number = self.blocks.len() - 1;
         self.tell("head", number)?;
         let state = streams.state()?;
@@ -351,39 +434,99 @@ impl Pass<'_> {
             let borrowed = block.borrows();
             vars.extend(lent.into_iter().filter(|(name, _)| borrowed.contains(name)));
         }
-        let Some(input) = input else { return Err(OffloadError::Thread { what: "reads" }) };
         let OffloadTrainer { products, max_logits, .. } = *self.trainer;
-        let pass = passes::head(block, products, &vars, (&input, &self.batch.targets), max_logits)?;
-        let loss = pass.loss_sum / self.batch.targets.elem_count() as f64;
-        if !loss.is_finite() {
+        let Order { measures_errors, looks_first, .. } = self.order;
+        let targets = &self.batch.targets;
+        let num_units = targets.dim(0)?;
+        let even = even_weights(num_units, num_units);
+        let work = HeadWork { input, targets, weights: &even, measures_errors, max_logits, products };
+        let (seen, mut whole) = if looks_first {
+            (passes::look(block, &vars, &work)?, None)
+        } else {
+            let (seen, gradients) = passes::head(block, &vars, &work)?;
+            (seen, Some(gradients))
+        };
+        if !seen.mean_loss().is_finite() {
             return Err(self.not_finite("the loss", block));
         }
-        let mut of_weights = pass.gradients.vars;
-        let of_borrowed = of_weights.split_off(num_own);
-        let names = vars.drain(num_own..).map(|(name, _)| name);
-        let borrowed = names.zip(of_borrowed).collect();
-        drop(vars);
-        self.finish(number, state, &of_weights, streams)?;
-        Ok((loss, pass.gradients.input, borrowed))
+        let choice = (self.choose)(&seen);
+        let mut gradients = Vec::new();
+        if matches!(choice, Backward::All | Backward::AllAndSample(_)) {
+            let of_all = match whole.take() {
+                Some(gradients) => gradients,
+                None => passes::head(block, &vars, &HeadWork { measures_errors: false, ..work })?.1,
+            };
+            self.done.units_backward += num_units;
+            gradients.push((None, of_all));
+        }
+        drop(whole);
+        if let Backward::Sample(sample) | Backward::AllAndSample(sample) = &choice
+            && !sample.indices.is_empty()
+        {
+            let sequences = Tensor::new(sample.indices.as_slice(), input.device())?;
+            let (input, targets) = (input.index_select(&sequences, 0)?, targets.index_select(&sequences, 0)?);
+            let of_sample =
+                HeadWork { input: &input, targets: &targets, weights: &sample.weights, measures_errors: false, ..work };
+            let (_, of_sample) = passes::head(block, &vars, &of_sample)?;
+            self.done.units_backward += sample.indices.len();
+            gradients.push((Some(sequences), of_sample));
+        }
+        let names: Vec<String> = vars.drain(..).map(|(name, _)| name).skip(num_own).collect();
+        let (mut flows, mut of_weights) = (Vec::new(), Vec::new());
+        for (sequences, Gradients { input, mut vars }) in gradients {
+            let borrowed = names.iter().cloned().zip(vars.split_off(num_own)).collect();
+            of_weights.push(vars);
+            flows.push(Flow { sequences, grad: input, borrowed });
+        }
+        if !flows.is_empty() {
+            self.finish(number, state, &of_weights, streams)?;
+        }
+        Ok((seen, flows))
     }
 
-    /// Moves a block by its gradients and hands it over to be written, unless a broken step had done so.
+    /// A block backward for one gradient, which goes on to the block below; the gradients of its weights.
+    fn backward(
+        &self,
+        number: usize,
+        block: &dyn Block,
+        (vars, input): (&[NamedVar], &Tensor),
+        flow: &mut Flow,
+    ) -> Result<Vec<Tensor>, OffloadError> {
+        let Some(grad) = flow.grad.take() else { return Err(OffloadError::Thread { what: "reads" }) };
+        let input = match &flow.sequences {
+            Some(sequences) => input.index_select(sequences, 0)?,
+            None => input.clone(),
+        };
+        let of_head = if self.owner == Some(number) { std::mem::take(&mut flow.borrowed) } else { Vec::new() };
+        let Gradients { input, vars } = passes::backward(block, self.trainer.products, vars, (&input, &grad), of_head)?;
+        flow.grad = input;
+        Ok(vars)
+    }
+
+    /// Moves a block by the first of its gradients and hands it over to be written, unless a broken step had done so.
+    /// Compares the second, if there is one.
     fn finish(
         &mut self,
         number: usize,
         mut state: Box<BlockState>,
-        gradients: &[Tensor],
+        gradients: &[Vec<Tensor>],
         streams: &mut Streams,
     ) -> Result<(), OffloadError> {
+        let Some((gradient, others)) = gradients.split_first() else { return Ok(()) };
         let trainer = self.trainer;
-        let sum_of_squares = passes::with_numbers(gradients, passes::sum_of_squares)?;
+        let sum_of_squares = passes::with_numbers(gradient, passes::sum_of_squares)?;
         if !sum_of_squares.is_finite() {
             return Err(match self.blocks.get(number) {
                 Some(block) => self.not_finite("the gradient", block.as_ref()),
                 None => OffloadError::Thread { what: "reads" },
             });
         }
-        self.sum_of_squares += sum_of_squares;
+        self.done.sum_of_squares += sum_of_squares;
+        if let Some(other) = others.first() {
+            let compared = self.done.compared.get_or_insert_default();
+            compared.sum_of_squares += passes::with_numbers(other, passes::sum_of_squares)?;
+            compared.dot += passes::with_numbers(gradient, |a| passes::with_numbers(other, |b| passes::dot(a, b)))??;
+        }
         if trainer.store.is_ahead(number) {
             return Ok(());
         }
@@ -392,17 +535,17 @@ impl Pass<'_> {
             Some(limit) if norm > limit => limit / norm,
             Some(_) | None => 1.0,
         };
-        self.num_clipped += usize::from(scale < 1.0);
+        self.done.num_clipped += usize::from(scale < 1.0);
         let pace = Pace {
             optimizer: &trainer.optimizer,
-            step: self.step,
-            lr_factor: self.lr_factor,
+            step: trainer.store.num_updates() + 1,
+            lr_factor: self.order.lr_factor,
             scale: scale as f32,
             seed: trainer.seed,
             block: number,
         };
         let layout = self.layout(number)?;
-        passes::with_numbers(gradients, |numbers| update(&mut state, layout, numbers, pace))?;
+        passes::with_numbers(gradient, |numbers| update(&mut state, layout, numbers, pace))?;
         streams.write(number, state)
     }
 
@@ -410,28 +553,17 @@ impl Pass<'_> {
         self.trainer.store.files.layout(number)
     }
 
+    /// From 1.
+    fn step(&self) -> u64 {
+        self.trainer.store.step() + 1
+    }
+
     fn tell(&self, what: &str, done: usize) -> Result<(), OffloadError> {
         let total = 2 * self.blocks.len() as u64 - 1;
-        Ok(self.watch.step(&format!("step {}: {what}", self.step), done as u64, Some(total))?)
+        Ok(self.watch.step(&format!("step {}: {what}", self.step()), done as u64, Some(total))?)
     }
 
     fn not_finite(&self, what: &'static str, block: &dyn Block) -> OffloadError {
-        OffloadError::NotFinite { step: self.step, what, block: block.name().to_owned(), state: String::new() }
+        OffloadError::NotFinite { step: self.step(), what, block: block.name().to_owned(), state: String::new() }
     }
-}
-
-/// Adds the gradients that the head left for tensors of this block.
-fn add_borrowed(
-    gradients: &mut [Tensor],
-    vars: &[NamedVar],
-    borrowed: Vec<(String, Tensor)>,
-) -> Result<(), OffloadError> {
-    for (name, of_head) in borrowed {
-        for (gradient, (own, _)) in gradients.iter_mut().zip(vars) {
-            if *own == name {
-                *gradient = (&*gradient + &of_head)?;
-            }
-        }
-    }
-    Ok(())
 }

@@ -213,6 +213,7 @@ fn is_wrong_offload(error: &OffloadError) -> bool {
         OffloadError::Setting { .. } | OffloadError::Other { .. } | OffloadError::Taken { .. } => true,
         OffloadError::Model(error) => matches!(error, ModelError::Config { .. }),
         OffloadError::Optim(error) => matches!(error, OptimError::Setting { .. }),
+        OffloadError::Hybrid(error) => matches!(error, HybridError::Config { .. }),
         OffloadError::DiskSpace { .. }
         | OffloadError::Read { .. }
         | OffloadError::Damaged { .. }

@@ -18,11 +18,12 @@ use crate::data::{BatchConfig, BatchSource, Dataset};
 use crate::device::atomic_file::{self, WriteError};
 use crate::device::{CancelFlag, ComputeDevice, Gauges, Progress, Watch, compute_pool, free_disk_bytes};
 use crate::export::{TOKENIZER_FILE, WEIGHTS_FILE, WeightEntry, write_safetensors};
+use crate::hybrid::Pilot;
 use crate::import::ModelReader;
 use crate::models::{Network, TensorSpec, hf_config};
 use crate::offload::{
-    Commit, Cost, DiskRoom, FirstWeights, OffloadError, OffloadPlan, OffloadSettings, OffloadTrainer, Precision, Rates,
-    StepShape, StreamedStep,
+    Commit, Cost, DiskRoom, FirstWeights, LedTrainer, OffloadError, OffloadPlan, OffloadSettings, OffloadTrainer,
+    Precision, Rates, StepShape, StreamedStep,
 };
 
 /// Steps of a store, one JSON object a line.
@@ -56,7 +57,7 @@ pub enum OffloadBatches {
 /// Train a language model block by block from a folder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OffloadJob {
-    /// What to train. Plain steps of AdamW: its tier must not predict, and validation and checkpoints are not looked at.
+    /// What to train, by AdamW; validation and checkpoints are not looked at.
     pub config: RunConfig,
     /// Folder of the blocks: new, or of the same training, which goes on.
     pub folder: PathBuf,
@@ -97,6 +98,9 @@ pub struct OffloadForecast {
     pub rates: Option<Rates>,
     /// Seconds of a step by these rates.
     pub step_seconds: Option<f64>,
+    /// Seconds of a Predict step; `None` where no step samples.
+    #[serde(default)]
+    pub predict_seconds: Option<f64>,
     /// What each way to save costs.
     pub costs: Vec<Cost>,
 }
@@ -110,6 +114,9 @@ pub struct OffloadReport {
     pub step: u64,
     /// True when those are all that were asked for.
     pub is_finished: bool,
+    /// True when the guard ended it.
+    #[serde(default)]
+    pub is_stopped_by_guard: bool,
     /// What of a broken step counts.
     pub commit: Commit,
     /// What is on disk, in words.
@@ -175,7 +182,7 @@ pub(super) fn run(
         }
         forecast.disk.check()?;
         if asked.goal == OffloadGoal::Train {
-            let report = train((&asked, &config, &settings), (&network, &dataset), &forecast.plan, (watch, &send))?;
+            let report = train((&asked, &config, &settings), (&network, &dataset), &forecast, (watch, &send))?;
             send(EventKind::Offloaded(Box::new(report)));
         }
         Ok(())
@@ -186,7 +193,11 @@ pub(super) fn run(
 fn check(asked: &OffloadJob) -> Result<(), SessionError> {
     let config = &asked.config;
     let refusals = [
-        (config.hybrid.strategy.predicts(), "streaming trains plainly; expected the tier vanilla"),
+        (
+            config.hybrid.strategy.weight_copies() > 0,
+            "streaming keeps no copies of the weights to extrapolate from; expected the strategy none, auto, importance \
+             or frozen",
+        ),
         (config.qat.is_some(), "streaming trains in one precision; leave out quantization-aware training"),
         (config.num_micro_batches != 1, "streaming computes a batch at once; expected 1 micro-batch"),
         (
@@ -226,17 +237,27 @@ fn forecast(
     let disk = DiskRoom::of(network, settings)?;
     let model_bytes = plan.num_params.saturating_mul(settings.precision.weight_bytes());
     let num_steps_left = config.num_steps.saturating_sub(disk.num_steps);
-    let mut forecast =
-        OffloadForecast { plan, disk, model_bytes, num_steps_left, rates: None, step_seconds: None, costs: Vec::new() };
+    let mut forecast = OffloadForecast {
+        plan,
+        disk,
+        model_bytes,
+        num_steps_left,
+        rates: None,
+        step_seconds: None,
+        predict_seconds: None,
+        costs: Vec::new(),
+    };
     if forecast.plan.memory.fits() && forecast.disk.fits() {
         let shape = StepShape {
             batch_size: config.batch_size,
             sequence_length: config.sequence_length,
             products: config.precision,
             precision: settings.precision,
+            sampling: config.hybrid.strategy.samples().then_some(config.hybrid.slice_fraction),
         };
         let rates = Rates::measure(&settings.folder, network, &config.optimizer, shape, watch)?;
         forecast.step_seconds = Some(rates.step_seconds(&forecast.plan));
+        forecast.predict_seconds = rates.predict_seconds(&forecast.plan, config.batch_size);
         forecast.costs = rates.costs(&forecast.plan);
         forecast.rates = Some(rates);
     }
@@ -246,7 +267,7 @@ fn forecast(
 fn train(
     (asked, config, settings): (&OffloadJob, &RunConfig, &OffloadSettings),
     (network, dataset): (&Arc<Network>, &Arc<Dataset>),
-    plan: &OffloadPlan,
+    forecast: &OffloadForecast,
     (watch, send): (Watch<'_>, &dyn Fn(EventKind)),
 ) -> Result<OffloadReport, SessionError> {
     let batches = BatchSource::new(
@@ -260,17 +281,16 @@ fn train(
             device: ComputeDevice::Cpu.open()?,
         },
     )?;
-    let mut trainer = open(config, network, settings, watch)?;
+    let mut led = open(config, network, (settings, forecast), watch)?;
     send(EventKind::Started { folder: Some(asked.folder.clone()) });
     let mut steps = Vec::new();
-    while trainer.num_steps() < config.num_steps {
-        let number = trainer.num_steps();
+    while led.trainer().num_steps() < config.num_steps && !led.must_stop() {
+        let number = led.trainer().num_steps();
         let batch = batches.train_batch(match asked.batches {
             OffloadBatches::Data => number,
             OffloadBatches::First => 0,
         })?;
-        let factor = config.schedule.factor(number + 1, config.num_steps);
-        match trainer.step(&batch, factor, watch) {
+        match led.step(&batch, watch) {
             Ok(step) => {
                 append(&asked.folder.join(METRICS_FILE), &step)?;
                 send(EventKind::Streamed(step.clone()));
@@ -280,9 +300,10 @@ fn train(
             Err(error) => return Err(error.into()),
         }
     }
-    let is_finished = trainer.num_steps() >= config.num_steps;
+    let (trainer, is_stopped_by_guard) = (led.trainer(), led.must_stop());
+    let is_finished = trainer.num_steps() >= config.num_steps && !is_stopped_by_guard;
     let model = if is_finished && asked.ending == OffloadEnding::Model {
-        write_model(&trainer, config, dataset, &asked.folder, watch)?
+        write_model(trainer, config, dataset, &asked.folder, watch)?
     } else {
         OffloadedModel::Blocks
     };
@@ -290,10 +311,11 @@ fn train(
         folder: asked.folder.clone(),
         step: trainer.num_steps(),
         is_finished,
+        is_stopped_by_guard,
         commit: trainer.commit(),
         saved: trainer.describe(),
         steps,
-        planned_bytes: plan.memory.total_bytes(),
+        planned_bytes: forecast.plan.memory.total_bytes(),
         peak_bytes: Gauges::default().read().process_peak_bytes,
         model,
     })
@@ -303,16 +325,20 @@ fn train(
 fn open(
     config: &RunConfig,
     network: &Arc<Network>,
-    settings: &OffloadSettings,
+    (settings, forecast): (&OffloadSettings, &OffloadForecast),
     watch: Watch<'_>,
-) -> Result<OffloadTrainer, SessionError> {
+) -> Result<LedTrainer, SessionError> {
     let mut reader = config.start_from.as_deref().map(ModelReader::open).transpose()?;
     let mut first = reader.as_mut().map(|reader| {
         |spec: &TensorSpec| reader.values(spec).map_err(|error| OffloadError::FirstWeights { source: Box::new(error) })
     });
     let first = first.as_mut().map(|first| first as &mut FirstWeights<'_>);
     let trainer = OffloadTrainer::open(Arc::clone(network), &config.optimizer, settings, first, watch)?;
-    Ok(trainer.with_products(config.precision))
+    let mut pilot = Pilot::without_snapshots(config.hybrid.clone(), config.schedule, config.num_steps, config.seed)?;
+    if let Some(costs) = forecast.rates.and_then(|rates| rates.step_costs) {
+        pilot.set_step_costs(costs);
+    }
+    Ok(LedTrainer::new(trainer.with_products(config.precision), pilot)?)
 }
 
 /// Appends a line; half a line, as a full disk leaves it, goes again.

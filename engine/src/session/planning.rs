@@ -153,6 +153,7 @@ pub(super) fn streamed(
         batch_size: config.batch_size,
         sequence_length: config.sequence_length,
         num_threads: config.num_threads,
+        sampling: config.hybrid.strategy.samples().then_some(config.hybrid.slice_fraction),
         dataset_bytes,
         budget_bytes,
         budget_source,

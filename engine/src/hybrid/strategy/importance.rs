@@ -3,20 +3,14 @@
 //! A forward pass over the whole batch gives each example's predicted gradient norm; a sample drawn by it goes forward
 //! and backward with weights that undo the choice. Source: Katharopoulos and Fleuret 2018, arXiv 1803.00942.
 
-use rand_chacha::ChaCha8Rng;
-
 use super::{PredictStep, Scene, Update, Work};
 use crate::data::Batch;
-use crate::device::seed::{Stream, stream};
 use crate::hybrid::passes::{Errors, Seen};
 use crate::hybrid::{HybridError, sampler};
 
 /// Has no memory: each batch is judged by itself.
 #[derive(Debug)]
 pub(super) struct Importance;
-
-/// How a sample is drawn from the units' chances.
-type Draw = fn(&[f64], &mut ChaCha8Rng) -> sampler::Sample;
 
 impl PredictStep for Importance {
     /// Everything forward, a sample forward and backward.
@@ -47,11 +41,10 @@ impl PredictStep for Importance {
     }
 }
 
-fn draw_sample(scene: &Scene<'_>, seen: &Seen, draw: Draw) -> sampler::Sample {
+fn draw_sample(scene: &Scene<'_>, seen: &Seen, draw: sampler::Draw) -> sampler::Sample {
     // A poisoned batch is not worth a backward pass; the guard will see its loss.
     if !seen.mean_loss().is_finite() {
         return sampler::Sample::default();
     }
-    let chances = sampler::probabilities(&seen.errors, scene.slice_fraction);
-    draw(&chances, &mut stream(scene.seed, Stream::Importance, scene.step))
+    sampler::of_step(&seen.errors, scene.slice_fraction, (scene.seed, scene.step), draw)
 }
