@@ -221,11 +221,11 @@ fn it_predicts_like_a_training_in_memory() {
     assert!(steps.iter().filter(is_predicted).all(|step| step["grad_norm"].is_null() && step["written_bytes"] == 0));
     let moved = 60 - of("Predict", "num_steps") as u64;
     assert_eq!(steps_of_blocks(&folder), vec![moved; 6]);
-    // A sample needs several sequences, and its cost is rehearsed.
+    // What a sample costs is rehearsed.
     let sampled = root.path().join("sampled");
-    let plan = finished(train(&text, &sampled, "60", &["--tier", "conservative", "--plan", "--batch-size", "8"]));
+    let plan = finished(train(&text, &sampled, "60", &["--tier", "conservative", "--plan"]));
     let (planned, costs) = (&plan["offload"]["plan"], &plan["offload"]["rates"]["step_costs"]);
-    assert_eq!(planned["predict"]["num_sequences"], 2, "{plan}");
+    assert_eq!(planned["predict"]["num_sequences"], 1, "{plan}");
     assert!(costs["forward"].is_string() && plan["offload"]["predict_seconds"].as_f64().unwrap() > 0.0, "{plan}");
 }
 
