@@ -1,4 +1,4 @@
-//! Matrix multiplication on slices: a checked door to the `gemm` crate, and to our own kernels of bf16 parts.
+//! Matrix multiplication on slices: a checked door to the `gemm` crate, and to our own kernels, of bf16 parts and of f32.
 #![allow(unsafe_code, reason = "the gemm crate takes pointers; every index is checked against the slices here")]
 
 use std::ops::Deref;
@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use gemm::Parallelism;
 
-use super::bf16::{self, Kernel, Packed};
+use super::bf16::{self, Kernel};
+use super::panels;
 use super::precision::Precision;
 use super::profile::{self, Kind};
 use super::real::Real;
@@ -18,7 +19,7 @@ pub(super) struct Matrix<'a, T> {
     pub(super) row_stride: usize,
     pub(super) column_stride: usize,
     /// Where it is packed for several products.
-    pub(super) packed: Option<&'a OnceLock<Packed>>,
+    pub(super) packed: Option<&'a Cells>,
 }
 
 impl<'a, T: Real> Matrix<'a, T> {
@@ -42,6 +43,11 @@ impl<'a, T: Real> Matrix<'a, T> {
         T::as_f32(self.data).map(|data| Matrix { data, row_stride, column_stride, packed })
     }
 
+    /// The same, which is packed in these cells where it is a right factor.
+    pub(super) fn packed_in(self, cells: Option<&'a Cells>) -> Self {
+        Self { packed: cells, ..self }
+    }
+
     /// Any strides.
     #[cfg(test)]
     pub(super) fn strided(data: &'a [T], (row_stride, column_stride): (usize, usize)) -> Self {
@@ -49,19 +55,33 @@ impl<'a, T: Real> Matrix<'a, T> {
     }
 }
 
-/// Numbers that several products read as their right factor, each time with the same sizes and strides: products in bf16
-/// pack them once.
+/// Where a right factor is packed for several products, as the first of them needs it.
+#[derive(Debug, Default)]
+pub(super) struct Cells {
+    pub(super) tiles: OnceLock<bf16::Packed>,
+    pub(super) panels: OnceLock<panels::Packed>,
+}
+
+/// Numbers that several products read as their right factor, each time with the same sizes and strides: they are packed
+/// once.
 #[derive(Debug)]
 pub(super) struct Shared<'a, T> {
     data: &'a [T],
     /// `None` for a single product of each thread.
-    packed: Option<OnceLock<Packed>>,
+    packed: Option<Cells>,
+}
+
+impl Cells {
+    /// For so many products of each thread; `None` for a single one, which does better to pack for itself, in its own cache.
+    pub(super) fn new(products_per_thread: usize) -> Option<Self> {
+        (products_per_thread > 1).then(Self::default)
+    }
 }
 
 impl<'a, T> Shared<'a, T> {
     /// For so many products of each thread.
     pub(super) fn new(data: &'a [T], products_per_thread: usize) -> Self {
-        Self { data, packed: (products_per_thread > 1).then(OnceLock::new) }
+        Self { data, packed: Cells::new(products_per_thread) }
     }
 }
 
@@ -93,16 +113,23 @@ pub(super) fn multiply<T: Real>(
     (a, b): (Matrix<'_, T>, Matrix<'_, T>),
     products: Products,
 ) {
-    if let Some(kernel) = products.kernel.filter(|kernel| kernel.gains((m, n, k)))
-        && let (Some(a), Some(b)) = (a.as_f32(), b.as_f32())
-        && let (Some(dst), Some(&[scale])) = (T::as_f32_mut(dst), T::as_f32(&[scale]))
-    {
-        let threads = match products.parallelism {
-            Parallelism::None => 1,
-            Parallelism::Rayon(threads) => threads,
-        };
-        let _timing = products.time((m, n, k), bf16::MIN_SHARED_WORK);
-        return bf16::multiply(kernel, (m, n, k), (dst, dst_stride), old, scale, (a, b), threads);
+    if let (Some(of_a), Some(of_b)) = (a.as_f32(), b.as_f32()) {
+        let kernel = products.kernel.filter(|kernel| kernel.gains((m, n, k)));
+        let in_panels = kernel.is_none() && panels::is_available() && panels::gains((m, n, k), of_b);
+        if (kernel.is_some() || in_panels)
+            && let (Some(dst), Some(&[scale])) = (T::as_f32_mut(dst), T::as_f32(&[scale]))
+        {
+            let threads = match products.parallelism {
+                Parallelism::None => 1,
+                Parallelism::Rayon(threads) => threads,
+            };
+            if let Some(kernel) = kernel {
+                let _timing = products.time((m, n, k), bf16::MIN_SHARED_WORK);
+                return bf16::multiply(kernel, (m, n, k), (dst, dst_stride), old, scale, (of_a, of_b), threads);
+            }
+            let _timing = products.time((m, n, k), panels::MIN_SHARED_WORK);
+            return panels::multiply((m, n, k), (dst, dst_stride), old, scale, (of_a, of_b), threads);
+        }
     }
     if m == 0 || n == 0 {
         return;

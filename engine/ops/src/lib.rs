@@ -32,6 +32,7 @@ mod many;
 pub mod max_pool;
 mod newton_schulz;
 mod pages;
+mod panels;
 mod precision;
 pub mod profile;
 mod real;
@@ -41,6 +42,9 @@ mod rows;
 mod sequence;
 mod silu_mul;
 mod simd;
+mod span;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 
 pub use activations::Activations;
 pub use attention::{Heads, causal_attention};
@@ -64,7 +68,7 @@ pub use linear::linear;
 pub use llama_layer::{LlamaLayerShape, LlamaLayerWeights, SubNorms, llama_layer, llama_layer_observed};
 pub use max_pool::max_pool2d;
 pub use newton_schulz::newton_schulz;
-pub use pages::{give_back_pages, keep_freed_pages, share_freed_pages};
+pub use pages::{give_back_pages, keep_freed_pages, share_freed_pages, trim_pages};
 pub use precision::Precision;
 pub use rms_norm::rms_norm;
 pub use rope::rope;

@@ -38,9 +38,17 @@ pub fn give_back_pages() {
         set(libc::M_MMAP_MAX, 1 << 16);
         set(libc::M_MMAP_THRESHOLD, 32 << 20);
         set(libc::M_TRIM_THRESHOLD, 64 << 20);
-        // SAFETY: takes no pointer; glibc locks what it touches.
-        unsafe { libc::malloc_trim(0) };
+        trim_pages();
     }
+}
+
+/// Gives the system what is free now, whatever holds from here on: blocks of other sizes would not fit into the gaps.
+pub fn trim_pages() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: takes no pointer; glibc locks what it touches.
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

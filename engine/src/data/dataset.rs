@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::DataError;
 use crate::models::DataShape;
 
+/// Bytes that a tokenizer takes for each entry of its vocabulary, with its merges and both maps: GPT-2's, as measured.
+const TOKENIZER_ENTRY_BYTES: usize = 800;
+
 /// Part of a split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SplitPart {
@@ -272,7 +275,7 @@ impl Dataset {
         }
     }
 
-    /// Bytes of memory that the examples take.
+    /// Bytes of memory that the examples and a tokenizer take.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let bytes = match self {
@@ -280,7 +283,10 @@ impl Dataset {
                 .iter()
                 .map(|split| split.pixels.len() + 4 * split.labels.len())
                 .sum::<usize>(),
-            Self::Text(text) => 4 * (text.train.len() + text.validation.len() + text.test.len()),
+            Self::Text(text) => {
+                let num_tokens = text.train.len() + text.validation.len() + text.test.len();
+                4 * num_tokens + TOKENIZER_ENTRY_BYTES * text.vocab_size
+            }
         };
         bytes as u64
     }

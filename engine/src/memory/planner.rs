@@ -211,7 +211,7 @@ impl Case {
             items.push(PlanItem { kind: PlanKind::WeightAverage, bytes: average, how: self.weights_how() });
         }
         if self.dataset_bytes > 0 && self.place == Place::Processor {
-            let how = "examples of all parts, as loaded".to_owned();
+            let how = "examples of all parts, as loaded, with the tokenizer of texts".to_owned();
             items.push(PlanItem { kind: PlanKind::Dataset, bytes: self.dataset_bytes, how });
         }
         items

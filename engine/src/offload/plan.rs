@@ -343,7 +343,11 @@ fn items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) -> Vec<PlanItem> 
         ),
         item(PlanKind::Logits, peak.logits, format!("of a part of the tokens, {}", format_bytes(sizes.logits))),
         item(PlanKind::Runtime, PROGRAM_BYTES.saturating_add(measuring), runtime),
-        item(PlanKind::Dataset, input.dataset_bytes, "examples of all parts, as loaded".to_owned()),
+        item(
+            PlanKind::Dataset,
+            input.dataset_bytes,
+            "examples of all parts, as loaded, with the tokenizer of texts".to_owned(),
+        ),
     ];
     items.retain(|item| item.bytes > 0);
     items.sort_by_key(|item| std::cmp::Reverse(item.bytes));

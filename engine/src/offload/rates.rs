@@ -84,6 +84,9 @@ impl Rates {
         let rehearsed = rehearsal::rehearse(folder, network.config(), optimizer, shape, watch)?;
         let streamed_weights = rehearsed.map(|rehearsed| rehearsed.weights_per_second);
         let step_costs = rehearsed.and_then(|rehearsed| rehearsed.step_costs);
+        // A step begins with what is left after it, not with what measuring took.
+        ops::release_scratch();
+        ops::trim_pages();
         Ok(Self { flops, disk_bytes, moved_weights, moved_full_weights, streamed_weights, step_costs })
     }
 

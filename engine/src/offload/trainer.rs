@@ -383,6 +383,7 @@ impl Pass<'_> {
             if number == 0 {
                 // What layers keep for each other is of no use to the embedding, which is as large.
                 ops::release_scratch();
+                ops::trim_pages();
             }
             let state = streams.state()?;
             let vars = passes::vars(self.layout(number)?, &state.weights)?;

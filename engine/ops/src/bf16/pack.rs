@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::kernel::EXACT_PARTS;
 use crate::buffers::Shelved;
+use crate::span::Span;
+use crate::transpose::transposed;
 
 /// Lines (rows of the left factor, columns of the right one) of a tile.
 pub(super) const TILE_LINES: usize = 16;
@@ -72,23 +74,6 @@ pub(super) struct Lines<'a> {
     pub(super) line_stride: usize,
     /// From one inner position to the next.
     pub(super) depth_stride: usize,
-}
-
-/// A start and a length.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
-    /// The first.
-    pub(super) start: usize,
-    /// How many.
-    pub(super) len: usize,
-}
-
-impl Span {
-    /// Part `index` of `len`, in parts of `size`.
-    pub(super) fn part(index: usize, size: usize, len: usize) -> Self {
-        let start = index * size;
-        Self { start, len: (len - start).min(size) }
-    }
 }
 
 /// True when this processor has the instructions of [`pack`].
@@ -354,35 +339,4 @@ unsafe fn pairs_of<const PARTS: usize>(source: Source, half: usize, to: &mut [Ti
             to[2 * part + half].store(pair, _mm512_permutexvar_epi16(interleave, words));
         }
     }
-}
-
-/// Lanes become vectors.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
-    let mut pairs = rows;
-    for i in 0..8 {
-        pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-        pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-    }
-    // Lane l of number 4 · n + c: column 4 · l + c of rows 4 · n to 4 · n + 3.
-    let mut quads = pairs;
-    for n in 0..4 {
-        let [a, b, c, d] = [pairs[4 * n], pairs[4 * n + 1], pairs[4 * n + 2], pairs[4 * n + 3]];
-        quads[4 * n] = _mm512_unpacklo_epi64(a, c);
-        quads[4 * n + 1] = _mm512_unpackhi_epi64(a, c);
-        quads[4 * n + 2] = _mm512_unpacklo_epi64(b, d);
-        quads[4 * n + 3] = _mm512_unpackhi_epi64(b, d);
-    }
-    let mut columns = quads;
-    for c in 0..4 {
-        let [a, b, d, e] = [quads[c], quads[4 + c], quads[8 + c], quads[12 + c]];
-        let (low, high) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(d, e));
-        let (more_low, more_high) = (_mm512_shuffle_i32x4::<0xee>(a, b), _mm512_shuffle_i32x4::<0xee>(d, e));
-        columns[c] = _mm512_shuffle_i32x4::<0x88>(low, high);
-        columns[4 + c] = _mm512_shuffle_i32x4::<0xdd>(low, high);
-        columns[8 + c] = _mm512_shuffle_i32x4::<0x88>(more_low, more_high);
-        columns[12 + c] = _mm512_shuffle_i32x4::<0xdd>(more_low, more_high);
-    }
-    columns
 }

@@ -3,9 +3,10 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::pack::{Layout, Lines, Order, Span, TILE_DEPTH, Tile, pack};
+use super::pack::{Layout, Lines, Order, TILE_DEPTH, Tile, pack};
 use crate::buffers::Scratch;
 use crate::gemm::Matrix;
+use crate::span::Span;
 
 /// Inner positions multiplied in one go, at most.
 const MAX_DEPTH: usize = 768;

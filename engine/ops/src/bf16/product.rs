@@ -7,10 +7,11 @@
 use rayon::prelude::*;
 
 use super::kernel::{Kernel, SIDE, Sums};
-use super::pack::{Layout, Lines, Order, PANEL, Span, Tile, pack};
+use super::pack::{Layout, Lines, Order, PANEL, Tile, pack};
 use super::packed::{CHUNK, Packed, chunk_tiles, columns, depths, max_depth};
 use crate::buffers::Scratch;
 use crate::gemm::{Matrix, Old};
+use crate::span::Span;
 
 /// Bytes of a packed block, at most: with the sums and the other factor's panels within the second-level cache.
 const BLOCK_BYTES: usize = 512 << 10;
@@ -37,7 +38,7 @@ pub(crate) fn multiply(
     let threads = if m.saturating_mul(n).saturating_mul(k) < MIN_SHARED_WORK { 1 } else { threads.max(1) };
     // Threads that multiply together pack anew, together.
     let (cell, parts) = (b.packed.filter(|_| threads == 1), kernel.parts);
-    let shared = cell.map(|cell| cell.get_or_init(|| Packed::new(parts, b, k, n)));
+    let shared = cell.map(|cells| cells.tiles.get_or_init(|| Packed::new(parts, b, k, n)));
     let shared = shared.filter(|packed| packed.is_of(parts, b, k, n));
     let a = Lines { data: a.data, line_stride: a.row_stride, depth_stride: a.column_stride };
     let b = columns(b);

@@ -15,7 +15,7 @@ use super::winograd_tiles::{
     pixels_from_planes, planes_from_pixels,
 };
 use crate::buffers::{Scratch, rows_per_task};
-use crate::gemm::{Matrix, Old, Products, multiply};
+use crate::gemm::{Cells, Matrix, Old, Products, multiply};
 use crate::lanes::Vectors;
 use crate::profile::{self, Kind};
 
@@ -138,10 +138,30 @@ impl Winograd {
     }
 }
 
+/// Transformed weights, (16, out, in pitch), and where those of each position are packed for the groups.
+struct Filters<T: Vectors> {
+    all: Scratch<T>,
+    packed: Vec<Option<Cells>>,
+}
+
+impl<T: Vectors> Filters<T> {
+    fn new(domain: &Winograd, weight: &[T]) -> Self {
+        let groups_per_thread = domain.sizes.batch.div_ceil(domain.group) / rayon::current_num_threads();
+        let packed = (0..POSITIONS).map(|_| Cells::new(groups_per_thread)).collect();
+        Self { all: domain.transform_weights(weight), packed }
+    }
+
+    /// (out, in) at each position, rows `pitch` apart.
+    fn positions(&self, outputs: usize, pitch: usize) -> impl Iterator<Item = Matrix<'_, T>> {
+        let filters = self.all.chunks_exact(outputs * pitch).zip(&self.packed);
+        filters.map(move |(filters, cells)| Matrix::rows(filters, pitch).packed_in(cells.as_ref()))
+    }
+}
+
 /// The forward pass.
 pub(super) struct WinogradForward<T: Vectors> {
     domain: Winograd,
-    filters: Scratch<T>,
+    filters: Filters<T>,
 }
 
 /// Working memory of a thread, and the result of [`WinogradForward::run`].
@@ -157,7 +177,7 @@ pub(super) struct WinogradBuffers<T: Vectors> {
 impl<T: Vectors> WinogradForward<T> {
     /// `weight`: (out, in, 3, 3).
     pub fn new(domain: Winograd, weight: &[T]) -> Self {
-        Self { filters: domain.transform_weights(weight), domain }
+        Self { filters: Filters::new(&domain, weight), domain }
     }
 
     pub fn buffers(&self) -> WinogradBuffers<T> {
@@ -177,8 +197,8 @@ impl<T: Vectors> WinogradForward<T> {
         let tiles = domain.transform_input(images, &mut buffers.padded, &mut buffers.v);
         let (inputs, outputs) = (domain.in_pitch(), domain.out_pitch());
         let products = buffers.m.chunks_exact_mut(tiles * outputs).zip(buffers.v.chunks_exact(tiles * inputs));
-        for ((m, v), u) in products.zip(self.filters.chunks_exact(s.out_channels * inputs)) {
-            let factors = (Matrix::rows(v, inputs), Matrix::rows(u, inputs).t());
+        for ((m, v), filters) in products.zip(self.filters.positions(s.out_channels, inputs)) {
+            let factors = (Matrix::rows(v, inputs), filters.t());
             let size = (tiles, s.out_channels, s.in_channels);
             multiply(size, (m, outputs), Old::Replaced, T::one(), factors, domain.products());
         }
@@ -203,7 +223,7 @@ impl<T: Vectors> WinogradForward<T> {
 pub(super) struct WinogradBackward<T: Vectors> {
     domain: Winograd,
     /// Absent when the input needs no gradient.
-    filters: Option<Scratch<T>>,
+    filters: Option<Filters<T>>,
 }
 
 /// Working memory of a thread.
@@ -229,7 +249,7 @@ impl<T: Vectors> WinogradBackwardBuffers<T> {
 impl<T: Vectors> WinogradBackward<T> {
     /// `weight`: (out, in, 3, 3), when the input's gradient is wanted.
     pub fn new(domain: Winograd, weight: Option<&[T]>) -> Self {
-        Self { filters: weight.map(|weight| domain.transform_weights(weight)), domain }
+        Self { filters: weight.map(|weight| Filters::new(&domain, weight)), domain }
     }
 
     pub fn buffers(&self) -> WinogradBackwardBuffers<T> {
@@ -278,8 +298,8 @@ impl<T: Vectors> WinogradBackward<T> {
         let tiles = dx.len() / s.image() * grid.count();
         let (inputs, outputs) = (domain.in_pitch(), domain.out_pitch());
         let products = buffers.v.chunks_exact_mut(tiles * inputs).zip(buffers.m.chunks_exact(tiles * outputs));
-        for ((v, m), u) in products.zip(filters.chunks_exact(s.out_channels * inputs)) {
-            let factors = (Matrix::rows(m, outputs), Matrix::rows(u, inputs));
+        for ((v, m), filters) in products.zip(filters.positions(s.out_channels, inputs)) {
+            let factors = (Matrix::rows(m, outputs), filters);
             let size = (tiles, s.in_channels, s.out_channels);
             multiply(size, (v, inputs), Old::Replaced, T::one(), factors, domain.products());
         }
