@@ -42,6 +42,7 @@ mod rows;
 mod sequence;
 mod silu_mul;
 mod simd;
+#[cfg(target_arch = "x86_64")]
 mod span;
 #[cfg(target_arch = "x86_64")]
 mod transpose;

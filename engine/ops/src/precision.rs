@@ -1,6 +1,6 @@
 //! In what numbers the matrix products of training are computed.
 
-use super::bf16;
+use super::{bf16, panels};
 
 /// What an error about a missing kernel says.
 pub(super) const MISSING: &str = "bf16 products need a processor with AMX-BF16 (Intel Xeon since Sapphire Rapids; on Linux, \
@@ -42,7 +42,7 @@ impl Precision {
     #[must_use]
     pub fn packed_bytes(self) -> u64 {
         match self {
-            Self::F32 => bf16::exact().map_or(0, bf16::Kernel::packed_bytes),
+            Self::F32 => bf16::exact().map_or_else(panels::packed_bytes, bf16::Kernel::packed_bytes),
             Self::Bf16 => 2,
         }
     }

@@ -26,7 +26,7 @@ const SLICE_PER_RHO: f64 = 1.0;
 const MOST_SLICE_PER_RHO: f64 = 6.0;
 
 /// Largest slice: beyond half a batch a full backward is the better deal.
-const MAX_SLICE: f64 = 0.5;
+pub(crate) const MAX_SLICE: f64 = 0.5;
 
 /// What a cut leaves of the learning rate, and what a rollback does: at nearly the same rate, restored
 /// weights would diverge again.
@@ -253,16 +253,29 @@ impl Control {
 
     /// When the guard had ended the run, makes it ready to go on: the ladder starts afresh and Full is next, while
     /// the learning rate stays cut. The event says so; `None` when nothing had ended it.
-    pub(super) fn take_up_again(&mut self, config: &HybridConfig) -> Option<HybridEvent> {
+    pub(super) fn take_up_again(&mut self, rules: &Rules) -> Option<HybridEvent> {
         if !self.must_stop() {
             return None;
         }
         self.ladder = Ladder::default();
-        let from = self.phases.restart_in_full(config);
+        let from = self.phases.restart_in_full(&rules.config);
+        let weights = if rules.keeps_snapshots { "last good weights, " } else { "" };
         let rate = 100.0 * self.learning_rate_cut;
         let why = format!(
-            "taken up again after the guard ended the run: last good weights, learning rate at {rate:.2}% of its schedule"
+            "taken up again after the guard ended the run: {weights}learning rate at {rate:.2}% of its schedule"
         );
+        Some(HybridEvent::Phase { from, to: Phase::Full, why })
+    }
+
+    /// Lets another tier or strategy lead from here on: what was measured stays, phases begin in Full. `None` in Warmup,
+    /// which is the same for all.
+    pub(super) fn follow_another_tier(&mut self, config: &HybridConfig) -> Option<HybridEvent> {
+        if self.phase() == Phase::Warmup {
+            return None;
+        }
+        let from = self.phases.restart_in_full(config);
+        self.forecaster.withdraw();
+        let why = format!("another tier leads from here on, with the strategy {}", config.strategy.label());
         Some(HybridEvent::Phase { from, to: Phase::Full, why })
     }
 
@@ -288,6 +301,11 @@ impl Control {
         let slack = (self.slice_per_rho / SLICE_PER_RHO).max(1.0);
         let most = (slack * config.slice_fraction).min(MAX_SLICE.max(config.slice_fraction));
         wanted.clamp(config.min_slice_fraction, most)
+    }
+
+    /// What a Predict step was measured to cost.
+    pub(super) fn costs(&self) -> Option<StepCosts> {
+        self.costs
     }
 
     /// What a Predict step costs on this machine, which [`Strategy::Auto`] decides by.

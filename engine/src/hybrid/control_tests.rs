@@ -190,14 +190,14 @@ fn a_correct_that_compared_nothing_decides_nothing() {
 fn a_run_that_the_guard_ended_can_be_taken_up_again() {
     let rules = rules(conservative());
     let mut control = Control::new(&rules.config);
-    assert_eq!(control.take_up_again(&rules.config), None, "nothing ended it");
+    assert_eq!(control.take_up_again(&rules), None, "nothing ended it");
     let mut step = 0;
     while !control.must_stop() {
         step += 1;
         control.begin_step(&rules);
         control.judge(&rules, &calm(if step < 50 { falling(step) } else { 9.0 }));
     }
-    let event = control.take_up_again(&rules.config);
+    let event = control.take_up_again(&rules);
     assert!(matches!(event, Some(HybridEvent::Phase { to: Phase::Full, .. })), "{event:?}");
     assert!(!control.must_stop() && control.ladder.is_calm(control.step()));
     assert_eq!(control.learning_rate_cut(), CUT * CUT_AT_RESTORE, "the learning rate stays cut");

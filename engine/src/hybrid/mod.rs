@@ -49,6 +49,7 @@ pub use step_part::{Mark, StepPart};
 pub use strategy::{Strategy, Trajectory};
 pub use trainer::{HybridTrainer, TrainerSetup};
 
+pub(crate) use control::MAX_SLICE;
 pub(crate) use passes::{Seen, even_weights, weights_of_rows};
 pub(crate) use pilot::{Backward, Outcome, StepOrder};
 pub(crate) use sampler::Sample;

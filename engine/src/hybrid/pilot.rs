@@ -4,6 +4,8 @@
 //! asks before each step what to do ([`Pilot::begin_step`]), shows what the forward pass measured before anything moves
 //! ([`Pilot::choose`]), and tells at the end what came of it ([`Pilot::end_step`]).
 
+use serde::{Deserialize, Serialize};
+
 use super::control::{Control, Judgement, Measured, Rules};
 use super::forecast::{Plan, Rates};
 use super::passes::Seen;
@@ -17,19 +19,24 @@ use crate::quant::QatConfig;
 pub struct Pilot {
     pub(super) control: Control,
     pub(super) rules: Rules,
-    schedule: Schedule,
+    pub(super) schedule: Schedule,
     num_steps: u64,
-    seed: u64,
+    pub(super) seed: u64,
     /// To be told with the next step.
     untold: Option<HybridEvent>,
+}
+
+/// What a saved state of a trainer that computes elsewhere holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    /// Settings that led so far.
+    config: HybridConfig,
+    control: Control,
 }
 
 /// What a step of a trainer that computes elsewhere is to do.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct StepOrder {
-    /// From 1.
-    pub step: u64,
-    pub phase: Phase,
     /// Learning rate over its peak.
     pub learning_rate_factor: f64,
     /// Whether predicted gradient norms are wanted of the forward pass.
@@ -70,13 +77,17 @@ pub(crate) struct Outcome {
 
 impl Pilot {
     /// Before the first step of a training of plain weights that keeps no snapshot to go back to.
-    /// Errors: [`HybridError::Config`] for settings out of range.
+    /// Errors: [`HybridError::Config`] for settings out of range, and for a strategy that keeps copies of the weights.
     pub fn without_snapshots(
         config: HybridConfig,
         schedule: Schedule,
         num_steps: u64,
         seed: u64,
     ) -> Result<Self, HybridError> {
+        if config.strategy.weight_copies() > 0 {
+            let (expected, found) = ("none, auto, importance or frozen", config.strategy.label().to_owned());
+            return Err(HybridError::Config { name: "strategy", expected, found });
+        }
         let mut pilot = Self::new(config, schedule, num_steps, seed, None)?;
         pilot.rules.keeps_snapshots = false;
         Ok(pilot)
@@ -98,33 +109,37 @@ impl Pilot {
         Ok(Self { control, rules, schedule, num_steps, seed, untold: None })
     }
 
-    /// Settings of the tier.
-    #[must_use]
-    pub fn config(&self) -> &HybridConfig {
-        &self.rules.config
-    }
-
     /// What a Predict step was measured to cost; [`Strategy::Auto`] decides by it from here on, unless a saved state that
-    /// is restored later knows better.
+    /// is restored later has costs of its own.
     pub fn set_step_costs(&mut self, costs: StepCosts) {
         self.control.set_costs(costs);
     }
 
     /// All that decides later steps, as JSON whose numbers are exact.
     pub(crate) fn state(&self) -> Result<String, HybridError> {
-        serde_json::to_string(&self.control).map_err(|source| HybridError::Control { source })
+        let saved = Saved { config: self.rules.config.clone(), control: self.control.clone() };
+        serde_json::to_string(&saved).map_err(|source| HybridError::Control { source })
     }
 
-    /// Goes on from a saved state; a run that the guard had ended goes on in Full, at the learning rate to which it was cut.
+    /// Goes on from a saved state. In Full, where another tier or strategy led before; and where the guard had ended the
+    /// training, at the learning rate to which it was cut.
     /// Errors: [`HybridError::Control`].
     pub(crate) fn restore(&mut self, state: &str) -> Result<(), HybridError> {
-        self.control = serde_json::from_str(state).map_err(|source| HybridError::Control { source })?;
+        let measured = self.control.costs();
+        let saved: Saved = serde_json::from_str(state).map_err(|source| HybridError::Control { source })?;
+        self.control = saved.control;
+        if let Some(costs) = measured.filter(|_| self.control.costs().is_none()) {
+            self.control.set_costs(costs);
+        }
         self.take_up_again();
+        if self.untold.is_none() && saved.config != self.rules.config {
+            self.untold = self.control.follow_another_tier(&self.rules.config);
+        }
         Ok(())
     }
 
     pub(super) fn take_up_again(&mut self) {
-        self.untold = self.control.take_up_again(&self.rules.config);
+        self.untold = self.control.take_up_again(&self.rules);
     }
 
     /// Steps up to `step` were done without it.
@@ -158,8 +173,6 @@ impl Pilot {
         let events = self.advance()?;
         let phase = self.control.phase();
         let order = StepOrder {
-            step: self.control.step(),
-            phase,
             learning_rate_factor: self.learning_rate_factor(),
             measures_errors: self.rules.config.strategy.predicts(),
             looks_first: phase == Phase::Predict && self.slice_fraction() < 1.0,
@@ -174,10 +187,10 @@ impl Pilot {
         if self.control.clone().judge(&self.rules, &measured).divergence.is_some() {
             return Backward::Nothing;
         }
-        let samples = self.rules.config.strategy.samples() && self.slice_fraction() < 1.0;
+        let samples = self.rules.config.strategy.samples();
         match self.control.phase() {
             Phase::Warmup | Phase::Full => Backward::All,
-            Phase::Predict if samples => match self.draw(seen, sampler::draw) {
+            Phase::Predict if samples && self.slice_fraction() < 1.0 => match self.draw(seen, sampler::draw) {
                 sample if sample.indices.is_empty() => Backward::Nothing,
                 sample => Backward::Sample(sample),
             },

@@ -57,10 +57,8 @@ pub struct HybridTrainer {
     /// The weights of just before the switch, where those teach.
     teacher: Option<Params>,
     strategy: Box<dyn PredictStep>,
-    schedule: Schedule,
     num_micro_batches: usize,
     precision: Precision,
-    seed: u64,
     /// What a recovery goes back to, and the step after which it was saved.
     good: TrainerState,
     good_step: u64,
@@ -95,10 +93,8 @@ impl HybridTrainer {
             quantizer,
             teacher: None,
             strategy,
-            schedule: setup.schedule,
             num_micro_batches: setup.num_micro_batches.max(1),
             precision: setup.precision,
-            seed: setup.seed,
             good,
             good_step: 0,
         })
@@ -265,10 +261,10 @@ impl HybridTrainer {
     pub fn grow(&mut self, deep: Arc<Network>, growth: Growth) -> Result<(), HybridError> {
         let device = self.store.device();
         // Another seed than the shallow network's, whose draws new blocks would repeat.
-        let weights = growth.grown((&self.network, &deep), &self.store.detached(), (!self.seed, &device))?;
+        let weights = growth.grown((&self.network, &deep), &self.store.detached(), (!self.pilot.seed, &device))?;
         let store = ParamStore::new(weights, Params::default(), &device)?;
         let optimizer = Optimizer::new(self.optimizer.config(), &deep.specs())?;
-        let average = self.schedule.ema_decay().map(|decay| WeightAverage::new(&store, decay)).transpose()?;
+        let average = self.pilot.schedule.ema_decay().map(|decay| WeightAverage::new(&store, decay)).transpose()?;
         (self.network, self.store, self.optimizer, self.average) = (deep, store, optimizer, average);
         self.strategy = self.pilot.rules.config.strategy.start();
         self.pilot.control.meet_another_network();
@@ -342,7 +338,7 @@ impl HybridTrainer {
             store: &self.store,
             lens,
             slice_fraction: self.pilot.slice_fraction(),
-            seed: self.seed,
+            seed: self.pilot.seed,
             step: self.pilot.control.step(),
         };
         work(&mut *self.strategy, &scene)

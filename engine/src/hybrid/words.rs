@@ -56,7 +56,7 @@ impl Display for Recovery {
             Self::RestoreWeights => "last good weights restored",
             Self::Restore => "learning rate cut to a quarter, last good weights restored",
             Self::Stop => "run ended with the last good weights",
-            Self::End => "training ended; the weights stay as they were before this step",
+            Self::End => "training ended; the weights stay as they are",
         })
     }
 }

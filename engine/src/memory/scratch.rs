@@ -44,7 +44,9 @@ impl Scratch {
     /// Weights that are packed for products, in use and then waiting for the next layer.
     pub(super) fn packed(self, num_examples: u64, num_threads: u64) -> u64 {
         match self {
-            Self::None | Self::Convolutions(_) => 0,
+            Self::None => 0,
+            // Those of the largest kernels there, where groups share them.
+            Self::Convolutions(convolutions) => convolutions.filters,
             Self::Sequences(sequences) => sequences.packed(num_examples, num_threads),
         }
     }

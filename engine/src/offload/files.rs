@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! manifest.json        model, optimizer, precision, commit, seed: what the store is for
-//! progress.json        steps that all blocks have; written last, so that a store without it is not complete
+//! progress.json        steps, updates that all blocks had, and what led them; written last: a store without it is not complete
 //! lock                 held while a process trains here
 //! blocks/0007          header, then the weights of all tensors, then the first moment, then the second
 //! blocks/0007.next     the same after the step in progress, where steps are committed whole

@@ -1,15 +1,14 @@
 //! A streamed training that is led as one in memory is: by phases, gate, forecaster and guard.
 
-use super::trainer::Order;
 use super::{OffloadError, OffloadTrainer, StreamedStep};
 use crate::data::Batch;
 use crate::device::Watch;
-use crate::hybrid::{Backward, Outcome, Pilot, Seen, StepOrder};
+use crate::hybrid::{Backward, Outcome, Pilot, Seen};
 
 /// Trains from disk, predicting which sequences are worth a backward pass where that pays.
 ///
-/// Losses are known before a block moves: a step whose loss is judged a divergence moves nothing, and reads no optimizer
-/// state. One that its gradient alone gives away has moved, because blocks move before the last gradient is known. There is
+/// Losses are known before a block moves: a step whose loss is judged a divergence moves nothing, and reads hardly
+/// any optimizer state. One that its gradient alone gives away has moved, because blocks move before the last gradient is known. There is
 /// no snapshot to go back to: where a training in memory would, this one halves the learning rate.
 #[derive(Debug)]
 pub struct LedTrainer {
@@ -49,7 +48,6 @@ impl LedTrainer {
         // A step that fails is not taken into account.
         let mut pilot = self.pilot.clone();
         let (order, events) = pilot.begin_step()?;
-        let StepOrder { learning_rate_factor: lr_factor, measures_errors, looks_first, .. } = order;
         let (leader, num_ahead) = (pilot.clone(), self.trainer.store().num_ahead());
         let choose = |seen: &Seen| match leader.choose(seen) {
             // What a broken step has begun is finished.
@@ -57,7 +55,6 @@ impl LedTrainer {
             choice => choice,
         };
         let (examples_per_unit, peak_learning_rate) = (batch.targets.dim(1)?, self.trainer.peak_learning_rate());
-        let order = Order { lr_factor, measures_errors, looks_first };
         let step = self.trainer.streamed(batch, order, &choose, watch, |done, seen| {
             let outcome = Outcome {
                 grad_norm: done.grad_norm(),

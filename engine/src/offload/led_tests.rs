@@ -142,14 +142,14 @@ fn a_sample_alone_goes_back() {
     let mut trainer = led(&config, &settings(folder.path(), Precision::Full, Commit::Step), Strategy::Importance);
     let steps: Vec<StreamedStep> = (0..NUM_STEPS).map(|_| stepped(&mut trainer)).collect();
     let of = |phase: Phase| steps.iter().map(report).filter(move |report| report.phase == phase);
-    let (whole, all) = (12 * NUM_SEQUENCES as u32, NUM_STEPS as usize);
+    let whole = 12 * NUM_SEQUENCES as u32;
+    assert!([Phase::Full, Phase::Predict, Phase::Correct].iter().all(|&phase| of(phase).count() > 1));
     assert!(of(Phase::Full).all(|report| report.num_backward == whole && report.num_forward == 2 * whole));
     assert!(of(Phase::Predict).all(|report| report.num_backward < whole && report.num_forward < 2 * whole));
     // Both gradients, which point the same way on the whole.
     assert!(of(Phase::Correct).all(|report| report.num_backward > whole));
     let mut cosines = of(Phase::Correct).filter_map(|report| report.confidence);
     assert!(cosines.clone().count() > 0 && cosines.all(|cosine| (0.3..=1.0).contains(&cosine)));
-    assert_eq!(steps.len(), all);
 }
 
 /// The state files say: steps done, and updates that blocks had.
@@ -287,5 +287,51 @@ fn a_predict_step_is_planned_below_a_full_one() {
     assert_eq!((plain.predict, predict.num_sequences), (None, 4));
     assert!(predict.memory_bytes < plain.memory.total_bytes() && predict.flops < plain.flops);
     // A Correct step holds the gradients of both.
-    assert!(sampled.memory.total_bytes() >= plain.memory.total_bytes());
+    assert!(sampled.memory.total_bytes() > plain.memory.total_bytes());
+}
+
+#[test]
+fn another_tier_begins_in_full_and_one_that_needs_copies_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path(), Precision::Compact, Commit::Step);
+    let mut trainer = led(&gpt2(), &settings, Strategy::Importance);
+    while report(&stepped(&mut trainer)).phase != Phase::Predict {}
+    drop(trainer);
+    let mut trainer = led(&gpt2(), &settings, Strategy::None);
+    let next = stepped(&mut trainer);
+    let told = report(&next)
+        .events
+        .iter()
+        .any(|event| matches!(event, HybridEvent::Phase { to: Phase::Full, why, .. } if why.contains("another tier")));
+    assert!(told && report(&next).phase == Phase::Full, "{next:?}");
+    let extrapolating = hybrid(Strategy::Extrapolate(crate::hybrid::Trajectory::Fitted));
+    assert!(Pilot::without_snapshots(extrapolating, schedule(), NUM_STEPS, SEED).is_err());
+}
+
+#[test]
+fn a_step_that_moves_nothing_forgets_one_that_was_cancelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path(), Precision::Compact, Commit::Step);
+    let mut trainer = led(&gpt2(), &settings, Strategy::Frozen);
+    while report(&stepped(&mut trainer)).phase != Phase::Predict {}
+    drop(trainer);
+    // Another lead moves blocks, and is cancelled when some are written.
+    let cancel = crate::device::CancelFlag::default();
+    let tell = |progress: crate::device::Progress| {
+        if progress.what.contains("backward") && progress.done > 5 {
+            cancel.set();
+        }
+    };
+    let mut plain = led(&gpt2(), &settings, Strategy::None);
+    let (step, before) = (plain.trainer().num_steps(), bits(&plain.trainer().params().unwrap()));
+    let cancelled = plain.step(&batch(step), crate::device::Watch::new(&cancel, &tell));
+    assert!(matches!(cancelled, Err(OffloadError::Cancelled(_))));
+    assert!(plain.trainer().store().files.path(4, Version::Next).exists());
+    drop(plain);
+    let mut trainer = led(&gpt2(), &settings, Strategy::Frozen);
+    assert_eq!(report(&stepped(&mut trainer)).grad_norm, None);
+    assert_eq!(bits(&trainer.trainer().params().unwrap()), before);
+    drop(trainer);
+    let again = opened(&gpt2(), &settings).unwrap();
+    assert_eq!((again.num_steps(), bits(&again.params().unwrap()) == before), (step + 1, true));
 }

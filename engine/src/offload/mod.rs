@@ -8,7 +8,7 @@
 //! 4 bytes), or an f32 weight and two f32 moments ([`Precision::Full`], 12 bytes).
 //!
 //! Invariants: a file of a block is whole: written beside, synced, renamed. A folder is at one step, or says of each
-//! block which of two steps it is at ([`Commit`]). Two steps from equal folders on equal batches give equal bits. A block
+//! block whether it has the next update ([`Commit`]). Two steps from equal folders on equal batches give equal bits. A block
 //! that is not finite is never written.
 //!
 //! Files are read and written, not mapped into memory: a disk that goes away is an error of a read, where a mapped page
@@ -27,6 +27,7 @@ mod rehearsal;
 mod room;
 mod scratch_folder;
 mod state;
+mod step;
 mod store;
 mod streams;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::layout::{Layout, Precision};
 use super::rates;
 use super::store::Commit;
 use crate::device::resolved_num_threads;
+use crate::hybrid::MAX_SLICE;
 use crate::memory::{
     MemoryPlan, PROGRAM_BYTES, PlanItem, PlanKind, Remedy, format_bytes, grouped, sequence_layer, step_flops,
 };
@@ -30,7 +31,7 @@ pub struct OffloadInput<'a> {
     pub sequence_length: usize,
     /// Threads that compute; 0 means one per core.
     pub num_threads: usize,
-    /// Most of a batch that goes back in Predict, where a sample of it does; `None` where Predict samples nothing.
+    /// Share of a batch that goes back in Predict at first, where a sample of it does; `None` where Predict samples nothing.
     pub sampling: Option<f64>,
     /// The dataset in memory.
     pub dataset_bytes: u64,
@@ -106,13 +107,11 @@ impl Phase {
 #[must_use]
 pub fn plan(input: &OffloadInput<'_>) -> Option<OffloadPlan> {
     let sizes = Sizes::of(input)?;
-    let sample = sample_of(input);
-    let sampled = match &sample {
-        Some(sample) => Some(Sizes::of(sample)?),
-        None => None,
-    };
-    // A Correct step, where there is one, takes more than a full one.
-    let peak = sizes.peak(&sizes, sampled.as_ref())?;
+    let sample = input.sampling.and_then(|share| sample_of(input, share));
+    // A Correct step, where there is one, takes more than a full one; its sample grows where gradients disagree, and is drawn.
+    let compared = input.sampling.map(|share| sample_of(input, (1.5 * share.max(MAX_SLICE)).min(1.0)));
+    let compared = compared.map(|sample| Sizes::of(sample.as_ref().unwrap_or(input)));
+    let peak = sizes.peak(&sizes, compared.flatten().as_ref())?;
     let mut memory = MemoryPlan {
         items: items(input, &sizes, peak),
         budget_bytes: input.budget_bytes,
@@ -147,10 +146,11 @@ pub fn plan(input: &OffloadInput<'_>) -> Option<OffloadPlan> {
         recomputation_saves_bytes: sizes.saved.saturating_mul((layouts.len() as u64).saturating_sub(3)),
         streaming_saves_bytes: state.saturating_sub(three),
         fusion_saves_bytes: num_params.saturating_mul(F32).saturating_sub(sizes.largest_f32()),
-        predict: sample.zip(sampled).and_then(|(sample, sampled)| {
+        predict: sample.and_then(|sample| {
+            let sampled = Sizes::of(&sample)?;
             let memory_bytes = sizes.peak(&sampled, None)?.total().saturating_add(PROGRAM_BYTES + input.dataset_bytes);
             let share = sample.batch_size as f64 / input.batch_size as f64;
-            let flops = forward_flops as f64 * (1.0 + 4.0 * share);
+            let flops = forward_flops as f64 * (1.0 + 3.0 * share);
             Some(PredictPlan { memory_bytes, num_sequences: sample.batch_size, flops: flops as u64 })
         }),
         compact_saves_bytes: match input.precision {
@@ -279,7 +279,7 @@ impl Sizes {
             gradients: (own + carried) * gradients(compared),
             // Inputs up to here; output, its gradient and the input's with candle's copies.
             activations: (block as u64 + 6) * self.hidden
-                + compared.map_or(0, |sample| 6 * sample.hidden)
+                + compared.map_or(0, |sample| 6 * sample.hidden + sample.saved + sample.factors)
                 + self.saved
                 + self.factors
                 + self.backward.max(self.forward),
@@ -304,9 +304,14 @@ fn gradients(compared: Option<&Sizes>) -> u64 {
     1 + u64::from(compared.is_some())
 }
 
-/// The part of a batch that goes back in Predict, at most; `None` where all of it does.
-fn sample_of<'a>(input: &OffloadInput<'a>) -> Option<OffloadInput<'a>> {
-    let batch_size = (input.sampling? * input.batch_size as f64).ceil() as usize;
+/// What gradients are of.
+fn of_one_block(input: &OffloadInput<'_>) -> &'static str {
+    if input.sampling.is_some() { "of one block, twice where a Correct step compares" } else { "of one block" }
+}
+
+/// This share of a batch; `None` where that is all of it.
+fn sample_of<'a>(input: &OffloadInput<'a>, share: f64) -> Option<OffloadInput<'a>> {
+    let batch_size = (share * input.batch_size as f64).ceil() as usize;
     (batch_size < input.batch_size).then(|| OffloadInput { batch_size: batch_size.max(1), ..input.clone() })
 }
 
@@ -333,7 +338,7 @@ fn items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) -> Vec<PlanItem> 
             peak.state,
             format!("blocks as on disk, {per_weight} bytes a weight: in use, read next, being written"),
         ),
-        item(PlanKind::Gradients, peak.gradients, "of one block".to_owned()),
+        item(PlanKind::Gradients, peak.gradients, of_one_block(input).to_owned()),
         item(
             PlanKind::Activations,
             peak.activations,

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use super::store::{Commit, OffloadSettings};
-use super::trainer::Order;
 use super::{OffloadError, OffloadTrainer, Precision, ScratchFolder};
 use crate::data::Batch;
 use crate::device::Watch;
-use crate::hybrid::{Backward, Sample, StepCosts};
+use crate::hybrid::{Backward, Sample, Seen, StepCosts, StepOrder};
 use crate::models::{Gpt2Config, LlamaConfig, ModelConfig, Network, TensorSpec, ops};
 use crate::optim::OptimizerConfig;
 
@@ -20,6 +19,8 @@ use crate::optim::OptimizerConfig;
 const MOST_WEIGHTS: usize = 64 << 20;
 /// Widest rehearsed layer. Matrices of 16 MiB and more come from memory, not from a core's cache, at any width.
 const MAX_WIDTH: usize = 2048;
+/// Times that a full and a sampled step take turns; the fastest of each counts.
+const ROUNDS: usize = 2;
 /// Tokens of the rehearsed vocabulary.
 const VOCAB_SIZE: usize = 256;
 
@@ -86,30 +87,36 @@ pub(super) fn rehearse(
     let seconds = trainer.step(&batch, 0.0, quiet)?.seconds;
     let weights_per_second = network.num_params() as f64 / seconds;
     let step_costs = match shape.sampling {
-        Some(share) if shape.batch_size > 1 => step_costs(&mut trainer, &batch, share, seconds, quiet)?,
+        Some(share) if shape.batch_size > 1 => step_costs(&mut trainer, &batch, share, quiet)?,
         Some(_) | None => None,
     };
     Ok(Some(Rehearsed { weights_per_second, step_costs }))
 }
 
-/// Times a forward pass alone, and a step with a sample, beside a full one of so many seconds.
+/// Times steps in which all goes back and in which a sample does, in turns. Reading, updates and writing take the same time in
+/// both: they count with the forward pass, not in proportion to the sample.
 fn step_costs(
     trainer: &mut OffloadTrainer,
     batch: &Batch,
     share: f64,
-    full_seconds: f64,
     watch: Watch<'_>,
 ) -> Result<Option<StepCosts>, OffloadError> {
     let num_units = batch.targets.dim(0)?;
-    let count = ((share * num_units as f64).round() as usize).clamp(1, num_units);
-    let order = Order { lr_factor: 0.0, measures_errors: true, looks_first: true };
-    let mut seconds = |choice: &dyn Fn() -> Backward| {
-        let step = trainer.streamed(batch, order, &|_| choice(), watch, |_, _| Ok((None, None)))?;
+    let count = ((share * num_units as f64).round() as usize).clamp(1, num_units - 1);
+    let order = StepOrder { learning_rate_factor: 0.0, measures_errors: true, looks_first: true };
+    let mut seconds = |count: usize| {
+        let choose = |_: &Seen| Backward::Sample(Sample::first(count, num_units));
+        let step = trainer.streamed(batch, order, &choose, watch, |_, _| Ok((None, None)))?;
         Ok::<f64, OffloadError>(step.seconds)
     };
-    let forward = seconds(&|| Backward::Nothing)?;
-    let predict = seconds(&|| Backward::Sample(Sample::first(count, num_units)))?;
-    Ok(StepCosts::from_times(full_seconds, forward, predict, count as f64 / num_units as f64))
+    let (mut whole, mut sampled) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..ROUNDS {
+        whole = whole.min(seconds(num_units)?);
+        sampled = sampled.min(seconds(count)?);
+    }
+    let share = count as f64 / num_units as f64;
+    let slice = ((whole - sampled) / (1.0 - share)).max(0.0);
+    Ok(StepCosts::from_times(whole, sampled - slice * share, sampled, share))
 }
 
 /// The same network with fewer and at most so wide layers; `None` for one of images.

@@ -25,7 +25,7 @@ pub struct DiskRoom {
     pub free_bytes: Option<u64>,
     /// What blocks in the folder hold already, also those of a start that was broken off, bytes; their place is used again.
     pub held_bytes: u64,
-    /// Steps that all blocks in the folder have.
+    /// Steps that are done in the folder.
     pub num_steps: u64,
     /// The folder.
     pub folder: PathBuf,

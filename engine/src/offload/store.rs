@@ -21,7 +21,7 @@ use crate::models::{ModelConfig, Network, TensorSpec, initial_values};
 
 /// What the store is for.
 const MANIFEST_FILE: &str = "manifest.json";
-/// Steps that all blocks have; written last.
+/// How far the training is; written last.
 const PROGRESS_FILE: &str = "progress.json";
 
 /// What of a step counts when the process ends in the middle of it.
@@ -323,7 +323,7 @@ fn draw(state: &mut BlockState, numbered: &[(usize, &TensorSpec)], seed: u64) {
 pub(super) struct Found {
     /// What of a broken step counted so far.
     pub(super) commit: Option<Commit>,
-    /// Steps that all blocks have; `None` where they were not all made.
+    /// Steps done; `None` where not all blocks were made.
     pub(super) num_steps: Option<u64>,
 }
 

@@ -110,7 +110,7 @@ pub struct OffloadForecast {
 pub struct OffloadReport {
     /// Folder of the blocks.
     pub folder: PathBuf,
-    /// Steps that all blocks have.
+    /// Steps done.
     pub step: u64,
     /// True when those are all that were asked for.
     pub is_finished: bool,

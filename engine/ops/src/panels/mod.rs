@@ -21,8 +21,8 @@ mod product;
 mod tests;
 
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) use nowhere::{MIN_SHARED_WORK, Packed, gains, is_available, multiply};
+pub(super) use nowhere::{MIN_SHARED_WORK, Packed, gains, is_available, multiply, packed_bytes};
 #[cfg(target_arch = "x86_64")]
 pub(super) use packed::Packed;
 #[cfg(target_arch = "x86_64")]
-pub(super) use product::{MIN_SHARED_WORK, gains, is_available, multiply};
+pub(super) use product::{MIN_SHARED_WORK, gains, is_available, multiply, packed_bytes};

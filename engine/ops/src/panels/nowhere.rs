@@ -4,7 +4,7 @@ use crate::gemm::{Matrix, Old};
 
 /// Of nothing.
 #[derive(Debug)]
-pub(crate) struct Packed;
+pub(crate) enum Packed {}
 
 /// Of no meaning without a kernel.
 pub(crate) const MIN_SHARED_WORK: usize = usize::MAX;
@@ -12,6 +12,11 @@ pub(crate) const MIN_SHARED_WORK: usize = usize::MAX;
 /// Never.
 pub(crate) fn is_available() -> bool {
     false
+}
+
+/// Nothing is packed.
+pub(crate) fn packed_bytes() -> u64 {
+    0
 }
 
 /// Nothing does.

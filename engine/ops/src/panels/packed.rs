@@ -10,8 +10,10 @@ use crate::buffers::Scratch;
 use crate::gemm::Matrix;
 use crate::span::Span;
 
-/// Pieces of a factor, at most: one for each thread that packs, and few enough to wait on a shelf.
+/// Pieces of a factor, at most, and numbers in a piece, at least: threads pack large factors together, and pieces are few enough to
+/// wait on a shelf.
 const MAX_PIECES: usize = 8;
+const MIN_PIECE: usize = 256 << 10;
 
 /// All of a factor (k, n) in panels. Whoever comes for it helps to pack it: the next piece goes to the next who asks, and
 /// none is packed twice.
@@ -33,7 +35,8 @@ impl Packed {
         let last = (k - 1) * factor.row_stride + (n - 1) * factor.column_stride;
         assert!(last < factor.data.len(), "factor out of bounds");
         let num_panels = n.div_ceil(COLUMNS);
-        let panels_per_piece = num_panels.div_ceil(MAX_PIECES);
+        let num_pieces = (k * n / MIN_PIECE).clamp(1, MAX_PIECES);
+        let panels_per_piece = num_panels.div_ceil(num_pieces);
         let pieces = (0..num_panels.div_ceil(panels_per_piece)).map(|_| OnceLock::new()).collect();
         Self { pieces, panels_per_piece, next: AtomicUsize::new(0), of: key(factor, k, n) }
     }

@@ -31,10 +31,15 @@ pub(crate) fn is_available() -> bool {
     *IS_AVAILABLE.get_or_init(|| is_x86_feature_detected!("avx512f"))
 }
 
+/// Bytes that a number takes while it is packed; 0 where nothing is.
+pub(crate) fn packed_bytes() -> u64 {
+    if is_available() { 4 } else { 0 }
+}
+
 /// Whether an (m, k) by (k, n) product gains by it: narrow ones leave lanes idle, and of few rows a factor that must be turned
-/// costs more than it gives.
+/// costs more than it gives. Sizes and strides decide alone: whether it is packed already depends on the number of threads.
 pub(crate) fn gains((m, n, k): (usize, usize, usize), b: Matrix<'_, f32>) -> bool {
-    m * n * k > 0 && n >= COLUMNS / 2 && (b.column_stride == 1 || b.packed.is_some() || m >= MIN_TURNED_ROWS)
+    m * n * k > 0 && n >= COLUMNS / 2 && (b.column_stride == 1 || m >= MIN_TURNED_ROWS)
 }
 
 /// dst (m, n; rows `dst_stride` apart) = [old +] scale · a (m, k) · b (k, n).

@@ -55,15 +55,19 @@ fn products_are_those_of_numbers_one_by_one() {
         let (a, b) = (factor(&left, (m, k), 0), factor(&right, (k, n), 1));
         check((m, n, k), (a, b), 3);
     }
-    // Large enough for several threads.
-    let (m, n, k) = (150, 200, 150);
-    let (left, right) = (wave((m + 8) * (k + 8), 0.1), wave((k + 8) * (n + 8), 0.7));
-    check((m, n, k), (factor(&left, (m, k), 1), factor(&right, (k, n), 0)), 3);
+    // Large enough for several threads; with several chunks of columns; unpacked; at the ends of the parts of the inner size.
+    for (m, n, k) in [(150, 200, 150), (60, 1100, 70), (50, 1100, 100), (20, 600, 384), (20, 600, 385), (14, 400, 768)]
+    {
+        let (left, right) = (wave((m + 8) * (k + 8), 0.1), wave((k + 8) * (n + 8), 0.7));
+        check((m, n, k), (factor(&left, (m, k), 1), factor(&right, (k, n), 0)), 3);
+    }
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn shared_threads_and_rows_change_no_bit() {
     if !is_available() {
+        eprintln!("SKIPPED: no AVX-512");
         return;
     }
     let (m, n, k) = (171, 300, 600);
