@@ -14,7 +14,7 @@ use crate::device::seed::{Stream, stream};
 use crate::hybrid::{
     GateRule, HybridConfig, HybridEvent, HybridTrainer, Phase, Pilot, Recovery, StepReport, Strategy, TrainerSetup,
 };
-use crate::models::{ModelConfig, ParamStore, initial_params, ops};
+use crate::models::{DataShape, ModelConfig, ModelPreset, ParamStore, initial_params, ops};
 use crate::optim::Schedule;
 use crate::unwatched;
 
@@ -267,17 +267,19 @@ fn a_folder_of_plain_steps_goes_on_under_a_lead() {
 #[test]
 fn a_predict_step_is_planned_below_a_full_one() {
     let planned = |sampling| {
-        let network = network(&llama(false));
+        // Larger than what measuring the machine's rates takes.
+        let shape = DataShape::Text { vocab_size: 50_257 };
+        let network = network(&ModelPreset::Gpt2_124M.config(shape).unwrap());
         plan(&OffloadInput {
             network: &network,
             precision: Precision::Compact,
             products: ops::Precision::F32,
             batch_size: 16,
-            sequence_length: 24,
+            sequence_length: 256,
             num_threads: 2,
             sampling,
             dataset_bytes: 0,
-            budget_bytes: 1 << 30,
+            budget_bytes: 1 << 40,
             budget_source: "a test".to_owned(),
         })
         .unwrap()
