@@ -358,7 +358,7 @@ pub enum EventKind {
     /// What a streamed training takes.
     OffloadPlanned(Box<OffloadForecast>),
     /// A streamed training did a step.
-    Streamed(StreamedStep),
+    Streamed(Box<StreamedStep>),
     /// A streamed training ended.
     Offloaded(Box<OffloadReport>),
     /// The speed of training, measured.

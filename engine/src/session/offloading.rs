@@ -293,7 +293,7 @@ fn train(
         match led.step(&batch, watch) {
             Ok(step) => {
                 append(&asked.folder.join(METRICS_FILE), &step)?;
-                send(EventKind::Streamed(step.clone()));
+                send(EventKind::Streamed(Box::new(step.clone())));
                 steps.push(step);
             }
             Err(OffloadError::Cancelled(_)) => break,
