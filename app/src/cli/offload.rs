@@ -295,8 +295,8 @@ fn show_report(report: &OffloadReport, forecast: Option<&OffloadForecast>, args:
         (Some(first), Some(last)) => {
             row("loss", format!("{:.4} at step {}, {:.4} at step {}", first.loss, first.step, last.loss, last.step));
             row("time a step", output::duration(mean_seconds(report)));
-            row("read a step", format_bytes(last.read_bytes));
-            row("written a step", format_bytes(last.written_bytes));
+            row("read a step", format_bytes(mean_bytes(report, |step| step.read_bytes)));
+            row("written a step", format_bytes(mean_bytes(report, |step| step.written_bytes)));
         }
         _ => output::note(format_args!("all {} steps had been done before: nothing was trained", report.step)),
     }
@@ -366,6 +366,11 @@ fn mean_seconds(report: &OffloadReport) -> f64 {
     report.steps.iter().map(|step| step.seconds).sum::<f64>() / report.steps.len().max(1) as f64
 }
 
+/// Mean of a figure over this process's steps, which differ by phase; 0 without any.
+fn mean_bytes(report: &OffloadReport, of: fn(&StreamedStep) -> u64) -> u64 {
+    report.steps.iter().map(of).sum::<u64>() / report.steps.len().max(1) as u64
+}
+
 /// What was planned and what was measured, for programs.
 fn figures(report: &OffloadReport, forecast: Option<&OffloadForecast>) -> Value {
     let last = report.steps.last();
@@ -384,8 +389,8 @@ fn figures(report: &OffloadReport, forecast: Option<&OffloadForecast>) -> Value 
             "planned_bytes": report.planned_bytes,
             "peak_bytes": report.peak_bytes,
             "seconds_a_step": last.map(|_| mean_seconds(report)),
-            "read_bytes_a_step": last.map(|step| step.read_bytes),
-            "written_bytes_a_step": last.map(|step| step.written_bytes),
+            "read_bytes_a_step": last.map(|_| mean_bytes(report, |step| step.read_bytes)),
+            "written_bytes_a_step": last.map(|_| mean_bytes(report, |step| step.written_bytes)),
             "is_stopped_by_guard": report.is_stopped_by_guard,
             "phases": phases(report),
             "losses": report.steps.iter().map(|step| step.loss).collect::<Vec<_>>(),
