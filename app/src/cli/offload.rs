@@ -224,7 +224,11 @@ fn disk_line(disk: &DiskRoom) -> String {
 /// A step in a line.
 fn step_line(step: &StreamedStep) -> String {
     let waited = step.read_wait_seconds + step.write_wait_seconds;
-    let kept = if step.num_kept > 0 { format!(", {} blocks had it", step.num_kept) } else { String::new() };
+    let kept = match step.num_kept {
+        0 => String::new(),
+        1 => ", finished: 1 block had moved before".to_owned(),
+        count => format!(", finished: {count} blocks had moved before"),
+    };
     let gradient = step.grad_norm.map_or_else(|| "nothing moved".to_owned(), |norm| format!("gradient {norm:.3}"));
     let phase = step.hybrid.as_ref().map_or_else(String::new, |hybrid| format!("{:<7}  ", hybrid.phase));
     let forecast = step.hybrid.as_ref().and_then(|hybrid| hybrid.forecast);

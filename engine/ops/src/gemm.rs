@@ -134,13 +134,9 @@ pub(super) fn multiply<T: Real>(
     if m == 0 || n == 0 {
         return;
     }
-    assert!(n <= dst_stride && (m - 1) * dst_stride + n <= dst.len(), "destination out of bounds");
-    assert!(k > 0, "multiplying matrices of inner size 0");
-    let last =
-        |x: Matrix<'_, T>, rows: usize, columns: usize| (rows - 1) * x.row_stride + (columns - 1) * x.column_stride;
-    assert!(last(a, m, k) < a.data.len() && last(b, k, n) < b.data.len(), "factor out of bounds");
+    assert_in_bounds((m, n, k), (dst.len(), dst_stride), (a, b));
     let _timing = products.time((m, n, k), gemm::get_threading_threshold());
-    // SAFETY: the asserts above show that every element of the three matrices lies in its slice; the
+    // SAFETY: the assertion above shows that every element of the three matrices lies in its slice; the
     // destination is borrowed mutably, so it overlaps neither factor, and its rows do not overlap one
     // another (n <= dst_stride). Strides come from slices, so they fit isize.
     unsafe {
@@ -166,6 +162,19 @@ pub(super) fn multiply<T: Real>(
             products.parallelism,
         );
     }
+}
+
+/// Panics when k is 0, or one of an (m, k) by (k, n) product's three matrices does not lie in its slice; m and n are not 0.
+pub(super) fn assert_in_bounds<T: Real>(
+    (m, n, k): (usize, usize, usize),
+    (dst_len, dst_stride): (usize, usize),
+    (a, b): (Matrix<'_, T>, Matrix<'_, T>),
+) {
+    assert!(n <= dst_stride && (m - 1) * dst_stride + n <= dst_len, "destination out of bounds");
+    assert!(k > 0, "multiplying matrices of inner size 0");
+    let last =
+        |x: Matrix<'_, T>, rows: usize, columns: usize| (rows - 1) * x.row_stride + (columns - 1) * x.column_stride;
+    assert!(last(a, m, k) < a.data.len() && last(b, k, n) < b.data.len(), "factor out of bounds");
 }
 
 /// dst (m, n; rows `dst_stride` apart) += scale · a (m, k) · b (k, n), in f64 on all threads. Factors are slices with

@@ -267,7 +267,7 @@ impl Control {
         Some(HybridEvent::Phase { from, to: Phase::Full, why })
     }
 
-    /// Lets another tier or strategy lead from here on: what was measured stays, phases begin in Full. `None` in Warmup,
+    /// Lets other settings lead from here on, of another tier or strategy: what was measured stays, phases begin in Full. `None` in Warmup,
     /// which is the same for all.
     pub(super) fn follow_another_tier(&mut self, config: &HybridConfig) -> Option<HybridEvent> {
         if self.phase() == Phase::Warmup {
@@ -275,7 +275,8 @@ impl Control {
         }
         let from = self.phases.restart_in_full(config);
         self.forecaster.withdraw();
-        let why = format!("another tier leads from here on, with the strategy {}", config.strategy.label());
+        let why =
+            format!("other settings of prediction lead from here on, with the strategy {}", config.strategy.label());
         Some(HybridEvent::Phase { from, to: Phase::Full, why })
     }
 

@@ -83,7 +83,7 @@ pub enum OffloadError {
     },
     /// A number that is none.
     #[error(
-        "step {step}: {what} of block {block} is NaN or infinite. {state}. Lower the learning rate, or look at that block's weights"
+        "step {step}: {what} of block {block} is NaN or infinite. {state}. Start in a new folder at a lower learning rate, or look at that block's weights: the saved ones may be ruined already"
     )]
     NotFinite {
         /// The step.

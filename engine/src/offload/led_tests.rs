@@ -301,10 +301,9 @@ fn another_tier_begins_in_full_and_one_that_needs_copies_is_refused() {
     drop(trainer);
     let mut trainer = led(&gpt2(), &settings, Strategy::None);
     let next = stepped(&mut trainer);
-    let told = report(&next)
-        .events
-        .iter()
-        .any(|event| matches!(event, HybridEvent::Phase { to: Phase::Full, why, .. } if why.contains("another tier")));
+    let told = report(&next).events.iter().any(
+        |event| matches!(event, HybridEvent::Phase { to: Phase::Full, why, .. } if why.contains("other settings")),
+    );
     assert!(told && report(&next).phase == Phase::Full, "{next:?}");
     let extrapolating = hybrid(Strategy::Extrapolate(crate::hybrid::Trajectory::Fitted));
     assert!(Pilot::without_snapshots(extrapolating, schedule(), NUM_STEPS, SEED).is_err());

@@ -10,7 +10,7 @@ use super::kernel::{Kernel, SIDE, Sums};
 use super::pack::{Layout, Lines, Order, PANEL, Tile, pack};
 use super::packed::{CHUNK, Packed, chunk_tiles, columns, depths, max_depth};
 use crate::buffers::Scratch;
-use crate::gemm::{Matrix, Old};
+use crate::gemm::{Matrix, Old, assert_in_bounds};
 use crate::span::Span;
 
 /// Bytes of a packed block, at most: with the sums and the other factor's panels within the second-level cache.
@@ -33,8 +33,7 @@ pub(crate) fn multiply(
     if m == 0 || n == 0 {
         return;
     }
-    assert!(n <= dst_stride && (m - 1) * dst_stride + n <= dst.len(), "destination out of bounds");
-    assert!(k > 0, "multiplying matrices of inner size 0");
+    assert_in_bounds((m, n, k), (dst.len(), dst_stride), (a, b));
     let threads = if m.saturating_mul(n).saturating_mul(k) < MIN_SHARED_WORK { 1 } else { threads.max(1) };
     // Threads that multiply together pack anew, together.
     let (cell, parts) = (b.packed.filter(|_| threads == 1), kernel.parts);

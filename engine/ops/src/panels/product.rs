@@ -9,7 +9,7 @@ use super::kernel::{COLUMNS, ROWS, Sums, sums};
 use super::pack::{gather, gathered_len, pack};
 use super::packed::Packed;
 use crate::buffers::Scratch;
-use crate::gemm::{Matrix, Old};
+use crate::gemm::{Matrix, Old, assert_in_bounds};
 use crate::span::Span;
 
 /// Inner positions multiplied in one go, at most: 14 rows of them fill most of the first-level cache.
@@ -56,11 +56,8 @@ pub(crate) fn multiply(
     if m == 0 || n == 0 {
         return;
     }
-    assert!(is_available() && k > 0, "multiplying matrices of inner size 0, or without AVX-512");
-    assert!(n <= dst_stride && (m - 1) * dst_stride + n <= dst.len(), "destination out of bounds");
-    let last =
-        |x: Matrix<'_, f32>, rows: usize, columns: usize| (rows - 1) * x.row_stride + (columns - 1) * x.column_stride;
-    assert!(last(a, m, k) < a.data.len() && last(b, k, n) < b.data.len(), "factor out of bounds");
+    assert!(is_available(), "multiplying without AVX-512");
+    assert_in_bounds((m, n, k), (dst.len(), dst_stride), (a, b));
     let threads = if m.saturating_mul(n).saturating_mul(k) < MIN_SHARED_WORK { 1 } else { threads.max(1) };
     let work = Work { a, scale, old, start: dst.as_mut_ptr(), stride: dst_stride, m, threads };
     // Threads that multiply together pack anew, together.
