@@ -137,6 +137,7 @@ fn kind_of(command: &Command) -> CommandKind {
         Command::Cancel(job) => CommandKind::Cancel(*job),
         Command::Inspect(job, _)
         | Command::Plan(job, _)
+        | Command::PlanOffload(job, ..)
         | Command::Quantize(job, _)
         | Command::Export(job, _)
         | Command::Infer(job, _)

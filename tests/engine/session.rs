@@ -4,13 +4,15 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use foretrain_engine::data::DatasetSpec;
+use foretrain_engine::data::{DatasetSpec, TokenizerSpec};
 use foretrain_engine::hybrid::{Phase, Strategy};
-use foretrain_engine::models::ModelPreset;
+use foretrain_engine::models::{Gpt2Config, ModelConfig, ModelPreset};
+use foretrain_engine::optim::OptimizerKind;
 use foretrain_engine::session::chart::{Chart, CurvePanel, Panel, Series, Theme};
 use foretrain_engine::session::{
-    ChartFormat, ChartJob, Command, EventKind, JobId, LogKind, Naming, Operation, RunPart, RunStatus, RunTimes,
-    StepMetrics, StopReason, list_runs, open_run,
+    ChartFormat, ChartJob, Command, EventKind, JobId, LogKind, Naming, OffloadBatches, OffloadEnding, OffloadGoal,
+    OffloadJob, Operation, Rehearsal, RunPart, RunStatus, RunTimes, StepMetrics, StopReason, list_runs, open_run,
+    recipe, tier,
 };
 use foretrain_tests::{DEADLINE, TestEngine, small_config, write_idx};
 
@@ -171,7 +173,7 @@ fn seven_billion_parameters_are_refused_with_a_table() {
     let runs = test.sub("runs");
     let text = test.sub("data").join("text.txt");
     std::fs::write(&text, "the quick brown fox jumps over the lazy dog. ".repeat(2_000)).unwrap();
-    let data = DatasetSpec::Text { path: text, tokenizer: foretrain_engine::data::TokenizerSpec::Char };
+    let data = DatasetSpec::Text { path: text, tokenizer: TokenizerSpec::Char };
     let mut config = small_config(&test.sub("unused"), &runs);
     config.model =
         ModelPreset::Llama7B.config(foretrain_engine::models::DataShape::Text { vocab_size: 32_000 }).unwrap();
@@ -354,4 +356,83 @@ fn a_chart_is_drawn_into_new_files_or_refused_with_its_reason() {
     let message =
         test.wait(asked, |kind| if let EventKind::Rejected(failure) = kind { Some(failure.message) } else { None });
     assert!(message.contains("no panel"), "{message}");
+}
+
+/// Words that follow each other, so that there is something to learn.
+fn streamed(test: &TestEngine, num_steps: u64) -> OffloadJob {
+    let text: String =
+        (0..4_000).map(|i| ["one ", "wolf ", "saw ", "seven ", "goats. "][(i * i + i / 7) % 5]).collect();
+    let path = test.sub("text").join("wolf.txt");
+    std::fs::write(&path, text).unwrap();
+    let data = DatasetSpec::Text { path, tokenizer: TokenizerSpec::Char };
+    let mut config = recipe("shakespeare-gpt2-char").unwrap().run_config(&tier("vanilla").unwrap(), data).unwrap();
+    config.model = ModelConfig::Gpt2(Gpt2Config {
+        vocab_size: 32,
+        n_positions: 32,
+        n_embd: 32,
+        n_layer: 2,
+        n_head: 2,
+        layer_norm_epsilon: 1e-5,
+        initializer_range: 0.02,
+    });
+    config.optimizer.switch_to(OptimizerKind::AdamW);
+    (config.num_steps, config.batch_size, config.sequence_length, config.num_threads) = (num_steps, 4, 16, 1);
+    OffloadJob {
+        config,
+        folder: test.sub("blocks"),
+        precision: foretrain_engine::offload::Precision::Full,
+        commit: None,
+        batches: OffloadBatches::Data,
+        goal: OffloadGoal::Train,
+        ending: OffloadEnding::Model,
+    }
+}
+
+#[test]
+fn a_streamed_training_is_shown_as_a_run_that_pauses_stops_and_goes_on() {
+    let mut test = TestEngine::default();
+    let asked = streamed(&test, 40);
+    let ended = |kind| if let EventKind::Ended(reason) = kind { Some(reason) } else { None };
+    let job = test.send(|job| Command::Offload(job, Box::new(asked.clone())));
+    let seen = test.wait(job, |kind| if let EventKind::Streamed(step) = kind { Some(step.step) } else { None });
+    assert_eq!(seen, 1);
+    test.send(|_| Command::Pause);
+    let started = Instant::now();
+    while test.engine.snapshot().unwrap().status != RunStatus::Paused {
+        assert!(started.elapsed() < DEADLINE, "it does not pause");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let paused = test.engine.snapshot().unwrap();
+    assert!(paused.step >= 1 && paused.step < 40 && paused.history.len() as u64 == paused.step);
+    assert_eq!(paused.folder.as_deref(), Some(asked.folder.as_path()));
+    test.send(|_| Command::Save);
+    test.send(|_| Command::Stop);
+    assert_eq!(test.wait(job, ended), StopReason::User);
+    let run = test.engine.snapshot().unwrap();
+    assert_eq!((run.status.clone(), run.step), (RunStatus::Ended(StopReason::User), paused.step));
+
+    // Said before it goes on, with nothing rehearsed.
+    let job = test.send(|job| Command::PlanOffload(job, Box::new(asked.clone()), Rehearsal::None));
+    let forecast = test.wait(job, |kind| if let EventKind::OffloadPlanned(plan) = kind { Some(plan) } else { None });
+    assert_eq!((forecast.disk.num_steps, forecast.num_steps_left), (paused.step, 40 - paused.step));
+    assert!(forecast.step_seconds.is_none() && forecast.plan.memory.fits());
+
+    let job = test.send(|job| Command::Offload(job, Box::new(asked.clone())));
+    assert_eq!(test.wait(job, ended), StopReason::Finished);
+    let run = test.engine.snapshot().unwrap();
+    assert_eq!((run.status.clone(), run.step, run.history.len()), (RunStatus::Ended(StopReason::Finished), 40, 40));
+    let steps: Vec<u64> = run.history.iter().map(|row| row.step).collect();
+    assert_eq!(steps, (1..=40).collect::<Vec<_>>());
+    assert!(run.history.iter().all(|row| row.gate_ms == Some(0.0) && row.step_ms > 0.0), "vanilla measures no gate");
+    assert!(run.savings.vanilla_step_ms.unwrap() > 0.0 && run.savings.num_steps == 40);
+    let model = asked.folder.join("model");
+    assert!(run.log.iter().any(|entry| entry.kind == LogKind::Saved(model.clone())), "{:?}", run.log);
+    assert!(model.join("model.safetensors").exists());
+
+    // Where it does not fit nothing is trained, and the refusal says what would.
+    let mut tight = asked.clone();
+    tight.config.memory_budget_bytes = 1 << 20;
+    let job = test.send(|job| Command::Offload(job, Box::new(tight)));
+    let failure = test.wait(job, |kind| if let EventKind::Rejected(failure) = kind { Some(failure) } else { None });
+    assert!(failure.plan.is_some(), "{failure:?}");
 }

@@ -179,6 +179,7 @@ fn the_time_is_estimated_from_a_measured_step_only() {
         num_params: 105_866,
         plan: scene::plan(),
         full_step_ms: Some(20.0),
+        remedy_step_ms: None,
         vanilla_seconds: Some(24.0),
         warnings: Vec::new(),
     };

@@ -97,6 +97,7 @@ fn the_plan_is_asked_once_the_form_rests() {
         num_params: 105_866,
         plan: scene::plan(),
         full_step_ms: Some(41.0),
+        remedy_step_ms: None,
         vanilla_seconds: Some(49.2),
         warnings: vec!["The last batch of an epoch is smaller".to_owned()],
     };
@@ -126,11 +127,20 @@ fn settings_that_make_a_run_fit_are_taken_over_by_a_button() {
     let what = "micro-batches of 64 (4 parts), 8-bit optimizer states: 80.0 MiB, another result".to_owned();
     let plan = MemoryPlan {
         budget_bytes: 100 << 20,
-        remedies: vec![Remedy { what, settings: Some(settings) }, Remedy::in_words("batches of 64: 90.0 MiB")],
+        remedies: vec![
+            Remedy { settings: Some(settings), ..Remedy::in_words(what) },
+            Remedy::in_words("batches of 64: 90.0 MiB"),
+        ],
         ..scene::plan()
     };
-    let report =
-        PlanReport { num_params: 105_866, plan, full_step_ms: None, vanilla_seconds: None, warnings: Vec::new() };
+    let report = PlanReport {
+        num_params: 105_866,
+        plan,
+        full_step_ms: None,
+        remedy_step_ms: None,
+        vanilla_seconds: None,
+        warnings: Vec::new(),
+    };
     harness.state_mut().apply_event(&Event { job, kind: EventKind::Planned(Box::new(report)) });
     harness.run();
     harness.get_by_label_contains("batches of 64: 90.0 MiB");

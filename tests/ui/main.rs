@@ -10,6 +10,7 @@ mod flames;
 mod form;
 mod fresh;
 mod gpu;
+mod on_disk;
 mod pictures;
 mod plots;
 mod qat;

@@ -256,6 +256,7 @@ fn the_needs_of_another_recipe_are_planned_during_a_run() {
         num_params: 105_866,
         plan: scene::plan(),
         full_step_ms: None,
+        remedy_step_ms: None,
         vanilla_seconds: None,
         warnings: Vec::new(),
     }));

@@ -7,7 +7,7 @@ use foretrain_engine::hybrid::Phase;
 use foretrain_engine::memory::{format_bytes, grouped};
 use foretrain_engine::models::Network;
 use foretrain_engine::offload::{Commit, DiskRoom, Precision, StreamedStep};
-use foretrain_engine::optim::OptimizerKind;
+use foretrain_engine::optim::{OptimizerKind, usual_learning_rate};
 use foretrain_engine::session::{
     Command, EventKind, OffloadBatches, OffloadEnding, OffloadForecast, OffloadGoal, OffloadJob, OffloadReport,
     OffloadedModel,
@@ -126,8 +126,8 @@ fn job(args: &TrainArgs, folder: &Path) -> Result<OffloadJob, CliError> {
     }
     if args.recipe.learning_rate.is_none() && (args.recipe.model.is_some() || args.from.is_some()) {
         let network = Network::new(&config.model).map_err(|error| CliError::from_session(&error.into()))?;
-        let most = rate_for(network.num_params() as u64);
-        config.optimizer.learning_rate = config.optimizer.learning_rate.min(most);
+        let most = usual_learning_rate(network.num_params() as u64);
+        config.optimizer.learning_rate = config.optimizer.learning_rate.min(most.unwrap_or(f64::INFINITY));
     }
     Ok(OffloadJob {
         config,
@@ -144,22 +144,6 @@ fn job(args: &TrainArgs, folder: &Path) -> Result<OffloadJob, CliError> {
         goal: if args.plan { OffloadGoal::Plan } else { OffloadGoal::Train },
         ending: if args.offload.blocks_only { OffloadEnding::Blocks } else { OffloadEnding::Model },
     })
-}
-
-/// The peak rate of AdamW for a model of this many weights: recipes are for small models, whose rates are too high for it.
-/// Source: Brown et al. 2020, arXiv 2005.14165, table 2.1.
-fn rate_for(num_params: u64) -> f64 {
-    const RATES: [(u64, f64); 6] = [
-        (125_000_000, 6e-4),
-        (350_000_000, 3e-4),
-        (760_000_000, 2.5e-4),
-        (1_300_000_000, 2e-4),
-        (2_700_000_000, 1.6e-4),
-        (6_700_000_000, 1.2e-4),
-    ];
-    // Three fifths of a size count as it: the vocabulary, a third of GPT-2's 124M, is not known before the data is read.
-    let reached = RATES.iter().rev().find(|(size, _)| num_params >= size / 10 * 6);
-    reached.map_or(f64::INFINITY, |(_, rate)| *rate)
 }
 
 /// What a training takes, in a few lines, for its start.
@@ -402,18 +386,4 @@ fn figures(report: &OffloadReport, forecast: Option<&OffloadForecast>) -> Value 
         },
         "forecast": forecast.map(forecast_json),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_the_papers() {
-        let of = [800_000, 124_439_808, 354_823_168, 1_100_048_384, 6_738_415_616].map(rate_for);
-        assert_eq!(of, [f64::INFINITY, 6e-4, 3e-4, 2e-4, 1.2e-4]);
-        // The same with a vocabulary of characters.
-        let of = [85_900_000, 303_400_000, 969_200_000, 6_476_500_000].map(rate_for);
-        assert_eq!(of, [6e-4, 3e-4, 2e-4, 1.2e-4]);
-    }
 }

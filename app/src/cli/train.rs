@@ -254,6 +254,9 @@ fn plan(config: RunConfig, args: &TrainArgs) -> Result<(), CliError> {
         let all = output::duration(seconds);
         output::line(format_args!("{step_ms:.1} ms per vanilla step, measured now; {all} for all steps"))?;
     }
+    if let Some(step_ms) = planned.remedy_step_ms {
+        output::line(format_args!("{step_ms:.1} ms per vanilla step with the settings of --fit, measured now"))?;
+    }
     for warning in &planned.warnings {
         output::line(format_args!("note: {warning}"))?;
     }
@@ -262,6 +265,7 @@ fn plan(config: RunConfig, args: &TrainArgs) -> Result<(), CliError> {
         "plan": planned.plan,
         "taken_settings": settings,
         "full_step_ms": planned.full_step_ms,
+        "remedy_step_ms": planned.remedy_step_ms,
         "vanilla_seconds": planned.vanilla_seconds,
     });
     if !planned.plan.fits() {

@@ -143,7 +143,7 @@ impl PlotKind {
 #[must_use]
 pub fn curves_of<'a>(kind: PlotKind, run: &'a RunSeries, p: &Palette, is_smoothed: bool) -> Vec<Curve<'a>> {
     use CurveStyle::{Dashed, Faint, Marks, OpenMarks, Solid};
-    let [first, second, third, fourth, fifth, ..] = p.series;
+    let [first, second, third, fourth, fifth, sixth, ..] = p.series;
     let full_precision = if run.quantized_loss.is_empty() { "Validation" } else { "Validation, f32" };
     match kind {
         PlotKind::Loss => {
@@ -188,6 +188,7 @@ pub fn curves_of<'a>(kind: PlotKind, run: &'a RunSeries, p: &Palette, is_smoothe
             Curve::new("Oscillation", fourth, Solid, &run.oscillation),
             Curve::new("Given back", third, Solid, &run.given_back),
             Curve::new("Forecast error", fifth, Solid, &run.relative_error),
+            Curve::new("Above start", sixth, Solid, &run.above_start),
         ],
         PlotKind::GradientNorm => vec![Curve::new("Norm", first, Solid, &run.grad_norm)],
         PlotKind::GateRatio => vec![Curve::new("ρ", second, Solid, &run.rho)],

@@ -57,6 +57,7 @@ pub struct RunSeries {
     pub oscillation: Series,
     pub given_back: Series,
     pub relative_error: Series,
+    pub above_start: Series,
     pub grad_norm: Series,
     pub rho: Series,
     pub learning_rate: Series,
@@ -91,6 +92,7 @@ impl RunSeries {
                 oscillation: Series::with_gaps(1.5),
                 given_back: Series::with_gaps(1.5),
                 relative_error: Series::with_gaps(1.5),
+                above_start: Series::with_gaps(1.5),
                 ..Self::default()
             };
         }
@@ -206,6 +208,7 @@ impl RunSeries {
             (&mut self.oscillation, signals.oscillation, signals.oscillation_limit),
             (&mut self.given_back, signals.given_back, signals.given_back_limit),
             (&mut self.relative_error, signals.relative_error, signals.relative_error_limit),
+            (&mut self.above_start, signals.above_start, signals.above_start_limit),
         ] {
             // A limit of 0 means that nothing is watched yet.
             if let Some(value) = value.filter(|_| limit > 0.0) {

@@ -10,7 +10,7 @@ use foretrain_engine::models::{DataShape, ModelConfig, ModelPreset};
 use foretrain_engine::session::RunConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, RecipeEntry, Settings};
+use super::{Catalog, RecipeEntry, Settings, Streaming};
 
 /// Kinds of datasets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -282,6 +282,9 @@ pub struct Draft {
     pub model: ModelPreset,
     /// Everything else; its data and model are replaced by the two fields above.
     pub config: RunConfig,
+    /// Where its weights lie.
+    #[serde(default)]
+    pub streaming: Streaming,
 }
 
 impl Draft {
@@ -293,6 +296,7 @@ impl Draft {
             data: DataForm::from_spec(&recipe.config.data),
             model: recipe.model,
             config: recipe.config.clone(),
+            streaming: Streaming::default(),
         }
     }
 
@@ -305,7 +309,7 @@ impl Draft {
         let of_model = || catalog.recipes.iter().filter(|recipe| recipe.model == model);
         let nearest = of_model().find(|recipe| kind_of(recipe) == data.kind).or_else(|| of_model().next());
         let recipe = nearest.or(catalog.recipes.first())?.name.clone();
-        Some(Self { recipe, data, model, config: config.clone() })
+        Some(Self { recipe, data, model, config: config.clone(), streaming: Streaming::default() })
     }
 
     /// True when both make the same run, whatever it is called and whatever the settings add to it.

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use foretrain_engine::session::{
-    Answer, Command, DataPreview, Event, EventKind, LoadedRun, ModelReport, PlanReport, RunConfig, RunSnapshot,
+    Answer, Command, DataPreview, Event, EventKind, LoadedRun, ModelReport, OffloadForecast, PlanReport, RunSnapshot,
     RunStatus, RunSummary, StopReason,
 };
 
 use super::{
-    Asked, CompareAxis, Draft, ExperimentsLive, FramePace, HeldModel, LogRows, Machine, Query, Screen, ShipLive,
+    Asked, CompareAxis, Draft, ExperimentsLive, FramePace, HeldModel, LogRows, Machine, Query, Screen, ShipLive, Wanted,
 };
 use crate::plots::{CompareSeries, ExportSlot, PlotKind, RunSeries};
 use crate::views::{RunIdentity, RunLabel, ViewCtx, run_labels};
@@ -57,20 +57,12 @@ pub enum LogFilter {
 /// A question about what a recipe needs.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// The recipe.
-    pub config: Box<RunConfig>,
+    /// What it is about.
+    pub wanted: Wanted,
     /// When to ask, seconds of egui's clock; infinite once asked.
     pub due: f64,
     /// Asked while a run went on: the engine measured no step.
     pub is_unmeasured: bool,
-}
-
-impl Planned {
-    /// True when it is about `config`; what runs are called does not matter.
-    #[must_use]
-    pub fn is_about(&self, config: &RunConfig) -> bool {
-        *self.config == RunConfig { name: self.config.name.clone(), ..config.clone() }
-    }
 }
 
 /// A form that gave way.
@@ -234,6 +226,8 @@ pub struct Live {
     pub start: Query<Option<PathBuf>>,
     /// Needs of the recipe in the form.
     pub plan: Query<Box<PlanReport>>,
+    /// The same of one whose weights lie on disk.
+    pub streamed_plan: Query<Box<OffloadForecast>>,
     /// Runs on disk.
     pub runs: Query<Vec<RunSummary>>,
     /// What to call each of them, by folder.
@@ -325,6 +319,7 @@ impl Live {
             };
         }
         answer!(plan, Planned);
+        answer!(streamed_plan, OffloadPlanned);
         if answer!(runs, Runs) {
             self.label_runs();
         }
@@ -427,8 +422,9 @@ impl Live {
 
     /// Has the engine measure no step for the form, until it is asked again.
     pub fn stop_planning(&mut self, ctx: &ViewCtx<'_>) {
-        if self.plan.is_waiting() {
+        if self.plan.is_waiting() || self.streamed_plan.is_waiting() {
             self.plan.cancel(ctx);
+            self.streamed_plan.cancel(ctx);
             self.run.planned = None;
         }
     }

@@ -16,6 +16,7 @@ mod machine;
 mod query;
 mod saved;
 mod ship;
+mod streaming;
 mod tier_lock;
 
 pub use asked::Asked;
@@ -37,4 +38,5 @@ pub use saved::{
     Settings, ShipSaved, TrySaved, TrySource,
 };
 pub use ship::{MeasureSettings, Measured, ShipAction, ShipLive};
+pub use streaming::{Streaming, Wanted};
 pub use tier_lock::{Access, CorrectionFigures, Demand, Found, LOCKED_TIER, PROOF_CONFIDENCE, RecipeKey, TierLock};

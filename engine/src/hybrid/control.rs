@@ -319,6 +319,11 @@ impl Control {
         self.learning_rate_cut
     }
 
+    /// Forgets the cuts of the learning rate.
+    pub(super) fn forget_learning_rate_cut(&mut self) {
+        self.learning_rate_cut = 1.0;
+    }
+
     /// A blow-up to recover from.
     #[cfg(test)]
     pub(super) fn scale_learning_rate(&mut self, factor: f64) {
@@ -401,6 +406,7 @@ impl Control {
             | DivergenceKind::GradientVanishing
             | DivergenceKind::Oscillation
             | DivergenceKind::Regression
+            | DivergenceKind::AboveStart
             | DivergenceKind::RelativeError => self.ladder.climb(self.step),
         };
         let recovery = if keeps_snapshots { recovery } else { recovery.without_snapshots() };

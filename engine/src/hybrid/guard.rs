@@ -7,6 +7,7 @@
 //! | gradient norm | over its usual size | 10, and 6 of its own standard deviations; 1/1000 below |
 //! | oscillation | changes that turned back, weighted by size | 0.6 |
 //! | given back | share of the progress since the start | 0.5, and what noise explains |
+//! | above its start | over the first loss | 2, 1 nat more, and what noise explains |
 //! | NaN, infinity | in the loss, the gradient or the weights | |
 //!
 //! Single batches are noisy, so each signal is a median over the last steps (of the loss 7, of the
@@ -67,6 +68,11 @@ const MIN_PROGRESS: f64 = 0.4;
 /// Share of its progress that a run may give back: beyond it, what was learned is being lost, however slowly.
 const GIVEN_BACK_LIMIT: f64 = 0.5;
 
+/// Times its first loss, and nats above it, at which a run is worse off than untrained. A rate that is too high in the first
+/// steps ruins a run before anything is usual for it; then this signal alone tells.
+const ABOVE_START_RATIO: f64 = 2.0;
+const ABOVE_START_NATS: f64 = 1.0;
+
 /// What a step shows the guard.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Observation {
@@ -114,6 +120,9 @@ pub(super) struct Guard {
     losses: VecDeque<f64>,
     #[serde(default)]
     progress: Option<Progress>,
+    /// First loss, nats. States from before it was kept have none.
+    #[serde(default, with = "exact")]
+    start: Option<f64>,
     steps_unchecked: u32,
     signals: GuardSignals,
 }
@@ -214,6 +223,7 @@ impl Guard {
             push_within(&mut self.excesses, excess.ln_ratio, LOSS_STEPS);
             push_within(&mut self.excess_sigmas, excess.sigma, LOSS_STEPS);
         }
+        self.start.get_or_insert(seen.loss);
         push_within(&mut self.losses, seen.loss, SWING_STEPS + USUAL_SWINGS);
         let norms = if seen.is_sampled { &mut self.sampled_norms } else { &mut self.full_norms };
         let usual = Usual::of(norms);
@@ -245,6 +255,7 @@ impl Guard {
         let last = |count: usize| -> Vec<f64> { ln_losses.iter().rev().take(count).copied().collect() };
         let given_back = self.progress.and_then(|progress| progress.given_back(&last(PRESENT_STEPS), divergence_sigma));
         self.progress = Progress::after(self.progress, &last(LEVEL_STEPS));
+        let above_start = self.above_start(divergence_sigma);
         let oscillation = oscillation(&self.losses).zip(oscillation(&ln_losses)).map(|(a, b)| a.min(b));
         self.signals = GuardSignals {
             loss_z: loss_z.map(|z| z as f32),
@@ -257,6 +268,8 @@ impl Guard {
             given_back_limit: given_back.map_or(GIVEN_BACK_LIMIT, |(_, limit)| limit) as f32,
             relative_error: relative_error.map(|error| error as f32),
             relative_error_limit: relative_error_limit as f32,
+            above_start: above_start.map(|(ratio, _)| ratio as f32),
+            above_start_limit: above_start.map_or(ABOVE_START_RATIO, |(_, limit)| limit) as f32,
         };
         let found = |kind, value: f64, limit: f64| Divergence { kind, value: value as f32, limit: limit as f32 };
         let above = |kind, value: Option<f64>, limit: f64| {
@@ -271,6 +284,19 @@ impl Guard {
             })
             .or_else(|| above(DivergenceKind::Oscillation, oscillation, OSCILLATION_LIMIT))
             .or_else(|| given_back.and_then(|(share, limit)| above(DivergenceKind::Regression, Some(share), limit)))
+            .or_else(|| above_start.and_then(|(ratio, limit)| above(DivergenceKind::AboveStart, Some(ratio), limit)))
+    }
+
+    /// The last losses over the first one, and the limit, wide enough for their scatter: the first is a single one.
+    fn above_start(&self, sigma: f64) -> Option<(f64, f64)> {
+        let start = self.start.filter(|start| *start > 0.0)?;
+        let newest: VecDeque<f64> = self.losses.iter().rev().take(LOSS_STEPS).copied().collect();
+        let level = full_median(&newest, LOSS_STEPS)?;
+        let recent = || self.losses.iter().rev().take(LEVEL_STEPS).map(|loss| loss.max(1e-8).ln());
+        let center = median(recent())?;
+        let scatter = 1.4826 * median(recent().map(|ln_loss| (ln_loss - center).abs()))?;
+        let by_noise = (1.5 * sigma * scatter).min(60.0).exp();
+        Some((level / start, ABOVE_START_RATIO.max((start + ABOVE_START_NATS) / start).max(by_noise)))
     }
 
     /// True when the last losses lie below their forecast: a gradient that vanishes with them means a task
@@ -478,6 +504,25 @@ mod tests {
         let (step, found) = found.expect("a climb to 5 nats is seen");
         assert_eq!(found.kind, DivergenceKind::Regression);
         assert!((0.3..0.8).contains(&loss(step)), "step {step}: {}", loss(step));
+    }
+
+    #[test]
+    fn a_run_that_is_worse_off_than_untrained_is_no_usual_one() {
+        // Nothing is known of it when the loss jumps, and it stays where it has jumped to.
+        let found = |losses: &[f64]| {
+            let mut guard = Guard::default();
+            let unknown = Observation { surprise: None, excess: None, grad_norm: None, ..calm(0) };
+            losses.iter().enumerate().find_map(|(step, &loss)| {
+                guard.judge(&Observation { loss, ..unknown }, &LIMITS).map(|found| (step, found.kind, found.limit))
+            })
+        };
+        let jump = |first, then| [vec![first], vec![then; 20]].concat();
+        assert_eq!(found(&jump(4.2, 38_000.0)), Some((6, DivergenceKind::AboveStart, 2.0)));
+        assert_eq!(found(&jump(4.2, 8.0)), None, "an overshoot in the first steps, as with a full rate from the first");
+        // Weights that know their task: what counts is what is lost in nats.
+        assert_eq!(found(&jump(0.05, 0.9)), None);
+        assert_eq!(found(&jump(0.05, 1.2)), Some((6, DivergenceKind::AboveStart, 21.0)));
+        assert_eq!(found(&[vec![4.2], vec![9.0; 3], vec![4.0; 20]].concat()), None, "a spike that is over");
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub struct Pilot {
 struct Saved {
     /// Settings that led so far.
     config: HybridConfig,
+    /// Peak learning rate so far; `None` in states from before it was kept.
+    #[serde(default)]
+    peak_learning_rate: Option<f64>,
     control: Control,
 }
 
@@ -116,18 +119,25 @@ impl Pilot {
     }
 
     /// All that decides later steps, as JSON whose numbers are exact.
-    pub(crate) fn state(&self) -> Result<String, HybridError> {
-        let saved = Saved { config: self.rules.config.clone(), control: self.control.clone() };
+    pub(crate) fn state(&self, peak_learning_rate: f64) -> Result<String, HybridError> {
+        let saved = Saved {
+            config: self.rules.config.clone(),
+            peak_learning_rate: Some(peak_learning_rate),
+            control: self.control.clone(),
+        };
         serde_json::to_string(&saved).map_err(|source| HybridError::Control { source })
     }
 
     /// Goes on from a saved state. In Full, where another tier or strategy led before; and where the guard had ended the
-    /// training, at the learning rate to which it was cut.
+    /// training, at the learning rate to which it was cut, unless another peak is asked for than led before: that one holds.
     /// Errors: [`HybridError::Control`].
-    pub(crate) fn restore(&mut self, state: &str) -> Result<(), HybridError> {
+    pub(crate) fn restore(&mut self, state: &str, peak_learning_rate: f64) -> Result<(), HybridError> {
         let measured = self.control.costs();
         let saved: Saved = serde_json::from_str(state).map_err(|source| HybridError::Control { source })?;
         self.control = saved.control;
+        if saved.peak_learning_rate.is_some_and(|before| before.to_bits() != peak_learning_rate.to_bits()) {
+            self.control.forget_learning_rate_cut();
+        }
         if let Some(costs) = measured.filter(|_| self.control.costs().is_none()) {
             self.control.set_costs(costs);
         }

@@ -131,6 +131,12 @@ pub struct GuardSignals {
     /// At which the run has left its course. It follows from the calibrated interval of these forecasts.
     #[serde(default, with = "nullable")]
     pub relative_error_limit: f32,
+    /// Loss of the last steps over the run's first.
+    #[serde(default)]
+    pub above_start: Option<f32>,
+    /// At which the run is worse off than before its first step.
+    #[serde(default, with = "nullable")]
+    pub above_start_limit: f32,
 }
 
 /// What kind of divergence.
@@ -148,6 +154,8 @@ pub enum DivergenceKind {
     Oscillation,
     /// Loss has climbed back by much of what it had fallen, however slowly.
     Regression,
+    /// Loss far above that of the first step.
+    AboveStart,
     /// Loss far above its forecast in proportion, by the forecasts' calibrated intervals.
     RelativeError,
     /// NaN or infinity in the weights, which no milder answer than restoring them can cure.

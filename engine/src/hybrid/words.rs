@@ -24,6 +24,7 @@ impl Display for DivergenceKind {
             Self::GradientVanishing => "vanishing gradient",
             Self::Oscillation => "oscillation",
             Self::Regression => "progress lost",
+            Self::AboveStart => "loss far above the first",
             Self::RelativeError => "relative forecast error",
             Self::WeightsNotFinite => "NaN or infinity in the weights",
         })
@@ -41,6 +42,7 @@ impl Display for Divergence {
             | DivergenceKind::GradientVanishing
             | DivergenceKind::Oscillation
             | DivergenceKind::Regression
+            | DivergenceKind::AboveStart
             | DivergenceKind::RelativeError => {
                 write!(f, "{kind} ({} against a limit of {})", figure(value), figure(limit))
             }

@@ -74,6 +74,9 @@ pub struct Remedy {
     /// The settings that do it; `None` for a change of what is trained, or of the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<MemorySettings>,
+    /// Sequences in a batch, where it is to stream the blocks from disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streamed_batch: Option<usize>,
 }
 
 /// Settings that trade time for memory and leave the training what it is, or near it.
@@ -91,7 +94,7 @@ impl Remedy {
     /// One that takes more than settings.
     #[must_use]
     pub fn in_words(what: impl Into<String>) -> Self {
-        Self { what: what.into(), settings: None }
+        Self { what: what.into(), settings: None, streamed_batch: None }
     }
 }
 

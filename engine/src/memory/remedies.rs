@@ -58,7 +58,8 @@ fn settings(case: &Case, input: &PlanInput<'_>) -> Option<Remedy> {
     if let Some((fit, bytes)) = first_fit(cases.iter().cloned(), budget) {
         let what = format!("{}: {bytes}, {}", changes(case, &fit), price(case, &fit));
         let (num_micro_batches, kept, states) = (fit.num_micro_batches, fit.kept, fit.states);
-        return Some(Remedy { what, settings: Some(MemorySettings { num_micro_batches, kept, states }) });
+        let settings = Some(MemorySettings { num_micro_batches, kept, states });
+        return Some(Remedy { settings, ..Remedy::in_words(what) });
     }
     let least = cases.iter().min_by_key(|case| case.total_bytes()).filter(|_| has_kernels)?;
     let changes = changes(case, least);

@@ -21,7 +21,7 @@ impl LedTrainer {
     /// Errors: [`OffloadError::Hybrid`] for a saved state that is none.
     pub fn new(trainer: OffloadTrainer, mut pilot: Pilot) -> Result<Self, OffloadError> {
         if let Some(state) = trainer.store().pilot() {
-            pilot.restore(state)?;
+            pilot.restore(state, trainer.peak_learning_rate())?;
         }
         if pilot.num_steps_done() != trainer.num_steps() {
             pilot.skip_to(trainer.num_steps());
@@ -66,7 +66,7 @@ impl LedTrainer {
                 peak_learning_rate,
             };
             let report = pilot.end_step(seen, outcome, events);
-            Ok((Some(report), Some(pilot.state()?)))
+            Ok((Some(report), Some(pilot.state(peak_learning_rate)?)))
         })?;
         self.pilot = pilot;
         Ok(step)

@@ -15,7 +15,7 @@ use crate::hybrid::{
     GateRule, HybridConfig, HybridEvent, HybridTrainer, Phase, Pilot, Recovery, StepReport, Strategy, TrainerSetup,
 };
 use crate::models::{DataShape, ModelConfig, ModelPreset, ParamStore, initial_params, ops};
-use crate::optim::Schedule;
+use crate::optim::{OptimizerConfig, Schedule};
 use crate::unwatched;
 
 const NUM_STEPS: u64 = 30;
@@ -152,6 +152,18 @@ fn a_sample_alone_goes_back() {
     assert!(cosines.clone().count() > 0 && cosines.all(|cosine| (0.3..=1.0).contains(&cosine)));
 }
 
+fn copy_store(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy_store(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 /// The state files say: steps done, and updates that blocks had.
 fn progress(folder: &Path) -> (u64, u64) {
     let text = std::fs::read(folder.join("progress.json")).unwrap();
@@ -190,8 +202,18 @@ fn a_step_whose_loss_diverges_moves_nothing_until_the_training_ends() {
     let (step, num_updates) = progress(folder.path());
     assert_eq!(step - num_updates, num_skipped);
     assert!(trainer.step(&batch(step), unwatched!()).is_err(), "it has ended");
-    // Opened again it goes on, at a quarter of the rate.
     drop(trainer);
+    // Opened at another rate that one holds, not a quarter of it.
+    let slower = OptimizerConfig { learning_rate: 0.3 * optimizer().learning_rate, ..optimizer() };
+    let copy = tempfile::tempdir().unwrap();
+    copy_store(folder.path(), copy.path());
+    let elsewhere = OffloadSettings { folder: copy.path().to_owned(), ..settings.clone() };
+    let opened_at = OffloadTrainer::open(network(&gpt2()), &slower, &elsewhere, None, unwatched!()).unwrap();
+    let mut slowed = LedTrainer::new(opened_at, pilot.clone()).unwrap();
+    let planned = slower.learning_rate * schedule().factor(step + 1, 400);
+    let found = f64::from(report(&stepped(&mut slowed)).learning_rate);
+    assert!((found / planned - 1.0).abs() < 1e-6, "{found} {planned}");
+    // Opened again it goes on, at a quarter of the rate.
     let mut again = LedTrainer::new(opened(&gpt2(), &settings).unwrap(), pilot).unwrap();
     assert!(!again.must_stop() && again.trainer().num_steps() == step);
     let next = stepped(&mut again);

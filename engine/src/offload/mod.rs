@@ -44,4 +44,5 @@ pub use rehearsal::StepShape;
 pub use room::DiskRoom;
 pub use scratch_folder::ScratchFolder;
 pub use store::{Commit, FirstWeights, OffloadSettings};
+pub(crate) use trainer::check_streamable;
 pub use trainer::{OffloadTrainer, StoredTensor, StreamedStep};

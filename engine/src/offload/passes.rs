@@ -1,5 +1,8 @@
 //! One block forward, one block backward, and the head with its loss, each under a graph of its own.
 
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
 use candle_core::{CpuStorage, Device, Storage, Tensor, Var};
 use rayon::prelude::*;
 
@@ -32,8 +35,8 @@ pub(super) struct HeadWork<'a> {
     pub(super) targets: &'a Tensor,
     /// What each sequence counts for in what is minimized, n numbers.
     pub(super) weights: &'a [f32],
-    /// Are predicted gradient norms wanted?
-    pub(super) measures_errors: bool,
+    /// Are predicted gradient norms wanted? Their time is added here.
+    pub(super) errors_time: Option<&'a Cell<Duration>>,
     /// Logits stand in memory for at most so many numbers' worth of tokens.
     pub(super) max_logits: usize,
     /// Of matrix products.
@@ -125,8 +128,14 @@ fn measured(
 ) -> Result<(Tensor, Seen), OffloadError> {
     let per_sequence = work.targets.dim(1)?;
     let (targets, weights) = (work.targets.flatten_all()?, weights_of_rows(work.weights, per_sequence));
-    let around: Around<'_> = &|measure| measure();
-    let error_norms = work.measures_errors.then_some(around);
+    let timed = |measure: &mut dyn FnMut()| {
+        let started = Instant::now();
+        measure();
+        if let Some(time) = work.errors_time {
+            time.set(time.get() + started.elapsed());
+        }
+    };
+    let error_norms: Option<Around<'_>> = if work.errors_time.is_some() { Some(&timed) } else { None };
     let goal = HeadTargets { targets: &targets, weights: &weights, error_norms, max_logits: work.max_logits };
     let pass = Forward::new(params, Mode::Train).in_precision(work.products).measured_by(goal);
     let total = block.forward(&pass, input)?;

@@ -1,5 +1,8 @@
 //! A step in progress: blocks forward, the head, and back what is chosen by the losses.
 
+use std::cell::Cell;
+use std::time::Duration;
+
 use candle_core::Tensor;
 
 use super::OffloadError;
@@ -33,6 +36,8 @@ pub(super) struct Done {
     pub(super) num_clipped: usize,
     /// Sequences that went backward; one that did twice counts twice.
     pub(super) units_backward: usize,
+    /// Time that predicted gradient norms took.
+    pub(super) gate_seconds: f64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -167,10 +172,12 @@ impl Pass<'_> {
         }
         let OffloadTrainer { products, max_logits, .. } = *self.trainer;
         let StepOrder { measures_errors, looks_first, .. } = self.order;
+        let errors_time = Cell::new(Duration::ZERO);
+        let wanted = measures_errors.then_some(&errors_time);
         let targets = &self.batch.targets;
         let num_units = targets.dim(0)?;
         let even = even_weights(num_units, num_units);
-        let work = HeadWork { input, targets, weights: &even, measures_errors, max_logits, products };
+        let work = HeadWork { input, targets, weights: &even, errors_time: wanted, max_logits, products };
         let (seen, mut whole) = if looks_first {
             (passes::look(block, &vars, &work)?, None)
         } else {
@@ -180,12 +187,13 @@ impl Pass<'_> {
         if !seen.mean_loss().is_finite() {
             return Err(self.not_finite("the loss", block));
         }
+        self.done.gate_seconds = errors_time.get().as_secs_f64();
         let choice = (self.choose)(&seen);
         let mut gradients = Vec::new();
         if matches!(choice, Backward::All | Backward::AllAndSample(_)) {
             let of_all = match whole.take() {
                 Some(gradients) => gradients,
-                None => passes::head(block, &vars, &HeadWork { measures_errors: false, ..work })?.1,
+                None => passes::head(block, &vars, &HeadWork { errors_time: None, ..work })?.1,
             };
             self.done.units_backward += num_units;
             gradients.push((None, of_all));
@@ -197,7 +205,7 @@ impl Pass<'_> {
             let sequences = Tensor::new(sample.indices.as_slice(), input.device())?;
             let (input, targets) = (input.index_select(&sequences, 0)?, targets.index_select(&sequences, 0)?);
             let of_sample =
-                HeadWork { input: &input, targets: &targets, weights: &sample.weights, measures_errors: false, ..work };
+                HeadWork { input: &input, targets: &targets, weights: &sample.weights, errors_time: None, ..work };
             let (_, of_sample) = passes::head(block, &vars, &of_sample)?;
             self.done.units_backward += sample.indices.len();
             gradients.push((Some(sequences), of_sample));

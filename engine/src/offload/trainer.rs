@@ -41,6 +41,9 @@ pub struct StreamedStep {
     pub reading_seconds: f64,
     /// Time that writing took beside computing, until the disk had it.
     pub writing_seconds: f64,
+    /// Time of it that only prediction asks for: predicted gradient norms, which the gate watches.
+    #[serde(default)]
+    pub gate_seconds: f64,
     /// Bytes read.
     pub read_bytes: u64,
     /// Bytes written.
@@ -211,6 +214,7 @@ impl OffloadTrainer {
             write_wait_seconds: traffic.write_wait.as_secs_f64(),
             reading_seconds: traffic.reading.as_secs_f64(),
             writing_seconds: traffic.writing.as_secs_f64(),
+            gate_seconds: done.gate_seconds,
             read_bytes: traffic.read_bytes,
             written_bytes: traffic.written_bytes,
             hybrid,
@@ -242,7 +246,9 @@ impl OffloadTrainer {
     }
 }
 
-fn check_streamable(network: &Network, optimizer: &OptimizerConfig) -> Result<(), OffloadError> {
+/// Refuses what cannot be trained block by block.
+/// Errors: [`OffloadError::Setting`].
+pub(crate) fn check_streamable(network: &Network, optimizer: &OptimizerConfig) -> Result<(), OffloadError> {
     optimizer.check()?;
     match network.config() {
         ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => {}

@@ -18,6 +18,7 @@ mod schedule;
 mod state;
 #[cfg(test)]
 mod tests;
+mod usual_rate;
 
 pub use average::WeightAverage;
 pub(crate) use codes::{GROUP, groups};
@@ -26,3 +27,4 @@ pub use error::OptimError;
 pub use gradients::Gradients;
 pub(crate) use kernels::{AdamWNumbers, adamw_chunk, adamw_coded_chunk};
 pub use optimizer::Optimizer;
+pub use usual_rate::usual_learning_rate;

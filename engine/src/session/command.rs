@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{OffloadJob, RunConfig};
+use super::{OffloadJob, Rehearsal, RunConfig};
 use crate::bench::TrainBenchPlan;
 use crate::chart::{Chart, Theme};
 use crate::data::DatasetSpec;
@@ -264,6 +264,9 @@ pub enum Command {
     Inspect(JobId, DatasetSpec),
     /// Say what a recipe would need.
     Plan(JobId, Box<RunConfig>),
+    /// Say what a streamed training would take; the seconds of a step only where it may rehearse some, which writes into
+    /// its folder and takes a while.
+    PlanOffload(JobId, Box<OffloadJob>, Rehearsal),
     /// Quantize.
     Quantize(JobId, QuantizeJob),
     /// Export.

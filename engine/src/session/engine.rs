@@ -88,6 +88,7 @@ impl Engine {
             }
             Command::Inspect(job, _)
             | Command::Plan(job, _)
+            | Command::PlanOffload(job, ..)
             | Command::Quantize(job, _)
             | Command::Export(job, _)
             | Command::Infer(job, _)

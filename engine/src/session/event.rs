@@ -63,6 +63,8 @@ pub struct PlanReport {
     pub plan: MemoryPlan,
     /// Time of a full step, measured just now by running a few of the recipe's own, the median; `None` when it does not fit.
     pub full_step_ms: Option<f64>,
+    /// The same with the settings of the first remedy that has some, where the recipe as it is does not fit and these do.
+    pub remedy_step_ms: Option<f64>,
     /// `full_step_ms` times the number of steps: vanilla training time, validation left out.
     pub vanilla_seconds: Option<f64>,
     /// Trouble that does not forbid starting ("a batch is larger than the training part").

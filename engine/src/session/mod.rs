@@ -29,11 +29,13 @@ mod reports;
 mod run_config;
 mod run_folder;
 mod run_times;
+mod run_view;
 mod runs;
 mod samples;
 mod shipping;
 mod shrinking;
 mod snapshot;
+mod streamed_run;
 mod table_search;
 mod target_speed;
 mod trainer_thread;
@@ -59,13 +61,13 @@ pub use history::{
     History, HistoryView, LogEntry, LogKind, QuantizedFigures, StepMetrics, ValidationFigures, ValidationPoint,
 };
 pub use offloading::{
-    OffloadBatches, OffloadEnding, OffloadForecast, OffloadGoal, OffloadJob, OffloadReport, OffloadedModel,
+    OffloadBatches, OffloadEnding, OffloadForecast, OffloadGoal, OffloadJob, OffloadReport, OffloadedModel, Rehearsal,
 };
 pub use operation_times::{Operation, OperationTimes};
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
 pub use reports::{ReportError, list_reports, read_report, rewrite_report, write_report};
 pub use run_config::RunConfig;
-pub use run_folder::{DataRecord, RunFolderError};
+pub use run_folder::{DataRecord, RunFolderError, slug};
 pub use run_times::{RunPart, RunTimes};
 pub use runs::{list_runs, open_run, summarize};
 pub use shipping::{Validated, validate};

@@ -3,17 +3,17 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::experimenting::refuse_runs;
 use super::outlet::Outlet;
 use super::preparing::{check_recipe, fitted_model};
 use super::run_folder::write_json;
+use super::streamed_run::{Desk, earlier_steps};
 use super::trainer_thread::Inbox;
 use super::worker::Shelf;
-use super::{EventKind, JobId, RunConfig, SessionError, planning};
+use super::{EventKind, JobId, RunConfig, SessionError, StopReason, planning};
 use crate::data::{BatchConfig, BatchSource, Dataset};
 use crate::device::atomic_file::{self, WriteError};
 use crate::device::{CancelFlag, ComputeDevice, Gauges, Progress, Watch, compute_pool, free_disk_bytes};
@@ -23,7 +23,7 @@ use crate::import::ModelReader;
 use crate::models::{Network, TensorSpec, hf_config};
 use crate::offload::{
     Commit, Cost, DiskRoom, FirstWeights, LedTrainer, OffloadError, OffloadPlan, OffloadSettings, OffloadTrainer,
-    Precision, Rates, StepShape, StreamedStep,
+    Precision, Rates, StepShape, StreamedStep, check_streamable,
 };
 
 /// Steps of a store, one JSON object a line.
@@ -131,6 +131,18 @@ pub struct OffloadReport {
     pub model: OffloadedModel,
 }
 
+impl OffloadReport {
+    /// Why it ended.
+    #[must_use]
+    pub fn reason(&self) -> StopReason {
+        match (self.is_finished, self.is_stopped_by_guard) {
+            (true, _) => StopReason::Finished,
+            (false, true) => StopReason::Diverged,
+            (false, false) => StopReason::User,
+        }
+    }
+}
+
 /// Where the trained model is, or why there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OffloadedModel {
@@ -147,7 +159,17 @@ pub enum OffloadedModel {
     },
 }
 
-/// Does a streamed training; its steps are events.
+/// Whether a plan may rehearse steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rehearsal {
+    /// It says what the sizes alone tell.
+    #[default]
+    None,
+    /// It times a few steps of a part of the model on the same disk.
+    OfSteps,
+}
+
+/// Does a streamed training; its steps are events, and where it trains a run is shown.
 pub(super) fn run(
     job: JobId,
     asked: OffloadJob,
@@ -157,36 +179,58 @@ pub(super) fn run(
     outlet: &mut Outlet,
 ) -> Result<(), SessionError> {
     check(&asked)?;
-    let shared = Mutex::new(&mut *outlet);
-    let send = |kind: EventKind| {
-        if let Ok(mut outlet) = shared.lock() {
-            refuse_runs(inbox, &mut outlet);
-            // There is nothing to pause; a stop is in the flag.
-            while inbox.control.try_recv().is_ok() {}
-            outlet.send(job, kind);
-        }
-    };
-    let tell = |progress: Progress| send(EventKind::Progress(progress));
+    let desk = Desk::new(job, inbox, outlet);
+    if asked.goal == OffloadGoal::Train {
+        desk.prepare(&asked.config, "loading the dataset");
+    }
+    let tell = |progress: Progress| desk.tell(progress);
     let watch = Watch::new(cancel, &tell);
     let dataset = shelf.load_anew(&asked.config.data, watch)?;
-    let mut config = asked.config.clone();
-    config.model = fitted_model(&config, &dataset)?;
-    check_recipe(&config, &dataset)?;
-    let network = Arc::new(Network::new(&config.model)?);
+    let (config, network) = fitted(&asked, &dataset)?;
     compute_pool(config.num_threads)?.install(|| {
         let settings = settings(&asked, &config, &dataset);
-        let forecast = forecast(&config, (&network, &settings), dataset.bytes(), watch)?;
-        send(EventKind::OffloadPlanned(Box::new(forecast.clone())));
+        if asked.goal == OffloadGoal::Train {
+            desk.prepare(&config, "rehearsing a few steps");
+        }
+        let forecast = forecast(&config, (&network, &settings), dataset.bytes(), Rehearsal::OfSteps, watch)?;
+        desk.send(EventKind::OffloadPlanned(Box::new(forecast.clone())));
         if !forecast.plan.memory.fits() {
             return Err(SessionError::Memory { plan: Box::new(forecast.plan.memory) });
         }
         forecast.disk.check()?;
         if asked.goal == OffloadGoal::Train {
-            let report = train((&asked, &config, &settings), (&network, &dataset), &forecast, (watch, &send))?;
-            send(EventKind::Offloaded(Box::new(report)));
+            let report = train((&asked, &config, &settings), (&network, &dataset), &forecast, (watch, cancel), &desk)?;
+            let reason = report.reason();
+            desk.end(reason.clone(), &report.model);
+            desk.send(EventKind::Offloaded(Box::new(report)));
+            desk.send(EventKind::Ended(reason));
         }
         Ok(())
     })
+}
+
+/// What a streamed training of `asked` would take. A plan that does not fit is no error.
+pub(super) fn plan(
+    asked: &OffloadJob,
+    dataset: &Dataset,
+    rehearsal: Rehearsal,
+    watch: Watch<'_>,
+) -> Result<OffloadForecast, SessionError> {
+    check(asked)?;
+    let (config, network) = fitted(asked, dataset)?;
+    let settings = settings(asked, &config, dataset);
+    let forecast = || forecast(&config, (&network, &settings), dataset.bytes(), rehearsal, watch);
+    compute_pool(config.num_threads)?.install(forecast)
+}
+
+/// The recipe with its model fitted to the data, and the network.
+fn fitted(asked: &OffloadJob, dataset: &Dataset) -> Result<(RunConfig, Arc<Network>), SessionError> {
+    let mut config = asked.config.clone();
+    config.model = fitted_model(&config, dataset)?;
+    check_recipe(&config, dataset)?;
+    let network = Arc::new(Network::new(&config.model)?);
+    check_streamable(&network, &config.optimizer)?;
+    Ok((config, network))
 }
 
 /// Refuses what streaming cannot do, before anything is read.
@@ -228,6 +272,7 @@ fn forecast(
     config: &RunConfig,
     (network, settings): (&Network, &OffloadSettings),
     dataset_bytes: u64,
+    rehearsal: Rehearsal,
     watch: Watch<'_>,
 ) -> Result<OffloadForecast, SessionError> {
     let plan = planning::streamed(config, network, dataset_bytes, settings.precision).ok_or_else(|| {
@@ -247,7 +292,7 @@ fn forecast(
         predict_seconds: None,
         costs: Vec::new(),
     };
-    if forecast.plan.memory.fits() && forecast.disk.fits() {
+    if rehearsal == Rehearsal::OfSteps && forecast.plan.memory.fits() && forecast.disk.fits() {
         let shape = StepShape {
             batch_size: config.batch_size,
             sequence_length: config.sequence_length,
@@ -268,7 +313,8 @@ fn train(
     (asked, config, settings): (&OffloadJob, &RunConfig, &OffloadSettings),
     (network, dataset): (&Arc<Network>, &Arc<Dataset>),
     forecast: &OffloadForecast,
-    (watch, send): (Watch<'_>, &dyn Fn(EventKind)),
+    (watch, cancel): (Watch<'_>, &CancelFlag),
+    desk: &Desk<'_>,
 ) -> Result<OffloadReport, SessionError> {
     let batches = BatchSource::new(
         Arc::clone(dataset),
@@ -282,9 +328,13 @@ fn train(
         },
     )?;
     let mut led = open(config, network, (settings, forecast), watch)?;
-    send(EventKind::Started { folder: Some(asked.folder.clone()) });
+    let records = asked.folder.join(METRICS_FILE);
+    let earlier = earlier_steps(&records, led.trainer().num_steps())?;
+    desk.begin((config, &asked.folder), (network.num_params() as u64, &forecast.plan.memory), earlier);
+    desk.send(EventKind::Started { folder: Some(asked.folder.clone()) });
     let mut steps = Vec::new();
     while led.trainer().num_steps() < config.num_steps && !led.must_stop() {
+        desk.obey(cancel);
         let number = led.trainer().num_steps();
         let batch = batches.train_batch(match asked.batches {
             OffloadBatches::Data => number,
@@ -292,8 +342,9 @@ fn train(
         })?;
         match led.step(&batch, watch) {
             Ok(step) => {
-                append(&asked.folder.join(METRICS_FILE), &step)?;
-                send(EventKind::Streamed(Box::new(step.clone())));
+                append(&records, &step)?;
+                desk.record(&step);
+                desk.send(EventKind::Streamed(Box::new(step.clone())));
                 steps.push(step);
             }
             Err(OffloadError::Cancelled(_)) => break,

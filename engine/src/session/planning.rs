@@ -130,12 +130,13 @@ fn from_disk(config: &RunConfig, network: &Network, dataset_bytes: u64) -> Optio
         plan.memory.fits().then_some((batch_size, plan))
     };
     let (batch_size, plan) = streamed(config.batch_size).or_else(|| streamed(1))?;
-    Some(Remedy::in_words(format!(
+    let what = format!(
         "blocks streamed from a disk with {} free, in batches of {batch_size}: {} (on the command line: foretrain train \
          --offload FOLDER)",
         format_bytes(plan.disk_bytes_by_block),
         format_bytes(plan.memory.total_bytes()),
-    )))
+    );
+    Some(Remedy { streamed_batch: Some(batch_size), ..Remedy::in_words(what) })
 }
 
 /// What a training of this recipe takes that is streamed from disk; `None` for images.
@@ -201,10 +202,19 @@ pub(super) fn plan(
     check_recipe(&config, dataset)?;
     let network = Arc::new(config.network()?);
     let Placed { config, plan, why } = place(&config, &network, dataset.bytes(), 1)?;
-    let full_step_ms = if plan.fits() && may_measure {
-        compute_pool(config.num_threads)?.install(|| measure_full_step(&config, dataset, &network, watch))?
-    } else {
-        None
+    let measure = |config: &RunConfig, network: &Arc<Network>| {
+        compute_pool(config.num_threads)?.install(|| measure_full_step(config, dataset, network, watch))
+    };
+    let (full_step_ms, remedy_step_ms) = match plan.remedies.iter().find_map(|remedy| remedy.settings) {
+        _ if !may_measure => (None, None),
+        _ if plan.fits() => (measure(&config, &network)?, None),
+        // What they cost is best told by a step with them.
+        Some(settings) => {
+            let mut thrifty = config.clone();
+            thrifty.take_memory_settings(settings);
+            (None, measure(&thrifty, &Arc::new(thrifty.network()?))?)
+        }
+        None => (None, None),
     };
     let num_train = dataset.split().num_train;
     let mut warnings: Vec<String> = why.into_iter().collect();
@@ -219,6 +229,7 @@ pub(super) fn plan(
         num_params: network.num_params() as u64,
         plan,
         full_step_ms,
+        remedy_step_ms,
         vanilla_seconds: full_step_ms.map(|ms| ms * config.num_steps as f64 / 1e3),
         warnings,
     })

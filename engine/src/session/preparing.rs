@@ -256,7 +256,8 @@ pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), 
     Ok(())
 }
 
-fn publish_preparing(job: JobId, config: &RunConfig, what: &str, outlet: &mut Outlet) {
+/// Shows a run that has no folder yet.
+pub(super) fn publish_preparing(job: JobId, config: &RunConfig, what: &str, outlet: &mut Outlet) {
     outlet.publish(RunSnapshot {
         job,
         folder: None::<PathBuf>,
@@ -265,6 +266,7 @@ fn publish_preparing(job: JobId, config: &RunConfig, what: &str, outlet: &mut Ou
         status: RunStatus::Preparing { what: what.to_owned() },
         phase: Phase::Warmup,
         step: 0,
+        in_step: None,
         history: super::HistoryView::default(),
         validations: Arc::from([]),
         log: Arc::from([]),

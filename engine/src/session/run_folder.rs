@@ -299,8 +299,9 @@ fn create_unused(root: &Path, stem: &str) -> Result<PathBuf, RunFolderError> {
     Ok(path)
 }
 
-/// Letters, digits and dashes of `name`, lower case.
-fn slug(name: &str) -> String {
+/// Letters, digits and dashes of `name`, lower case: what a run's folder is called by.
+#[must_use]
+pub fn slug(name: &str) -> String {
     let dashed: String =
         name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(48).collect();
     let joined = dashed.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");

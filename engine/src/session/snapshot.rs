@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::history::num_divergences;
 use super::{HistoryView, JobId, LogEntry, RunConfig, StopReason, ValidationPoint};
-use crate::device::GaugeReading;
+use crate::device::{GaugeReading, Progress};
 use crate::hybrid::Phase;
 use crate::memory::MemoryPlan;
 
@@ -129,6 +129,8 @@ pub struct RunSnapshot {
     pub phase: Phase,
     /// Steps done.
     pub step: u64,
+    /// How far the next one is, where steps are long enough to tell: in streamed trainings.
+    pub in_step: Option<Progress>,
     /// All steps so far.
     pub history: HistoryView,
     /// All validations so far.

@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::outlet::Outlet;
 use super::trainer_thread::panic_message;
 use super::{
-    Blame, Command, EventKind, Failure, JobId, ReadImageJob, RunSnapshot, RunStatus, SessionError, describe, drawing,
-    planning, reports, runs, shipping, trial,
+    Blame, Command, EventKind, Failure, JobId, ReadImageJob, Rehearsal, RunSnapshot, RunStatus, SessionError, describe,
+    drawing, offloading, planning, reports, runs, shipping, trial,
 };
 use crate::data::{self, Dataset, DatasetSpec};
 use crate::device::{CancelFlag, Progress, Watch};
@@ -132,6 +132,11 @@ fn answer(command: Command, is_training: bool, shelf: &Shelf, watch: Watch<'_>) 
         Command::Plan(_, config) => {
             let dataset = shelf.dataset(&config.data, watch)?;
             EventKind::Planned(Box::new(planning::plan(&config, &dataset, !is_training, watch)?))
+        }
+        Command::PlanOffload(_, job, rehearsal) => {
+            let dataset = shelf.dataset(&job.config.data, watch)?;
+            let rehearsal = if is_training { Rehearsal::None } else { rehearsal };
+            EventKind::OffloadPlanned(Box::new(offloading::plan(&job, &dataset, rehearsal, watch)?))
         }
         Command::Quantize(_, job) => EventKind::Quantized(Box::new(shipping::quantize(&job, shelf, watch)?)),
         Command::Export(_, job) => EventKind::Exported(Box::new(shipping::export(&job, shelf, watch)?)),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use egui::{CursorIcon, Id, RichText, ScrollArea, Sense, Ui, WidgetInfo, vec2};
-use foretrain_engine::hybrid::ForecastBias;
-use foretrain_engine::session::{RunSnapshot, RunStatus, StopReason};
+use foretrain_engine::hybrid::{ForecastBias, HybridEvent, Recovery};
+use foretrain_engine::session::{LogEntry, LogKind, RunSnapshot, RunStatus, StopReason};
 
 use super::log::last_checkpoint;
 use super::starting::starting_ui;
@@ -60,6 +60,15 @@ fn waiting_ui(ctx: &ViewCtx<'_>, run: &RunSnapshot, live: &mut Live, ui: &mut Ui
     ui.vertical_centered(|ui| ui.label(RichText::new(text).color(palette(ui).text_weak)));
 }
 
+/// True when the guard's last answer left the weights as they were.
+fn kept_its_weights(log: &[LogEntry]) -> bool {
+    let answer = log.iter().rev().find_map(|entry| match &entry.kind {
+        LogKind::Hybrid(HybridEvent::Diverged { recovery, .. }) => Some(*recovery),
+        _ => None,
+    });
+    answer == Some(Recovery::End)
+}
+
 /// The x axis ends a little after the last step.
 fn x_end(live: &RunLive) -> f64 {
     (live.series.last_step().max(1.0) * 1.02).ceil()
@@ -72,6 +81,11 @@ fn note_ui(run: &RunSnapshot, live: &mut Live, ui: &mut Ui) {
     let shown_already = live.start.failure().map(|failure| failure.message.as_str());
     match &run.status {
         RunStatus::Unsaved { why } => unsaved_ui(run, why, ui),
+        RunStatus::Ended(StopReason::Diverged) if kept_its_weights(&run.log) => note_of(
+            ui,
+            "The run diverged and was ended; there is no snapshot, so that its weights are as its last step left them. Begin \
+             in another folder, at a lower learning rate.",
+        ),
         RunStatus::Ended(StopReason::Diverged) => note_of(
             ui,
             "The run diverged and was ended with its last good weights. Try a lower learning rate, or the conservative \

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use foretrain_engine::session::{Command, JobId, RunSnapshot, RunStatus};
 
-use crate::state::{Live, Saved};
+use crate::state::{Live, Saved, Wanted};
 use crate::views::ViewCtx;
 
 /// Said when a run is asked for meanwhile.
@@ -18,11 +18,13 @@ pub fn start(ctx: &ViewCtx<'_>, live: &mut Live, saved: &Saved) {
         return;
     }
     let Some(draft) = &saved.draft else { return };
-    match draft.run_config(ctx.settings) {
-        Ok(config) if !saved.tier_lock.access(&config.tier, &config).is_open() => {
-            live.start.fail(format!("The tier {} is locked for this recipe: see Tier in the form.", config.tier));
+    match draft.wanted(ctx.settings) {
+        Ok(wanted) if !saved.tier_lock.access(&wanted.config().tier, wanted.config()).is_open() => {
+            let tier = &wanted.config().tier;
+            live.start.fail(format!("The tier {tier} is locked for this recipe: see Tier in the form."));
         }
-        Ok(config) => begin(ctx, live, |job| Command::Start(job, Box::new(config))),
+        Ok(Wanted::Run(config)) => begin(ctx, live, |job| Command::Start(job, config)),
+        Ok(Wanted::Streamed(asked)) => begin(ctx, live, |job| Command::Offload(job, asked)),
         Err(message) => live.start.fail(message),
     }
 }

@@ -70,9 +70,13 @@ fn run_line_ui(run: &RunSnapshot, p: &Palette, ui: &mut Ui) {
         ui.spacing_mut().item_spacing.y = 3.0;
         ui.add_space(2.0);
         let has_time = ui.available_width() >= TIMED;
-        let share = if run.config.num_steps == 0 { 0.0 } else { run.step as f32 / run.config.num_steps as f32 };
+        let of_step =
+            run.in_step.as_ref().and_then(|now| Some(now.done as f32 / now.total.filter(|total| *total > 0)? as f32));
+        let done = run.step as f32 + of_step.unwrap_or(0.0);
+        let share = if run.config.num_steps == 0 { 0.0 } else { done / run.config.num_steps as f32 };
         ui.horizontal(|ui| {
             let steps = format!("Step {} of {}", number::count(run.step), number::count(run.config.num_steps));
+            let steps = run.in_step.as_ref().map_or_else(|| steps.clone(), |now| format!("{steps}, now {}", now.what));
             ui.label(RichText::new(steps).size(font::SMALL + 0.5).color(p.text));
             if has_time {
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {

@@ -9,6 +9,7 @@ mod header;
 mod lock;
 mod log;
 mod needs;
+mod needs_on_disk;
 mod qat;
 mod recipe;
 mod resume;
@@ -20,6 +21,7 @@ mod side;
 mod starting;
 mod tier;
 mod toolbar;
+mod weights;
 
 pub use control::{pause_or_resume, save, start, stop};
 pub(in crate::views) use log::last_checkpoint;

@@ -2,33 +2,83 @@
 
 use egui::{Color32, RichText, Ui};
 use foretrain_engine::memory::{MemoryPlan, MemorySettings, PlanKind, Remedy};
+use foretrain_engine::optim::{OptimizerKind, usual_learning_rate};
 use foretrain_engine::session::PlanReport;
 
-use crate::state::{Draft, Live, Planned};
+use super::needs_on_disk;
+use crate::state::{Draft, Live, Planned, Wanted};
 use crate::theme::{Palette, font, palette, space};
 use crate::views::ViewCtx;
 use crate::widgets::{Segment, Severity, expander_ui, hint_ui, notice_ui, number, stacked_bar_ui, swatch_ui};
 
 /// The engine's answer for the form as it stands; `None` while it is about an earlier one.
 pub fn settled<'a>(ctx: &ViewCtx<'_>, draft: &Draft, live: &'a Live) -> Option<&'a PlanReport> {
-    let config = draft.run_config(ctx.settings).ok()?;
-    let is_asked = |planned: &Planned| planned.due.is_infinite() && planned.is_about(&config);
-    let is_answered = !live.plan.is_waiting() && live.plan.failure().is_none();
-    live.plan
-        .answer()
-        .filter(|_| is_answered && live.run.planned.as_ref().is_some_and(is_asked))
-        .map(|report| &**report)
+    let wanted = draft.wanted(ctx.settings).ok()?;
+    let is_answered = !draft.is_streamed() && !live.plan.is_waiting() && live.plan.failure().is_none();
+    live.plan.answer().filter(|_| is_answered && is_asked(&wanted, live)).map(|report| &**report)
 }
 
-/// Shows the engine's answer for the recipe in the form. Returns settings that the user wants to take over into it.
-pub fn needs_ui(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live, ui: &mut Ui) -> Option<MemorySettings> {
-    if let Err(message) = draft.run_config(ctx.settings) {
-        notice_ui(ui, Severity::Info, &message, |_| {});
-        return None;
+/// True when `wanted` is what the engine was asked about last.
+fn is_asked(wanted: &Wanted, live: &Live) -> bool {
+    let is_about = |planned: &Planned| planned.due.is_infinite() && planned.wanted.needs_what(wanted);
+    live.run.planned.as_ref().is_some_and(is_about)
+}
+
+/// Trainable numbers of the form's model, once the engine has told.
+pub(super) fn num_params(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live) -> Option<u64> {
+    if !draft.is_streamed() {
+        return settled(ctx, draft, live).map(|report| report.num_params);
+    }
+    let wanted = draft.wanted(ctx.settings).ok()?;
+    let forecast = live.streamed_plan.answer().filter(|_| is_asked(&wanted, live))?;
+    Some(forecast.plan.num_params)
+}
+
+/// What the user wants to take over into the form.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Take {
+    /// Settings that make it fit.
+    Settings(MemorySettings),
+    /// Weights on disk, in batches of so many.
+    OnDisk(usize),
+    /// Batches of so many.
+    Batch(usize),
+    /// A learning rate.
+    LearningRate(f64),
+}
+
+impl Take {
+    /// Takes it over.
+    pub(super) fn into_form(self, draft: &mut Draft) {
+        match self {
+            Self::Settings(settings) => draft.config.take_memory_settings(settings),
+            Self::OnDisk(batch_size) => {
+                draft.streaming.is_on = true;
+                (draft.config.batch_size, draft.config.num_micro_batches) = (batch_size, 1);
+                draft.config.optimizer.switch_to(OptimizerKind::AdamW);
+            }
+            Self::Batch(batch_size) => draft.config.batch_size = batch_size,
+            Self::LearningRate(rate) => draft.config.optimizer.learning_rate = rate,
+        }
+    }
+}
+
+/// Shows the engine's answer for the recipe in the form. Returns what the user wants to take over into it.
+pub(super) fn needs_ui(ctx: &ViewCtx<'_>, draft: &Draft, live: &mut Live, ui: &mut Ui) -> Option<Take> {
+    match draft.wanted(ctx.settings) {
+        Ok(Wanted::Run(_)) => {}
+        Ok(Wanted::Streamed(job)) => {
+            let is_old = !is_asked(&Wanted::Streamed(job.clone()), live);
+            return needs_on_disk::needs_ui(ctx, (draft, &job), is_old, live, ui);
+        }
+        Err(message) => {
+            notice_ui(ui, Severity::Info, &message, |_| {});
+            return None;
+        }
     }
     if let Some(failure) = live.plan.failure() {
         return notice_ui(ui, Severity::Error, &failure.message, |ui| {
-            failure.plan.as_ref().and_then(|plan| plan_ui(plan, Offers::Settings, ui))
+            failure.plan.as_ref().and_then(|plan| plan_ui(plan, Offers::Settings(None), ui))
         });
     }
     let is_training = ctx.active_run().is_some();
@@ -45,12 +95,12 @@ pub fn needs_ui(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live, ui: &mut Ui) -> O
         );
         return None;
     };
-    let offers = if is_old { Offers::InWords } else { Offers::Settings };
+    let offers = if is_old { Offers::InWords } else { Offers::Settings(report.remedy_step_ms) };
     let wanted = ui.scope(|ui| {
         if is_old {
             ui.multiply_opacity(0.5);
         }
-        report_ui(report, offers, ui)
+        report_ui(draft, report, offers, ui)
     });
     if is_old {
         hint_ui(ui, "Of the form before its last change; asked for again in a moment.");
@@ -60,7 +110,7 @@ pub fn needs_ui(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live, ui: &mut Ui) -> O
     wanted.inner
 }
 
-fn report_ui(report: &PlanReport, offers: Offers, ui: &mut Ui) -> Option<MemorySettings> {
+fn report_ui(draft: &Draft, report: &PlanReport, offers: Offers, ui: &mut Ui) -> Option<Take> {
     let p = palette(ui);
     let wanted = plan_ui(&report.plan, offers, ui);
     ui.add_space(space::XS);
@@ -71,10 +121,27 @@ fn report_ui(report: &PlanReport, offers: Offers, ui: &mut Ui) -> Option<MemoryS
     for warning in &report.warnings {
         notice_ui(ui, Severity::Warning, warning, |_| {});
     }
-    wanted
+    wanted.or_else(|| rate_ui(draft, report.num_params, ui))
 }
 
-fn row_ui(ui: &mut Ui, p: &Palette, name: &str, value: &str) {
+/// Says when the rate is one for smaller models, with the usual one for this size to take.
+pub(super) fn rate_ui(draft: &Draft, num_params: u64, ui: &mut Ui) -> Option<Take> {
+    let optimizer = &draft.config.optimizer;
+    let usual = usual_learning_rate(num_params).filter(|usual| optimizer.learning_rate > 2.0 * usual)?;
+    if optimizer.kind != OptimizerKind::AdamW || draft.data.kind.holds_images() {
+        return None;
+    }
+    let message = format!(
+        "A learning rate of {:.1e} is one for small models. Usual for {} weights is {usual:.1e} (Brown et al. 2020).",
+        optimizer.learning_rate,
+        number::short_count(num_params as f64)
+    );
+    let is_taken =
+        notice_ui(ui, Severity::Warning, &message, |ui| ui.small_button(format!("Take {usual:.1e}")).clicked());
+    is_taken.then_some(Take::LearningRate(usual))
+}
+
+pub(super) fn row_ui(ui: &mut Ui, p: &Palette, name: &str, value: &str) {
     ui.horizontal(|ui| {
         ui.label(RichText::new(name).size(font::SMALL + 0.5).color(p.text_weak));
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
@@ -84,16 +151,17 @@ fn row_ui(ui: &mut Ui, p: &Palette, name: &str, value: &str) {
 }
 
 /// What a plan that does not fit offers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offers {
-    /// What would make it fit, with a button where settings do: the plan is that of the form as it stands.
-    Settings,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Offers {
+    /// What would make it fit, with a button where settings do, and the milliseconds that a step with them was measured to
+    /// take: the plan is that of the form as it stands.
+    Settings(Option<f64>),
     /// The same without buttons.
     InWords,
 }
 
-/// The plan as a bar against its budget, with its table to open. Returns settings that the user wants.
-pub fn plan_ui(plan: &MemoryPlan, offers: Offers, ui: &mut Ui) -> Option<MemorySettings> {
+/// The plan as a bar against its budget, with its table to open. Returns what the user wants to take over.
+pub(super) fn plan_ui(plan: &MemoryPlan, offers: Offers, ui: &mut Ui) -> Option<Take> {
     let p = palette(ui);
     row_ui(ui, p, "Memory at its peak", &number::bytes(plan.total_bytes()));
     let segments: Vec<Segment> = plan
@@ -133,15 +201,25 @@ fn table_ui(plan: &MemoryPlan, ui: &mut Ui) {
     }
 }
 
-/// What would make a plan fit. Returns settings that the user wants to take over.
-fn remedies_ui(plan: &MemoryPlan, offers: Offers, ui: &mut Ui) -> Option<MemorySettings> {
+/// What would make a plan fit. Returns what the user wants to take over.
+fn remedies_ui(plan: &MemoryPlan, offers: Offers, ui: &mut Ui) -> Option<Take> {
     let mut wanted = None;
     for remedy in &plan.remedies {
         remedy_ui(remedy, ui);
-        if offers == Offers::Settings && remedy.settings.is_some() {
+        let Offers::Settings(step_ms) = offers else { continue };
+        if let Some(settings) = remedy.settings {
+            if let Some(step_ms) = step_ms {
+                hint_ui(ui, &format!("A step with them takes {}, measured now.", number::milliseconds(step_ms)));
+            }
             let hover = "Changes these settings of the form and nothing else";
             if ui.small_button("Use these settings").on_hover_text(hover).clicked() {
-                wanted = remedy.settings;
+                wanted = Some(Take::Settings(settings));
+            }
+        }
+        if let Some(batch_size) = remedy.streamed_batch {
+            let hover = "The form then says what it takes, and its price";
+            if ui.small_button("Put the weights on disk").on_hover_text(hover).clicked() {
+                wanted = Some(Take::OnDisk(batch_size));
             }
         }
     }

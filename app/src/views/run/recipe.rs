@@ -4,10 +4,10 @@ use egui::{DragValue, Frame, Margin, Panel, ScrollArea, TextEdit, Ui};
 use foretrain_engine::models::ModelPreset;
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::optim::{OptimizerKind, Schedule, StatePrecision};
-use foretrain_engine::session::{Command, RunConfig};
+use foretrain_engine::session::{Command, Rehearsal, RunConfig};
 
-use super::{control, needs, qat, run_recipe, tier};
-use crate::state::{Draft, Live, Planned, Replaced, RunLive, Saved};
+use super::{control, needs, qat, run_recipe, tier, weights};
+use crate::state::{Draft, Live, Planned, Replaced, RunLive, Saved, Wanted};
 use crate::theme::{palette, space};
 use crate::views::{ViewCtx, data_form_ui};
 use crate::widgets::{
@@ -36,24 +36,32 @@ pub fn plan_when_settled(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: 
     if live.start.is_waiting() && !is_training {
         return;
     }
-    let Some(Ok(config)) = saved.draft.as_ref().map(|draft| draft.run_config(ctx.settings)) else {
+    let Some(Ok(wanted)) = saved.draft.as_ref().map(|draft| draft.wanted(ctx.settings)) else {
         return;
     };
     let now = ui.input(|input| input.time);
-    let is_planned = |planned: &Planned| planned.is_about(&config) && (is_training || !planned.is_unmeasured);
+    let is_planned = |planned: &Planned| planned.wanted.needs_what(&wanted) && (is_training || !planned.is_unmeasured);
     if !live.run.planned.as_ref().is_some_and(is_planned) {
         live.plan.cancel(ctx);
+        live.streamed_plan.cancel(ctx);
         let due = now + SETTLE_SECONDS;
-        live.run.planned = Some(Planned { config: Box::new(config), due, is_unmeasured: false });
+        live.run.planned = Some(Planned { wanted, due, is_unmeasured: false });
     }
     if let Some(planned) = &mut live.run.planned
         && planned.due.is_finite()
     {
         if now >= planned.due {
             planned.due = f64::INFINITY;
-            planned.is_unmeasured = is_training;
-            let config: Box<RunConfig> = planned.config.clone();
-            live.plan.ask(ctx, |job| Command::Plan(job, config));
+            match planned.wanted.clone() {
+                Wanted::Run(config) => {
+                    planned.is_unmeasured = is_training;
+                    live.plan.ask(ctx, |job| Command::Plan(job, config));
+                }
+                // No step is measured unless the user asks for that.
+                Wanted::Streamed(asked) => {
+                    live.streamed_plan.ask(ctx, |job| Command::PlanOffload(job, asked, Rehearsal::None));
+                }
+            }
         } else {
             ui.ctx().request_repaint_after(std::time::Duration::from_secs_f64(planned.due - now));
         }
@@ -84,12 +92,15 @@ pub fn recipe_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut
                         card_ui(ui, "Recipe", |ui| recipe_choice_ui(ctx, draft, &mut live.run, ui));
                         card_ui(ui, "Data", |ui| data_ui(ctx, draft, ui));
                         card_ui(ui, "Model", |ui| model_ui(ctx, draft, live, ui));
+                        if !draft.data.kind.holds_images() {
+                            card_ui(ui, "Weights", |ui| weights::weights_ui(ctx, draft, ui));
+                        }
                         let lock = &mut saved.tier_lock;
                         card_ui(ui, "Tier", |ui| tier::tier_ui(ctx, draft, lock, is_expert, ui));
                         card_ui(ui, "Training", |ui| training_ui(draft, is_expert, ui));
                         card_ui(ui, "Quantization", |ui| qat::qat_ui(&mut draft.config, ui));
-                        if let Some(wanted) = card_ui(ui, "Needs", |ui| needs::needs_ui(ctx, draft, live, ui)) {
-                            draft.config.take_memory_settings(wanted);
+                        if let Some(take) = card_ui(ui, "Needs", |ui| needs::needs_ui(ctx, draft, live, ui)) {
+                            take.into_form(draft);
                         }
                     }
                     None => notice_ui(
@@ -225,8 +236,8 @@ fn model_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, live: &Live, ui: &mut Ui) {
         });
     });
     field_ui(ui, "Parameters", |ui| {
-        let plan = needs::settled(ctx, draft, live);
-        ui.label(plan.map_or_else(|| "…".to_owned(), |plan| number::count(plan.num_params)));
+        let num_params = needs::num_params(ctx, draft, live);
+        ui.label(num_params.map_or_else(|| "…".to_owned(), number::count));
     });
     if !holds_images {
         field_ui(ui, "Sequence", |ui| {

@@ -1,6 +1,5 @@
 //! How a run begins, or goes on from a checkpoint.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,15 +7,16 @@ use std::time::Instant;
 use super::Run;
 use crate::data::{BatchConfig, BatchSource, Dataset};
 use crate::device::{CancelFlag, ComputeDevice, Gauges, resolved_num_threads};
-use crate::hybrid::{HybridEvent, Phase, Strategy, measure_step_costs};
+use crate::hybrid::{HybridEvent, Strategy, measure_step_costs};
 use crate::models::ops;
 use crate::session::checkpoint::{self, SessionProgress};
 use crate::session::outlet::Outlet;
 use crate::session::preparing::{FirstWeights, Prepared, prepare};
 use crate::session::run_folder::{self, DataRecord, RunFolder};
+use crate::session::run_view::RunView;
 use crate::session::samples::Sampler;
 use crate::session::worker::Shelf;
-use crate::session::{History, JobId, LogKind, RunConfig, RunStatus, Savings, SessionError, StepMetrics};
+use crate::session::{JobId, LogKind, RunConfig, RunStatus, Savings, SessionError, StepMetrics};
 
 /// Untimed, then timed steps of the vanilla probe.
 const PROBE_STEPS: (usize, usize) = (2, 8);
@@ -93,25 +93,22 @@ impl Run {
         let step = newest.progress.step;
         let mut run = Self::assemble((job, gauges), prepared, folder, newest.progress)?;
         for row in run_folder::read_lines::<StepMetrics>(&path.join("metrics.jsonl"))?.rows {
-            run.phase = row.phase;
-            if let Some(vanilla_ms) = row.vanilla_ms() {
-                run.see_vanilla_step(vanilla_ms);
-            }
-            run.history.push(row);
+            run.view.recall(row);
         }
-        run.validations = run_folder::read_lines(&path.join("validation.jsonl"))?.rows;
-        run.log = run_folder::read_lines(&path.join("events.jsonl"))?.rows;
+        run.view.validations = run_folder::read_lines(&path.join("validation.jsonl"))?.rows;
+        run.view.log = run_folder::read_lines(&path.join("events.jsonl"))?.rows;
         run.log(LogKind::Started { step });
-        let is_moved = run.config.device != before;
-        let why_there = why_there
-            .or_else(|| is_moved.then(|| format!("Computing on {} as asked, instead of {before}.", run.config.device)));
+        let is_moved = run.view.config.device != before;
+        let why_there = why_there.or_else(|| {
+            is_moved.then(|| format!("Computing on {} as asked, instead of {before}.", run.view.config.device))
+        });
         run.log_place(why_there);
         newest.warnings.into_iter().for_each(|warning| run.log(LogKind::Warning(warning)));
         Ok(run)
     }
 
     fn assemble(
-        (job, mut gauges): (JobId, Gauges),
+        (job, gauges): (JobId, Gauges),
         prepared: Prepared,
         folder: RunFolder,
         progress: SessionProgress,
@@ -126,7 +123,6 @@ impl Run {
                 what: format!("the tokenizer cannot be saved: {error}. Choose another tokenizer"),
             })?),
         };
-        let reading = gauges.read();
         // An evaluation takes no more at once than a step.
         let evaluation = BatchSource::new(
             Arc::clone(&dataset),
@@ -135,45 +131,31 @@ impl Run {
                 ..batches.config().clone()
             },
         )?;
+        let num_params = network.num_params() as u64;
+        let place = folder.path().to_owned();
         Ok(Self {
             evaluation,
-            job,
             sampler: Sampler::new(Arc::clone(&dataset), config.seed),
-            began: (Instant::now(), progress.step),
-            config: Arc::new(config),
+            view: RunView::new((job, gauges), (config, place), (num_params, plan), progress),
             folder,
             dataset,
             batches,
             network,
             trainer,
             tokenizer_json,
-            plan: Arc::new(plan),
-            memory_before_bytes: None,
-            progress,
-            history: History::default(),
-            validations: Vec::new(),
-            log: Vec::new(),
-            published_log: Arc::from([]),
-            paused_seconds_left: None,
-            samples: None,
-            phase: Phase::Warmup,
-            gauges,
-            reading,
-            gauges_read: Instant::now(),
             has_warned_of_files: false,
             between_ms: None,
-            full_steps_ms: VecDeque::new(),
             saved_step: None,
         })
     }
 
     /// Measures the vanilla step on this machine, then puts everything back as it was.
     pub(super) fn probe(&mut self, cancel: &CancelFlag, outlet: &mut Outlet) -> Result<(), SessionError> {
-        if !self.config.hybrid.strategy.predicts() {
+        if !self.view.config.hybrid.strategy.predicts() {
             // A vanilla run has nothing to compare itself with.
             return Ok(());
         }
-        self.publish(RunStatus::Preparing { what: "measuring a vanilla step".to_owned() }, outlet);
+        self.view.publish(RunStatus::Preparing { what: "measuring a vanilla step".to_owned() }, outlet);
         let before = self.trainer.state()?;
         let started = Instant::now();
         let mut num_timed = 0;
@@ -186,12 +168,12 @@ impl Run {
             let batch = self.batches.train_batch(number as u64)?;
             self.trainer.vanilla_step(&batch)?;
             if number >= PROBE_STEPS.0 {
-                self.see_vanilla_step(step_started.elapsed().as_secs_f64() * 1e3);
+                self.view.see_vanilla_step(step_started.elapsed().as_secs_f64() * 1e3);
                 num_timed += 1;
             }
         }
         self.trainer.restore(&before)?;
-        self.began = (Instant::now(), self.progress.step);
+        self.view.begin_pace();
         Ok(())
     }
 }
@@ -199,10 +181,10 @@ impl Run {
 impl Run {
     /// Measures what a Predict step costs here, for a strategy that decides by it.
     fn measure_costs(&mut self, cancel: &CancelFlag, outlet: &mut Outlet) -> Result<(), SessionError> {
-        if self.config.hybrid.strategy != Strategy::Auto || cancel.is_set() {
+        if self.view.config.hybrid.strategy != Strategy::Auto || cancel.is_set() {
             return Ok(());
         }
-        self.publish(RunStatus::Preparing { what: "measuring what prediction costs here".to_owned() }, outlet);
+        self.view.publish(RunStatus::Preparing { what: "measuring what prediction costs here".to_owned() }, outlet);
         let start = Instant::now();
         let batch = self.batches.train_batch(0)?;
         let clock = || start.elapsed().as_secs_f64();
@@ -213,7 +195,7 @@ impl Run {
                 25.0 * costs.slice,
             ))));
         }
-        self.began = (Instant::now(), self.progress.step);
+        self.view.begin_pace();
         Ok(())
     }
 }

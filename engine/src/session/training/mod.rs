@@ -5,41 +5,33 @@ mod on_gpu;
 mod sampling;
 mod saving;
 
-use std::collections::VecDeque;
 use std::ops::Add;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 
-use super::checkpoint::{Best, SessionProgress};
+use super::checkpoint::Best;
 use super::error::SessionError;
 use super::operation_times::OperationTimes;
 use super::outlet::Outlet;
 use super::run_folder::{self, RunFolder};
+use super::run_view::{GAUGE_INTERVAL, RunView};
 use super::samples::Sampler;
 use super::trainer_thread::{Control, Inbox, RunRequest, TrainerJob};
 use super::worker::Shelf;
 use super::{
-    Blame, EventKind, Failure, History, JobId, LogEntry, LogKind, QuantizedFigures, RunConfig, RunSnapshot, RunStatus,
-    Samples, StepMetrics, StopReason, ValidationFigures, ValidationPoint,
+    Blame, EventKind, Failure, JobId, LogKind, QuantizedFigures, RunStatus, StepMetrics, StopReason, ValidationFigures,
+    ValidationPoint,
 };
 use crate::data::{BatchSource, Dataset, SplitPart};
-use crate::device::{CancelFlag, GaugeReading, Gauges, Watch, observed_pool, process_memory_bytes};
+use crate::device::{CancelFlag, Gauges, Watch, observed_pool, process_memory_bytes};
 use crate::evaluation::{Evaluation, EvaluationError, evaluate};
 use crate::experiment::Stopwatch;
-use crate::hybrid::{HybridTrainer, Phase, StepPart, StepReport};
-use crate::memory::MemoryPlan;
+use crate::hybrid::{HybridTrainer, StepPart, StepReport};
 use crate::models::ops::profile::Ledger;
 use crate::models::{Network, Params};
 use sampling::{StepSample, is_sampled};
-
-/// The vanilla step time is the mean of this many of the newest full-backward steps: a mean, because it is summed
-/// and compared with a sum.
-const FULL_STEP_WINDOW: usize = 100;
-
-/// Gauges are read this often, and a run that waits is published this often.
-const GAUGE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often a run that waits looks at what it is told.
 const WAIT_INTERVAL: Duration = Duration::from_millis(50);
@@ -69,14 +61,14 @@ pub(super) fn run(
                 Run::resume((job, gauges), (&folder, device), cancel, shelf, outlet)?
             }
         };
-        run.memory_before_bytes = memory_before_bytes;
+        run.view.memory_before_bytes = memory_before_bytes;
         outlet.send(job, EventKind::Started { folder: Some(run.folder.path().to_owned()) });
         let reason = match run.train(&ledger, cancel, inbox, outlet) {
             Ok(reason) => reason,
             Err(error) => StopReason::Failed(run.saved_after(&error, outlet)),
         };
         run.log(LogKind::Ended(reason.clone()));
-        run.publish(RunStatus::Ended(reason.clone()), outlet);
+        run.view.publish(RunStatus::Ended(reason.clone()), outlet);
         outlet.send(job, EventKind::Ended(reason));
         Ok(())
     })
@@ -84,8 +76,7 @@ pub(super) fn run(
 
 /// A run in progress.
 struct Run {
-    job: JobId,
-    config: Arc<RunConfig>,
+    view: RunView,
     folder: RunFolder,
     dataset: Arc<Dataset>,
     batches: BatchSource,
@@ -95,44 +86,14 @@ struct Run {
     trainer: HybridTrainer,
     sampler: Sampler,
     tokenizer_json: Option<String>,
-    plan: Arc<MemoryPlan>,
-    memory_before_bytes: Option<u64>,
-    progress: SessionProgress,
-    history: History,
-    validations: Vec<ValidationPoint>,
-    log: Vec<LogEntry>,
-    /// `log` as it was published last.
-    published_log: Arc<[LogEntry]>,
-    samples: Option<Arc<Samples>>,
-    phase: Phase,
-    gauges: Gauges,
-    reading: GaugeReading,
-    gauges_read: Instant,
-    /// When and at which step the pace began to be measured, for the time left.
-    began: (Instant, u64),
-    /// Seconds left when the run was paused.
-    paused_seconds_left: Option<f64>,
     has_warned_of_files: bool,
     /// Time between the last step and the next, for that one's record.
     between_ms: Option<f32>,
-    /// Vanilla times of the newest full-backward steps.
-    full_steps_ms: VecDeque<f64>,
     /// Step of the newest checkpoint that this process wrote.
     saved_step: Option<u64>,
 }
 
 impl Run {
-    /// Takes a full-backward step into the vanilla step time: the probe's, then those of Warmup and Full without what
-    /// only the gate needs, so that the figure follows the machine's load through the run.
-    fn see_vanilla_step(&mut self, vanilla_ms: f64) {
-        self.full_steps_ms.push_back(vanilla_ms);
-        if self.full_steps_ms.len() > FULL_STEP_WINDOW {
-            self.full_steps_ms.pop_front();
-        }
-        let mean_ms = self.full_steps_ms.iter().sum::<f64>() / self.full_steps_ms.len() as f64;
-        self.progress.savings.vanilla_step_ms = Some(mean_ms);
-    }
-
     fn train(
         &mut self,
         ledger: &Ledger,
@@ -140,20 +101,20 @@ impl Run {
         inbox: Inbox<'_>,
         outlet: &mut Outlet,
     ) -> Result<StopReason, SessionError> {
-        self.publish(RunStatus::Training, outlet);
-        let num_steps = self.config.num_steps;
-        if self.progress.step == num_steps && !self.validations.iter().any(|point| point.step == num_steps) {
+        self.view.publish(RunStatus::Training, outlet);
+        let num_steps = self.view.config.num_steps;
+        if self.view.progress.step == num_steps && !self.view.validations.iter().any(|point| point.step == num_steps) {
             // It was stopped while it measured its end.
             self.validate(true, cancel, outlet)?;
         }
-        while self.progress.step < num_steps {
+        while self.view.progress.step < num_steps {
             let must_save = self.obey(cancel, inbox, outlet);
             if cancel.is_set() {
                 return self.end(StopReason::User, inbox, outlet);
             }
             let started = Instant::now();
-            let sample = is_sampled(self.progress.step).then(|| StepSample::begin(ledger));
-            let batch = self.batches.train_batch(self.progress.step)?;
+            let sample = is_sampled(self.view.progress.step).then(|| StepSample::begin(ledger));
+            let batch = self.batches.train_batch(self.view.progress.step)?;
             if let Some(sample) = &sample {
                 sample.has_batch();
             }
@@ -169,21 +130,21 @@ impl Run {
             let beyond_vanilla = beyond_vanilla.iter().filter_map(Stopwatch::total).reduce(Add::add);
             self.record(report, started.elapsed(), beyond_vanilla, operations);
             let ended = Instant::now();
-            let num_validated = self.validations.len();
-            let step = self.progress.step;
+            let num_validated = self.view.validations.len();
+            let step = self.view.progress.step;
             let is_last = step == num_steps;
-            let is_periodic = step.is_multiple_of(self.config.checkpoint_interval.max(1)) && !must_stop;
+            let is_periodic = step.is_multiple_of(self.view.config.checkpoint_interval.max(1)) && !must_stop;
             // Before anything is saved at this step, so that every checkpoint of it names the same rollback step.
-            let last_good = self.progress.good_step;
+            let last_good = self.view.progress.good_step;
             if is_periodic {
                 self.trainer.mark_good()?;
             }
             // The trainer marks the end of Warmup by itself; a resumed run must find it on disk.
             let is_good = self.trainer.good_step() == step;
             if is_good {
-                self.progress.good_step = Some(step);
+                self.view.progress.good_step = Some(step);
             }
-            if is_last || step.is_multiple_of(self.config.validation_interval.max(1)) {
+            if is_last || step.is_multiple_of(self.view.config.validation_interval.max(1)) {
                 self.validate(is_last, cancel, outlet)?;
             }
             if is_periodic || is_good || must_save {
@@ -191,23 +152,23 @@ impl Run {
             }
             if self.saved_step != Some(step) {
                 // A later checkpoint must not name one that could not be written.
-                self.progress.good_step = last_good;
+                self.view.progress.good_step = last_good;
             }
             if must_stop {
                 return self.end(StopReason::Diverged, inbox, outlet);
             }
-            self.read_gauges();
-            if let Some(why) = on_gpu::passed_limit(&self.config, &self.reading) {
+            self.view.read_gauges();
+            if let Some(why) = on_gpu::passed_limit(&self.view.config, &self.view.reading) {
                 self.log(LogKind::Warning(why.clone()));
                 return self.end(StopReason::Failed(why), inbox, outlet);
             }
             if outlet.is_snapshot_due() {
-                self.publish(RunStatus::Training, outlet);
+                self.view.publish(RunStatus::Training, outlet);
             }
-            let validated = self.validations.iter().skip(num_validated).map(|point| point.seconds).sum::<f64>();
+            let validated = self.view.validations.iter().skip(num_validated).map(|point| point.seconds).sum::<f64>();
             self.between_ms = Some((1e3 * (ended.elapsed().as_secs_f64() - validated)).max(0.0) as f32);
         }
-        let is_measured = self.validations.last().is_some_and(|point| point.step == num_steps);
+        let is_measured = self.view.validations.last().is_some_and(|point| point.step == num_steps);
         self.end(if is_measured { StopReason::Finished } else { StopReason::User }, inbox, outlet)
     }
 
@@ -246,14 +207,14 @@ impl Run {
                 Some(Control::Save) => must_save = true,
                 Some(Control::Pause) if !is_paused => {
                     is_paused = true;
-                    self.paused_seconds_left = self.seconds_left();
+                    self.view.pause();
                     self.log(LogKind::Paused);
-                    self.publish(RunStatus::Paused, outlet);
+                    self.view.publish(RunStatus::Paused, outlet);
                 }
                 Some(Control::Resume) if is_paused => {
                     is_paused = false;
                     self.log(LogKind::Resumed);
-                    self.began = (Instant::now(), self.progress.step);
+                    self.view.begin_pace();
                 }
                 // Its flag says so too.
                 Some(Control::Stop) => {}
@@ -265,7 +226,7 @@ impl Run {
                 return must_save;
             }
             if is_paused && outlet.is_due_after(GAUGE_INTERVAL) {
-                self.publish(RunStatus::Paused, outlet);
+                self.view.publish(RunStatus::Paused, outlet);
             }
         }
     }
@@ -277,9 +238,6 @@ impl Run {
         beyond_vanilla: Option<Duration>,
         operations: Option<OperationTimes>,
     ) {
-        let step_ms = elapsed.as_secs_f64() * 1e3;
-        self.progress.step = report.step;
-        self.phase = report.phase;
         let row = StepMetrics {
             step: report.step,
             phase: report.phase,
@@ -293,25 +251,14 @@ impl Run {
             num_backward: report.num_backward,
             correction: report.correction,
             signals: report.signals,
-            step_ms: step_ms as f32,
+            step_ms: (elapsed.as_secs_f64() * 1e3) as f32,
             between_ms: self.between_ms.take(),
             operations,
             gate_ms: beyond_vanilla.map(|total| (total.as_secs_f64() * 1e3) as f32),
             quantization: report.quantization,
             distillation: report.distillation,
         };
-        if let Some(vanilla_ms) = row.vanilla_ms() {
-            self.see_vanilla_step(vanilla_ms);
-        }
-        let savings = &mut self.progress.savings;
-        savings.backward_examples += u64::from(row.num_backward);
-        savings.vanilla_examples += u64::from(row.num_examples);
-        savings.measured_ms += step_ms;
-        if let Some(vanilla_ms) = savings.vanilla_step_ms {
-            savings.vanilla_ms = Some(savings.vanilla_ms.unwrap_or(0.0) + vanilla_ms);
-        }
-        savings.num_steps += 1;
-        self.history.push(row);
+        self.view.record(row);
         if let Err(error) = self.folder.push_metrics(&row) {
             self.warn_of_files(&error.to_string());
         }
@@ -321,10 +268,10 @@ impl Run {
     }
 
     fn validate(&mut self, is_last: bool, cancel: &CancelFlag, outlet: &mut Outlet) -> Result<(), SessionError> {
-        self.publish(RunStatus::Validating, outlet);
+        self.view.publish(RunStatus::Validating, outlet);
         let started = Instant::now();
-        let step = self.progress.step;
-        let quantized = match (self.config.qat, self.trainer.quantized_params()?) {
+        let step = self.view.progress.step;
+        let quantized = match (self.view.config.qat, self.trainer.quantized_params()?) {
             (Some(qat), Some(params)) => match self.measure(&params, is_last, cancel) {
                 Ok(measured) => Some((qat, params, measured)),
                 Err(EvaluationError::Cancelled(_)) => return Ok(()),
@@ -359,25 +306,25 @@ impl Run {
             Some((_, params, (compared, _))) if strength >= 1.0 => (params, compared),
             Some(_) | None => (trained, of_trained),
         };
-        self.validations.push(point);
+        self.view.validations.push(point);
         if let Err(error) = self.folder.push_validation(&point) {
             self.warn_of_files(&error.to_string());
         }
-        self.samples = self.sampler.take(step, &self.network, &params)?.map(Arc::new);
+        self.view.samples = self.sampler.take(step, &self.network, &params)?.map(Arc::new);
         // A copy of an average, perhaps: the save below makes its own.
         drop(params);
-        if let Some(samples) = &self.samples {
+        if let Some(samples) = &self.view.samples {
             let path = self.folder.path().join("samples").join(format!("step-{step:08}.json"));
             if let Err(error) = run_folder::write_json(&path, &samples.record()) {
                 self.warn_of_files(&error.to_string());
             }
         }
         if let Some(best) = Best::after(self.comparable_best(), step, &compared) {
-            let last_best = self.progress.best.replace(best);
+            let last_best = self.view.progress.best.replace(best);
             self.save_or_warn(outlet);
             if self.saved_step != Some(step) {
                 // What is not on disk is nothing to ship.
-                self.progress.best = last_best;
+                self.view.progress.best = last_best;
             }
         }
         Ok(())
@@ -395,7 +342,7 @@ impl Run {
             let batches = self.evaluation.evaluation_batches(SplitPart::Validation, limit);
             evaluate(&self.network, params, batches, Watch::new(cancel, &|_| {}))
         };
-        let limit = self.config.max_validation_examples;
+        let limit = self.view.config.max_validation_examples;
         let has_more = self.evaluation.num_examples(SplitPart::Validation) > limit;
         let compared = measure(limit)?;
         Ok((compared, (is_last && has_more).then(|| measure(usize::MAX)).transpose()?))
@@ -404,17 +351,14 @@ impl Run {
     /// The best checkpoint so far, among those whose weights are quantized as today's are: once the network computes with
     /// quantized weights alone, none of before is what the run is for.
     fn comparable_best(&self) -> Option<Best> {
-        let Some(qat) = self.config.qat else { return self.progress.best };
-        let is_quantized = |step| qat.strength(step, self.config.num_steps) >= 1.0;
-        self.progress.best.filter(|best| is_quantized(best.step) == is_quantized(self.progress.step))
+        let Some(qat) = self.view.config.qat else { return self.view.progress.best };
+        let is_quantized = |step| qat.strength(step, self.view.config.num_steps) >= 1.0;
+        self.view.progress.best.filter(|best| is_quantized(best.step) == is_quantized(self.view.progress.step))
     }
 
     fn log(&mut self, kind: LogKind) {
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        let entry = LogEntry { step: self.progress.step, unix_ms, kind };
-        let written = self.folder.push_event(&entry);
-        self.log.push(entry);
-        if let Err(error) = written {
+        let entry = self.view.note(kind);
+        if let Err(error) = self.folder.push_event(&entry) {
             self.warn_of_files(&error.to_string());
         }
     }
@@ -424,46 +368,6 @@ impl Run {
         if !std::mem::replace(&mut self.has_warned_of_files, true) {
             self.log(LogKind::Warning(format!("{message}. Training goes on; this run's record has gaps")));
         }
-    }
-
-    fn read_gauges(&mut self) {
-        if self.gauges_read.elapsed() > GAUGE_INTERVAL {
-            self.reading = self.gauges.read();
-            self.gauges_read = Instant::now();
-        }
-    }
-
-    fn publish(&mut self, status: RunStatus, outlet: &mut Outlet) {
-        self.read_gauges();
-        if self.published_log.len() != self.log.len() {
-            self.published_log = Arc::from(self.log.as_slice());
-        }
-        let seconds_left = if status == RunStatus::Paused { self.paused_seconds_left } else { self.seconds_left() };
-        outlet.publish(RunSnapshot {
-            job: self.job,
-            folder: Some(self.folder.path().to_owned()),
-            config: Arc::clone(&self.config),
-            num_params: self.network.num_params() as u64,
-            status,
-            phase: self.phase,
-            step: self.progress.step,
-            history: self.history.view(),
-            validations: Arc::from(self.validations.as_slice()),
-            log: Arc::clone(&self.published_log),
-            samples: self.samples.clone(),
-            savings: self.progress.savings,
-            plan: Some(Arc::clone(&self.plan)),
-            memory_before_bytes: self.memory_before_bytes,
-            gauges: Some(self.reading.clone()),
-            seconds_left,
-        });
-    }
-
-    fn seconds_left(&self) -> Option<f64> {
-        let (began, first_step) = self.began;
-        let num_done = self.progress.step.saturating_sub(first_step);
-        let num_left = self.config.num_steps.saturating_sub(self.progress.step);
-        (num_done > 0).then(|| began.elapsed().as_secs_f64() / num_done as f64 * num_left as f64)
     }
 }
 

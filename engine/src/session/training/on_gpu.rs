@@ -20,7 +20,7 @@ impl Run {
 
     /// After an error that ends training: saves what was learned, when it is whole, and returns what to tell.
     pub(super) fn saved_after(&mut self, error: &SessionError, outlet: &mut Outlet) -> String {
-        let ComputeDevice::Cuda(index) = self.config.device else {
+        let ComputeDevice::Cuda(index) = self.view.config.device else {
             // What was learned up to here is worth a checkpoint, unless saving is what failed.
             self.save_or_warn(outlet);
             return error.to_string();
@@ -32,7 +32,7 @@ impl Run {
             }
         }
         let saved = checkpoint::list(&self.folder.path().join("checkpoints"));
-        failure(index, self.progress.step, saved.iter().map(|(step, _)| *step).max(), &error.to_string())
+        failure(index, self.view.progress.step, saved.iter().map(|(step, _)| *step).max(), &error.to_string())
     }
 }
 

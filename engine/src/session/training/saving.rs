@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use crossbeam_channel::RecvTimeoutError;
 
-use super::{GAUGE_INTERVAL, Run, WAIT_INTERVAL};
+use super::{Run, WAIT_INTERVAL};
 use crate::data::Dataset;
 use crate::export::{CardRecipe, ModelCard, Preprocessing};
 use crate::session::checkpoint::{self, Best, CheckpointContent};
 use crate::session::outlet::Outlet;
+use crate::session::run_view::GAUGE_INTERVAL;
 use crate::session::trainer_thread::{Control, Inbox};
 use crate::session::{EventKind, LogKind, RunStatus, SessionError, StopReason, ValidationPoint};
 
@@ -28,7 +29,7 @@ impl Run {
             self.log(LogKind::Warning(error.to_string()));
             loop {
                 if outlet.is_due_after(GAUGE_INTERVAL) {
-                    self.publish(RunStatus::Unsaved { why: error.to_string() }, outlet);
+                    self.view.publish(RunStatus::Unsaved { why: error.to_string() }, outlet);
                 }
                 match inbox.control.recv_timeout(WAIT_INTERVAL) {
                     Ok(Control::Save | Control::Resume) => break,
@@ -47,56 +48,56 @@ impl Run {
     }
 
     fn save(&mut self, outlet: &mut Outlet) -> Result<(), SessionError> {
-        if self.saved_step == Some(self.progress.step) {
+        if self.saved_step == Some(self.view.progress.step) {
             return Ok(());
         }
         let root = self.folder.path().join("checkpoints");
         let content = CheckpointContent {
             trainer: &self.trainer.state()?,
             model: &self.trainer.evaluation_params()?,
-            progress: &self.progress,
+            progress: &self.view.progress,
             card: &self.card(),
             tokenizer_json: self.tokenizer_json.as_deref(),
         };
         let path = checkpoint::save(&root, &content)?;
-        if let Some(Best { step, .. }) = self.progress.best.filter(|best| best.step == self.progress.step) {
+        if let Some(Best { step, .. }) = self.view.progress.best.filter(|best| best.step == self.view.progress.step) {
             checkpoint::mark_best(&root, step)?;
         }
-        checkpoint::rotate(&root, self.config.keep_last, &self.progress);
-        self.saved_step = Some(self.progress.step);
+        checkpoint::rotate(&root, self.view.config.keep_last, &self.view.progress);
+        self.saved_step = Some(self.view.progress.step);
         self.log(LogKind::Saved(path.clone()));
-        outlet.send(self.job, EventKind::Saved(path));
+        outlet.send(self.view.job, EventKind::Saved(path));
         Ok(())
     }
 
     fn card(&self) -> ModelCard {
-        let measured = self.validations.last().filter(|point| point.step == self.progress.step);
+        let measured = self.view.validations.last().filter(|point| point.step == self.view.progress.step);
         let measured = measured.map(ValidationPoint::figures);
         ModelCard {
-            name: self.config.name.clone(),
-            model: self.config.model.clone(),
+            name: self.view.config.name.clone(),
+            model: self.view.config.model.clone(),
             num_params: self.network.num_params() as u64,
-            data: self.config.data.clone(),
+            data: self.view.config.data.clone(),
             dataset_name: self.dataset.name().to_owned(),
             preprocessing: Preprocessing::of(&self.dataset),
             split: self.dataset.split().clone(),
             sequence_length: match &*self.dataset {
                 Dataset::Images(_) => None,
-                Dataset::Text(_) => Some(self.config.sequence_length),
+                Dataset::Text(_) => Some(self.view.config.sequence_length),
             },
-            tier: self.config.tier.clone(),
+            tier: self.view.config.tier.clone(),
             recipe: Some(CardRecipe {
-                optimizer: self.config.optimizer.clone(),
-                batch_size: self.config.batch_size,
-                seed: self.config.seed,
-                qat: self.config.qat,
+                optimizer: self.view.config.optimizer.clone(),
+                batch_size: self.view.config.batch_size,
+                seed: self.view.config.seed,
+                qat: self.view.config.qat,
                 // Where it lay is of no use to others.
-                start_from: self.config.start_from.as_ref().and_then(|path| path.file_name()).map(PathBuf::from),
+                start_from: self.view.config.start_from.as_ref().and_then(|path| path.file_name()).map(PathBuf::from),
             }),
-            step: self.progress.step,
-            num_steps: self.config.num_steps,
+            step: self.view.progress.step,
+            num_steps: self.view.config.num_steps,
             trained_for: (self.trainer.quantization_strength() >= 1.0)
-                .then_some(self.config.qat)
+                .then_some(self.view.config.qat)
                 .flatten()
                 .map(|qat| qat.scheme),
             validation_loss: measured.map(|figures| figures.loss),

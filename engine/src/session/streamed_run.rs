@@ -1,0 +1,206 @@
+//! A streamed training as a run to look at: what it tells, and what it is told.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, TryRecvError};
+
+use super::checkpoint::SessionProgress;
+use super::experimenting::refuse_runs;
+use super::outlet::Outlet;
+use super::preparing::publish_preparing;
+use super::run_folder::read_lines;
+use super::run_view::{GAUGE_INTERVAL, RunView};
+use super::trainer_thread::{Control, Inbox};
+use super::{
+    EventKind, JobId, LogKind, OffloadedModel, RunConfig, RunStatus, Savings, SessionError, StepMetrics, StopReason,
+};
+use crate::device::{CancelFlag, Gauges, Progress, process_memory_bytes};
+use crate::memory::{MemoryPlan, format_bytes};
+use crate::offload::StreamedStep;
+
+/// How often a training that waits looks at what it is told.
+const WAIT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Where a streamed training is told and tells.
+pub(super) struct Desk<'a> {
+    job: JobId,
+    inbox: Inbox<'a>,
+    memory_before_bytes: Option<u64>,
+    front: Mutex<Front<'a>>,
+}
+
+struct Front<'a> {
+    outlet: &'a mut Outlet,
+    /// What is shown, once the training has begun.
+    view: Option<RunView>,
+}
+
+impl<'a> Desk<'a> {
+    pub(super) fn new(job: JobId, inbox: Inbox<'a>, outlet: &'a mut Outlet) -> Self {
+        let memory_before_bytes = process_memory_bytes();
+        Self { job, inbox, memory_before_bytes, front: Mutex::new(Front { outlet, view: None }) }
+    }
+
+    fn front(&self) -> MutexGuard<'_, Front<'a>> {
+        self.front.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends an event.
+    pub(super) fn send(&self, kind: EventKind) {
+        let mut front = self.front();
+        refuse_runs(self.inbox, front.outlet);
+        front.outlet.send(self.job, kind);
+    }
+
+    /// Sends how far the work is, and shows it.
+    pub(super) fn tell(&self, progress: Progress) {
+        self.send(EventKind::Progress(progress.clone()));
+        let Front { outlet, view } = &mut *self.front();
+        if let Some(view) = view.as_mut().filter(|_| outlet.is_snapshot_due()) {
+            view.in_step = Some(progress);
+            view.publish(RunStatus::Training, outlet);
+        }
+    }
+
+    /// Shows a run that does `what` before it begins.
+    pub(super) fn prepare(&self, config: &RunConfig, what: &str) {
+        publish_preparing(self.job, config, what, self.front().outlet);
+    }
+
+    /// The training begins, after what earlier processes did: `rows`.
+    pub(super) fn begin(
+        &self,
+        (config, folder): (&RunConfig, &Path),
+        (num_params, plan): (u64, &MemoryPlan),
+        rows: Vec<StepMetrics>,
+    ) {
+        let step = rows.last().map_or(0, |row| row.step);
+        let progress = SessionProgress { step: 0, good_step: None, best: None, savings: Savings::default() };
+        let mut view = RunView::new(
+            (self.job, Gauges::default()),
+            (config.clone(), folder.to_owned()),
+            (num_params, plan.clone()),
+            progress,
+        );
+        view.memory_before_bytes = self.memory_before_bytes;
+        rows.into_iter().for_each(|row| view.record(row));
+        view.begin_pace();
+        view.note(LogKind::Started { step });
+        let front = &mut *self.front();
+        view.publish(RunStatus::Training, front.outlet);
+        front.view = Some(view);
+    }
+
+    /// A step is done.
+    pub(super) fn record(&self, step: &StreamedStep) {
+        let Front { outlet, view } = &mut *self.front();
+        if let Some((view, row)) = view.as_mut().zip(metrics(step)) {
+            view.record(row);
+            view.in_step = None;
+            for event in step.hybrid.iter().flat_map(|report| &report.events) {
+                view.note(LogKind::Hybrid(event.clone()));
+            }
+            view.publish(RunStatus::Training, outlet);
+        }
+    }
+
+    /// Between two steps: does what the user asked for since the last one, and waits while the training is paused.
+    pub(super) fn obey(&self, cancel: &CancelFlag) {
+        let mut is_paused = false;
+        while !cancel.is_set() {
+            let control = if is_paused {
+                self.inbox.control.recv_timeout(WAIT_INTERVAL)
+            } else {
+                self.inbox.control.try_recv().map_err(|error| match error {
+                    TryRecvError::Empty => RecvTimeoutError::Timeout,
+                    TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+                })
+            };
+            let Front { outlet, view } = &mut *self.front();
+            refuse_runs(self.inbox, outlet);
+            let Some(view) = view else { return };
+            match control {
+                Ok(Control::Pause) if !is_paused => {
+                    is_paused = true;
+                    view.pause();
+                    view.note(LogKind::Paused);
+                    view.publish(RunStatus::Paused, outlet);
+                }
+                Ok(Control::Resume) if is_paused => {
+                    is_paused = false;
+                    view.note(LogKind::Resumed);
+                    view.begin_pace();
+                    view.publish(RunStatus::Training, outlet);
+                }
+                // Every step is on disk by its end.
+                Ok(Control::Save) => {
+                    let folder = view.folder.clone();
+                    view.note(LogKind::Saved(folder));
+                    view.publish(if is_paused { RunStatus::Paused } else { RunStatus::Training }, outlet);
+                }
+                Ok(Control::Pause | Control::Resume | Control::Stop) => {}
+                Err(RecvTimeoutError::Timeout) if is_paused => {
+                    if outlet.is_due_after(GAUGE_INTERVAL) {
+                        view.publish(RunStatus::Paused, outlet);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return,
+                // Nobody is left to see it.
+                Err(RecvTimeoutError::Disconnected) => return cancel.set(),
+            }
+        }
+    }
+
+    /// The training is over, and its model is where the last line but one says.
+    pub(super) fn end(&self, reason: StopReason, model: &OffloadedModel) {
+        let Front { outlet, view } = &mut *self.front();
+        if let Some(view) = view {
+            view.in_step = None;
+            match model {
+                OffloadedModel::Written(folder) => drop(view.note(LogKind::Saved(folder.clone()))),
+                OffloadedModel::NoRoom { needed_bytes, free_bytes } => drop(view.note(LogKind::Warning(format!(
+                    "The model stays in its blocks: written out it takes {}, the disk has {} free. Start again with more \
+                     room to have it written",
+                    format_bytes(*needed_bytes),
+                    format_bytes(*free_bytes)
+                )))),
+                OffloadedModel::Blocks => {}
+            }
+            view.note(LogKind::Ended(reason.clone()));
+            view.publish(RunStatus::Ended(reason), outlet);
+        }
+    }
+}
+
+/// The steps that `file` tells of, up to `num_steps`. Errors: as [`read_lines`].
+pub(super) fn earlier_steps(file: &Path, num_steps: u64) -> Result<Vec<StepMetrics>, SessionError> {
+    let steps = read_lines::<StreamedStep>(file)?.rows;
+    Ok(steps.iter().filter(|step| step.step <= num_steps).filter_map(metrics).collect())
+}
+
+/// A step as histories have it; `None` for one that nothing led.
+fn metrics(step: &StreamedStep) -> Option<StepMetrics> {
+    let report = step.hybrid.as_ref()?;
+    Some(StepMetrics {
+        step: report.step,
+        phase: report.phase,
+        loss: report.loss,
+        forecast: report.forecast,
+        grad_norm: report.grad_norm,
+        learning_rate: report.learning_rate,
+        rho: report.rho,
+        confidence: report.confidence,
+        num_examples: report.num_examples,
+        num_backward: report.num_backward,
+        correction: report.correction,
+        signals: report.signals,
+        step_ms: (1e3 * step.seconds) as f32,
+        gate_ms: (!report.phase.predicts()).then_some((1e3 * step.gate_seconds) as f32),
+        between_ms: None,
+        operations: None,
+        quantization: None,
+        distillation: None,
+    })
+}
