@@ -1,10 +1,11 @@
 //! `foretrain train --offload`: models that are larger than memory.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use foretrain_engine::hybrid::Phase;
-use foretrain_engine::memory::{format_bytes, grouped};
+use foretrain_engine::hybrid::{HybridEvent, Phase, Strategy};
+use foretrain_engine::memory::{counted, format_bytes, grouped};
 use foretrain_engine::models::Network;
 use foretrain_engine::offload::{Commit, DiskRoom, Precision, StreamedStep};
 use foretrain_engine::optim::OptimizerKind;
@@ -18,6 +19,7 @@ use super::driver::{self, Driver};
 use super::recipe_arg::{self, RecipeArgs};
 use super::train::{self, TrainArgs};
 use super::{CliError, log, output, path_arg};
+use crate::widgets::number;
 
 /// Options of streamed training.
 #[derive(Debug, clap::Args)]
@@ -65,26 +67,27 @@ pub enum CommitArg {
 pub(super) fn run(args: &TrainArgs, folder: &Path) -> Result<(), CliError> {
     let job = job(args, folder)?;
     train::note_kernel(job.config.precision);
+    if args.recipe.activation_checkpointing {
+        output::note(
+            "--activation-checkpointing changes nothing here: streaming computes each block again in any case",
+        );
+    }
     let mut driver = Driver::new()?;
     let bar = driver::spinner();
     let goal = job.goal;
-    let rate = job.config.optimizer.learning_rate;
+    let (rate, strategy) = (job.config.optimizer.learning_rate, job.config.hybrid.strategy);
     let mut forecast = None;
     let on_tick = |_: &_, _, kind: Option<&EventKind>| {
         driver::show_event(&bar, kind);
         match kind {
             Some(EventKind::OffloadPlanned(planned)) => {
                 if goal == OffloadGoal::Train {
-                    bar.suspend(|| output::note(format_args!("{}\npeak learning rate: {rate}", summary(planned))));
+                    let summary = summary(planned, strategy);
+                    bar.suspend(|| output::note(format_args!("{summary}\npeak learning rate: {rate}")));
                 }
                 forecast = Some(planned.clone());
             }
-            Some(EventKind::Streamed(step)) => bar.suspend(|| {
-                output::note(step_line(step));
-                for event in step.hybrid.iter().flat_map(|hybrid| &hybrid.events) {
-                    output::note(format_args!("step {}: {}", step.step, log::hybrid_line(event)));
-                }
-            }),
+            Some(EventKind::Streamed(step)) => bar.suspend(|| step_lines(step).iter().for_each(output::note)),
             _ => {}
         }
     };
@@ -101,7 +104,7 @@ pub(super) fn run(args: &TrainArgs, folder: &Path) -> Result<(), CliError> {
     let answer = answer?;
     driver.shut_down();
     match answer {
-        Answer::Planned(planned) => show_plan(&planned, args.common.json),
+        Answer::Planned(planned) => show_plan(&planned, strategy, args.common.json),
         Answer::Trained(report) => show_report(&report, forecast.as_deref(), args),
     }
 }
@@ -162,8 +165,8 @@ fn rate_for(num_params: u64) -> f64 {
     reached.map_or(f64::INFINITY, |(_, rate)| *rate)
 }
 
-/// What a training takes, in a few lines, for its start.
-fn summary(forecast: &OffloadForecast) -> String {
+/// What a training takes, and where it goes on, in a few lines, for its start.
+fn summary(forecast: &OffloadForecast, strategy: Strategy) -> String {
     let (plan, disk) = (&forecast.plan, &forecast.disk);
     let mut lines = vec![
         format!(
@@ -178,14 +181,19 @@ fn summary(forecast: &OffloadForecast) -> String {
             format_bytes(forecast.model_bytes)
         ),
     ];
+    let (num_done, num_left) = (disk.num_steps, forecast.num_steps_left);
+    if num_left == 0 {
+        lines.push(format!("{} done, and none is left", counted(num_done, "step")));
+        return lines.join("\n");
+    }
     let about = if is_rehearsed(forecast) { "about" } else { "at least" };
     let traffic = format!("{} read, {} written", format_bytes(plan.read_bytes), format_bytes(plan.written_bytes));
     lines.push(match forecast.step_seconds {
         Some(seconds) => format!(
-            "a step: {traffic}, {about} {}; {} steps: {about} {}",
+            "a step: {traffic}, {about} {}; {}: {about} {}",
             output::duration(seconds),
-            forecast.num_steps_left,
-            output::duration(seconds * forecast.num_steps_left as f64)
+            counted(num_left, "step"),
+            output::duration(seconds * num_left as f64)
         ),
         None => format!("a step: {traffic}"),
     });
@@ -194,10 +202,17 @@ fn summary(forecast: &OffloadForecast) -> String {
             format!(", about {}, where the gate lets one happen", output::duration(seconds))
         });
         lines.push(format!(
-            "a Predict step: {} of memory with {} sequences on the way back{seconds}",
+            "a Predict step: {} of memory with {} on the way back{seconds}",
             format_bytes(predict.memory_bytes),
-            predict.num_sequences
+            counted(predict.num_sequences as u64, "sequence")
         ));
+    }
+    if strategy == Strategy::Frozen {
+        let read = format_bytes(plan.forward_read_bytes);
+        lines.push(format!("a Predict step goes forward alone: {read} read, nothing written"));
+    }
+    if num_done > 0 {
+        lines.push(format!("going on after step {num_done} of {}", num_done + num_left));
     }
     lines.join("\n")
 }
@@ -221,28 +236,39 @@ fn disk_line(disk: &DiskRoom) -> String {
     format!("disk: {} at most ({commit}); {free} free{held}", format_bytes(disk.needed_bytes))
 }
 
+/// A step in lines: what it began with, itself, and how the guard judged it.
+fn step_lines(step: &StreamedStep) -> Vec<String> {
+    let events = step.hybrid.iter().flat_map(|hybrid| &hybrid.events);
+    let (judged, begun): (Vec<_>, Vec<_>) = events.partition(|event| matches!(event, HybridEvent::Diverged { .. }));
+    let told = |event: &HybridEvent| format!("step {}: {}", step.step, log::hybrid_line(event));
+    begun.into_iter().map(told).chain([step_line(step)]).chain(judged.into_iter().map(told)).collect()
+}
+
 /// A step in a line.
 fn step_line(step: &StreamedStep) -> String {
-    let waited = step.read_wait_seconds + step.write_wait_seconds;
+    let waited = output::duration(step.read_wait_seconds + step.write_wait_seconds);
     let kept = match step.num_kept {
         0 => String::new(),
         1 => ", finished: 1 block had moved before".to_owned(),
         count => format!(", finished: {count} blocks had moved before"),
     };
-    let gradient = step.grad_norm.map_or_else(|| "nothing moved".to_owned(), |norm| format!("gradient {norm:.3}"));
+    let gradient = |norm: f64| format!("gradient {}", number::value(norm));
+    let gradient = step.grad_norm.map_or_else(|| "nothing moved".to_owned(), gradient);
     let phase = step.hybrid.as_ref().map_or_else(String::new, |hybrid| format!("{:<7}  ", hybrid.phase));
     let forecast = step.hybrid.as_ref().and_then(|hybrid| hybrid.forecast);
     let forecast = forecast.map_or_else(String::new, |forecast| format!(" (predicted {:.4})", forecast.mean));
     format!(
-        "step {}: {phase}loss {:.4}{forecast}, {gradient}, {:.1} s, of which {waited:.1} s waiting for the disk{kept}",
-        step.step, step.loss, step.seconds
+        "step {}: {phase}loss {:.4}{forecast}, {gradient}, {}, of which {waited} waiting for the disk{kept}",
+        step.step,
+        step.loss,
+        output::duration(step.seconds)
     )
 }
 
-fn show_plan(forecast: &OffloadForecast, is_json: bool) -> Result<(), CliError> {
+fn show_plan(forecast: &OffloadForecast, strategy: Strategy, is_json: bool) -> Result<(), CliError> {
     let OffloadForecast { plan, disk, rates, step_seconds, .. } = forecast;
     output::line(output::plan_table(&plan.memory))?;
-    output::line(summary(forecast))?;
+    output::line(summary(forecast, strategy))?;
     output::line(format_args!(
         "disk to commit whole steps: {}; block by block: {}",
         format_bytes(plan.disk_bytes_by_step),
@@ -252,17 +278,17 @@ fn show_plan(forecast: &OffloadForecast, is_json: bool) -> Result<(), CliError> 
         let mut table = output::table(&["what saves", "saved", "costs a step"]);
         for cost in &forecast.costs {
             let saved = format!("{} of {}", format_bytes(cost.saved_bytes), cost.saves);
-            table.add_row(vec![cost.measure.clone(), saved, format!("{:+.2} s", cost.seconds)]);
+            table.add_row(vec![cost.measure.clone(), saved, more_or_less(cost.seconds)]);
         }
         output::line(table)?;
     }
     if let (Some(rates), Some(seconds)) = (rates, step_seconds) {
         output::line(format_args!(
-            "{} a step{}: {:.1} s of passes and updates alone, {:.1} s of disk beside them, by rates measured now",
+            "{} a step{}: {} of passes and updates alone, {} of disk beside them, by rates measured now",
             output::duration(*seconds),
             if is_rehearsed(forecast) { " by a rehearsal with a few layers" } else { " at least" },
-            rates.compute_seconds(plan),
-            rates.disk_seconds(plan),
+            output::duration(rates.compute_seconds(plan)),
+            output::duration(rates.disk_seconds(plan)),
         ))?;
     }
     let figures = json!({ "offload": forecast_json(forecast) });
@@ -273,6 +299,16 @@ fn show_plan(forecast: &OffloadForecast, is_json: bool) -> Result<(), CliError> 
         return Err(CliError::Disk { message: error.to_string(), figures });
     }
     if is_json { output::print_json(&figures) } else { Ok(()) }
+}
+
+/// Seconds that something adds, or saves.
+fn more_or_less(seconds: f64) -> String {
+    let size = output::duration(seconds.abs());
+    match seconds.total_cmp(&0.0) {
+        Ordering::Less => format!("-{size}"),
+        Ordering::Equal => "nothing".to_owned(),
+        Ordering::Greater => format!("+{size}"),
+    }
 }
 
 /// The forecast with a path that JSON can hold.
@@ -302,14 +338,19 @@ fn show_report(report: &OffloadReport, forecast: Option<&OffloadForecast>, args:
             row("read a step", format_bytes(mean_bytes(report, |step| step.read_bytes)));
             row("written a step", format_bytes(mean_bytes(report, |step| step.written_bytes)));
         }
-        _ => output::note(format_args!("all {} steps had been done before: nothing was trained", report.step)),
+        _ => {
+            let done = counted(report.step, "step");
+            output::note(format_args!("{done} had been done before: nothing was trained"));
+        }
     }
     for phase in phases(report) {
         let seconds = output::duration(phase.seconds / phase.num_steps as f64);
         let share = 100.0 * phase.num_backward as f64 / phase.num_examples as f64;
+        // To compare: what Correct does.
+        let twice = if phase.num_backward > phase.num_examples { " (a sample twice)" } else { "" };
         row(
             &format!("{} steps", phase.phase),
-            format!("{}, {seconds} each, {share:.0} % of tokens on the way back", phase.num_steps),
+            format!("{}, {seconds} each, {share:.0} % of tokens on the way back{twice}", phase.num_steps),
         );
     }
     let share = (report.peak_bytes as f64 / report.planned_bytes as f64 - 1.0) * 100.0;
@@ -406,7 +447,65 @@ fn figures(report: &OffloadReport, forecast: Option<&OffloadForecast>) -> Value 
 
 #[cfg(test)]
 mod tests {
+    use foretrain_engine::hybrid::{Divergence, DivergenceKind, GuardSignals, Recovery, StepReport};
+
     use super::*;
+
+    #[test]
+    fn what_a_step_began_with_is_told_before_it_and_its_judgement_after() {
+        let divergence = Divergence { kind: DivergenceKind::LossSpike, value: 6.5, limit: 4.0 };
+        let phase = |from, why: &str| HybridEvent::Phase { from, to: Phase::Full, why: why.to_owned() };
+        let hybrid = StepReport {
+            step: 7,
+            phase: Phase::Full,
+            loss: 2.5,
+            forecast: None,
+            grad_norm: None,
+            learning_rate: 1e-3,
+            rho: 0.5,
+            confidence: None,
+            num_examples: 24,
+            num_forward: 24,
+            num_backward: 24,
+            correction: None,
+            signals: GuardSignals::default(),
+            quantization: None,
+            distillation: None,
+            events: vec![
+                phase(Phase::Predict, "gate shut"),
+                phase(Phase::Full, "taken up again"),
+                HybridEvent::Diverged { divergence, recovery: Recovery::BackToFull, restored_step: None },
+            ],
+            must_stop: false,
+        };
+        let step = StreamedStep {
+            step: 7,
+            loss: 2.5,
+            grad_norm: Some(1.25e7),
+            num_clipped: 0,
+            num_kept: 0,
+            seconds: 0.0123,
+            read_wait_seconds: 0.0002,
+            write_wait_seconds: 0.0001,
+            reading_seconds: 0.001,
+            writing_seconds: 0.001,
+            read_bytes: 1,
+            written_bytes: 1,
+            hybrid: Some(hybrid),
+        };
+        let expected = [
+            "step 7: Predict -> Full: gate shut",
+            "step 7: Full: taken up again",
+            "step 7: Full     loss 2.5000, gradient 1.25e7, 12.3 ms, of which 0.30 ms waiting for the disk",
+            "step 7: divergence: loss spike (6.500 against a limit of 4.000); answer: back to Full",
+        ];
+        assert_eq!(step_lines(&step), expected);
+    }
+
+    #[test]
+    fn what_costs_nothing_is_told_as_that() {
+        assert_eq!([-0.5, 0.0, 2.3].map(more_or_less), ["-500 ms", "nothing", "+2.3 s"]);
+    }
 
     #[test]
     fn rates_are_the_papers() {
