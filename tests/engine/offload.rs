@@ -28,11 +28,17 @@ fn train(text: &Path, folder: &Path, num_steps: &str, more: &[&str]) -> Command 
 }
 
 #[track_caller]
-fn finished(mut command: Command) -> Value {
+fn finished(command: Command) -> Value {
+    told(command).0
+}
+
+/// What a training that must end well tells programs, and people.
+#[track_caller]
+fn told(mut command: Command) -> (Value, String) {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = std::str::from_utf8(&output.stdout).unwrap();
-    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+    (serde_json::from_str(text.lines().last().unwrap()).unwrap(), stderr(&output))
 }
 
 fn stderr(output: &Output) -> String {
@@ -144,8 +150,10 @@ fn it_says_first_what_it_takes_and_its_model_goes_on_in_memory_and_from_disk() {
     assert!(trained["seconds_a_step"].as_f64().unwrap() > 0.0 && bytes(&trained["peak_bytes"]) > 10_000_000);
     assert_eq!(bytes(&trained["read_bytes_a_step"]), bytes(&planned["plan"]["read_bytes"]));
     assert!(trained["model"].is_null() && !folder.join("model").exists());
-    let again = finished(train(&text, &folder, "30", &["--repeat-batch"]));
+    let (again, words) = told(train(&text, &folder, "30", &["--repeat-batch"]));
     assert!(again["offload"]["losses"].as_array().unwrap().is_empty(), "{again}");
+    assert!(again["forecast"]["rates"].is_null(), "nothing is measured for no step: {again}");
+    assert!(words.contains("30 steps done, and none is left"), "{words}");
     assert_eq!(again["offload"]["model"].as_str().unwrap(), folder.join("model").to_str().unwrap());
     let run = Command::new(env!("CARGO_BIN_EXE_foretrain-under-test"))
         .args(["train", "--preset", "shakespeare-gpt2-char", "--tier", "vanilla", "--steps", "1", "--json"])
@@ -192,14 +200,17 @@ fn ctrl_c_keeps_the_last_step_and_the_same_command_goes_on() {
     assert!(signal.success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
-    assert!(stderr(&output).contains("the same command goes on"), "{}", stderr(&output));
-    let told: Value = serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap();
-    let step = told["offload"]["step"].as_u64().unwrap();
-    assert!(step >= 2 && told["offload"]["is_finished"] == false, "{told}");
-    assert!(told["offload"]["losses"].as_array().unwrap().len() as u64 == step, "{told}");
+    let words = stderr(&output);
+    assert!(words.contains("interrupted. Step") && words.contains("the same command goes on"), "{words}");
+    let ended: Value = serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap();
+    let step = ended["offload"]["step"].as_u64().unwrap();
+    assert!(step >= 2 && ended["offload"]["is_finished"] == false, "{ended}");
+    assert!(ended["offload"]["losses"].as_array().unwrap().len() as u64 == step, "{ended}");
     let goal = (step + 2).to_string();
-    let report = finished(train(&text, &folder, &goal, &["--offload-commit", "step"]));
+    let (report, words) = told(train(&text, &folder, &goal, &["--offload-commit", "step"]));
     assert_eq!(report["offload"]["losses"].as_array().unwrap().len(), 2);
+    let (announced, first) = (format!("going on after step {step} of {goal}\n"), format!("step {}: ", step + 1));
+    assert!(words.find(&announced).is_some_and(|at| at < words.find(&first).unwrap()), "{words}");
 }
 
 #[test]
@@ -208,7 +219,9 @@ fn it_predicts_like_a_training_in_memory() {
     let text = write_text(root.path());
     let folder = root.path().join("blocks");
     // The control that predicts nothing needs no gate: in Predict its weights stand still.
-    let report = finished(train(&text, &folder, "60", &["--tier", "conservative", "--strategy", "frozen"]));
+    let (report, words) = told(train(&text, &folder, "60", &["--tier", "conservative", "--strategy", "frozen"]));
+    assert!(words.contains("a Predict step goes forward alone"), "{words}");
+    assert!(words.find("-> Predict: ").unwrap() < words.find(": Predict ").unwrap(), "{words}");
     let phases = report["offload"]["phases"].as_array().unwrap();
     let of = |phase: &str, figure: &str| {
         let found = phases.iter().find(|figures| figures["phase"] == phase);
@@ -223,7 +236,9 @@ fn it_predicts_like_a_training_in_memory() {
     assert_eq!(steps_of_blocks(&folder), vec![moved; 6]);
     // What a sample costs is rehearsed.
     let sampled = root.path().join("sampled");
-    let plan = finished(train(&text, &sampled, "60", &["--tier", "conservative", "--plan"]));
+    let more = ["--tier", "conservative", "--plan", "--activation-checkpointing"];
+    let (plan, words) = told(train(&text, &sampled, "60", &more));
+    assert!(words.contains("--activation-checkpointing changes nothing"), "{words}");
     let (planned, costs) = (&plan["offload"]["plan"], &plan["offload"]["rates"]["step_costs"]);
     assert_eq!(planned["predict"]["num_sequences"], 1, "{plan}");
     assert!(costs["forward"].is_string() && plan["offload"]["predict_seconds"].as_f64().unwrap() > 0.0, "{plan}");
@@ -248,6 +263,23 @@ fn what_streaming_cannot_do_is_refused() {
     }
     let output = train(&text, &folder, "2", &["--memory-budget", "0.05"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_that_cannot_be_written_is_named_before_anything_is_done() {
+    let root = tempfile::tempdir().unwrap();
+    let text = write_text(root.path());
+    // Not even root makes files there.
+    let folder = Path::new("/proc/nowhere");
+    for more in [&[][..], &["--plan"]] {
+        let output = train(&text, folder, "2", more).output().unwrap();
+        let words = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{words}");
+        assert!(words.contains("cannot be written") && words.contains("Choose another with --offload"), "{words}");
+        let is_of_inside = |word: &&str| words.contains(*word);
+        assert!(!["scratch", "pace", "whole", "free"].iter().any(is_of_inside), "{words}");
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub struct TrainBenchArgs {
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
     /// Times that each side has its turn.
-    #[arg(long, default_value_t = 5, value_parser = number_arg::at_least_one())]
+    #[arg(long, default_value_t = 5, value_parser = number_arg::parse_count::<usize>)]
     pub rounds: usize,
     /// Seconds of a turn; at least two steps are timed in any case.
     #[arg(long, default_value_t = 2.0, value_parser = number_arg::parse_above_zero)]

@@ -24,7 +24,8 @@ pub struct DataArgs {
     #[arg(long, value_name = "NAME", default_value = "text", requires = "data")]
     pub field: String,
     /// Height and width to which an image folder's images are scaled.
-    #[arg(long, value_name = "PIXELS", default_value_t = 32, requires = "data", value_parser = number_arg::at_least_one())]
+    #[arg(long, value_name = "PIXELS", default_value_t = 32, requires = "data")]
+    #[arg(value_parser = number_arg::parse_count::<usize>)]
     pub image_size: usize,
 }
 

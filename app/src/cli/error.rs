@@ -60,7 +60,7 @@ pub enum CliError {
         ended: Ended,
     },
     /// Ctrl-C during a streamed training, which can go on.
-    #[error("interrupted; {saved}; the same command goes on from there")]
+    #[error("interrupted. {saved}; the same command goes on from there")]
     Offloaded {
         /// What is on disk: "Step 3 is saved".
         saved: String,
@@ -69,7 +69,7 @@ pub enum CliError {
     },
     /// The divergence guard ended a streamed training, which can go on.
     #[error(
-        "the training diverged and was stopped; {saved}; the same command goes on, at the lower learning rate it had come to"
+        "the training diverged and was stopped. {saved}; the same command goes on, at the lower learning rate it had come to"
     )]
     OffloadDiverged {
         /// What is on disk: "Step 3 is saved".

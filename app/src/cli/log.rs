@@ -58,6 +58,7 @@ impl LogPrinter {
 /// What the hybrid trainer tells.
 pub(super) fn hybrid_line(event: &HybridEvent) -> String {
     match event {
+        HybridEvent::Phase { from, to, why } if from == to => format!("{to}: {why}"),
         HybridEvent::Phase { from, to, why } => format!("{from} -> {to}: {why}"),
         HybridEvent::Note(what) => what.clone(),
         HybridEvent::Diverged { divergence, recovery, restored_step } => {

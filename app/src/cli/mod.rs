@@ -18,6 +18,7 @@ mod infer;
 mod log;
 mod number_arg;
 mod offload;
+mod offload_lines;
 mod output;
 mod path_arg;
 mod qat_arg;

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use foretrain_engine::hybrid::Phase;
-use foretrain_engine::memory::{format_bytes, grouped};
+use foretrain_engine::hybrid::{Phase, Strategy};
+use foretrain_engine::memory::{counted, format_bytes};
 use foretrain_engine::models::Network;
-use foretrain_engine::offload::{Commit, DiskRoom, Precision, StreamedStep};
+use foretrain_engine::offload::{Commit, Precision, StreamedStep};
 use foretrain_engine::optim::{OptimizerKind, usual_learning_rate};
 use foretrain_engine::session::{
     Command, EventKind, OffloadBatches, OffloadEnding, OffloadForecast, OffloadGoal, OffloadJob, OffloadReport,
@@ -15,9 +15,10 @@ use foretrain_engine::session::{
 use serde_json::{Value, json};
 
 use super::driver::{self, Driver};
+use super::offload_lines::{is_rehearsed, more_or_less, step_lines, summary};
 use super::recipe_arg::{self, RecipeArgs};
 use super::train::{self, TrainArgs};
-use super::{CliError, log, output, path_arg};
+use super::{CliError, output, path_arg};
 
 /// Options of streamed training.
 #[derive(Debug, clap::Args)]
@@ -65,26 +66,27 @@ pub enum CommitArg {
 pub(super) fn run(args: &TrainArgs, folder: &Path) -> Result<(), CliError> {
     let job = job(args, folder)?;
     train::note_kernel(job.config.precision);
+    if args.recipe.activation_checkpointing {
+        output::note(
+            "--activation-checkpointing changes nothing here: streaming computes each block again in any case",
+        );
+    }
     let mut driver = Driver::new()?;
     let bar = driver::spinner();
     let goal = job.goal;
-    let rate = job.config.optimizer.learning_rate;
+    let (rate, strategy) = (job.config.optimizer.learning_rate, job.config.hybrid.strategy);
     let mut forecast = None;
     let on_tick = |_: &_, _, kind: Option<&EventKind>| {
         driver::show_event(&bar, kind);
         match kind {
             Some(EventKind::OffloadPlanned(planned)) => {
                 if goal == OffloadGoal::Train {
-                    bar.suspend(|| output::note(format_args!("{}\npeak learning rate: {rate}", summary(planned))));
+                    let summary = summary(planned, strategy);
+                    bar.suspend(|| output::note(format_args!("{summary}\npeak learning rate: {rate}")));
                 }
                 forecast = Some(planned.clone());
             }
-            Some(EventKind::Streamed(step)) => bar.suspend(|| {
-                output::note(step_line(step));
-                for event in step.hybrid.iter().flat_map(|hybrid| &hybrid.events) {
-                    output::note(format_args!("step {}: {}", step.step, log::hybrid_line(event)));
-                }
-            }),
+            Some(EventKind::Streamed(step)) => bar.suspend(|| step_lines(step).iter().for_each(output::note)),
             _ => {}
         }
     };
@@ -101,7 +103,7 @@ pub(super) fn run(args: &TrainArgs, folder: &Path) -> Result<(), CliError> {
     let answer = answer?;
     driver.shut_down();
     match answer {
-        Answer::Planned(planned) => show_plan(&planned, args.common.json),
+        Answer::Planned(planned) => show_plan(&planned, strategy, args.common.json),
         Answer::Trained(report) => show_report(&report, forecast.as_deref(), args),
     }
 }
@@ -146,87 +148,10 @@ fn job(args: &TrainArgs, folder: &Path) -> Result<OffloadJob, CliError> {
     })
 }
 
-/// What a training takes, in a few lines, for its start.
-fn summary(forecast: &OffloadForecast) -> String {
-    let (plan, disk) = (&forecast.plan, &forecast.disk);
-    let mut lines = vec![
-        format!(
-            "{} parameters; memory: {} planned of {}",
-            grouped(plan.num_params),
-            format_bytes(plan.memory.total_bytes()),
-            format_bytes(plan.memory.budget_bytes),
-        ),
-        disk_line(disk),
-        format!(
-            "the model at the end: {} more, where the disk has room for it then",
-            format_bytes(forecast.model_bytes)
-        ),
-    ];
-    let about = if is_rehearsed(forecast) { "about" } else { "at least" };
-    let traffic = format!("{} read, {} written", format_bytes(plan.read_bytes), format_bytes(plan.written_bytes));
-    lines.push(match forecast.step_seconds {
-        Some(seconds) => format!(
-            "a step: {traffic}, {about} {}; {} steps: {about} {}",
-            output::duration(seconds),
-            forecast.num_steps_left,
-            output::duration(seconds * forecast.num_steps_left as f64)
-        ),
-        None => format!("a step: {traffic}"),
-    });
-    if let Some(predict) = plan.predict {
-        let seconds = forecast.predict_seconds.map_or_else(String::new, |seconds| {
-            format!(", about {}, where the gate lets one happen", output::duration(seconds))
-        });
-        lines.push(format!(
-            "a Predict step: {} of memory with {} sequences on the way back{seconds}",
-            format_bytes(predict.memory_bytes),
-            predict.num_sequences
-        ));
-    }
-    lines.join("\n")
-}
-
-/// True when the time of a step was foretold by steps of a part of the model.
-fn is_rehearsed(forecast: &OffloadForecast) -> bool {
-    forecast.rates.is_some_and(|rates| rates.streamed_weights.is_some())
-}
-
-/// The disk in a line.
-fn disk_line(disk: &DiskRoom) -> String {
-    let commit = match disk.commit {
-        Commit::Step => "steps are committed whole",
-        Commit::Block => "blocks are committed one by one",
-    };
-    let free = disk.free_bytes.map_or_else(|| "an unknown part".to_owned(), format_bytes);
-    let held = match disk.held_bytes {
-        0 => String::new(),
-        bytes => format!(", {} held already", format_bytes(bytes)),
-    };
-    format!("disk: {} at most ({commit}); {free} free{held}", format_bytes(disk.needed_bytes))
-}
-
-/// A step in a line.
-fn step_line(step: &StreamedStep) -> String {
-    let waited = step.read_wait_seconds + step.write_wait_seconds;
-    let kept = match step.num_kept {
-        0 => String::new(),
-        1 => ", finished: 1 block had moved before".to_owned(),
-        count => format!(", finished: {count} blocks had moved before"),
-    };
-    let gradient = step.grad_norm.map_or_else(|| "nothing moved".to_owned(), |norm| format!("gradient {norm:.3}"));
-    let phase = step.hybrid.as_ref().map_or_else(String::new, |hybrid| format!("{:<7}  ", hybrid.phase));
-    let forecast = step.hybrid.as_ref().and_then(|hybrid| hybrid.forecast);
-    let forecast = forecast.map_or_else(String::new, |forecast| format!(" (predicted {:.4})", forecast.mean));
-    format!(
-        "step {}: {phase}loss {:.4}{forecast}, {gradient}, {:.1} s, of which {waited:.1} s waiting for the disk{kept}",
-        step.step, step.loss, step.seconds
-    )
-}
-
-fn show_plan(forecast: &OffloadForecast, is_json: bool) -> Result<(), CliError> {
+fn show_plan(forecast: &OffloadForecast, strategy: Strategy, is_json: bool) -> Result<(), CliError> {
     let OffloadForecast { plan, disk, rates, step_seconds, .. } = forecast;
     output::line(output::plan_table(&plan.memory))?;
-    output::line(summary(forecast))?;
+    output::line(summary(forecast, strategy))?;
     output::line(format_args!(
         "disk to commit whole steps: {}; block by block: {}",
         format_bytes(plan.disk_bytes_by_step),
@@ -236,17 +161,17 @@ fn show_plan(forecast: &OffloadForecast, is_json: bool) -> Result<(), CliError> 
         let mut table = output::table(&["what saves", "saved", "costs a step"]);
         for cost in &forecast.costs {
             let saved = format!("{} of {}", format_bytes(cost.saved_bytes), cost.saves);
-            table.add_row(vec![cost.measure.clone(), saved, format!("{:+.2} s", cost.seconds)]);
+            table.add_row(vec![cost.measure.clone(), saved, more_or_less(cost.seconds)]);
         }
         output::line(table)?;
     }
     if let (Some(rates), Some(seconds)) = (rates, step_seconds) {
         output::line(format_args!(
-            "{} a step{}: {:.1} s of passes and updates alone, {:.1} s of disk beside them, by rates measured now",
+            "{} a step{}: {} of passes and updates alone, {} of disk beside them, by rates measured now",
             output::duration(*seconds),
             if is_rehearsed(forecast) { " by a rehearsal with a few layers" } else { " at least" },
-            rates.compute_seconds(plan),
-            rates.disk_seconds(plan),
+            output::duration(rates.compute_seconds(plan)),
+            output::duration(rates.disk_seconds(plan)),
         ))?;
     }
     let figures = json!({ "offload": forecast_json(forecast) });
@@ -286,14 +211,19 @@ fn show_report(report: &OffloadReport, forecast: Option<&OffloadForecast>, args:
             row("read a step", format_bytes(mean_bytes(report, |step| step.read_bytes)));
             row("written a step", format_bytes(mean_bytes(report, |step| step.written_bytes)));
         }
-        _ => output::note(format_args!("all {} steps had been done before: nothing was trained", report.step)),
+        _ => {
+            let done = counted(report.step, "step");
+            output::note(format_args!("{done} had been done before: nothing was trained"));
+        }
     }
     for phase in phases(report) {
         let seconds = output::duration(phase.seconds / phase.num_steps as f64);
         let share = 100.0 * phase.num_backward as f64 / phase.num_examples as f64;
+        // To compare: what Correct does.
+        let twice = if phase.num_backward > phase.num_examples { " (a sample twice)" } else { "" };
         row(
             &format!("{} steps", phase.phase),
-            format!("{}, {seconds} each, {share:.0} % of tokens on the way back", phase.num_steps),
+            format!("{}, {seconds} each, {share:.0} % of tokens on the way back{twice}", phase.num_steps),
         );
     }
     let share = (report.peak_bytes as f64 / report.planned_bytes as f64 - 1.0) * 100.0;

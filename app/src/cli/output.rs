@@ -12,6 +12,7 @@ use foretrain_engine::memory::{MemoryPlan, format_bytes};
 use foretrain_engine::session::{ValidationFigures, ValidationPoint};
 
 use super::CliError;
+use crate::widgets::number::milliseconds;
 
 /// Prints a line on standard output. Errors: see [`piece`].
 pub(super) fn line(text: impl Display) -> Result<(), CliError> {
@@ -115,12 +116,26 @@ pub(super) fn validation_rows(point: &ValidationPoint) -> Vec<(&'static str, Str
     rows
 }
 
-/// Seconds as "1 h 2 min", "3 min 4 s" or "5.6 s".
+/// Seconds as "1 h 2 min", "3 min 4 s", "5.6 s" or "7.80 ms".
 pub(super) fn duration(seconds: f64) -> String {
+    if (0.0..1.0).contains(&seconds) {
+        return milliseconds(seconds * 1e3);
+    }
     let whole = seconds.round() as u64;
     match whole {
         0..60 => format!("{seconds:.1} s"),
         60..3600 => format!("{} min {} s", whole / 60, whole % 60),
         _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_times_are_not_zero() {
+        let told = [0.0, 0.000_42, 0.0123, 0.42, 5.64, 132.0, 3720.0].map(duration);
+        assert_eq!(told, ["0.00 ms", "0.42 ms", "12.3 ms", "420 ms", "5.6 s", "2 min 12 s", "1 h 2 min"]);
     }
 }

@@ -16,7 +16,7 @@ pub struct QuantArgs {
     pub method: Rounding,
     /// Training images or sequences to calibrate on, where something is.
     #[arg(long, value_name = "COUNT", default_value_t = PostTraining::DEFAULT_SAMPLES)]
-    #[arg(value_parser = number_arg::at_least_one())]
+    #[arg(value_parser = number_arg::parse_count::<usize>)]
     pub calibration_samples: usize,
     /// Scale channels against each other first, without changing what the network computes.
     #[arg(long)]

@@ -35,7 +35,7 @@ pub struct QuantizeArgs {
     #[command(flatten)]
     pub data: DataArgs,
     /// Most validation images or sequences to measure on.
-    #[arg(long, default_value_t = QuantizeJob::DEFAULT_EXAMPLES, value_parser = number_arg::at_least_one())]
+    #[arg(long, default_value_t = QuantizeJob::DEFAULT_EXAMPLES, value_parser = number_arg::parse_count::<usize>)]
     pub samples: usize,
     /// New folder for a report: figures and charts of every layer.
     #[arg(long, value_name = "FOLDER")]

@@ -6,7 +6,7 @@ use foretrain_engine::hybrid::{GateRule, Strategy};
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelPreset};
 use foretrain_engine::optim::{OptimizerKind, StatePrecision};
-use foretrain_engine::session::{Recipe, RunConfig, recipe, tier};
+use foretrain_engine::session::{PresetError, Recipe, RunConfig, recipe, tier};
 
 use super::data_arg::DataArgs;
 use super::{CliError, CommonArgs, number_arg};
@@ -34,13 +34,13 @@ pub struct RecipeArgs {
     #[arg(long, value_parser = parse_optimizer)]
     pub optimizer: Option<OptimizerKind>,
     /// Optimizer steps.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = number_arg::parse_count::<u64>, allow_negative_numbers = true)]
     pub steps: Option<u64>,
     /// Images or sequences per step.
-    #[arg(long, value_parser = number_arg::at_least_one())]
+    #[arg(long, value_parser = number_arg::parse_count::<usize>, allow_negative_numbers = true)]
     pub batch_size: Option<usize>,
     /// Parts that a batch is cut into, to save memory.
-    #[arg(long, value_parser = number_arg::at_least_one())]
+    #[arg(long, value_parser = number_arg::parse_count::<usize>, allow_negative_numbers = true)]
     pub micro_batches: Option<usize>,
     /// Numbers that matrix products of training read: f32, or bf16, which needs a language model and a processor with
     /// AMX-BF16 or AVX-512 BF16; weights and sums stay f32.
@@ -55,22 +55,22 @@ pub struct RecipeArgs {
     #[arg(long, value_parser = parse_states)]
     pub optimizer_states: Option<StatePrecision>,
     /// Tokens per sequence.
-    #[arg(long, value_parser = number_arg::at_least_one())]
+    #[arg(long, value_parser = number_arg::parse_count::<usize>, allow_negative_numbers = true)]
     pub sequence_length: Option<usize>,
     /// Peak learning rate.
-    #[arg(long, value_parser = number_arg::parse_above_zero)]
+    #[arg(long, value_parser = number_arg::parse_above_zero, allow_negative_numbers = true)]
     pub learning_rate: Option<f64>,
     /// Steps between two validations.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = number_arg::parse_count::<u64>, allow_negative_numbers = true)]
     pub validation_interval: Option<u64>,
     /// Steps between two checkpoints.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = number_arg::parse_count::<u64>, allow_negative_numbers = true)]
     pub checkpoint_interval: Option<u64>,
     /// Seed of everything random.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number_arg::parse_whole::<u64>, allow_negative_numbers = true)]
     pub seed: u64,
     /// Processor threads; 0 uses all.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number_arg::parse_whole::<usize>, allow_negative_numbers = true)]
     pub threads: usize,
     /// Most memory the run may use, in GiB; 80% of the machine's when left out.
     #[arg(long = "memory-budget", value_name = "GIB", value_parser = number_arg::parse_gib, allow_negative_numbers = true)]
@@ -144,8 +144,8 @@ pub(super) fn preset_config(
     data: Option<DatasetSpec>,
     common: &CommonArgs,
 ) -> Result<RunConfig, CliError> {
-    let recipe = recipe(preset).map_err(|error| CliError::Usage(error.to_string()))?;
-    let tier = tier(tier_name).map_err(|error| CliError::Usage(error.to_string()))?;
+    let recipe = recipe(preset).map_err(|error| unknown("--preset", &error))?;
+    let tier = tier(tier_name).map_err(|error| unknown("--tier", &error))?;
     let data = match data {
         Some(data) => data,
         None => own_data(&recipe)?,
@@ -153,6 +153,16 @@ pub(super) fn preset_config(
     let mut config = recipe.run_config(&tier, data).map_err(|error| CliError::from_session(&error.into()))?;
     common.runs_folder()?.clone_into(&mut config.runs_folder);
     Ok(config)
+}
+
+/// A preset that an option names and that there is none of, by that option.
+fn unknown(option: &str, error: &PresetError) -> CliError {
+    CliError::Usage(match error {
+        PresetError::Unknown { name, known, .. } => format!("{option}: expected one of {known}, found {name:?}"),
+        PresetError::Recipe { .. } | PresetError::Tier(_) | PresetError::Target(_) | PresetError::Model(_) => {
+            error.to_string()
+        }
+    })
 }
 
 /// The recipe's dataset. Errors: it is to be named by the user.

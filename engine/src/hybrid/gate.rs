@@ -15,7 +15,7 @@ const RHO_DECAY: f64 = 0.9;
 pub(super) enum Source {
     /// By counting passes.
     Counted,
-    /// By timing steps of this run.
+    /// By timing steps that do not count: a rehearsal.
     Measured,
 }
 
@@ -23,7 +23,7 @@ impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Counted => "by counting passes",
-            Self::Measured => "as measured in this run",
+            Self::Measured => "as rehearsed",
         })
     }
 }

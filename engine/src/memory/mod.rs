@@ -18,4 +18,4 @@ pub use flops::step_flops;
 pub(crate) use layers::sequence_layer;
 pub use plan::{MemoryPlan, MemorySettings, PlanItem, PlanKind, Remedy};
 pub(crate) use planner::PROGRAM_BYTES;
-pub use planner::{Place, PlanInput, grouped, plan};
+pub use planner::{Place, PlanInput, counted, grouped, plan};

@@ -287,9 +287,9 @@ impl Case {
             self.packed(example),
         ]);
         let what = if self.reads_text() {
-            format!("{} sequences of {} tokens", grouped(micro_batch), grouped(self.sequence_length as u64))
+            format!("{} of {}", counted(micro_batch, "sequence"), counted(self.sequence_length as u64, "token"))
         } else {
-            format!("{} images", grouped(micro_batch))
+            counted(micro_batch, "image")
         };
         let each = format_bytes(example.kept.saturating_mul(F32));
         let again = match self.kept {
@@ -370,6 +370,13 @@ fn runtime(place: Place, saving: u64) -> PlanItem {
     let program = format!("{} for {program}", format_bytes(base));
     let how = if saving == 0 { program } else { format!("{program}, {} while saving", format_bytes(saving)) };
     PlanItem { kind: PlanKind::Runtime, bytes: base.saturating_add(saving), how }
+}
+
+/// A count of things: "1 sequence", "2,048 sequences".
+#[must_use]
+pub fn counted(number: u64, noun: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{ending}", grouped(number))
 }
 
 /// A count with its thousands apart: "105,866".

@@ -35,6 +35,14 @@ pub enum OffloadError {
         /// The folder.
         path: PathBuf,
     },
+    /// The folder cannot be written, found before anything is.
+    #[error("trying out a folder for blocks: it cannot be written: {source}. Choose another with --offload. {path:?}")]
+    Unwritable {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// A file cannot be read.
     #[error("reading blocks: {source}. Is the disk still there? {path:?}")]
     Read {

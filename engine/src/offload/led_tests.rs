@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use rand::RngExt;
 
 use super::files::Version;
-use super::tests::{SEED, bits, difference, gpt2, llama, network, opened, optimizer, settings};
+use super::tests::{SEED, bits, difference, gpt2, llama, network, opened, optimizer, planned, settings};
 use super::*;
 use crate::data::Batch;
 use crate::device::seed::{Stream, stream};
@@ -284,6 +284,24 @@ fn a_folder_of_plain_steps_goes_on_under_a_lead() {
     // Warmup of three steps is over.
     assert_eq!((next.step, report(&next).phase), (5, Phase::Full));
     assert_eq!(progress(folder.path()), (5, 5));
+}
+
+#[test]
+fn a_step_that_moves_nothing_reads_what_was_planned() {
+    for config in [gpt2(), llama(false), llama(true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut trainer = led(&config, &settings(folder.path(), Precision::Compact, Commit::Step), Strategy::Frozen);
+        let step = loop {
+            let step = stepped(&mut trainer);
+            if report(&step).phase == Phase::Predict {
+                break step;
+            }
+        };
+        let plan = planned(&config, NUM_SEQUENCES, 12, 1 << 40);
+        // One block is read ahead.
+        let read = plan.forward_read_bytes..plan.read_bytes;
+        assert!(read.contains(&step.read_bytes) && step.written_bytes == 0, "{read:?}: {step:?}");
+    }
 }
 
 #[test]

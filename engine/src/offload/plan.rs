@@ -9,7 +9,7 @@ use super::store::Commit;
 use crate::device::resolved_num_threads;
 use crate::hybrid::MAX_SLICE;
 use crate::memory::{
-    MemoryPlan, PROGRAM_BYTES, PlanItem, PlanKind, Remedy, format_bytes, grouped, sequence_layer, step_flops,
+    MemoryPlan, PROGRAM_BYTES, PlanItem, PlanKind, Remedy, counted, format_bytes, grouped, sequence_layer, step_flops,
 };
 use crate::models::{MAX_LOGITS, ModelConfig, Network, ops};
 
@@ -54,6 +54,10 @@ pub struct OffloadPlan {
     pub disk_bytes_by_block: u64,
     /// Bytes that a step reads.
     pub read_bytes: u64,
+    /// Bytes that a step reads before it is known what goes back: all that one takes which moves nothing, but for what was
+    /// read ahead.
+    #[serde(default)]
+    pub forward_read_bytes: u64,
     /// Bytes that a step writes.
     pub written_bytes: u64,
     /// Floating-point operations of a step's passes: forward, forward again on the way back, backward.
@@ -125,7 +129,9 @@ pub fn plan(input: &OffloadInput<'_>) -> Option<OffloadPlan> {
     let total = |of: fn(&Layout) -> u64| layouts.iter().map(of).fold(0, u64::saturating_add);
     let (weights, state) = (total(Layout::weight_bytes), total(Layout::state_bytes));
     let borrowed = sizes.owner.and_then(|owner| layouts.get(owner)).map_or(0, Layout::weight_bytes);
-    let head = layouts.last().map_or(0, Layout::weight_bytes);
+    let (head, head_state) = layouts.last().map_or((0, 0), |head| (head.weight_bytes(), head.state_bytes()));
+    // The head is read once, with its state, for both ways.
+    let forward = weights.saturating_sub(head).saturating_add(borrowed);
     let forward_flops = step_flops(input.network.config(), input.batch_size, input.sequence_length);
     // The head is computed once, for both ways.
     let head_flops = [2, input.batch_size as u64, input.sequence_length as u64, sizes.head_numbers]
@@ -139,7 +145,8 @@ pub fn plan(input: &OffloadInput<'_>) -> Option<OffloadPlan> {
         num_params,
         disk_bytes_by_step: Commit::Step.disk_bytes(layouts),
         disk_bytes_by_block: Commit::Block.disk_bytes(layouts),
-        read_bytes: weights.saturating_sub(head).saturating_add(borrowed).saturating_add(state),
+        read_bytes: forward.saturating_add(state),
+        forward_read_bytes: forward.saturating_add(head_state),
         written_bytes: state,
         flops: forward_flops.saturating_mul(3).saturating_add(recomputed_flops),
         recomputed_flops,
@@ -318,7 +325,8 @@ fn sample_of<'a>(input: &OffloadInput<'a>, share: f64) -> Option<OffloadInput<'a
 fn items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) -> Vec<PlanItem> {
     let largest = sizes.layouts.iter().map(Layout::num_weights).max().unwrap_or(0) as u64;
     let per_weight = input.precision.weight_bytes() + 2 * input.precision.moment_bytes();
-    let (batch, tokens) = (grouped(input.batch_size as u64), grouped(input.sequence_length as u64));
+    let (batch, tokens) =
+        (counted(input.batch_size as u64, "sequence"), counted(input.sequence_length as u64, "token"));
     let item = |kind, bytes, how: String| PlanItem { kind, bytes, how };
     // Before the first step rates are measured; a step of a small model takes less than that.
     let num_tokens = input.batch_size.saturating_mul(input.sequence_length);
@@ -342,9 +350,7 @@ fn items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) -> Vec<PlanItem> 
         item(
             PlanKind::Activations,
             peak.activations,
-            format!(
-                "{batch} sequences of {tokens} tokens: what goes into each block, one block's own, and factors of its gradients"
-            ),
+            format!("{batch} of {tokens}: what goes into each block, one block's own, and factors of its gradients"),
         ),
         item(PlanKind::Logits, peak.logits, format!("of a part of the tokens, {}", format_bytes(sizes.logits))),
         item(PlanKind::Runtime, PROGRAM_BYTES.saturating_add(measuring), runtime),
@@ -371,7 +377,10 @@ fn remedies(input: &OffloadInput<'_>, over: &MemoryPlan) -> Vec<Remedy> {
     let length = halves(input.sequence_length).find(|&length| fits(total(input.batch_size, length)));
     let words = [
         batch.map(|size| format!("batches of {size}: {}", format_bytes(total(size, input.sequence_length)))),
-        length.map(|length| format!("sequences of {length} tokens: {}", format_bytes(total(input.batch_size, length)))),
+        length.map(|length| {
+            let tokens = counted(length as u64, "token");
+            format!("sequences of {tokens}: {}", format_bytes(total(input.batch_size, length)))
+        }),
         Some(format!("a memory budget of {}", format_bytes(over.total_bytes()))),
     ];
     words.into_iter().flatten().map(Remedy::in_words).collect()

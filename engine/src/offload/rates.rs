@@ -11,9 +11,9 @@ use super::files::write_error;
 use super::layout::{Layout, Precision, Slot};
 use super::state::BlockState;
 use super::update::{Pace, update};
-use super::{OffloadError, OffloadPlan, StepShape, rehearsal};
+use super::{OffloadError, OffloadPlan, ScratchFolder, StepShape, rehearsal};
 use crate::device::atomic_file::WriteError;
-use crate::device::{Watch, existing_folder, free_disk_bytes};
+use crate::device::{Watch, free_disk_bytes};
 use crate::hybrid::StepCosts;
 use crate::models::{Network, TensorKind, ops};
 use crate::optim::OptimizerConfig;
@@ -61,8 +61,8 @@ pub struct Cost {
 }
 
 impl Rates {
-    /// Measures: files in `folder`, or above it while it is not there, which are removed again; a second of computing; and two
-    /// steps of a small part of `network`.
+    /// Measures: files in a scratch folder in `folder`, or above it while it is not there, which goes again; a second of
+    /// computing; and two steps of a small part of `network`. Errors: [`OffloadError::Unwritable`] where files cannot be made.
     pub fn measure(
         folder: &Path,
         network: &Network,
@@ -70,8 +70,31 @@ impl Rates {
         shape: StepShape,
         watch: Watch<'_>,
     ) -> Result<Self, OffloadError> {
+        let measured = ScratchFolder::new(folder).and_then(|place| {
+            let rates = Self::measure_in(place.path(), network, optimizer, shape, watch);
+            // A step begins with what is left after it, not with what measuring took.
+            ops::release_scratch();
+            ops::trim_pages();
+            rates
+        });
+        measured.map_err(|error| match error {
+            // Names of scratch files are nobody's, and there are no blocks yet to tell of.
+            OffloadError::Write { source: WriteError { source, .. }, .. } | OffloadError::Unwritable { source, .. } => {
+                OffloadError::Unwritable { path: folder.to_owned(), source }
+            }
+            error => error,
+        })
+    }
+
+    fn measure_in(
+        place: &Path,
+        network: &Network,
+        optimizer: &OptimizerConfig,
+        shape: StepShape,
+        watch: Watch<'_>,
+    ) -> Result<Self, OffloadError> {
         watch.step("measuring the disk", 0, Some(4))?;
-        let disk_bytes = disk_rate(existing_folder(folder))?;
+        let disk_bytes = disk_rate(place)?;
         watch.step("measuring matrix products", 1, Some(4))?;
         let flops = flop_rate(shape.products, shape.batch_size.saturating_mul(shape.sequence_length))?;
         watch.step("measuring updates", 2, Some(4))?;
@@ -81,12 +104,9 @@ impl Rates {
             Precision::Compact => update_rate(optimizer, Precision::Compact),
         };
         watch.step("rehearsing a step with a few layers", 3, Some(4))?;
-        let rehearsed = rehearsal::rehearse(folder, network.config(), optimizer, shape, watch)?;
+        let rehearsed = rehearsal::rehearse(place, network.config(), optimizer, shape, watch)?;
         let streamed_weights = rehearsed.map(|rehearsed| rehearsed.weights_per_second);
         let step_costs = rehearsed.and_then(|rehearsed| rehearsed.step_costs);
-        // A step begins with what is left after it, not with what measuring took.
-        ops::release_scratch();
-        ops::trim_pages();
         Ok(Self { flops, disk_bytes, moved_weights, moved_full_weights, streamed_weights, step_costs })
     }
 
@@ -160,7 +180,7 @@ pub(super) fn probe_bytes(num_tokens: usize) -> u64 {
 }
 
 fn disk_rate(folder: &Path) -> Result<f64, OffloadError> {
-    let path = folder.join("pace.partial");
+    let path = folder.join("pace");
     let free = free_disk_bytes(folder).unwrap_or(u64::MAX);
     let piece = vec![0x5A_u8; 64 << 10];
     let num_pieces = (PROBE_BYTES.min(free / 4) / piece.len() as u64).max(1);

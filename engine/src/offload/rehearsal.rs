@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use super::store::{Commit, OffloadSettings};
-use super::{OffloadError, OffloadTrainer, Precision, ScratchFolder};
+use super::{OffloadError, OffloadTrainer, Precision};
 use crate::data::Batch;
 use crate::device::Watch;
 use crate::hybrid::{Backward, Sample, Seen, StepCosts, StepOrder};
@@ -48,10 +48,10 @@ pub(super) struct Rehearsed {
     pub(super) step_costs: Option<StepCosts>,
 }
 
-/// Steps of a small network from and to the disk of `folder`, where a folder is made and removed again. `None` where the disk
-/// has no room for that.
+/// Steps of a small network from and to `place`, an empty folder whose files nobody keeps. `None` where the disk has no room
+/// for that.
 pub(super) fn rehearse(
-    folder: &Path,
+    place: &Path,
     config: &ModelConfig,
     optimizer: &OptimizerConfig,
     shape: StepShape,
@@ -59,9 +59,8 @@ pub(super) fn rehearse(
 ) -> Result<Option<Rehearsed>, OffloadError> {
     let Some(config) = small(config) else { return Ok(None) };
     let network = Arc::new(Network::new(&config)?);
-    let place = ScratchFolder::new(folder)?;
     let settings = OffloadSettings {
-        folder: place.path().to_owned(),
+        folder: place.to_owned(),
         precision: shape.precision,
         commit: Some(Commit::Block),
         seed: 0,
@@ -174,6 +173,7 @@ fn some_weights(spec: &TensorSpec) -> Vec<f32> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::ScratchFolder;
     use super::super::tests::optimizer;
     use super::*;
     use crate::models::{DataShape, ModelPreset};
@@ -217,8 +217,10 @@ mod tests {
             precision: Precision::Compact,
             sampling: None,
         };
-        let rehearse =
-            |shape| rehearse(root.path(), &config, &optimizer(), shape, crate::unwatched!()).unwrap().unwrap();
+        let rehearse = |shape| {
+            let place = ScratchFolder::new(root.path()).unwrap();
+            rehearse(place.path(), &config, &optimizer(), shape, crate::unwatched!()).unwrap().unwrap()
+        };
         let plain = rehearse(shape);
         assert!(plain.weights_per_second > 0.0 && plain.step_costs.is_none());
         // A single sequence goes back or it does not: that is no sample.

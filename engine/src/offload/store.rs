@@ -116,7 +116,7 @@ impl BlockStore {
         watch: Watch<'_>,
     ) -> Result<Self, OffloadError> {
         let folder = settings.folder.clone();
-        std::fs::create_dir_all(&folder).map_err(|source| write_error(WriteError::new("creating", &folder, source)))?;
+        std::fs::create_dir_all(&folder).map_err(|source| OffloadError::Unwritable { path: folder.clone(), source })?;
         let lock = lock(&folder)?;
         let room = DiskRoom::of(network, settings)?;
         room.check()?;
@@ -361,9 +361,9 @@ fn check_empty(folder: &Path) -> Result<(), OffloadError> {
     }
     for entry in std::fs::read_dir(folder).map_err(read)? {
         let name = entry.map_err(read)?.file_name();
-        // The last two may be there while the disk's pace is measured by others.
+        // Others may rehearse here.
         let is_rehearsal = name.to_string_lossy().starts_with(scratch_folder::PREFIX);
-        if name != "lock" && name != "manifest.json.partial" && name != "pace.partial" && !is_rehearsal {
+        if name != "lock" && name != "manifest.json.partial" && !is_rehearsal {
             return Err(OffloadError::Taken { path: folder.to_owned() });
         }
     }
@@ -373,7 +373,7 @@ fn check_empty(folder: &Path) -> Result<(), OffloadError> {
 fn lock(folder: &Path) -> Result<File, OffloadError> {
     let path = folder.join("lock");
     let opened = File::options().create(true).append(true).open(&path);
-    let file = opened.map_err(|source| write_error(WriteError::new("opening", &path, source)))?;
+    let file = opened.map_err(|source| OffloadError::Unwritable { path: folder.to_owned(), source })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(OffloadError::Locked { path: folder.to_owned() }),

@@ -451,6 +451,31 @@ fn folders_of_others_are_refused() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_written_is_told_as_such() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("file"), "mine").unwrap();
+    let below_a_file = root.path().join("file/blocks");
+    let there = settings(&below_a_file, Precision::Compact, Commit::Step);
+    let refused = opened(&gpt2(), &there).unwrap_err();
+    assert!(matches!(&refused, OffloadError::Unwritable { path, .. } if *path == below_a_file), "{refused}");
+    if cfg!(target_os = "linux") {
+        // Not even root makes files there.
+        let shape = StepShape {
+            batch_size: 1,
+            sequence_length: 8,
+            products: ops::Precision::F32,
+            precision: Precision::Compact,
+            sampling: None,
+        };
+        let nowhere = Path::new("/proc/nowhere");
+        let refused = Rates::measure(nowhere, &network(&gpt2()), &optimizer(), shape, unwatched!()).unwrap_err();
+        let message = refused.to_string();
+        assert!(matches!(refused, OffloadError::Unwritable { path, .. } if path == nowhere), "{message}");
+        assert!(message.contains("cannot be written") && message.contains("--offload"), "{message}");
+    }
+}
+
+#[test]
 fn a_store_that_was_not_finished_is_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), Precision::Compact, Commit::Step);
@@ -497,7 +522,12 @@ fn models_of_images_and_muon_are_refused() {
     assert!(matches!(refused, Err(OffloadError::Setting { .. })));
 }
 
-fn planned(config: &ModelConfig, batch_size: usize, sequence_length: usize, budget_bytes: u64) -> OffloadPlan {
+pub(super) fn planned(
+    config: &ModelConfig,
+    batch_size: usize,
+    sequence_length: usize,
+    budget_bytes: u64,
+) -> OffloadPlan {
     let network = network(config);
     plan(&OffloadInput {
         network: &network,

@@ -215,6 +215,7 @@ fn is_wrong_offload(error: &OffloadError) -> bool {
         OffloadError::Optim(error) => matches!(error, OptimError::Setting { .. }),
         OffloadError::Hybrid(error) => matches!(error, HybridError::Config { .. }),
         OffloadError::DiskSpace { .. }
+        | OffloadError::Unwritable { .. }
         | OffloadError::Read { .. }
         | OffloadError::Damaged { .. }
         | OffloadError::Locked { .. }

@@ -94,7 +94,7 @@ pub struct OffloadForecast {
     pub model_bytes: u64,
     /// Steps that are still to be done.
     pub num_steps_left: u64,
-    /// What this machine does in a second, measured just now; `None` where a plan does not fit.
+    /// What this machine does in a second, measured just now; `None` where a plan does not fit, or no step is left.
     pub rates: Option<Rates>,
     /// Seconds of a step by these rates.
     pub step_seconds: Option<f64>,
@@ -267,7 +267,7 @@ fn settings(asked: &OffloadJob, config: &RunConfig, dataset: &Dataset) -> Offloa
     }
 }
 
-/// What the training will take. Rates are measured only where it fits, because that writes.
+/// What the training will take. Rates are measured only where it fits and steps are left, because that writes.
 fn forecast(
     config: &RunConfig,
     (network, settings): (&Network, &OffloadSettings),
@@ -292,7 +292,8 @@ fn forecast(
         predict_seconds: None,
         costs: Vec::new(),
     };
-    if rehearsal == Rehearsal::OfSteps && forecast.plan.memory.fits() && forecast.disk.fits() {
+    let fits = forecast.plan.memory.fits() && forecast.disk.fits();
+    if rehearsal == Rehearsal::OfSteps && fits && num_steps_left > 0 {
         let shape = StepShape {
             batch_size: config.batch_size,
             sequence_length: config.sequence_length,

@@ -342,6 +342,24 @@ fn a_memory_budget_is_a_number_above_zero() {
 }
 
 #[test]
+fn what_cannot_be_is_told_with_its_option_and_what_can() {
+    let folder = tempfile::tempdir().unwrap();
+    for (option, found, expected) in [
+        ("--batch-size", "0", "a whole number of at least 1"),
+        ("--batch-size", "x", "a whole number of at least 1"),
+        ("--steps", "-1", "a whole number of at least 1"),
+        ("--threads", "many", "a whole number of at least 0"),
+        ("--learning-rate", "-1", "a number above 0"),
+        ("--tier", "bogus", "one of vanilla, conservative, balanced, aggressive"),
+        ("--preset", "bogus", "one of glyphs-cnn"),
+    ] {
+        let message = stderr_of(folder.path(), &["train", option, found], 2);
+        let has_all = [option, found, "expected", expected].iter().all(|part| message.contains(part));
+        assert!(has_all, "{option} {found}: {message}");
+    }
+}
+
+#[test]
 fn a_late_switch_to_quantized_weights_shortens_the_ramp() {
     let workshop = workshop();
     let folder = workshop.path();

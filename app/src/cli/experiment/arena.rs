@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use super::{Asked, ask, cell, estimate, optimizer_name};
 use crate::cli::data_arg::DataArgs;
 use crate::cli::recipe_arg::{self, RecipeArgs};
-use crate::cli::{CliError, CommonArgs, output};
+use crate::cli::{CliError, CommonArgs, number_arg, output};
 
 /// How thorough a comparison is.
 #[derive(Debug, clap::Args)]
 pub struct Thoroughness {
     /// Seeds of the comparison; one more tunes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = number_arg::parse_count::<u64>)]
     pub seeds: u64,
     /// Learning rates tried for each contender, as factors of the recipe's.
     #[arg(long, value_delimiter = ',', default_value = "0.5,1,2,4")]
@@ -53,7 +53,7 @@ pub struct HeadlineArgs {
     #[arg(long)]
     pub quick: bool,
     /// Seeds of the comparison; one more tunes. 5 when left out.
-    #[arg(long, conflicts_with = "quick", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, conflicts_with = "quick", value_parser = number_arg::parse_count::<u64>)]
     pub seeds: Option<u64>,
     /// Optimizer instead of the recipe's Muon: adamw or muon.
     #[arg(long, value_parser = recipe_arg::parse_optimizer)]

@@ -23,10 +23,10 @@ pub struct CorrectionsArgs {
     pub confidence: Vec<f64>,
     /// Most predicted steps in a row, H.
     #[arg(long, value_name = "STEPS", value_delimiter = ',', default_value = "30,50,75")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(value_parser = number_arg::parse_count::<u32>)]
     pub horizons: Vec<u32>,
     /// Seeds, the same for each setting.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = number_arg::parse_count::<u64>)]
     pub seeds: u64,
     /// Folder of the report; must not exist.
     #[arg(long)]

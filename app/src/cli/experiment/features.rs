@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Asked, ask, cell, estimate, optimizer_name};
 use crate::cli::recipe_arg::{self, RecipeArgs};
-use crate::cli::{CliError, CommonArgs, output};
+use crate::cli::{CliError, CommonArgs, number_arg, output};
 
 /// Arguments of `features`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub struct FeaturesArgs {
     #[arg(long, value_name = "FEATURES", value_delimiter = ',', value_parser = parse_feature)]
     pub features: Vec<MemoryFeature>,
     /// Seeds, the same for each.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = number_arg::parse_count::<u64>)]
     pub seeds: u64,
     /// Folder of the report; must not exist. Streamed blocks lie beside it for the time.
     #[arg(long)]

@@ -20,13 +20,13 @@ pub struct GrowthArgs {
     #[command(flatten)]
     pub recipe: RecipeArgs,
     /// Blocks of the network at full depth, an even number; the model's own when left out.
-    #[arg(long, value_parser = number_arg::at_least_one())]
+    #[arg(long, value_parser = number_arg::parse_count::<usize>)]
     pub blocks: Option<usize>,
     /// Width of the network, with --heads; the model's own when left out.
-    #[arg(long, requires = "heads", value_parser = number_arg::at_least_one())]
+    #[arg(long, requires = "heads", value_parser = number_arg::parse_count::<usize>)]
     pub width: Option<usize>,
     /// Attention heads of the network, with --width.
-    #[arg(long, requires = "width", value_parser = number_arg::at_least_one())]
+    #[arg(long, requires = "width", value_parser = number_arg::parse_count::<usize>)]
     pub heads: Option<usize>,
     /// Share of the steps that are trained at half depth.
     #[arg(long, default_value_t = 0.65, value_parser = number_arg::parse_above_zero)]
@@ -38,7 +38,7 @@ pub struct GrowthArgs {
     #[arg(long, value_delimiter = ',', default_value = "0.5,1,2")]
     pub rates: Vec<f64>,
     /// Seeds of the comparison; one more tunes.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = number_arg::parse_count::<u64>)]
     pub seeds: u64,
     /// Folder of the report; must not exist.
     #[arg(long)]

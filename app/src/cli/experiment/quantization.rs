@@ -43,10 +43,10 @@ pub struct QuantizationArgs {
     pub qat_teacher: Option<f64>,
     /// Training images or sequences that gptq is calibrated on.
     #[arg(long, value_name = "COUNT", default_value_t = PostTraining::DEFAULT_SAMPLES)]
-    #[arg(value_parser = number_arg::at_least_one())]
+    #[arg(value_parser = number_arg::parse_count::<usize>)]
     pub calibration_samples: usize,
     /// Seeds, the same for each.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = number_arg::parse_count::<u64>)]
     pub seeds: u64,
     /// Folder of the report; must not exist.
     #[arg(long)]

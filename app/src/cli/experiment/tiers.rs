@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Asked, ask, cell, estimate, optimizer_name};
 use crate::cli::recipe_arg::{self, RecipeArgs};
-use crate::cli::{CliError, CommonArgs, output};
+use crate::cli::{CliError, CommonArgs, number_arg, output};
 
 /// Arguments of `tiers`.
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,7 @@ pub struct TiersArgs {
     #[command(flatten)]
     pub recipe: RecipeArgs,
     /// Seeds, the same for each tier.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = number_arg::parse_count::<u64>)]
     pub seeds: u64,
     /// Folder of the report; must not exist.
     #[arg(long)]
