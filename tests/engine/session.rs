@@ -377,6 +377,7 @@ fn streamed(test: &TestEngine, num_steps: u64) -> OffloadJob {
     });
     config.optimizer.switch_to(OptimizerKind::AdamW);
     (config.num_steps, config.batch_size, config.sequence_length, config.num_threads) = (num_steps, 4, 16, 1);
+    (config.validation_interval, config.max_validation_examples) = (10, 8);
     OffloadJob {
         config,
         folder: test.sub("blocks"),
@@ -425,6 +426,15 @@ fn a_streamed_training_is_shown_as_a_run_that_pauses_stops_and_goes_on() {
     assert_eq!(steps, (1..=40).collect::<Vec<_>>());
     assert!(run.history.iter().all(|row| row.gate_ms == Some(0.0) && row.step_ms > 0.0), "vanilla measures no gate");
     assert!(run.savings.vanilla_step_ms.unwrap() > 0.0 && run.savings.num_steps == 40);
+    let measured: Vec<u64> = run.validations.iter().map(|point| point.step).collect();
+    assert_eq!(measured, [10, 20, 30, 40], "also those of the process before");
+    assert!(
+        run.validations.iter().all(|point| point.num_examples == 8 * 16 && point.loss > 0.0),
+        "{:?}",
+        run.validations
+    );
+    let disk = run.disk.unwrap();
+    assert!(disk.num_steps == 40 && disk.keeps_snapshot && disk.read_bytes > disk.written_bytes, "{disk:?}");
     let model = asked.folder.join("model");
     assert!(run.log.iter().any(|entry| entry.kind == LogKind::Saved(model.clone())), "{:?}", run.log);
     assert!(model.join("model.safetensors").exists());

@@ -57,6 +57,7 @@ fn forecast(job: &OffloadJob, num_steps: u64, seconds: Option<f64>) -> OffloadFo
         plan: plan.unwrap(),
         disk: DiskRoom {
             commit: Commit::Step,
+            keeps_snapshot: true,
             needed_bytes: 1 << 30,
             free_bytes: Some(5 << 30),
             held_bytes: 0,
@@ -80,7 +81,7 @@ fn a_form_for_weights_on_disk_says_what_they_take_and_starts() {
     assert_eq!(wanted.folder, PathBuf::from("/runs/streamed/glyphs-cnn"));
     tell(&mut harness, *job, EventKind::OffloadPlanned(Box::new(forecast(wanted, 300, None))));
     harness.run_steps(3);
-    for text in ["1.0 GiB of 5.0 GiB free", "after step 300", "900 steps left"] {
+    for text in ["1.00 GiB of 5.00 GiB free", "after step 300", "900 steps left"] {
         assert!(harness.query_all_by_label_contains(text).next().is_some(), "expected {text:?}");
     }
     // Steps are timed when that is asked for, since it writes.
@@ -96,7 +97,7 @@ fn a_form_for_weights_on_disk_says_what_they_take_and_starts() {
     harness.run_steps(3);
     harness.get_by_label("about 12 s");
     assert!(harness.query_by_label("Rehearse a step").is_none());
-    click(&mut harness, "Start training");
+    click(&mut harness, "Go on after step 300");
     let sent = harness.state_mut().take_pending();
     let started = sent.iter().find_map(|command| if let Command::Offload(_, job) = command { Some(job) } else { None });
     assert_eq!(started.map(|job| &**job), Some(wanted), "{sent:?}");

@@ -304,6 +304,7 @@ pub fn snapshot(last: u64, status: RunStatus) -> RunSnapshot {
         phase: phase_of(last.max(1)),
         step: last,
         in_step: None,
+        disk: None,
         history: rows.into_iter().collect(),
         validations: validations.into(),
         log: log(last),

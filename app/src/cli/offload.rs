@@ -15,7 +15,7 @@ use foretrain_engine::session::{
 use serde_json::{Value, json};
 
 use super::driver::{self, Driver};
-use super::offload_lines::{is_rehearsed, more_or_less, step_lines, summary};
+use super::offload_lines::{is_rehearsed, more_or_less, step_lines, summary, validation_line};
 use super::recipe_arg::{self, RecipeArgs};
 use super::train::{self, TrainArgs};
 use super::{CliError, output, path_arg};
@@ -27,7 +27,6 @@ pub struct OffloadArgs {
     /// and written block by block, by AdamW. The tier is vanilla unless --tier names another. A folder of the same training
     /// goes on. At the end the model is in FOLDER/model, in the layout of transformers.
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["qat", "micro_batches", "optimizer_states", "name"])]
-    #[arg(conflicts_with_all = ["validation_interval", "checkpoint_interval"])]
     pub offload: Option<PathBuf>,
     /// How numbers lie on disk: bf16 weights and 8-bit moments, 4 bytes a weight; or all in f32, 12 bytes.
     #[arg(long, value_enum, value_name = "PRECISION", default_value = "compact", requires = "offload")]
@@ -86,6 +85,7 @@ pub(super) fn run(args: &TrainArgs, folder: &Path) -> Result<(), CliError> {
                 }
                 forecast = Some(planned.clone());
             }
+            Some(EventKind::Validated(point)) => bar.suspend(|| output::note(validation_line(point))),
             Some(EventKind::Streamed(step)) => bar.suspend(|| step_lines(step).iter().for_each(output::note)),
             _ => {}
         }
@@ -216,6 +216,10 @@ fn show_report(report: &OffloadReport, forecast: Option<&OffloadForecast>, args:
             output::note(format_args!("{done} had been done before: nothing was trained"));
         }
     }
+    if let Some(point) = report.validations.last() {
+        let tokens = counted(point.num_examples, "token");
+        row("validation loss", format!("{:.4} at step {}, on {tokens}", point.loss, point.step));
+    }
     for phase in phases(report) {
         let seconds = output::duration(phase.seconds / phase.num_steps as f64);
         let share = 100.0 * phase.num_backward as f64 / phase.num_examples as f64;
@@ -313,6 +317,7 @@ fn figures(report: &OffloadReport, forecast: Option<&OffloadForecast>) -> Value 
             "phases": phases(report),
             "losses": report.steps.iter().map(|step| step.loss).collect::<Vec<_>>(),
             "steps": report.steps,
+            "validations": report.validations,
         },
         "forecast": forecast.map(forecast_json),
     })

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use foretrain_engine::hybrid::{HybridEvent, Strategy};
 use foretrain_engine::memory::{counted, format_bytes, grouped};
 use foretrain_engine::offload::{Commit, DiskRoom, StreamedStep};
-use foretrain_engine::session::OffloadForecast;
+use foretrain_engine::session::{OffloadForecast, ValidationPoint};
 
 use super::{log, output};
 use crate::widgets::number;
@@ -78,7 +78,15 @@ fn disk_line(disk: &DiskRoom) -> String {
         0 => String::new(),
         bytes => format!(", {} held already", format_bytes(bytes)),
     };
-    format!("disk: {} at most ({commit}); {free} free{held}", format_bytes(disk.needed_bytes))
+    let snapshot =
+        if disk.keeps_snapshot { "with a snapshot to go back to" } else { "no room for a snapshot to go back to" };
+    format!("disk: {} at most ({commit}, {snapshot}); {free} free{held}", format_bytes(disk.needed_bytes))
+}
+
+/// What held-out data said, in a line.
+pub(super) fn validation_line(point: &ValidationPoint) -> String {
+    let (tokens, time) = (counted(point.num_examples, "token"), output::duration(point.seconds));
+    format!("step {}: validation loss {:.4} on {tokens}, {time}", point.step, point.loss)
 }
 
 /// A step in lines: what it began with, itself, and how the guard judged it.
@@ -164,6 +172,7 @@ mod tests {
             write_wait_seconds: 0.0001,
             reading_seconds: 0.001,
             writing_seconds: 0.001,
+            gate_seconds: 0.0,
             read_bytes: 1,
             written_bytes: 1,
             hybrid: Some(hybrid),

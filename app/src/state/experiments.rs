@@ -164,6 +164,7 @@ impl ExperimentsLive {
                 | EventKind::Reports(_)
                 | EventKind::OffloadPlanned(_)
                 | EventKind::Streamed(_)
+                | EventKind::Validated(_)
                 | EventKind::Offloaded(_)
                 | EventKind::Cancelled => {}
             }

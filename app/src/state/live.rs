@@ -63,6 +63,8 @@ pub struct Planned {
     pub due: f64,
     /// Asked while a run went on: the engine measured no step.
     pub is_unmeasured: bool,
+    /// Number of run changes when it was asked: a run moves what lies on disk.
+    pub num_run_changes: u64,
 }
 
 /// A form that gave way.
@@ -294,6 +296,7 @@ impl Live {
             | EventKind::Reports(_)
             | EventKind::OffloadPlanned(_)
             | EventKind::Streamed(_)
+            | EventKind::Validated(_)
             | EventKind::Offloaded(_)
             | EventKind::Experimented { .. }
             | EventKind::Cancelled => {}

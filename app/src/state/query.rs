@@ -87,6 +87,7 @@ impl<T> Query<T> {
             | EventKind::Reports(_)
             | EventKind::OffloadPlanned(_)
             | EventKind::Streamed(_)
+            | EventKind::Validated(_)
             | EventKind::Offloaded(_)
             | EventKind::Experimented { .. } => {}
         }

@@ -151,7 +151,7 @@ pub fn evaluate_with<E: From<EvaluationError>>(
 
 /// Sums over batches.
 #[derive(Debug, Default)]
-struct Tally {
+pub(crate) struct Tally {
     total: f64,
     /// Losses of images, or mean losses of sequences: how many, their sum, the sum of their squares.
     num_rows: u64,
@@ -163,13 +163,13 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, logits: &Tensor, targets: &Tensor) -> Result<(), EvaluationError> {
-        self.is_text = targets.rank() == 2;
-        let num_classes = logits.dim(D::Minus1)?;
-        let row_len = if self.is_text { targets.dim(D::Minus1)?.max(1) } else { 1 };
-        let targets = targets.flatten_all()?;
-        let logits = logits.reshape(((), num_classes))?;
-        let losses = ops::cross_entropy(&logits, &targets)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+    /// Takes in losses of tokens, nats, `per_text` of them in a text.
+    pub(crate) fn add_texts(&mut self, losses: &[f32], per_text: usize) {
+        self.is_text = true;
+        self.add_losses(losses, per_text);
+    }
+
+    fn add_losses(&mut self, losses: &[f32], row_len: usize) {
         for row in losses.chunks(row_len) {
             let sum = row.iter().map(|&loss| f64::from(loss)).sum::<f64>();
             let mean = sum / row.len() as f64;
@@ -179,6 +179,16 @@ impl Tally {
             self.row_squares += mean * mean;
         }
         self.num_examples += losses.len() as u64;
+    }
+
+    fn add(&mut self, logits: &Tensor, targets: &Tensor) -> Result<(), EvaluationError> {
+        self.is_text = targets.rank() == 2;
+        let num_classes = logits.dim(D::Minus1)?;
+        let row_len = if self.is_text { targets.dim(D::Minus1)?.max(1) } else { 1 };
+        let targets = targets.flatten_all()?;
+        let logits = logits.reshape(((), num_classes))?;
+        let losses = ops::cross_entropy(&logits, &targets)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+        self.add_losses(&losses, row_len);
         if !self.is_text {
             let predicted = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
             let wanted = targets.to_vec1::<u32>()?;
@@ -187,7 +197,8 @@ impl Tally {
         Ok(())
     }
 
-    fn evaluation(&self) -> Result<Evaluation, EvaluationError> {
+    /// What was taken in. Errors: [`EvaluationError::Empty`].
+    pub(crate) fn evaluation(&self) -> Result<Evaluation, EvaluationError> {
         if self.num_examples == 0 {
             return Err(EvaluationError::Empty);
         }

@@ -51,5 +51,5 @@ pub use trainer::{HybridTrainer, TrainerSetup};
 
 pub(crate) use control::MAX_SLICE;
 pub(crate) use passes::{Seen, even_weights, weights_of_rows};
-pub(crate) use pilot::{Backward, Outcome, StepOrder};
+pub(crate) use pilot::{Backward, Good, Outcome, StepOrder};
 pub(crate) use sampler::Sample;

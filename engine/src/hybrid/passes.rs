@@ -70,6 +70,11 @@ impl Seen {
         }
     }
 
+    /// Of a batch of so many units that a network computed no numbers for.
+    pub(crate) fn not_finite(num_units: usize) -> Self {
+        Self { losses: vec![f32::NAN; num_units], ..Self::default() }
+    }
+
     /// Adds a part; returns what is minimized of it.
     fn extend(&mut self, scored: Scored) -> Tensor {
         let Scored { total, losses, errors, distillation, stats } = scored;

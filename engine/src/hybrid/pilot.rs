@@ -76,10 +76,22 @@ pub(crate) struct Outcome {
     pub examples_per_unit: usize,
     /// Peak learning rate.
     pub peak_learning_rate: f64,
+    /// True when a number was NaN or infinite that says the same of weights.
+    pub has_ruined_weights: bool,
+}
+
+/// Earlier weights to go back to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Good<'a> {
+    /// After this step.
+    pub step: u64,
+    /// [`Pilot::state`] then.
+    pub state: &'a str,
 }
 
 impl Pilot {
-    /// Before the first step of a training of plain weights that keeps no snapshot to go back to.
+    /// Before the first step of a training of plain weights that keeps no snapshot to go back to, until
+    /// [`Self::keep_snapshots`] says that it does.
     /// Errors: [`HybridError::Config`] for settings out of range, and for a strategy that keeps copies of the weights.
     pub fn without_snapshots(
         config: HybridConfig,
@@ -110,6 +122,11 @@ impl Pilot {
         let control = Control::new(&config);
         let rules = Rules { config, warmup_steps, plan, qat, keeps_snapshots: true };
         Ok(Self { control, rules, schedule, num_steps, seed, untold: None })
+    }
+
+    /// From here on there are earlier weights to go back to.
+    pub(crate) fn keep_snapshots(&mut self, are_kept: bool) {
+        self.rules.keeps_snapshots = are_kept;
     }
 
     /// What a Predict step was measured to cost; [`Strategy::Auto`] decides by it from here on, unless a saved state that
@@ -211,13 +228,33 @@ impl Pilot {
     }
 
     /// Takes in what a step measured and did; `events` are those of its beginning.
-    pub(crate) fn end_step(&mut self, seen: &Seen, outcome: Outcome, mut events: Vec<HybridEvent>) -> StepReport {
+    ///
+    /// Where a divergence is answered with earlier weights, these are `good`'s: its expectations hold from here on, and the
+    /// report says so. Errors: [`HybridError::Control`] for a state of `good` that is none.
+    pub(crate) fn end_step(
+        &mut self,
+        seen: &Seen,
+        outcome: Outcome,
+        mut events: Vec<HybridEvent>,
+        good: Option<Good<'_>>,
+    ) -> Result<StepReport, HybridError> {
         let measured = self.measured(seen, outcome);
         let judgement = self.control.judge(&self.rules, &measured);
         if let Some((divergence, recovery)) = judgement.divergence {
-            events.push(HybridEvent::Diverged { divergence, recovery, restored_step: None });
+            let good = good.filter(|_| recovery.restores());
+            if let Some(good) = good {
+                let saved: Saved =
+                    serde_json::from_str(good.state).map_err(|source| HybridError::Control { source })?;
+                self.control.roll_back(&saved.control);
+            }
+            events.push(HybridEvent::Diverged { divergence, recovery, restored_step: good.map(|good| good.step) });
         }
-        self.report(seen, &measured, &judgement, outcome, events)
+        Ok(self.report(seen, &measured, &judgement, outcome, events))
+    }
+
+    /// True where the state after the last step may be one to go back to.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.control.is_trusted(&self.rules.config)
     }
 
     fn measured(&self, seen: &Seen, outcome: Outcome) -> Measured {
@@ -227,8 +264,7 @@ impl Pilot {
             grad_norm: outcome.grad_norm,
             cosine: outcome.cosine,
             learning_rate_factor: self.learning_rate_factor(),
-            // Who computes elsewhere ends with an error at the first weight that is none.
-            has_finite_weights: true,
+            has_finite_weights: !outcome.has_ruined_weights,
         }
     }
 
@@ -264,7 +300,7 @@ impl Pilot {
     }
 
     /// True after the last step of Warmup.
-    pub(super) fn is_at_end_of_warmup(&self) -> bool {
+    pub(crate) fn is_at_end_of_warmup(&self) -> bool {
         self.control.step() == self.rules.warmup_steps
     }
 

@@ -161,6 +161,7 @@ impl HybridTrainer {
             units_backward: work.units_backward,
             examples_per_unit,
             peak_learning_rate: self.optimizer.config().learning_rate,
+            has_ruined_weights: !has_finite_weights,
         };
         Ok(self.pilot.report(&work.seen, &measured, &judgement, outcome, events))
     }

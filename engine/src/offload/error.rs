@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::device::Cancelled;
 use crate::device::atomic_file::WriteError;
+use crate::evaluation::EvaluationError;
 use crate::hybrid::HybridError;
 use crate::memory::format_bytes;
 use crate::models::ModelError;
@@ -40,6 +41,12 @@ pub enum OffloadError {
     Unwritable {
         /// The folder.
         path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The file system cannot give a file a second name.
+    #[error("linking blocks: {source}")]
+    NoLinks {
         /// The cause.
         source: std::io::Error,
     },
@@ -118,6 +125,8 @@ pub enum OffloadError {
     },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(transparent)]

@@ -203,6 +203,30 @@ fn checksum(bytes: &[u8]) -> u64 {
     plain ^ ordered.rotate_left(32)
 }
 
+/// What a small file holds; `None` when there is no such file.
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, OffloadError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(OffloadError::Read { path: path.to_owned(), source }),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| OffloadError::Damaged {
+        expected: "what this program writes there".to_owned(),
+        found: error.to_string(),
+        path: path.to_owned(),
+    })
+}
+
+/// Writes a small file, whole or not at all.
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), OffloadError> {
+    let bytes = serde_json::to_vec_pretty(value).map_err(|error| OffloadError::Damaged {
+        expected: "numbers that can be written".to_owned(),
+        found: error.to_string(),
+        path: path.to_owned(),
+    })?;
+    atomic_file::write_bytes(path, &bytes).map_err(write_error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

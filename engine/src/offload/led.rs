@@ -1,32 +1,50 @@
 //! A streamed training that is led as one in memory is: by phases, gate, forecaster and guard.
 
+use super::trainer::Ended;
 use super::{OffloadError, OffloadTrainer, StreamedStep};
 use crate::data::Batch;
 use crate::device::Watch;
-use crate::hybrid::{Backward, Outcome, Pilot, Seen};
+use crate::hybrid::{Backward, Good, HybridEvent, Outcome, Pilot, Seen, StepReport};
+
+/// Steps between two snapshots, where nobody says.
+const SNAPSHOT_INTERVAL: u64 = 100;
 
 /// Trains from disk, predicting which sequences are worth a backward pass where that pays.
 ///
 /// Losses are known before a block moves: a step whose loss is judged a divergence moves nothing, and reads hardly
-/// any optimizer state. One that its gradient alone gives away has moved, because blocks move before the last gradient is known. There is
-/// no snapshot to go back to: where a training in memory would, this one halves the learning rate.
+/// any optimizer state. One that its gradient alone gives away has moved, because blocks move before the last gradient is
+/// known. Where the disk has room, earlier blocks are kept to go back to, as a training in memory does, also when a block
+/// is not finite. Where it has none, the learning rate is halved instead, and a block that is not finite ends the training.
 #[derive(Debug)]
 pub struct LedTrainer {
     trainer: OffloadTrainer,
     pilot: Pilot,
+    snapshot_interval: u64,
 }
 
 impl LedTrainer {
     /// Leads `trainer`, from where the pilot that led it before ended, if there was one.
-    /// Errors: [`OffloadError::Hybrid`] for a saved state that is none.
+    /// Errors: [`OffloadError::Hybrid`] for a saved state that is none; whatever a disk can do.
     pub fn new(trainer: OffloadTrainer, mut pilot: Pilot) -> Result<Self, OffloadError> {
-        if let Some(state) = trainer.store().pilot() {
+        // Before it is said what it goes on with.
+        pilot.keep_snapshots(trainer.store.snapshot().is_some());
+        if let Some(state) = trainer.store.pilot() {
             pilot.restore(state, trainer.peak_learning_rate())?;
         }
         if pilot.num_steps_done() != trainer.num_steps() {
             pilot.skip_to(trainer.num_steps());
         }
-        Ok(Self { trainer, pilot })
+        let mut led = Self { trainer, pilot, snapshot_interval: SNAPSHOT_INTERVAL };
+        if led.trainer.store.snapshot().is_none() && led.trainer.store.num_ahead() == 0 {
+            led.take_snapshot()?;
+        }
+        Ok(led)
+    }
+
+    /// The same, with a snapshot to go back to after so many steps, at least 1, where the disk has room for it.
+    #[must_use]
+    pub fn with_snapshots_every(self, num_steps: u64) -> Self {
+        Self { snapshot_interval: num_steps.max(1), ..self }
     }
 
     /// What is led.
@@ -43,32 +61,71 @@ impl LedTrainer {
 
     /// One step on a batch: tokens (n, t) with targets (n, t).
     ///
-    /// Errors: [`OffloadError::Hybrid`] once the guard ended the training; those of [`OffloadTrainer::step`].
+    /// Errors: [`OffloadError::Hybrid`] once the guard ended the training; those of [`OffloadTrainer::step`], but for a
+    /// block that is not finite where there is a snapshot to go back to.
     pub fn step(&mut self, batch: &Batch, watch: Watch<'_>) -> Result<StreamedStep, OffloadError> {
         // A step that fails is not taken into account.
         let mut pilot = self.pilot.clone();
         let (order, events) = pilot.begin_step()?;
-        let (leader, num_ahead) = (pilot.clone(), self.trainer.store().num_ahead());
+        let (leader, num_ahead) = (pilot.clone(), self.trainer.store.num_ahead());
         let choose = |seen: &Seen| match leader.choose(seen) {
             // What a broken step has begun is finished.
             Backward::Nothing if num_ahead > 0 => Backward::All,
             choice => choice,
         };
-        let (examples_per_unit, peak_learning_rate) = (batch.targets.dim(1)?, self.trainer.peak_learning_rate());
-        let step = self.trainer.streamed(batch, order, &choose, watch, |done, seen| {
+        let (num_sequences, examples_per_unit) = batch.targets.dims2()?;
+        let peak_learning_rate = self.trainer.peak_learning_rate();
+        let snapshot = self.trainer.store.snapshot().cloned();
+        let good = snapshot.as_ref().map(|snapshot| Good { step: snapshot.step, state: &snapshot.pilot });
+        let mut end = |seen: &Seen, outcome: Outcome, events: Vec<HybridEvent>| {
+            let report = pilot.end_step(seen, outcome, events, good)?;
+            let goes_back = good.is_some() && goes_back(&report);
+            Ok::<_, OffloadError>(Ended {
+                pilot: Some(pilot.state(peak_learning_rate)?),
+                goes_back,
+                report: Some(report),
+            })
+        };
+        let outcome = Outcome { examples_per_unit, peak_learning_rate, ..Outcome::default() };
+        let streamed = self.trainer.streamed(batch, order, &choose, watch, |done, seen| {
             let outcome = Outcome {
                 grad_norm: done.grad_norm(),
                 cosine: done.cosine(),
                 // What goes back is computed again.
                 units_forward: seen.losses.len() + done.units_backward,
                 units_backward: done.units_backward,
-                examples_per_unit,
-                peak_learning_rate,
+                ..outcome
             };
-            let report = pilot.end_step(seen, outcome, events);
-            Ok((Some(report), Some(pilot.state(peak_learning_rate)?)))
-        })?;
+            end(seen, outcome, events.clone())
+        });
+        let step = match streamed {
+            Err(OffloadError::NotFinite { .. }) if good.is_some() => {
+                let outcome = Outcome { has_ruined_weights: true, ..outcome };
+                let ended = end(&Seen::not_finite(num_sequences), outcome, events)?;
+                self.trainer.end_without_numbers(ended)?
+            }
+            streamed => streamed?,
+        };
         self.pilot = pilot;
+        let is_due = self.pilot.is_at_end_of_warmup() || step.step.is_multiple_of(self.snapshot_interval);
+        if is_due && self.pilot.is_trusted() && !self.must_stop() {
+            self.take_snapshot()?;
+        }
         Ok(step)
     }
+
+    /// Makes the present blocks those to go back to, where the disk has room.
+    fn take_snapshot(&mut self) -> Result<(), OffloadError> {
+        if self.trainer.store.keeps_snapshots() {
+            let state = self.pilot.state(self.trainer.peak_learning_rate())?;
+            let is_taken = self.trainer.store.take_snapshot(state)?;
+            self.pilot.keep_snapshots(is_taken);
+        }
+        Ok(())
+    }
+}
+
+/// True when the guard answered a divergence with earlier weights.
+fn goes_back(report: &StepReport) -> bool {
+    report.events.iter().any(|event| matches!(event, HybridEvent::Diverged { restored_step: Some(_), .. }))
 }

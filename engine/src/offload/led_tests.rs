@@ -83,8 +83,8 @@ fn report(step: &StreamedStep) -> &StepReport {
     step.hybrid.as_ref().unwrap()
 }
 
-/// The same training in memory.
-fn in_memory(config: &ModelConfig, strategy: Strategy) -> (HybridTrainer, Vec<StepReport>) {
+/// The same training in memory, of so many steps.
+fn in_memory(config: &ModelConfig, strategy: Strategy, num_steps: u64) -> HybridTrainer {
     let network = network(config);
     let (weights, buffers) = initial_params(&network, SEED, &Device::Cpu).unwrap();
     let setup = TrainerSetup {
@@ -94,14 +94,12 @@ fn in_memory(config: &ModelConfig, strategy: Strategy) -> (HybridTrainer, Vec<St
         optimizer: optimizer(),
         schedule: schedule(),
         qat: None,
-        num_steps: NUM_STEPS,
+        num_steps,
         num_micro_batches: 1,
         precision: ops::Precision::F32,
         seed: SEED,
     };
-    let mut trainer = HybridTrainer::new(setup).unwrap();
-    let reports = (0..NUM_STEPS).map(|step| trainer.step(&batch(step)).unwrap()).collect();
-    (trainer, reports)
+    HybridTrainer::new(setup).unwrap()
 }
 
 #[test]
@@ -110,7 +108,8 @@ fn a_led_training_decides_and_learns_as_one_in_memory() {
         for strategy in [Strategy::None, Strategy::Importance, Strategy::Frozen] {
             let folder = tempfile::tempdir().unwrap();
             let mut streamed = led(&config, &settings(folder.path(), Precision::Full, Commit::Step), strategy);
-            let (trainer, expected) = in_memory(&config, strategy);
+            let mut trainer = in_memory(&config, strategy, NUM_STEPS);
+            let expected: Vec<_> = (0..NUM_STEPS).map(|step| trainer.step(&batch(step)).unwrap()).collect();
             for expected in &expected {
                 let step = stepped(&mut streamed);
                 let found = report(&step);
@@ -164,6 +163,156 @@ fn copy_store(from: &Path, to: &Path) {
     }
 }
 
+/// The steps after which a divergence was answered, with the answers and where they went back to.
+fn answers(reports: &[StepReport]) -> Vec<(u64, Recovery, Option<u64>)> {
+    let of = |report: &StepReport| {
+        let answer = report.events.iter().find_map(|event| match event {
+            HybridEvent::Diverged { recovery, restored_step, .. } => Some((*recovery, *restored_step)),
+            _ => None,
+        });
+        answer.map(|(recovery, restored)| (report.step, recovery, restored))
+    };
+    reports.iter().filter_map(of).collect()
+}
+
+#[test]
+fn with_a_snapshot_it_goes_back_to_the_blocks_that_a_training_in_memory_goes_back_to() {
+    for commit in [Commit::Step, Commit::Block] {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path(), Precision::Full, commit);
+        let pilot = Pilot::without_snapshots(hybrid(Strategy::None), schedule(), 400, SEED).unwrap();
+        let open = || LedTrainer::new(opened(&gpt2(), &settings).unwrap(), pilot.clone()).unwrap();
+        let mut trainer = open().with_snapshots_every(50);
+        let mut beside = in_memory(&gpt2(), Strategy::None, 400);
+        // What is learned up to step 150 is of no use after it.
+        let batch_of = |step: u64| mixed(step, if step < 150 { 4 } else { 0 });
+        let (mut found, mut expected) = (Vec::new(), Vec::new());
+        while !trainer.must_stop() {
+            let step = trainer.trainer().num_steps();
+            found.push(report(&trainer.step(&batch_of(step), unwatched!()).unwrap()).clone());
+            expected.push(beside.step(&batch_of(step)).unwrap());
+            if (step + 1).is_multiple_of(50) {
+                beside.mark_good().unwrap();
+            }
+            let (found, expected) = (found.last().unwrap(), expected.last().unwrap());
+            assert_eq!(found.loss.to_bits(), expected.loss.to_bits(), "step {}", step + 1);
+            if step == 152 {
+                // It goes on elsewhere.
+                drop(trainer);
+                trainer = open().with_snapshots_every(50);
+            }
+        }
+        assert!(beside.step(&batch(0)).is_err(), "it has ended, too");
+        use Recovery::{BackToFull, CutLearningRate, Restore, Stop};
+        let recoveries: Vec<_> = answers(&found).iter().map(|(_, recovery, _)| *recovery).collect();
+        assert_eq!(recoveries, [BackToFull, CutLearningRate, Restore, Stop]);
+        assert_eq!(answers(&found), answers(&expected));
+        assert_eq!(answers(&found).last().unwrap().2, Some(150));
+        let params = trainer.trainer().params().unwrap();
+        assert_eq!(difference(&params, &beside.trained_params().unwrap()), 0.0, "the same bits");
+        // Going back took no step away, and all blocks agree.
+        let (step, num_updates) = progress(folder.path());
+        assert_eq!((step, num_updates), (found.len() as u64, 150));
+        drop(trainer);
+        let again = opened(&gpt2(), &settings).unwrap();
+        assert_eq!((again.num_steps(), again.store.num_updates()), (step, 150));
+    }
+}
+
+#[test]
+fn blocks_that_are_not_finite_are_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path(), Precision::Compact, Commit::Block);
+    let mut trainer = led(&llama(true), &settings, Strategy::None).with_snapshots_every(10);
+    (0..12).for_each(|_| drop(stepped(&mut trainer)));
+    let good = trainer.trainer.store.snapshot().unwrap().clone();
+    assert_eq!((good.step, good.num_updates), (10, 10));
+    trainer.trainer.optimizer.learning_rate = 1e30;
+    let ruined = stepped(&mut trainer);
+    assert!(ruined.loss.is_finite(), "the step before");
+    trainer.trainer.optimizer.learning_rate = optimizer().learning_rate;
+    let put_back = stepped(&mut trainer);
+    assert!(put_back.loss.is_nan() && put_back.step == 14);
+    assert_eq!(answers(&[report(&put_back).clone()]), [(14, Recovery::RestoreWeights, Some(10))]);
+    // Its line in a file can be read again.
+    let line = serde_json::to_string(&put_back).unwrap();
+    assert!(serde_json::from_str::<StreamedStep>(&line).unwrap().loss.is_nan());
+    assert_eq!(progress(folder.path()), (14, 10));
+    let next = stepped(&mut trainer);
+    assert!(next.loss < 5.0 && next.step == 15, "{}", next.loss);
+    // Without one the training ends, and says so.
+    trainer.trainer.store.forbid_snapshots();
+    trainer.trainer.optimizer.learning_rate = 1e30;
+    stepped(&mut trainer);
+    let step = trainer.trainer().num_steps();
+    assert!(matches!(trainer.step(&batch(step), unwatched!()), Err(OffloadError::NotFinite { .. })));
+}
+
+#[test]
+fn going_back_that_is_broken_off_is_finished_at_the_next_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path(), Precision::Compact, Commit::Step);
+    let mut trainer = led(&gpt2(), &settings, Strategy::None).with_snapshots_every(5);
+    (0..5).for_each(|_| drop(stepped(&mut trainer)));
+    let good = bits(&trainer.trainer().params().unwrap());
+    (0..3).for_each(|_| drop(stepped(&mut trainer)));
+    drop(trainer);
+    // One block is back, the others are not, and one is left half linked.
+    let path = folder.path().join("progress.json");
+    let mut progress: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    (progress["num_updates"], progress["is_going_back"]) = (5.into(), true.into());
+    std::fs::write(&path, progress.to_string()).unwrap();
+    let (blocks, kept) = (folder.path().join("blocks"), folder.path().join("snapshot"));
+    std::fs::copy(kept.join("0001"), blocks.join("0001")).unwrap();
+    std::fs::hard_link(kept.join("0002"), blocks.join("0002.partial")).unwrap();
+    std::fs::write(blocks.join("0003.next"), "of a step that is no more").unwrap();
+    let again = opened(&gpt2(), &settings).unwrap();
+    assert_eq!((again.num_steps(), again.store.num_updates()), (8, 5));
+    assert_eq!(bits(&again.params().unwrap()), good);
+    assert!(std::fs::read_dir(&blocks).unwrap().all(|entry| entry.unwrap().path().extension().is_none()));
+    drop(again);
+    // A snapshot whose taking was broken off before it was whole is none; one that was whole is.
+    let partial = folder.path().join("snapshot.partial");
+    std::fs::rename(&kept, &partial).unwrap();
+    let again = opened(&gpt2(), &settings).unwrap();
+    assert_eq!(again.store.snapshot().unwrap().step, 5);
+    drop(again);
+    std::fs::rename(&kept, &partial).unwrap();
+    std::fs::remove_file(partial.join("progress.json")).unwrap();
+    let again = opened(&gpt2(), &settings).unwrap();
+    assert!(again.store.snapshot().is_none() && !partial.exists());
+}
+
+#[test]
+fn held_out_texts_are_measured_as_in_memory() {
+    for config in [gpt2(), llama(true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut trainer = led(&config, &settings(folder.path(), Precision::Full, Commit::Step), Strategy::None);
+        (0..5).for_each(|_| drop(stepped(&mut trainer)));
+        let trainer = trainer.trainer();
+        // More batches than blocks, so that weights are read twice; the last one is shorter.
+        let batches = |count: u64| {
+            let whole = (100..100 + count).map(|step| Ok(mixed(step, 3)));
+            let Batch { inputs, targets } = mixed(7, 3);
+            whole.chain([Ok(Batch {
+                inputs: inputs.narrow(0, 0, 5).unwrap(),
+                targets: targets.narrow(0, 0, 5).unwrap(),
+            })])
+        };
+        let found = trainer.evaluate(batches(7), unwatched!()).unwrap();
+        let params = trainer.params().unwrap();
+        let expected = crate::evaluation::evaluate(&network(&config), &params, batches(7), unwatched!()).unwrap();
+        assert_eq!((found.num_examples, found.accuracy), (expected.num_examples, None));
+        assert!((found.loss / expected.loss - 1.0).abs() < 1e-6, "{found:?} {expected:?}");
+        assert!((found.loss_error / expected.loss_error - 1.0).abs() < 1e-4, "{found:?} {expected:?}");
+        assert!(trainer.evaluate(std::iter::empty(), unwatched!()).is_err(), "nothing to measure");
+        let cancel = crate::device::CancelFlag::default();
+        cancel.set();
+        let cancelled = trainer.evaluate(batches(1), crate::device::Watch::new(&cancel, &|_| {}));
+        assert!(matches!(cancelled, Err(OffloadError::Cancelled(_))), "{cancelled:?}");
+    }
+}
+
 /// The state files say: steps done, and updates that blocks had.
 fn progress(folder: &Path) -> (u64, u64) {
     let text = std::fs::read(folder.join("progress.json")).unwrap();
@@ -172,11 +321,16 @@ fn progress(folder: &Path) -> (u64, u64) {
 }
 
 #[test]
-fn a_step_whose_loss_diverges_moves_nothing_until_the_training_ends() {
+fn without_room_for_a_snapshot_a_step_whose_loss_diverges_moves_nothing_until_the_training_ends() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), Precision::Full, Commit::Step);
     let pilot = Pilot::without_snapshots(hybrid(Strategy::None), schedule(), 400, SEED).unwrap();
-    let mut trainer = LedTrainer::new(opened(&gpt2(), &settings).unwrap(), pilot.clone()).unwrap();
+    let without_snapshots = |pilot: &Pilot| {
+        let mut trainer = opened(&gpt2(), &settings).unwrap();
+        trainer.store.forbid_snapshots();
+        LedTrainer::new(trainer, pilot.clone()).unwrap()
+    };
+    let mut trainer = without_snapshots(&pilot);
     for step in 0..150 {
         trainer.step(&mixed(step, 4), unwatched!()).unwrap();
     }
@@ -214,7 +368,7 @@ fn a_step_whose_loss_diverges_moves_nothing_until_the_training_ends() {
     let found = f64::from(report(&stepped(&mut slowed)).learning_rate);
     assert!((found / planned - 1.0).abs() < 1e-6, "{found} {planned}");
     // Opened again it goes on, at a quarter of the rate.
-    let mut again = LedTrainer::new(opened(&gpt2(), &settings).unwrap(), pilot).unwrap();
+    let mut again = without_snapshots(&pilot);
     assert!(!again.must_stop() && again.trainer().num_steps() == step);
     let next = stepped(&mut again);
     let planned = optimizer().learning_rate * schedule().factor(step + 1, 400);
@@ -250,7 +404,7 @@ fn a_sampled_step_that_is_broken_is_finished() {
     let mut trainer = led(&llama(true), &settings, Strategy::Importance);
     // The first Predict step that is not the last of its kind.
     while report(&stepped(&mut trainer)).phase != Phase::Predict {}
-    let mut path = trainer.trainer().store().files.path(1, Version::Current).into_os_string();
+    let mut path = trainer.trainer().store.files.path(1, Version::Current).into_os_string();
     path.push(".partial");
     std::fs::create_dir(&path).unwrap();
     let step = trainer.trainer().num_steps();
@@ -264,7 +418,7 @@ fn a_sampled_step_that_is_broken_is_finished() {
     drop(trainer);
     let updates = progress(folder.path()).1;
     let files = &opened(&llama(true), &settings).unwrap();
-    let header = |block| files.store().files.header(block, Version::Current).unwrap().step;
+    let header = |block| files.store.files.header(block, Version::Current).unwrap().step;
     assert!((0..5).all(|block| header(block) == updates));
 }
 
@@ -367,7 +521,7 @@ fn a_step_that_moves_nothing_forgets_one_that_was_cancelled() {
     let (step, before) = (plain.trainer().num_steps(), bits(&plain.trainer().params().unwrap()));
     let cancelled = plain.step(&batch(step), crate::device::Watch::new(&cancel, &tell));
     assert!(matches!(cancelled, Err(OffloadError::Cancelled(_))));
-    assert!(plain.trainer().store().files.path(4, Version::Next).exists());
+    assert!(plain.trainer().store.files.path(4, Version::Next).exists());
     drop(plain);
     let mut trainer = led(&gpt2(), &settings, Strategy::Frozen);
     assert_eq!(report(&stepped(&mut trainer)).grad_norm, None);

@@ -15,6 +15,7 @@
 //! would end the process; and pages in the system's cache do not count as this process's memory.
 
 mod error;
+mod evaluate;
 mod files;
 mod layout;
 mod led;
@@ -26,6 +27,7 @@ mod rates;
 mod rehearsal;
 mod room;
 mod scratch_folder;
+mod snapshot;
 mod state;
 mod step;
 mod store;

@@ -119,6 +119,11 @@ pub(super) fn look(block: &dyn Block, vars: &[NamedVar], work: &HeadWork<'_>) ->
     Ok(measured(block, &params, &work.input.detach(), work)?.1)
 }
 
+/// The losses of all tokens, nats, by a head without a graph.
+pub(super) fn losses(block: &dyn Block, params: &Params, work: &HeadWork<'_>) -> Result<Vec<f32>, OffloadError> {
+    Ok(head_loss(block, params, work.input, work)?.1.losses)
+}
+
 /// What is minimized, and what was measured.
 fn measured(
     block: &dyn Block,
@@ -126,6 +131,16 @@ fn measured(
     input: &Tensor,
     work: &HeadWork<'_>,
 ) -> Result<(Tensor, Seen), OffloadError> {
+    let (total, HeadLoss { losses, error_norms, .. }) = head_loss(block, params, input, work)?;
+    Ok((total, Seen::of_rows(&losses, &error_norms, work.targets.dim(1)?)))
+}
+
+fn head_loss(
+    block: &dyn Block,
+    params: &Params,
+    input: &Tensor,
+    work: &HeadWork<'_>,
+) -> Result<(Tensor, HeadLoss), OffloadError> {
     let per_sequence = work.targets.dim(1)?;
     let (targets, weights) = (work.targets.flatten_all()?, weights_of_rows(work.weights, per_sequence));
     let timed = |measure: &mut dyn FnMut()| {
@@ -139,10 +154,10 @@ fn measured(
     let goal = HeadTargets { targets: &targets, weights: &weights, error_norms, max_logits: work.max_logits };
     let pass = Forward::new(params, Mode::Train).in_precision(work.products).measured_by(goal);
     let total = block.forward(&pass, input)?;
-    let Some(HeadLoss { losses, error_norms, .. }) = pass.take_head_loss() else {
+    let Some(measured) = pass.take_head_loss() else {
         return Err(candle_core::Error::Msg("expected the last block to be a language model's head".to_owned()).into());
     };
-    Ok((total, Seen::of_rows(&losses, &error_norms, per_sequence)))
+    Ok((total, measured))
 }
 
 fn tracked(vars: &[NamedVar]) -> Params {

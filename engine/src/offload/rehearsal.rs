@@ -8,6 +8,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use super::store::{Commit, OffloadSettings};
+use super::trainer::Ended;
 use super::{OffloadError, OffloadTrainer, Precision};
 use crate::data::Batch;
 use crate::device::Watch;
@@ -105,7 +106,7 @@ fn step_costs(
     let order = StepOrder { learning_rate_factor: 0.0, measures_errors: true, looks_first: true };
     let mut seconds = |count: usize| {
         let choose = |_: &Seen| Backward::Sample(Sample::first(count, num_units));
-        let step = trainer.streamed(batch, order, &choose, watch, |_, _| Ok((None, None)))?;
+        let step = trainer.streamed(batch, order, &choose, watch, |_, _| Ok(Ended::default()))?;
         Ok::<f64, OffloadError>(step.seconds)
     };
     let (mut whole, mut sampled) = (f64::INFINITY, f64::INFINITY);

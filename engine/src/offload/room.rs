@@ -1,5 +1,8 @@
 //! Whether a disk has room for the blocks, before anything is written.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::OffloadError;
 use super::files::{HEADER_BYTES, block_folder};
 use super::layout::Layout;
+use super::snapshot;
 use super::store::{Commit, OffloadSettings, find};
 use crate::device::free_disk_bytes;
 use crate::models::Network;
@@ -19,7 +23,10 @@ const SPARE_BYTES: u64 = 16 << 20;
 pub struct DiskRoom {
     /// What of a broken step counts: as asked for, as the folder was begun, or as the disk allows.
     pub commit: Commit,
-    /// What the blocks take at most, bytes.
+    /// Whether earlier blocks are kept, to go back to after a divergence: where there is room for another generation.
+    #[serde(default)]
+    pub keeps_snapshot: bool,
+    /// What the blocks take at most, bytes, those to go back to among them.
     pub needed_bytes: u64,
     /// What is free, bytes; `None` on a file system that does not tell.
     pub free_bytes: Option<u64>,
@@ -41,14 +48,16 @@ impl DiskRoom {
         // A file system that cannot tell is given the benefit of the doubt.
         let free_bytes = free_disk_bytes(&settings.folder);
         let held_bytes = held_bytes(&settings.folder);
-        let fits = |commit: Commit| {
-            free_bytes.is_none_or(|free| commit.disk_bytes(&layouts) <= free.saturating_add(held_bytes))
-        };
-        let roomy = if fits(Commit::Step) { Commit::Step } else { Commit::Block };
+        let fits = |bytes: u64| free_bytes.is_none_or(|free| bytes <= free.saturating_add(held_bytes));
+        let roomy = if fits(Commit::Step.disk_bytes(&layouts)) { Commit::Step } else { Commit::Block };
         let commit = settings.commit.or(found.commit).unwrap_or(roomy);
+        let least_bytes = commit.disk_bytes(&layouts);
+        let with_snapshot = least_bytes + layouts.iter().map(file_bytes).sum::<u64>();
+        let keeps_snapshot = fits(with_snapshot);
         Ok(Self {
             commit,
-            needed_bytes: commit.disk_bytes(&layouts),
+            keeps_snapshot,
+            needed_bytes: if keeps_snapshot { with_snapshot } else { least_bytes },
             free_bytes,
             held_bytes,
             num_steps: found.num_steps.unwrap_or(0),
@@ -99,8 +108,18 @@ fn file_bytes(layout: &Layout) -> u64 {
     layout.state_bytes() + HEADER_BYTES as u64
 }
 
-/// Bytes of what is in the folder of the blocks; 0 where there is none.
+/// Bytes of what is in the folders of the blocks and of their snapshot; 0 where there is none.
 fn held_bytes(store: &Path) -> u64 {
-    let entries = std::fs::read_dir(block_folder(store)).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+    let files = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let file = |entry: std::fs::DirEntry| Some((entry.file_name(), entry.metadata().ok()?));
+        entries.filter_map(file).collect::<BTreeMap<_, _>>()
+    };
+    let (blocks, kept) = (files(&block_folder(store)), files(&snapshot::folder(store)));
+    // A block that has not moved since has two names and one content: it was written once.
+    let is_shared = |(name, file): &(&OsString, &Metadata)| {
+        blocks.get(*name).is_some_and(|block| block.modified().ok() == file.modified().ok())
+    };
+    let apart = kept.iter().filter(|found| !is_shared(found)).map(|(_, file)| file);
+    blocks.values().chain(apart).map(Metadata::len).sum()
 }

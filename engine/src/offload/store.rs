@@ -10,13 +10,14 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::OffloadError;
-use super::files::{BlockFiles, Version, write_error};
+use super::files::{BlockFiles, Version, read_json, write_error, write_json};
 use super::layout::{Layout, Precision};
 use super::room::DiskRoom;
 use super::scratch_folder;
+use super::snapshot::Snapshot;
 use super::state::BlockState;
 use crate::device::Watch;
-use crate::device::atomic_file::{self, WriteError};
+use crate::device::atomic_file::WriteError;
 use crate::models::{ModelConfig, Network, TensorSpec, initial_values};
 
 /// What the store is for.
@@ -57,6 +58,17 @@ pub struct OffloadSettings {
 /// Hands over the first numbers of a tensor, row-major; asked for each tensor once, in the network's order.
 pub type FirstWeights<'a> = dyn FnMut(&TensorSpec) -> Result<Vec<f32>, OffloadError> + 'a;
 
+/// What the blocks are at the end of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blocks {
+    /// All have moved.
+    Moved,
+    /// None has.
+    Stayed,
+    /// Those of the snapshot are put back.
+    GoBack,
+}
+
 /// What a store is for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Manifest {
@@ -79,6 +91,9 @@ struct Progress {
     /// What led the training, after the last step; `None` where nothing did.
     #[serde(default)]
     pilot: Option<String>,
+    /// True while the blocks of the snapshot take the place of the present ones.
+    #[serde(default)]
+    is_going_back: bool,
 }
 
 impl Progress {
@@ -102,6 +117,10 @@ pub(super) struct BlockStore {
     updates: Vec<u64>,
     /// What led the training, after the last step.
     pilot: Option<String>,
+    /// What the training can go back to.
+    snapshot: Option<Snapshot>,
+    /// Whether the disk has room for one.
+    keeps_snapshots: bool,
     /// Held, not read: the lock ends when the file closes.
     _lock: File,
 }
@@ -135,8 +154,20 @@ impl BlockStore {
         let files = BlockFiles::new(&folder, layouts);
         let updates = vec![0; files.layouts.len()];
         let (precision, commit) = (settings.precision, room.commit);
-        let mut store =
-            Self { folder, files, precision, commit, step: 0, num_updates: 0, updates, pilot: None, _lock: lock };
+        let snapshot = Snapshot::find(&folder)?;
+        let mut store = Self {
+            folder,
+            files,
+            precision,
+            commit,
+            step: 0,
+            num_updates: 0,
+            updates,
+            pilot: None,
+            snapshot,
+            keeps_snapshots: room.keeps_snapshot,
+            _lock: lock,
+        };
         match progress {
             Some(progress) => store.recover(progress)?,
             None => store.create(&network.specs(), settings.seed, first, watch)?,
@@ -157,6 +188,32 @@ impl BlockStore {
     /// What led the training, after the last step.
     pub(super) fn pilot(&self) -> Option<&str> {
         self.pilot.as_deref()
+    }
+
+    /// What the training can go back to; `None` before it was taken, and where the disk has no room.
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref().filter(|_| self.keeps_snapshots)
+    }
+
+    /// Whether the disk has room for one.
+    pub(super) fn keeps_snapshots(&self) -> bool {
+        self.keeps_snapshots
+    }
+
+    #[cfg(test)]
+    pub(super) fn forbid_snapshots(&mut self) {
+        self.keeps_snapshots = false;
+    }
+
+    /// Makes the present blocks those to go back to. False where the file system cannot do that.
+    pub(super) fn take_snapshot(&mut self, pilot: String) -> Result<bool, OffloadError> {
+        let snapshot = Snapshot { step: self.step, num_updates: self.num_updates, pilot };
+        match snapshot.take(&self.folder, &self.files) {
+            Ok(taken) => self.snapshot = Some(taken),
+            Err(OffloadError::NoLinks { .. }) => self.keeps_snapshots = false,
+            Err(error) => return Err(error),
+        }
+        Ok(self.keeps_snapshots)
     }
 
     /// True when this block has the update that others still lack.
@@ -188,16 +245,41 @@ impl BlockStore {
         }
     }
 
-    /// Makes the next step the one that counts: all of its blocks are written, or it `moved` none.
-    pub(super) fn advance(&mut self, moved: bool, pilot: Option<String>) -> Result<(), OffloadError> {
-        let (step, num_updates) = (self.step + 1, self.num_updates + u64::from(moved));
-        let progress = Progress { step, num_updates: Some(num_updates), pilot };
+    /// Makes the next step the one that counts: all of its blocks are written, or it moved none, or it ends with those of
+    /// the snapshot.
+    pub(super) fn advance(&mut self, to: Blocks, pilot: Option<String>) -> Result<(), OffloadError> {
+        let num_updates = match (to, &self.snapshot) {
+            (Blocks::Stayed, _) => self.num_updates,
+            (Blocks::GoBack, Some(snapshot)) => snapshot.num_updates,
+            (Blocks::Moved | Blocks::GoBack, _) => self.num_updates + 1,
+        };
+        let progress = Progress {
+            step: self.step + 1,
+            num_updates: Some(num_updates),
+            pilot,
+            is_going_back: to == Blocks::GoBack,
+        };
         write_json(&self.folder.join(PROGRESS_FILE), &progress)?;
-        (self.step, self.num_updates, self.pilot) = (step, num_updates, progress.pilot);
-        self.updates.fill(num_updates);
+        self.take(&progress);
         // From here on the new files count: what is not renamed now is at the next opening. Those of a step that was
         // cancelled before one that moves nothing do not.
-        if moved { self.take_next() } else { Ok(()) }
+        match to {
+            Blocks::Stayed => Ok(()),
+            Blocks::Moved => self.take_next(),
+            Blocks::GoBack => self.go_back(progress),
+        }
+    }
+
+    /// Stands where `progress` says.
+    fn take(&mut self, progress: &Progress) {
+        (self.step, self.num_updates, self.pilot) = (progress.step, progress.num_updates(), progress.pilot.clone());
+        self.updates.fill(self.num_updates);
+    }
+
+    /// Ends with the blocks of the snapshot, which `progress` says already.
+    fn go_back(&self, progress: Progress) -> Result<(), OffloadError> {
+        Snapshot::put_back(&self.folder, &self.files)?;
+        write_json(&self.folder.join(PROGRESS_FILE), &Progress { is_going_back: false, ..progress })
     }
 
     /// What is on disk, in words.
@@ -235,15 +317,20 @@ impl BlockStore {
             self.files.write(block, &state, Version::Current)?;
             done += layout.num_weights() as u64;
         }
-        write_json(&self.folder.join(PROGRESS_FILE), &Progress { step: 0, num_updates: Some(0), pilot: None })
+        write_json(
+            &self.folder.join(PROGRESS_FILE),
+            &Progress { step: 0, num_updates: Some(0), pilot: None, is_going_back: false },
+        )
     }
 
     /// Brings the blocks to one step, or finds which are ahead.
     fn recover(&mut self, progress: Progress) -> Result<(), OffloadError> {
         let num_updates = progress.num_updates();
-        (self.step, self.num_updates, self.pilot) = (progress.step, num_updates, progress.pilot);
-        self.updates.fill(num_updates);
+        self.take(&progress);
         remove_partial(self.files.folder());
+        if progress.is_going_back {
+            self.go_back(progress)?;
+        }
         for block in 0..self.files.layouts.len() {
             let next = self.files.path(block, Version::Next);
             if !next.exists() {
@@ -273,7 +360,7 @@ impl BlockStore {
         if self.num_ahead() == self.updates.len() {
             // The last step is done but for its marker; what its losses said of the training is lost.
             let pilot = self.pilot.take();
-            self.advance(true, pilot)?;
+            self.advance(Blocks::Moved, pilot)?;
         }
         Ok(())
     }
@@ -389,27 +476,4 @@ fn remove_partial(folder: &Path) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
-}
-
-/// `None` when there is no such file.
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, OffloadError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(OffloadError::Read { path: path.to_owned(), source }),
-    };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| OffloadError::Damaged {
-        expected: "what this program writes there".to_owned(),
-        found: error.to_string(),
-        path: path.to_owned(),
-    })
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), OffloadError> {
-    let bytes = serde_json::to_vec_pretty(value).map_err(|error| OffloadError::Damaged {
-        expected: "numbers that can be written".to_owned(),
-        found: error.to_string(),
-        path: path.to_owned(),
-    })?;
-    atomic_file::write_bytes(path, &bytes).map_err(write_error)
 }

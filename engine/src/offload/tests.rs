@@ -307,7 +307,7 @@ fn a_training_that_goes_on_equals_an_unbroken_one() {
 
 /// A folder in which block 1 cannot be written, because its temporary name is taken by a folder; returns that.
 fn block_writing(trainer: &OffloadTrainer) -> std::path::PathBuf {
-    let mut path = trainer.store().files.path(1, trainer.store().version()).into_os_string();
+    let mut path = trainer.store.files.path(1, trainer.store.version()).into_os_string();
     path.push(".partial");
     std::fs::create_dir(&path).unwrap();
     path.into()
@@ -324,12 +324,12 @@ fn a_step_that_is_committed_whole_is_done_or_undone() {
     let error = trainer.step(&batch(1), 1.0, unwatched!()).unwrap_err();
     assert!(matches!(&error, OffloadError::Write { state, .. } if state == "Step 1 is saved"), "{error}");
     // Three of five blocks were written, and do not count.
-    assert!(trainer.store().files.path(4, Version::Next).exists());
+    assert!(trainer.store.files.path(4, Version::Next).exists());
     assert_eq!(bits(&trainer.params().unwrap()), before);
     std::fs::remove_dir(obstacle).unwrap();
     drop(trainer);
     let mut trainer = opened(&llama(false), &settings).unwrap();
-    assert!(!trainer.store().files.path(4, Version::Next).exists());
+    assert!(!trainer.store.files.path(4, Version::Next).exists());
     assert_eq!((trainer.num_steps(), bits(&trainer.params().unwrap()) == before), (1, true));
     stepped(&mut trainer);
     let unbroken = tempfile::tempdir().unwrap();
@@ -345,14 +345,14 @@ fn a_committed_step_survives_an_end_before_its_files_are_renamed() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), Precision::Compact, Commit::Step);
     let mut trainer = opened(&gpt2(), &settings).unwrap();
-    let files = |trainer: &OffloadTrainer, block| trainer.store().files.path(block, Version::Current);
+    let files = |trainer: &OffloadTrainer, block| trainer.store.files.path(block, Version::Current);
     let old: Vec<Vec<u8>> = (0..5).map(|block| std::fs::read(files(&trainer, block)).unwrap()).collect();
     stepped(&mut trainer);
     let after = bits(&trainer.params().unwrap());
     // As it was after the marker and two renames.
     for (block, old) in old.iter().enumerate().skip(2) {
         let current = files(&trainer, block);
-        std::fs::rename(&current, trainer.store().files.path(block, Version::Next)).unwrap();
+        std::fs::rename(&current, trainer.store.files.path(block, Version::Next)).unwrap();
         std::fs::write(&current, old).unwrap();
     }
     drop(trainer);
@@ -395,7 +395,7 @@ fn a_block_that_is_not_finite_is_named_and_nothing_is_lost() {
         let settings = settings(folder.path(), Precision::Compact, Commit::Block);
         let mut trainer = opened(&llama(false), &settings).unwrap();
         stepped(&mut trainer);
-        let files = &trainer.store().files;
+        let files = &trainer.store.files;
         let mut state = files.read(number).unwrap();
         let Weights::Compact(weights) = &mut state.weights else { panic!("expected bf16") };
         weights[40] = bf16::NAN;
@@ -416,7 +416,7 @@ fn damage_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path(), Precision::Compact, Commit::Step);
     let mut trainer = opened(&gpt2(), &settings).unwrap();
-    let path = trainer.store().files.path(2, Version::Current);
+    let path = trainer.store.files.path(2, Version::Current);
     let whole = std::fs::read(&path).unwrap();
     let mut flipped = whole.clone();
     flipped[5000] ^= 4;
@@ -555,7 +555,7 @@ fn planned_traffic_is_the_steps() {
         // A header for each of the five blocks.
         assert_eq!(report.written_bytes, plan.written_bytes + 5 * 4096);
         let size = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().metadata().unwrap().len();
-        let on_disk: u64 = std::fs::read_dir(trainer.store().files.folder()).unwrap().map(size).sum();
+        let on_disk: u64 = std::fs::read_dir(trainer.store.files.folder()).unwrap().map(size).sum();
         assert_eq!(on_disk, report.written_bytes);
         assert!(on_disk < plan.disk_bytes_by_block && plan.disk_bytes_by_block < plan.disk_bytes_by_step);
     }

@@ -9,12 +9,12 @@ use super::OffloadError;
 use super::layout::{Precision, Slot};
 use super::passes;
 use super::step::{Done, Pass, owner};
-use super::store::{BlockStore, Commit, FirstWeights, OffloadSettings};
+use super::store::{BlockStore, Blocks, Commit, FirstWeights, OffloadSettings};
 use super::streams::stream;
 use super::update::is_trained;
 use crate::data::Batch;
 use crate::device::Watch;
-use crate::hybrid::{Backward, Seen, StepOrder, StepReport};
+use crate::hybrid::{Backward, Seen, StepOrder, StepReport, nullable};
 use crate::models::{MAX_LOGITS, ModelConfig, ModelError, Network, Params, ops};
 use crate::optim::{OptimizerConfig, OptimizerKind};
 
@@ -23,7 +23,8 @@ use crate::optim::{OptimizerConfig, OptimizerKind};
 pub struct StreamedStep {
     /// From 1.
     pub step: u64,
-    /// Mean loss of a token before the update, nats.
+    /// Mean loss of a token before the update, nats; NaN where a block was not finite.
+    #[serde(with = "nullable")]
     pub loss: f64,
     /// Length of the gradient of all blocks together, before clipping; `None` where nothing moved.
     pub grad_norm: Option<f64>,
@@ -64,10 +65,21 @@ pub struct StoredTensor {
     pub num_bytes: usize,
 }
 
+/// What is to be told and saved of a step.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    /// As its pilot saw it.
+    pub(super) report: Option<StepReport>,
+    /// What leads the next one.
+    pub(super) pilot: Option<String>,
+    /// Whether the blocks of the snapshot are put back.
+    pub(super) goes_back: bool,
+}
+
 /// Trains a language model whose blocks lie on disk.
 #[derive(Debug)]
 pub struct OffloadTrainer {
-    network: Arc<Network>,
+    pub(super) network: Arc<Network>,
     pub(super) optimizer: OptimizerConfig,
     pub(super) seed: u64,
     pub(super) store: BlockStore,
@@ -109,6 +121,12 @@ impl OffloadTrainer {
     #[must_use]
     pub fn commit(&self) -> Commit {
         self.store.commit
+    }
+
+    /// Whether earlier blocks are kept to go back to: where the disk has room for them.
+    #[must_use]
+    pub fn keeps_snapshots(&self) -> bool {
+        self.store.keeps_snapshots()
     }
 
     /// What is on disk, in words: "Step 3 is saved".
@@ -170,7 +188,7 @@ impl OffloadTrainer {
     /// Errors: [`OffloadError::NotFinite`] names the block; whatever a disk can do. What was saved stays whole either way.
     pub fn step(&mut self, batch: &Batch, lr_factor: f64, watch: Watch<'_>) -> Result<StreamedStep, OffloadError> {
         let order = StepOrder { learning_rate_factor: lr_factor, measures_errors: false, looks_first: false };
-        self.streamed(batch, order, &|_| Backward::All, watch, |_, _| Ok((None, None)))
+        self.streamed(batch, order, &|_| Backward::All, watch, |_, _| Ok(Ended::default()))
     }
 
     /// Streams a step; `end` makes what is to be told and saved of it, before it counts.
@@ -180,7 +198,7 @@ impl OffloadTrainer {
         order: StepOrder,
         choose: &dyn Fn(&Seen) -> Backward,
         watch: Watch<'_>,
-        end: impl FnOnce(&Done, &Seen) -> Result<(Option<StepReport>, Option<String>), OffloadError>,
+        end: impl FnOnce(&Done, &Seen) -> Result<Ended, OffloadError>,
     ) -> Result<StreamedStep, OffloadError> {
         let started = Instant::now();
         let pass = Pass {
@@ -198,9 +216,14 @@ impl OffloadTrainer {
         let (done, traffic) = stream(&self.store.files, &wanted, self.store.version(), |streams| pass.run(streams));
         self.store.note_written(&traffic.written);
         let ended = done.and_then(|(seen, done)| {
-            let (hybrid, state) = end(&done, &seen)?;
-            self.store.advance(done.moved, state)?;
-            Ok((seen, done, hybrid))
+            let Ended { report, pilot, goes_back } = end(&done, &seen)?;
+            let blocks = match (goes_back, done.moved) {
+                (true, _) => Blocks::GoBack,
+                (false, true) => Blocks::Moved,
+                (false, false) => Blocks::Stayed,
+            };
+            self.store.advance(blocks, pilot)?;
+            Ok((seen, done, report))
         });
         let (seen, done, hybrid) = ended.map_err(|error| self.explained(error))?;
         Ok(StreamedStep {
@@ -217,6 +240,29 @@ impl OffloadTrainer {
             gate_seconds: done.gate_seconds,
             read_bytes: traffic.read_bytes,
             written_bytes: traffic.written_bytes,
+            hybrid,
+        })
+    }
+
+    /// Ends a step whose blocks are not finite, and which counts for nothing but what `ended` says of it.
+    pub(super) fn end_without_numbers(&mut self, ended: Ended) -> Result<StreamedStep, OffloadError> {
+        let Ended { report: hybrid, pilot, goes_back } = ended;
+        let (started, num_kept) = (Instant::now(), self.store.num_ahead());
+        self.store.advance(if goes_back { Blocks::GoBack } else { Blocks::Stayed }, pilot)?;
+        Ok(StreamedStep {
+            step: self.store.step(),
+            loss: f64::NAN,
+            grad_norm: None,
+            num_clipped: 0,
+            num_kept,
+            seconds: started.elapsed().as_secs_f64(),
+            read_wait_seconds: 0.0,
+            write_wait_seconds: 0.0,
+            reading_seconds: 0.0,
+            writing_seconds: 0.0,
+            gate_seconds: 0.0,
+            read_bytes: 0,
+            written_bytes: 0,
             hybrid,
         })
     }
@@ -240,10 +286,6 @@ impl OffloadTrainer {
     pub(super) fn peak_learning_rate(&self) -> f64 {
         self.optimizer.learning_rate
     }
-
-    pub(super) fn store(&self) -> &BlockStore {
-        &self.store
-    }
 }
 
 /// Refuses what cannot be trained block by block.
@@ -264,7 +306,7 @@ pub(crate) fn check_streamable(network: &Network, optimizer: &OptimizerConfig) -
         return Err(OffloadError::Setting {
             expected: "adamw",
             found: "muon".to_owned(),
-            hint: "Muon's matrices would have to be read whole; choose --optimizer adamw",
+            hint: "Muon's matrices would have to be read whole; choose AdamW (--optimizer adamw)",
         });
     }
     let specs = network.specs();

@@ -216,6 +216,8 @@ fn is_wrong_offload(error: &OffloadError) -> bool {
         OffloadError::Hybrid(error) => matches!(error, HybridError::Config { .. }),
         OffloadError::DiskSpace { .. }
         | OffloadError::Unwritable { .. }
+        | OffloadError::NoLinks { .. }
+        | OffloadError::Evaluation(_)
         | OffloadError::Read { .. }
         | OffloadError::Damaged { .. }
         | OffloadError::Locked { .. }

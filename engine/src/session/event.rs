@@ -361,6 +361,8 @@ pub enum EventKind {
     OffloadPlanned(Box<OffloadForecast>),
     /// A streamed training did a step.
     Streamed(Box<StreamedStep>),
+    /// A streamed training measured held-out data.
+    Validated(ValidationPoint),
     /// A streamed training ended.
     Offloaded(Box<OffloadReport>),
     /// The speed of training, measured.

@@ -17,7 +17,6 @@ mod error;
 mod event;
 mod experimenting;
 mod history;
-mod offloading;
 mod onnx_shipping;
 mod operation_times;
 mod outlet;
@@ -35,7 +34,7 @@ mod samples;
 mod shipping;
 mod shrinking;
 mod snapshot;
-mod streamed_run;
+mod streaming;
 mod table_search;
 mod target_speed;
 mod trainer_thread;
@@ -60,9 +59,6 @@ pub use event::{
 pub use history::{
     History, HistoryView, LogEntry, LogKind, QuantizedFigures, StepMetrics, ValidationFigures, ValidationPoint,
 };
-pub use offloading::{
-    OffloadBatches, OffloadEnding, OffloadForecast, OffloadGoal, OffloadJob, OffloadReport, OffloadedModel, Rehearsal,
-};
 pub use operation_times::{Operation, OperationTimes};
 pub use presets::{PresetError, Recipe, recipe, recipes, targets, tier, tiers};
 pub use reports::{ReportError, list_reports, read_report, rewrite_report, write_report};
@@ -71,7 +67,10 @@ pub use run_folder::{DataRecord, RunFolderError, slug};
 pub use run_times::{RunPart, RunTimes};
 pub use runs::{list_runs, open_run, summarize};
 pub use shipping::{Validated, validate};
-pub use snapshot::{ImageSample, LoadedRun, RunSnapshot, RunStatus, Samples, Savings};
+pub use snapshot::{DiskTraffic, ImageSample, LoadedRun, RunSnapshot, RunStatus, Samples, Savings};
+pub use streaming::{
+    OffloadBatches, OffloadEnding, OffloadForecast, OffloadGoal, OffloadJob, OffloadReport, OffloadedModel, Rehearsal,
+};
 pub use target_speed::TargetSpeed;
 pub use trial::package_to_run;
 

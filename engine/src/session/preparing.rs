@@ -267,6 +267,7 @@ pub(super) fn publish_preparing(job: JobId, config: &RunConfig, what: &str, outl
         phase: Phase::Warmup,
         step: 0,
         in_step: None,
+        disk: None,
         history: super::HistoryView::default(),
         validations: Arc::from([]),
         log: Arc::from([]),

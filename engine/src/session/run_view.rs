@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::checkpoint::SessionProgress;
 use super::outlet::Outlet;
 use super::{
-    History, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, Samples, StepMetrics, ValidationPoint,
+    DiskTraffic, History, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, Samples, StepMetrics,
+    ValidationPoint,
 };
 use crate::device::{GaugeReading, Gauges, Progress};
 use crate::hybrid::Phase;
@@ -39,6 +40,8 @@ pub(super) struct RunView {
     pub(super) phase: Phase,
     /// How far the step is, where steps are long enough to tell.
     pub(super) in_step: Option<Progress>,
+    /// What the disk has done, where weights lie there.
+    pub(super) disk: Option<DiskTraffic>,
     gauges: Gauges,
     pub(super) reading: GaugeReading,
     gauges_read: Instant,
@@ -75,6 +78,7 @@ impl RunView {
             samples: None,
             phase: Phase::Warmup,
             in_step: None,
+            disk: None,
             gauges,
             reading,
             gauges_read: Instant::now(),
@@ -160,6 +164,7 @@ impl RunView {
             phase: self.phase,
             step: self.progress.step,
             in_step: self.in_step.clone(),
+            disk: self.disk,
             history: self.history.view(),
             validations: Arc::from(self.validations.as_slice()),
             log: Arc::clone(&self.published_log),

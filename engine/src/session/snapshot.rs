@@ -8,6 +8,7 @@ use super::{HistoryView, JobId, LogEntry, RunConfig, StopReason, ValidationPoint
 use crate::device::{GaugeReading, Progress};
 use crate::hybrid::Phase;
 use crate::memory::MemoryPlan;
+use crate::offload::Commit;
 
 /// What a run is doing.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +75,34 @@ impl Savings {
     }
 }
 
+/// What a streamed training has read and written, and waited for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DiskTraffic {
+    /// What of a broken step counts.
+    pub commit: Commit,
+    /// Whether earlier blocks are kept to go back to.
+    pub keeps_snapshot: bool,
+    /// Steps so far.
+    pub num_steps: u64,
+    /// Their time.
+    pub seconds: f64,
+    /// Of it, the time that computing waited for the disk.
+    pub wait_seconds: f64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+}
+
+impl DiskTraffic {
+    /// Before the first step.
+    #[must_use]
+    pub fn new(commit: Commit, keeps_snapshot: bool) -> Self {
+        let (num_steps, seconds, wait_seconds, read_bytes, written_bytes) = Default::default();
+        Self { commit, keeps_snapshot, num_steps, seconds, wait_seconds, read_bytes, written_bytes }
+    }
+}
+
 /// One image with what the model made of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageSample {
@@ -131,6 +160,8 @@ pub struct RunSnapshot {
     pub step: u64,
     /// How far the next one is, where steps are long enough to tell: in streamed trainings.
     pub in_step: Option<Progress>,
+    /// What the disk has done, where weights lie there.
+    pub disk: Option<DiskTraffic>,
     /// All steps so far.
     pub history: HistoryView,
     /// All validations so far.

@@ -10,7 +10,7 @@ use super::outlet::Outlet;
 use super::worker::Shelf;
 use super::{
     EventKind, ExperimentJob, Failure, JobId, OffloadJob, RunConfig, SessionError, StopReason, benching, experimenting,
-    offloading, training,
+    streaming, training,
 };
 use crate::bench::TrainBenchPlan;
 use crate::device::{CancelFlag, ComputeDevice};
@@ -87,7 +87,7 @@ pub(super) fn run(runs: &Receiver<TrainerJob>, control: &Receiver<Control>, shel
         let result = catch_unwind(AssertUnwindSafe(|| match work {
             Work::Run(request) => training::run(job, request, &cancel, inbox, shelf, &mut outlet),
             Work::Experiment(asked) => experimenting::run(job, *asked, &cancel, inbox, shelf, &mut outlet),
-            Work::Offload(asked) => offloading::run(job, *asked, &cancel, inbox, shelf, &mut outlet),
+            Work::Offload(asked) => streaming::run(job, *asked, &cancel, inbox, shelf, &mut outlet),
             Work::BenchTrain(plan) => benching::run(job, &plan, &cancel, inbox, &mut outlet),
         }));
         ops::release_scratch();

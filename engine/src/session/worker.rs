@@ -12,7 +12,7 @@ use super::outlet::Outlet;
 use super::trainer_thread::panic_message;
 use super::{
     Blame, Command, EventKind, Failure, JobId, ReadImageJob, Rehearsal, RunSnapshot, RunStatus, SessionError, describe,
-    drawing, offloading, planning, reports, runs, shipping, trial,
+    drawing, planning, reports, runs, shipping, streaming, trial,
 };
 use crate::data::{self, Dataset, DatasetSpec};
 use crate::device::{CancelFlag, Progress, Watch};
@@ -136,7 +136,7 @@ fn answer(command: Command, is_training: bool, shelf: &Shelf, watch: Watch<'_>) 
         Command::PlanOffload(_, job, rehearsal) => {
             let dataset = shelf.dataset(&job.config.data, watch)?;
             let rehearsal = if is_training { Rehearsal::None } else { rehearsal };
-            EventKind::OffloadPlanned(Box::new(offloading::plan(&job, &dataset, rehearsal, watch)?))
+            EventKind::OffloadPlanned(Box::new(streaming::plan(&job, &dataset, rehearsal, watch)?))
         }
         Command::Quantize(_, job) => EventKind::Quantized(Box::new(shipping::quantize(&job, shelf, watch)?)),
         Command::Export(_, job) => EventKind::Exported(Box::new(shipping::export(&job, shelf, watch)?)),

@@ -3,7 +3,7 @@
 use egui::{Color32, RichText, Ui};
 use foretrain_engine::memory::{MemoryPlan, MemorySettings, PlanKind, Remedy};
 use foretrain_engine::optim::{OptimizerKind, usual_learning_rate};
-use foretrain_engine::session::PlanReport;
+use foretrain_engine::session::{OffloadForecast, PlanReport};
 
 use super::needs_on_disk;
 use crate::state::{Draft, Live, Planned, Wanted};
@@ -29,9 +29,18 @@ pub(super) fn num_params(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live) -> Optio
     if !draft.is_streamed() {
         return settled(ctx, draft, live).map(|report| report.num_params);
     }
-    let wanted = draft.wanted(ctx.settings).ok()?;
-    let forecast = live.streamed_plan.answer().filter(|_| is_asked(&wanted, live))?;
-    Some(forecast.plan.num_params)
+    Some(forecast_on_disk(ctx, draft, live)?.plan.num_params)
+}
+
+/// Steps that are done in the folder of the form's weights, once the engine has told.
+pub(super) fn steps_on_disk(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live) -> Option<u64> {
+    Some(forecast_on_disk(ctx, draft, live)?.disk.num_steps)
+}
+
+/// The engine's answer for weights on disk; while steps are rehearsed it stands.
+fn forecast_on_disk<'a>(ctx: &ViewCtx<'_>, draft: &Draft, live: &'a Live) -> Option<&'a OffloadForecast> {
+    let wanted = draft.wanted(ctx.settings).ok().filter(|_| draft.is_streamed())?;
+    live.streamed_plan.answer().filter(|_| is_asked(&wanted, live)).map(|forecast| &**forecast)
 }
 
 /// What the user wants to take over into the form.

@@ -69,6 +69,8 @@ fn forecast_ui(draft: &Draft, forecast: &OffloadForecast, ui: &mut Ui) -> Option
             Commit::Block => "block by block",
         },
     );
+    let snapshot = if disk.keeps_snapshot { "kept" } else { "no room" };
+    row_ui(ui, p, "Snapshot to go back to", snapshot);
     row_ui(ui, p, "Model at the end", &number::bytes(forecast.model_bytes));
     let traffic = format!("{}, {}", number::bytes(plan.read_bytes), number::bytes(plan.written_bytes));
     row_ui(ui, p, "Read, written a step", &traffic);

@@ -40,12 +40,19 @@ pub fn plan_when_settled(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: 
         return;
     };
     let now = ui.input(|input| input.time);
-    let is_planned = |planned: &Planned| planned.wanted.needs_what(&wanted) && (is_training || !planned.is_unmeasured);
+    let num_run_changes = live.num_run_changes;
+    let is_planned = |planned: &Planned| {
+        let is_current = match wanted {
+            Wanted::Run(_) => !planned.is_unmeasured,
+            Wanted::Streamed(_) => planned.num_run_changes == num_run_changes,
+        };
+        planned.wanted.needs_what(&wanted) && (is_training || is_current)
+    };
     if !live.run.planned.as_ref().is_some_and(is_planned) {
         live.plan.cancel(ctx);
         live.streamed_plan.cancel(ctx);
         let due = now + SETTLE_SECONDS;
-        live.run.planned = Some(Planned { wanted, due, is_unmeasured: false });
+        live.run.planned = Some(Planned { wanted, due, is_unmeasured: false, num_run_changes });
     }
     if let Some(planned) = &mut live.run.planned
         && planned.due.is_finite()
@@ -118,7 +125,12 @@ pub fn recipe_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut
 fn start_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui) {
     failure_ui(live, ui);
     let is_running = live.is_running();
-    let button = primary_button_ui(ui, !is_running && saved.draft.is_some(), "Start training")
+    let goes_on = saved.draft.as_ref().and_then(|draft| needs::steps_on_disk(ctx, draft, live));
+    let text = match goes_on.filter(|step| *step > 0) {
+        Some(step) => format!("Go on after step {}", number::count(step)),
+        None => "Start training".to_owned(),
+    };
+    let button = primary_button_ui(ui, !is_running && saved.draft.is_some(), &text)
         .on_hover_text("Ctrl+Enter")
         .on_disabled_hover_text("A run is going on. Stop it first.");
     if button.clicked() {

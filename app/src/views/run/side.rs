@@ -2,7 +2,8 @@
 
 use egui::{Color32, Frame, Margin, RichText, ScrollArea, Ui};
 use foretrain_engine::device::{ComputeDevice, GaugeReading};
-use foretrain_engine::session::{RunSnapshot, RunStatus, ValidationFigures, ValidationPoint};
+use foretrain_engine::offload::Commit;
+use foretrain_engine::session::{DiskTraffic, RunSnapshot, RunStatus, ValidationFigures, ValidationPoint};
 
 use super::{flames, forecasts, needs, savings};
 use crate::state::{Live, is_active};
@@ -20,6 +21,9 @@ pub fn side_ui(ctx: &ViewCtx<'_>, live: &Live, ui: &mut Ui) {
                 let device = run.config.device;
                 card_ui(ui, "Where the time goes", |ui| flames::flames_ui(&live.run.series.times, device, ui));
             }
+            if let Some(disk) = ctx.snapshot.as_ref().and_then(|run| run.disk) {
+                card_ui(ui, "Disk", |ui| disk_ui(&disk, ui));
+            }
             card_ui(ui, "Validation", |ui| validation_ui(ctx.snapshot.as_deref(), ui));
             let has_forecasts = !live.run.series.forecast.is_empty();
             if has_forecasts {
@@ -34,6 +38,26 @@ pub fn side_ui(ctx: &ViewCtx<'_>, live: &Live, ui: &mut Ui) {
             }
         });
     });
+}
+
+/// What the disk did in a step, in the mean.
+fn disk_ui(disk: &DiskTraffic, ui: &mut Ui) {
+    let p = palette(ui);
+    if disk.num_steps == 0 {
+        hint_ui(ui, "No step yet.");
+        return;
+    }
+    let share = disk.wait_seconds / disk.seconds.max(f64::MIN_POSITIVE);
+    stat_ui(ui, "Waited for the disk", &number::percent(share), p.text_strong, "of the steps' time");
+    ui.add_space(space::XS);
+    pair_ui(ui, p, "Read a step", &number::bytes(disk.read_bytes / disk.num_steps));
+    pair_ui(ui, p, "Written a step", &number::bytes(disk.written_bytes / disk.num_steps));
+    let commit = match disk.commit {
+        Commit::Step => "whole",
+        Commit::Block => "block by block",
+    };
+    pair_ui(ui, p, "Steps are committed", commit);
+    pair_ui(ui, p, "Snapshot to go back to", if disk.keeps_snapshot { "kept" } else { "no room" });
 }
 
 fn validation_ui(run: Option<&RunSnapshot>, ui: &mut Ui) {

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 
-use super::checkpoint::SessionProgress;
-use super::experimenting::refuse_runs;
-use super::outlet::Outlet;
-use super::preparing::publish_preparing;
-use super::run_folder::read_lines;
-use super::run_view::{GAUGE_INTERVAL, RunView};
-use super::trainer_thread::{Control, Inbox};
-use super::{
-    EventKind, JobId, LogKind, OffloadedModel, RunConfig, RunStatus, Savings, SessionError, StepMetrics, StopReason,
-};
+use super::{OffloadForecast, OffloadedModel};
 use crate::device::{CancelFlag, Gauges, Progress, process_memory_bytes};
-use crate::memory::{MemoryPlan, format_bytes};
-use crate::offload::StreamedStep;
+use crate::memory::format_bytes;
+use crate::offload::{DiskRoom, StreamedStep};
+use crate::session::checkpoint::SessionProgress;
+use crate::session::experimenting::refuse_runs;
+use crate::session::outlet::Outlet;
+use crate::session::preparing::publish_preparing;
+use crate::session::run_view::{GAUGE_INTERVAL, RunView};
+use crate::session::trainer_thread::{Control, Inbox};
+use crate::session::{
+    DiskTraffic, EventKind, JobId, LogKind, RunConfig, RunStatus, Savings, StepMetrics, StopReason, ValidationPoint,
+};
 
 /// How often a training that waits looks at what it is told.
 const WAIT_INTERVAL: Duration = Duration::from_millis(50);
@@ -69,23 +69,26 @@ impl<'a> Desk<'a> {
         publish_preparing(self.job, config, what, self.front().outlet);
     }
 
-    /// The training begins, after what earlier processes did: `rows`.
+    /// The training begins, after what earlier processes did.
     pub(super) fn begin(
         &self,
         (config, folder): (&RunConfig, &Path),
-        (num_params, plan): (u64, &MemoryPlan),
-        rows: Vec<StepMetrics>,
+        (num_params, forecast): (u64, &OffloadForecast),
+        (steps, validations): (&[StreamedStep], &[ValidationPoint]),
     ) {
-        let step = rows.last().map_or(0, |row| row.step);
+        let step = steps.last().map_or(0, |step| step.step);
         let progress = SessionProgress { step: 0, good_step: None, best: None, savings: Savings::default() };
         let mut view = RunView::new(
             (self.job, Gauges::default()),
             (config.clone(), folder.to_owned()),
-            (num_params, plan.clone()),
+            (num_params, forecast.plan.memory.clone()),
             progress,
         );
         view.memory_before_bytes = self.memory_before_bytes;
-        rows.into_iter().for_each(|row| view.record(row));
+        let DiskRoom { commit, keeps_snapshot, .. } = forecast.disk;
+        view.disk = Some(DiskTraffic::new(commit, keeps_snapshot));
+        steps.iter().for_each(|step| record(&mut view, step));
+        view.validations = validations.to_vec();
         view.begin_pace();
         view.note(LogKind::Started { step });
         let front = &mut *self.front();
@@ -96,12 +99,30 @@ impl<'a> Desk<'a> {
     /// A step is done.
     pub(super) fn record(&self, step: &StreamedStep) {
         let Front { outlet, view } = &mut *self.front();
-        if let Some((view, row)) = view.as_mut().zip(metrics(step)) {
-            view.record(row);
+        if let Some(view) = view {
+            record(view, step);
             view.in_step = None;
             for event in step.hybrid.iter().flat_map(|report| &report.events) {
                 view.note(LogKind::Hybrid(event.clone()));
             }
+            view.publish(RunStatus::Training, outlet);
+        }
+    }
+
+    /// Held-out data is measured from here on.
+    pub(super) fn validate(&self) {
+        let Front { outlet, view } = &mut *self.front();
+        if let Some(view) = view {
+            view.publish(RunStatus::Validating, outlet);
+        }
+    }
+
+    /// Held-out data has been measured.
+    pub(super) fn record_validation(&self, point: &ValidationPoint) {
+        let Front { outlet, view } = &mut *self.front();
+        if let Some(view) = view {
+            view.validations.push(*point);
+            view.in_step = None;
             view.publish(RunStatus::Training, outlet);
         }
     }
@@ -174,10 +195,18 @@ impl<'a> Desk<'a> {
     }
 }
 
-/// The steps that `file` tells of, up to `num_steps`. Errors: as [`read_lines`].
-pub(super) fn earlier_steps(file: &Path, num_steps: u64) -> Result<Vec<StepMetrics>, SessionError> {
-    let steps = read_lines::<StreamedStep>(file)?.rows;
-    Ok(steps.iter().filter(|step| step.step <= num_steps).filter_map(metrics).collect())
+/// Takes in a step that is done.
+fn record(view: &mut RunView, step: &StreamedStep) {
+    if let Some(row) = metrics(step) {
+        view.record(row);
+    }
+    if let Some(disk) = &mut view.disk {
+        disk.num_steps += 1;
+        disk.seconds += step.seconds;
+        disk.wait_seconds += step.read_wait_seconds + step.write_wait_seconds;
+        disk.read_bytes += step.read_bytes;
+        disk.written_bytes += step.written_bytes;
+    }
 }
 
 /// A step as histories have it; `None` for one that nothing led.

@@ -1,0 +1,113 @@
+//! Earlier blocks that a training can go back to.
+//!
+//! A snapshot is a folder of hard links to the blocks as they were. Files of blocks are never written in place, so taking
+//! one costs nothing, and room on the disk only as blocks move on: one more generation at most.
+//!
+//! ```text
+//! snapshot/0007              a block as it was
+//! snapshot/progress.json     after which step, with how many updates, and what led the training then
+//! ```
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::OffloadError;
+use super::files::{BlockFiles, Version, read_json, write_error, write_json};
+use crate::device::atomic_file::WriteError;
+
+const FOLDER: &str = "snapshot";
+/// One that is being taken.
+const PARTIAL: &str = "snapshot.partial";
+const PROGRESS_FILE: &str = "progress.json";
+
+/// What a snapshot says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Snapshot {
+    /// Steps done.
+    pub(super) step: u64,
+    /// Updates that all blocks had.
+    pub(super) num_updates: u64,
+    /// What led the training, after that step.
+    pub(super) pilot: String,
+}
+
+/// Where the blocks of a store's snapshot are.
+pub(super) fn folder(store: &Path) -> PathBuf {
+    store.join(FOLDER)
+}
+
+impl Snapshot {
+    /// The snapshot of a store; `None` where there is none. One whose taking was broken off after it was whole counts, one
+    /// that was broken off before goes.
+    pub(super) fn find(store: &Path) -> Result<Option<Self>, OffloadError> {
+        let (folder, partial) = (folder(store), store.join(PARTIAL));
+        if !folder.exists() && partial.join(PROGRESS_FILE).exists() {
+            rename(&partial, &folder)?;
+        }
+        remove(&partial)?;
+        read_json(&folder.join(PROGRESS_FILE))
+    }
+
+    /// Makes the present blocks those to go back to, instead of any before.
+    /// Errors: [`OffloadError::NoLinks`] on a file system without hard links; nothing has changed then.
+    pub(super) fn take(self, store: &Path, files: &BlockFiles) -> Result<Self, OffloadError> {
+        let (folder, partial) = (folder(store), store.join(PARTIAL));
+        remove(&partial)?;
+        fs::create_dir(&partial).map_err(|source| write_error(WriteError::new("creating", &partial, source)))?;
+        for block in 0..files.layouts.len() {
+            let (from, to) = (files.path(block, Version::Current), partial.join(file_name(block)));
+            if let Err(source) = fs::hard_link(&from, &to) {
+                remove(&partial)?;
+                return Err(match source.kind() {
+                    // The last is what Linux says on file systems such as FAT.
+                    ErrorKind::Unsupported | ErrorKind::PermissionDenied => OffloadError::NoLinks { source },
+                    _ => write_error(WriteError::new("linking to", &from, source)),
+                });
+            }
+        }
+        write_json(&partial.join(PROGRESS_FILE), &self)?;
+        remove(&folder)?;
+        rename(&partial, &folder)?;
+        Ok(self)
+    }
+
+    /// Puts its blocks in the place of the present ones, and drops those of a step in progress. Can be repeated, and is
+    /// where it was broken off.
+    pub(super) fn put_back(store: &Path, files: &BlockFiles) -> Result<(), OffloadError> {
+        for block in 0..files.layouts.len() {
+            remove(&files.path(block, Version::Next))?;
+            let current = files.path(block, Version::Current);
+            let partial = current.with_extension("partial");
+            remove(&partial)?;
+            let from = folder(store).join(file_name(block));
+            fs::hard_link(&from, &partial)
+                .map_err(|source| write_error(WriteError::new("linking to", &from, source)))?;
+            rename(&partial, &current)?;
+            // A file that is renamed to another link of itself stays.
+            remove(&partial)?;
+        }
+        Ok(())
+    }
+}
+
+fn file_name(block: usize) -> String {
+    format!("{block:04}")
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), OffloadError> {
+    fs::rename(from, to).map_err(|source| write_error(WriteError::new("renaming to", to, source)))
+}
+
+/// A file, or a folder with what is in it; nothing where there is none.
+fn remove(path: &Path) -> Result<(), OffloadError> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(write_error(WriteError::new("removing", path, source)))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
