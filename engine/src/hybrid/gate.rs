@@ -23,7 +23,7 @@ impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Counted => "by counting passes",
-            Self::Measured => "as rehearsed",
+            Self::Measured => "by steps measured here",
         })
     }
 }

@@ -17,7 +17,7 @@ const SNAPSHOT_INTERVAL: u64 = 100;
 /// is not finite. Where it has none, the learning rate is halved instead, and a block that is not finite ends the training.
 #[derive(Debug)]
 pub struct LedTrainer {
-    trainer: OffloadTrainer,
+    pub(super) trainer: OffloadTrainer,
     pilot: Pilot,
     snapshot_interval: u64,
 }
