@@ -401,12 +401,17 @@ fn a_streamed_training_is_shown_as_a_run_that_pauses_stops_and_goes_on() {
     let started = Instant::now();
     while test.engine.snapshot().unwrap().status != RunStatus::Paused {
         assert!(started.elapsed() < DEADLINE, "it does not pause");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::yield_now();
     }
     let paused = test.engine.snapshot().unwrap();
     assert!(paused.step >= 1 && paused.step < 40 && paused.history.len() as u64 == paused.step);
     assert_eq!(paused.folder.as_deref(), Some(asked.folder.as_path()));
     test.send(|_| Command::Save);
+    let saved = LogKind::Saved(asked.folder.clone());
+    while !test.engine.snapshot().unwrap().log.iter().any(|entry| entry.kind == saved) {
+        assert!(started.elapsed() < DEADLINE, "it does not say that it is saved");
+        std::thread::yield_now();
+    }
     test.send(|_| Command::Stop);
     assert_eq!(test.wait(job, ended), StopReason::User);
     let run = test.engine.snapshot().unwrap();

@@ -62,6 +62,7 @@ fn forecast(job: &OffloadJob, num_steps: u64, seconds: Option<f64>) -> OffloadFo
             free_bytes: Some(5 << 30),
             held_bytes: 0,
             num_steps,
+            peak_learning_rate: None,
             folder: job.folder.clone(),
         },
         model_bytes: 1 << 29,

@@ -105,7 +105,7 @@ impl PlotKind {
                 "The guard's signals as shares of their limits: at 1 the guard acts. Loss: standard deviations above \
                  the forecast. Gradient: norm over its running median. Oscillation: how often the loss turns around. \
                  Given back: share of the run's progress that the last steps lost again. Forecast error: how far losses lie \
-                 above what was forecast, as a share of it. A gradient that vanishes is judged, too, and has no curve of \
+                 above what was forecast, as a share of it. Above start: the loss over the run's first. A gradient that vanishes is judged, too, and has no curve of \
                  its own: Gradient falls to 0, which no limit here marks; the events name it."
             }
             Self::GradientNorm => "Global L2 norm of the gradient before clipping. A gap is a skipped update.",

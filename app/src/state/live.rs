@@ -230,6 +230,8 @@ pub struct Live {
     pub plan: Query<Box<PlanReport>>,
     /// The same of one whose weights lie on disk.
     pub streamed_plan: Query<Box<OffloadForecast>>,
+    /// What its answer is about.
+    pub streamed_plan_of: Option<Wanted>,
     /// Runs on disk.
     pub runs: Query<Vec<RunSummary>>,
     /// What to call each of them, by folder.
@@ -279,6 +281,12 @@ impl Live {
         self.experiments.apply(event);
         match kind {
             EventKind::Started { .. } | EventKind::Saved(_) | EventKind::Ended(_) => self.num_run_changes += 1,
+            // So ends a run that failed.
+            EventKind::Rejected(_) | EventKind::Cancelled
+                if self.snapshot.as_ref().is_some_and(|run| run.job == event.job) =>
+            {
+                self.num_run_changes += 1;
+            }
             EventKind::Progress(_)
             | EventKind::Rejected(_)
             | EventKind::Inspected(_)
@@ -322,7 +330,10 @@ impl Live {
             };
         }
         answer!(plan, Planned);
-        answer!(streamed_plan, OffloadPlanned);
+        if answer!(streamed_plan, OffloadPlanned) {
+            // What was asked last, as long as it was not asked anew.
+            self.streamed_plan_of = self.run.planned.as_ref().map(|planned| planned.wanted.clone());
+        }
         if answer!(runs, Runs) {
             self.label_runs();
         }

@@ -75,10 +75,12 @@ impl Draft {
 
     /// What the form describes, or what it lacks.
     pub fn wanted(&self, settings: &Settings) -> Result<Wanted, String> {
-        let config = self.run_config(settings)?;
         if !self.is_streamed() {
-            return Ok(Wanted::Run(Box::new(config)));
+            return Ok(Wanted::Run(Box::new(self.run_config(settings)?)));
         }
+        let mut whole = self.clone();
+        whole.config.num_micro_batches = 1;
+        let config = whole.run_config(settings)?;
         let typed = self.streaming.folder.trim();
         let folder =
             if typed.is_empty() { Streaming::default_folder(&config.name, settings) } else { PathBuf::from(typed) };
@@ -86,7 +88,7 @@ impl Draft {
         let mut config = config;
         // What saves memory otherwise has no part in it: blocks are computed on the processor, each again on its way back.
         (config.device, config.vram_limit_bytes) = (ComputeDevice::Cpu, 0);
-        (config.num_micro_batches, config.kept) = (1, Kept::Activations);
+        config.kept = Kept::Activations;
         config.optimizer.states = StatePrecision::F32;
         Ok(Wanted::Streamed(Box::new(OffloadJob {
             config,
@@ -114,7 +116,8 @@ mod tests {
         assert!(matches!(draft.wanted(&settings), Ok(Wanted::Run(_))));
         draft.streaming.is_on = true;
         draft.config.name = "Seven Billion".to_owned();
-        (draft.config.num_micro_batches, draft.config.kept) = (2, Kept::Input);
+        // Seven parts cut no batch of 32.
+        (draft.config.num_micro_batches, draft.config.kept) = (7, Kept::Input);
         let Ok(Wanted::Streamed(job)) = draft.wanted(&settings) else { panic!("expected weights on disk") };
         assert_eq!(job.folder, PathBuf::from("/runs/streamed/seven-billion"));
         let config = &job.config;

@@ -5,12 +5,14 @@
 //! composed of candle's operations.
 
 mod activations;
+pub mod adamw;
 mod attention;
 mod backward;
 pub mod batch_norm;
 mod bf16;
 mod buffers;
 pub mod check;
+pub mod codes;
 pub mod conv2d;
 mod cross_entropy;
 mod distillation;

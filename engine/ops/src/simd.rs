@@ -40,47 +40,47 @@ pub(super) fn vector_unit() -> VectorUnit {
     VectorUnit::Baseline
 }
 
-/// `kernel! { fn name<T>(argument: Type, ...) -> Output { body } }`: a function over [`Real`](super::real::Real)
-/// `T` that runs on the widest vector unit. Helpers it calls must be `#[inline(always)]`. `kernel! { for Kind: fn … }` counts
+/// `kernel! { fn name<T>(argument: Type, ...) -> Output { body } }`: a function, over [`Real`](super::real::Real) `T`
+/// where it names one, that runs on the widest vector unit. Helpers it calls must be `#[inline(always)]`. `kernel! { for Kind: fn … }` counts
 /// its time as that of an operation of this [`Kind`](super::profile::Kind).
 macro_rules! kernel {
     (for $kind:ident: $($function:tt)*) => { $crate::simd::kernel! { [$kind] $($function)* } };
-    ([$($kind:ident)?] $(#[$meta:meta])* $vis:vis fn $name:ident<T>($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+    ([$($kind:ident)?] $(#[$meta:meta])* $vis:vis fn $name:ident $(<$t:ident>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
         #[allow(unsafe_code, reason = "calls a version compiled for vector units that were detected")]
         #[allow(clippy::too_many_arguments, reason = "a kernel takes plain slices")]
-        $vis fn $name<T: $crate::real::Real>($($arg: $ty),*) $(-> $out)? {
+        $vis fn $name$(<$t: $crate::real::Real>)?($($arg: $ty),*) $(-> $out)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments, reason = "a kernel takes plain slices")]
-            fn body<T: $crate::real::Real>($($arg: $ty),*) $(-> $out)? $body
+            fn body$(<$t: $crate::real::Real>)?($($arg: $ty),*) $(-> $out)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
             #[allow(clippy::too_many_arguments, reason = "a kernel takes plain slices")]
-            fn avx512<T: $crate::real::Real>($($arg: $ty),*) $(-> $out)? {
-                body::<T>($($arg),*)
+            fn avx512$(<$t: $crate::real::Real>)?($($arg: $ty),*) $(-> $out)? {
+                body$(::<$t>)?($($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             #[allow(clippy::too_many_arguments, reason = "a kernel takes plain slices")]
-            fn avx2<T: $crate::real::Real>($($arg: $ty),*) $(-> $out)? {
-                body::<T>($($arg),*)
+            fn avx2$(<$t: $crate::real::Real>)?($($arg: $ty),*) $(-> $out)? {
+                body$(::<$t>)?($($arg),*)
             }
 
             $(let _timing = $crate::profile::time($crate::profile::Kind::$kind);)?
             match $crate::simd::vector_unit() {
                 // SAFETY: `vector_unit` found every feature that `avx512` is compiled with.
                 #[cfg(target_arch = "x86_64")]
-                $crate::simd::VectorUnit::Avx512 => unsafe { avx512::<T>($($arg),*) },
+                $crate::simd::VectorUnit::Avx512 => unsafe { avx512$(::<$t>)?($($arg),*) },
                 // SAFETY: `vector_unit` found every feature that `avx2` is compiled with.
                 #[cfg(target_arch = "x86_64")]
-                $crate::simd::VectorUnit::Avx2 => unsafe { avx2::<T>($($arg),*) },
+                $crate::simd::VectorUnit::Avx2 => unsafe { avx2$(::<$t>)?($($arg),*) },
                 #[cfg(not(target_arch = "x86_64"))]
                 $crate::simd::VectorUnit::Avx512 | $crate::simd::VectorUnit::Avx2 => {
-                    body::<T>($($arg),*)
+                    body$(::<$t>)?($($arg),*)
                 }
-                $crate::simd::VectorUnit::Baseline => body::<T>($($arg),*),
+                $crate::simd::VectorUnit::Baseline => body$(::<$t>)?($($arg),*),
             }
         }
     };

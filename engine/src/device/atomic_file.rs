@@ -89,7 +89,8 @@ fn write_synced(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> std::io:
 }
 
 /// A rename survives a power cut once its folder is synced; where folders cannot be opened, the system does it.
-fn sync_folder(folder: Option<&Path>) {
+/// Waits until the disk has the names in a folder, where the system can do that.
+pub(crate) fn sync_folder(folder: Option<&Path>) {
     if let Some(folder) = folder.and_then(|folder| File::open(folder).ok()) {
         let _ = folder.sync_all();
     }

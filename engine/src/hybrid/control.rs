@@ -42,6 +42,8 @@ pub(super) struct Rules {
     pub qat: Option<QatConfig>,
     /// Whether there are earlier weights to go back to.
     pub keeps_snapshots: bool,
+    /// Loss of a network that says the same of all classes, nats; 0 where that is not known.
+    pub untrained_loss: f64,
 }
 
 impl Rules {
@@ -193,7 +195,7 @@ impl Control {
             is_sampled: phase == Phase::Predict,
             has_finite_weights: measured.has_finite_weights,
         };
-        let limits = limits(&rules.config);
+        let limits = limits(rules);
         let divergence = self.guard.judge(&observation, &limits);
 
         // After a divergence, losses still too high do not teach the forecaster that this is normal.
@@ -281,8 +283,8 @@ impl Control {
     }
 
     /// True when the guard looks at its signals at the end of this step.
-    pub(super) fn is_check_due(&self, config: &HybridConfig) -> bool {
-        self.guard.is_check_due(&limits(config))
+    pub(super) fn is_check_due(&self, rules: &Rules) -> bool {
+        self.guard.is_check_due(&limits(rules))
     }
 
     /// Step number, from 1; 0 before the first.
@@ -346,8 +348,8 @@ impl Control {
     }
 
     /// False shortly after a divergence, and while the last losses look like one.
-    pub(super) fn is_trusted(&self, config: &HybridConfig) -> bool {
-        self.ladder.is_calm(self.step) && !self.guard.is_wary(&limits(config))
+    pub(super) fn is_trusted(&self, rules: &Rules) -> bool {
+        self.ladder.is_calm(self.step) && !self.guard.is_wary(&limits(rules))
     }
 
     /// The strategy has nothing more to give: the next step leaves Predict.
@@ -421,8 +423,13 @@ impl Control {
     }
 }
 
-fn limits(config: &HybridConfig) -> Limits {
-    Limits { divergence_sigma: config.divergence_sigma, check_interval: config.check_interval }
+fn limits(rules: &Rules) -> Limits {
+    let Rules { config, untrained_loss, .. } = rules;
+    Limits {
+        divergence_sigma: config.divergence_sigma,
+        check_interval: config.check_interval,
+        untrained_loss: *untrained_loss,
+    }
 }
 
 /// The slice that suits this agreement of gradients, in units of ρ.

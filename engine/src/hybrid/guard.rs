@@ -7,7 +7,7 @@
 //! | gradient norm | over its usual size | 10, and 6 of its own standard deviations; 1/1000 below |
 //! | oscillation | changes that turned back, weighted by size | 0.6 |
 //! | given back | share of the progress since the start | 0.5, and what noise explains |
-//! | above its start | over the first loss | 2, 1 nat more, and what noise explains |
+//! | above its start | over the first loss | 2, 1 nat more, 1 nat above an untrained network, and what noise explains |
 //! | NaN, infinity | in the loss, the gradient or the weights | |
 //!
 //! Single batches are noisy, so each signal is a median over the last steps (of the loss 7, of the
@@ -68,7 +68,7 @@ const MIN_PROGRESS: f64 = 0.4;
 /// Share of its progress that a run may give back: beyond it, what was learned is being lost, however slowly.
 const GIVEN_BACK_LIMIT: f64 = 0.5;
 
-/// Times its first loss, and nats above it, at which a run is worse off than untrained. A rate that is too high in the first
+/// Times its first loss, and nats above it and above that of an untrained network, at which a run is worse off than untrained. A rate that is too high in the first
 /// steps ruins a run before anything is usual for it; then this signal alone tells.
 const ABOVE_START_RATIO: f64 = 2.0;
 const ABOVE_START_NATS: f64 = 1.0;
@@ -97,6 +97,8 @@ pub(super) struct Limits {
     pub divergence_sigma: f64,
     /// Steps between two checks.
     pub check_interval: u32,
+    /// Loss of a network that says the same of all classes, nats; 0 where that is not known.
+    pub untrained_loss: f64,
 }
 
 /// Remembers what is usual.
@@ -181,7 +183,7 @@ impl Guard {
             return None;
         }
         self.steps_unchecked = 0;
-        self.check(explosion_limit, limits.divergence_sigma)
+        self.check(explosion_limit, limits)
     }
 
     /// True when the next step ends with a check.
@@ -195,6 +197,7 @@ impl Guard {
         let newest = || self.surprises.iter().rev().copied();
         newest().next().is_some_and(|surprise| surprise > 2.0 * limits.divergence_sigma)
             || median(newest().take(WARY_STEPS)).is_some_and(|surprise| surprise > limits.divergence_sigma)
+            || self.above_start(limits, WARY_STEPS).is_some_and(|(ratio, limit)| ratio > limit)
     }
 
     /// Signals of the last check.
@@ -223,7 +226,9 @@ impl Guard {
             push_within(&mut self.excesses, excess.ln_ratio, LOSS_STEPS);
             push_within(&mut self.excess_sigmas, excess.sigma, LOSS_STEPS);
         }
-        self.start.get_or_insert(seen.loss);
+        if self.losses.is_empty() && self.progress.is_none() {
+            self.start.get_or_insert(seen.loss);
+        }
         push_within(&mut self.losses, seen.loss, SWING_STEPS + USUAL_SWINGS);
         let norms = if seen.is_sampled { &mut self.sampled_norms } else { &mut self.full_norms };
         let usual = Usual::of(norms);
@@ -242,7 +247,8 @@ impl Guard {
         usual.map_or(EXPLOSION_RATIO, |usual| usual.explosion_limit())
     }
 
-    fn check(&mut self, explosion_limit: f64, divergence_sigma: f64) -> Option<Divergence> {
+    fn check(&mut self, explosion_limit: f64, limits: &Limits) -> Option<Divergence> {
+        let divergence_sigma = limits.divergence_sigma;
         let loss_z = full_median(&self.surprises, LOSS_STEPS);
         let relative_error = full_median(&self.excesses, LOSS_STEPS).map(f64::exp_m1);
         // As far in the tail of a calibrated forecast as the tier allows in that of the forecast's own.
@@ -255,7 +261,7 @@ impl Guard {
         let last = |count: usize| -> Vec<f64> { ln_losses.iter().rev().take(count).copied().collect() };
         let given_back = self.progress.and_then(|progress| progress.given_back(&last(PRESENT_STEPS), divergence_sigma));
         self.progress = Progress::after(self.progress, &last(LEVEL_STEPS));
-        let above_start = self.above_start(divergence_sigma);
+        let above_start = self.above_start(limits, LOSS_STEPS);
         let oscillation = oscillation(&self.losses).zip(oscillation(&ln_losses)).map(|(a, b)| a.min(b));
         self.signals = GuardSignals {
             loss_z: loss_z.map(|z| z as f32),
@@ -288,15 +294,17 @@ impl Guard {
     }
 
     /// The last losses over the first one, and the limit, wide enough for their scatter: the first is a single one.
-    fn above_start(&self, sigma: f64) -> Option<(f64, f64)> {
-        let start = self.start.filter(|start| *start > 0.0)?;
-        let newest: VecDeque<f64> = self.losses.iter().rev().take(LOSS_STEPS).copied().collect();
-        let level = full_median(&newest, LOSS_STEPS)?;
+    fn above_start(&self, limits: &Limits, num_steps: usize) -> Option<(f64, f64)> {
+        // Of a run that was begun before the first loss was kept, the level of its first steps.
+        let start = self.start.or(self.progress.map(|progress| progress.first.exp())).filter(|start| *start > 0.0)?;
+        let newest: VecDeque<f64> = self.losses.iter().rev().take(num_steps).copied().collect();
+        let level = full_median(&newest, num_steps)?;
         let recent = || self.losses.iter().rev().take(LEVEL_STEPS).map(|loss| loss.max(1e-8).ln());
         let center = median(recent())?;
         let scatter = 1.4826 * median(recent().map(|ln_loss| (ln_loss - center).abs()))?;
-        let by_noise = (1.5 * sigma * scatter).min(60.0).exp();
-        Some((level / start, ABOVE_START_RATIO.max((start + ABOVE_START_NATS) / start).max(by_noise)))
+        let by_noise = (1.5 * limits.divergence_sigma * scatter).min(60.0).exp();
+        let worse_than_nothing = start.max(limits.untrained_loss) + ABOVE_START_NATS;
+        Some((level / start, ABOVE_START_RATIO.max(worse_than_nothing / start).max(by_noise)))
     }
 
     /// True when the last losses lie below their forecast: a gradient that vanishes with them means a task
@@ -368,7 +376,7 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { divergence_sigma: 2.2, check_interval: 1 };
+    const LIMITS: Limits = Limits { divergence_sigma: 2.2, check_interval: 1, untrained_loss: 0.0 };
 
     fn calm(step: u32) -> Observation {
         let wave = f64::from(step * 7 % 11) / 11.0 - 0.5;
@@ -509,13 +517,14 @@ mod tests {
     #[test]
     fn a_run_that_is_worse_off_than_untrained_is_no_usual_one() {
         // Nothing is known of it when the loss jumps, and it stays where it has jumped to.
-        let found = |losses: &[f64]| {
+        let unknown = Observation { surprise: None, excess: None, grad_norm: None, ..calm(0) };
+        let found_with = |losses: &[f64], limits: Limits| {
             let mut guard = Guard::default();
-            let unknown = Observation { surprise: None, excess: None, grad_norm: None, ..calm(0) };
             losses.iter().enumerate().find_map(|(step, &loss)| {
-                guard.judge(&Observation { loss, ..unknown }, &LIMITS).map(|found| (step, found.kind, found.limit))
+                guard.judge(&Observation { loss, ..unknown }, &limits).map(|found| (step, found.kind, found.limit))
             })
         };
+        let found = |losses: &[f64]| found_with(losses, LIMITS);
         let jump = |first, then| [vec![first], vec![then; 20]].concat();
         assert_eq!(found(&jump(4.2, 38_000.0)), Some((6, DivergenceKind::AboveStart, 2.0)));
         assert_eq!(found(&jump(4.2, 8.0)), None, "an overshoot in the first steps, as with a full rate from the first");
@@ -523,6 +532,22 @@ mod tests {
         assert_eq!(found(&jump(0.05, 0.9)), None);
         assert_eq!(found(&jump(0.05, 1.2)), Some((6, DivergenceKind::AboveStart, 21.0)));
         assert_eq!(found(&[vec![4.2], vec![9.0; 3], vec![4.0; 20]].concat()), None, "a spike that is over");
+        // A first text that was easy is no reason to stop: nothing is worse off than a network that knows nothing.
+        let of_vocabulary = Limits { untrained_loss: 10.0, ..LIMITS };
+        assert_eq!(found_with(&jump(0.5, 3.0), LIMITS).map(|found| found.1), Some(DivergenceKind::AboveStart));
+        assert_eq!(found_with(&jump(0.5, 3.0), of_vocabulary), None);
+        assert!(found_with(&jump(0.5, 12.0), of_vocabulary).is_some());
+        // What was learned by then is nothing to go back to, long before there is a verdict.
+        let mut guard = Guard::default();
+        for loss in [4.2, 38_000.0, 38_000.0] {
+            assert!(!guard.is_wary(&LIMITS));
+            guard.judge(&Observation { loss, ..unknown }, &LIMITS);
+        }
+        guard.judge(&Observation { loss: 38_000.0, ..unknown }, &LIMITS);
+        assert!(guard.is_wary(&LIMITS));
+        // A run that was begun before the first loss was kept has no other one.
+        let mut old = Guard { losses: VecDeque::from([1.0]), ..Guard::default() };
+        (0..20).for_each(|_| assert_eq!(old.judge(&Observation { loss: 9.0, ..unknown }, &LIMITS), None));
     }
 
     #[test]
@@ -546,7 +571,7 @@ mod tests {
 
     #[test]
     fn checks_come_at_their_interval() {
-        let limits = Limits { divergence_sigma: 2.2, check_interval: 3 };
+        let limits = Limits { check_interval: 3, ..LIMITS };
         let mut guard = Guard::default();
         let verdicts: Vec<bool> = (0..30)
             .map(|step| guard.judge(&Observation { surprise: Some(9.0), ..calm(step) }, &limits).is_some())

@@ -120,8 +120,18 @@ impl Pilot {
         let warmup_steps = (config.warmup_fraction * num_steps as f64).ceil() as u64;
         let plan = Plan { seed, num_steps, rates: Rates::Planned(schedule) };
         let control = Control::new(&config);
-        let rules = Rules { config, warmup_steps, plan, qat, keeps_snapshots: true };
+        let rules = Rules { config, warmup_steps, plan, qat, keeps_snapshots: true, untrained_loss: 0.0 };
         Ok(Self { control, rules, schedule, num_steps, seed, untold: None })
+    }
+
+    /// What is told with the next step.
+    pub(crate) fn note(&mut self, what: String) {
+        self.untold.get_or_insert(HybridEvent::Note(what));
+    }
+
+    /// Of so many classes or tokens the network says which: what it loses without having learned anything.
+    pub(crate) fn set_num_classes(&mut self, num_classes: usize) {
+        self.rules.untrained_loss = (num_classes as f64).ln();
     }
 
     /// From here on there are earlier weights to go back to.
@@ -143,6 +153,11 @@ impl Pilot {
             control: self.control.clone(),
         };
         serde_json::to_string(&saved).map_err(|source| HybridError::Control { source })
+    }
+
+    /// The peak learning rate of a saved state; `None` in one from before it was kept, and where it is none.
+    pub(crate) fn peak_learning_rate_of(state: &str) -> Option<f64> {
+        serde_json::from_str::<Saved>(state).ok()?.peak_learning_rate
     }
 
     /// Goes on from a saved state. In Full, where another tier or strategy led before; and where the guard had ended the
@@ -254,7 +269,7 @@ impl Pilot {
 
     /// True where the state after the last step may be one to go back to.
     pub(crate) fn is_trusted(&self) -> bool {
-        self.control.is_trusted(&self.rules.config)
+        self.control.is_trusted(&self.rules)
     }
 
     fn measured(&self, seen: &Seen, outcome: Outcome) -> Measured {

@@ -101,7 +101,8 @@ impl Correction {
 }
 
 /// Divergence signals of a step, each in its own unit; limits travel with them so that a plot can show both.
-/// A signal is `None` until enough steps were seen to measure it, and again after a divergence was answered.
+/// A signal is `None` until enough steps were seen to measure it, and again after a divergence was answered (but for those
+/// that look at the whole run: given back, above its start).
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct GuardSignals {
     /// Standard deviations by which the loss lies above its forecast or trend; negative below.

@@ -69,7 +69,8 @@ impl HybridTrainer {
     /// end of Warmup are the second.
     /// Errors: [`HybridError::Config`], [`HybridError::Optim`], [`HybridError::Quant`] for settings out of range.
     pub fn new(setup: TrainerSetup) -> Result<Self, HybridError> {
-        let pilot = Pilot::new(setup.hybrid.clone(), setup.schedule, setup.num_steps, setup.seed, setup.qat)?;
+        let mut pilot = Pilot::new(setup.hybrid.clone(), setup.schedule, setup.num_steps, setup.seed, setup.qat)?;
+        pilot.set_num_classes(setup.network.config().data_shape().num_classes());
         let quantizer = match setup.qat {
             Some(qat) => {
                 qat.check()?;
@@ -131,7 +132,7 @@ impl HybridTrainer {
         let learning_rate_factor = self.pilot.learning_rate_factor();
         let (loss, rho) = (work.seen.mean_loss(), work.seen.rho());
         let is_finite = loss.is_finite() && grad_norm.is_none_or(f64::is_finite);
-        let must_look = !is_finite || self.pilot.control.is_check_due(&self.pilot.rules.config);
+        let must_look = !is_finite || self.pilot.control.is_check_due(&self.pilot.rules);
         let has_finite_weights = !must_look || self.store.is_finite()?;
         let cosine = work.cosine;
         let measured = Measured { loss, rho, grad_norm, cosine, learning_rate_factor, has_finite_weights };
@@ -291,7 +292,7 @@ impl HybridTrainer {
     /// Makes `saved` the state that a recovery restores, unless it is not to be trusted: see [`Self::mark_good`].
     pub fn set_good(&mut self, saved: TrainerState) -> Result<bool, HybridError> {
         let control = saved.control()?;
-        let is_good = control.is_trusted(&self.pilot.rules.config) && saved.tensors.is_finite()?;
+        let is_good = control.is_trusted(&self.pilot.rules) && saved.tensors.is_finite()?;
         if is_good {
             (self.good, self.good_step) = (saved, control.step());
         }

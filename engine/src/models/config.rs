@@ -27,6 +27,15 @@ pub enum DataShape {
 }
 
 impl DataShape {
+    /// Classes, or distinct tokens, that a model tells apart.
+    #[must_use]
+    pub fn num_classes(self) -> usize {
+        match self {
+            Self::Images { num_classes, .. } => num_classes,
+            Self::Text { vocab_size } => vocab_size,
+        }
+    }
+
     /// True when a model that reads this can read `data`: the same images, or text of no more different tokens. A
     /// vocabulary is often padded to a round number for speed.
     #[must_use]

@@ -37,7 +37,7 @@ pub enum OffloadError {
         path: PathBuf,
     },
     /// The folder cannot be written, found before anything is.
-    #[error("trying out a folder for blocks: it cannot be written: {source}. Choose another with --offload. {path:?}")]
+    #[error("trying out a folder for blocks: it cannot be written: {source}. Choose another one. {path:?}")]
     Unwritable {
         /// The folder.
         path: PathBuf,

@@ -1,7 +1,8 @@
-//! The files of a store: one per block, and two small ones.
+//! The files of a store: one per block, and small ones. (What a training tells of itself, and its model, lie beside them.)
 //!
 //! ```text
 //! manifest.json        model, optimizer, precision, commit, seed: what the store is for
+//! snapshot/            earlier blocks to go back to, see `snapshot`
 //! progress.json        steps, updates that all blocks had, and what led them; written last: a store without it is not complete
 //! lock                 held while a process trains here
 //! blocks/0007          header, then the weights of all tensors, then the first moment, then the second
@@ -81,10 +82,14 @@ impl BlockFiles {
 
     /// The header of a block's file. Errors: it cannot be read, or belongs to another block.
     pub(super) fn header(&self, block: usize, version: Version) -> Result<Header, OffloadError> {
-        let path = self.path(block, version);
-        let mut file = open(&path)?;
-        let header = read_header(&mut file, &path)?;
-        check(&header, self.layout(block)?, &path)?;
+        self.header_of(block, &self.path(block, version))
+    }
+
+    /// The same of a file elsewhere.
+    pub(super) fn header_of(&self, block: usize, path: &Path) -> Result<Header, OffloadError> {
+        let mut file = open(path)?;
+        let header = read_header(&mut file, path)?;
+        check(&header, self.layout(block)?, path)?;
         Ok(header)
     }
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::models::ops::codes::GROUP;
 use crate::models::{Block, TensorKind};
-use crate::optim::GROUP;
 
 /// How a number lies on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -1,5 +1,7 @@
 //! A streamed training that is led as one in memory is: by phases, gate, forecaster and guard.
 
+use std::time::Instant;
+
 use super::trainer::Ended;
 use super::{OffloadError, OffloadTrainer, StreamedStep};
 use crate::data::Batch;
@@ -20,12 +22,15 @@ pub struct LedTrainer {
     pub(super) trainer: OffloadTrainer,
     pilot: Pilot,
     snapshot_interval: u64,
+    /// False until a snapshot that is lacking was taken.
+    has_begun: bool,
 }
 
 impl LedTrainer {
     /// Leads `trainer`, from where the pilot that led it before ended, if there was one.
     /// Errors: [`OffloadError::Hybrid`] for a saved state that is none; whatever a disk can do.
     pub fn new(trainer: OffloadTrainer, mut pilot: Pilot) -> Result<Self, OffloadError> {
+        pilot.set_num_classes(trainer.network.config().data_shape().num_classes());
         // Before it is said what it goes on with.
         pilot.keep_snapshots(trainer.store.snapshot().is_some());
         if let Some(state) = trainer.store.pilot() {
@@ -34,11 +39,7 @@ impl LedTrainer {
         if pilot.num_steps_done() != trainer.num_steps() {
             pilot.skip_to(trainer.num_steps());
         }
-        let mut led = Self { trainer, pilot, snapshot_interval: SNAPSHOT_INTERVAL };
-        if led.trainer.store.snapshot().is_none() && led.trainer.store.num_ahead() == 0 {
-            led.take_snapshot()?;
-        }
-        Ok(led)
+        Ok(Self { trainer, pilot, snapshot_interval: SNAPSHOT_INTERVAL, has_begun: false })
     }
 
     /// The same, with a snapshot to go back to after so many steps, at least 1, where the disk has room for it.
@@ -64,6 +65,15 @@ impl LedTrainer {
     /// Errors: [`OffloadError::Hybrid`] once the guard ended the training; those of [`OffloadTrainer::step`], but for a
     /// block that is not finite where there is a snapshot to go back to.
     pub fn step(&mut self, batch: &Batch, watch: Watch<'_>) -> Result<StreamedStep, OffloadError> {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            // At the start, or where a process ended between a step and its snapshot.
+            let step = self.trainer.num_steps();
+            let is_lacking = self.trainer.store.snapshot().is_none_or(|kept| kept.step < step && self.is_due(step));
+            if is_lacking && self.trainer.store.num_ahead() == 0 {
+                self.take_snapshot();
+            }
+        }
+        let started = Instant::now();
         // A step that fails is not taken into account.
         let mut pilot = self.pilot.clone();
         let (order, events) = pilot.begin_step()?;
@@ -100,28 +110,44 @@ impl LedTrainer {
         });
         let step = match streamed {
             Err(OffloadError::NotFinite { .. }) if good.is_some() => {
-                let outcome = Outcome { has_ruined_weights: true, ..outcome };
+                // Blocks that have moved in it, and others that have not, can only be put back.
+                let has_ruined_weights = self.trainer.store.num_ahead() > 0;
+                let outcome = Outcome { has_ruined_weights, ..outcome };
                 let ended = end(&Seen::not_finite(num_sequences), outcome, events)?;
-                self.trainer.end_without_numbers(ended)?
+                self.trainer.end_without_numbers(ended, started.elapsed())?
             }
             streamed => streamed?,
         };
         self.pilot = pilot;
-        let is_due = self.pilot.is_at_end_of_warmup() || step.step.is_multiple_of(self.snapshot_interval);
-        if is_due && self.pilot.is_trusted() && !self.must_stop() {
-            self.take_snapshot()?;
+        if self.is_due(step.step) {
+            self.take_snapshot();
         }
         Ok(step)
     }
 
-    /// Makes the present blocks those to go back to, where the disk has room.
-    fn take_snapshot(&mut self) -> Result<(), OffloadError> {
-        if self.trainer.store.keeps_snapshots() {
-            let state = self.pilot.state(self.trainer.peak_learning_rate())?;
-            let is_taken = self.trainer.store.take_snapshot(state)?;
-            self.pilot.keep_snapshots(is_taken);
+    /// Forgets what could be gone back to, and gives its room back: the training is over.
+    pub fn discard_snapshot(&mut self) -> Result<(), OffloadError> {
+        self.trainer.store.discard_snapshot()
+    }
+
+    /// True after a step that a snapshot is taken at.
+    fn is_due(&self, step: u64) -> bool {
+        self.pilot.is_at_end_of_warmup() || step.is_multiple_of(self.snapshot_interval)
+    }
+
+    /// Makes the present blocks those to go back to, where the disk has room and nothing looks wrong. One that cannot be taken
+    /// is told with the next step: the training is whole without it.
+    fn take_snapshot(&mut self) {
+        if !self.trainer.store.keeps_snapshots() || !self.pilot.is_trusted() || self.must_stop() {
+            return;
         }
-        Ok(())
+        let state = self.pilot.state(self.trainer.peak_learning_rate()).map_err(OffloadError::from);
+        match state.and_then(|state| self.trainer.store.take_snapshot(state)) {
+            Ok(true) => {}
+            Ok(false) => self.pilot.note("no snapshot to go back to: this file system has no hard links".to_owned()),
+            Err(error) => self.pilot.note(format!("no snapshot to go back to was taken at this step: {error}")),
+        }
+        self.pilot.keep_snapshots(self.trainer.store.snapshot().is_some());
     }
 }
 

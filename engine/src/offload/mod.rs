@@ -8,8 +8,8 @@
 //! 4 bytes), or an f32 weight and two f32 moments ([`Precision::Full`], 12 bytes).
 //!
 //! Invariants: a file of a block is whole: written beside, synced, renamed. A folder is at one step, or says of each
-//! block whether it has the next update ([`Commit`]). Two steps from equal folders on equal batches give equal bits. A block
-//! that is not finite is never written.
+//! block whether it has the next update ([`Commit`]), or that its snapshot takes their place. Two steps from equal folders on equal batches give equal bits. A block
+//! whose gradient is not finite does not move. Files that a snapshot links to are never written in place.
 //!
 //! Files are read and written, not mapped into memory: a disk that goes away is an error of a read, where a mapped page
 //! would end the process; and pages in the system's cache do not count as this process's memory.

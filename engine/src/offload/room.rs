@@ -19,7 +19,7 @@ use crate::models::Network;
 const SPARE_BYTES: u64 = 16 << 20;
 
 /// What a folder's disk has, and what the blocks take of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DiskRoom {
     /// What of a broken step counts: as asked for, as the folder was begun, or as the disk allows.
     pub commit: Commit,
@@ -34,6 +34,9 @@ pub struct DiskRoom {
     pub held_bytes: u64,
     /// Steps that are done in the folder.
     pub num_steps: u64,
+    /// Peak learning rate that led them last, where that is known.
+    #[serde(default)]
+    pub peak_learning_rate: Option<f64>,
     /// The folder.
     pub folder: PathBuf,
 }
@@ -61,6 +64,7 @@ impl DiskRoom {
             free_bytes,
             held_bytes,
             num_steps: found.num_steps.unwrap_or(0),
+            peak_learning_rate: found.peak_learning_rate,
             folder: settings.folder.clone(),
         })
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::OffloadError;
 use super::files::{BlockFiles, Version, read_json, write_error, write_json};
-use crate::device::atomic_file::WriteError;
+use crate::device::atomic_file::{WriteError, sync_folder};
 
 const FOLDER: &str = "snapshot";
 /// One that is being taken.
@@ -40,38 +40,70 @@ pub(super) fn folder(store: &Path) -> PathBuf {
 }
 
 impl Snapshot {
-    /// The snapshot of a store; `None` where there is none. One whose taking was broken off after it was whole counts, one
-    /// that was broken off before goes.
-    pub(super) fn find(store: &Path) -> Result<Option<Self>, OffloadError> {
-        let (folder, partial) = (folder(store), store.join(PARTIAL));
-        if !folder.exists() && partial.join(PROGRESS_FILE).exists() {
-            rename(&partial, &folder)?;
+    /// The snapshot of a store; `None` where there is none that is whole. One whose taking was broken off after it was whole
+    /// counts, whatever is left of the one before; one that was broken off earlier goes.
+    pub(super) fn find(store: &Path, files: &BlockFiles) -> Result<Option<Self>, OffloadError> {
+        let partial = store.join(PARTIAL);
+        if partial.join(PROGRESS_FILE).exists() {
+            Self::publish(store)?;
         }
         remove(&partial)?;
-        read_json(&folder.join(PROGRESS_FILE))
+        let found: Option<Self> = read_json(&folder(store).join(PROGRESS_FILE))?;
+        Ok(found.filter(|snapshot| snapshot.is_whole(store, files)))
+    }
+
+    /// True when each of its blocks is there, with the updates that it should have.
+    pub(super) fn is_whole(&self, store: &Path, files: &BlockFiles) -> bool {
+        let is_there = |block: usize| {
+            let header = files.header_of(block, &folder(store).join(file_name(block)));
+            header.is_ok_and(|header| header.step == self.num_updates)
+        };
+        (0..files.layouts.len()).all(is_there)
+    }
+
+    /// Forgets what could be gone back to, and gives its room back.
+    pub(super) fn discard(store: &Path) -> Result<(), OffloadError> {
+        remove(&store.join(PARTIAL))?;
+        remove(&folder(store))
     }
 
     /// Makes the present blocks those to go back to, instead of any before.
     /// Errors: [`OffloadError::NoLinks`] on a file system without hard links; nothing has changed then.
     pub(super) fn take(self, store: &Path, files: &BlockFiles) -> Result<Self, OffloadError> {
-        let (folder, partial) = (folder(store), store.join(PARTIAL));
+        if let Err(error) = self.take_partial(store, files) {
+            // It would keep blocks alive that have moved on. That it is in the way is no worse than why.
+            let _ = remove(&store.join(PARTIAL));
+            return Err(error);
+        }
+        Self::publish(store)?;
+        Ok(self)
+    }
+
+    fn take_partial(&self, store: &Path, files: &BlockFiles) -> Result<(), OffloadError> {
+        let partial = store.join(PARTIAL);
         remove(&partial)?;
         fs::create_dir(&partial).map_err(|source| write_error(WriteError::new("creating", &partial, source)))?;
         for block in 0..files.layouts.len() {
             let (from, to) = (files.path(block, Version::Current), partial.join(file_name(block)));
-            if let Err(source) = fs::hard_link(&from, &to) {
-                remove(&partial)?;
-                return Err(match source.kind() {
-                    // The last is what Linux says on file systems such as FAT.
-                    ErrorKind::Unsupported | ErrorKind::PermissionDenied => OffloadError::NoLinks { source },
-                    _ => write_error(WriteError::new("linking to", &from, source)),
-                });
+            match fs::hard_link(&from, &to) {
+                Ok(()) => {}
+                // Systems have many ways to say that they cannot do that at all.
+                Err(source) if block == 0 => return Err(OffloadError::NoLinks { source }),
+                Err(source) => return Err(write_error(WriteError::new("linking to", &from, source))),
             }
         }
-        write_json(&partial.join(PROGRESS_FILE), &self)?;
+        write_json(&partial.join(PROGRESS_FILE), self)
+    }
+
+    /// Puts the one that was taken, and is whole, in the place of the one before.
+    fn publish(store: &Path) -> Result<(), OffloadError> {
+        let folder = folder(store);
+        // First what makes it count, because the rest goes in any order.
+        remove(&folder.join(PROGRESS_FILE))?;
         remove(&folder)?;
-        rename(&partial, &folder)?;
-        Ok(self)
+        rename(&store.join(PARTIAL), &folder)?;
+        sync_folder(Some(store));
+        Ok(())
     }
 
     /// Puts its blocks in the place of the present ones, and drops those of a step in progress. Can be repeated, and is
@@ -89,6 +121,7 @@ impl Snapshot {
             // A file that is renamed to another link of itself stays.
             remove(&partial)?;
         }
+        sync_folder(Some(files.folder()));
         Ok(())
     }
 }

@@ -18,8 +18,11 @@ use super::snapshot::Snapshot;
 use super::state::BlockState;
 use crate::device::Watch;
 use crate::device::atomic_file::WriteError;
+use crate::hybrid::Pilot;
 use crate::models::{ModelConfig, Network, TensorSpec, initial_values};
 
+/// Folders of this format and earlier ones are understood. Since 2 a step can end with the blocks of a snapshot.
+const FORMAT: u32 = 2;
 /// What the store is for.
 const MANIFEST_FILE: &str = "manifest.json";
 /// How far the training is; written last.
@@ -36,6 +39,17 @@ pub enum Commit {
     /// one step not all by the same gradient, as in an unbroken training. Takes the disk space of one generation and one
     /// block.
     Block,
+}
+
+impl Commit {
+    /// How steps are committed, in words: "whole".
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Step => "whole",
+            Self::Block => "block by block",
+        }
+    }
 }
 
 /// Where and how a store lies on disk.
@@ -72,6 +86,9 @@ pub(super) enum Blocks {
 /// What a store is for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Manifest {
+    /// Of the folder; a newer program's may not be understood. 1 where it is not said.
+    #[serde(default = "first_format")]
+    format: u32,
     model: ModelConfig,
     precision: Precision,
     commit: Commit,
@@ -121,6 +138,8 @@ pub(super) struct BlockStore {
     snapshot: Option<Snapshot>,
     /// Whether the disk has room for one.
     keeps_snapshots: bool,
+    /// What the last step's end has still to do to the files.
+    unsettled: Option<Blocks>,
     /// Held, not read: the lock ends when the file closes.
     _lock: File,
 }
@@ -141,6 +160,7 @@ impl BlockStore {
         room.check()?;
         let progress: Option<Progress> = read_json(&folder.join(PROGRESS_FILE))?;
         let manifest = Manifest {
+            format: FORMAT,
             model: network.config().clone(),
             precision: settings.precision,
             commit: room.commit,
@@ -154,7 +174,7 @@ impl BlockStore {
         let files = BlockFiles::new(&folder, layouts);
         let updates = vec![0; files.layouts.len()];
         let (precision, commit) = (settings.precision, room.commit);
-        let snapshot = Snapshot::find(&folder)?;
+        let snapshot = Snapshot::find(&folder, &files)?;
         let mut store = Self {
             folder,
             files,
@@ -166,11 +186,16 @@ impl BlockStore {
             pilot: None,
             snapshot,
             keeps_snapshots: room.keeps_snapshot,
+            unsettled: None,
             _lock: lock,
         };
         match progress {
             Some(progress) => store.recover(progress)?,
             None => store.create(&network.specs(), settings.seed, first, watch)?,
+        }
+        if !store.keeps_snapshots {
+            // It would keep blocks alive that have moved on.
+            store.discard_snapshot()?;
         }
         Ok(store)
     }
@@ -192,7 +217,13 @@ impl BlockStore {
 
     /// What the training can go back to; `None` before it was taken, and where the disk has no room.
     pub(super) fn snapshot(&self) -> Option<&Snapshot> {
-        self.snapshot.as_ref().filter(|_| self.keeps_snapshots)
+        self.snapshot.as_ref().filter(|snapshot| self.keeps_snapshots && snapshot.is_whole(&self.folder, &self.files))
+    }
+
+    /// Forgets what the training could go back to, and gives its room back.
+    pub(super) fn discard_snapshot(&mut self) -> Result<(), OffloadError> {
+        self.snapshot = None;
+        Snapshot::discard(&self.folder)
     }
 
     /// Whether the disk has room for one.
@@ -211,7 +242,10 @@ impl BlockStore {
         match snapshot.take(&self.folder, &self.files) {
             Ok(taken) => self.snapshot = Some(taken),
             Err(OffloadError::NoLinks { .. }) => self.keeps_snapshots = false,
-            Err(error) => return Err(error),
+            Err(error) => {
+                self.snapshot = Snapshot::find(&self.folder, &self.files)?;
+                return Err(error);
+            }
         }
         Ok(self.keeps_snapshots)
     }
@@ -261,13 +295,21 @@ impl BlockStore {
         };
         write_json(&self.folder.join(PROGRESS_FILE), &progress)?;
         self.take(&progress);
-        // From here on the new files count: what is not renamed now is at the next opening. Those of a step that was
-        // cancelled before one that moves nothing do not.
-        match to {
-            Blocks::Stayed => Ok(()),
-            Blocks::Moved => self.take_next(),
-            Blocks::GoBack => self.go_back(progress),
+        // From here on the new files count: what is not renamed now is before the next step, or at the next opening. Those of
+        // a step that was cancelled before one that moves nothing do not.
+        self.unsettled = Some(to);
+        self.settle()
+    }
+
+    /// Does to the files what the end of the last step has still to do.
+    pub(super) fn settle(&mut self) -> Result<(), OffloadError> {
+        match self.unsettled {
+            None | Some(Blocks::Stayed) => {}
+            Some(Blocks::Moved) => self.take_next()?,
+            Some(Blocks::GoBack) => self.go_back()?,
         }
+        self.unsettled = None;
+        Ok(())
     }
 
     /// Stands where `progress` says.
@@ -276,17 +318,21 @@ impl BlockStore {
         self.updates.fill(self.num_updates);
     }
 
-    /// Ends with the blocks of the snapshot, which `progress` says already.
-    fn go_back(&self, progress: Progress) -> Result<(), OffloadError> {
+    /// Ends with the blocks of the snapshot, as the progress on disk says already.
+    fn go_back(&self) -> Result<(), OffloadError> {
         Snapshot::put_back(&self.folder, &self.files)?;
-        write_json(&self.folder.join(PROGRESS_FILE), &Progress { is_going_back: false, ..progress })
+        let (step, num_updates, pilot) = (self.step, Some(self.num_updates), self.pilot.clone());
+        write_json(&self.folder.join(PROGRESS_FILE), &Progress { step, num_updates, pilot, is_going_back: false })
     }
 
     /// What is on disk, in words.
     pub(super) fn describe(&self) -> String {
         let num_ahead = self.num_ahead();
         if num_ahead == 0 {
-            return format!("Step {} is saved", self.step);
+            let went_back = |kept: &&Snapshot| kept.num_updates == self.num_updates && kept.step < self.step;
+            let blocks = self.snapshot.as_ref().filter(went_back);
+            let blocks = blocks.map_or_else(String::new, |kept| format!(", with the blocks of step {}", kept.step));
+            return format!("Step {} is saved{blocks}", self.step);
         }
         let (of, next) = (self.updates.len(), self.step + 1);
         format!("Step {} is saved, and {num_ahead} of {of} blocks have step {next}; going on finishes it", self.step)
@@ -329,7 +375,7 @@ impl BlockStore {
         self.take(&progress);
         remove_partial(self.files.folder());
         if progress.is_going_back {
-            self.go_back(progress)?;
+            self.go_back()?;
         }
         for block in 0..self.files.layouts.len() {
             let next = self.files.path(block, Version::Next);
@@ -344,6 +390,15 @@ impl BlockStore {
             }
         }
         self.take_next()?;
+        // A system that broke down may have noted that it went back before the disk had all of it.
+        let is_torn = |store: &Self| {
+            let step = |block| store.files.header(block, Version::Current).map(|header| header.step).ok();
+            (0..store.files.layouts.len())
+                .any(|block| step(block).is_none_or(|step| step.wrapping_sub(num_updates) > 1))
+        };
+        if self.snapshot.as_ref().is_some_and(|snapshot| snapshot.num_updates == num_updates) && is_torn(self) {
+            self.go_back()?;
+        }
         for block in 0..self.files.layouts.len() {
             let found = self.files.header(block, Version::Current)?.step;
             if found != num_updates && found != num_updates + 1 {
@@ -412,6 +467,8 @@ pub(super) struct Found {
     pub(super) commit: Option<Commit>,
     /// Steps done; `None` where not all blocks were made.
     pub(super) num_steps: Option<u64>,
+    /// Peak learning rate of what led them, where that is known.
+    pub(super) peak_learning_rate: Option<f64>,
 }
 
 /// What is in the folder of `settings`. Errors: another training, or something else.
@@ -423,10 +480,26 @@ pub(super) fn find(network: &Network, settings: &OffloadSettings) -> Result<Foun
         None => check_empty(folder)?,
     }
     let progress: Option<Progress> = read_json(&folder.join(PROGRESS_FILE))?;
-    Ok(Found { commit: manifest.map(|found| found.commit), num_steps: progress.map(|found| found.step) })
+    let peak_learning_rate = progress.as_ref().and_then(|found| Pilot::peak_learning_rate_of(found.pilot.as_deref()?));
+    Ok(Found {
+        commit: manifest.map(|found| found.commit),
+        num_steps: progress.map(|found| found.step),
+        peak_learning_rate,
+    })
+}
+
+fn first_format() -> u32 {
+    1
 }
 
 fn check_same(found: &Manifest, network: &Network, settings: &OffloadSettings) -> Result<(), OffloadError> {
+    if found.format > FORMAT {
+        return Err(OffloadError::Damaged {
+            expected: format!("a folder of format {FORMAT} or earlier"),
+            found: format!("format {}, of a newer version of this program", found.format),
+            path: settings.folder.clone(),
+        });
+    }
     let differ = [
         ("model", found.model != *network.config()),
         ("precision", found.precision != settings.precision),

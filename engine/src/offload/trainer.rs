@@ -1,7 +1,7 @@
 //! One step over blocks on disk.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use super::layout::{Precision, Slot};
 use super::passes;
 use super::step::{Done, Pass, owner};
 use super::store::{BlockStore, Blocks, Commit, FirstWeights, OffloadSettings};
-use super::streams::stream;
+use super::streams::{Traffic, stream};
 use super::update::is_trained;
 use crate::data::Batch;
 use crate::device::Watch;
@@ -85,6 +85,8 @@ pub struct OffloadTrainer {
     pub(super) store: BlockStore,
     pub(super) products: ops::Precision,
     pub(super) max_logits: usize,
+    /// Of the last step, also of one that failed.
+    traffic: Traffic,
 }
 
 impl OffloadTrainer {
@@ -101,7 +103,15 @@ impl OffloadTrainer {
         check_streamable(&network, optimizer)?;
         let store = BlockStore::open_or_create(&network, settings, first, watch)?;
         let (optimizer, products) = (optimizer.clone(), ops::Precision::F32);
-        Ok(Self { network, optimizer, seed: settings.seed, store, products, max_logits: MAX_LOGITS })
+        Ok(Self {
+            network,
+            optimizer,
+            seed: settings.seed,
+            store,
+            products,
+            max_logits: MAX_LOGITS,
+            traffic: Traffic::default(),
+        })
     }
 
     /// The same trainer, with matrix products of this precision from here on, where a new one's are in f32. How numbers lie
@@ -123,7 +133,7 @@ impl OffloadTrainer {
         self.store.commit
     }
 
-    /// Whether earlier blocks are kept to go back to: where the disk has room for them.
+    /// Whether earlier blocks are kept to go back to: where the disk has room for them, and the file system knows hard links.
     #[must_use]
     pub fn keeps_snapshots(&self) -> bool {
         self.store.keeps_snapshots()
@@ -200,6 +210,7 @@ impl OffloadTrainer {
         watch: Watch<'_>,
         end: impl FnOnce(&Done, &Seen) -> Result<Ended, OffloadError>,
     ) -> Result<StreamedStep, OffloadError> {
+        self.store.settle()?;
         let started = Instant::now();
         let pass = Pass {
             blocks: self.network.blocks(),
@@ -215,6 +226,7 @@ impl OffloadTrainer {
         let wanted = pass.wanted();
         let (done, traffic) = stream(&self.store.files, &wanted, self.store.version(), |streams| pass.run(streams));
         self.store.note_written(&traffic.written);
+        self.traffic = traffic;
         let ended = done.and_then(|(seen, done)| {
             let Ended { report, pilot, goes_back } = end(&done, &seen)?;
             let blocks = match (goes_back, done.moved) {
@@ -226,6 +238,7 @@ impl OffloadTrainer {
             Ok((seen, done, report))
         });
         let (seen, done, hybrid) = ended.map_err(|error| self.explained(error))?;
+        let traffic = std::mem::take(&mut self.traffic);
         Ok(StreamedStep {
             step: self.store.step(),
             loss: seen.mean_loss(),
@@ -245,24 +258,28 @@ impl OffloadTrainer {
     }
 
     /// Ends a step whose blocks are not finite, and which counts for nothing but what `ended` says of it.
-    pub(super) fn end_without_numbers(&mut self, ended: Ended) -> Result<StreamedStep, OffloadError> {
+    pub(super) fn end_without_numbers(&mut self, ended: Ended, taken: Duration) -> Result<StreamedStep, OffloadError> {
         let Ended { report: hybrid, pilot, goes_back } = ended;
         let (started, num_kept) = (Instant::now(), self.store.num_ahead());
+        if num_kept > 0 && !goes_back {
+            return Err(OffloadError::Thread { what: "writes" });
+        }
         self.store.advance(if goes_back { Blocks::GoBack } else { Blocks::Stayed }, pilot)?;
+        let traffic = std::mem::take(&mut self.traffic);
         Ok(StreamedStep {
             step: self.store.step(),
             loss: f64::NAN,
             grad_norm: None,
             num_clipped: 0,
             num_kept,
-            seconds: started.elapsed().as_secs_f64(),
-            read_wait_seconds: 0.0,
-            write_wait_seconds: 0.0,
-            reading_seconds: 0.0,
-            writing_seconds: 0.0,
+            seconds: (taken + started.elapsed()).as_secs_f64(),
+            read_wait_seconds: traffic.read_wait.as_secs_f64(),
+            write_wait_seconds: traffic.write_wait.as_secs_f64(),
+            reading_seconds: traffic.reading.as_secs_f64(),
+            writing_seconds: traffic.writing.as_secs_f64(),
             gate_seconds: 0.0,
-            read_bytes: 0,
-            written_bytes: 0,
+            read_bytes: traffic.read_bytes,
+            written_bytes: traffic.written_bytes,
             hybrid,
         })
     }

@@ -10,7 +10,9 @@ use super::layout::{Layout, Slot};
 use super::state::{BlockState, Moment, Weights};
 use crate::device::seed::{Stream, stream};
 use crate::models::TensorKind;
-use crate::optim::{AdamWNumbers, GROUP, OptimizerConfig, adamw_chunk, adamw_coded_chunk, groups};
+use crate::models::ops::adamw::adamw;
+use crate::models::ops::codes::GROUP;
+use crate::optim::{AdamWNumbers, OptimizerConfig, adamw_coded_chunk, groups};
 
 /// Groups per task at least: enough to hide the cost of handing it over.
 const GROUPS_PER_TASK: usize = 8;
@@ -120,11 +122,11 @@ fn full((w, g, m, v): (&mut [f32], &[f32], &mut [f32], &mut [f32]), numbers: Ada
     let groups = w.par_chunks_mut(GROUP).zip(g.par_chunks(GROUP)).zip(moments).with_min_len(GROUPS_PER_TASK);
     groups.for_each(|((w, g), (m, v))| {
         if scale == 1.0 {
-            return adamw_chunk(w, g, m, v, numbers);
+            return adamw(w, g, m, v, numbers.step());
         }
         let mut scaled = [0.0; GROUP];
         scaled.iter_mut().zip(g).for_each(|(scaled, g)| *scaled = g * scale);
-        adamw_chunk(w, &scaled, m, v, numbers);
+        adamw(w, &scaled, m, v, numbers.step());
     });
 }
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::OptimError;
-use super::codes::GROUP;
 use super::muon::MatrixView;
+use crate::models::ops::codes::GROUP;
 use crate::models::{TensorKind, TensorSpec};
 
 /// Which rule moves the weights.

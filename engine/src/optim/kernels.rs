@@ -9,9 +9,11 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
-use super::codes::{Coded, GROUP, Group, SIGNED, UNSIGNED};
+use super::coded::{Coded, Group};
 use super::{OptimizerConfig, OptimizerKind};
 use crate::models::TensorKind;
+use crate::models::ops::adamw::{AdamWStep, adamw};
+use crate::models::ops::codes::{GROUP, SIGNED, UNSIGNED};
 use crate::models::ops::{self, has_kernels};
 
 /// Numbers per task: large enough to hide a task's cost, small enough to balance two threads on 100K numbers.
@@ -320,6 +322,22 @@ impl AdamWNumbers {
     }
 }
 
+impl AdamWNumbers {
+    /// As a kernel takes them.
+    pub(crate) fn step(self) -> AdamWStep {
+        AdamWStep {
+            beta1: self.beta1 as f32,
+            rest1: (1.0 - self.beta1) as f32,
+            beta2: self.beta2 as f32,
+            rest2: (1.0 - self.beta2) as f32,
+            step_size: (self.learning_rate / self.correction1) as f32,
+            inv_root: (1.0 / self.correction2.sqrt()) as f32,
+            epsilon: self.epsilon as f32,
+            keep: (1.0 - self.learning_rate * self.weight_decay) as f32,
+        }
+    }
+}
+
 /// First and second moment of a weight, to be moved.
 pub(super) enum MomentsMut<'a> {
     F32(&'a mut [f32], &'a mut [f32]),
@@ -365,11 +383,11 @@ impl InplaceOp2 for AdamWPass<'_> {
         }
         let n = self.numbers;
         match &mut *moments {
-            MomentsMut::F32(m, v) if w.len() <= CHUNK => adamw_chunk(w, g, m, v, n),
+            MomentsMut::F32(m, v) if w.len() <= CHUNK => adamw(w, g, m, v, n.step()),
             MomentsMut::F32(m, v) => {
                 let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
                 let all = w.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).zip(moments);
-                all.for_each(|((w, g), (m, v))| adamw_chunk(w, g, m, v, n));
+                all.for_each(|((w, g), (m, v))| adamw(w, g, m, v, n.step()));
             }
             MomentsMut::EightBit(m, v) => {
                 let all = w.par_chunks_mut(GROUP).zip(g.par_chunks(GROUP)).zip(m.groups().zip(v.groups()));
@@ -380,27 +398,13 @@ impl InplaceOp2 for AdamWPass<'_> {
     }
 }
 
-/// One pass of AdamW over as many weights as there are gradients and moments, in place, on this thread.
-pub(crate) fn adamw_chunk(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], n: AdamWNumbers) {
-    let (beta1, beta2, epsilon) = (n.beta1 as f32, n.beta2 as f32, n.epsilon as f32);
-    let (rest1, rest2) = ((1.0 - n.beta1) as f32, (1.0 - n.beta2) as f32);
-    let step_size = (n.learning_rate / n.correction1) as f32;
-    let inv_root = (1.0 / n.correction2.sqrt()) as f32;
-    let keep = (1.0 - n.learning_rate * n.weight_decay) as f32;
-    for ((w, &g), (m, v)) in w.iter_mut().zip(g).zip(m.iter_mut().zip(v.iter_mut())) {
-        *m = beta1 * *m + rest1 * g;
-        *v = beta2 * *v + rest2 * g * g;
-        *w = keep * *w - step_size * *m / (v.sqrt() * inv_root + epsilon);
-    }
-}
-
-/// The same over up to [`GROUP`] weights whose moments are of 8 bits; nothing but those is rounded.
+/// One pass of AdamW over up to [`GROUP`] weights whose moments are of 8 bits; nothing but those is rounded.
 pub(crate) fn adamw_coded_chunk(w: &mut [f32], g: &[f32], m: Group<'_>, v: Group<'_>, n: AdamWNumbers) {
     let mut room = [[0.0_f32; GROUP]; 2];
     let [first, second] = room.each_mut().map(|numbers| &mut numbers[..w.len()]);
     SIGNED.read(m.codes, *m.scale, first);
     UNSIGNED.read(v.codes, *v.scale, second);
-    adamw_chunk(w, g, first, second, n);
+    adamw(w, g, first, second, n.step());
     *m.scale = SIGNED.write(first, m.codes);
     *v.scale = UNSIGNED.write(second, v.codes);
 }

@@ -6,7 +6,7 @@
 
 mod average;
 mod buffer;
-mod codes;
+mod coded;
 mod config;
 mod error;
 mod gradients;
@@ -21,10 +21,10 @@ mod tests;
 mod usual_rate;
 
 pub use average::WeightAverage;
-pub(crate) use codes::{GROUP, groups};
+pub(crate) use coded::groups;
 pub use config::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
 pub use error::OptimError;
 pub use gradients::Gradients;
-pub(crate) use kernels::{AdamWNumbers, adamw_chunk, adamw_coded_chunk};
+pub(crate) use kernels::{AdamWNumbers, adamw_coded_chunk};
 pub use optimizer::Optimizer;
 pub use usual_rate::usual_learning_rate;

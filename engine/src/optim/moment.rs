@@ -3,9 +3,10 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::buffer::Buffer;
-use super::codes::{Coded, GROUP};
+use super::coded::Coded;
 use super::{OptimError, StatePrecision, state};
 use crate::models::Params;
+use crate::models::ops::codes::GROUP;
 use crate::models::ops::has_kernels;
 
 /// A number for each of a weight's.

@@ -8,9 +8,10 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::buffer::Buffer;
-use super::codes::{Coded, GROUP, SIGNED};
+use super::coded::Coded;
 use super::kernels;
 use super::moment::Moment;
+use crate::models::ops::codes::{GROUP, SIGNED};
 use crate::models::ops::has_kernels;
 
 /// Coefficients of the quintic iteration, steep at 0 (Jordan et al. 2024).

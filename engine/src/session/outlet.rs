@@ -83,7 +83,11 @@ impl Outlet {
     /// Marks the published run as ended when it did not get to say so itself.
     pub(super) fn end_run(&mut self, job: JobId, reason: &StopReason) {
         if let Some(snapshot) = self.snapshot.load_full().filter(|snapshot| snapshot.job == job) {
-            self.publish(RunSnapshot { status: RunStatus::Ended(reason.clone()), ..(*snapshot).clone() });
+            self.publish(RunSnapshot {
+                status: RunStatus::Ended(reason.clone()),
+                in_step: None,
+                ..(*snapshot).clone()
+            });
         }
     }
 }

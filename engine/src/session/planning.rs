@@ -9,13 +9,16 @@ use crate::data::Dataset;
 use crate::device::{
     ComputeDevice, ComputeError, GpuBudget, Placement, Watch, compute_pool, start_gpu, usable_gpu, usable_gpus,
 };
-use crate::memory::{self, MemoryPlan, Place, PlanInput, PlanKind, Remedy, format_bytes};
+use crate::memory::{self, MemoryPlan, Place, PlanInput, PlanKind, Remedy, format_bytes, step_flops};
 use crate::models::Network;
 use crate::models::ops::Kept;
 use crate::offload::{self, OffloadInput, OffloadPlan, Precision};
 
 /// Steps are measured until this long has passed, at least one after the first.
 const MEASURE_LIMIT_MS: f64 = 1_500.0;
+
+/// Most work of a forward pass for which a step is measured although the recipe does not fit: steps of a second or a few.
+const MOST_FLOPS: u64 = 200_000_000_000;
 
 /// Where a run computes, and what it needs there.
 pub(super) struct Placed {
@@ -208,13 +211,13 @@ pub(super) fn plan(
     let (full_step_ms, remedy_step_ms) = match plan.remedies.iter().find_map(|remedy| remedy.settings) {
         _ if !may_measure => (None, None),
         _ if plan.fits() => (measure(&config, &network)?, None),
-        // What they cost is best told by a step with them.
-        Some(settings) => {
+        // What they cost is best told by a step with them, unless that takes long.
+        Some(settings) if step_flops(&config.model, config.batch_size, config.sequence_length) <= MOST_FLOPS => {
             let mut thrifty = config.clone();
             thrifty.take_memory_settings(settings);
             (None, measure(&thrifty, &Arc::new(thrifty.network()?))?)
         }
-        None => (None, None),
+        Some(_) | None => (None, None),
     };
     let num_train = dataset.split().num_train;
     let mut warnings: Vec<String> = why.into_iter().collect();

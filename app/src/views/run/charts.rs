@@ -94,6 +94,10 @@ fn note_ui(run: &RunSnapshot, live: &mut Live, ui: &mut Ui) {
         RunStatus::Ended(StopReason::Failed(message)) if shown_already != Some(message.as_str()) => {
             note_of(ui, message);
         }
+        RunStatus::Ended(StopReason::Crashed(message)) if run.disk.is_some() => note_of(
+            ui,
+            &format!("The engine crashed: {message}. Its last whole step is on disk: start it again to go on."),
+        ),
         RunStatus::Ended(StopReason::Crashed(message)) => note_of(
             ui,
             &format!("The engine crashed: {message}. The run can go on from its last checkpoint: Resume a run."),

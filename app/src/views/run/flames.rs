@@ -11,7 +11,7 @@ use crate::widgets::{Flame, Segment, hint_ui, number, swatch_ui};
 const LEAST_LISTED: f64 = 0.005;
 
 /// Shows it; there is time to show.
-pub(super) fn flames_ui(times: &RunTimes, device: ComputeDevice, ui: &mut Ui) {
+pub(super) fn flames_ui(times: &RunTimes, device: ComputeDevice, is_on_disk: bool, ui: &mut Ui) {
     ui.spacing_mut().item_spacing.y = 3.0;
     ui.spacing_mut().interact_size.y = 18.0;
     let p = palette(ui);
@@ -30,6 +30,7 @@ pub(super) fn flames_ui(times: &RunTimes, device: ComputeDevice, ui: &mut Ui) {
     operations.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     if operations.is_empty() {
         let why = match device {
+            _ if is_on_disk => "Operations are not timed while weights lie on disk.",
             ComputeDevice::Cpu | ComputeDevice::Auto => "Operations are timed in one of 20 steps: none yet.",
             ComputeDevice::Cuda(_) => "Operations are timed on the processor only.",
         };

@@ -187,6 +187,10 @@ fn kinds_ui(live: &mut Live, ui: &mut Ui) {
 
 /// The newest checkpoint in words: "step 800", "none yet".
 pub(in crate::views) fn last_checkpoint(run: &RunSnapshot) -> String {
+    if run.disk.is_some() {
+        // Every step is on disk by its end.
+        return format!("step {}", number::count(run.step));
+    }
     let saved = run.log.iter().rev().find(|entry| matches!(entry.kind, LogKind::Saved(_)));
     saved.map_or_else(|| "none yet".to_owned(), |entry| format!("step {}", number::count(entry.step)))
 }

@@ -24,6 +24,11 @@ fn is_asked(wanted: &Wanted, live: &Live) -> bool {
     live.run.planned.as_ref().is_some_and(is_about)
 }
 
+/// True when the engine's last answer about weights on disk is about `wanted`, whatever it is asked meanwhile.
+fn is_forecast_of(wanted: &Wanted, live: &Live) -> bool {
+    live.streamed_plan_of.as_ref().is_some_and(|about| about.needs_what(wanted))
+}
+
 /// Trainable numbers of the form's model, once the engine has told.
 pub(super) fn num_params(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live) -> Option<u64> {
     if !draft.is_streamed() {
@@ -32,15 +37,16 @@ pub(super) fn num_params(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live) -> Optio
     Some(forecast_on_disk(ctx, draft, live)?.plan.num_params)
 }
 
-/// Steps that are done in the folder of the form's weights, once the engine has told.
+/// Steps that are done in the folder of the form's weights, once the engine has told; `None` where none are left.
 pub(super) fn steps_on_disk(ctx: &ViewCtx<'_>, draft: &Draft, live: &Live) -> Option<u64> {
-    Some(forecast_on_disk(ctx, draft, live)?.disk.num_steps)
+    let forecast = forecast_on_disk(ctx, draft, live)?;
+    (forecast.num_steps_left > 0).then_some(forecast.disk.num_steps)
 }
 
 /// The engine's answer for weights on disk; while steps are rehearsed it stands.
 fn forecast_on_disk<'a>(ctx: &ViewCtx<'_>, draft: &Draft, live: &'a Live) -> Option<&'a OffloadForecast> {
     let wanted = draft.wanted(ctx.settings).ok().filter(|_| draft.is_streamed())?;
-    live.streamed_plan.answer().filter(|_| is_asked(&wanted, live)).map(|forecast| &**forecast)
+    live.streamed_plan.answer().filter(|_| is_forecast_of(&wanted, live)).map(|forecast| &**forecast)
 }
 
 /// What the user wants to take over into the form.
@@ -77,7 +83,7 @@ pub(super) fn needs_ui(ctx: &ViewCtx<'_>, draft: &Draft, live: &mut Live, ui: &m
     match draft.wanted(ctx.settings) {
         Ok(Wanted::Run(_)) => {}
         Ok(Wanted::Streamed(job)) => {
-            let is_old = !is_asked(&Wanted::Streamed(job.clone()), live);
+            let is_old = !is_forecast_of(&Wanted::Streamed(job.clone()), live);
             return needs_on_disk::needs_ui(ctx, (draft, &job), is_old, live, ui);
         }
         Err(message) => {

@@ -1,7 +1,7 @@
 //! What a run needs whose weights lie on disk: memory, room on the disk, and the time of a step.
 
 use egui::Ui;
-use foretrain_engine::offload::Commit;
+use foretrain_engine::offload::DiskRoom;
 use foretrain_engine::session::{Command, OffloadForecast, OffloadJob, Rehearsal};
 
 use super::needs::{Offers, Take, plan_ui, rate_ui, row_ui};
@@ -36,7 +36,7 @@ pub(super) fn needs_ui(
     let fits = forecast.plan.memory.fits() && forecast.disk.fits() && forecast.num_steps_left > 0;
     if is_old {
         hint_ui(ui, "Of the form before its last change; asked for again in a moment.");
-    } else if !has_time && fits {
+    } else if live.streamed_plan.is_waiting() || (!has_time && fits) {
         rehearse_ui(ctx, job, live, ui);
     }
     take.inner
@@ -58,17 +58,13 @@ fn forecast_ui(draft: &Draft, forecast: &OffloadForecast, ui: &mut Ui) -> Option
         }
     }
     ui.add_space(space::XS);
+    let more = disk.needed_bytes.saturating_sub(disk.held_bytes);
     let free = disk.free_bytes.map_or_else(|| "an unknown part".to_owned(), number::bytes);
-    row_ui(ui, p, "Disk, at most", &format!("{} of {free} free", number::bytes(disk.needed_bytes)));
-    row_ui(
-        ui,
-        p,
-        "A step is committed",
-        match disk.commit {
-            Commit::Step => "whole",
-            Commit::Block => "block by block",
-        },
-    );
+    row_ui(ui, p, "Disk, at most", &format!("{} of {free} free", number::bytes(more)));
+    if disk.held_bytes > 0 {
+        row_ui(ui, p, "Held there already", &number::bytes(disk.held_bytes));
+    }
+    row_ui(ui, p, "A step is committed", disk.commit.label());
     let snapshot = if disk.keeps_snapshot { "kept" } else { "no room" };
     row_ui(ui, p, "Snapshot to go back to", snapshot);
     row_ui(ui, p, "Model at the end", &number::bytes(forecast.model_bytes));
@@ -109,7 +105,18 @@ fn forecast_ui(draft: &Draft, forecast: &OffloadForecast, ui: &mut Ui) -> Option
             notice_ui(ui, Severity::Info, &message, |_| {});
         }
     }
-    take.or(rate_ui(draft, plan.num_params, ui))
+    take.or(before_ui(draft, disk, ui)).or(rate_ui(draft, plan.num_params, ui))
+}
+
+/// Says when the folder's training went at another rate than the form asks for, with that one to take.
+fn before_ui(draft: &Draft, disk: &DiskRoom, ui: &mut Ui) -> Option<Take> {
+    let asked = draft.config.optimizer.learning_rate;
+    let before = disk.peak_learning_rate.filter(|before| disk.num_steps > 0 && before.to_bits() != asked.to_bits())?;
+    let message =
+        format!("So far its learning rate was {before:.1e}; the form asks for {asked:.1e}, which holds from here on.");
+    let is_taken =
+        notice_ui(ui, Severity::Warning, &message, |ui| ui.small_button(format!("Keep {before:.1e}")).clicked());
+    is_taken.then_some(Take::LearningRate(before))
 }
 
 /// Offers to time a few steps: not done unasked, because it writes to the disk.

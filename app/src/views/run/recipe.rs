@@ -126,7 +126,7 @@ fn start_ui(ctx: &ViewCtx<'_>, saved: &Saved, live: &mut Live, ui: &mut Ui) {
     failure_ui(live, ui);
     let is_running = live.is_running();
     let goes_on = saved.draft.as_ref().and_then(|draft| needs::steps_on_disk(ctx, draft, live));
-    let text = match goes_on.filter(|step| *step > 0) {
+    let text = match goes_on.filter(|step| *step > 0 && !is_running) {
         Some(step) => format!("Go on after step {}", number::count(step)),
         None => "Start training".to_owned(),
     };

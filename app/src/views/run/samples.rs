@@ -23,7 +23,11 @@ pub(super) fn samples_ui(ctx: &ViewCtx<'_>, live: &mut Live, head: Head, ui: &mu
     ui.add_space(2.0);
     match shown.as_ref().map(|(job, samples)| (*job, &**samples)) {
         None => {
-            let text = "Predictions on a fixed grid of images, or generated text, appear at the first validation.";
+            let text = if ctx.snapshot.as_ref().is_some_and(|run| run.disk.is_some()) {
+                "No text is generated while weights lie on disk: try the model when it is written."
+            } else {
+                "Predictions on a fixed grid of images, or generated text, appear at the first validation."
+            };
             ui.label(RichText::new(text).size(font::SMALL).color(p.text_weak));
         }
         Some((job, Samples::Images { step, shape, classes, images })) => {

@@ -2,7 +2,6 @@
 
 use egui::{Color32, Frame, Margin, RichText, ScrollArea, Ui};
 use foretrain_engine::device::{ComputeDevice, GaugeReading};
-use foretrain_engine::offload::Commit;
 use foretrain_engine::session::{DiskTraffic, RunSnapshot, RunStatus, ValidationFigures, ValidationPoint};
 
 use super::{flames, forecasts, needs, savings};
@@ -19,7 +18,9 @@ pub fn side_ui(ctx: &ViewCtx<'_>, live: &Live, ui: &mut Ui) {
             card_ui(ui, "Savings", |ui| savings::savings_ui(ctx.snapshot.as_deref(), ui));
             if let Some(run) = ctx.snapshot.as_deref().filter(|_| live.run.series.times.total_ms() > 0.0) {
                 let device = run.config.device;
-                card_ui(ui, "Where the time goes", |ui| flames::flames_ui(&live.run.series.times, device, ui));
+                let is_on_disk = run.disk.is_some();
+                let flames = |ui: &mut Ui| flames::flames_ui(&live.run.series.times, device, is_on_disk, ui);
+                card_ui(ui, "Where the time goes", flames);
             }
             if let Some(disk) = ctx.snapshot.as_ref().and_then(|run| run.disk) {
                 card_ui(ui, "Disk", |ui| disk_ui(&disk, ui));
@@ -52,11 +53,7 @@ fn disk_ui(disk: &DiskTraffic, ui: &mut Ui) {
     ui.add_space(space::XS);
     pair_ui(ui, p, "Read a step", &number::bytes(disk.read_bytes / disk.num_steps));
     pair_ui(ui, p, "Written a step", &number::bytes(disk.written_bytes / disk.num_steps));
-    let commit = match disk.commit {
-        Commit::Step => "whole",
-        Commit::Block => "block by block",
-    };
-    pair_ui(ui, p, "Steps are committed", commit);
+    pair_ui(ui, p, "Steps are committed", disk.commit.label());
     pair_ui(ui, p, "Snapshot to go back to", if disk.keeps_snapshot { "kept" } else { "no room" });
 }
 

@@ -50,8 +50,12 @@ pub(super) fn weights_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, ui: &mut Ui) {
     field_ui(ui, "Commit", |ui| {
         for (commit, text, hover) in [
             (None, "By room", "Whole steps where the disk has room for two generations of blocks, else block by block"),
-            (Some(Commit::Step), "Steps", "A step that is broken off is undone. Takes twice the disk space"),
-            (Some(Commit::Block), "Blocks", "A step that is broken off is finished later. Takes the space once"),
+            (
+                Some(Commit::Step),
+                "Steps",
+                "A step that is broken off is undone. Takes room for two generations of blocks",
+            ),
+            (Some(Commit::Block), "Blocks", "A step that is broken off is finished later. Takes room for one"),
         ] {
             ui.selectable_value(&mut streaming.commit, commit, text).on_hover_text(hover);
         }

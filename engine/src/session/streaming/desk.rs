@@ -35,12 +35,19 @@ struct Front<'a> {
     outlet: &'a mut Outlet,
     /// What is shown, once the training has begun.
     view: Option<RunView>,
+    /// What the training is doing.
+    status: RunStatus,
 }
 
 impl<'a> Desk<'a> {
     pub(super) fn new(job: JobId, inbox: Inbox<'a>, outlet: &'a mut Outlet) -> Self {
         let memory_before_bytes = process_memory_bytes();
-        Self { job, inbox, memory_before_bytes, front: Mutex::new(Front { outlet, view: None }) }
+        Self {
+            job,
+            inbox,
+            memory_before_bytes,
+            front: Mutex::new(Front { outlet, view: None, status: RunStatus::Training }),
+        }
     }
 
     fn front(&self) -> MutexGuard<'_, Front<'a>> {
@@ -57,10 +64,10 @@ impl<'a> Desk<'a> {
     /// Sends how far the work is, and shows it.
     pub(super) fn tell(&self, progress: Progress) {
         self.send(EventKind::Progress(progress.clone()));
-        let Front { outlet, view } = &mut *self.front();
+        let Front { outlet, view, status } = &mut *self.front();
         if let Some(view) = view.as_mut().filter(|_| outlet.is_snapshot_due()) {
             view.in_step = Some(progress);
-            view.publish(RunStatus::Training, outlet);
+            view.publish(status.clone(), outlet);
         }
     }
 
@@ -96,30 +103,38 @@ impl<'a> Desk<'a> {
         front.view = Some(view);
     }
 
-    /// A step is done.
-    pub(super) fn record(&self, step: &StreamedStep) {
-        let Front { outlet, view } = &mut *self.front();
+    /// A step is done; whether earlier blocks are kept is known for sure by then.
+    pub(super) fn record(&self, step: &StreamedStep, keeps_snapshots: bool) {
+        let Front { outlet, view, .. } = &mut *self.front();
         if let Some(view) = view {
             record(view, step);
+            if let Some(disk) = &mut view.disk {
+                disk.keeps_snapshot = keeps_snapshots;
+            }
             view.in_step = None;
-            for event in step.hybrid.iter().flat_map(|report| &report.events) {
+            let events = step.hybrid.as_ref().map_or(&[][..], |report| &report.events);
+            for event in events {
                 view.note(LogKind::Hybrid(event.clone()));
             }
-            view.publish(RunStatus::Training, outlet);
+            if outlet.is_snapshot_due() || !events.is_empty() {
+                view.publish(RunStatus::Training, outlet);
+            }
         }
     }
 
     /// Held-out data is measured from here on.
     pub(super) fn validate(&self) {
-        let Front { outlet, view } = &mut *self.front();
+        let Front { outlet, view, status } = &mut *self.front();
+        *status = RunStatus::Validating;
         if let Some(view) = view {
-            view.publish(RunStatus::Validating, outlet);
+            view.publish(status.clone(), outlet);
         }
     }
 
     /// Held-out data has been measured.
     pub(super) fn record_validation(&self, point: &ValidationPoint) {
-        let Front { outlet, view } = &mut *self.front();
+        let Front { outlet, view, status } = &mut *self.front();
+        *status = RunStatus::Training;
         if let Some(view) = view {
             view.validations.push(*point);
             view.in_step = None;
@@ -139,7 +154,7 @@ impl<'a> Desk<'a> {
                     TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
                 })
             };
-            let Front { outlet, view } = &mut *self.front();
+            let Front { outlet, view, .. } = &mut *self.front();
             refuse_runs(self.inbox, outlet);
             let Some(view) = view else { return };
             match control {
@@ -176,7 +191,7 @@ impl<'a> Desk<'a> {
 
     /// The training is over, and its model is where the last line but one says.
     pub(super) fn end(&self, reason: StopReason, model: &OffloadedModel) {
-        let Front { outlet, view } = &mut *self.front();
+        let Front { outlet, view, .. } = &mut *self.front();
         if let Some(view) = view {
             view.in_step = None;
             match model {

@@ -193,7 +193,12 @@ pub(super) fn run(
         }
         forecast.disk.check()?;
         if asked.goal == OffloadGoal::Train {
-            let report = train((&asked, &config, &settings), (&network, &dataset), &forecast, (watch, cancel), &desk)?;
+            let trained = train((&asked, &config, &settings), (&network, &dataset), &forecast, (watch, cancel), &desk);
+            let report = trained.inspect_err(|error| {
+                if !error.is_cancelled() {
+                    desk.end(StopReason::Failed(error.to_string()), &OffloadedModel::Blocks);
+                }
+            })?;
             let reason = report.reason();
             desk.end(reason.clone(), &report.model);
             desk.send(EventKind::Offloaded(Box::new(report)));

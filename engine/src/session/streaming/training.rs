@@ -73,7 +73,7 @@ pub(super) fn train(
         match led.step(&batches.train_batch(number)?, watch) {
             Ok(step) => {
                 records.add_step(&step)?;
-                desk.record(&step);
+                desk.record(&step, led.trainer().keeps_snapshots());
                 desk.send(EventKind::Streamed(Box::new(step.clone())));
                 steps.push(step);
             }
@@ -81,8 +81,13 @@ pub(super) fn train(
             Err(error) => return Err(error.into()),
         }
     }
-    let (trainer, is_stopped_by_guard) = (led.trainer(), led.must_stop());
-    let is_finished = trainer.num_steps() >= config.num_steps && !is_stopped_by_guard && !cancel.is_set();
+    let is_stopped_by_guard = led.must_stop();
+    let is_finished = led.trainer().num_steps() >= config.num_steps && !is_stopped_by_guard && !cancel.is_set();
+    if is_finished {
+        // Its room may be what the model needs.
+        led.discard_snapshot()?;
+    }
+    let trainer = led.trainer();
     let model = if is_finished && asked.ending == OffloadEnding::Model {
         write_model(trainer, config, dataset, &asked.folder, watch)?
     } else {
