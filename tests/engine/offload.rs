@@ -276,7 +276,7 @@ fn a_folder_that_cannot_be_written_is_named_before_anything_is_done() {
         let output = train(&text, folder, "2", more).output().unwrap();
         let words = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{words}");
-        assert!(words.contains("cannot be written") && words.contains("Choose another with --offload"), "{words}");
+        assert!(words.contains("cannot be written") && words.contains("Choose another one"), "{words}");
         let is_of_inside = |word: &&str| words.contains(*word);
         assert!(!["scratch", "pace", "whole", "free"].iter().any(is_of_inside), "{words}");
     }

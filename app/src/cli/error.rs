@@ -69,7 +69,7 @@ pub enum CliError {
     },
     /// The divergence guard ended a streamed training, which can go on.
     #[error(
-        "the training diverged and was stopped. {saved}; the same command goes on, at the lower learning rate it had come to"
+        "the training diverged and was stopped. {saved}; the same command goes on, at the lower learning rate it had come to. Where that diverges again, try a lower --learning-rate, or a new folder"
     )]
     OffloadDiverged {
         /// What is on disk: "Step 3 is saved".

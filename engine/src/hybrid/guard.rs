@@ -197,7 +197,7 @@ impl Guard {
         let newest = || self.surprises.iter().rev().copied();
         newest().next().is_some_and(|surprise| surprise > 2.0 * limits.divergence_sigma)
             || median(newest().take(WARY_STEPS)).is_some_and(|surprise| surprise > limits.divergence_sigma)
-            || self.above_start(limits, WARY_STEPS).is_some_and(|(ratio, limit)| ratio > limit)
+            || self.above_start(limits, 1).is_some_and(|(ratio, limit)| ratio > limit)
     }
 
     /// Signals of the last check.
@@ -302,7 +302,8 @@ impl Guard {
         let recent = || self.losses.iter().rev().take(LEVEL_STEPS).map(|loss| loss.max(1e-8).ln());
         let center = median(recent())?;
         let scatter = 1.4826 * median(recent().map(|ln_loss| (ln_loss - center).abs()))?;
-        let by_noise = (1.5 * limits.divergence_sigma * scatter).min(60.0).exp();
+        // A loss that explodes scatters, too: noise explains no more than a factor of 20.
+        let by_noise = (1.5 * limits.divergence_sigma * scatter).min(3.0).exp();
         let worse_than_nothing = start.max(limits.untrained_loss) + ABOVE_START_NATS;
         Some((level / start, ABOVE_START_RATIO.max(worse_than_nothing / start).max(by_noise)))
     }
@@ -539,12 +540,13 @@ mod tests {
         assert!(found_with(&jump(0.5, 12.0), of_vocabulary).is_some());
         // What was learned by then is nothing to go back to, long before there is a verdict.
         let mut guard = Guard::default();
-        for loss in [4.2, 38_000.0, 38_000.0] {
-            assert!(!guard.is_wary(&LIMITS));
-            guard.judge(&Observation { loss, ..unknown }, &LIMITS);
-        }
-        guard.judge(&Observation { loss: 38_000.0, ..unknown }, &LIMITS);
+        guard.judge(&Observation { loss: 4.2, ..unknown }, &LIMITS);
+        assert!(!guard.is_wary(&LIMITS));
+        guard.judge(&Observation { loss: 240.0, ..unknown }, &LIMITS);
         assert!(guard.is_wary(&LIMITS));
+        // Growing on and on is no noise.
+        let growing: Vec<f64> = (0..12).map(|step| 4.2 * 3.0_f64.powi(step)).collect();
+        assert!(matches!(found(&growing), Some((6..=9, DivergenceKind::AboveStart, _))), "{:?}", found(&growing));
         // A run that was begun before the first loss was kept has no other one.
         let mut old = Guard { losses: VecDeque::from([1.0]), ..Guard::default() };
         (0..20).for_each(|_| assert_eq!(old.judge(&Observation { loss: 9.0, ..unknown }, &LIMITS), None));

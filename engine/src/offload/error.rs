@@ -116,7 +116,7 @@ pub enum OffloadError {
         /// "reads" or "writes".
         what: &'static str,
     },
-    #[error("{source}. {state}")]
+    #[error("{} {state}", sentence(source))]
     Write {
         /// The cause.
         source: WriteError,
@@ -135,4 +135,10 @@ pub enum OffloadError {
     Hybrid(#[from] HybridError),
     #[error("streaming blocks: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+/// What went wrong, up to its full stop or question mark.
+fn sentence(source: &WriteError) -> String {
+    let text = source.to_string();
+    if text.ends_with(['?', '.']) { text } else { format!("{text}.") }
 }

@@ -106,14 +106,19 @@ impl BlockFiles {
 
     /// Everything of a block.
     pub(super) fn read(&self, block: usize) -> Result<BlockState, OffloadError> {
-        let (path, layout) = (self.path(block, Version::Current), self.layout(block)?);
-        let mut file = open(&path)?;
-        let header = read_header(&mut file, &path)?;
-        check(&header, layout, &path)?;
+        self.read_from(block, &self.path(block, Version::Current))
+    }
+
+    /// The same of a file elsewhere.
+    pub(super) fn read_from(&self, block: usize, path: &Path) -> Result<BlockState, OffloadError> {
+        let layout = self.layout(block)?;
+        let mut file = open(path)?;
+        let header = read_header(&mut file, path)?;
+        check(&header, layout, path)?;
         let mut state = BlockState::zeros(layout);
         state.step = header.step;
         for (number, section) in state.sections_mut().into_iter().enumerate() {
-            read_section(&mut file, section, header.checksums.get(number), &path)?;
+            read_section(&mut file, section, header.checksums.get(number), path)?;
         }
         Ok(state)
     }

@@ -87,9 +87,17 @@ impl LedTrainer {
         let peak_learning_rate = self.trainer.peak_learning_rate();
         let snapshot = self.trainer.store.snapshot().cloned();
         let good = snapshot.as_ref().map(|snapshot| Good { step: snapshot.step, state: &snapshot.pilot });
-        let mut end = |seen: &Seen, outcome: Outcome, events: Vec<HybridEvent>| {
-            let report = pilot.end_step(seen, outcome, events, good)?;
-            let goes_back = good.is_some() && goes_back(&report);
+        let whereabouts = self.trainer.store.snapshot_place();
+        let mut end = |seen: &Seen, outcome: Outcome, mut events: Vec<HybridEvent>| {
+            let before = pilot.clone();
+            let mut report = pilot.end_step(seen, outcome, events.clone(), good)?;
+            if goes_back(&report) && !whereabouts.is_intact() {
+                pilot = before;
+                pilot.keep_snapshots(false);
+                events.push(HybridEvent::Note("the snapshot to go back to is damaged, and is not used".to_owned()));
+                report = pilot.end_step(seen, outcome, events, None)?;
+            }
+            let goes_back = goes_back(&report);
             Ok::<_, OffloadError>(Ended {
                 pilot: Some(pilot.state(peak_learning_rate)?),
                 goes_back,

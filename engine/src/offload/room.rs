@@ -85,7 +85,7 @@ impl DiskRoom {
             free_bytes: self.free_bytes.unwrap_or(0).saturating_add(self.held_bytes),
             hint: match self.commit {
                 Commit::Step => {
-                    "Free disk space, choose another disk, or commit each block by itself, which takes half of it"
+                    "Free disk space, choose another disk, or commit each block by itself, which takes less"
                 }
                 Commit::Block => "Free disk space, or choose another disk or a smaller model",
             },
@@ -112,6 +112,17 @@ fn file_bytes(layout: &Layout) -> u64 {
     layout.state_bytes() + HEADER_BYTES as u64
 }
 
+#[cfg(unix)]
+fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
+    a.modified().ok() == b.modified().ok()
+}
+
 /// Bytes of what is in the folders of the blocks and of their snapshot; 0 where there is none.
 fn held_bytes(store: &Path) -> u64 {
     let files = |folder: &Path| {
@@ -121,9 +132,8 @@ fn held_bytes(store: &Path) -> u64 {
     };
     let (blocks, kept) = (files(&block_folder(store)), files(&snapshot::folder(store)));
     // A block that has not moved since has two names and one content: it was written once.
-    let is_shared = |(name, file): &(&OsString, &Metadata)| {
-        blocks.get(*name).is_some_and(|block| block.modified().ok() == file.modified().ok())
-    };
+    let is_shared =
+        |(name, file): &(&OsString, &Metadata)| blocks.get(*name).is_some_and(|block| is_same_file(block, file));
     let apart = kept.iter().filter(|found| !is_shared(found)).map(|(_, file)| file);
     blocks.values().chain(apart).map(Metadata::len).sum()
 }

@@ -61,6 +61,12 @@ impl Snapshot {
         (0..files.layouts.len()).all(is_there)
     }
 
+    /// True when all of them can be read, too: asked before they take the place of others.
+    pub(super) fn is_intact(&self, store: &Path, files: &BlockFiles) -> bool {
+        let can_be_read = |block: usize| files.read_from(block, &folder(store).join(file_name(block))).is_ok();
+        self.is_whole(store, files) && (0..files.layouts.len()).all(can_be_read)
+    }
+
     /// Forgets what could be gone back to, and gives its room back.
     pub(super) fn discard(store: &Path) -> Result<(), OffloadError> {
         remove(&store.join(PARTIAL))?;
@@ -115,8 +121,10 @@ impl Snapshot {
             let partial = current.with_extension("partial");
             remove(&partial)?;
             let from = folder(store).join(file_name(block));
+            // Copied where the folder was moved to a file system without links.
             fs::hard_link(&from, &partial)
-                .map_err(|source| write_error(WriteError::new("linking to", &from, source)))?;
+                .or_else(|_| fs::copy(&from, &partial).map(drop))
+                .map_err(|source| write_error(WriteError::new("putting back", &from, source)))?;
             rename(&partial, &current)?;
             // A file that is renamed to another link of itself stays.
             remove(&partial)?;

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::OffloadError;
 use super::files::{BlockFiles, Version, read_json, write_error, write_json};
 use super::layout::{Layout, Precision};
 use super::room::DiskRoom;
 use super::scratch_folder;
 use super::snapshot::Snapshot;
 use super::state::BlockState;
+use super::{OffloadError, StreamedStep};
 use crate::device::Watch;
 use crate::device::atomic_file::WriteError;
 use crate::hybrid::Pilot;
@@ -111,11 +111,28 @@ struct Progress {
     /// True while the blocks of the snapshot take the place of the present ones.
     #[serde(default)]
     is_going_back: bool,
+    /// The last step, for whoever tells of steps and was ended before.
+    #[serde(default)]
+    last_step: Option<Box<StreamedStep>>,
 }
 
 impl Progress {
     fn num_updates(&self) -> u64 {
         self.num_updates.unwrap_or(self.step)
+    }
+}
+
+/// Blocks to go back to.
+pub(super) struct SnapshotPlace {
+    snapshot: Option<Snapshot>,
+    store: PathBuf,
+    files: BlockFiles,
+}
+
+impl SnapshotPlace {
+    /// True when all of them can be read.
+    pub(super) fn is_intact(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(|snapshot| snapshot.is_intact(&self.store, &self.files))
     }
 }
 
@@ -138,6 +155,8 @@ pub(super) struct BlockStore {
     snapshot: Option<Snapshot>,
     /// Whether the disk has room for one.
     keeps_snapshots: bool,
+    /// The last step.
+    last_step: Option<Box<StreamedStep>>,
     /// What the last step's end has still to do to the files.
     unsettled: Option<Blocks>,
     /// Held, not read: the lock ends when the file closes.
@@ -186,6 +205,7 @@ impl BlockStore {
             pilot: None,
             snapshot,
             keeps_snapshots: room.keeps_snapshot,
+            last_step: None,
             unsettled: None,
             _lock: lock,
         };
@@ -215,9 +235,23 @@ impl BlockStore {
         self.pilot.as_deref()
     }
 
+    /// The last step; `None` before the first, and where it was done but for its end.
+    pub(super) fn last_step(&self) -> Option<&StreamedStep> {
+        self.last_step.as_deref()
+    }
+
     /// What the training can go back to; `None` before it was taken, and where the disk has no room.
     pub(super) fn snapshot(&self) -> Option<&Snapshot> {
         self.snapshot.as_ref().filter(|snapshot| self.keeps_snapshots && snapshot.is_whole(&self.folder, &self.files))
+    }
+
+    /// Where the blocks to go back to are, for a look at them while a step computes.
+    pub(super) fn snapshot_place(&self) -> SnapshotPlace {
+        SnapshotPlace {
+            snapshot: self.snapshot.clone(),
+            store: self.folder.clone(),
+            files: BlockFiles::new(&self.folder, self.files.layouts.clone()),
+        }
     }
 
     /// Forgets what the training could go back to, and gives its room back.
@@ -281,7 +315,12 @@ impl BlockStore {
 
     /// Makes the next step the one that counts: all of its blocks are written, or it moved none, or it ends with those of
     /// the snapshot.
-    pub(super) fn advance(&mut self, to: Blocks, pilot: Option<String>) -> Result<(), OffloadError> {
+    pub(super) fn advance(
+        &mut self,
+        to: Blocks,
+        pilot: Option<String>,
+        last_step: Option<Box<StreamedStep>>,
+    ) -> Result<(), OffloadError> {
         let num_updates = match (to, &self.snapshot) {
             (Blocks::Stayed, _) => self.num_updates,
             (Blocks::GoBack, Some(snapshot)) => snapshot.num_updates,
@@ -292,6 +331,7 @@ impl BlockStore {
             num_updates: Some(num_updates),
             pilot,
             is_going_back: to == Blocks::GoBack,
+            last_step,
         };
         write_json(&self.folder.join(PROGRESS_FILE), &progress)?;
         self.take(&progress);
@@ -315,6 +355,7 @@ impl BlockStore {
     /// Stands where `progress` says.
     fn take(&mut self, progress: &Progress) {
         (self.step, self.num_updates, self.pilot) = (progress.step, progress.num_updates(), progress.pilot.clone());
+        self.last_step.clone_from(&progress.last_step);
         self.updates.fill(self.num_updates);
     }
 
@@ -322,7 +363,9 @@ impl BlockStore {
     fn go_back(&self) -> Result<(), OffloadError> {
         Snapshot::put_back(&self.folder, &self.files)?;
         let (step, num_updates, pilot) = (self.step, Some(self.num_updates), self.pilot.clone());
-        write_json(&self.folder.join(PROGRESS_FILE), &Progress { step, num_updates, pilot, is_going_back: false })
+        let last_step = self.last_step.clone();
+        let progress = Progress { step, num_updates, pilot, is_going_back: false, last_step };
+        write_json(&self.folder.join(PROGRESS_FILE), &progress)
     }
 
     /// What is on disk, in words.
@@ -346,6 +389,15 @@ impl BlockStore {
         watch: Watch<'_>,
     ) -> Result<(), OffloadError> {
         let folder = self.files.folder();
+        // Blocks of a start that was broken off have had no update.
+        let is_trained = |block| self.files.header(block, Version::Current).is_ok_and(|header| header.step > 0);
+        if (0..self.files.layouts.len()).any(is_trained) {
+            return Err(OffloadError::Damaged {
+                expected: format!("{PROGRESS_FILE} beside blocks that have been trained"),
+                found: "none. Put it back, or choose another folder".to_owned(),
+                path: self.folder.clone(),
+            });
+        }
         std::fs::create_dir_all(folder).map_err(|source| write_error(WriteError::new("creating", folder, source)))?;
         let what = if first.is_some() { "taking over weights" } else { "drawing first weights" };
         let total: u64 = self.files.layouts.iter().map(|layout| layout.num_weights() as u64).sum();
@@ -365,7 +417,7 @@ impl BlockStore {
         }
         write_json(
             &self.folder.join(PROGRESS_FILE),
-            &Progress { step: 0, num_updates: Some(0), pilot: None, is_going_back: false },
+            &Progress { step: 0, num_updates: Some(0), pilot: None, is_going_back: false, last_step: None },
         )
     }
 
@@ -415,7 +467,7 @@ impl BlockStore {
         if self.num_ahead() == self.updates.len() {
             // The last step is done but for its marker; what its losses said of the training is lost.
             let pilot = self.pilot.take();
-            self.advance(Blocks::Moved, pilot)?;
+            self.advance(Blocks::Moved, pilot, None)?;
         }
         Ok(())
     }

@@ -54,6 +54,28 @@ pub struct StreamedStep {
     pub hybrid: Option<StepReport>,
 }
 
+impl Traffic {
+    /// A step of which nothing but this is known yet.
+    fn step(&self, taken: Duration) -> StreamedStep {
+        StreamedStep {
+            step: 0,
+            loss: f64::NAN,
+            grad_norm: None,
+            num_clipped: 0,
+            num_kept: 0,
+            seconds: taken.as_secs_f64(),
+            read_wait_seconds: self.read_wait.as_secs_f64(),
+            write_wait_seconds: self.write_wait.as_secs_f64(),
+            reading_seconds: self.reading.as_secs_f64(),
+            writing_seconds: self.writing.as_secs_f64(),
+            gate_seconds: 0.0,
+            read_bytes: self.read_bytes,
+            written_bytes: self.written_bytes,
+            hybrid: None,
+        }
+    }
+}
+
 /// A tensor as it lies on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredTensor {
@@ -131,6 +153,13 @@ impl OffloadTrainer {
     #[must_use]
     pub fn commit(&self) -> Commit {
         self.store.commit
+    }
+
+    /// The last step, also of an earlier process; `None` before the first, and where a process ended just before it had all
+    /// of it.
+    #[must_use]
+    pub fn last_step(&self) -> Option<&StreamedStep> {
+        self.store.last_step()
     }
 
     /// Whether earlier blocks are kept to go back to: where the disk has room for them, and the file system knows hard links.
@@ -228,33 +257,26 @@ impl OffloadTrainer {
         self.store.note_written(&traffic.written);
         self.traffic = traffic;
         let ended = done.and_then(|(seen, done)| {
-            let Ended { report, pilot, goes_back } = end(&done, &seen)?;
+            let Ended { report: hybrid, pilot, goes_back } = end(&done, &seen)?;
             let blocks = match (goes_back, done.moved) {
                 (true, _) => Blocks::GoBack,
                 (false, true) => Blocks::Moved,
                 (false, false) => Blocks::Stayed,
             };
-            self.store.advance(blocks, pilot)?;
-            Ok((seen, done, report))
+            let step = StreamedStep {
+                step: self.store.step() + 1,
+                loss: seen.mean_loss(),
+                grad_norm: done.grad_norm(),
+                num_clipped: done.num_clipped,
+                num_kept,
+                gate_seconds: done.gate_seconds,
+                hybrid,
+                ..self.traffic.step(started.elapsed())
+            };
+            self.store.advance(blocks, pilot, Some(Box::new(step.clone())))?;
+            Ok(StreamedStep { seconds: started.elapsed().as_secs_f64(), ..step })
         });
-        let (seen, done, hybrid) = ended.map_err(|error| self.explained(error))?;
-        let traffic = std::mem::take(&mut self.traffic);
-        Ok(StreamedStep {
-            step: self.store.step(),
-            loss: seen.mean_loss(),
-            grad_norm: done.grad_norm(),
-            num_clipped: done.num_clipped,
-            num_kept,
-            seconds: started.elapsed().as_secs_f64(),
-            read_wait_seconds: traffic.read_wait.as_secs_f64(),
-            write_wait_seconds: traffic.write_wait.as_secs_f64(),
-            reading_seconds: traffic.reading.as_secs_f64(),
-            writing_seconds: traffic.writing.as_secs_f64(),
-            gate_seconds: done.gate_seconds,
-            read_bytes: traffic.read_bytes,
-            written_bytes: traffic.written_bytes,
-            hybrid,
-        })
+        ended.map_err(|error| self.explained(error))
     }
 
     /// Ends a step whose blocks are not finite, and which counts for nothing but what `ended` says of it.
@@ -264,24 +286,10 @@ impl OffloadTrainer {
         if num_kept > 0 && !goes_back {
             return Err(OffloadError::Thread { what: "writes" });
         }
-        self.store.advance(if goes_back { Blocks::GoBack } else { Blocks::Stayed }, pilot)?;
-        let traffic = std::mem::take(&mut self.traffic);
-        Ok(StreamedStep {
-            step: self.store.step(),
-            loss: f64::NAN,
-            grad_norm: None,
-            num_clipped: 0,
-            num_kept,
-            seconds: (taken + started.elapsed()).as_secs_f64(),
-            read_wait_seconds: traffic.read_wait.as_secs_f64(),
-            write_wait_seconds: traffic.write_wait.as_secs_f64(),
-            reading_seconds: traffic.reading.as_secs_f64(),
-            writing_seconds: traffic.writing.as_secs_f64(),
-            gate_seconds: 0.0,
-            read_bytes: traffic.read_bytes,
-            written_bytes: traffic.written_bytes,
-            hybrid,
-        })
+        let blocks = if goes_back { Blocks::GoBack } else { Blocks::Stayed };
+        let step = StreamedStep { step: self.store.step() + 1, num_kept, hybrid, ..self.traffic.step(taken) };
+        self.store.advance(blocks, pilot, Some(Box::new(step.clone())))?;
+        Ok(StreamedStep { seconds: (taken + started.elapsed()).as_secs_f64(), ..step })
     }
 
     /// Says of an error what is on disk now.

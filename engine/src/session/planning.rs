@@ -9,6 +9,7 @@ use crate::data::Dataset;
 use crate::device::{
     ComputeDevice, ComputeError, GpuBudget, Placement, Watch, compute_pool, start_gpu, usable_gpu, usable_gpus,
 };
+use crate::hybrid::Strategy;
 use crate::memory::{self, MemoryPlan, Place, PlanInput, PlanKind, Remedy, format_bytes, step_flops};
 use crate::models::Network;
 use crate::models::ops::Kept;
@@ -129,7 +130,10 @@ fn from_disk(config: &RunConfig, network: &Network, dataset_bytes: u64) -> Optio
         return None;
     }
     let streamed = |batch_size: usize| {
-        let plan = streamed(&RunConfig { batch_size, ..config.clone() }, network, dataset_bytes, Precision::default())?;
+        // As `--offload` does where no tier is named.
+        let mut plain = RunConfig { batch_size, ..config.clone() };
+        plain.hybrid.strategy = Strategy::None;
+        let plan = streamed(&plain, network, dataset_bytes, Precision::default())?;
         plan.memory.fits().then_some((batch_size, plan))
     };
     let (batch_size, plan) = streamed(config.batch_size).or_else(|| streamed(1))?;
