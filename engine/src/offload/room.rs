@@ -134,6 +134,7 @@ fn held_bytes(store: &Path) -> u64 {
     // A block that has not moved since has two names and one content: it was written once.
     let is_shared =
         |(name, file): &(&OsString, &Metadata)| blocks.get(*name).is_some_and(|block| is_same_file(block, file));
-    let apart = kept.iter().filter(|found| !is_shared(found)).map(|(_, file)| file);
+    let of_blocks = kept.iter().filter(|(name, _)| blocks.contains_key(*name));
+    let apart = of_blocks.filter(|found| !is_shared(found)).map(|(_, file)| file);
     blocks.values().chain(apart).map(Metadata::len).sum()
 }

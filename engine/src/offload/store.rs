@@ -575,7 +575,8 @@ fn check_empty(folder: &Path) -> Result<(), OffloadError> {
         let name = entry.map_err(read)?.file_name();
         // Others may rehearse here.
         let is_rehearsal = name.to_string_lossy().starts_with(scratch_folder::PREFIX);
-        if name != "lock" && name != "manifest.json.partial" && !is_rehearsal {
+        let is_small = ["lock", "manifest.json.partial", scratch_folder::LOCK_FILE].iter().any(|own| name == *own);
+        if !is_small && !is_rehearsal {
             return Err(OffloadError::Taken { path: folder.to_owned() });
         }
     }

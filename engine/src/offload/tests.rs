@@ -471,7 +471,7 @@ fn a_folder_that_cannot_be_written_is_told_as_such() {
         let refused = Rates::measure(nowhere, &network(&gpt2()), &optimizer(), shape, unwatched!()).unwrap_err();
         let message = refused.to_string();
         assert!(matches!(refused, OffloadError::Unwritable { path, .. } if path == nowhere), "{message}");
-        assert!(message.contains("cannot be written") && message.contains("--offload"), "{message}");
+        assert!(message.contains("cannot be written") && message.contains("Choose another"), "{message}");
     }
 }
 
