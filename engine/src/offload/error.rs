@@ -126,7 +126,7 @@ pub enum OffloadError {
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
     #[error(transparent)]
-    Evaluation(#[from] EvaluationError),
+    Evaluation(Box<EvaluationError>),
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(transparent)]
@@ -141,4 +141,13 @@ pub enum OffloadError {
 fn sentence(source: &WriteError) -> String {
     let text = source.to_string();
     if text.ends_with(['?', '.']) { text } else { format!("{text}.") }
+}
+
+impl From<EvaluationError> for OffloadError {
+    fn from(error: EvaluationError) -> Self {
+        match error {
+            EvaluationError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            error => Self::Evaluation(Box::new(error)),
+        }
+    }
 }

@@ -362,7 +362,7 @@ pub enum EventKind {
     /// A streamed training did a step.
     Streamed(Box<StreamedStep>),
     /// A streamed training measured held-out data.
-    Validated(ValidationPoint),
+    Validated(Box<ValidationPoint>),
     /// A streamed training ended.
     Offloaded(Box<OffloadReport>),
     /// The speed of training, measured.

@@ -55,7 +55,7 @@ pub(super) fn train(
                 Ok(point) => {
                     records.add_validation(&point)?;
                     desk.record_validation(&point);
-                    desk.send(EventKind::Validated(point));
+                    desk.send(EventKind::Validated(Box::new(point)));
                     validations.push(point);
                 }
                 Err(OffloadError::Cancelled(_)) => break,
