@@ -8,13 +8,17 @@ pub fn existing_folder(folder: &Path) -> &Path {
     folder.ancestors().find(|path| path.is_dir()).unwrap_or_else(|| Path::new("."))
 }
 
-/// Bytes that the disk has left on which `path` is or would be; `None` for a file system that cannot tell, or that is on
-/// no disk, as `/proc`: writing will say so soon enough.
+/// Bytes that the disk has left on which `path` is or would be; `None` for a file system that cannot tell: writing will
+/// say so soon enough.
 #[must_use]
 pub fn free_disk_bytes(path: &Path) -> Option<u64> {
-    let folder = existing_folder(path);
-    let is_disk = fs4::total_space(folder).is_ok_and(|bytes| bytes > 0);
-    if is_disk { fs4::available_space(folder).ok() } else { None }
+    fs4::available_space(existing_folder(path)).ok()
+}
+
+/// False where `path` is or would be on no disk, as in `/proc`, which is not full but no place for files.
+#[must_use]
+pub fn is_on_disk(path: &Path) -> bool {
+    fs4::total_space(existing_folder(path)).is_ok_and(|bytes| bytes > 0)
 }
 
 #[cfg(test)]
@@ -32,7 +36,8 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_is_no_disk_has_no_room_to_tell_of() {
-        assert_eq!(free_disk_bytes(Path::new("/proc/nowhere")), None);
+    fn what_is_no_disk_is_told_from_a_full_one() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(is_on_disk(&root.path().join("a/b")) && !is_on_disk(Path::new("/proc/nowhere")));
     }
 }

@@ -20,7 +20,7 @@ pub mod seed;
 pub use cancel::CancelFlag;
 pub use compute::{ComputeDevice, ComputeError, compute_pool, observed_pool, resolved_num_threads};
 pub use cuda::{Gpu, GpuError, gpus, has_cuda, start_gpu, usable_gpu, usable_gpus};
-pub use disk::{existing_folder, free_disk_bytes};
+pub use disk::{existing_folder, free_disk_bytes, is_on_disk};
 pub use gauges::{GaugeReading, Gauges, GpuReading, process_cpu_seconds, process_memory_bytes, system_memory_bytes};
 pub use lanes::Lanes;
 pub use machine::MachineRecord;

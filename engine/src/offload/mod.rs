@@ -21,6 +21,7 @@ mod layout;
 mod led;
 #[cfg(test)]
 mod led_tests;
+mod manifest;
 mod passes;
 mod plan;
 mod rates;

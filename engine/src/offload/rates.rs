@@ -13,7 +13,7 @@ use super::state::BlockState;
 use super::update::{Pace, update};
 use super::{OffloadError, OffloadPlan, ScratchFolder, StepShape, rehearsal};
 use crate::device::atomic_file::WriteError;
-use crate::device::{Watch, free_disk_bytes};
+use crate::device::{Watch, free_disk_bytes, is_on_disk};
 use crate::hybrid::StepCosts;
 use crate::models::{Network, TensorKind, ops};
 use crate::optim::OptimizerConfig;
@@ -181,7 +181,7 @@ pub(super) fn probe_bytes(num_tokens: usize) -> u64 {
 
 fn disk_rate(folder: &Path) -> Result<f64, OffloadError> {
     let path = folder.join("pace");
-    let free = free_disk_bytes(folder).unwrap_or(u64::MAX);
+    let free = free_disk_bytes(folder).filter(|_| is_on_disk(folder)).unwrap_or(u64::MAX);
     let piece = vec![0x5A_u8; 64 << 10];
     let num_pieces = (PROBE_BYTES.min(free / 4) / piece.len() as u64).max(1);
     let started = Instant::now();

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::OffloadError;
 use super::files::{HEADER_BYTES, block_folder};
 use super::layout::Layout;
+use super::manifest::find;
 use super::snapshot;
-use super::store::{Commit, OffloadSettings, find};
-use crate::device::free_disk_bytes;
+use super::store::{Commit, OffloadSettings};
+use crate::device::{free_disk_bytes, is_on_disk};
 use crate::models::Network;
 
 /// Bytes that are left for all the small files.
@@ -49,7 +50,8 @@ impl DiskRoom {
         let layouts: Vec<Layout> = blocks.map(|block| Layout::of(block.as_ref(), settings.precision)).collect();
         let found = find(network, settings)?;
         // A file system that cannot tell is given the benefit of the doubt.
-        let free_bytes = free_disk_bytes(&settings.folder);
+        // What is no disk at all is told when it is written to.
+        let free_bytes = free_disk_bytes(&settings.folder).filter(|_| is_on_disk(&settings.folder));
         let held_bytes = held_bytes(&settings.folder);
         let fits = |bytes: u64| free_bytes.is_none_or(|free| bytes <= free.saturating_add(held_bytes));
         let roomy = if fits(Commit::Step.disk_bytes(&layouts)) { Commit::Step } else { Commit::Block };
