@@ -117,8 +117,10 @@ impl LedTrainer {
             end(seen, outcome, events.clone())
         });
         let step = match streamed {
-            Err(OffloadError::NotFinite { .. }) if good.is_some() => {
-                // Blocks that have moved in it, and others that have not, can only be put back.
+            // Blocks that have moved in it, and others that have not, can only be put back.
+            Err(OffloadError::NotFinite { .. })
+                if good.is_some() && (self.trainer.store.num_ahead() == 0 || whereabouts.is_intact()) =>
+            {
                 let has_ruined_weights = self.trainer.store.num_ahead() > 0;
                 let outcome = Outcome { has_ruined_weights, ..outcome };
                 let ended = end(&Seen::not_finite(num_sequences), outcome, events)?;

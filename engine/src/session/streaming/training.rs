@@ -9,6 +9,7 @@ use super::records::Records;
 use super::{OffloadBatches, OffloadEnding, OffloadForecast, OffloadJob, OffloadReport, OffloadedModel};
 use crate::data::{BatchConfig, BatchSource, Dataset, SplitPart};
 use crate::device::{CancelFlag, ComputeDevice, Gauges, Watch};
+use crate::evaluation::EvaluationError;
 use crate::hybrid::Pilot;
 use crate::import::ModelReader;
 use crate::models::{Network, TensorSpec};
@@ -47,9 +48,10 @@ pub(super) fn train(
     desk.send(EventKind::Started { folder: Some(asked.folder.clone()) });
     let num_earlier = validations.len();
     let mut steps = Vec::new();
+    let mut has_held_out = true;
     loop {
         let trainer = led.trainer();
-        if is_validation_due(asked, config, trainer.num_steps(), validations.last()) {
+        if has_held_out && is_validation_due(asked, config, trainer.num_steps(), validations.last()) {
             desk.validate();
             match validate(config, trainer, &batches, watch) {
                 Ok(point) => {
@@ -59,6 +61,10 @@ pub(super) fn train(
                     validations.push(point);
                 }
                 Err(OffloadError::Cancelled(_)) => break,
+                // A text of a few words has nothing to hold out.
+                Err(OffloadError::Evaluation(error)) if matches!(*error, EvaluationError::Empty) => {
+                    has_held_out = false
+                }
                 Err(error) => return Err(error.into()),
             }
         }
