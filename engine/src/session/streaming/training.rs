@@ -63,7 +63,7 @@ pub(super) fn train(
                 Err(OffloadError::Cancelled(_)) => break,
                 // A text of a few words has nothing to hold out.
                 Err(OffloadError::Evaluation(error)) if matches!(*error, EvaluationError::Empty) => {
-                    has_held_out = false
+                    has_held_out = false;
                 }
                 Err(error) => return Err(error.into()),
             }
