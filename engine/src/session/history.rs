@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::StopReason;
 use super::operation_times::OperationTimes;
-use crate::hybrid::{Correction, Forecast, GuardSignals, HybridEvent, Phase, nullable};
+use crate::hybrid::{Correction, Forecast, GuardSignals, HybridEvent, Phase, StepReport, nullable};
 use crate::quant::QuantScheme;
 
 /// One optimizer step. Everything is measured, except `forecast`.
@@ -61,6 +62,30 @@ pub struct StepMetrics {
 }
 
 impl StepMetrics {
+    /// What a trainer reports of a step that took so long; what was measured besides is left out.
+    pub(super) fn of(report: &StepReport, elapsed: Duration) -> Self {
+        Self {
+            step: report.step,
+            phase: report.phase,
+            loss: report.loss,
+            forecast: report.forecast,
+            grad_norm: report.grad_norm,
+            learning_rate: report.learning_rate,
+            rho: report.rho,
+            confidence: report.confidence,
+            num_examples: report.num_examples,
+            num_backward: report.num_backward,
+            correction: report.correction,
+            signals: report.signals,
+            step_ms: (elapsed.as_secs_f64() * 1e3) as f32,
+            gate_ms: None,
+            between_ms: None,
+            operations: None,
+            quantization: report.quantization,
+            distillation: report.distillation,
+        }
+    }
+
     /// What this step would have cost in vanilla training: its wall time without the gate's part. `None` where the step
     /// was not a vanilla one but for that, or the gate's part was not measured.
     #[must_use]

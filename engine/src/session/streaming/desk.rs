@@ -228,23 +228,7 @@ fn record(view: &mut RunView, step: &StreamedStep) {
 fn metrics(step: &StreamedStep) -> Option<StepMetrics> {
     let report = step.hybrid.as_ref()?;
     Some(StepMetrics {
-        step: report.step,
-        phase: report.phase,
-        loss: report.loss,
-        forecast: report.forecast,
-        grad_norm: report.grad_norm,
-        learning_rate: report.learning_rate,
-        rho: report.rho,
-        confidence: report.confidence,
-        num_examples: report.num_examples,
-        num_backward: report.num_backward,
-        correction: report.correction,
-        signals: report.signals,
-        step_ms: (1e3 * step.seconds) as f32,
         gate_ms: (!report.phase.predicts()).then_some((1e3 * step.gate_seconds) as f32),
-        between_ms: None,
-        operations: None,
-        quantization: None,
-        distillation: None,
+        ..StepMetrics::of(report, Duration::try_from_secs_f64(step.seconds).unwrap_or_default())
     })
 }

@@ -239,24 +239,10 @@ impl Run {
         operations: Option<OperationTimes>,
     ) {
         let row = StepMetrics {
-            step: report.step,
-            phase: report.phase,
-            loss: report.loss,
-            forecast: report.forecast,
-            grad_norm: report.grad_norm,
-            learning_rate: report.learning_rate,
-            rho: report.rho,
-            confidence: report.confidence,
-            num_examples: report.num_examples,
-            num_backward: report.num_backward,
-            correction: report.correction,
-            signals: report.signals,
-            step_ms: (elapsed.as_secs_f64() * 1e3) as f32,
             between_ms: self.between_ms.take(),
             operations,
             gate_ms: beyond_vanilla.map(|total| (total.as_secs_f64() * 1e3) as f32),
-            quantization: report.quantization,
-            distillation: report.distillation,
+            ..StepMetrics::of(&report, elapsed)
         };
         self.view.record(row);
         if let Err(error) = self.folder.push_metrics(&row) {
