@@ -65,7 +65,7 @@ pub use gemm::add_product;
 pub use global_avg_pool::global_avg_pool;
 pub use gpt2_layer::{Gpt2LayerShape, Gpt2LayerWeights, gpt2_layer, gpt2_layer_observed};
 pub use head_loss::{Around, HeadLoss, HeadTargets, head_loss};
-pub use kernels::{has_kernels, without_kernels};
+pub use kernels::{has_kernels, on_processor, without_kernels};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use llama_layer::{LlamaLayerShape, LlamaLayerWeights, SubNorms, llama_layer, llama_layer_observed};
