@@ -1,7 +1,9 @@
 //! Compares the memory plan with what a run really takes: some steps and a rollback snapshot on made-up data.
 //!
-//! `cargo run --release -p foretrain-engine --example memory_check -- MODEL BATCH [SEQUENCE [PARTS [OPTIMIZER [PRECISION [KEPT]]]]]`,
-//! such as `gpt2-char 32 256 1 muon bf16 input`, where transformer layers keep their input alone. One model per process, because the kernel's peak counts the whole process.
+//! `cargo run --release -p foretrain-engine --example memory_check -- MODEL BATCH [SEQUENCE [PARTS [OPTIMIZER [PRECISION [KEPT [PLACE]]]]]]`,
+//! such as `gpt2-char 32 256 1 muon bf16 input`, where transformer layers keep their input alone. PLACE `gpu` plans a GPU's
+//! share, and composes all of candle's operations as there, on the processor. One model per process, because the kernel's
+//! peak counts the whole process.
 
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
@@ -12,18 +14,27 @@ use candle_core::{Device, Tensor};
 use foretrain_engine::data::Batch;
 use foretrain_engine::device::Gauges;
 use foretrain_engine::hybrid::{HybridTrainer, TierPreset, TrainerSetup};
-use foretrain_engine::memory::{Place, PlanInput, default_budget, format_bytes, plan};
-use foretrain_engine::models::ops::{Kept, Precision};
+use foretrain_engine::memory::{Place, PlanInput, PlanKind, default_budget, format_bytes, plan};
+use foretrain_engine::models::ops::{Kept, Precision, without_kernels};
 use foretrain_engine::models::{DataShape, ModelPreset, Network, ParamStore, initial_params};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
 
 fn main() -> Result<(), Box<dyn Error>> {
+    if std::env::args().nth(8).as_deref() == Some("gpu") {
+        without_kernels(|| check(Place::Gpu))
+    } else {
+        check(Place::Processor)
+    }
+}
+
+fn check(place: Place) -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let text = |index: usize, default: &str| arguments.get(index).cloned().unwrap_or_else(|| default.to_owned());
     let preset = ModelPreset::from_label(&text(0, "mnist-cnn")).ok_or("no such model")?;
     let (batch_size, sequence_length): (usize, usize) = (text(1, "64").parse()?, text(2, "256").parse()?);
     let num_micro_batches: usize = text(3, "1").parse()?;
-    let precision = if text(5, "f32") == "bf16" { Precision::Bf16 } else { Precision::F32 };
+    let precision = text(5, "f32");
+    let precision = Precision::ALL.into_iter().find(|one| one.label() == precision).ok_or("no such precision")?;
     let kept = if text(6, "activations") == "input" { Kept::Input } else { Kept::Activations };
     let kind = if text(4, "adamw") == "muon" { OptimizerKind::Muon } else { OptimizerKind::AdamW };
 
@@ -53,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tier = TierPreset::named("vanilla").ok_or("no such tier")?;
     let (budget_bytes, budget_source) = default_budget();
     let planned = plan(&PlanInput {
-        place: Place::Processor,
+        place,
         network: &network,
         optimizer: &optimizer,
         schedule: &schedule,
@@ -112,12 +123,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     trainer.mark_good()?;
     trainer.step(&batch)?;
     let peak = gauges.read().process_peak_bytes;
+    let (planned, measured, what) = match place {
+        Place::Processor => (planned.total_bytes(), peak, "the whole process"),
+        // CUDA is not there, and the program is not on the GPU.
+        Place::Gpu => {
+            let runtime = planned.items.iter().filter(|item| item.kind == PlanKind::Runtime).map(|item| item.bytes);
+            (planned.total_bytes() - runtime.sum::<u64>(), peak - before, "tensors alone")
+        }
+    };
     println!(
-        "planned {}, measured peak {} (of it {} before the model): plan / measured = {:.2}",
-        format_bytes(planned.total_bytes()),
-        format_bytes(peak),
+        "{what}: planned {}, measured peak {} ({} before the model): plan / measured = {:.2}",
+        format_bytes(planned),
+        format_bytes(measured),
         format_bytes(before),
-        planned.total_bytes() as f64 / peak as f64
+        planned as f64 / measured as f64
     );
     Ok(())
 }

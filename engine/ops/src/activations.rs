@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::buffers::{rows_per_task, slice};
+use super::function::composed_function;
 use super::kernels::has_kernels;
 use super::profile::{self, Kind};
 use super::real::{Real, max_map, sum_map};
@@ -68,14 +69,16 @@ fn round_rows(x: &Tensor) -> Result<Tensor> {
     if has_kernels(x.device()) {
         return x.contiguous()?.apply_op1(RoundRows);
     }
-    // Here halves round away from zero; a product of floats is seldom one.
-    let latent = x.detach();
-    let largest = latent.abs()?.max_keepdim(D::Minus1)?;
-    let step = (&largest / 127.0)?;
-    // A row of zeros stays one: of 0 · x any number will do.
-    let inverse = (largest.maximum(f64::from(f32::MIN_POSITIVE))?.recip()? * 127.0)?;
-    let rounded = latent.broadcast_mul(&inverse)?.round()?.broadcast_mul(&step)?;
-    x + (rounded - latent)?
+    let forward = |inputs: &[Tensor]| {
+        let [x] = inputs else { bail!("round_rows: expected one input") };
+        // Here halves round away from zero; a product of floats is seldom one.
+        let largest = x.abs()?.max_keepdim(D::Minus1)?;
+        let step = (&largest / 127.0)?;
+        // A row of zeros stays one: of 0 · x any number will do.
+        let inverse = (largest.maximum(f64::from(f32::MIN_POSITIVE))?.recip()? * 127.0)?;
+        x.broadcast_mul(&inverse)?.round()?.broadcast_mul(&step)
+    };
+    composed_function(&[x], forward, |_, _, grad| Ok(vec![grad.clone()]))
 }
 
 struct RoundRows;

@@ -1,15 +1,20 @@
 //! Causal self-attention in blocks of query rows: probabilities are never stored for a whole sequence.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::buffers::{Reading, Scratch, slice, unwritten};
 use super::gemm::{Matrix, Old, Products, multiply};
 use super::kernels::has_kernels;
+use super::precision::Precision;
 use super::profile::{self, Kind};
 use super::real::{Real, max_of, sum_map, sum_map2};
 use super::simd::{LANES, kernel};
+
+mod composed;
+
+pub use composed::MAX_COMPOSED_SCORES;
 
 /// Query rows handled together. Scores of one block against 256 keys take 64 KiB.
 const BLOCK: usize = 64;
@@ -68,32 +73,16 @@ pub fn causal_attention(qkv: &Tensor, heads: Heads) -> Result<Tensor> {
     if !grouped || heads.size == 0 || width != heads.row_width() {
         bail!("causal_attention: expected rows of {} for {heads}, found {width}", heads.row_width());
     }
-    if has_kernels(qkv.device()) { qkv.contiguous()?.apply_op1(Attention { heads }) } else { composed(qkv, heads) }
+    any_device(qkv, heads, Precision::F32)
 }
 
-/// The same out of candle's operations, for devices other than the CPU.
-pub(super) fn composed(qkv: &Tensor, heads: Heads) -> Result<Tensor> {
-    let (n, t, _) = qkv.dims3()?;
-    let group = heads.num_query / heads.num_kv;
-    let part = |start: usize, count: usize| -> Result<Tensor> {
-        let part = qkv.narrow(2, start * heads.size, count * heads.size)?;
-        part.reshape((n, t, count, heads.size))?.transpose(1, 2)?.contiguous()
-    };
-    let repeated = |x: Tensor| -> Result<Tensor> {
-        if group == 1 {
-            return Ok(x);
-        }
-        let shape = (n, heads.num_kv, group, t, heads.size);
-        x.unsqueeze(2)?.broadcast_as(shape)?.contiguous()?.reshape((n, heads.num_query, t, heads.size))
-    };
-    let q = part(0, heads.num_query)?;
-    let k = repeated(part(heads.num_query, heads.num_kv)?)?;
-    let v = repeated(part(heads.num_query + heads.num_kv, heads.num_kv)?)?;
-    let scores = (q.matmul(&k.t()?.contiguous()?)? * heads.scale::<f64>())?;
-    let hidden: Vec<f32> = (0..t * t).map(|i| if i % t > i / t { f32::NEG_INFINITY } else { 0.0 }).collect();
-    let hidden = Tensor::from_vec(hidden, (t, t), qkv.device())?.to_dtype(qkv.dtype())?;
-    let p = candle_nn::ops::softmax(&scores.broadcast_add(&hidden)?, D::Minus1)?;
-    p.matmul(&v)?.transpose(1, 2)?.reshape((n, t, heads.query_width()))
+/// The same for heads that fit, with products of this precision where there are no kernels.
+pub(super) fn any_device(qkv: &Tensor, heads: Heads, precision: Precision) -> Result<Tensor> {
+    if has_kernels(qkv.device()) {
+        qkv.contiguous()?.apply_op1(Attention { heads })
+    } else {
+        composed::attention(qkv, heads, precision)
+    }
 }
 
 struct Attention {
@@ -315,7 +304,7 @@ kernel! {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::check::{gradient_error, max_difference, wave};
+    use crate::check::{composed_error, gradient_error, max_difference, wave};
 
     const PLAIN: Heads = Heads { num_query: 2, num_kv: 2, size: 6 };
     const GROUPED: Heads = Heads { num_query: 4, num_kv: 2, size: 4 };
@@ -324,7 +313,7 @@ mod tests {
     fn equals_candle() {
         for (heads, t) in [(PLAIN, 5), (GROUPED, 70), (PLAIN, 130), (GROUPED, 1), (PLAIN, 64)] {
             let qkv = wave(&[2, t, heads.row_width()], 1.5).unwrap();
-            let theirs = composed(&qkv, heads).unwrap();
+            let theirs = composed::attention(&qkv, heads, Precision::F32).unwrap();
             let ours = causal_attention(&qkv, heads).unwrap();
             assert!(max_difference(&ours, &theirs).unwrap() < 1e-12, "t {t}");
             let ours = causal_attention(&qkv.to_dtype(DType::F32).unwrap(), heads).unwrap();
@@ -339,6 +328,16 @@ mod tests {
             let inputs = [wave(&[2, t, heads.row_width()], 1.5).unwrap()];
             let error = gradient_error(&inputs, |x| (causal_attention(&x[0], heads)? * &weights)?.sum_all()).unwrap();
             assert!(error < 1e-8, "{error}");
+        }
+    }
+
+    #[test]
+    fn composed_products_are_as_far_from_f32_as_rounding_allows() {
+        for (precision, least, most) in [(Precision::Bf16, 1e-3, 0.02), (Precision::F16, 1e-4, 0.003)] {
+            let inputs = [wave(&[2, 70, GROUPED.row_width()], 1.5).unwrap()];
+            let error =
+                composed_error(&inputs, precision, |x, precision| any_device(&x[0], GROUPED, precision)).unwrap();
+            assert!(least < error && error < most, "{precision:?}: {error}");
         }
     }
 

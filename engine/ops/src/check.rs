@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
+use super::kernels::without_kernels;
 use super::precision::Precision;
 
 /// A tensor of irregular, repeatable f64 values in ± `size`.
@@ -14,8 +15,13 @@ pub fn wave(shape: &[usize], size: f64) -> Result<Tensor> {
 }
 
 /// The largest difference between `loss`'s gradient and its central differences (step 1e-5) over all `inputs`,
-/// relative to the largest gradient or 1.
+/// relative to the largest gradient or 1: with our kernels, and composed of candle's operations, as on a GPU.
 pub fn gradient_error(inputs: &[Tensor], loss: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<f64> {
+    let with_kernels = gradient_error_here(inputs, &loss)?;
+    Ok(with_kernels.max(without_kernels(|| gradient_error_here(inputs, &loss))?))
+}
+
+fn gradient_error_here(inputs: &[Tensor], loss: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<f64> {
     let vars = inputs.iter().map(Var::from_tensor).collect::<Result<Vec<_>>>()?;
     let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
     let grads = loss(&tracked)?.backward()?;
@@ -50,6 +56,39 @@ pub fn bf16_error(inputs: &[Tensor], function: impl Fn(&[Tensor], Precision) -> 
     if Precision::Bf16.missing().is_some() {
         return Ok(None);
     }
+    rounding_error(inputs, Precision::Bf16, function).map(Some)
+}
+
+/// The same of `precision`, composed of candle's operations, as on a GPU.
+pub fn composed_error(
+    inputs: &[Tensor],
+    precision: Precision,
+    function: impl Fn(&[Tensor], Precision) -> Result<Tensor>,
+) -> Result<f64> {
+    without_kernels(|| rounding_error(inputs, precision, function))
+}
+
+/// Gradients of a composed function's f32 inputs, by a fixed gradient of its output.
+pub fn composed_gradients(inputs: &[Tensor], function: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<Vec<Vec<f32>>> {
+    without_kernels(|| {
+        let vars = inputs.iter().map(|x| Var::from_tensor(&x.to_dtype(DType::F32)?)).collect::<Result<Vec<_>>>()?;
+        let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+        let output = function(&tracked)?;
+        let target = wave(output.dims(), 1.0)?.to_dtype(DType::F32)?;
+        let grads = (&output * &target)?.sum_all()?.backward()?;
+        let of = |var: &Var| match grads.get(var) {
+            Some(grad) => grad.flatten_all()?.to_vec1(),
+            None => candle_core::bail!("an input has no gradient"),
+        };
+        vars.iter().map(of).collect()
+    })
+}
+
+fn rounding_error(
+    inputs: &[Tensor],
+    precision: Precision,
+    function: impl Fn(&[Tensor], Precision) -> Result<Tensor>,
+) -> Result<f64> {
     let all = |precision: Precision| -> Result<Vec<Tensor>> {
         let vars = inputs.iter().map(|x| Var::from_tensor(&x.to_dtype(DType::F32)?)).collect::<Result<Vec<_>>>()?;
         let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
@@ -67,10 +106,10 @@ pub fn bf16_error(inputs: &[Tensor], function: impl Fn(&[Tensor], Precision) -> 
     };
     let norm = |x: &Tensor| -> Result<f64> { x.to_dtype(DType::F64)?.sqr()?.sum_all()?.sqrt()?.to_scalar() };
     let mut worst = 0.0_f64;
-    for (exact, rounded) in all(Precision::F32)?.iter().zip(&all(Precision::Bf16)?) {
+    for (exact, rounded) in all(Precision::F32)?.iter().zip(&all(precision)?) {
         worst = worst.max(norm(&(exact - rounded)?)? / norm(exact)?);
     }
-    Ok(Some(worst))
+    Ok(worst)
 }
 
 /// The largest difference between two tensors.

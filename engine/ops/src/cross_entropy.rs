@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, W
 use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
+use super::function::composed_function;
 use super::kernels::has_kernels;
 use super::real::{Real, max_of, sum_map};
 use super::simd::kernel;
@@ -19,9 +20,56 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     if has_kernels(logits.device()) {
         return logits.contiguous()?.apply_op2(&targets.contiguous()?, CrossEntropy);
     }
-    let shifted = logits.broadcast_sub(&logits.max_keepdim(1)?.detach())?;
-    let log_sum = shifted.exp()?.sum(1)?.log()?;
-    log_sum - shifted.gather(&targets.unsqueeze(1)?, 1)?.squeeze(1)?
+    let targets = targets.detach();
+    let forward = |inputs: &[Tensor]| {
+        let [logits] = inputs else { bail!("cross_entropy: expected logits") };
+        Ok(Exponents::of(logits, &targets)?.losses)
+    };
+    let of_backward = targets.clone();
+    composed_function(&[logits], forward, move |inputs, _, grad| {
+        let [logits] = inputs else { bail!("cross_entropy: expected logits") };
+        Ok(vec![Exponents::of(logits, &of_backward)?.into_gradient(&of_backward, grad)?])
+    })
+}
+
+/// Rows of logits on the way to their losses, by candle's operations, without a graph.
+pub(super) struct Exponents {
+    /// e^(logit − the row's largest), (n, v).
+    exponents: Tensor,
+    /// Of each row, (n, 1).
+    sums: Tensor,
+    /// −ln softmax(logits)[target] of each row, (n).
+    pub(super) losses: Tensor,
+}
+
+impl Exponents {
+    /// Of logits (n, v), targets (n).
+    pub(super) fn of(logits: &Tensor, targets: &Tensor) -> Result<Self> {
+        let shifted = logits.broadcast_sub(&logits.max_keepdim(1)?)?;
+        let at_target = shifted.gather(&targets.unsqueeze(1)?, 1)?;
+        let exponents = shifted.exp()?;
+        let sums = exponents.sum_keepdim(1)?;
+        let losses = (sums.log()? - at_target)?.squeeze(1)?;
+        Ok(Self { exponents, sums, losses })
+    }
+
+    /// ‖softmax − onehot‖₂ of each row.
+    pub(super) fn error_norms(&self, targets: &Tensor) -> Result<Vec<f32>> {
+        let p = self.exponents.broadcast_div(&self.sums)?;
+        let at_target = p.gather(&targets.unsqueeze(1)?, 1)?.squeeze(1)?;
+        // Σp² with p_t² replaced by (1 - p_t)²; exact enough: both parts are of the size of the answer.
+        let others = (p.sqr()?.sum(1)? - at_target.sqr()?)?;
+        let own = (1.0 - at_target)?.sqr()?;
+        (others.relu()? + own)?.sqrt()?.to_dtype(DType::F32)?.to_vec1()
+    }
+
+    /// (softmax − onehot) · weight, (n, v), for a weight of each row (n).
+    pub(super) fn into_gradient(self, targets: &Tensor, weights: &Tensor) -> Result<Tensor> {
+        let weights = weights.unsqueeze(1)?.contiguous()?;
+        let gradient = self.exponents.broadcast_mul(&(&weights / &self.sums)?)?;
+        gradient.scatter_add_set(&targets.unsqueeze(1)?.contiguous()?, &weights.neg()?, 1)?;
+        Ok(gradient)
+    }
 }
 
 /// ‖softmax(logits) − onehot(target)‖₂ of each row: logits (n, v) f32 or f64, targets (n) u32, to n numbers in
@@ -34,13 +82,7 @@ pub fn error_norms(logits: &Tensor, targets: &Tensor) -> Result<Vec<f32>> {
         let norms = logits.contiguous()?.apply_op2_no_bwd(&targets.contiguous()?, &ErrorNorms)?;
         return norms.to_vec1();
     }
-    let exp = logits.broadcast_sub(&logits.max_keepdim(1)?)?.exp()?;
-    let p = exp.broadcast_div(&exp.sum_keepdim(1)?)?;
-    let at_target = p.gather(&targets.unsqueeze(1)?, 1)?.squeeze(1)?;
-    // Σp² with p_t² replaced by (1 - p_t)²; exact enough: both parts are of the size of the answer.
-    let others = (p.sqr()?.sum(1)? - at_target.sqr()?)?;
-    let own = (1.0 - at_target)?.sqr()?;
-    (others.relu()? + own)?.sqrt()?.to_dtype(DType::F32)?.to_vec1()
+    Exponents::of(&logits, &targets)?.error_norms(&targets)
 }
 
 fn check(op: &str, logits: &Tensor, targets: &Tensor) -> Result<()> {

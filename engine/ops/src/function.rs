@@ -1,4 +1,4 @@
-//! Functions of any number of tensors with a gradient of our own, on the CPU.
+//! Functions of any number of tensors with a gradient of our own.
 //!
 //! candle's custom operations take at most three arguments, and each gradient that reaches a tensor costs two passes
 //! over memory (a cleared buffer, then an addition). So a function of ours is one node for its first input, and its
@@ -7,16 +7,20 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::backend::{BackendDevice, BackendStorage};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, Var, bail,
+};
 
-use super::backward::leave;
+use super::backward::{backward, leave};
 use super::real::Real;
 
 /// Gradients for each input, `None` where none is tracked.
 pub(super) type InputGradients = Vec<Option<Tensor>>;
 
-/// The tensor `values` of this shape, as a function of `inputs`; `backward(output, gradient)` returns one gradient per
-/// input, in order, at least for those that are tracked (`Tensor::track_op`). It is dropped at once when none is.
+/// The tensor `values` of this shape on the CPU, as a function of `inputs`; `backward(output, gradient)` returns one
+/// gradient per input, in order, at least for those that are tracked (`Tensor::track_op`). It is dropped at once when none
+/// is.
 pub(super) fn record<T: Real>(
     inputs: &[&Tensor],
     values: Vec<T>,
@@ -27,13 +31,67 @@ pub(super) fn record<T: Real>(
     if values.len() != shape.elem_count() {
         bail!("recording a function: expected {} values for {shape:?}, found {}", shape.elem_count(), values.len());
     }
-    record_storage(inputs, (T::to_cpu_storage_owned(values), shape), backward)
+    record_storage(inputs, (Storage::Cpu(T::to_cpu_storage_owned(values)), shape), backward)
 }
 
-/// The same for a value that is already what candle stores. Errors: no inputs.
+/// What `forward` makes of the inputs without a graph, on any device, as a function of them whose gradients are
+/// `backward(inputs, output, gradient)`: of all that it computes, only its result stays.
+pub(super) fn composed_function(
+    inputs: &[&Tensor],
+    forward: impl FnOnce(&[Tensor]) -> Result<Tensor>,
+    backward: impl Fn(&[Tensor], &Tensor, &Tensor) -> Result<Vec<Tensor>> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let detached: Vec<Tensor> = inputs.iter().map(|input| input.detach()).collect();
+    let value = forward(&detached)?;
+    if !inputs.iter().any(|input| input.track_op()) {
+        return Ok(value);
+    }
+    record_storage(inputs, storage_of(value)?, move |output, grad| {
+        let gradients = backward(&detached, &output.detach(), grad)?;
+        if gradients.len() != detached.len() {
+            bail!("a recorded function: expected {} gradients, found {}", detached.len(), gradients.len());
+        }
+        Ok(gradients.into_iter().map(Some).collect())
+    })
+}
+
+/// `f` of the inputs, which is composed of differentiable operations, on any device: only its result stays, and the
+/// backward pass computes the rest again. Source: activation checkpointing, Chen et al. 2016, arXiv 1604.06174.
+pub(super) fn recomputed(
+    inputs: &[&Tensor],
+    f: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let detached: Vec<Tensor> = inputs.iter().map(|input| input.detach()).collect();
+    let value = f(&detached)?;
+    if !inputs.iter().any(|input| input.track_op()) {
+        return Ok(value);
+    }
+    let saved: Vec<Tensor> = inputs.iter().map(|&input| input.clone()).collect();
+    record_storage(inputs, storage_of(value)?, move |_, grad| {
+        // A variable is its own; of other inputs these are copies, whose graph ends here.
+        let leaf = |input: &Tensor| input.track_op().then(|| Var::from_tensor(input)).transpose();
+        let leaves = saved.iter().map(leaf).collect::<Result<Vec<Option<Var>>>>()?;
+        let given = leaves.iter().zip(&detached);
+        let given: Vec<Tensor> =
+            given.map(|(leaf, fixed)| leaf.as_ref().map_or(fixed, Var::as_tensor).clone()).collect();
+        // The gradient of Σ output · grad is the product of grad with the Jacobian.
+        let mut gradients = backward(&(f(&given)? * grad)?.sum_all()?)?;
+        Ok(leaves.iter().map(|leaf| leaf.as_ref().and_then(|leaf| gradients.remove(leaf))).collect())
+    })
+}
+
+/// What a tensor without a graph is stored in, as something of our own. A tensor does not give it up, so that it is copied.
+pub(super) fn storage_of(value: Tensor) -> Result<(Storage, Shape)> {
+    let value = value.contiguous()?;
+    let value = if value.layout().start_offset() == 0 { value } else { value.copy()? };
+    let (storage, layout) = value.storage_and_layout();
+    Ok((storage.try_clone(layout)?, layout.shape().clone()))
+}
+
+/// The same for a value that is already what candle stores, where its inputs are. Errors: no inputs.
 pub(super) fn record_storage(
     inputs: &[&Tensor],
-    (values, shape): (CpuStorage, Shape),
+    (values, shape): (Storage, Shape),
     backward: impl Fn(&Tensor, &Tensor) -> Result<InputGradients> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let Some((first, rest)) = inputs.split_first() else {
@@ -80,6 +138,11 @@ impl Link {
     fn value() -> (CpuStorage, Shape) {
         (CpuStorage::F32(vec![0.0]), Shape::from(1))
     }
+
+    fn cuda_value(like: &CudaStorage) -> Result<(CudaStorage, Shape)> {
+        let shape = Shape::from(1);
+        Ok((like.device().zeros_impl(&shape, DType::F32)?, shape))
+    }
 }
 
 impl CustomOp1 for Link {
@@ -89,6 +152,10 @@ impl CustomOp1 for Link {
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         Ok(Self::value())
+    }
+
+    fn cuda_fwd(&self, input: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        Self::cuda_value(input)
     }
 
     fn bwd(&self, input: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
@@ -105,6 +172,10 @@ impl CustomOp2 for Link {
         Ok(Self::value())
     }
 
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, input: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        Self::cuda_value(input)
+    }
+
     fn bwd(&self, before: &Tensor, input: &Tensor, _: &Tensor, _: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         Ok((Some(before.zeros_like()?), leave(input, self.take())?))
     }
@@ -114,7 +185,7 @@ type Backward = dyn Fn(&Tensor, &Tensor) -> Result<InputGradients> + Send + Sync
 
 /// The function itself; its value was computed before.
 struct Node {
-    value: Mutex<Option<CpuStorage>>,
+    value: Mutex<Option<Storage>>,
     shape: Shape,
     backward: Box<Backward>,
     /// The first input is tracked.
@@ -124,8 +195,22 @@ struct Node {
 
 impl Node {
     fn value(&self) -> Result<(CpuStorage, Shape)> {
+        match self.take()? {
+            Storage::Cpu(value) => Ok((value, self.shape.clone())),
+            Storage::Cuda(_) | Storage::Metal(_) => bail!("a function of tensors on the CPU has a value on a GPU"),
+        }
+    }
+
+    fn cuda_value(&self) -> Result<(CudaStorage, Shape)> {
+        match self.take()? {
+            Storage::Cuda(value) => Ok((value, self.shape.clone())),
+            Storage::Cpu(_) | Storage::Metal(_) => bail!("a function of tensors on a GPU has a value elsewhere"),
+        }
+    }
+
+    fn take(&self) -> Result<Storage> {
         match self.value.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(value) => Ok((value, self.shape.clone())),
+            Some(value) => Ok(value),
             None => bail!("a recorded function was applied twice"),
         }
     }
@@ -148,6 +233,10 @@ impl CustomOp1 for Node {
         self.value()
     }
 
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.cuda_value()
+    }
+
     fn bwd(&self, first: &Tensor, output: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         self.gradient(first, output, gradient)
     }
@@ -160,6 +249,10 @@ impl CustomOp2 for Node {
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         self.value()
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.cuda_value()
     }
 
     fn bwd(

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
+use super::function::composed_function;
 use super::real::Real;
 use super::silu_mul::{silu_mul, silu_mul_all, silu_mul_gradient};
 use super::simd::kernel;
@@ -37,7 +38,7 @@ impl GateActivation {
         }
         match self {
             Self::Silu => silu_mul(gate, up),
-            Self::Relu2 => gate.relu()?.sqr()? * up,
+            Self::Relu2 => relu2_mul(gate, up),
         }
     }
 
@@ -56,6 +57,20 @@ impl GateActivation {
             Self::Relu2 => relu2_mul_gradient(gate, up, dy),
         }
     }
+}
+
+/// max(0, gate)² · up
+fn relu2_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    let forward = |inputs: &[Tensor]| {
+        let [gate, up] = inputs else { bail!("relu2_mul: expected two inputs") };
+        gate.relu()?.sqr()? * up
+    };
+    composed_function(&[gate, up], forward, |inputs, _, grad| {
+        let [gate, up] = inputs else { bail!("relu2_mul: expected two inputs") };
+        let positive = gate.relu()?;
+        let d_gate = ((&positive * up)? * 2.0)?.mul(grad)?;
+        Ok(vec![d_gate, positive.sqr()?.mul(grad)?])
+    })
 }
 
 kernel! { for Activation:

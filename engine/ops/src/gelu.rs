@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, T
 use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
+use super::function::composed_function;
 use super::kernels::has_kernels;
 use super::real::Real;
 use super::simd::kernel;
@@ -12,8 +13,33 @@ use super::simd::kernel;
 /// x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), any shape, f32 or f64; differentiable.
 /// Source: Hendrycks and Gimpel 2016, arXiv 1606.08415; `gelu_new` in transformers.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    if has_kernels(x.device()) { x.contiguous()?.apply_op1(Gelu) } else { x.gelu() }
+    if has_kernels(x.device()) {
+        return x.contiguous()?.apply_op1(Gelu);
+    }
+    let forward = |inputs: &[Tensor]| {
+        let [x] = inputs else { bail!("gelu: expected one input") };
+        x.gelu()
+    };
+    // candle's own gradient holds a dozen tensors of the input's size at once.
+    composed_function(&[x], forward, |inputs, _, grad| {
+        let [x] = inputs else { bail!("gelu: expected one input") };
+        let square = x.sqr()?;
+        let inner = square.affine(SCALE * CUBIC, SCALE)?.mul(x)?;
+        let tanh = inner.tanh()?;
+        drop(inner);
+        // Of the inner function, times x/2.
+        let slope = square.affine(1.5 * SCALE * CUBIC, 0.5 * SCALE)?.mul(x)?;
+        drop(square);
+        let slope = slope.mul(&tanh.sqr()?.affine(-1.0, 1.0)?)?;
+        let slope = (slope + tanh.affine(0.5, 0.5)?)?;
+        drop(tanh);
+        Ok(vec![slope.mul(grad)?])
+    })
 }
+
+/// √(2/π)
+const SCALE: f64 = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+const CUBIC: f64 = 0.044_715;
 
 struct Gelu;
 

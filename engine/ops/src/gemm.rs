@@ -219,6 +219,7 @@ impl Products {
                 Some(kernel) => Some(kernel),
                 None => candle_core::bail!("multiplying: {}", super::precision::MISSING),
             },
+            Precision::F16 => candle_core::bail!("multiplying: {}", super::precision::NO_F16),
         };
         Ok(Self { kernel, ..Self::full(num_tasks) })
     }

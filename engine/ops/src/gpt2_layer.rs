@@ -3,12 +3,13 @@
 use candle_core::{D, Result, Tensor, bail};
 
 use super::activations::Activations;
-use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
+use super::attention::{self, Attended, Heads, attend, attend_backward, scratch_len};
+use super::function::recomputed;
 use super::gelu::{add_bias_and_gelu, gelu, gelu_again_and_gradient};
 use super::gemm::{Matrix, Old, Shared, multiply};
 use super::kernels::has_kernels;
 use super::layer_norm::{layer_norm, layer_norm_backward_rows, layer_norm_rows};
-use super::linear::product;
+use super::linear::{Map, Stored};
 use super::precision::Precision;
 use super::real::Real;
 use super::rows::{add_column_sums, add_row, fill_rows, split};
@@ -49,6 +50,43 @@ impl<'a> Gpt2LayerWeights<'a> {
             self.mlp_c_proj_bias,
         ]
     }
+
+    /// What lies after the layer's input, in the order of [`Self::in_order`].
+    fn after_input(inputs: &'a [Tensor]) -> Result<(&'a Tensor, Self)> {
+        let [
+            x,
+            ln_1_weight,
+            ln_1_bias,
+            c_attn_weight,
+            c_attn_bias,
+            attn_c_proj_weight,
+            attn_c_proj_bias,
+            ln_2_weight,
+            ln_2_bias,
+            c_fc_weight,
+            c_fc_bias,
+            mlp_c_proj_weight,
+            mlp_c_proj_bias,
+        ] = inputs
+        else {
+            bail!("gpt2_layer: expected an input and 12 weights, found {} tensors", inputs.len());
+        };
+        let weights = Self {
+            ln_1_weight,
+            ln_1_bias,
+            c_attn_weight,
+            c_attn_bias,
+            attn_c_proj_weight,
+            attn_c_proj_bias,
+            ln_2_weight,
+            ln_2_bias,
+            c_fc_weight,
+            c_fc_bias,
+            mlp_c_proj_weight,
+            mlp_c_proj_bias,
+        };
+        Ok((x, weights))
+    }
 }
 
 /// The numbers of a GPT-2 layer that its weights do not show.
@@ -60,9 +98,9 @@ pub struct Gpt2LayerShape {
     pub eps: f64,
     /// How its matrices read their inputs.
     pub activations: Activations,
-    /// Of matrix products; counts on the CPU, for f32.
+    /// Of matrix products; counts for f32.
     pub precision: Precision,
-    /// For the backward pass, on the CPU.
+    /// For the backward pass.
     pub kept: Kept,
 }
 
@@ -75,7 +113,17 @@ pub fn gpt2_layer(x: &Tensor, weights: &Gpt2LayerWeights<'_>, shape: Gpt2LayerSh
         let Gpt2LayerShape { eps, activations, precision, kept, .. } = shape;
         return apply(&Gpt2Layer { heads, hidden, eps, activations, precision, kept }, x, &weights.in_order());
     }
-    composed(x, weights, shape, heads, &mut |_, _| Ok(()))
+    match shape.kept {
+        Kept::Activations => composed(x, weights, shape, heads, &mut |_, _| Ok(())),
+        Kept::Input => {
+            let mut inputs = vec![x];
+            inputs.extend(weights.in_order());
+            recomputed(&inputs, move |inputs| {
+                let (x, weights) = Gpt2LayerWeights::after_input(inputs)?;
+                composed(x, &weights, shape, heads, &mut |_, _| Ok(()))
+            })
+        }
+    }
 }
 
 /// [`gpt2_layer`], telling `seen` what each matrix reads: its name within the layer ("attn.c_attn") and its inputs,
@@ -87,7 +135,7 @@ pub fn gpt2_layer_observed(
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
     let (heads, _) = check(x, weights, shape.num_heads)?;
-    composed(x, weights, shape, heads, seen)
+    composed(x, weights, Gpt2LayerShape { precision: Precision::F32, ..shape }, heads, seen)
 }
 
 /// Heads, and the width of the feed-forward part. Errors: as [`gpt2_layer`].
@@ -111,22 +159,24 @@ fn check(x: &Tensor, weights: &Gpt2LayerWeights<'_>, num_heads: usize) -> Result
 pub(super) fn composed(
     x: &Tensor,
     weights: &Gpt2LayerWeights<'_>,
-    Gpt2LayerShape { eps, activations, .. }: Gpt2LayerShape,
+    Gpt2LayerShape { eps, activations, precision, .. }: Gpt2LayerShape,
     heads: Heads,
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
-    let affine = |x: &Tensor, weight: &Tensor, bias: &Tensor| product(x, weight)?.broadcast_add(bias);
+    let affine = |x: &Tensor, weight, bias, onto| {
+        Map { weight, stored: Stored::InputMajor, bias: Some(bias), onto }.composed(x, precision)
+    };
     let h = activations.read(&layer_norm(x, weights.ln_1_weight, weights.ln_1_bias, eps)?)?;
     seen("attn.c_attn", &h)?;
-    let h = causal_attention(&affine(&h, weights.c_attn_weight, weights.c_attn_bias)?, heads)?;
+    let h = attention::any_device(&affine(&h, weights.c_attn_weight, weights.c_attn_bias, None)?, heads, precision)?;
     let h = activations.read(&h)?;
     seen("attn.c_proj", &h)?;
-    let x = (x + affine(&h, weights.attn_c_proj_weight, weights.attn_c_proj_bias)?)?;
+    let x = affine(&h, weights.attn_c_proj_weight, weights.attn_c_proj_bias, Some(x))?;
     let h = activations.read(&layer_norm(&x, weights.ln_2_weight, weights.ln_2_bias, eps)?)?;
     seen("mlp.c_fc", &h)?;
-    let h = activations.read(&gelu(&affine(&h, weights.c_fc_weight, weights.c_fc_bias)?)?)?;
+    let h = activations.read(&gelu(&affine(&h, weights.c_fc_weight, weights.c_fc_bias, None)?)?)?;
     seen("mlp.c_proj", &h)?;
-    x + affine(&h, weights.mlp_c_proj_weight, weights.mlp_c_proj_bias)?
+    affine(&h, weights.mlp_c_proj_weight, weights.mlp_c_proj_bias, Some(&x))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -291,7 +341,7 @@ impl SequenceLayer for Gpt2Layer {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::check::{bf16_error, gradient_error, max_difference, wave};
+    use crate::check::{bf16_error, composed_error, composed_gradients, gradient_error, max_difference, wave};
 
     const HEADS: Heads = Heads { num_query: 2, num_kv: 2, size: 4 };
     const SHAPE: Gpt2LayerShape = Gpt2LayerShape {
@@ -369,9 +419,31 @@ mod tests {
     #[test]
     fn gradient_agrees_with_central_differences() {
         let target = wave(&[3, 5, 8], 1.0).unwrap();
-        let loss = |x: &[Tensor]| (gpt2_layer(&x[0], &weights(x), SHAPE)? * &target)?.sum_all();
-        let error = gradient_error(&inputs(3, 5), loss).unwrap();
-        assert!(error < 1e-7, "{error}");
+        for kept in [Kept::Activations, Kept::Input] {
+            let shape = Gpt2LayerShape { kept, ..SHAPE };
+            let loss = |x: &[Tensor]| (gpt2_layer(&x[0], &weights(x), shape)? * &target)?.sum_all();
+            let error = gradient_error(&inputs(3, 5), loss).unwrap();
+            assert!(error < 1e-7, "{kept:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_composed_layer_that_is_computed_again_has_the_same_gradients_bit_for_bit() {
+        for shape in [SHAPE, INT8, Gpt2LayerShape { precision: Precision::Bf16, ..SHAPE }] {
+            let of = |kept| {
+                composed_gradients(&inputs(3, 5), |x| gpt2_layer(&x[0], &weights(x), Gpt2LayerShape { kept, ..shape }))
+            };
+            assert_eq!(of(Kept::Activations).unwrap(), of(Kept::Input).unwrap(), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn composed_layers_are_as_far_from_f32_as_rounding_allows() {
+        for (precision, least, most) in [(Precision::Bf16, 1e-3, 0.03), (Precision::F16, 1e-4, 0.004)] {
+            let layer = |x: &[Tensor], precision| gpt2_layer(&x[0], &weights(x), Gpt2LayerShape { precision, ..SHAPE });
+            let error = composed_error(&inputs(5, 67), precision, layer).unwrap();
+            assert!(least < error && error < most, "{precision:?}: {error}");
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@ use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result, Shape
 use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
+use super::function::composed_function;
 use super::kernels::has_kernels;
+use super::linear::as_rows;
 use super::real::{Real, sum_map, sum_map2, sum_map3};
 use super::simd::kernel;
 
@@ -20,10 +22,32 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     if has_kernels(x.device()) {
         return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, LayerNorm { eps });
     }
-    let centered = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-    let variance = centered.sqr()?.mean_keepdim(D::Minus1)?;
-    let normed = centered.broadcast_div(&(variance + eps)?.sqrt()?)?;
-    normed.broadcast_mul(weight)?.broadcast_add(bias)
+    composed(x, weight, bias, eps)
+}
+
+/// The same out of candle's operations, for other devices.
+fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    // Of mean 0 and variance 1, and what the centered row was divided by.
+    let normed = move |x: &Tensor| -> Result<(Tensor, Tensor)> {
+        let centered = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let deviation = (centered.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
+        Ok((centered.broadcast_div(&deviation)?, deviation))
+    };
+    let forward = |inputs: &[Tensor]| {
+        let [x, weight, bias] = inputs else { bail!("layer_norm: expected three inputs") };
+        normed(x)?.0.broadcast_mul(weight)?.broadcast_add(bias)
+    };
+    composed_function(&[x, weight, bias], forward, move |inputs, _, grad| {
+        let [x, weight, _] = inputs else { bail!("layer_norm: expected three inputs") };
+        let (normed, deviation) = normed(x)?;
+        let d_weight = as_rows(&(grad * &normed)?)?.sum(0)?;
+        let d_bias = as_rows(grad)?.sum(0)?;
+        let d_normed = grad.broadcast_mul(weight)?;
+        let along = (&d_normed * &normed)?.mean_keepdim(D::Minus1)?;
+        let dx = d_normed.broadcast_sub(&d_normed.mean_keepdim(D::Minus1)?)?;
+        let dx = (dx - normed.broadcast_mul(&along)?)?.broadcast_div(&deviation)?;
+        Ok(vec![dx, d_weight, d_bias])
+    })
 }
 
 struct LayerNorm {

@@ -50,7 +50,7 @@ mod span;
 mod transpose;
 
 pub use activations::Activations;
-pub use attention::{Heads, causal_attention};
+pub use attention::{Heads, MAX_COMPOSED_SCORES, causal_attention};
 pub use backward::{backward, backward_onto};
 pub use batch_norm::{batch_norm, conv_norm, residual_block};
 pub use buffers::release_scratch;

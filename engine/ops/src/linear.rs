@@ -1,9 +1,11 @@
-//! A linear map without bias, with its weight stored output-major: the head of a language model.
+//! Linear maps: the head of a language model, whose weight is stored output-major; and what layers are composed of where
+//! there are no kernels.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, D, DType, Device, Layout, Result, Shape, Tensor, bail};
 
 use super::buffers::{Reading, slice, unwritten};
+use super::function::composed_function;
 use super::gemm::{Matrix, Old, Products, multiply};
 use super::kernels::has_kernels;
 use super::precision::Precision;
@@ -11,7 +13,7 @@ use super::real::Real;
 
 /// x · weightᵀ: x (..., inputs), weight (outputs, inputs), to (..., outputs). f32 or f64; differentiable in both.
 /// One multiplication whatever the leading dimensions; nothing is transposed in memory.
-/// `precision` counts on the CPU, for f32. Errors: sizes that do not fit; a precision that the processor has not.
+/// `precision` counts for f32. Errors: sizes that do not fit; a precision that the processor has not.
 pub fn linear(x: &Tensor, weight: &Tensor, precision: Precision) -> Result<Tensor> {
     let (_, inputs) = weight.dims2()?;
     if x.dim(D::Minus1)? != inputs {
@@ -20,20 +22,93 @@ pub fn linear(x: &Tensor, weight: &Tensor, precision: Precision) -> Result<Tenso
     if has_kernels(x.device()) && inputs > 0 {
         return x.contiguous()?.apply_op2(&weight.contiguous()?, Linear { products: Products::new(precision, 1)? });
     }
-    product(x, &weight.t()?)
+    Map { weight, stored: Stored::OutputMajor, bias: None, onto: None }.composed(x, precision)
 }
 
-/// x · weight: x (..., inputs), weight (inputs, outputs), to (..., outputs), by candle's operations on any device.
-/// One multiplication whatever the leading dimensions: with a weight repeated for each of them, its gradient would be
-/// made as often before it is summed.
-pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let (inputs, outputs) = weight.dims2()?;
-    let mut shape = x.dims().to_vec();
-    if let Some(last) = shape.last_mut() {
-        *last = outputs;
+/// In what order a weight lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// (inputs, outputs), as GPT-2 has it.
+    InputMajor,
+    /// (outputs, inputs).
+    OutputMajor,
+}
+
+impl Stored {
+    /// `weight` or a view of it, (inputs, outputs).
+    fn input_major(self, weight: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::InputMajor => Ok(weight.clone()),
+            Self::OutputMajor => weight.t(),
+        }
     }
-    let rows = x.elem_count().checked_div(inputs).unwrap_or(0);
-    x.reshape((rows, inputs))?.matmul(weight)?.reshape(shape)
+}
+
+/// onto + x · weight + bias.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Map<'a> {
+    pub(super) weight: &'a Tensor,
+    pub(super) stored: Stored,
+    /// (outputs)
+    pub(super) bias: Option<&'a Tensor>,
+    /// (..., outputs)
+    pub(super) onto: Option<&'a Tensor>,
+}
+
+impl Map<'_> {
+    /// x (..., inputs) to (..., outputs), by candle's operations on any device; differentiable in everything. One
+    /// multiplication whatever the leading dimensions: with a weight repeated for each of them, its gradient would be made
+    /// as often before it is summed.
+    pub(super) fn composed(self, x: &Tensor, precision: Precision) -> Result<Tensor> {
+        let Self { weight, stored, bias, onto } = self;
+        let mut inputs = vec![x, weight];
+        inputs.extend(bias);
+        inputs.extend(onto);
+        let (has_bias, has_onto) = (bias.is_some(), onto.is_some());
+        let forward = |inputs: &[Tensor]| {
+            let [x, weight, added @ ..] = inputs else { bail!("a linear map: expected a weight") };
+            let weight = stored.input_major(weight)?;
+            let mut shape = x.dims().to_vec();
+            if let Some(last) = shape.last_mut() {
+                *last = weight.dim(1)?;
+            }
+            let y = rounded_product(&as_rows(x)?, &weight, precision)?.reshape(shape)?;
+            added.iter().try_fold(y, |y, added| y.broadcast_add(added))
+        };
+        composed_function(&inputs, forward, move |inputs, _, grad| {
+            let [x, weight, ..] = inputs else { bail!("a linear map: expected a weight") };
+            let (rows, d_rows) = (as_rows(x)?, as_rows(grad)?);
+            let dx = rounded_product(&d_rows, &stored.input_major(weight)?.t()?, precision)?.reshape(x.shape())?;
+            let d_weight = match stored {
+                Stored::InputMajor => rounded_product(&rows.t()?, &d_rows, precision)?,
+                Stored::OutputMajor => rounded_product(&d_rows.t()?, &rows, precision)?,
+            };
+            let mut gradients = vec![dx, d_weight];
+            if has_bias {
+                gradients.push(d_rows.sum(0)?);
+            }
+            if has_onto {
+                gradients.push(grad.clone());
+            }
+            Ok(gradients)
+        })
+    }
+}
+
+/// x (..., c) as (rows, c).
+pub(super) fn as_rows(x: &Tensor) -> Result<Tensor> {
+    let c = x.dim(D::Minus1)?;
+    x.reshape((x.elem_count().checked_div(c).unwrap_or(0), c))
+}
+
+/// a · b by candle, without a graph: f32 rounded to `precision` first, as is the result, or f64 as they are.
+pub(super) fn rounded_product(a: &Tensor, b: &Tensor, precision: Precision) -> Result<Tensor> {
+    match precision.rounded() {
+        Some(rounded) if a.dtype() != DType::F64 => {
+            a.to_dtype(rounded)?.matmul(&b.to_dtype(rounded)?)?.to_dtype(DType::F32)
+        }
+        _ => a.matmul(b),
+    }
 }
 
 struct Linear {
@@ -102,7 +177,7 @@ fn backward<T: Real>(
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::check::{bf16_error, gradient_error, max_difference, wave};
+    use crate::check::{bf16_error, composed_error, gradient_error, max_difference, wave};
 
     #[test]
     fn bf16_is_as_far_from_f32_as_rounding_allows() {
@@ -110,6 +185,24 @@ mod tests {
         let error = bf16_error(&inputs, |x, precision| linear(&x[0], &x[1], precision)).unwrap();
         // Factors lose up to 1/256 of themselves; no error at all would be f32 after all.
         assert!(error.is_none_or(|error| 1e-4 < error && error < 0.02), "{error:?}");
+    }
+
+    #[test]
+    fn composed_products_are_as_far_from_f32_as_rounding_allows() {
+        // bf16 has 8 bits, fp16 11.
+        for (precision, least, most) in [(Precision::Bf16, 1e-3, 0.02), (Precision::F16, 1e-4, 0.002)] {
+            let inputs = [wave(&[2, 35, 47], 1.0).unwrap(), wave(&[33, 47], 1.0).unwrap()];
+            let error = composed_error(&inputs, precision, |x, precision| linear(&x[0], &x[1], precision)).unwrap();
+            assert!(least < error && error < most, "{precision:?}: {error}");
+            let inputs =
+                [[2, 35, 47].as_slice(), &[47, 33], &[33], &[2, 35, 33]].map(|shape| wave(shape, 1.0).unwrap());
+            let error = composed_error(&inputs, precision, |x, precision| {
+                let map = Map { weight: &x[1], stored: Stored::InputMajor, bias: Some(&x[2]), onto: Some(&x[3]) };
+                map.composed(&x[0], precision)
+            });
+            let error = error.unwrap();
+            assert!(least < error && error < most, "{precision:?}: {error}");
+        }
     }
 
     #[test]
@@ -126,5 +219,11 @@ mod tests {
         let inputs = [wave(&[2, 5, 7], 1.0).unwrap(), wave(&[3, 7], 1.0).unwrap()];
         let error = gradient_error(&inputs, |x| (linear(&x[0], &x[1], Precision::F32)? * &target)?.sum_all()).unwrap();
         assert!(error < 1e-8, "{error}");
+        let inputs = [[2, 5, 7].as_slice(), &[7, 3], &[3], &[2, 5, 3]].map(|shape| wave(shape, 1.0).unwrap());
+        let error = gradient_error(&inputs, |x| {
+            let map = Map { weight: &x[1], stored: Stored::InputMajor, bias: Some(&x[2]), onto: Some(&x[3]) };
+            (map.composed(&x[0], Precision::F32)? * &target)?.sum_all()
+        });
+        assert!(error.as_ref().is_ok_and(|error| *error < 1e-8), "{error:?}");
     }
 }

@@ -4,15 +4,16 @@
 use candle_core::{D, Result, Tensor, bail};
 
 use super::activations::Activations;
-use super::attention::{Attended, Heads, attend, attend_backward, causal_attention, scratch_len};
+use super::attention::{self, Attended, Heads, attend, attend_backward, scratch_len};
+use super::function::{composed_function, recomputed};
 use super::gate::GateActivation;
 use super::gemm::{Matrix, Old, Shared, multiply};
 use super::kernels::has_kernels;
-use super::linear::linear;
+use super::linear::{Map, Stored, as_rows, rounded_product};
 use super::precision::Precision;
 use super::real::Real;
 use super::rms_norm::{rms_norm, rms_norm_backward_rows, rms_norm_in_place, rms_norm_rows};
-use super::rope::{Angles, Turn, rope, rotate};
+use super::rope::{Angles, Turn, rotate, turned};
 use super::rows::split;
 use super::sequence::{Factor, Kept, MatrixGradient, Place, Seen, SequenceLayer, apply};
 
@@ -62,6 +63,43 @@ impl<'a> LlamaLayerWeights<'a> {
         }
         all
     }
+
+    /// What lies after the layer's input, in the order of [`Self::in_order`].
+    fn after_input(inputs: &'a [Tensor]) -> Result<(&'a Tensor, Self)> {
+        let [
+            x,
+            input_layernorm,
+            q_proj,
+            k_proj,
+            v_proj,
+            o_proj,
+            post_attention_layernorm,
+            gate_proj,
+            up_proj,
+            down_proj,
+            sub_norms @ ..,
+        ] = inputs
+        else {
+            bail!("llama_layer: expected an input and 9 weights or 11, found {} tensors", inputs.len());
+        };
+        let sub_norms = match sub_norms {
+            [attn_sub_norm, ffn_sub_norm] => Some(SubNorms { attn_sub_norm, ffn_sub_norm }),
+            _ => None,
+        };
+        let weights = Self {
+            input_layernorm,
+            q_proj,
+            k_proj,
+            v_proj,
+            o_proj,
+            post_attention_layernorm,
+            gate_proj,
+            up_proj,
+            down_proj,
+            sub_norms,
+        };
+        Ok((x, weights))
+    }
 }
 
 /// The numbers of a Llama layer that its weights do not show.
@@ -77,9 +115,9 @@ pub struct LlamaLayerShape {
     pub hidden_act: GateActivation,
     /// How its matrices read their inputs.
     pub activations: Activations,
-    /// Of matrix products; counts on the CPU, for f32.
+    /// Of matrix products; counts for f32.
     pub precision: Precision,
-    /// For the backward pass, on the CPU.
+    /// For the backward pass.
     pub kept: Kept,
 }
 
@@ -91,7 +129,17 @@ pub fn llama_layer(x: &Tensor, weights: &LlamaLayerWeights<'_>, shape: LlamaLaye
     if has_kernels(x.device()) {
         return apply(&LlamaLayer { shape, hidden }, x, &weights.in_order());
     }
-    composed(x, weights, shape, &mut |_, _| Ok(()))
+    match shape.kept {
+        Kept::Activations => composed(x, weights, shape, &mut |_, _| Ok(())),
+        Kept::Input => {
+            let mut inputs = vec![x];
+            inputs.extend(weights.in_order());
+            recomputed(&inputs, move |inputs| {
+                let (x, weights) = LlamaLayerWeights::after_input(inputs)?;
+                composed(x, &weights, shape, &mut |_, _| Ok(()))
+            })
+        }
+    }
 }
 
 /// [`llama_layer`], telling `seen` what each matrix reads: its name within the layer ("self_attn.q_proj") and its
@@ -103,7 +151,7 @@ pub fn llama_layer_observed(
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
     check(x, weights, shape)?;
-    composed(x, weights, shape, seen)
+    composed(x, weights, LlamaLayerShape { precision: Precision::F32, ..shape }, seen)
 }
 
 /// The width of the feed-forward part. Errors: as [`llama_layer`].
@@ -133,30 +181,58 @@ pub(super) fn composed(
     shape: LlamaLayerShape,
     seen: &mut dyn FnMut(&'static str, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
-    let linear = |x: &Tensor, weight: &Tensor| linear(x, weight, Precision::F32);
-    let turned = |x: Tensor| rope(&x, shape.heads.size, shape.rope_theta);
+    let linear = |x: &Tensor, weight, onto| {
+        Map { weight, stored: Stored::OutputMajor, bias: None, onto }.composed(x, shape.precision)
+    };
     let read = |x: Tensor| shape.activations.read(&x);
     let h = read(rms_norm(x, weights.input_layernorm, shape.eps)?)?;
     for part in ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"] {
         seen(part, &h)?;
     }
-    let q = turned(linear(&h, weights.q_proj)?)?;
-    let k = turned(linear(&h, weights.k_proj)?)?;
-    let qkv = Tensor::cat(&[q, k, linear(&h, weights.v_proj)?], 2)?;
+    let qkv = turned_projections(&h, [weights.q_proj, weights.k_proj, weights.v_proj], shape)?;
     let normed = |h: Tensor, norm: fn(&SubNorms<'_>) -> Tensor| match &weights.sub_norms {
         Some(norms) => rms_norm(&h, &norm(norms), shape.eps),
         None => Ok(h),
     };
-    let h = read(normed(causal_attention(&qkv, shape.heads)?, |norms| norms.attn_sub_norm.clone())?)?;
+    let attended = attention::any_device(&qkv, shape.heads, shape.precision)?;
+    let h = read(normed(attended, |norms| norms.attn_sub_norm.clone())?)?;
     seen("self_attn.o_proj", &h)?;
-    let x = (x + linear(&h, weights.o_proj)?)?;
+    let x = linear(&h, weights.o_proj, Some(x))?;
     let h = read(rms_norm(&x, weights.post_attention_layernorm, shape.eps)?)?;
     seen("mlp.gate_proj", &h)?;
     seen("mlp.up_proj", &h)?;
-    let h = shape.hidden_act.mul(&linear(&h, weights.gate_proj)?, &linear(&h, weights.up_proj)?)?;
+    let h = shape.hidden_act.mul(&linear(&h, weights.gate_proj, None)?, &linear(&h, weights.up_proj, None)?)?;
     let h = read(normed(h, |norms| norms.ffn_sub_norm.clone())?)?;
     seen("mlp.down_proj", &h)?;
-    x + linear(&h, weights.down_proj)?
+    linear(&h, weights.down_proj, Some(&x))
+}
+
+/// Rows [queries | keys | values] of h (n, t, c), queries and keys turned by their positions; differentiable in everything.
+fn turned_projections(h: &Tensor, weights: [&Tensor; 3], shape: LlamaLayerShape) -> Result<Tensor> {
+    let LlamaLayerShape { heads, rope_theta, precision, .. } = shape;
+    let turned = move |x: &Tensor, turn| turned(x, heads.size, rope_theta, turn);
+    let forward = |inputs: &[Tensor]| {
+        let [h, of_q, of_k, of_v] = inputs else { bail!("llama_layer: expected three projections") };
+        let (n, t, _) = h.dims3()?;
+        let rows = as_rows(h)?;
+        let project = |weight: &Tensor| rounded_product(&rows, &weight.t()?, precision)?.reshape((n, t, ()));
+        let (q, k) = (turned(&project(of_q)?, Turn::Forward)?, turned(&project(of_k)?, Turn::Forward)?);
+        Tensor::cat(&[q, k, project(of_v)?], 2)
+    };
+    let [of_q, of_k, of_v] = weights;
+    composed_function(&[h, of_q, of_k, of_v], forward, move |inputs, _, grad| {
+        let [h, of_q, of_k, of_v] = inputs else { bail!("llama_layer: expected three projections") };
+        let rows = as_rows(h)?;
+        let (c, kv) = (heads.query_width(), heads.num_kv * heads.size);
+        let part = |start: usize, width: usize| grad.narrow(2, start, width)?.contiguous();
+        let d_q = as_rows(&turned(&part(0, c)?, Turn::Back)?)?;
+        let d_k = as_rows(&turned(&part(c, kv)?, Turn::Back)?)?;
+        let d_v = as_rows(&part(c + kv, kv)?)?;
+        let product = |a: &Tensor, b: &Tensor| rounded_product(a, b, precision);
+        let d_h = ((product(&d_q, of_q)? + product(&d_k, of_k)?)? + product(&d_v, of_v)?)?.reshape(h.shape())?;
+        let of_weight = |d_rows: &Tensor| product(&d_rows.t()?, &rows);
+        Ok(vec![d_h, of_weight(&d_q)?, of_weight(&d_k)?, of_weight(&d_v)?])
+    })
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -370,7 +446,7 @@ impl SequenceLayer for LlamaLayer {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::check::{bf16_error, gradient_error, max_difference, wave};
+    use crate::check::{bf16_error, composed_error, composed_gradients, gradient_error, max_difference, wave};
 
     const SHAPE: LlamaLayerShape = LlamaLayerShape {
         heads: Heads { num_query: 4, num_kv: 2, size: 2 },
@@ -451,12 +527,34 @@ mod tests {
     #[test]
     fn gradient_agrees_with_central_differences() {
         let target = wave(&[3, 5, 8], 1.0).unwrap();
-        for shape in [SHAPE, RELU2] {
+        for shape in [SHAPE, RELU2, LlamaLayerShape { kept: Kept::Input, ..SHAPE }] {
             for x in [inputs(3, 5), bitnet_inputs(3, 5)] {
                 let loss = |x: &[Tensor]| (llama_layer(&x[0], &weights(x), shape)? * &target)?.sum_all();
                 let error = gradient_error(&x, loss).unwrap();
                 assert!(error < 1e-7, "{shape:?}, {} tensors: {error}", x.len());
             }
+        }
+    }
+
+    #[test]
+    fn a_composed_layer_that_is_computed_again_has_the_same_gradients_bit_for_bit() {
+        for shape in [SHAPE, INT8, LlamaLayerShape { precision: Precision::Bf16, ..RELU2 }] {
+            for x in [inputs(3, 5), bitnet_inputs(3, 5)] {
+                let layer =
+                    |kept| move |x: &[Tensor]| llama_layer(&x[0], &weights(x), LlamaLayerShape { kept, ..shape });
+                let of = |kept| composed_gradients(&x, layer(kept)).unwrap();
+                assert_eq!(of(Kept::Activations), of(Kept::Input), "{shape:?}, {} tensors", x.len());
+            }
+        }
+    }
+
+    #[test]
+    fn composed_layers_are_as_far_from_f32_as_rounding_allows() {
+        for (precision, least, most) in [(Precision::Bf16, 1e-3, 0.03), (Precision::F16, 1e-4, 0.004)] {
+            let layer =
+                |x: &[Tensor], precision| llama_layer(&x[0], &weights(x), LlamaLayerShape { precision, ..SHAPE });
+            let error = composed_error(&inputs(5, 67), precision, layer).unwrap();
+            assert!(least < error && error < most, "{precision:?}: {error}");
         }
     }
 

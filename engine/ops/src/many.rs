@@ -1,6 +1,6 @@
 //! Functions whose backward half is a type of its own and returns all gradients.
 
-use candle_core::{CpuStorage, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, Result, Shape, Storage, Tensor, bail};
 
 use super::function::record_storage;
 
@@ -23,7 +23,7 @@ pub(super) fn attach(output: (CpuStorage, Shape), inputs: &[&Tensor], op: impl B
         bail!("{}: expected at least one input", op.name());
     }
     let saved: Vec<Tensor> = inputs.iter().map(|&input| input.clone()).collect();
-    record_storage(inputs, output, move |_, grad| {
+    record_storage(inputs, (Storage::Cpu(output.0), output.1), move |_, grad| {
         let gradients = op.backward(&saved, grad)?;
         if gradients.len() != saved.len() {
             bail!("{}: expected {} gradients, found {}", op.name(), saved.len(), gradients.len());

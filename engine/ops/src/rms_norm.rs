@@ -5,8 +5,10 @@ use candle_core::{CpuStorage, CustomOp2, D, DType, Device, Layout, Result, Shape
 use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
+use super::function::composed_function;
 use super::kernels::has_kernels;
 use super::layer_norm::add_to;
+use super::linear::as_rows;
 use super::real::{Real, sum_map, sum_map3};
 use super::simd::kernel;
 
@@ -21,8 +23,29 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     if has_kernels(x.device()) {
         return x.contiguous()?.apply_op2(&weight.contiguous()?, RmsNorm { eps });
     }
-    let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
-    x.broadcast_div(&(mean_square + eps)?.sqrt()?)?.broadcast_mul(weight)
+    composed(x, weight, eps)
+}
+
+/// The same out of candle's operations, for other devices.
+fn composed(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    // Of mean square 1, and what the row was divided by.
+    let normed = move |x: &Tensor| -> Result<(Tensor, Tensor)> {
+        let size = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
+        Ok((x.broadcast_div(&size)?, size))
+    };
+    let forward = |inputs: &[Tensor]| {
+        let [x, weight] = inputs else { bail!("rms_norm: expected two inputs") };
+        normed(x)?.0.broadcast_mul(weight)
+    };
+    composed_function(&[x, weight], forward, move |inputs, _, grad| {
+        let [x, weight] = inputs else { bail!("rms_norm: expected two inputs") };
+        let (normed, size) = normed(x)?;
+        let d_weight = as_rows(&(grad * &normed)?)?.sum(0)?;
+        let d_normed = grad.broadcast_mul(weight)?;
+        let along = (&d_normed * &normed)?.mean_keepdim(D::Minus1)?;
+        let dx = (d_normed - normed.broadcast_mul(&along)?)?.broadcast_div(&size)?;
+        Ok(vec![dx, d_weight])
+    })
 }
 
 struct RmsNorm {

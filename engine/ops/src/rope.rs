@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, T
 use rayon::prelude::*;
 
 use super::buffers::{Reading, slice};
+use super::function::composed_function;
 use super::kernels::has_kernels;
 use super::profile::{self, Kind};
 use super::real::Real;
@@ -16,19 +17,33 @@ use super::simd::kernel;
 /// Errors: a last dimension that is not a multiple of an even `head_size`.
 /// Source: Su et al. 2021, arXiv 2104.09864, in the layout of transformers' Llama.
 pub fn rope(x: &Tensor, head_size: usize, theta: f64) -> Result<Tensor> {
-    let (n, t, width) = x.dims3()?;
+    let (_, _, width) = x.dims3()?;
     if head_size == 0 || !head_size.is_multiple_of(2) || !width.is_multiple_of(head_size) {
         bail!("rope: expected heads of an even size that divides {width}, found {head_size}");
     }
     if has_kernels(x.device()) {
         return x.contiguous()?.apply_op1(Rope { head_size, theta, turn: Turn::Forward });
     }
+    let forward = |inputs: &[Tensor]| {
+        let [x] = inputs else { bail!("rope: expected one input") };
+        turned(x, head_size, theta, Turn::Forward)
+    };
+    composed_function(&[x], forward, move |_, _, grad| Ok(vec![turned(grad, head_size, theta, Turn::Back)?]))
+}
+
+/// x (n, t, width) rotated by candle's operations, without a graph.
+pub(super) fn turned(x: &Tensor, head_size: usize, theta: f64, turn: Turn) -> Result<Tensor> {
+    let (n, t, width) = x.dims3()?;
     let half = head_size / 2;
     let angles = Angles::<f64>::new(t, head_size, theta);
     let table = |values: Vec<f64>| -> Result<Tensor> {
         Tensor::from_vec(values, (1, t, 1, half), x.device())?.to_dtype(x.dtype())
     };
     let (cos, sin) = (table(angles.cos)?, table(angles.sin)?);
+    let sin = match turn {
+        Turn::Forward => sin,
+        Turn::Back => sin.neg()?,
+    };
     let heads = x.reshape((n, t, width / head_size, head_size))?;
     let (a, b) = (heads.narrow(3, 0, half)?, heads.narrow(3, half, half)?);
     let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;

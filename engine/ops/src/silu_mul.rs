@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, T
 use rayon::prelude::*;
 
 use super::buffers::{Reading, rows_per_task, slice, unwritten};
+use super::function::composed_function;
 use super::kernels::has_kernels;
 use super::real::Real;
 use super::simd::kernel;
@@ -19,7 +20,18 @@ pub fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if has_kernels(gate.device()) {
         return gate.contiguous()?.apply_op2(&up.contiguous()?, SiluMul);
     }
-    gate.silu()? * up
+    let forward = |inputs: &[Tensor]| {
+        let [gate, up] = inputs else { bail!("silu_mul: expected two inputs") };
+        gate.silu()? * up
+    };
+    composed_function(&[gate, up], forward, |inputs, _, grad| {
+        let [gate, up] = inputs else { bail!("silu_mul: expected two inputs") };
+        let sigmoid = candle_nn::ops::sigmoid(gate)?;
+        let silu = (gate * &sigmoid)?;
+        // silu' = sigmoid + silu · (1 − sigmoid)
+        let slope = (&sigmoid + (&silu * sigmoid.affine(-1.0, 1.0)?)?)?;
+        Ok(vec![(slope * up)?.mul(grad)?, (silu * grad)?])
+    })
 }
 
 struct SiluMul;

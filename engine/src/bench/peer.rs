@@ -70,9 +70,8 @@ impl TorchVariant {
     fn tolerance(self, ours: Precision) -> f64 {
         match (self, ours) {
             (Self::Eager | Self::Compile, Precision::F32) => LOSS_TOLERANCE,
-            (Self::Eager | Self::Compile, Precision::Bf16) | (Self::EagerBf16 | Self::CompileBf16, _) => {
-                LOSS_TOLERANCE_BF16
-            }
+            (Self::Eager | Self::Compile, Precision::Bf16 | Precision::F16)
+            | (Self::EagerBf16 | Self::CompileBf16, _) => LOSS_TOLERANCE_BF16,
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Training as on a GPU, without kernels of ours, against training with them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use candle_core::Device;
+use std::sync::Arc;
 
-use super::trainer_tests::{bits, blobs, eager, extrapolating, trainer};
+use candle_core::{Device, Tensor};
+
+use super::trainer_tests::{SCHEDULE, bits, blobs, eager, extrapolating, optimizer, store, trainer};
 use super::*;
-use crate::models::ops::without_kernels;
-use crate::optim::OptimizerKind;
+use crate::data::Batch;
+use crate::models::ops::{Kept, Precision, without_kernels};
+use crate::models::{Gpt2Config, ModelConfig, Network};
+use crate::optim::{OptimizerConfig, OptimizerKind};
 
 /// Losses of `num_steps` steps, each reported over the whole batch.
 fn losses(trainer: &mut HybridTrainer, num_steps: u64) -> Vec<f32> {
@@ -51,6 +55,84 @@ fn a_state_goes_on_bit_for_bit() {
             assert!(bits(&a) == bits(&b), "{kind:?}");
         });
     }
+}
+
+/// A small language model, whose text is a rule: each token follows from the one before.
+fn text_trainer(kept: Kept, precision: Precision) -> HybridTrainer {
+    let config = ModelConfig::Gpt2(Gpt2Config {
+        vocab_size: 11,
+        n_positions: 12,
+        n_embd: 16,
+        n_layer: 2,
+        n_head: 2,
+        layer_norm_epsilon: 1e-5,
+        initializer_range: 0.1,
+    });
+    let network = Network::keeping(&config, kept).unwrap();
+    let setup = TrainerSetup {
+        store: store(&network, 4),
+        network: Arc::new(network),
+        hybrid: eager(),
+        optimizer: OptimizerConfig { learning_rate: 0.01, ..optimizer(OptimizerKind::AdamW) },
+        schedule: SCHEDULE,
+        qat: None,
+        num_steps: 200,
+        num_micro_batches: 2,
+        precision,
+        seed: 4,
+    };
+    HybridTrainer::new(setup).unwrap()
+}
+
+fn text(step: u64) -> Batch {
+    let next = |token: u32| (3 * token + 1) % 11;
+    let sequence =
+        |index: u32| std::iter::successors(Some((step as u32 * 7 + index) % 11), move |&token| Some(next(token)));
+    let tokens = |skip: usize| {
+        let all: Vec<u32> = (0..6).flat_map(|index| sequence(index).skip(skip).take(12)).collect();
+        Tensor::from_vec(all, (6, 12), &Device::Cpu).unwrap()
+    };
+    Batch { inputs: tokens(0), targets: tokens(1) }
+}
+
+fn text_losses(kept: Kept, precision: Precision) -> Vec<f32> {
+    without_kernels(|| {
+        let mut trainer = text_trainer(kept, precision);
+        (1..=60).map(|step| trainer.step(&text(step)).unwrap().loss).collect()
+    })
+}
+
+#[test]
+fn products_of_sixteen_bits_train_alike() {
+    let full = text_losses(Kept::Activations, Precision::F32);
+    assert!(full[0] > 2.0 && full[59] < 0.7 * full[0], "{} to {}", full[0], full[59]);
+    for (precision, tolerance) in [(Precision::Bf16, 0.05), (Precision::F16, 0.01)] {
+        let rounded = text_losses(Kept::Activations, precision);
+        assert_ne!(rounded, full, "{precision:?} rounds");
+        let far = full.iter().zip(&rounded).take(20).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far < tolerance && rounded[59] < 0.7 * full[0], "{precision:?}: {far}, {}", rounded[59]);
+    }
+}
+
+#[test]
+fn layers_that_are_computed_again_train_to_the_same_bits() {
+    for precision in [Precision::F32, Precision::F16] {
+        assert_eq!(text_losses(Kept::Activations, precision), text_losses(Kept::Input, precision), "{precision:?}");
+    }
+}
+
+#[test]
+fn a_state_in_fp16_goes_on_bit_for_bit() {
+    without_kernels(|| {
+        let mut unbroken = text_trainer(Kept::Input, Precision::F16);
+        (1..=20).for_each(|step| drop(unbroken.step(&text(step)).unwrap()));
+        let mut resumed = text_trainer(Kept::Input, Precision::F16);
+        resumed.restore(&unbroken.state().unwrap()).unwrap();
+        for step in 21..=30 {
+            let (a, b) = (unbroken.step(&text(step)).unwrap(), resumed.step(&text(step)).unwrap());
+            assert_eq!((a.loss.to_bits(), a.phase), (b.loss.to_bits(), b.phase), "step {step}");
+        }
+    });
 }
 
 /// A run that began on the processor goes on where there are no kernels, as it does on a GPU.

@@ -11,6 +11,7 @@ use super::forecast::{Forecaster, Observed, Plan};
 use super::gate::{Gate, Source, StepCosts};
 use super::guard::{Guard, Limits, Observation};
 use super::ladder::Ladder;
+use super::loss_scale::LossScale;
 use super::phases::{PhaseMachine, Situation};
 use super::report::{Correction, Divergence, DivergenceKind, Forecast, GuardSignals, HybridEvent, Phase, Recovery};
 use super::{GateRule, HybridConfig, Strategy};
@@ -102,6 +103,9 @@ pub(super) struct Control {
     /// Strength of the quantization in the present step. States from before there was one have none.
     #[serde(default, with = "exact")]
     strength: f64,
+    /// Of losses, where products are in fp16.
+    #[serde(default)]
+    loss_scale: LossScale,
 }
 
 impl Control {
@@ -119,7 +123,13 @@ impl Control {
             learning_rate_cut: 1.0,
             confidence: None,
             strength: 0.0,
+            loss_scale: LossScale::default(),
         }
+    }
+
+    /// What losses are multiplied by, where products are in fp16.
+    pub(super) fn loss_scale(&self) -> &LossScale {
+        &self.loss_scale
     }
 
     /// Moves on to the next step and decides its phase; tells what changed of quantization and phase.

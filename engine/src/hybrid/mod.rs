@@ -14,6 +14,7 @@ mod gate;
 mod guard;
 mod ladder;
 mod lens;
+mod loss_scale;
 pub(crate) mod nullable;
 mod passes;
 mod phases;

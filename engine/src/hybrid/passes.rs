@@ -6,6 +6,7 @@
 use candle_core::Tensor;
 
 use super::gate::rho_of;
+use super::loss_scale::LossScale;
 use super::sampler::Sample;
 use super::step_part::marked;
 use super::{HybridError, Mark, StepPart};
@@ -38,8 +39,9 @@ impl Errors<'_> {
 
 /// What a forward pass over a part of a batch gave.
 struct Scored {
-    /// What is minimized: losses of its units by their weights, the teacher's part in it where there is one. One number.
-    total: Tensor,
+    /// What is minimized: losses of its units by their weights, the teacher's part in it where there is one. One number,
+    /// until its backward pass takes it.
+    total: Option<Tensor>,
     /// Of each unit, as in [`Seen`].
     losses: Vec<f32>,
     errors: Vec<f32>,
@@ -75,14 +77,13 @@ impl Seen {
         Self { losses: vec![f32::NAN; num_units], ..Self::default() }
     }
 
-    /// Adds a part; returns what is minimized of it.
-    fn extend(&mut self, scored: Scored) -> Tensor {
-        let Scored { total, losses, errors, distillation, stats } = scored;
+    /// Adds a part.
+    fn extend(&mut self, scored: Scored) {
+        let Scored { losses, errors, distillation, stats, .. } = scored;
         self.losses.extend(losses);
         self.errors.extend(errors);
         self.distillation.extend(distillation);
         self.stats.push(stats);
-        total
     }
 
     /// Mean loss of the batch, nats per image or token.
@@ -116,6 +117,8 @@ pub(super) struct Passes<'a> {
     pub store: &'a ParamStore,
     pub num_micro_batches: usize,
     pub precision: Precision,
+    /// Of losses; `None` where products have the range of f32.
+    pub loss_scale: Option<&'a LossScale>,
     /// Who is learned from beside the data.
     pub teacher: Option<Teacher<'a>>,
 }
@@ -135,9 +138,9 @@ impl Passes<'_> {
         let mut sum = None;
         for part in micro_batches(batch, self.num_micro_batches)? {
             let weights = even_weights(num_units, part.inputs.dim(0)?);
-            let scored = self.score(&params, Mode::Train, (&part, &weights), errors)?;
-            let total = seen.extend(scored);
-            add(&mut sum, self.backward(&total)?)?;
+            let (scored, gradients) = self.graded(&params, Mode::Train, (&part, &weights), errors)?;
+            seen.extend(scored);
+            add(&mut sum, gradients)?;
         }
         Ok((seen, sum.ok_or_else(empty_batch)?))
     }
@@ -189,10 +192,37 @@ impl Passes<'_> {
                 inputs: batch.inputs.index_select(&indices, 0)?,
                 targets: batch.targets.index_select(&indices, 0)?,
             };
-            let Scored { total, .. } = self.score(&params, mode, (&part, &weights), Errors::Skip)?;
-            add(&mut sum, self.backward(&total)?)?;
+            let (_, gradients) = self.graded(&params, mode, (&part, &weights), Errors::Skip)?;
+            add(&mut sum, gradients)?;
         }
         Ok(sum)
+    }
+
+    /// Forward and backward of one part, whose units count by `weights` in what is minimized.
+    fn graded(
+        &self,
+        params: &Params,
+        mode: Mode<'_>,
+        (part, weights): (&Batch, &[f32]),
+        errors: Errors<'_>,
+    ) -> Result<(Scored, Gradients), HybridError> {
+        let pass = |weights: &[f32]| {
+            let mut scored = self.score(params, mode, (part, weights), errors)?;
+            let gradients = match scored.total.take() {
+                Some(total) => Gradients::from_backward(&backward(&total)?, self.store)?,
+                None => return Err(empty_batch()),
+            };
+            Ok((scored, gradients))
+        };
+        let Some(loss_scale) = self.loss_scale else {
+            return pass(weights);
+        };
+        loss_scale.compute(|scale| {
+            let scaled: Vec<f32> = weights.iter().map(|weight| weight * scale).collect();
+            let (scored, gradients) = pass(&scaled)?;
+            let is_finite = scored.losses.iter().all(|loss| loss.is_finite());
+            Ok((scored, is_finite, gradients))
+        })
     }
 
     /// Forward of one part, whose units count by `weights` in what is minimized.
@@ -220,7 +250,7 @@ impl Passes<'_> {
             return Ok(Scored { stats, ..self.score_logits(&output, (part, weights), errors)? });
         };
         let Seen { losses, errors, .. } = Seen::of_rows(&losses, &error_norms, per_unit);
-        Ok(Scored { total, losses, errors, distillation: Vec::new(), stats: pass.into_stats() })
+        Ok(Scored { total: Some(total), losses, errors, distillation: Vec::new(), stats: pass.into_stats() })
     }
 
     /// The same from logits; without statistics.
@@ -246,7 +276,7 @@ impl Passes<'_> {
             None => (losses, Vec::new()),
         };
         let total = (taught * Tensor::new(weights, logits.device())?)?.sum_all()?;
-        Ok(Scored { total, losses: seen, errors: norms?, distillation, stats: BatchStats::default() })
+        Ok(Scored { total: Some(total), losses: seen, errors: norms?, distillation, stats: BatchStats::default() })
     }
 
     /// Distillation loss of each unit.
@@ -259,10 +289,6 @@ impl Passes<'_> {
 
     fn pass<'a>(&self, params: &'a Params, mode: Mode<'a>) -> Forward<'a> {
         Forward::new(params, mode).in_precision(self.precision)
-    }
-
-    fn backward(&self, loss: &Tensor) -> Result<Gradients, HybridError> {
-        Ok(Gradients::from_backward(&backward(loss)?, self.store)?)
     }
 }
 

@@ -335,6 +335,7 @@ impl HybridTrainer {
                 store: &store,
                 num_micro_batches: self.num_micro_batches,
                 precision: self.precision,
+                loss_scale: (self.precision == Precision::F16).then(|| self.pilot.control.loss_scale()),
                 teacher,
             },
             store: &self.store,

@@ -53,7 +53,7 @@ fn network() -> Network {
     Network::new(&ModelConfig::Mlp(config)).unwrap()
 }
 
-fn store(network: &Network, seed: u64) -> ParamStore {
+pub(super) fn store(network: &Network, seed: u64) -> ParamStore {
     let (weights, buffers) = initial_params(network, seed, &Device::Cpu).unwrap();
     ParamStore::new(weights, buffers, &Device::Cpu).unwrap()
 }
@@ -150,7 +150,7 @@ fn restored_step(report: &StepReport) -> Option<u64> {
 }
 
 fn passes<'a>(network: &'a Network, store: &'a ParamStore, num_micro_batches: usize) -> Passes<'a> {
-    Passes { network, store, num_micro_batches, precision: Precision::F32, teacher: None }
+    Passes { network, store, num_micro_batches, precision: Precision::F32, loss_scale: None, teacher: None }
 }
 
 /// Mean loss on blobs that were never trained on.

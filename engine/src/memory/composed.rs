@@ -1,43 +1,54 @@
-//! What one example leaves on a GPU, where layers are composed of candle's operations: each of them keeps its result,
-//! because the graph holds them all.
+//! What one example leaves on a GPU, where layers are composed of candle's operations.
 //!
-//! `kept` is counted operation by operation and compared by tests with the graph itself. What the backward pass and
-//! convolutions hold for a moment is an estimate from candle's sources; neither was measured on a GPU.
+//! Transformer layers are made of functions whose graph holds their inputs and results alone; of images, each operation keeps
+//! its result. `kept` is counted operation by operation and compared by tests with the graph itself. What the backward pass
+//! and convolutions hold for a moment is an estimate from the operations' sources; neither was measured on a GPU, but
+//! `examples/memory_check.rs` compares both with the same operations on the processor.
 
 use super::layers::{Example, plus, times};
-use crate::models::ops::Activations;
-use crate::models::{CnnConfig, GateActivation, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ResNetConfig};
+use crate::models::ops::{Activations, Kept, MAX_COMPOSED_SCORES};
+use crate::models::{CnnConfig, Gpt2Config, LlamaConfig, MlpConfig, ModelConfig, ResNetConfig};
 
-/// Results of a layer norm that are as wide as its input: centered, squared, divided, scaled, shifted.
-const LAYER_NORM: usize = 5;
-/// Of an RMS norm: squared, divided, scaled.
-const RMS_NORM: usize = 3;
-/// Of a batch norm: centered twice, squared, scaled, shifted.
+/// Results of a batch norm: centered twice, squared, scaled, shifted.
 const BATCH_NORM: usize = 5;
-/// Results of attention as large as the scores: products, scaled, masked, less the largest, exponentials, probabilities.
-const SCORES: usize = 6;
-/// Gradients that are there at once for the largest result of a layer: its own, and what two operations make of it.
+/// Gradients that are there at once for the largest result of a layer of images: its own, and what two operations make of it.
 const GRADIENTS: u64 = 3;
+/// What the gradient of an activation function holds at once, of the function's width: the function's argument and the
+/// gradients before and after it, and three numbers on the way.
+const ACTIVATION_GRADIENT: usize = 6;
+/// What the gradient of attention holds of a block of scores at once.
+const SCORES: u64 = 4;
+
+/// How a network computes on a GPU.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Composition {
+    /// What transformer layers keep.
+    pub(super) kept: Kept,
+    /// How matrices read their inputs.
+    pub(super) activations: Activations,
+    /// Examples that are in the graph together.
+    pub(super) micro_batch: u64,
+}
 
 /// One example of `config` on a GPU, beside `fused`, the same on the processor, whose operations and inputs it shares;
-/// `t`: tokens per sequence, unused for images; `activations`: how matrices read their inputs.
-pub(super) fn composed(config: &ModelConfig, t: usize, fused: Example, activations: Activations) -> Example {
-    // Beside what is read: what rounding changes, and the sum of both.
-    let read = match activations {
+/// `t`: tokens per sequence, unused for images.
+pub(super) fn composed(config: &ModelConfig, t: usize, fused: Example, how: Composition) -> Example {
+    // Beside what is read: the same, rounded.
+    let read = match how.activations {
         Activations::Floats => 0,
-        Activations::Int8 => 2,
+        Activations::Int8 => 1,
     };
     let numbers = match config {
         ModelConfig::Mlp(config) => mlp(config, read),
         ModelConfig::Cnn(config) => cnn(config, read),
         ModelConfig::ResNet(config) => resnet(config, read),
-        ModelConfig::Gpt2(config) => gpt2(config, t, read),
-        ModelConfig::Llama(config) => llama(config, t, read),
+        ModelConfig::Gpt2(config) => gpt2(config, t, read, how),
+        ModelConfig::Llama(config) => llama(config, t, read, how),
     };
     Example {
         // Logits are counted apart.
         kept: numbers.kept.saturating_sub(fused.logits),
-        on_the_way_back: numbers.widest.saturating_mul(GRADIENTS).saturating_add(numbers.transient),
+        on_the_way_back: numbers.on_the_way_back.saturating_add(numbers.transient),
         in_a_layer: numbers.in_a_layer.saturating_add(numbers.transient),
         scratch: super::scratch::Scratch::None,
         ..fused
@@ -49,8 +60,8 @@ pub(super) fn composed(config: &ModelConfig, t: usize, fused: Example, activatio
 struct Numbers {
     /// Results that the graph holds.
     kept: u64,
-    /// The largest one.
-    widest: u64,
+    /// Most that the backward pass holds besides.
+    on_the_way_back: u64,
     /// Most that one operation works with besides.
     transient: u64,
     /// The most that one layer keeps: what a pass without a graph holds at most.
@@ -58,17 +69,26 @@ struct Numbers {
 }
 
 impl Numbers {
-    /// A layer with results of these sizes, none of them larger than `widest`.
+    /// A layer of images with results of these sizes, none of them larger than `widest`.
     fn layer(&mut self, widest: u64, results: &[u64]) {
-        self.layers(1, widest, results);
+        self.add(plus(results), plus(results), widest.saturating_mul(GRADIENTS));
     }
 
-    /// `count` of them.
-    fn layers(&mut self, count: usize, widest: u64, results: &[u64]) {
-        let sum = plus(results);
-        self.kept = self.kept.saturating_add(sum.saturating_mul(count as u64));
-        self.widest = self.widest.max(widest);
-        self.in_a_layer = self.in_a_layer.max(sum);
+    /// A layer that keeps so many numbers of those in its results.
+    fn add(&mut self, kept: u64, in_a_layer: u64, on_the_way_back: u64) {
+        self.kept = self.kept.saturating_add(kept);
+        self.in_a_layer = self.in_a_layer.max(in_a_layer);
+        self.on_the_way_back = self.on_the_way_back.max(on_the_way_back);
+    }
+
+    /// `count` transformer layers whose results have so many numbers, of which `output` are what the next one reads.
+    fn transformer_layers(&mut self, count: usize, kept: Kept, (results, output): (u64, u64), on_the_way_back: u64) {
+        let (kept, again) = match kept {
+            Kept::Activations => (results, 0),
+            // One layer at a time is there once more, with its input.
+            Kept::Input => (output, plus(&[results, output])),
+        };
+        self.add(kept.saturating_mul(count as u64), results, plus(&[again, on_the_way_back]));
     }
 
     /// A convolution's unrolled windows, and its result before and after its dimensions change places.
@@ -141,66 +161,57 @@ fn resnet(config: &ResNetConfig, read: usize) -> Numbers {
     numbers
 }
 
-/// Attention behind the product that makes its `row` of queries, keys and values: they are cut apart and put in order,
-/// keys and values repeated for grouped queries, keys transposed; scores; the result, and its heads side by side.
-fn attention(t: usize, heads: usize, (row, c): (usize, usize), is_grouped: bool) -> [u64; 4] {
-    let repeated = if is_grouped { times(&[2, t, c]) } else { 0 };
-    let in_order = times(&[2, t, row]);
-    let scores = times(&[SCORES, heads, t, t]).saturating_add(times(&[3, heads, t]));
-    [in_order, repeated.saturating_add(times(&[t, c])), scores, times(&[2, t, c])]
+/// What the gradient of attention holds at most, for one example: blocks of scores, the parts of a row cut apart with their
+/// gradients, and those of its result.
+fn attention_gradient(t: usize, heads: usize, (row, c): (usize, usize), micro_batch: u64) -> u64 {
+    let all = times(&[heads, t, t]);
+    let scores = all.min((MAX_COMPOSED_SCORES as u64).div_ceil(micro_batch.max(1)));
+    plus(&[scores.saturating_mul(SCORES), times(&[3, t, row]), times(&[3, t, c])])
 }
 
-fn gpt2(config: &Gpt2Config, t: usize, read: usize) -> Numbers {
+fn gpt2(config: &Gpt2Config, t: usize, read: usize, how: Composition) -> Numbers {
     let (c, heads) = (config.n_embd, config.n_head);
-    let widest = times(&[heads, t, t]).max(times(&[4, t, c]));
+    let output = times(&[t, c]);
     let mut numbers = Numbers::default();
-    numbers.layer(widest, &[times(&[2, t, c])]);
-    let mut results = attention(t, heads, (c.saturating_mul(3), c), false).to_vec();
-    results.extend([
-        times(&[2 * LAYER_NORM, t, c]).saturating_add(times(&[2 * 6, t])),
-        // Products and sums with the bias: queries, keys and values; the way out; up; down.
-        times(&[2 * (3 + 1 + 4 + 1), t, c]),
-        // GELU, and the residual stream twice.
-        times(&[4 + 2, t, c]),
-        // What four matrices read.
-        times(&[read, 3 + 4, t, c]),
-    ]);
-    numbers.layers(config.n_layer, widest, &results);
-    let norm = times(&[LAYER_NORM, t, c]).saturating_add(times(&[6, t]));
-    numbers.layer(widest, &[norm, times(&[t, config.vocab_size])]);
+    // Rows of both tables, added.
+    numbers.add(times(&[2, t, c]), times(&[2, t, c]), 0);
+    // Two norms; queries, keys and values; attention; the way out onto the residual stream, twice; up, and through GELU. What
+    // four matrices read.
+    let results = times(&[2 + 3 + 1 + 2 + 8 + read * (3 + 4), t, c]);
+    let attention = attention_gradient(t, heads, (c.saturating_mul(3), c), how.micro_batch);
+    let gelu = times(&[ACTIVATION_GRADIENT, 4, t, c]);
+    // The gradient of the residual stream waits meanwhile.
+    let on_the_way_back = plus(&[attention.max(gelu), output]);
+    numbers.transformer_layers(config.n_layer, how.kept, (results, output), on_the_way_back);
+    numbers.add(plus(&[output, times(&[t, config.vocab_size])]), output, 0);
     numbers
 }
 
-fn llama(config: &LlamaConfig, t: usize, read: usize) -> Numbers {
+fn llama(config: &LlamaConfig, t: usize, read: usize, how: Composition) -> Numbers {
     let (c, hidden, heads) = (config.hidden_size, config.intermediate_size, config.num_attention_heads);
     let kv = config.num_key_value_heads.saturating_mul(c / heads.max(1));
     let row = c.saturating_add(kv.saturating_mul(2));
-    let widest = times(&[heads, t, t]).max(times(&[t, hidden]));
+    let output = times(&[t, c]);
     let mut numbers = Numbers::default();
-    numbers.layer(widest, &[times(&[t, c])]);
-    let mut results = attention(t, heads, (row, c), config.num_key_value_heads != heads).to_vec();
+    numbers.add(output, output, 0);
     // Those of a BitNet are as wide as the layer and as its feed-forward part.
-    let sub_norms = if config.sub_norms { times(&[RMS_NORM, t, c.saturating_add(hidden)]) } else { 0 };
-    let num_norms = if config.sub_norms { 4 } else { 2 };
-    // Gate and up, what the gate goes through, their product.
-    let gated = match config.hidden_act {
-        GateActivation::Silu => 4,
-        GateActivation::Relu2 => 5,
-    };
-    results.extend([
-        times(&[2 * RMS_NORM, t, c]).saturating_add(sub_norms).saturating_add(times(&[num_norms * 4, t])),
-        // A rotation: four products of half the width, two sums, and both halves together.
-        times(&[4, t, c.saturating_add(kv)]),
-        // Queries, keys and values, and the same side by side; the way out and down, each with its sum.
-        times(&[2, t, row]),
-        times(&[4, t, c]),
-        times(&[gated, t, hidden]),
+    let sub_norms = if config.sub_norms { times(&[t, c.saturating_add(hidden)]) } else { 0 };
+    let results = plus(&[
+        // Two norms, attention, the way out onto the residual stream, twice.
+        times(&[5, t, c]),
+        sub_norms,
+        times(&[t, row]),
+        // Gate and up, and what they make.
+        times(&[3, t, hidden]),
         // What matrices read: those of queries, keys and values the same, as gate and up do.
         times(&[read, t, hidden.saturating_add(c.saturating_mul(3))]),
     ]);
-    numbers.layers(config.num_hidden_layers, widest, &results);
-    let norm = times(&[RMS_NORM + read, t, c]).saturating_add(times(&[4, t]));
-    numbers.layer(widest, &[norm, times(&[t, config.vocab_size])]);
+    let attention = attention_gradient(t, heads, (row, c), how.micro_batch);
+    // Both halves have a gradient.
+    let gate = times(&[ACTIVATION_GRADIENT + 2, t, hidden]);
+    let on_the_way_back = plus(&[attention.max(gate), output]);
+    numbers.transformer_layers(config.num_hidden_layers, how.kept, (results, output), on_the_way_back);
+    numbers.add(plus(&[times(&[1 + read, t, c]), times(&[t, config.vocab_size])]), output, 0);
     numbers
 }
 
@@ -215,12 +226,14 @@ mod tests {
     use super::*;
     use crate::memory::layers::example;
     use crate::models::ops::{Kept, without_kernels};
-    use crate::models::{Activation, DataShape, Forward, Mode, ModelPreset, Network, ParamStore, initial_params};
+    use crate::models::{
+        Activation, DataShape, Forward, GateActivation, Mode, ModelPreset, Network, ParamStore, initial_params,
+    };
 
     /// Numbers in the storages that the graph of one example's logits holds, weights apart, when the matrices called
-    /// `rounded` read rounded inputs.
-    fn held(config: &ModelConfig, input: &Tensor, rounded: &[String]) -> u64 {
-        let network = Network::new(config).unwrap();
+    /// `rounded` read rounded inputs. Links between a function and its weights, of one number, are left out.
+    fn held((config, kept): (&ModelConfig, Kept), input: &Tensor, rounded: &[String]) -> u64 {
+        let network = Network::keeping(config, kept).unwrap();
         let (weights, buffers) = initial_params(&network, 1, &Device::Cpu).unwrap();
         let store = ParamStore::new(weights, buffers, &Device::Cpu).unwrap();
         let params = store.tracked().with_rounded_inputs(Arc::new(rounded.iter().cloned().collect()));
@@ -236,7 +249,9 @@ mod tests {
                     Storage::Cpu(CpuStorage::F32(numbers)) => numbers.len(),
                     other => panic!("expected f32 on the processor, found {:?}", other.dtype()),
                 };
-                storages.insert(at, len as u64 / input.dim(0).unwrap() as u64);
+                if len > 1 {
+                    storages.insert(at, len as u64 / input.dim(0).unwrap() as u64);
+                }
             }
         }
         storages.values().sum()
@@ -244,18 +259,25 @@ mod tests {
 
     #[track_caller]
     fn check(config: &ModelConfig, t: usize, input: &Tensor) {
+        let all = if t > 0 { vec![Kept::Activations, Kept::Input] } else { vec![Kept::Activations] };
+        all.into_iter().for_each(|kept| check_keeping(config, kept, t, input));
+    }
+
+    #[track_caller]
+    fn check_keeping(config: &ModelConfig, kept: Kept, t: usize, input: &Tensor) {
         let fused = example(config, Kept::Activations, t);
-        let counted = composed(config, t, fused, Activations::Floats).kept + fused.logits;
-        let floats = held(config, input, &[]);
+        let count = |activations| {
+            composed(config, t, fused, Composition { kept, activations, micro_batch: 1 }).kept + fused.logits
+        };
+        let counted = count(Activations::Floats);
+        let floats = held((config, kept), input, &[]);
         let ratio = counted as f64 / floats as f64;
         assert!((0.99..1.03).contains(&ratio), "counted {counted}, the graph holds {floats}: {config:?}");
         // All that may read rounded inputs: not the layer that reads pixels.
         let specs = Network::new(config).unwrap().specs();
         let names = specs.into_iter().map(|spec| spec.name).filter(|name| name != "layers.0.weight");
-        let sums = held(config, input, &names.collect::<Vec<_>>()) - floats;
-        // Beside each sum the graph holds what rounding changed, which no gradient goes through.
-        let counted = composed(config, t, fused, Activations::Int8).kept + fused.logits - counted;
-        assert_eq!(counted, 2 * sums, "{config:?}");
+        let rounded = held((config, kept), input, &names.collect::<Vec<_>>()) - floats;
+        assert_eq!(count(Activations::Int8) - counted, rounded, "{config:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From a config to a plan.
 
-use super::composed::composed;
+use super::composed::{Composition, composed};
 use super::layers::{Example, example, plus, times};
 use super::remedies::remedies;
 use super::{MemoryPlan, PlanItem, PlanKind, format_bytes};
@@ -188,7 +188,11 @@ impl Case {
         // Three things happen one after the other, and the peak is the largest: a step, saving, evaluating. What
         // operations keep for their next call is there in all three.
         let shelved = example.scratch.shelved(self.micro_batch() as u64, self.num_threads as u64);
-        let shelved = plus(&[shelved, self.packed(&example), self.chunk_of_logits(&example)]).saturating_mul(F32);
+        let shelved = match self.place {
+            Place::Processor => plus(&[shelved, self.packed(&example), self.chunk_of_logits(&example)]),
+            Place::Gpu => 0,
+        };
+        let shelved = shelved.saturating_mul(F32);
         let stepping = step.iter().fold(0, |sum: u64, item| sum.saturating_add(item.bytes));
         let saving = plus(&[state, average, quantized, shelved]);
         let mut items = vec![
@@ -224,7 +228,8 @@ impl Case {
             Place::Gpu => {
                 // Training for integers may read floats, but seldom does.
                 let activations = if self.qat { Activations::Int8 } else { Activations::Floats };
-                composed(&self.config, self.sequence_length, fused, activations)
+                let how = Composition { kept: self.kept, activations, micro_batch: self.micro_batch() as u64 };
+                composed(&self.config, self.sequence_length, fused, how)
             }
         }
     }
@@ -262,7 +267,7 @@ impl Case {
         let num_sets = 1 + u64::from(self.num_micro_batches > 1) + u64::from(self.predict);
         let Tensors { num_params, largest, .. } = self.tensors;
         // candle adds what each use of a tensor gives: two more of the largest while it does. Functions of ours do without.
-        let (added, twice) = if self.has_fused_head() {
+        let (added, twice) = if self.place == Place::Processor && self.has_fused_head() {
             (0, "")
         } else {
             (largest.saturating_mul(2), ", and the largest tensor twice more")
@@ -304,20 +309,25 @@ impl Case {
         PlanItem { kind: PlanKind::Activations, bytes: numbers.saturating_mul(F32), how }
     }
 
-    /// Room that packed weights take, in numbers of f32.
+    /// Room that packed weights take, or factors that are rounded, in numbers of f32.
     fn packed(&self, example: &Example) -> u64 {
         match self.place {
             Place::Processor => {
                 let weights = example.scratch.packed(self.micro_batch() as u64, self.num_threads as u64);
                 weights.saturating_mul(self.precision.packed_bytes()).div_ceil(F32)
             }
-            Place::Gpu => 0,
+            Place::Gpu if self.precision.is_full() => 0,
+            // Two numbers in the room of one: a matrix and its gradient, and what goes into it and comes out of it.
+            Place::Gpu => {
+                let reads = example.in_a_layer.saturating_mul(self.micro_batch() as u64) / 4;
+                self.tensors.largest.saturating_add(reads)
+            }
         }
     }
 
     /// The head of a language model is one function with its loss; a teacher is compared with by logits, though.
     fn has_fused_head(&self) -> bool {
-        self.place == Place::Processor && self.reads_text() && !self.has_teacher
+        self.reads_text() && !self.has_teacher
     }
 
     /// Numbers in the logits that are there at once, where head and loss are one.
@@ -330,15 +340,20 @@ impl Case {
     fn logits(&self, example: &Example) -> PlanItem {
         if self.has_fused_head() {
             let numbers = self.chunk_of_logits(example);
-            let how = format!("{} logits x 4 bytes: of so many tokens at once", grouped(numbers));
-            return PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(F32), how };
+            let (copies, more) = match self.place {
+                Place::Processor => (1, ""),
+                // Less the largest, and exponentials.
+                Place::Gpu => (3, ", and twice as much on the way to their gradients"),
+            };
+            let how = format!("{} logits x 4 bytes: of so many tokens at once{more}", grouped(numbers));
+            return PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(copies * F32), how };
         }
         let numbers = example.logits.saturating_mul(self.micro_batch() as u64);
         let (own, how) = match self.place {
             // Their gradient is there twice while it is handed down.
             Place::Processor => (3, "and twice as much for their gradients"),
-            // Less the largest, exponentials; on the way back, two gradients each with its parts.
-            Place::Gpu => (7, "twice as much on the way to the loss and four times for their gradients"),
+            // Less the largest, exponentials; on the way back those again, and a gradient.
+            Place::Gpu => (4, "and three times as much for their gradients"),
         };
         // A teacher's logits, and both networks' logarithms and probabilities on the way to their divergence, with the
         // gradients of each.

@@ -43,7 +43,7 @@ fn settings(case: &Case, input: &PlanInput<'_>) -> Option<Remedy> {
     let budget = input.budget_bytes;
     let has_kernels = case.place == Place::Processor;
     let recompute = |case: &Case| {
-        let can = has_kernels && case.reads_text() && case.kept == Kept::Activations;
+        let can = case.reads_text() && case.kept == Kept::Activations;
         can.then(|| Case { kept: Kept::Input, ..case.clone() })
     };
     let coded = || {

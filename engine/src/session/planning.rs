@@ -12,7 +12,6 @@ use crate::device::{
 use crate::hybrid::Strategy;
 use crate::memory::{self, MemoryPlan, Place, PlanInput, PlanKind, Remedy, format_bytes, step_flops};
 use crate::models::Network;
-use crate::models::ops::Kept;
 use crate::offload::{self, OffloadInput, OffloadPlan, Precision};
 
 /// Steps are measured until this long has passed, at least one after the first.
@@ -41,15 +40,6 @@ pub(super) fn place(
 ) -> Result<Placed, SessionError> {
     let (device, why) = match config.device {
         ComputeDevice::Cpu | ComputeDevice::Cuda(_) => (config.device, None),
-        ComputeDevice::Auto if !config.precision.is_full() => {
-            let why =
-                format!("Computing on the processor: its kernels make the products in {}.", config.precision.label());
-            (ComputeDevice::Cpu, Some(why))
-        }
-        ComputeDevice::Auto if config.kept == Kept::Input => {
-            let why = "Computing on the processor: its kernels compute layers again for activation checkpointing.";
-            (ComputeDevice::Cpu, Some(why.to_owned()))
-        }
         ComputeDevice::Auto if !config.optimizer.states.is_full() => {
             let why = "Computing on the processor: its kernels keep optimizer states in 8 bits.";
             (ComputeDevice::Cpu, Some(why.to_owned()))
@@ -62,6 +52,11 @@ pub(super) fn place(
             (device, Some(why))
         }
     };
+    if let (ComputeDevice::Cpu, Some(missing)) = (device, config.precision.missing()) {
+        let why = why.unwrap_or_default();
+        let what = format!("precision {}: {why} There, {missing}", config.precision.label());
+        return Err(SessionError::Recipe { what });
+    }
     let config = RunConfig { device, ..config.clone() };
     let plan = match device {
         ComputeDevice::Cpu | ComputeDevice::Auto => plan_on_processor(&config, network, dataset_bytes, count),
@@ -274,7 +269,7 @@ mod tests {
     use super::*;
     use crate::data::DatasetSpec;
     use crate::models::DataShape;
-    use crate::models::ops::Precision;
+    use crate::models::ops::{Kept, Precision};
     use crate::optim::StatePrecision;
     use crate::session::{recipe, tier};
 
@@ -296,19 +291,31 @@ mod tests {
     }
 
     #[test]
-    fn products_in_bf16_are_the_processor_s() {
+    fn a_precision_that_only_a_gpu_has_takes_one_or_is_refused_with_both_reasons() {
         let (auto, network) = config(ComputeDevice::Auto);
-        let placed = place(&RunConfig { precision: Precision::Bf16, ..auto }, &network, 0, 1).unwrap();
-        assert_eq!(placed.config.device, ComputeDevice::Cpu);
-        assert!(placed.why.unwrap().contains("bf16"));
+        match place(&RunConfig { precision: Precision::F16, ..auto }, &network, 0, 1) {
+            Ok(placed) => assert!(matches!(placed.config.device, ComputeDevice::Cuda(_))),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    text.contains("precision fp16: Computing on the processor") && text.contains("GPUs alone"),
+                    "{text}"
+                );
+            }
+        }
     }
 
     #[test]
-    fn layers_are_computed_again_on_the_processor() {
-        let (auto, network) = config(ComputeDevice::Auto);
-        let placed = place(&RunConfig { kept: Kept::Input, ..auto }, &network, 0, 1).unwrap();
-        assert_eq!(placed.config.device, ComputeDevice::Cpu);
-        assert!(placed.why.unwrap().contains("activation checkpointing"));
+    fn layers_that_are_computed_again_take_less_of_a_gpu() {
+        let (config, network) = config(ComputeDevice::Cuda(0));
+        let again = Network::keeping(network.config(), Kept::Input).unwrap();
+        let activations = |network| {
+            let unbounded = GpuBudget { bytes: u64::MAX, source: String::new() };
+            let plan = plan_on_gpu(&config, network, 1, unbounded);
+            plan.items.iter().find(|item| item.kind == PlanKind::Activations).unwrap().bytes
+        };
+        let (again, plain) = (activations(&again), activations(&network));
+        assert!(again < plain, "{again} of {plain}");
     }
 
     #[test]

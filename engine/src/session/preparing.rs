@@ -212,31 +212,19 @@ pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), 
     }
     if config.precision != Precision::F32 {
         let label = config.precision.label();
-        if let Some(missing) = config.precision.missing() {
+        // Where a GPU may be chosen, it is looked at once that is settled.
+        if let (ComputeDevice::Cpu, Some(missing)) = (config.device, config.precision.missing()) {
             return refuse(format!("precision {label}: {missing}"));
-        }
-        if let ComputeDevice::Cuda(index) = config.device {
-            let what = format!("expected the processor to compute (cpu, auto), found GPU {index}; train in f32 there");
-            return refuse(format!("precision {label}: {what}"));
         }
         if !config.model.has_bf16_products() {
             let what = "expected a language model (GPT-2 or Llama), found one of images, which train in f32";
             return refuse(format!("precision {label}: {what}"));
         }
     }
-    if config.kept == Kept::Input {
-        let what = match config.device {
-            ComputeDevice::Cpu | ComputeDevice::Auto if config.model.max_positions().is_some() => None,
-            ComputeDevice::Cpu | ComputeDevice::Auto => {
-                Some("a language model (GPT-2, Llama or BitNet), found one of images")
-            }
-            ComputeDevice::Cuda(_) => Some("the processor to compute, found a GPU"),
-        };
-        if let Some(what) = what {
-            return refuse(format!(
-                "activation checkpointing: expected {what}; train without it, in smaller micro-batches"
-            ));
-        }
+    if config.kept == Kept::Input && config.model.max_positions().is_none() {
+        let what = "activation checkpointing: expected a language model (GPT-2, Llama or BitNet), found one of images; \
+                    train without it, in smaller micro-batches";
+        return refuse(what.to_owned());
     }
     if let (StatePrecision::EightBit, ComputeDevice::Cuda(index)) = (config.optimizer.states, config.device) {
         let what = format!("expected the processor to compute (cpu, auto), found GPU {index}; keep them in f32 there");

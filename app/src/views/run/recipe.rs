@@ -1,6 +1,7 @@
 //! The form of a run, what it would need, and the button that starts it.
 
 use egui::{DragValue, Frame, Margin, Panel, ScrollArea, TextEdit, Ui};
+use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::models::ModelPreset;
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::optim::{OptimizerKind, Schedule, StatePrecision};
@@ -104,7 +105,7 @@ pub fn recipe_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut
                         }
                         let lock = &mut saved.tier_lock;
                         card_ui(ui, "Tier", |ui| tier::tier_ui(ctx, draft, lock, is_expert, ui));
-                        card_ui(ui, "Training", |ui| training_ui(draft, is_expert, ui));
+                        card_ui(ui, "Training", |ui| training_ui(draft, ctx.settings.device, is_expert, ui));
                         card_ui(ui, "Quantization", |ui| qat::qat_ui(&mut draft.config, ui));
                         if let Some(take) = card_ui(ui, "Needs", |ui| needs::needs_ui(ctx, draft, live, ui)) {
                             take.into_form(draft);
@@ -258,7 +259,7 @@ fn model_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, live: &Live, ui: &mut Ui) {
     }
 }
 
-fn training_ui(draft: &mut Draft, is_expert: bool, ui: &mut Ui) {
+fn training_ui(draft: &mut Draft, device: ComputeDevice, is_expert: bool, ui: &mut Ui) {
     let config = &mut draft.config;
     field_ui(ui, "Optimizer", |ui| {
         for (kind, label) in [(OptimizerKind::AdamW, "AdamW"), (OptimizerKind::Muon, "Muon")] {
@@ -291,9 +292,9 @@ fn training_ui(draft: &mut Draft, is_expert: bool, ui: &mut Ui) {
         }
     });
     if is_expert {
-        expert_ui(config, draft.data.kind.holds_images(), ui);
+        expert_ui(config, (draft.data.kind.holds_images(), device), ui);
     } else {
-        expander_ui(ui, "More", |ui| expert_ui(config, draft.data.kind.holds_images(), ui));
+        expander_ui(ui, "More", |ui| expert_ui(config, (draft.data.kind.holds_images(), device), ui));
     }
 }
 
@@ -315,9 +316,10 @@ fn schedule_ui(schedule: &mut Schedule, ui: &mut Ui) {
     }
 }
 
-fn precision_ui(precision: &mut Precision, ui: &mut Ui) {
+/// What the processor lacks is there where a GPU may compute.
+fn precision_ui(precision: &mut Precision, device: ComputeDevice, ui: &mut Ui) {
     for candidate in Precision::ALL {
-        let missing = candidate.missing();
+        let missing = candidate.missing().filter(|_| device == ComputeDevice::Cpu);
         let is_there = missing.is_none();
         let choice =
             ui.add_enabled_ui(is_there, |ui| ui.selectable_value(precision, candidate, candidate.label())).inner;
@@ -327,7 +329,7 @@ fn precision_ui(precision: &mut Precision, ui: &mut Ui) {
     }
 }
 
-fn expert_ui(config: &mut RunConfig, holds_images: bool, ui: &mut Ui) {
+fn expert_ui(config: &mut RunConfig, (holds_images, device): (bool, ComputeDevice), ui: &mut Ui) {
     field_ui(ui, "Weight decay", |ui| {
         ui.add(DragValue::new(&mut config.optimizer.weight_decay).range(0.0..=1.0).speed(0.001));
     });
@@ -355,7 +357,7 @@ fn expert_ui(config: &mut RunConfig, holds_images: bool, ui: &mut Ui) {
         }
     });
     if !holds_images {
-        field_ui(ui, "Products in", |ui| precision_ui(&mut config.precision, ui));
+        field_ui(ui, "Products in", |ui| precision_ui(&mut config.precision, device, ui));
         field_ui(ui, "Recompute", |ui| {
             let mut is_on = config.kept == Kept::Input;
             let hover = "Activation checkpointing: layers keep their input alone and compute the rest again on the way back. \

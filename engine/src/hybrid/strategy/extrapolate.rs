@@ -138,9 +138,9 @@ fn vars(store: &ParamStore) -> Result<Params, HybridError> {
 
 /// Mean loss of `batch` with `weights` in place of the present ones, nats; nothing is kept of the pass.
 fn loss_at(scene: &Scene<'_>, weights: Params, batch: &Batch) -> Result<f64, HybridError> {
-    let Passes { network, store, num_micro_batches, precision, .. } = scene.passes;
+    let Passes { network, store, num_micro_batches, precision, loss_scale, .. } = scene.passes;
     let other = ParamStore::new(weights, store.buffers().clone(), batch.inputs.device())?;
     let read = scene.lens.read(&other)?;
-    let passes = Passes { network, store: &read, num_micro_batches, precision, teacher: None };
+    let passes = Passes { network, store: &read, num_micro_batches, precision, loss_scale, teacher: None };
     Ok(passes.look(batch)?.mean_loss())
 }
