@@ -15,7 +15,7 @@ use foretrain_engine::hybrid::{HybridTrainer, TierPreset, TrainerSetup};
 use foretrain_engine::memory::{Place, PlanInput, default_budget, format_bytes, plan};
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelPreset, Network, ParamStore, initial_params};
-use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
+use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -48,6 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         newton_schulz_steps: 5,
         clip_norm: Some(1.0),
         states: StatePrecision::F32,
+        state_place: StatePlace::WithWeights,
     };
     let schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.99 };
     let tier = TierPreset::named("vanilla").ok_or("no such tier")?;
@@ -68,6 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         dataset_bytes: 0,
         budget_bytes,
         budget_source,
+        beside_budget_bytes: 0,
     });
     for item in &planned.items {
         println!("{:<22} {:>10}  {}", item.kind.label(), format_bytes(item.bytes), item.how);
