@@ -86,8 +86,8 @@ pub(super) struct Tensors {
     pub(super) num_params: u64,
     pub(super) num_buffers: u64,
     pub(super) optimizer_bytes: u64,
-    /// Matrices that Muon orthogonalizes side by side.
-    workspace_bytes: u64,
+    /// Matrices that Muon orthogonalizes side by side on the processor, and one after the other on a GPU.
+    workspace_bytes: [u64; 2],
     /// Numbers of the largest tensor.
     pub(super) largest: u64,
     is_muon: bool,
@@ -103,7 +103,7 @@ impl Tensors {
             num_params: count(|spec| spec.kind != TensorKind::Buffer),
             num_buffers: count(|spec| spec.kind == TensorKind::Buffer),
             optimizer_bytes: optimizer.state_bytes(specs),
-            workspace_bytes: optimizer.workspace_bytes(specs, num_threads),
+            workspace_bytes: [num_threads, 1].map(|at_once| optimizer.workspace_bytes(specs, at_once)),
             largest: specs.iter().map(|spec| times(&spec.shape)).max().unwrap_or(0),
             is_muon: optimizer.kind == crate::optim::OptimizerKind::Muon,
         }
@@ -240,16 +240,20 @@ impl Case {
 
     /// What the optimizer keeps where the run computes, and works with there.
     fn optimizer(&self) -> PlanItem {
-        let Tensors { optimizer_bytes, workspace_bytes, .. } = self.tensors;
-        let (bytes, how) = if self.is_offloaded() {
-            let largest = self.tensors.largest.saturating_mul(F32);
-            let how =
-                format!("{}; here {} for the largest tensor on its way", self.optimizer_how(), format_bytes(largest));
-            (largest, how)
-        } else {
-            (optimizer_bytes, self.optimizer_how())
+        let Tensors { optimizer_bytes, workspace_bytes: [side_by_side, one_by_one], is_muon, .. } = self.tensors;
+        let workspace = match self.place {
+            Place::Processor => side_by_side,
+            Place::Gpu => one_by_one,
         };
-        PlanItem { kind: PlanKind::Optimizer, bytes: bytes.saturating_add(workspace_bytes), how }
+        let (kept, on_its_way) = if self.is_offloaded() {
+            let largest = self.tensors.largest.saturating_mul(F32);
+            (largest, format!("; here {} for the largest tensor on its way", format_bytes(largest)))
+        } else {
+            (optimizer_bytes, String::new())
+        };
+        let room = if is_muon { format!("; {} to orthogonalize in", format_bytes(workspace)) } else { String::new() };
+        let how = format!("{}{on_its_way}{room}", self.optimizer_how());
+        PlanItem { kind: PlanKind::Optimizer, bytes: kept.saturating_add(workspace), how }
     }
 
     /// What a recovery goes back to.
@@ -284,8 +288,9 @@ impl Case {
         if num_buffers == 0 { params } else { format!("{params}, {} running statistics", grouped(num_buffers)) }
     }
 
+    /// The state's arithmetic.
     pub(super) fn optimizer_how(&self) -> String {
-        let Tensors { optimizer_bytes, workspace_bytes, is_muon, .. } = self.tensors;
+        let Tensors { optimizer_bytes, is_muon, .. } = self.tensors;
         let place = if self.is_offloaded() { " in the machine's memory" } else { "" };
         let state = format!("{}{place}", format_bytes(optimizer_bytes));
         let numbers = if is_muon {
@@ -297,9 +302,7 @@ impl Case {
             StatePrecision::F32 => "of 4 bytes",
             StatePrecision::EightBit => "of 8 bits with their scales, of 4 bytes in small tensors",
         };
-        let room =
-            if is_muon { format!("; {} to orthogonalize in", format_bytes(workspace_bytes)) } else { String::new() };
-        format!("{numbers}, {each}{room}")
+        format!("{numbers}, {each}")
     }
 
     /// One set, one more while parts of a batch are added up, one more to compare with in Correct.

@@ -460,13 +460,18 @@ fn states_in_host_memory_are_counted_there() {
 #[test]
 fn muon_orthogonalizes_on_the_gpu_with_its_momentum_elsewhere() {
     let network = Network::new(&ModelPreset::Gpt2_11M.config(CHARACTERS).unwrap()).unwrap();
+    let muon = optimizer(OptimizerKind::Muon);
     let kept = |state_place| {
-        let optimizer = OptimizerConfig { state_place, ..optimizer(OptimizerKind::Muon) };
+        let optimizer = OptimizerConfig { state_place, ..muon.clone() };
         let plan = planned_with(&network, &optimizer, GIB, |input| input.place = Place::Gpu);
-        (bytes(&plan, PlanKind::Optimizer), optimizer.workspace_bytes(&network.specs(), 2))
+        bytes(&plan, PlanKind::Optimizer)
     };
-    let (offloaded, workspace) = kept(StatePlace::HostMemory);
-    assert!(workspace > 0 && offloaded > workspace && offloaded < kept(StatePlace::WithWeights).0);
+    let specs = network.specs();
+    let (state, one_by_one) = (muon.state_bytes(&specs), muon.workspace_bytes(&specs, 1));
+    assert_eq!(kept(StatePlace::WithWeights), state + one_by_one);
+    let largest = specs.iter().map(|spec| spec.num_elements() as u64).max().unwrap();
+    assert_eq!(kept(StatePlace::HostMemory), 4 * largest + one_by_one);
+    assert!(one_by_one > 0 && one_by_one < muon.workspace_bytes(&specs, 2));
 }
 
 #[test]

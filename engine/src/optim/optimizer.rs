@@ -203,7 +203,8 @@ impl Slot {
             Rule::AdamW { moments } => {
                 let numbers = AdamWNumbers::of(config, pace.step, pace.lr_factor, self.kind);
                 let moved = if is_offloaded {
-                    let (copy, gradient) = (host_copy(weight)?, gradient.to_device(&Device::Cpu)?);
+                    let (copy, gradient) =
+                        (host_copy(&weight.as_detached_tensor())?, gradient.to_device(&Device::Cpu)?);
                     on_processor(|| adamw(&copy, &gradient, (moments, self.states), numbers))?;
                     Some(copy.to_device(device)?)
                 } else {

@@ -319,7 +319,7 @@ mod tests {
     use crate::data::DatasetSpec;
     use crate::models::DataShape;
     use crate::models::ops::Precision;
-    use crate::optim::StatePrecision;
+    use crate::optim::{StatePlace, StatePrecision};
     use crate::session::{recipe, tier};
 
     fn config(device: ComputeDevice) -> (RunConfig, Network) {
@@ -362,6 +362,48 @@ mod tests {
         let placed = place(&auto, &network, 0, 1).unwrap();
         assert_eq!(placed.config.device, ComputeDevice::Cpu);
         assert!(placed.why.unwrap().contains("8 bits"));
+    }
+
+    #[test]
+    fn eight_bit_states_in_host_memory_leave_the_device_open() {
+        let (mut auto, network) = config(ComputeDevice::Auto);
+        (auto.optimizer.states, auto.optimizer.state_place) = (StatePrecision::EightBit, StatePlace::HostMemory);
+        let placed = place(&auto, &network, 0, 1).unwrap();
+        assert!(!placed.why.unwrap().contains("in 8 bits"));
+    }
+
+    #[test]
+    fn states_in_host_memory_are_nothing_new_on_the_processor() {
+        let (mut named, network) = config(ComputeDevice::Cpu);
+        let plain = place(&named, &network, 0, 1).unwrap();
+        named.optimizer.state_place = StatePlace::HostMemory;
+        let placed = place(&named, &network, 0, 1).unwrap();
+        assert_eq!((placed.plan, placed.why.as_deref()), (plain.plan, Some(NO_OFFLOAD)));
+    }
+
+    #[test]
+    fn a_run_on_a_gpu_needs_the_machine_s_memory_too() {
+        let (mut config, network) = config(ComputeDevice::Cuda(0));
+        config.optimizer.state_place = StatePlace::HostMemory;
+        let plans = |config: &RunConfig, bytes| {
+            let budget = GpuBudget { bytes, source: "what is free of a GPU".to_owned() };
+            plans_of_gpu(config, &network, (1 << 20, 1), budget)
+        };
+        config.memory_budget_bytes = 1 << 40;
+        let (ample, has_room) = plans(&config, 1 << 40);
+        assert!(ample.fits() && has_room && ample.budget_source.contains("GPU"));
+        let placed = Placed { config: config.clone(), plan: ample.clone(), has_room_beside: true, why: None };
+        assert!(placed.may_keep_pages());
+        // The machine has too little: its part is what is refused, by its kinds.
+        config.memory_budget_bytes = 1 << 20;
+        let (refused, has_room) = plans(&config, 1 << 40);
+        assert!(!refused.fits() && !has_room && refused.budget_source.contains("in the settings"));
+        assert!(refused.items.iter().any(|item| item.kind == PlanKind::Dataset));
+        let told = SessionError::Memory { plan: Box::new(refused) }.to_string();
+        assert!(told.contains("beside the GPU"), "{told}");
+        // Neither has enough: the GPU's is told first.
+        let (refused, _) = plans(&config, ample.total_bytes() - 1);
+        assert!(!refused.fits() && refused.budget_source.contains("GPU"));
     }
 
     #[test]
