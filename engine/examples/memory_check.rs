@@ -17,7 +17,7 @@ use foretrain_engine::hybrid::{HybridTrainer, TierPreset, TrainerSetup};
 use foretrain_engine::memory::{Place, PlanInput, PlanKind, default_budget, format_bytes, plan};
 use foretrain_engine::models::ops::{Kept, Precision, without_kernels};
 use foretrain_engine::models::{DataShape, ModelPreset, Network, ParamStore, initial_params};
-use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
+use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
 
 fn main() -> Result<(), Box<dyn Error>> {
     if std::env::args().nth(8).as_deref() == Some("gpu") {
@@ -59,6 +59,7 @@ fn check(place: Place) -> Result<(), Box<dyn Error>> {
         newton_schulz_steps: 5,
         clip_norm: Some(1.0),
         states: StatePrecision::F32,
+        state_place: StatePlace::WithWeights,
     };
     let schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.99 };
     let tier = TierPreset::named("vanilla").ok_or("no such tier")?;
@@ -79,6 +80,7 @@ fn check(place: Place) -> Result<(), Box<dyn Error>> {
         dataset_bytes: 0,
         budget_bytes,
         budget_source,
+        beside_budget_bytes: 0,
     });
     for item in &planned.items {
         println!("{:<22} {:>10}  {}", item.kind.label(), format_bytes(item.bytes), item.how);

@@ -17,7 +17,7 @@ use foretrain_engine::hybrid::{
 };
 use foretrain_engine::models::ops::Precision;
 use foretrain_engine::models::{Activation, Gpt2Config, MlpConfig, ModelConfig, Network};
-use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
+use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
 use foretrain_engine::session::{Command, EventKind, LogEntry, LogKind, StopReason, list_runs, open_run};
 use foretrain_engine::unwatched;
 use foretrain_tests::{TestEngine, small_config, write_idx};
@@ -71,6 +71,7 @@ fn recipe(hybrid: HybridConfig, kind: OptimizerKind, num_steps: u64) -> TrialRec
             newton_schulz_steps: 3,
             clip_norm: Some(1.0),
             states: StatePrecision::F32,
+            state_place: StatePlace::WithWeights,
         },
         schedule: Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.98 },
         qat: None,

@@ -15,7 +15,7 @@ use foretrain_engine::experiment::TrialRecipe;
 use foretrain_engine::hybrid::{HybridTrainer, TierPreset};
 use foretrain_engine::models::ops::Precision;
 use foretrain_engine::models::{Gpt2Config, ModelConfig, Network};
-use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
+use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
 use foretrain_engine::quant::{Distillation, QatConfig, QuantScheme};
 use foretrain_engine::session::{self, EventKind, RunConfig, open_run};
 use foretrain_engine::unwatched;
@@ -57,6 +57,7 @@ fn begin(network: &Arc<Network>, qat: Option<QatConfig>, precision: Precision) -
             newton_schulz_steps: 3,
             clip_norm: Some(1.0),
             states: StatePrecision::F32,
+            state_place: StatePlace::WithWeights,
         },
         schedule: Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.1 },
         qat,

@@ -11,7 +11,7 @@ use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::hybrid::{GateRule, HybridConfig, Strategy};
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{Activation, MlpConfig, ModelConfig};
-use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
+use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
 use foretrain_engine::session::{Command, Engine, Event, EventKind, JobId, RunConfig, StopReason};
 
 /// No test waits longer for one event.
@@ -91,6 +91,7 @@ pub fn small_config(data: &Path, runs: &Path) -> RunConfig {
             newton_schulz_steps: 3,
             clip_norm: Some(5.0),
             states: StatePrecision::F32,
+            state_place: StatePlace::WithWeights,
         },
         schedule: Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.98 },
         qat: None,

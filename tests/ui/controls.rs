@@ -5,7 +5,7 @@ use egui_kittest::kittest::Queryable;
 use foretrain::theme::ThemeChoice;
 use foretrain_engine::memory::{MemoryPlan, MemorySettings, Remedy};
 use foretrain_engine::models::ops::Kept;
-use foretrain_engine::optim::StatePrecision;
+use foretrain_engine::optim::{StatePlace, StatePrecision};
 use foretrain_engine::session::{
     Blame, Command, Event, EventKind, Failure, JobId, PlanReport, RunStatus, RunSummary, StopReason,
 };
@@ -123,7 +123,12 @@ fn settings_that_make_a_run_fit_are_taken_over_by_a_button() {
         })
     };
     let (job, before) = planned(&mut harness).expect("a plan is asked for");
-    let settings = MemorySettings { num_micro_batches: 4, kept: Kept::Activations, states: StatePrecision::EightBit };
+    let settings = MemorySettings {
+        num_micro_batches: 4,
+        kept: Kept::Activations,
+        states: StatePrecision::EightBit,
+        state_place: StatePlace::WithWeights,
+    };
     let what = "micro-batches of 64 (4 parts), 8-bit optimizer states: 80.0 MiB, another result".to_owned();
     let plan = MemoryPlan {
         budget_bytes: 100 << 20,

@@ -1,9 +1,10 @@
 //! GPUs in the window: which to compute on, its memory, what it says without one.
 
-use egui_kittest::kittest::Queryable;
+use egui_kittest::kittest::{NodeT, Queryable};
 use foretrain::state::{Machine, Screen};
 use foretrain::theme::ThemeChoice;
 use foretrain_engine::device::{ComputeDevice, Gpu, GpuReading};
+use foretrain_engine::optim::StatePlace;
 use foretrain_engine::session::{Command, RunSnapshot, RunStatus};
 
 use crate::scene::{self, Window, click, commands};
@@ -72,4 +73,47 @@ fn the_gauge_tells_this_program_from_others() {
     for text in ["A model", "61 °C", "118 W", "Planned for the run"] {
         assert!(harness.query_all_by_label_contains(text).next().is_some(), "expected {text:?}");
     }
+}
+
+#[test]
+fn moments_can_be_kept_in_host_memory_where_a_gpu_may_compute() {
+    let window = |device: ComputeDevice| {
+        let mut harness = scene::window(ThemeChoice::Dark);
+        let settings = &mut harness.state_mut().saved_mut().settings;
+        (settings.device, settings.is_expert) = (device, true);
+        harness.run();
+        harness.get_by_label("in host memory").scroll_to_me();
+        harness.run();
+        harness
+    };
+    let choice = |harness: &Window| harness.get_by_label("in host memory").accesskit_node().is_disabled();
+    assert!(choice(&window(ComputeDevice::Cpu)));
+    for device in [ComputeDevice::Auto, ComputeDevice::Cuda(0)] {
+        let mut harness = window(device);
+        assert!(!choice(&harness), "{device}");
+        click(&mut harness, "in host memory");
+        click(&mut harness, "Start training");
+        let sent = commands(&mut harness);
+        let [Command::Start(_, config)] = sent.as_slice() else { panic!("expected Start, found {sent:?}") };
+        assert_eq!(config.optimizer.state_place, StatePlace::HostMemory);
+        // The form keeps it; a recipe for the processor does not carry it.
+        harness.state_mut().saved_mut().settings.device = ComputeDevice::Cpu;
+        harness.run();
+        let draft = harness.state().saved().draft.clone().unwrap();
+        assert_eq!(draft.config.optimizer.state_place, StatePlace::HostMemory);
+        let config = draft.run_config(&harness.state().saved().settings).unwrap();
+        assert_eq!(config.optimizer.state_place, StatePlace::WithWeights);
+    }
+}
+
+#[test]
+fn the_recipe_of_a_run_says_where_its_moments_were_kept() {
+    let mut run = scene::snapshot(300, RunStatus::Training);
+    let mut config = scene::config();
+    config.device = ComputeDevice::Cuda(0);
+    config.optimizer.state_place = StatePlace::HostMemory;
+    run.config = config.into();
+    let harness = scene::window_with(run, ThemeChoice::Dark);
+    harness.get_by_label("Moments kept");
+    harness.get_by_label("in host memory");
 }

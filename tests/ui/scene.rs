@@ -17,7 +17,7 @@ use foretrain_engine::hybrid::{
 use foretrain_engine::memory::{MemoryPlan, PlanItem, PlanKind};
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelPreset};
-use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
+use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
 use foretrain_engine::session::{
     Augmentation, Command, Event, EventKind, ImageSample, JobId, LogEntry, LogKind, Operation, OperationTimes,
     RunConfig, RunSnapshot, RunStatus, Samples, Savings, StepMetrics, ValidationPoint,
@@ -76,6 +76,7 @@ pub fn config() -> RunConfig {
             newton_schulz_steps: 3,
             clip_norm: Some(1.0),
             states: StatePrecision::F32,
+            state_place: StatePlace::WithWeights,
         },
         schedule: Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.1 },
         qat: None,

@@ -26,7 +26,8 @@ pub struct OffloadArgs {
     /// Train a gpt2 or llama model that is larger than memory: weights and optimizer state lie in this folder and are read
     /// and written block by block, by AdamW. The tier is vanilla unless --tier names another. A folder of the same training
     /// goes on. At the end the model is in FOLDER/model, in the layout of transformers.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["qat", "micro_batches", "optimizer_states", "name"])]
+    #[arg(long, value_name = "FOLDER",
+        conflicts_with_all = ["qat", "micro_batches", "optimizer_states", "optimizer_offload", "name"])]
     pub offload: Option<PathBuf>,
     /// How numbers lie on disk: bf16 weights and 8-bit moments, 4 bytes a weight; or all in f32, 12 bytes.
     #[arg(long, value_enum, value_name = "PRECISION", default_value = "compact", requires = "offload")]

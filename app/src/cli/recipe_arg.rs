@@ -5,7 +5,7 @@ use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::hybrid::{GateRule, Strategy};
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelPreset};
-use foretrain_engine::optim::{OptimizerKind, StatePrecision};
+use foretrain_engine::optim::{OptimizerKind, StatePlace, StatePrecision};
 use foretrain_engine::session::{PresetError, Recipe, RunConfig, recipe, tier};
 
 use super::data_arg::DataArgs;
@@ -51,9 +51,13 @@ pub struct RecipeArgs {
     #[arg(long)]
     pub activation_checkpointing: bool,
     /// Numbers that the optimizer's moments are kept in: f32, or 8bit, a quarter of the memory, with rounding; on the
-    /// processor.
+    /// processor, or with --optimizer-offload.
     #[arg(long, value_parser = parse_states)]
     pub optimizer_states: Option<StatePrecision>,
+    /// Keep the optimizer's moments in the machine's memory while a GPU computes, and let the processor move them: less of
+    /// the GPU's memory, up to 12 bytes a weight between the two in each step. On the processor it changes nothing.
+    #[arg(long)]
+    pub optimizer_offload: bool,
     /// Tokens per sequence.
     #[arg(long, value_parser = number_arg::parse_count::<usize>, allow_negative_numbers = true)]
     pub sequence_length: Option<usize>,
@@ -119,6 +123,9 @@ pub(super) fn config(args: &RecipeArgs, common: &CommonArgs) -> Result<RunConfig
         config.kept = Kept::Input;
     }
     config.optimizer.states = args.optimizer_states.unwrap_or(config.optimizer.states);
+    if args.optimizer_offload {
+        config.optimizer.state_place = StatePlace::HostMemory;
+    }
     config.sequence_length = args.sequence_length.unwrap_or(config.sequence_length);
     config.optimizer.learning_rate = args.learning_rate.unwrap_or(config.optimizer.learning_rate);
     config.validation_interval = args.validation_interval.unwrap_or(config.validation_interval);

@@ -22,7 +22,7 @@ use crate::folders;
 
 /// Options that say what to train: a run that goes on has said so already. `runs` is not among them, because an
 /// environment variable may give it.
-const RECIPE_OPTIONS: [&str; 33] = [
+const RECIPE_OPTIONS: [&str; 34] = [
     "preset",
     "from",
     "data",
@@ -40,6 +40,7 @@ const RECIPE_OPTIONS: [&str; 33] = [
     "precision",
     "activation_checkpointing",
     "optimizer_states",
+    "optimizer_offload",
     "sequence_length",
     "learning_rate",
     "validation_interval",

@@ -123,6 +123,10 @@ fn recipe_words(
         words.push(format!("--optimizer-states {}", config.optimizer.states.label()));
         made.optimizer.states = config.optimizer.states;
     }
+    if made.optimizer.state_place != config.optimizer.state_place {
+        words.push("--optimizer-offload".to_owned());
+        made.optimizer.state_place = config.optimizer.state_place;
+    }
     if config.kept == Kept::Input {
         words.push("--activation-checkpointing".to_owned());
         made.kept = config.kept;

@@ -7,6 +7,7 @@ use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::hybrid::TierPreset;
 use foretrain_engine::models::ops::{Kept, Precision};
 use foretrain_engine::models::{DataShape, ModelConfig, ModelPreset};
+use foretrain_engine::optim::StatePlace;
 use foretrain_engine::session::RunConfig;
 use serde::{Deserialize, Serialize};
 
@@ -382,7 +383,12 @@ impl Draft {
         config.num_threads = settings.num_threads;
         config.memory_budget_bytes = settings.memory_budget_bytes;
         config.device = settings.device;
-        config.vram_limit_bytes = if settings.device == ComputeDevice::Cpu { 0 } else { settings.vram_limit_bytes };
+        config.vram_limit_bytes = settings.vram_limit_bytes;
+        if settings.device == ComputeDevice::Cpu {
+            // What is about a GPU means nothing there.
+            config.vram_limit_bytes = 0;
+            config.optimizer.state_place = StatePlace::WithWeights;
+        }
         config.runs_folder = settings.runs_folder_path();
         Ok(config)
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::models::ops::Kept;
 use foretrain_engine::offload::{Commit, Precision};
-use foretrain_engine::optim::StatePrecision;
+use foretrain_engine::optim::{StatePlace, StatePrecision};
 use foretrain_engine::session::{OffloadBatches, OffloadEnding, OffloadGoal, OffloadJob, RunConfig, slug};
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +89,7 @@ impl Draft {
         // What saves memory otherwise has no part in it: blocks are computed on the processor, each again on its way back.
         (config.device, config.vram_limit_bytes) = (ComputeDevice::Cpu, 0);
         config.kept = Kept::Activations;
-        config.optimizer.states = StatePrecision::F32;
+        (config.optimizer.states, config.optimizer.state_place) = (StatePrecision::F32, StatePlace::WithWeights);
         Ok(Wanted::Streamed(Box::new(OffloadJob {
             config,
             folder,

@@ -12,7 +12,7 @@ use crate::models::ops::Precision;
 use crate::models::{
     DataShape, Forward, Mode, ModelConfig, ModelPreset, Network, ParamStore, Params, initial_params, ops,
 };
-use crate::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
+use crate::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
 
 /// A model to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,5 +219,6 @@ fn optimizer() -> OptimizerConfig {
         newton_schulz_steps: 3,
         clip_norm: Some(1.0),
         states: StatePrecision::F32,
+        state_place: StatePlace::WithWeights,
     }
 }

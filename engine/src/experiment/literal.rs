@@ -10,7 +10,7 @@ use crate::hybrid::forecast::ReliabilityPoint;
 use crate::hybrid::{Correction, HybridConfig, Recovery, TierPreset};
 use crate::models::ops::Precision;
 use crate::models::{BlockOrder, Gpt2Config, Growth, ModelConfig, NewBlocks};
-use crate::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
+use crate::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
 use crate::quant::{QatConfig, QuantScheme};
 use crate::unwatched;
 
@@ -34,6 +34,7 @@ pub(super) fn recipe() -> TrialRecipe {
             newton_schulz_steps: 3,
             clip_norm: Some(1.0),
             states: StatePrecision::F32,
+            state_place: StatePlace::WithWeights,
         },
         schedule: Schedule::Cosine { warmup_fraction: 0.05, final_fraction: 0.02 },
         qat: None,

@@ -5,17 +5,26 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use super::trainer_tests::{SCHEDULE, bits, blobs, eager, extrapolating, optimizer, store, trainer};
+use super::trainer_tests::{
+    SCHEDULE, bits, blobs, eager, extrapolating, optimizer, poisoned, restored_step, store, trainer, trainer_with,
+};
 use super::*;
 use crate::data::Batch;
 use crate::models::ops::{Kept, Precision, without_kernels};
 use crate::models::{Gpt2Config, ModelConfig, Network};
-use crate::optim::{OptimizerConfig, OptimizerKind};
+use crate::optim::{OptimizerConfig, OptimizerKind, StatePlace};
 
 /// Losses of `num_steps` steps, each reported over the whole batch.
 fn losses(trainer: &mut HybridTrainer, num_steps: u64) -> Vec<f32> {
-    (1..=num_steps).map(|step| trainer.step(&blobs(2, step)).unwrap().loss).collect()
+    losses_from(trainer, 1..=num_steps)
 }
+
+fn losses_from(trainer: &mut HybridTrainer, steps: std::ops::RangeInclusive<u64>) -> Vec<f32> {
+    steps.map(|step| trainer.step(&blobs(2, step)).unwrap().loss).collect()
+}
+
+/// Moments with the weights, and in the machine's memory.
+const PLACES: [StatePlace; 2] = [StatePlace::WithWeights, StatePlace::HostMemory];
 
 fn configs() -> Vec<(HybridConfig, OptimizerKind)> {
     let strategies = [eager(), extrapolating(Trajectory::Momentum), extrapolating(Trajectory::Fitted)];
@@ -23,12 +32,19 @@ fn configs() -> Vec<(HybridConfig, OptimizerKind)> {
     strategies.iter().flat_map(with).collect()
 }
 
+/// A trainer whose optimizer keeps its state at `place`.
+fn keeping(place: StatePlace, hybrid: &HybridConfig, kind: OptimizerKind) -> HybridTrainer {
+    let optimizer = OptimizerConfig { state_place: place, ..optimizer(kind) };
+    trainer_with(hybrid.clone(), optimizer, (2, 2))
+}
+
 #[test]
 fn every_strategy_and_optimizer_trains_alike() {
-    for (hybrid, kind) in configs() {
+    for ((hybrid, kind), place) in configs().into_iter().flat_map(|config| PLACES.map(|place| (config.clone(), place)))
+    {
         let ours = losses(&mut trainer(hybrid.clone(), kind, 2), 60);
-        let composed = without_kernels(|| losses(&mut trainer(hybrid.clone(), kind, 2), 60));
-        let context = format!("{:?} with {kind:?}", hybrid.strategy);
+        let composed = without_kernels(|| losses(&mut keeping(place, &hybrid, kind), 60));
+        let context = format!("{:?} with {kind:?}, states {place:?}", hybrid.strategy);
         // Warmup, before rounding may tip a decision of the gate.
         for (step, (ours, composed)) in ours.iter().zip(&composed).take(10).enumerate() {
             assert!((ours - composed).abs() < 1e-3, "step {}: {ours} and {composed}, {context}", step + 1);
@@ -41,11 +57,12 @@ fn every_strategy_and_optimizer_trains_alike() {
 
 #[test]
 fn a_state_goes_on_bit_for_bit() {
-    for (hybrid, kind) in configs() {
+    for ((hybrid, kind), place) in configs().into_iter().flat_map(|config| PLACES.map(|place| (config.clone(), place)))
+    {
         without_kernels(|| {
-            let mut unbroken = trainer(hybrid.clone(), kind, 2);
+            let mut unbroken = keeping(place, &hybrid, kind);
             losses(&mut unbroken, 30);
-            let mut resumed = trainer(hybrid.clone(), kind, 2);
+            let mut resumed = keeping(place, &hybrid, kind);
             resumed.restore(&unbroken.state().unwrap()).unwrap();
             for step in 31..=45 {
                 let (a, b) = (unbroken.step(&blobs(2, step)).unwrap(), resumed.step(&blobs(2, step)).unwrap());
@@ -144,11 +161,65 @@ fn a_state_of_kernels_goes_on_without_them() {
         let state = ours.state().unwrap();
         assert!(state.tensors.iter().all(|(_, tensor)| matches!(tensor.device(), Device::Cpu)));
         let next = ours.step(&blobs(2, 13)).unwrap().loss;
-        let moved = without_kernels(|| {
-            let mut moved = trainer(hybrid.clone(), kind, 2);
-            moved.restore(&state).unwrap();
-            moved.step(&blobs(2, 13)).unwrap().loss
+        for place in PLACES {
+            let moved = without_kernels(|| {
+                let mut moved = keeping(place, &hybrid, kind);
+                moved.restore(&state).unwrap();
+                moved.step(&blobs(2, 13)).unwrap().loss
+            });
+            assert!((next - moved).abs() < 1e-3, "{next} and {moved}, {kind:?}, states {place:?}");
+        }
+    }
+}
+
+/// Back on the processor, or on a GPU with the setting changed.
+#[test]
+fn a_state_of_host_memory_goes_on_elsewhere() {
+    for (hybrid, kind) in configs() {
+        let (state, next) = without_kernels(|| {
+            let mut offloaded = keeping(StatePlace::HostMemory, &hybrid, kind);
+            losses(&mut offloaded, 12);
+            (offloaded.state().unwrap(), losses_from(&mut offloaded, 13..=15))
         });
-        assert!((next - moved).abs() < 1e-3, "{next} and {moved}, {kind:?}");
+        let mut here = trainer(hybrid.clone(), kind, 2);
+        here.restore(&state).unwrap();
+        let on_processor = losses_from(&mut here, 13..=15);
+        let on_gpu = without_kernels(|| {
+            let mut with_weights = keeping(StatePlace::WithWeights, &hybrid, kind);
+            with_weights.restore(&state).unwrap();
+            losses_from(&mut with_weights, 13..=15)
+        });
+        for ((next, on_processor), on_gpu) in next.into_iter().zip(on_processor).zip(on_gpu) {
+            let far = (next - on_processor).abs().max((next - on_gpu).abs());
+            assert!(far < 1e-3, "{next}, {on_processor} and {on_gpu}, {kind:?}");
+        }
+    }
+}
+
+/// What a recovery goes back to is in the machine's memory: the state comes back to the device as it was.
+#[test]
+fn a_recovery_brings_states_back() {
+    for (place, kind) in
+        PLACES.into_iter().flat_map(|place| [OptimizerKind::AdamW, OptimizerKind::Muon].map(|kind| (place, kind)))
+    {
+        without_kernels(|| {
+            let mut trainer = keeping(place, &eager(), kind);
+            losses(&mut trainer, 30);
+            assert!(trainer.mark_good().unwrap());
+            let good = trainer.state().unwrap();
+            losses_from(&mut trainer, 31..=35);
+            let reports: Vec<_> = (36..=38).map(|step| trainer.step(&poisoned(2, step)).unwrap()).collect();
+            assert_eq!(restored_step(&reports[2]), Some(30), "{place:?}, {kind:?}");
+            let back = trainer.state().unwrap();
+            let optimizer = |state: &TrainerState| {
+                let names = |(name, tensor): (&str, &Tensor)| {
+                    let is_moment = name.starts_with("optimizer.") && !name.ends_with("step");
+                    is_moment.then(|| (name.to_owned(), tensor.clone()))
+                };
+                bits(&state.tensors.iter().filter_map(names).collect())
+            };
+            assert!(bits(&good.weights()) == bits(&back.weights()), "{place:?}, {kind:?}");
+            assert!(optimizer(&good) == optimizer(&back), "{place:?}, {kind:?}");
+        });
     }
 }

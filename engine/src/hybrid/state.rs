@@ -42,7 +42,8 @@ impl TrainerState {
     }
 }
 
-/// A deep copy of all that changes during a run.
+/// A deep copy of all that changes during a run, in the machine's memory also where a GPU computes: its own is scarcer, and
+/// what is seldom read need not lie there.
 pub(super) fn save(
     store: &ParamStore,
     optimizer: &Optimizer,
@@ -66,7 +67,7 @@ pub(super) fn save(
             tensors.insert(name, tensor);
         }
     }
-    // A teacher never moves, so that it is shared.
+    // A teacher never moves, so that it is shared where it is.
     for (name, tensor) in teacher.into_iter().flat_map(Params::iter) {
         tensors.insert(format!("{TEACHER}{name}"), tensor.clone());
     }
@@ -82,16 +83,16 @@ pub(super) struct Parts<'a> {
     pub strategy: &'a mut dyn PredictStep,
 }
 
-/// The reverse of [`save`], for the tensors; those of a file move to where the weights are.
+/// The reverse of [`save`], for the tensors. They move to where the weights are one by one; the optimizer's do at its next
+/// step, if at all.
 pub(super) fn load(saved: &TrainerState, parts: Parts<'_>) -> Result<(), HybridError> {
     let device = parts.store.device();
-    let tensors = saved.tensors.map(|_, tensor| tensor.to_device(&device))?;
-    parts.store.restore(&under(&tensors, WEIGHTS))?;
-    parts.optimizer.load_state(&under(&tensors, OPTIMIZER))?;
+    parts.store.restore(&under(&saved.tensors, WEIGHTS))?;
+    parts.optimizer.load_state(&under(&saved.tensors, OPTIMIZER))?;
     if let Some(average) = parts.average {
-        average.load_state(&tensors)?;
+        average.load_state(&saved.tensors)?;
     }
-    parts.strategy.load_state(&under(&tensors, STRATEGY))
+    parts.strategy.load_state(&under(&saved.tensors, STRATEGY).map(|_, tensor| tensor.to_device(&device))?)
 }
 
 /// Tensors whose names begin with `prefix`, without it.

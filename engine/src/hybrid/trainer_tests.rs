@@ -17,7 +17,9 @@ use crate::models::ops::{Precision, cross_entropy};
 use crate::models::{
     Activation, Forward, MlpConfig, Mode, ModelConfig, Network, ParamStore, Params, ResNetConfig, initial_params,
 };
-use crate::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind, Schedule, StatePrecision, WeightAverage};
+use crate::optim::{
+    Gradients, Optimizer, OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision, WeightAverage,
+};
 
 pub(super) const CLASSES: usize = 4;
 const PIXELS: usize = 9;
@@ -71,6 +73,7 @@ pub(super) fn optimizer(kind: OptimizerKind) -> OptimizerConfig {
         newton_schulz_steps: 3,
         clip_norm: Some(1.0),
         states: StatePrecision::F32,
+        state_place: StatePlace::WithWeights,
     }
 }
 
@@ -95,17 +98,25 @@ pub(super) fn eager() -> HybridConfig {
 }
 
 pub(super) fn trainer(hybrid: HybridConfig, kind: OptimizerKind, seed: u64) -> HybridTrainer {
-    trainer_from(hybrid, kind, seed, seed)
+    trainer_with(hybrid, optimizer(kind), (seed, seed))
 }
 
 fn trainer_from(hybrid: HybridConfig, kind: OptimizerKind, seed: u64, weight_seed: u64) -> HybridTrainer {
+    trainer_with(hybrid, optimizer(kind), (seed, weight_seed))
+}
+
+pub(super) fn trainer_with(
+    hybrid: HybridConfig,
+    optimizer: OptimizerConfig,
+    (seed, weight_seed): (u64, u64),
+) -> HybridTrainer {
     let network = network();
     let store = store(&network, weight_seed);
     let setup = TrainerSetup {
         network: Arc::new(network),
         store,
         hybrid,
-        optimizer: optimizer(kind),
+        optimizer,
         schedule: SCHEDULE,
         qat: None,
         num_steps: 200,
@@ -142,7 +153,7 @@ pub(super) fn poisoned(seed: u64, step: u64) -> Batch {
 }
 
 /// After which step the weights were that a recovery in this step brought back.
-fn restored_step(report: &StepReport) -> Option<u64> {
+pub(super) fn restored_step(report: &StepReport) -> Option<u64> {
     report.events.iter().find_map(|event| match event {
         HybridEvent::Diverged { restored_step, .. } => *restored_step,
         HybridEvent::Phase { .. } | HybridEvent::Note(_) => None,

@@ -2,6 +2,7 @@
 //!
 //! Invariant: planning allocates nothing.
 
+mod beside_gpu;
 mod budget;
 mod composed;
 mod flops;
@@ -13,6 +14,7 @@ mod scratch;
 #[cfg(test)]
 mod tests;
 
+pub use beside_gpu::plan_beside_gpu;
 pub use budget::{default_budget, format_bytes};
 pub use flops::step_flops;
 pub(crate) use layers::sequence_layer;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::models::ops::Kept;
-use crate::optim::StatePrecision;
+use crate::optim::{StatePlace, StatePrecision};
 
 /// What bytes are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -88,6 +88,9 @@ pub struct MemorySettings {
     pub kept: Kept,
     /// Numbers of the optimizer's moments.
     pub states: StatePrecision,
+    /// Where they are kept.
+    #[serde(default, skip_serializing_if = "StatePlace::is_with_weights")]
+    pub state_place: StatePlace,
 }
 
 impl Remedy {

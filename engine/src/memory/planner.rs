@@ -3,14 +3,14 @@
 use super::composed::{Composition, composed};
 use super::layers::{Example, example, plus, times};
 use super::remedies::remedies;
-use super::{MemoryPlan, PlanItem, PlanKind, format_bytes};
+use super::{MemoryPlan, MemorySettings, PlanItem, PlanKind, format_bytes};
 use crate::device::resolved_num_threads;
 use crate::models::ops::{Activations, Kept, Precision};
 use crate::models::{MAX_LOGITS, ModelConfig, Network, TensorKind, TensorSpec};
-use crate::optim::{OptimizerConfig, Schedule, StatePrecision};
+use crate::optim::{OptimizerConfig, Schedule, StatePlace, StatePrecision};
 
 /// Bytes of an f32.
-const F32: u64 = 4;
+pub(super) const F32: u64 = 4;
 /// Program, libraries and allocator, measured with `examples/memory_check.rs`.
 pub(crate) const PROGRAM_BYTES: u64 = 48 << 20;
 /// What CUDA's context, its libraries' workspaces and unused parts of memory pools take of a GPU. Not measured: about what
@@ -22,7 +22,8 @@ const CUDA_BYTES: u64 = 768 << 20;
 pub enum Place {
     /// A run on the processor: all of it is in the machine's memory.
     Processor,
-    /// The GPU's share of a run on a GPU; the dataset and the program stay in the machine's memory.
+    /// The GPU's share of a run on a GPU; the dataset, the program and what a recovery goes back to stay in the machine's
+    /// memory, and the optimizer's state where it is to: see [`super::plan_beside_gpu`].
     Gpu,
 }
 
@@ -59,6 +60,8 @@ pub struct PlanInput<'a> {
     pub budget_bytes: u64,
     /// Where the budget comes from.
     pub budget_source: String,
+    /// What the machine's memory has for a run on a GPU: nothing is proposed that needs more of it. Unused on the processor.
+    pub beside_budget_bytes: u64,
 }
 
 /// The peak of a run, from its config alone: allocates no tensor.
@@ -82,11 +85,11 @@ pub fn plan(input: &PlanInput<'_>) -> MemoryPlan {
 pub(super) struct Tensors {
     pub(super) num_params: u64,
     pub(super) num_buffers: u64,
-    optimizer_bytes: u64,
-    /// Matrices that Muon orthogonalizes side by side.
-    workspace_bytes: u64,
+    pub(super) optimizer_bytes: u64,
+    /// Matrices that Muon orthogonalizes side by side on the processor, and one after the other on a GPU.
+    workspace_bytes: [u64; 2],
     /// Numbers of the largest tensor.
-    largest: u64,
+    pub(super) largest: u64,
     is_muon: bool,
 }
 
@@ -100,7 +103,7 @@ impl Tensors {
             num_params: count(|spec| spec.kind != TensorKind::Buffer),
             num_buffers: count(|spec| spec.kind == TensorKind::Buffer),
             optimizer_bytes: optimizer.state_bytes(specs),
-            workspace_bytes: optimizer.workspace_bytes(specs, num_threads),
+            workspace_bytes: [num_threads, 1].map(|at_once| optimizer.workspace_bytes(specs, at_once)),
             largest: specs.iter().map(|spec| times(&spec.shape)).max().unwrap_or(0),
             is_muon: optimizer.kind == crate::optim::OptimizerKind::Muon,
         }
@@ -120,6 +123,7 @@ pub(super) struct Case {
     pub(super) precision: Precision,
     pub(super) kept: Kept,
     pub(super) states: StatePrecision,
+    pub(super) state_place: StatePlace,
     pub(super) batch_size: usize,
     pub(super) num_micro_batches: usize,
     pub(super) sequence_length: usize,
@@ -141,12 +145,20 @@ impl Case {
             precision: input.precision,
             kept: input.network.kept(),
             states: input.optimizer.states,
+            state_place: input.optimizer.state_place,
             batch_size: input.batch_size.max(1),
             num_micro_batches: input.num_micro_batches.max(1),
             sequence_length: input.sequence_length,
             num_threads,
             dataset_bytes: input.dataset_bytes,
         }
+    }
+
+    /// The settings that it has.
+    pub(super) fn settings(&self) -> MemorySettings {
+        let (num_micro_batches, kept, states, state_place) =
+            (self.num_micro_batches, self.kept, self.states, self.state_place);
+        MemorySettings { num_micro_batches, kept, states, state_place }
     }
 
     pub(super) fn reads_text(&self) -> bool {
@@ -168,11 +180,9 @@ impl Case {
     }
 
     fn items(&self) -> Vec<PlanItem> {
-        let tensors = self.tensors;
         let example = self.example();
         let weights = self.weights();
-        let average = if self.schedule.ema_decay().is_some() { weights } else { 0 };
-        let state = plus(&[weights, tensors.optimizer_bytes, average]);
+        let average = self.average();
         let teacher = if self.has_teacher { weights } else { 0 };
         let quantized = if self.qat { plus(&[weights, teacher]) } else { 0 };
         let mut step = vec![self.gradients(), self.activations(&example), self.logits(&example)];
@@ -194,22 +204,21 @@ impl Case {
         };
         let shelved = shelved.saturating_mul(F32);
         let stepping = step.iter().fold(0, |sum: u64, item| sum.saturating_add(item.bytes));
-        let saving = plus(&[state, average, quantized, shelved]);
+        let beside = plus(&[average, quantized, shelved]);
+        // Copies of the state are made in the machine's memory.
+        let saving = match self.place {
+            Place::Processor => self.state().saturating_add(beside),
+            Place::Gpu => beside,
+        };
         let mut items = vec![
             PlanItem { kind: PlanKind::Weights, bytes: weights, how: self.weights_how() },
-            PlanItem {
-                kind: PlanKind::Optimizer,
-                bytes: tensors.optimizer_bytes.saturating_add(tensors.workspace_bytes),
-                how: self.optimizer_how(),
-            },
-            PlanItem {
-                kind: PlanKind::RollbackSnapshot,
-                bytes: state,
-                how: "a copy of weights, optimizer state and average, to go back to".to_owned(),
-            },
+            self.optimizer(),
             runtime(self.place, saving.saturating_sub(stepping)),
-            self.evaluation(&example, plus(&[average, quantized, shelved]), stepping.max(saving)),
+            self.evaluation(&example, beside, stepping.max(saving)),
         ];
+        if self.place == Place::Processor {
+            items.push(self.snapshot());
+        }
         items.extend(step);
         if average > 0 {
             items.push(PlanItem { kind: PlanKind::WeightAverage, bytes: average, how: self.weights_how() });
@@ -234,6 +243,45 @@ impl Case {
         }
     }
 
+    /// What the optimizer keeps where the run computes, and works with there.
+    fn optimizer(&self) -> PlanItem {
+        let Tensors { optimizer_bytes, workspace_bytes: [side_by_side, one_by_one], is_muon, .. } = self.tensors;
+        let workspace = match self.place {
+            Place::Processor => side_by_side,
+            Place::Gpu => one_by_one,
+        };
+        let (kept, on_its_way) = if self.is_offloaded() {
+            let largest = self.tensors.largest.saturating_mul(F32);
+            (largest, format!("; here {} for the largest tensor on its way", format_bytes(largest)))
+        } else {
+            (optimizer_bytes, String::new())
+        };
+        let room = if is_muon { format!("; {} to orthogonalize in", format_bytes(workspace)) } else { String::new() };
+        let how = format!("{}{on_its_way}{room}", self.optimizer_how());
+        PlanItem { kind: PlanKind::Optimizer, bytes: kept.saturating_add(workspace), how }
+    }
+
+    /// What a recovery goes back to.
+    pub(super) fn snapshot(&self) -> PlanItem {
+        let how = "a copy of weights, optimizer state and average, to go back to".to_owned();
+        PlanItem { kind: PlanKind::RollbackSnapshot, bytes: self.state(), how }
+    }
+
+    /// True when a GPU computes and the optimizer's state is not on it.
+    pub(super) fn is_offloaded(&self) -> bool {
+        self.place == Place::Gpu && self.state_place == StatePlace::HostMemory
+    }
+
+    /// Bytes of all that changes during a run.
+    pub(super) fn state(&self) -> u64 {
+        plus(&[self.weights(), self.tensors.optimizer_bytes, self.average()])
+    }
+
+    /// Bytes of the weight average.
+    fn average(&self) -> u64 {
+        if self.schedule.ema_decay().is_some() { self.weights() } else { 0 }
+    }
+
     /// Bytes of weights and running statistics.
     fn weights(&self) -> u64 {
         self.tensors.num_params.saturating_add(self.tensors.num_buffers).saturating_mul(F32)
@@ -245,9 +293,11 @@ impl Case {
         if num_buffers == 0 { params } else { format!("{params}, {} running statistics", grouped(num_buffers)) }
     }
 
-    fn optimizer_how(&self) -> String {
-        let Tensors { optimizer_bytes, workspace_bytes, is_muon, .. } = self.tensors;
-        let state = format_bytes(optimizer_bytes);
+    /// The state's arithmetic.
+    pub(super) fn optimizer_how(&self) -> String {
+        let Tensors { optimizer_bytes, is_muon, .. } = self.tensors;
+        let place = if self.is_offloaded() { " in the machine's memory" } else { "" };
+        let state = format!("{}{place}", format_bytes(optimizer_bytes));
         let numbers = if is_muon {
             format!("Muon: {state}, one number per matrix weight, two per other weight")
         } else {
@@ -257,9 +307,7 @@ impl Case {
             StatePrecision::F32 => "of 4 bytes",
             StatePrecision::EightBit => "of 8 bits with their scales, of 4 bytes in small tensors",
         };
-        let room =
-            if is_muon { format!("; {} to orthogonalize in", format_bytes(workspace_bytes)) } else { String::new() };
-        format!("{numbers}, {each}{room}")
+        format!("{numbers}, {each}")
     }
 
     /// One set, one more while parts of a batch are added up, one more to compare with in Correct.

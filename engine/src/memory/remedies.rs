@@ -1,10 +1,11 @@
 //! What would make a run fit: each remedy is a plan of its own that was checked against the budget.
 
+use super::beside_gpu::fits_beside_gpu;
 use super::planner::{Case, Place, PlanInput, Tensors};
-use super::{MemorySettings, Remedy, format_bytes, planner::grouped};
+use super::{Remedy, format_bytes, planner::grouped};
 use crate::models::ops::Kept;
 use crate::models::{ModelPreset, Network};
-use crate::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
+use crate::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
 
 /// Shortest sequence worth proposing, tokens.
 const MIN_SEQUENCE: usize = 32;
@@ -37,8 +38,9 @@ pub(super) fn remedies(case: &Case, input: &PlanInput<'_>) -> Vec<Remedy> {
 }
 
 /// The mildest settings that fit: smaller parts of a batch; with layers that are computed again, which costs a forward
-/// pass; with optimizer states of 8 bits, which are rounded; with both. The last two are our kernels'. Where none fit, the
-/// budget that the thriftiest need.
+/// pass; with optimizer states of 8 bits, which are rounded; with both. The last two are our kernels'. On a GPU, before all
+/// else than smaller parts, with optimizer states in the machine's memory, where it has room, of 8 bits if need be. Where
+/// none fit, the budget that the thriftiest need.
 fn settings(case: &Case, input: &PlanInput<'_>) -> Option<Remedy> {
     let budget = input.budget_bytes;
     let has_kernels = case.place == Place::Processor;
@@ -46,20 +48,22 @@ fn settings(case: &Case, input: &PlanInput<'_>) -> Option<Remedy> {
         let can = case.reads_text() && case.kept == Kept::Activations;
         can.then(|| Case { kept: Kept::Input, ..case.clone() })
     };
+    let offload = || Case { state_place: StatePlace::HostMemory, ..case.clone() };
+    let offloaded = (case.place == Place::Gpu && !case.is_offloaded()).then(offload);
     let coded = || {
         let optimizer = OptimizerConfig { states: StatePrecision::EightBit, ..input.optimizer.clone() };
         let tensors = Tensors::of(&input.network.specs(), &optimizer, case.num_threads);
-        Case { states: StatePrecision::EightBit, tensors, ..case.clone() }
+        Case { states: StatePrecision::EightBit, tensors, ..offloaded.as_ref().unwrap_or(case).clone() }
     };
-    let coded = (has_kernels && case.states == StatePrecision::F32).then(coded);
-    let steps = [Some(case.clone()), recompute(case), coded.clone(), coded.as_ref().and_then(recompute)];
+    let coded = (case.states == StatePrecision::F32).then(coded);
+    let steps = [Some(case.clone()), offloaded.clone(), recompute(case), offloaded.as_ref().and_then(recompute)];
+    let steps = steps.into_iter().chain([coded.clone(), coded.as_ref().and_then(recompute)]).flatten();
     let in_parts = |milder: Case| std::iter::once(milder.clone()).chain(more_parts(&milder).collect::<Vec<_>>());
-    let cases: Vec<Case> = steps.into_iter().flatten().flat_map(in_parts).collect();
+    let has_room = |case: &Case| fits_beside_gpu(case, input.beside_budget_bytes);
+    let cases: Vec<Case> = steps.flat_map(in_parts).filter(has_room).collect();
     if let Some((fit, bytes)) = first_fit(cases.iter().cloned(), budget) {
         let what = format!("{}: {bytes}, {}", changes(case, &fit), price(case, &fit));
-        let (num_micro_batches, kept, states) = (fit.num_micro_batches, fit.kept, fit.states);
-        let settings = Some(MemorySettings { num_micro_batches, kept, states });
-        return Some(Remedy { settings, ..Remedy::in_words(what) });
+        return Some(Remedy { settings: Some(fit.settings()), ..Remedy::in_words(what) });
     }
     let least = cases.iter().min_by_key(|case| case.total_bytes()).filter(|_| has_kernels)?;
     let changes = changes(case, least);
@@ -71,7 +75,7 @@ fn settings(case: &Case, input: &PlanInput<'_>) -> Option<Remedy> {
 }
 
 /// What `fit` has otherwise than `case`, in words.
-fn changes(case: &Case, fit: &Case) -> String {
+pub(super) fn changes(case: &Case, fit: &Case) -> String {
     let mut what = Vec::new();
     if fit.num_micro_batches != case.num_micro_batches {
         let (size, parts) = (grouped(fit.micro_batch() as u64), grouped(fit.num_micro_batches as u64));
@@ -83,11 +87,17 @@ fn changes(case: &Case, fit: &Case) -> String {
     if fit.states != case.states {
         what.push("8-bit optimizer states".to_owned());
     }
+    if fit.state_place != case.state_place {
+        what.push(match fit.state_place {
+            StatePlace::HostMemory => "optimizer states in the machine's memory".to_owned(),
+            StatePlace::WithWeights => "optimizer states on the GPU".to_owned(),
+        });
+    }
     what.join(", ")
 }
 
 /// What it costs to run as `fit` instead of as `case`.
-fn price(case: &Case, fit: &Case) -> String {
+pub(super) fn price(case: &Case, fit: &Case) -> String {
     let mut changes = Vec::new();
     if fit.num_micro_batches != case.num_micro_batches && fit.has_batch_norm() {
         changes.push(format!("batch norm sees {} images at a time", grouped(fit.micro_batch() as u64)));
@@ -108,7 +118,18 @@ fn price(case: &Case, fit: &Case) -> String {
     } else {
         "a little slower"
     };
-    format!("{result}, {time}")
+    match (fit.state_place, case.state_place) {
+        // A gradient goes there, and a weight there and back; Muon's direction comes in place of its weight.
+        (StatePlace::HostMemory, StatePlace::WithWeights) => {
+            format!("{result}, {time}, and each step moves up to 12 bytes a weight between the GPU and memory")
+        }
+        (StatePlace::WithWeights, StatePlace::HostMemory) => {
+            format!("{result}, without copies between the GPU and memory")
+        }
+        (StatePlace::HostMemory, StatePlace::HostMemory) | (StatePlace::WithWeights, StatePlace::WithWeights) => {
+            format!("{result}, {time}")
+        }
+    }
 }
 
 /// Parts of a batch to try: every larger number that cuts it into equal parts, to single examples. With batch norm, as

@@ -5,10 +5,10 @@
 use super::layers::example;
 use super::planner::Case;
 use super::scratch::Scratch;
-use super::{MemoryPlan, MemorySettings, Place, PlanInput, PlanKind, format_bytes, plan};
+use super::{MemoryPlan, MemorySettings, Place, PlanInput, PlanKind, format_bytes, plan, plan_beside_gpu};
 use crate::models::ops::{Kept, Precision};
 use crate::models::{DataShape, ModelPreset, Network};
-use crate::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
+use crate::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
 
 const DIGITS: DataShape = DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 };
 const PHOTOS: DataShape = DataShape::Images { channels: 3, height: 32, width: 32, num_classes: 10 };
@@ -30,6 +30,7 @@ fn optimizer(kind: OptimizerKind) -> OptimizerConfig {
         newton_schulz_steps: 5,
         clip_norm: Some(1.0),
         states: StatePrecision::F32,
+        state_place: StatePlace::WithWeights,
     }
 }
 
@@ -83,6 +84,7 @@ fn planned_with(
         dataset_bytes: 0,
         budget_bytes,
         budget_source: "a test".to_owned(),
+        beside_budget_bytes: u64::MAX,
     };
     vary(&mut input);
     plan(&input)
@@ -215,6 +217,7 @@ fn an_evaluation_counts_where_it_takes_more_than_a_step() {
         dataset_bytes: 0,
         budget_bytes: GIB,
         budget_source: "a test".to_owned(),
+        beside_budget_bytes: u64::MAX,
     });
     let example = example(network.config(), Kept::Activations, 0);
     // The second convolution: what goes in, what comes out, the pooling's codes.
@@ -287,8 +290,8 @@ fn settings_that_are_proposed_fit_when_taken() {
             (input.batch_size, input.num_micro_batches) = (8, settings.num_micro_batches);
         })
     };
-    let plain = MemorySettings { num_micro_batches: 1, kept: Kept::Activations, states: StatePrecision::F32 };
-    let least = MemorySettings { num_micro_batches: 8, kept: Kept::Input, states: StatePrecision::F32 };
+    let plain = PLAIN;
+    let least = MemorySettings { num_micro_batches: 8, kept: Kept::Input, ..plain };
     let coded = MemorySettings { states: StatePrecision::EightBit, ..least };
     let bytes = |settings| plan_with(settings, GIB).total_bytes();
     assert!(bytes(coded) < bytes(least) && bytes(least) < bytes(plain));
@@ -403,4 +406,118 @@ fn language_models_that_train_on_a_desktop_fit_it() {
         (input.batch_size, input.sequence_length) = (32, 1024);
     });
     assert!(plan.remedies[0].what.starts_with("micro-batches of "), "{:?}", plan.remedies);
+}
+
+/// A recipe on a GPU whose machine has `beside` bytes for it.
+fn on_gpu(settings: MemorySettings, (gpu_bytes, beside): (u64, u64)) -> [MemoryPlan; 2] {
+    let config = ModelPreset::Gpt2_11M.config(CHARACTERS).unwrap();
+    let network = Network::keeping(&config, settings.kept).unwrap();
+    let MemorySettings { num_micro_batches, states, state_place, .. } = settings;
+    let optimizer = OptimizerConfig { states, state_place, ..optimizer(OptimizerKind::AdamW) };
+    let mut plans = Vec::new();
+    let plan = planned_with(&network, &optimizer, gpu_bytes, |input| {
+        (input.place, input.batch_size, input.num_micro_batches) = (Place::Gpu, 8, num_micro_batches);
+        (input.beside_budget_bytes, input.dataset_bytes) = (beside, 12_345);
+        plans.push(plan_beside_gpu(input, (beside, "a test".to_owned())));
+    });
+    plans.insert(0, plan);
+    plans.try_into().unwrap()
+}
+
+const PLAIN: MemorySettings = MemorySettings {
+    num_micro_batches: 1,
+    kept: Kept::Activations,
+    states: StatePrecision::F32,
+    state_place: StatePlace::WithWeights,
+};
+
+#[test]
+fn states_in_host_memory_are_counted_there() {
+    let offloaded = MemorySettings { state_place: StatePlace::HostMemory, ..PLAIN };
+    let ample = (1 << 50, 1 << 50);
+    let ([gpu, beside], [gpu_offloaded, beside_offloaded]) = (on_gpu(PLAIN, ample), on_gpu(offloaded, ample));
+    let config = ModelPreset::Gpt2_11M.config(CHARACTERS).unwrap();
+    let specs = Network::new(&config).unwrap().specs();
+    let params: u64 = specs.iter().map(|spec| spec.num_elements() as u64).sum();
+    let largest = specs.iter().map(|spec| spec.num_elements() as u64).max().unwrap();
+    assert_eq!(bytes(&gpu, PlanKind::Optimizer), 8 * params);
+    assert_eq!(bytes(&gpu_offloaded, PlanKind::Optimizer), 4 * largest);
+    assert_eq!(gpu.total_bytes() - gpu_offloaded.total_bytes(), 8 * params - 4 * largest, "and nothing else");
+    assert_eq!(bytes(&beside, PlanKind::Optimizer), 0);
+    assert_eq!(bytes(&beside_offloaded, PlanKind::Optimizer), 8 * params + 8 * largest);
+    // What a recovery goes back to is there either way, and a copy of it while another is made.
+    for (gpu, beside) in [(&gpu, &beside), (&gpu_offloaded, &beside_offloaded)] {
+        assert_eq!(bytes(gpu, PlanKind::RollbackSnapshot), 0);
+        assert_eq!(bytes(beside, PlanKind::RollbackSnapshot), 12 * params);
+        assert_eq!(bytes(beside, PlanKind::Runtime), (48 << 20) + 12 * params);
+        assert_eq!(bytes(beside, PlanKind::Dataset), 12_345);
+    }
+    let coded = MemorySettings { states: StatePrecision::EightBit, ..offloaded };
+    let [_, beside_coded] = on_gpu(coded, ample);
+    assert!(bytes(&beside_coded, PlanKind::Optimizer) < bytes(&beside_offloaded, PlanKind::Optimizer) / 2);
+}
+
+#[test]
+fn muon_orthogonalizes_on_the_gpu_with_its_momentum_elsewhere() {
+    let network = Network::new(&ModelPreset::Gpt2_11M.config(CHARACTERS).unwrap()).unwrap();
+    let muon = optimizer(OptimizerKind::Muon);
+    let kept = |state_place| {
+        let optimizer = OptimizerConfig { state_place, ..muon.clone() };
+        let plan = planned_with(&network, &optimizer, GIB, |input| input.place = Place::Gpu);
+        bytes(&plan, PlanKind::Optimizer)
+    };
+    let specs = network.specs();
+    let (state, one_by_one) = (muon.state_bytes(&specs), muon.workspace_bytes(&specs, 1));
+    assert_eq!(kept(StatePlace::WithWeights), state + one_by_one);
+    let largest = specs.iter().map(|spec| spec.num_elements() as u64).max().unwrap();
+    assert_eq!(kept(StatePlace::HostMemory), 4 * largest + one_by_one);
+    assert!(one_by_one > 0 && one_by_one < muon.workspace_bytes(&specs, 2));
+}
+
+#[test]
+fn a_gpu_s_settings_fit_when_taken_the_mildest_first() {
+    let machine = 1 << 50;
+    let proposed = |budget: (u64, u64)| on_gpu(PLAIN, budget)[0].remedies.first().and_then(|remedy| remedy.settings);
+    let one_by_one = MemorySettings { num_micro_batches: 8, ..PLAIN };
+    let offloaded = MemorySettings { state_place: StatePlace::HostMemory, ..PLAIN };
+    let least = MemorySettings { state_place: StatePlace::HostMemory, ..one_by_one };
+    let bytes = |settings| on_gpu(settings, (1 << 50, machine))[0].total_bytes();
+    // Smaller parts of a batch are milder than states elsewhere; states elsewhere alone would do, too.
+    assert!(bytes(offloaded) < bytes(PLAIN) && bytes(least) < bytes(one_by_one));
+    let milder = proposed((bytes(one_by_one), machine)).unwrap();
+    assert_eq!((milder.num_micro_batches, milder.state_place), (8, StatePlace::WithWeights));
+    let next = (bytes(one_by_one) - 1, machine);
+    let settings = proposed(next).unwrap();
+    assert_eq!((settings.state_place, settings.states), (StatePlace::HostMemory, StatePrecision::F32));
+    assert!(on_gpu(settings, next)[0].fits());
+    let told = on_gpu(PLAIN, next)[0].remedies[0].to_string();
+    assert!(told.contains("optimizer states in the machine's memory") && told.contains("12 bytes a weight"), "{told}");
+    // The machine has no room for states of f32: 8 bits. For neither: nothing.
+    let beside = |settings| on_gpu(settings, (1 << 50, machine))[1].total_bytes();
+    let coded = MemorySettings { states: StatePrecision::EightBit, ..least };
+    let narrow = (bytes(least), beside(least) - 1);
+    assert_eq!(proposed(narrow), Some(MemorySettings { num_micro_batches: 8, ..coded }));
+    let told = on_gpu(PLAIN, narrow)[0].remedies[0].to_string();
+    assert!(told.contains("8-bit optimizer states") && told.contains("rounded"), "{told}");
+    assert_eq!(proposed((bytes(least), beside(coded) - 1)), None);
+}
+
+#[test]
+fn a_machine_without_room_beside_the_gpu_is_told_what_would_fit() {
+    let offloaded = MemorySettings { state_place: StatePlace::HostMemory, ..PLAIN };
+    let [gpu, beside] = on_gpu(offloaded, (1 << 50, 1 << 50));
+    let tight = beside.total_bytes() - 1;
+    // The GPU has no room either: 8 bits are left, which fit when taken.
+    let [_, refused] = on_gpu(offloaded, (gpu.total_bytes(), tight));
+    assert!(!refused.fits());
+    let settings = refused.remedies[0].settings.unwrap();
+    assert_eq!((settings.states, settings.state_place), (StatePrecision::EightBit, StatePlace::HostMemory));
+    assert!(on_gpu(settings, (gpu.total_bytes(), tight)).iter().all(MemoryPlan::fits));
+    // It has: back with the weights.
+    let [_, refused] = on_gpu(offloaded, (1 << 50, tight));
+    assert_eq!(refused.remedies[0].settings.unwrap().state_place, StatePlace::WithWeights);
+    assert!(refused.remedies[0].to_string().contains("on the GPU"), "{}", refused.remedies[0]);
+    let [_, hopeless] = on_gpu(PLAIN, (1 << 50, 1));
+    let [as_it_is] = hopeless.remedies.as_slice() else { panic!("{:?}", hopeless.remedies) };
+    assert!(as_it_is.settings.is_none() && as_it_is.what.contains("beside the GPU"), "{as_it_is}");
 }

@@ -39,6 +39,7 @@ pub use network::{
 };
 pub use observe::{InputObserver, LayerInput};
 pub use ops::GateActivation;
+pub(crate) use params::host_copy;
 pub use params::{ParamStore, Params};
 pub use resnet::BATCH_NORM_EPS;
 pub use running_stats::{BATCH_NORM_MOMENTUM, updated_running_stats};

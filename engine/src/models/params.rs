@@ -75,11 +75,15 @@ impl Params {
         let floats = self.tensors.values().filter(|tensor| tensor.dtype().is_float());
         let sums = floats.map(|tensor| Ok(tensor.to_dtype(DType::F32)?.sum_all()?));
         let sums = sums.collect::<Result<Vec<Tensor>, ModelError>>()?;
-        if sums.is_empty() {
-            return Ok(true);
+        // A teacher may be on a GPU, what is saved with it in the machine's memory.
+        let (here, away): (Vec<Tensor>, Vec<Tensor>) = sums.into_iter().partition(|sum| sum.device().is_cpu());
+        for sums in [here, away].iter().filter(|sums| !sums.is_empty()) {
+            // One read for all: each would make a device wait.
+            if !Tensor::stack(sums, 0)?.to_vec1::<f32>()?.into_iter().all(f32::is_finite) {
+                return Ok(false);
+            }
         }
-        // One read for all: each would make a device wait.
-        Ok(Tensor::stack(&sums, 0)?.to_vec1::<f32>()?.into_iter().all(f32::is_finite))
+        Ok(true)
     }
 
     /// Each tensor through `f`, with its name.
@@ -102,6 +106,11 @@ impl IntoIterator for Params {
     fn into_iter(self) -> Self::IntoIter {
         self.tensors.into_iter()
     }
+}
+
+/// A copy in the machine's memory, wherever `tensor` is.
+pub(crate) fn host_copy(tensor: &Tensor) -> candle_core::Result<Tensor> {
+    if tensor.device().is_cpu() { tensor.copy() } else { tensor.to_device(&Device::Cpu) }
 }
 
 /// Trainable weights, plus buffers that training updates without a gradient (batch-norm statistics).
@@ -185,9 +194,9 @@ impl ParamStore {
         self.detached().is_finite()
     }
 
-    /// A deep copy of weights and buffers, safe from later updates.
+    /// A deep copy of weights and buffers in the machine's memory, safe from later updates.
     pub fn snapshot(&self) -> Result<Params, ModelError> {
-        self.detached().map(|_, tensor| Ok(tensor.copy()?))
+        self.detached().map(|_, tensor| Ok(host_copy(tensor)?))
     }
 
     /// Sets every weight from `weights`, by name; buffers stay.

@@ -20,7 +20,7 @@ use crate::models::{
     DataShape, Forward, GateActivation, Gpt2Config, LlamaConfig, Mode, ModelConfig, ModelPreset, Network, ParamStore,
     Params, initial_params,
 };
-use crate::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind, StatePrecision};
+use crate::optim::{Gradients, Optimizer, OptimizerConfig, OptimizerKind, StatePlace, StatePrecision};
 use crate::unwatched;
 
 pub(super) const SEED: u64 = 5;
@@ -68,6 +68,7 @@ pub(super) fn optimizer() -> OptimizerConfig {
         newton_schulz_steps: 5,
         clip_norm: None,
         states: StatePrecision::F32,
+        state_place: StatePlace::WithWeights,
     }
 }
 

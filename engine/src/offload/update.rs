@@ -190,7 +190,7 @@ pub(super) fn is_trained(kind: TensorKind) -> bool {
 mod tests {
     use super::super::layout::Precision;
     use super::*;
-    use crate::optim::{OptimizerKind, StatePrecision};
+    use crate::optim::{OptimizerKind, StatePlace, StatePrecision};
 
     fn optimizer() -> OptimizerConfig {
         OptimizerConfig {
@@ -205,6 +205,7 @@ mod tests {
             newton_schulz_steps: 5,
             clip_norm: None,
             states: StatePrecision::F32,
+            state_place: StatePlace::WithWeights,
         }
     }
 

@@ -65,16 +65,17 @@ impl WeightAverage {
         Ok(())
     }
 
-    /// Averaged weights and buffers (a copy).
+    /// Averaged weights and buffers (a copy), where the weights are.
     pub fn params(&self, store: &ParamStore) -> Result<Params, OptimError> {
         let mut params = store.buffers().clone();
         for (name, shape, average) in self.all() {
-            params.insert(name, average.save(shape)?);
+            params.insert(name, average.copied(shape)?);
         }
         Ok(params)
     }
 
-    /// Everything that decides later updates, under names that begin with `average.`: a copy.
+    /// Everything that decides later updates, under names that begin with `average.`: a copy in the machine's
+    /// memory.
     pub fn state(&self) -> Result<Params, OptimError> {
         let mut state = Params::default();
         state.insert(COUNT, Tensor::from_slice(&[self.num_updates as i64], 1, &Device::Cpu)?);
@@ -89,7 +90,12 @@ impl WeightAverage {
     /// Errors: [`OptimError::MissingState`], [`OptimError::Shape`]; nothing is changed then.
     pub fn load_state(&mut self, state: &Params) -> Result<(), OptimError> {
         let num_updates = super::state::count(state, COUNT)?;
-        let load = |name: &str, shape: &[usize]| super::state::buffer(state, &saved_name(name), shape);
+        // Where the weights are: what is loaded may be read before the next update.
+        let device = self.average.values().next().map_or(Device::Cpu, |(_, average)| average.device().clone());
+        let load = |name: &str, shape: &[usize]| -> Result<Buffer, OptimError> {
+            let saved = super::state::tensor(state, &saved_name(name), shape)?;
+            Ok(Buffer::load(&saved.to_device(&device)?)?)
+        };
         let mut average = BTreeMap::new();
         for (name, (shape, _)) in &self.average {
             average.insert(name.clone(), (shape.clone(), load(name, shape)?));

@@ -3,12 +3,13 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::kernels::with_f32;
+use crate::models::host_copy;
 use crate::models::ops::has_kernels;
 
-/// Numbers of f32: plain ones on the CPU, a tensor elsewhere.
+/// Numbers of f32: plain ones in the machine's memory, where kernels of ours move them; else a tensor.
 #[derive(Debug)]
 pub(super) enum Buffer {
-    /// On the CPU.
+    /// In the machine's memory.
     Cpu(Vec<f32>),
     /// On another device.
     Device(Tensor),
@@ -34,11 +35,27 @@ impl Buffer {
         }
     }
 
-    /// A copy as a tensor of this shape.
-    pub(super) fn save(&self, shape: &[usize]) -> Result<Tensor> {
+    /// Where the numbers are.
+    pub(super) fn device(&self) -> &Device {
+        match self {
+            Self::Cpu(_) => &Device::Cpu,
+            Self::Device(tensor) => tensor.device(),
+        }
+    }
+
+    /// A copy as a tensor of this shape, where the numbers are.
+    pub(super) fn copied(&self, shape: &[usize]) -> Result<Tensor> {
         match self {
             Self::Cpu(data) => Tensor::from_slice(data, shape, &Device::Cpu),
             Self::Device(tensor) => tensor.copy(),
+        }
+    }
+
+    /// A copy as a tensor of this shape, in the machine's memory.
+    pub(super) fn save(&self, shape: &[usize]) -> Result<Tensor> {
+        match self {
+            Self::Cpu(data) => Tensor::from_slice(data, shape, &Device::Cpu),
+            Self::Device(tensor) => host_copy(tensor),
         }
     }
 

@@ -33,9 +33,29 @@ pub enum StatePrecision {
     /// 4 bytes each.
     #[default]
     F32,
-    /// 8 bits each and an f32 for 2048 of them, in tensors of 4096 numbers and more; on the processor.
+    /// 8 bits each and an f32 for 2048 of them, in tensors of 4096 numbers and more; in the machine's memory.
     /// Source: Dettmers et al. 2021, arXiv 2110.02861.
     EightBit,
+}
+
+/// Where the state is kept. On the processor both are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum StatePlace {
+    /// In the memory of the device that computes.
+    #[default]
+    WithWeights,
+    /// In the machine's memory, where the processor moves it: optimizer offload.
+    /// Source: Ren et al. 2021, ZeRO-Offload, arXiv 2101.06840.
+    HostMemory,
+}
+
+impl StatePlace {
+    /// True where the weights are.
+    #[must_use]
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    pub fn is_with_weights(&self) -> bool {
+        *self == Self::WithWeights
+    }
 }
 
 /// Smaller tensors keep an f32 state: they take little room, and rounding costs most where a scale serves few. As in the
@@ -98,6 +118,9 @@ pub struct OptimizerConfig {
     /// Numbers of the moments. Recipes of earlier versions have none.
     #[serde(default, skip_serializing_if = "StatePrecision::is_full")]
     pub states: StatePrecision,
+    /// Where the moments are kept. Recipes of earlier versions have none.
+    #[serde(default, skip_serializing_if = "StatePlace::is_with_weights")]
+    pub state_place: StatePlace,
 }
 
 /// Learning rate over the run, as a factor of the peak.
@@ -220,6 +243,7 @@ mod tests {
             newton_schulz_steps: 3,
             clip_norm: None,
             states: StatePrecision::F32,
+            state_place: StatePlace::WithWeights,
         };
         let mut optimizer = muon.clone();
         optimizer.switch_to(OptimizerKind::AdamW);

@@ -52,7 +52,9 @@ pub enum OptimError {
         found: DType,
     },
     /// States of 8 bits are asked for where the processor does not compute.
-    #[error("moving weights: 8-bit optimizer states are the processor's; keep them in f32 on a GPU")]
+    #[error(
+        "moving weights: 8-bit optimizer states are the processor's; on a GPU keep them in f32, or in the machine's memory (--optimizer-offload)"
+    )]
     NoEightBitStates,
     /// A saved state whose numbers are of another type than the optimizer keeps.
     #[error("restoring optimizer state {name:?}: expected {} numbers, found {found:?}. Was it saved with other --optimizer-states?", .expected.label())]

@@ -22,7 +22,7 @@ mod usual_rate;
 
 pub use average::WeightAverage;
 pub(crate) use coded::groups;
-pub use config::{OptimizerConfig, OptimizerKind, Schedule, StatePrecision};
+pub use config::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
 pub use error::OptimError;
 pub use gradients::Gradients;
 pub(crate) use kernels::{AdamWNumbers, adamw_coded_chunk};

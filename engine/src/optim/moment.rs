@@ -12,14 +12,14 @@ use crate::models::ops::has_kernels;
 /// A number for each of a weight's.
 #[derive(Debug)]
 pub(super) enum Moment {
-    /// Where the weight is.
+    /// Where the weight is, or in the machine's memory.
     F32(Buffer),
-    /// On the processor.
+    /// In the machine's memory.
     EightBit(Coded),
 }
 
 impl Moment {
-    /// Zeros. Errors: [`OptimError::NoEightBitStates`].
+    /// Zeros for a weight that is moved where it is. Errors: [`OptimError::NoEightBitStates`].
     pub(super) fn zeros(weight: &Tensor, precision: StatePrecision) -> Result<Self, OptimError> {
         match precision {
             StatePrecision::F32 => Ok(Self::F32(Buffer::zeros(weight)?)),
@@ -34,7 +34,7 @@ impl Moment {
         matches!(self, Self::F32(_)) || has_kernels(weight.device())
     }
 
-    /// Brings a moment that was loaded from a file to where `weight` is. Errors: [`OptimError::NoEightBitStates`].
+    /// Brings a moment that was loaded from a file to where `weight`, or its copy, is moved. Errors: [`OptimError::NoEightBitStates`].
     pub(super) fn follow(&mut self, weight: &Tensor) -> Result<(), OptimError> {
         match self {
             Self::F32(buffer) => Ok(buffer.follow(weight)?),
@@ -43,7 +43,7 @@ impl Moment {
         }
     }
 
-    /// Adds a copy to `saved`: `KIND.NAME`, and `KIND_scales.NAME` where those are codes.
+    /// Adds a copy in the machine's memory to `saved`: `KIND.NAME`, and `KIND_scales.NAME` where those are codes.
     pub(super) fn save(
         &self,
         (kind, name): (&str, &str),

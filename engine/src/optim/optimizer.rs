@@ -9,9 +9,9 @@ use super::buffer::Buffer;
 use super::kernels::{self, AdamWNumbers, MomentsMut};
 use super::moment::Moment;
 use super::muon::{self, MatrixView};
-use super::{Gradients, OptimError, OptimizerConfig, StatePrecision, state};
-use crate::models::ops::has_kernels;
-use crate::models::{ParamStore, Params, TensorKind, TensorSpec};
+use super::{Gradients, OptimError, OptimizerConfig, StatePlace, StatePrecision, state};
+use crate::models::ops::{has_kernels, on_processor};
+use crate::models::{ParamStore, Params, TensorKind, TensorSpec, host_copy};
 
 /// Name of the step count in a saved state.
 const STEP: &str = "step";
@@ -24,6 +24,10 @@ const MUON_M: &str = "muon.m";
 ///
 /// With Muon, tensors of kind [`TensorKind::Matrix`] with two or more dimensions are moved by it, all
 /// others by AdamW at `adam_learning_rate`. Weight decay spares [`TensorKind::Vector`].
+///
+/// With [`super::StatePlace::HostMemory`] and weights on a GPU, moments stay in the machine's memory and kernels of ours
+/// move them there. AdamW's weights come, are moved and go back; Muon's stay, and get a direction, which is orthogonalized
+/// where they are, because its products are most of Muon's work.
 /// A gradient that is not finite makes weights that are not: look at [`Gradients::norm`] first.
 #[derive(Debug)]
 pub struct Optimizer {
@@ -94,11 +98,9 @@ impl Optimizer {
         let pace = Pace { config: &self.config, step: self.num_steps + 1, lr_factor };
         let (muon, adamw): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|(slot, ..)| matches!(slot.rule, Rule::Muon { .. }));
-        for (slot, weight, gradient) in adamw {
-            slot.apply(weight, gradient, pace)?;
-        }
-        let all_here = muon.iter().all(|(_, weight, _)| has_kernels(weight.device()));
         let apply = |(slot, weight, gradient): (&mut Slot, &Var, &Tensor)| slot.apply(weight, gradient, pace);
+        adamw.into_iter().try_for_each(apply)?;
+        let all_here = muon.iter().all(|(_, weight, _)| has_kernels(weight.device()));
         if all_here {
             // Small matrices do not fill the machine one by one, so they go side by side.
             muon.into_par_iter().try_for_each(apply)?;
@@ -112,7 +114,7 @@ impl Optimizer {
 
     /// Everything that decides later steps: `step`, and per tensor `adam.m.NAME` and `adam.v.NAME`, or
     /// `muon.m.NAME` (none before the first step); where they are codes of 8 bits, their scales, too, as
-    /// `adam.m_scales.NAME`. A deep copy.
+    /// `adam.m_scales.NAME`. A deep copy in the machine's memory, whose names and numbers say nothing of where they were.
     pub fn state(&self) -> Result<Params, OptimError> {
         let mut state = Params::default();
         state.insert(STEP, Tensor::from_slice(&[self.num_steps as i64], 1, &Device::Cpu)?);
@@ -194,26 +196,31 @@ impl Slot {
     }
 
     fn apply(&mut self, weight: &Var, gradient: &Tensor, pace: Pace<'_>) -> Result<(), OptimError> {
+        let config = pace.config;
+        let device = weight.device();
+        let is_offloaded = config.state_place == StatePlace::HostMemory && !has_kernels(device);
         match &mut self.rule {
             Rule::AdamW { moments } => {
-                let (m, v) = match moments {
-                    Some(moments) => moments,
-                    None => moments.insert((Moment::zeros(weight, self.states)?, Moment::zeros(weight, self.states)?)),
+                let numbers = AdamWNumbers::of(config, pace.step, pace.lr_factor, self.kind);
+                let moved = if is_offloaded {
+                    let (copy, gradient) =
+                        (host_copy(&weight.as_detached_tensor())?, gradient.to_device(&Device::Cpu)?);
+                    on_processor(|| adamw(&copy, &gradient, (moments, self.states), numbers))?;
+                    Some(copy.to_device(device)?)
+                } else {
+                    adamw(&weight.as_detached_tensor(), gradient, (moments, self.states), numbers)?
                 };
-                m.follow(weight)?;
-                v.follow(weight)?;
-                let numbers = AdamWNumbers::of(pace.config, pace.step, pace.lr_factor, self.kind);
-                adamw(weight, gradient, (m, v), numbers)
+                Ok(moved.map_or(Ok(()), |moved| weight.set(&moved))?)
             }
             Rule::Muon { view, momentum } => {
-                let momentum = match momentum {
-                    Some(momentum) => momentum,
-                    None => momentum.insert(Moment::zeros(weight, self.states)?),
+                let direction = if is_offloaded {
+                    let gradient = gradient.to_device(&Device::Cpu)?;
+                    let direction = on_processor(|| nesterov(&gradient, (momentum, self.states), config.momentum))?;
+                    direction.to_device(device)?
+                } else {
+                    nesterov(gradient, (momentum, self.states), config.momentum)?
                 };
-                momentum.follow(weight)?;
-                let config = pace.config;
                 let learning_rate = config.learning_rate * pace.lr_factor;
-                let direction = muon::nesterov(momentum, gradient, config.momentum)?;
                 let direction = view.orthogonalized(&direction, config.newton_schulz_steps)?;
                 let step_size = learning_rate * view.step_scale(&self.shape);
                 let keep = 1.0 - learning_rate * config.weight_decay_of(self.kind);
@@ -223,36 +230,50 @@ impl Slot {
     }
 }
 
+/// Moves `weight` in place where kernels take it, else returns what it is to be; `moments`, made where there are none yet,
+/// follow it.
 fn adamw(
-    weight: &Var,
+    weight: &Tensor,
     gradient: &Tensor,
-    (m, v): (&mut Moment, &mut Moment),
+    (moments, states): (&mut Option<(Moment, Moment)>, StatePrecision),
     numbers: AdamWNumbers,
-) -> Result<(), OptimError> {
+) -> Result<Option<Tensor>, OptimError> {
+    let (m, v) = match moments {
+        Some(moments) => moments,
+        None => moments.insert((Moment::zeros(weight, states)?, Moment::zeros(weight, states)?)),
+    };
+    m.follow(weight)?;
+    v.follow(weight)?;
     let moments = match (m, v) {
         (Moment::F32(Buffer::Cpu(m)), Moment::F32(Buffer::Cpu(v))) => MomentsMut::F32(m, v),
         (Moment::EightBit(m), Moment::EightBit(v)) => MomentsMut::EightBit(m, v),
-        (Moment::F32(m), Moment::F32(v)) => return adamw_on_device(weight, gradient, (m, v), numbers),
+        (Moment::F32(m), Moment::F32(v)) => {
+            let (old_m, old_v) = (m.copied(weight.dims())?, v.copied(weight.dims())?);
+            let [new, new_m, new_v] = kernels::adamw_composed(weight, gradient, (&old_m, &old_v), numbers)?;
+            (*m, *v) = (Buffer::Device(new_m), Buffer::Device(new_v));
+            return Ok(Some(new));
+        }
         // Both were made alike.
         (Moment::F32(_), Moment::EightBit(_)) | (Moment::EightBit(_), Moment::F32(_)) => {
             return Err(OptimError::NoEightBitStates);
         }
     };
-    Ok(kernels::adamw_in_place(weight.as_tensor(), gradient, moments, numbers)?)
+    kernels::adamw_in_place(weight, gradient, moments, numbers)?;
+    Ok(None)
 }
 
-fn adamw_on_device(
-    weight: &Var,
+/// Muon's direction before it is orthogonalized; `momentum`, made where there is none yet, follows the gradient.
+fn nesterov(
     gradient: &Tensor,
-    (m, v): (&mut Buffer, &mut Buffer),
-    numbers: AdamWNumbers,
-) -> Result<(), OptimError> {
-    let (old_m, old_v) = (m.save(weight.dims())?, v.save(weight.dims())?);
-    let [new, new_m, new_v] =
-        kernels::adamw_composed(&weight.as_detached_tensor(), gradient, (&old_m, &old_v), numbers)?;
-    weight.set(&new)?;
-    (*m, *v) = (Buffer::Device(new_m), Buffer::Device(new_v));
-    Ok(())
+    (momentum, states): (&mut Option<Moment>, StatePrecision),
+    mu: f64,
+) -> Result<Tensor, OptimError> {
+    let momentum = match momentum {
+        Some(momentum) => momentum,
+        None => momentum.insert(Moment::zeros(gradient, states)?),
+    };
+    momentum.follow(gradient)?;
+    Ok(muon::nesterov(momentum, gradient, mu)?)
 }
 
 /// `weight = keep * weight + factor * direction`.

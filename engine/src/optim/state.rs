@@ -3,7 +3,6 @@
 use candle_core::{DType, Tensor};
 
 use super::OptimError;
-use super::buffer::Buffer;
 use crate::models::Params;
 
 /// The count called `name`.
@@ -12,11 +11,6 @@ pub(super) fn count(state: &Params, name: &str) -> Result<u64, OptimError> {
     let saved = state.find(name).ok_or_else(missing)?;
     let values: Vec<i64> = saved.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?;
     values.first().and_then(|&value| u64::try_from(value).ok()).ok_or_else(missing)
-}
-
-/// A copy of the tensor called `name`, which must have this shape.
-pub(super) fn buffer(state: &Params, name: &str, shape: &[usize]) -> Result<Buffer, OptimError> {
-    Ok(Buffer::load(tensor(state, name, shape)?)?)
 }
 
 /// The tensor called `name`, which must have this shape.

@@ -7,7 +7,9 @@ use rand::RngExt;
 
 use super::kernels::{self, AdamWNumbers, MomentsMut};
 use super::muon::MatrixView;
-use super::{Gradients, OptimError, Optimizer, OptimizerConfig, OptimizerKind, StatePrecision, WeightAverage};
+use super::{
+    Gradients, OptimError, Optimizer, OptimizerConfig, OptimizerKind, StatePlace, StatePrecision, WeightAverage,
+};
 use crate::device::seed::{Stream, stream};
 use crate::models::ops::without_kernels;
 use crate::models::{Init, ParamStore, Params, TensorKind, TensorSpec};
@@ -25,6 +27,7 @@ fn config(kind: OptimizerKind) -> OptimizerConfig {
         newton_schulz_steps: 5,
         clip_norm: None,
         states: StatePrecision::F32,
+        state_place: StatePlace::WithWeights,
     }
 }
 
@@ -483,4 +486,119 @@ fn eight_bit_states_are_the_processor_s() {
     let mut optimizer = Optimizer::new(&coded, &specs).unwrap();
     let refused = without_kernels(|| optimizer.step(&store(&specs), &gradients(&specs, 1), 1.0));
     assert!(matches!(refused, Err(OptimError::NoEightBitStates)), "{refused:?}");
+}
+
+/// Weights and state after a few steps.
+fn after_steps(config: &OptimizerConfig, num_steps: u64) -> [Params; 2] {
+    let specs = specs();
+    let store = store(&specs);
+    let mut optimizer = Optimizer::new(config, &specs).unwrap();
+    for step in 0..num_steps {
+        optimizer.step(&store, &gradients(&specs, step), 0.5).unwrap();
+    }
+    [store.snapshot().unwrap(), optimizer.state().unwrap()]
+}
+
+fn offloaded(config: &OptimizerConfig) -> OptimizerConfig {
+    OptimizerConfig { state_place: StatePlace::HostMemory, ..config.clone() }
+}
+
+/// Where a GPU would compute, our kernels move what stays in the machine's memory.
+#[test]
+fn states_in_host_memory_are_those_of_kernels_bit_for_bit() {
+    for config in all_configs() {
+        let [weights, state] = after_steps(&config, 6);
+        let [moved_weights, moved_state] = without_kernels(|| after_steps(&offloaded(&config), 6));
+        assert_eq!(bits(&state), bits(&moved_state), "{config:?}");
+        // Muon's directions are orthogonalized where the weights are, by other products.
+        let is_muon = |name: &str| config.kind == OptimizerKind::Muon && !["wte.weight", "bias"].contains(&name);
+        for ((name, kernels), (_, moved)) in weights.iter().zip(moved_weights.iter()) {
+            let pairs = values(kernels).into_iter().zip(values(moved));
+            if is_muon(name) {
+                pairs.for_each(|(a, b)| assert!((a - b).abs() < 1e-4, "{name}: {a} and {b}"));
+            } else {
+                pairs.for_each(|(a, b)| assert_eq!(a.to_bits(), b.to_bits(), "{name}, {config:?}"));
+            }
+        }
+    }
+}
+
+/// Muon computes with the same numbers as with its momentum beside the weights; AdamW rounds as our kernels do.
+#[test]
+fn states_in_host_memory_train_as_those_with_the_weights() {
+    for kind in [OptimizerKind::AdamW, OptimizerKind::Muon] {
+        let config = config(kind);
+        let [composed, moved] =
+            [config.clone(), offloaded(&config)].map(|config| without_kernels(|| after_steps(&config, 6)));
+        for (composed, moved) in composed.iter().zip(&moved) {
+            for ((name, composed), (_, moved)) in
+                composed.iter().zip(moved.iter()).filter(|((name, _), _)| *name != "step")
+            {
+                for (a, b) in values(composed).into_iter().zip(values(moved)) {
+                    assert!((a - b).abs() < 1e-5, "{name}: {a} and {b}");
+                }
+            }
+        }
+        let matrix = |params: &Params| bits(params).into_iter().find(|(name, _)| name == "wide.weight").unwrap();
+        let is_same = matrix(&composed[0]) == matrix(&moved[0]);
+        assert_eq!(is_same, kind == OptimizerKind::Muon, "{kind:?}");
+    }
+}
+
+#[test]
+fn on_the_processor_the_place_of_states_changes_nothing() {
+    for config in all_configs() {
+        let [plain, offloaded] =
+            [config.clone(), offloaded(&config)].map(|config| after_steps(&config, 4).map(|params| bits(&params)));
+        assert_eq!(plain, offloaded);
+    }
+}
+
+/// Kernels, a GPU's weights with their states, and states in the machine's memory take up each other's.
+#[test]
+fn a_state_goes_on_wherever_states_are_kept() {
+    type Ways<'a> = [(&'a str, bool, StatePlace); 3];
+    let ways: Ways<'_> = [
+        ("kernels", true, StatePlace::WithWeights),
+        ("with the weights", false, StatePlace::WithWeights),
+        ("in host memory", false, StatePlace::HostMemory),
+    ];
+    for config in all_configs() {
+        let can = |&(_, has_kernels, place): &(&str, bool, StatePlace)| {
+            config.states.is_full() || has_kernels || place == StatePlace::HostMemory
+        };
+        let run = |(_, has_kernels, state_place): (&str, bool, StatePlace), saved: Option<&[Params; 2]>, steps| {
+            let train = || {
+                let specs = specs();
+                let mut store = store(&specs);
+                let config = OptimizerConfig { state_place, ..config.clone() };
+                let mut optimizer = Optimizer::new(&config, &specs).unwrap();
+                if let Some([weights, state]) = saved {
+                    store.restore(weights).unwrap();
+                    optimizer.load_state(state).unwrap();
+                    assert_eq!(bits(&optimizer.state().unwrap()), bits(state), "before a step");
+                }
+                for step in steps {
+                    optimizer.step(&store, &gradients(&specs, step), 0.5).unwrap();
+                }
+                [store.snapshot().unwrap(), optimizer.state().unwrap()]
+            };
+            if has_kernels { train() } else { without_kernels(train) }
+        };
+        for from in ways.iter().filter(|way| can(way)) {
+            let saved = run(*from, None, 0..4);
+            let unbroken = run(*from, None, 0..8);
+            for to in ways.iter().filter(|way| can(way)) {
+                let resumed = run(*to, Some(&saved), 4..8);
+                if from == to {
+                    assert_eq!(resumed.each_ref().map(bits), unbroken.each_ref().map(bits), "{from:?}");
+                }
+                for ((name, resumed), (_, unbroken)) in resumed[0].iter().zip(unbroken[0].iter()) {
+                    for (a, b) in values(resumed).into_iter().zip(values(unbroken)) {
+                        assert!((a - b).abs() < 1e-4, "{name}: {a} and {b}, from {from:?} to {to:?}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -254,7 +254,7 @@ fn settled(placed: Placed, watch: Watch<'_>) -> Result<ComputeDevice, SessionErr
     if !placed.plan.fits() {
         return Err(SessionError::Memory { plan: Box::new(placed.plan) });
     }
-    if placed.config.device == ComputeDevice::Cpu && placed.plan.has_room() {
+    if placed.may_keep_pages() {
         ops::keep_freed_pages();
     }
     if let Some(why) = placed.why {

@@ -24,10 +24,23 @@ const MOST_FLOPS: u64 = 200_000_000_000;
 pub(super) struct Placed {
     /// The recipe with a device that is settled.
     pub(super) config: RunConfig,
-    /// Memory of that device.
+    /// Memory of that device; the machine's share of a run on a GPU where that is what does not fit.
     pub(super) plan: MemoryPlan,
-    /// Why it is this device, where the recipe left that open.
+    /// The machine's share has a quarter more room than a run on a GPU needs.
+    has_room_beside: bool,
+    /// Why it is this device, where the recipe left that open, and what of the recipe means nothing there.
     pub(super) why: Option<String>,
+}
+
+impl Placed {
+    /// Whether memory that a step frees may be kept for the next: where the processor computes, or moves the optimizer's
+    /// state, and has room.
+    pub(super) fn may_keep_pages(&self) -> bool {
+        match self.config.device {
+            ComputeDevice::Cpu | ComputeDevice::Auto => self.plan.has_room(),
+            ComputeDevice::Cuda(_) => self.has_room_beside && !self.config.optimizer.state_place.is_with_weights(),
+        }
+    }
 }
 
 /// Settles the recipe's device and plans its memory for `count` trainings that take turns. A plan that does not
@@ -40,13 +53,13 @@ pub(super) fn place(
 ) -> Result<Placed, SessionError> {
     let (device, why) = match config.device {
         ComputeDevice::Cpu | ComputeDevice::Cuda(_) => (config.device, None),
-        ComputeDevice::Auto if !config.optimizer.states.is_full() => {
+        ComputeDevice::Auto if !config.optimizer.states.is_full() && config.optimizer.state_place.is_with_weights() => {
             let why = "Computing on the processor: its kernels keep optimizer states in 8 bits.";
             (ComputeDevice::Cpu, Some(why.to_owned()))
         }
         ComputeDevice::Auto => {
             let unbounded = GpuBudget { bytes: u64::MAX, source: String::new() };
-            let needed_bytes = plan_on_gpu(config, network, count, unbounded).total_bytes();
+            let needed_bytes = plan_on_gpu(config, network, (dataset_bytes, count), unbounded).total_bytes();
             let needs = (needed_bytes, config.vram_limit_bytes);
             let Placement { device, why } = Placement::choose(usable_gpus(), needs, format_bytes, start_gpu);
             (device, Some(why))
@@ -58,20 +71,50 @@ pub(super) fn place(
         return Err(SessionError::Recipe { what });
     }
     let config = RunConfig { device, ..config.clone() };
-    let plan = match device {
-        ComputeDevice::Cpu | ComputeDevice::Auto => plan_on_processor(&config, network, dataset_bytes, count),
+    match device {
+        ComputeDevice::Cpu | ComputeDevice::Auto => {
+            let plan = plan_on_processor(&config, network, dataset_bytes, count);
+            let note = (!config.optimizer.state_place.is_with_weights()).then(|| NO_OFFLOAD.to_owned());
+            let why = [why, note].into_iter().flatten().reduce(|why, note| format!("{why} {note}"));
+            Ok(Placed { config, plan, has_room_beside: false, why })
+        }
         ComputeDevice::Cuda(index) => {
             let gpu = usable_gpu(index).map_err(|source| ComputeError::Cuda { index, source })?;
-            let budget = GpuBudget::of(&gpu, config.vram_limit_bytes, format_bytes);
-            plan_on_gpu(&config, network, count, budget)
+            let gpu_budget = GpuBudget::of(&gpu, config.vram_limit_bytes, format_bytes);
+            let (plan, has_room_beside) = plans_of_gpu(&config, network, (dataset_bytes, count), gpu_budget);
+            Ok(Placed { config, plan, has_room_beside, why })
         }
-    };
-    Ok(Placed { config, plan, why })
+    }
 }
 
-fn plan_on_gpu(config: &RunConfig, network: &Network, count: usize, budget: GpuBudget) -> MemoryPlan {
-    let budget = (budget.bytes, budget.source);
-    times_trainings(memory::plan(&plan_input(config, network, Place::Gpu, (0, budget))), count)
+/// What `--optimizer-offload` comes to on the processor.
+const NO_OFFLOAD: &str =
+    "The optimizer's state is in the machine's memory anyway: offloading it changes nothing on the processor.";
+
+/// The GPU's plan, or the one of the machine's share where that alone does not fit; and whether the latter has room.
+fn plans_of_gpu(
+    config: &RunConfig,
+    network: &Network,
+    (dataset_bytes, count): (u64, usize),
+    gpu_budget: GpuBudget,
+) -> (MemoryPlan, bool) {
+    let gpu_bytes = gpu_budget.bytes;
+    let plan = plan_on_gpu(config, network, (dataset_bytes, count), gpu_budget);
+    let input = plan_input(config, network, Place::Gpu, (dataset_bytes, (gpu_bytes, String::new())));
+    let beside = times_trainings(memory::plan_beside_gpu(&input, budget(config)), count);
+    let has_room = beside.has_room();
+    (if plan.fits() && !beside.fits() { beside } else { plan }, has_room)
+}
+
+fn plan_on_gpu(
+    config: &RunConfig,
+    network: &Network,
+    (dataset_bytes, count): (u64, usize),
+    gpu_budget: GpuBudget,
+) -> MemoryPlan {
+    let gpu_budget = (gpu_budget.bytes, gpu_budget.source);
+    let input = plan_input(config, network, Place::Gpu, (dataset_bytes, gpu_budget));
+    times_trainings(memory::plan(&input), count)
 }
 
 /// What memory of the machine the recipe may take, and where that comes from.
@@ -116,6 +159,7 @@ fn plan_input<'a>(
         dataset_bytes,
         budget_bytes,
         budget_source,
+        beside_budget_bytes: budget(config).0,
     }
 }
 
@@ -203,7 +247,7 @@ pub(super) fn plan(
     config.model = fitted_model(&config, dataset)?;
     check_recipe(&config, dataset)?;
     let network = Arc::new(config.network()?);
-    let Placed { config, plan, why } = place(&config, &network, dataset.bytes(), 1)?;
+    let Placed { config, plan, why, .. } = place(&config, &network, dataset.bytes(), 1)?;
     let measure = |config: &RunConfig, network: &Arc<Network>| {
         compute_pool(config.num_threads)?.install(|| measure_full_step(config, dataset, network, watch))
     };
@@ -270,7 +314,7 @@ mod tests {
     use crate::data::DatasetSpec;
     use crate::models::DataShape;
     use crate::models::ops::{Kept, Precision};
-    use crate::optim::StatePrecision;
+    use crate::optim::{StatePlace, StatePrecision};
     use crate::session::{recipe, tier};
 
     fn config(device: ComputeDevice) -> (RunConfig, Network) {
@@ -311,7 +355,7 @@ mod tests {
         let again = Network::keeping(network.config(), Kept::Input).unwrap();
         let activations = |network| {
             let unbounded = GpuBudget { bytes: u64::MAX, source: String::new() };
-            let plan = plan_on_gpu(&config, network, 1, unbounded);
+            let plan = plan_on_gpu(&config, network, (0, 1), unbounded);
             plan.items.iter().find(|item| item.kind == PlanKind::Activations).unwrap().bytes
         };
         let (again, plain) = (activations(&again), activations(&network));
@@ -328,17 +372,59 @@ mod tests {
     }
 
     #[test]
+    fn eight_bit_states_in_host_memory_leave_the_device_open() {
+        let (mut auto, network) = config(ComputeDevice::Auto);
+        (auto.optimizer.states, auto.optimizer.state_place) = (StatePrecision::EightBit, StatePlace::HostMemory);
+        let placed = place(&auto, &network, 0, 1).unwrap();
+        assert!(!placed.why.unwrap().contains("in 8 bits"));
+    }
+
+    #[test]
+    fn states_in_host_memory_are_nothing_new_on_the_processor() {
+        let (mut named, network) = config(ComputeDevice::Cpu);
+        let plain = place(&named, &network, 0, 1).unwrap();
+        named.optimizer.state_place = StatePlace::HostMemory;
+        let placed = place(&named, &network, 0, 1).unwrap();
+        assert_eq!((placed.plan, placed.why.as_deref()), (plain.plan, Some(NO_OFFLOAD)));
+    }
+
+    #[test]
+    fn a_run_on_a_gpu_needs_the_machine_s_memory_too() {
+        let (mut config, network) = config(ComputeDevice::Cuda(0));
+        config.optimizer.state_place = StatePlace::HostMemory;
+        let plans = |config: &RunConfig, bytes| {
+            let budget = GpuBudget { bytes, source: "what is free of a GPU".to_owned() };
+            plans_of_gpu(config, &network, (1 << 20, 1), budget)
+        };
+        config.memory_budget_bytes = 1 << 40;
+        let (ample, has_room) = plans(&config, 1 << 40);
+        assert!(ample.fits() && has_room && ample.budget_source.contains("GPU"));
+        let placed = Placed { config: config.clone(), plan: ample.clone(), has_room_beside: true, why: None };
+        assert!(placed.may_keep_pages());
+        // The machine has too little: its part is what is refused, by its kinds.
+        config.memory_budget_bytes = 1 << 20;
+        let (refused, has_room) = plans(&config, 1 << 40);
+        assert!(!refused.fits() && !has_room && refused.budget_source.contains("in the settings"));
+        assert!(refused.items.iter().any(|item| item.kind == PlanKind::Dataset));
+        let told = SessionError::Memory { plan: Box::new(refused) }.to_string();
+        assert!(told.contains("beside the GPU"), "{told}");
+        // Neither has enough: the GPU's is told first.
+        let (refused, _) = plans(&config, ample.total_bytes() - 1);
+        assert!(!refused.fits() && refused.budget_source.contains("GPU"));
+    }
+
+    #[test]
     fn a_plan_for_a_gpu_is_about_its_memory_alone() {
         let (config, network) = config(ComputeDevice::Cuda(0));
         let budget = |bytes| GpuBudget { bytes, source: "what is free of a GPU".to_owned() };
-        let ample = plan_on_gpu(&config, &network, 1, budget(u64::MAX));
+        let ample = plan_on_gpu(&config, &network, (1 << 40, 1), budget(u64::MAX));
         let here = plan_on_processor(&config, &network, 1 << 40, 1);
         assert!(ample.fits() && ample.items.iter().all(|item| item.kind != PlanKind::Dataset));
         assert!(here.items.iter().any(|item| item.kind == PlanKind::Dataset));
         // Layers composed of many operations keep more.
         let of = |plan: &MemoryPlan, kind| plan.items.iter().find(|item| item.kind == kind).unwrap().bytes;
         assert!(of(&ample, PlanKind::Activations) > of(&here, PlanKind::Activations));
-        let tight = plan_on_gpu(&config, &network, 1, budget(ample.total_bytes() - 1));
+        let tight = plan_on_gpu(&config, &network, (1 << 40, 1), budget(ample.total_bytes() - 1));
         assert!(
             !tight.fits() && tight.remedies.iter().any(|remedy| remedy.what.contains("GPU")),
             "{:?}",

@@ -15,7 +15,7 @@ use crate::import;
 use crate::memory::MemoryPlan;
 use crate::models::ops::{Kept, Precision};
 use crate::models::{ModelConfig, Network, ParamStore, Params, TensorSpec};
-use crate::optim::{Schedule, StatePrecision};
+use crate::optim::{Schedule, StatePlace, StatePrecision};
 
 /// What both kinds of run need before they can train.
 pub(super) struct Prepared {
@@ -25,6 +25,8 @@ pub(super) struct Prepared {
     pub(super) network: Arc<Network>,
     pub(super) trainer: HybridTrainer,
     pub(super) plan: MemoryPlan,
+    /// Whether memory that a step frees may be kept for the next.
+    pub(super) may_keep_pages: bool,
     /// Why it computes where it does, when the recipe left that open.
     pub(super) why_there: Option<String>,
 }
@@ -61,6 +63,7 @@ pub(super) fn prepare(
     check_recipe(&config, &dataset)?;
     let network = Arc::new(config.network()?);
     let placed = planning::place(&config, &network, dataset.bytes(), 1)?;
+    let may_keep_pages = placed.may_keep_pages();
     let (config, plan) = (placed.config, placed.plan);
     if !plan.fits() {
         return Err(SessionError::Memory { plan: Box::new(plan) });
@@ -77,7 +80,7 @@ pub(super) fn prepare(
         }
         None => trainer_and_batches(&config, &network, &dataset)?,
     };
-    Ok(Prepared { config, dataset, batches, network, trainer, plan, why_there: placed.why })
+    Ok(Prepared { config, dataset, batches, network, trainer, plan, may_keep_pages, why_there: placed.why })
 }
 
 /// The weights of `start` that go on learning: of a checkpoint of quantization-aware training the full-precision ones
@@ -226,9 +229,11 @@ pub(super) fn check_recipe(config: &RunConfig, dataset: &Dataset) -> Result<(), 
                     train without it, in smaller micro-batches";
         return refuse(what.to_owned());
     }
-    if let (StatePrecision::EightBit, ComputeDevice::Cuda(index)) = (config.optimizer.states, config.device) {
-        let what = format!("expected the processor to compute (cpu, auto), found GPU {index}; keep them in f32 there");
-        return refuse(format!("8-bit optimizer states: {what}"));
+    if let (StatePrecision::EightBit, StatePlace::WithWeights, ComputeDevice::Cuda(index)) =
+        (config.optimizer.states, config.optimizer.state_place, config.device)
+    {
+        let what = "expected them in the machine's memory (optimizer offload), or the processor to compute (cpu, auto)";
+        return refuse(format!("8-bit optimizer states: {what}, found GPU {index}; keep them in f32 there"));
     }
     if let Some(qat) = config.qat {
         if let Err(error) = qat.check() {

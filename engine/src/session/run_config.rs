@@ -96,7 +96,7 @@ impl RunConfig {
     pub fn take_memory_settings(&mut self, settings: MemorySettings) {
         self.num_micro_batches = settings.num_micro_batches;
         self.kept = settings.kept;
-        self.optimizer.states = settings.states;
+        (self.optimizer.states, self.optimizer.state_place) = (settings.states, settings.state_place);
     }
 
     /// The tier, and the strategy where that is not the tier's own: "conservative, frozen".

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use foretrain_engine::models::ops::Kept;
-use foretrain_engine::optim::StatePrecision;
+use foretrain_engine::optim::{StatePlace, StatePrecision};
 use foretrain_engine::session::RunConfig;
 use serde_json::Value;
 
@@ -86,9 +86,34 @@ fn a_plan_tells_the_settings_that_it_took() {
 }
 
 #[test]
+fn offloading_the_optimizer_changes_nothing_on_the_processor_and_says_so() {
+    let workshop = workshop();
+    let folder = workshop.path();
+    let plan = |more: &[&str]| {
+        let args: Vec<&str> = TRAIN.split_whitespace().chain(["--plan"]).chain(more.iter().copied()).collect();
+        let output = foretrain(folder, &args).output().unwrap();
+        check_code(&output, 0);
+        (last_json(&output)["plan"].clone(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (plain, told) = plan(&[]);
+    assert!(!told.contains("changes nothing"), "{told}");
+    let (planned, told) = plan(&["--optimizer-offload"]);
+    assert_eq!(planned, plain);
+    assert!(told.contains("changes nothing on the processor"), "{told}");
+    let (trained, told) = train(folder, &["--optimizer-offload", "--optimizer-states", "8bit"], 0);
+    assert!(told.contains("changes nothing on the processor"), "{told}");
+    let run = folder.join(trained["run"].as_str().unwrap());
+    let config: RunConfig = ron::from_str(&std::fs::read_to_string(run.join("config.ron")).unwrap()).unwrap();
+    assert_eq!(config.optimizer.state_place, StatePlace::HostMemory, "a GPU may go on with it");
+    // In 8 bits they are not a GPU's own.
+    let (refused, _) = train(folder, &["--device", "cuda:0", "--optimizer-states", "8bit"], 2);
+    assert!(refused["error"].as_str().unwrap().contains("optimizer offload"), "{refused}");
+}
+
+#[test]
 fn streamed_training_has_ways_of_its_own() {
     let workshop = workshop();
-    for option in [&["--fit"][..], &["--optimizer-states", "8bit"]] {
+    for option in [&["--fit"][..], &["--optimizer-states", "8bit"], &["--optimizer-offload"]] {
         let args: Vec<&str> = option.iter().copied().chain(["--offload", "blocks"]).collect();
         let (refused, _) = train(workshop.path(), &args, 2);
         assert!(refused["error"].as_str().unwrap().contains("--offload"), "{refused}");

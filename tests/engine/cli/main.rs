@@ -744,6 +744,7 @@ fn experiments_refuse_options_that_they_would_not_heed() {
         (["experiment", "corrections", "--confidence", "0.6,55"], "--confidence"),
         (["experiment", "corrections", "--horizons", "0"], "--horizons"),
         (["experiment", "features", "--optimizer-states", "8bit"], "--optimizer-states"),
+        (["experiment", "features", "--seeds=1", "--optimizer-offload"], "--optimizer-offload"),
         (["experiment", "features", "--features", "magic"], "streamed-compact"),
     ] {
         let message = stderr_of(folder.path(), &args, 2);

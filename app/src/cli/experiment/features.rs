@@ -40,6 +40,7 @@ pub(super) fn run(args: &FeaturesArgs, common: &CommonArgs) -> Result<(), CliErr
         ("--micro-batches", recipe.micro_batches.is_some()),
         ("--activation-checkpointing", recipe.activation_checkpointing),
         ("--optimizer-states", recipe.optimizer_states.is_some()),
+        ("--optimizer-offload", recipe.optimizer_offload),
         ("--precision", recipe.precision.is_some()),
         ("--device", recipe.device.is_some()),
     ];

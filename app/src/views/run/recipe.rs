@@ -4,7 +4,7 @@ use egui::{DragValue, Frame, Margin, Panel, ScrollArea, TextEdit, Ui};
 use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::models::ModelPreset;
 use foretrain_engine::models::ops::{Kept, Precision};
-use foretrain_engine::optim::{OptimizerKind, Schedule, StatePrecision};
+use foretrain_engine::optim::{OptimizerKind, Schedule, StatePlace, StatePrecision};
 use foretrain_engine::session::{Command, Rehearsal, RunConfig};
 
 use super::{control, needs, qat, run_recipe, tier, weights};
@@ -105,7 +105,7 @@ pub fn recipe_ui(ctx: &ViewCtx<'_>, saved: &mut Saved, live: &mut Live, ui: &mut
                         }
                         let lock = &mut saved.tier_lock;
                         card_ui(ui, "Tier", |ui| tier::tier_ui(ctx, draft, lock, is_expert, ui));
-                        card_ui(ui, "Training", |ui| training_ui(draft, ctx.settings.device, is_expert, ui));
+                        card_ui(ui, "Training", |ui| training_ui(ctx, draft, is_expert, ui));
                         card_ui(ui, "Quantization", |ui| qat::qat_ui(&mut draft.config, ui));
                         if let Some(take) = card_ui(ui, "Needs", |ui| needs::needs_ui(ctx, draft, live, ui)) {
                             take.into_form(draft);
@@ -259,7 +259,7 @@ fn model_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, live: &Live, ui: &mut Ui) {
     }
 }
 
-fn training_ui(draft: &mut Draft, device: ComputeDevice, is_expert: bool, ui: &mut Ui) {
+fn training_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, is_expert: bool, ui: &mut Ui) {
     let config = &mut draft.config;
     field_ui(ui, "Optimizer", |ui| {
         for (kind, label) in [(OptimizerKind::AdamW, "AdamW"), (OptimizerKind::Muon, "Muon")] {
@@ -291,10 +291,11 @@ fn training_ui(draft: &mut Draft, device: ComputeDevice, is_expert: bool, ui: &m
             config.seed = (config.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)) & u64::from(u32::MAX);
         }
     });
+    let (holds_images, device) = (draft.data.kind.holds_images(), ctx.settings.device);
     if is_expert {
-        expert_ui(config, (draft.data.kind.holds_images(), device), ui);
+        expert_ui(config, holds_images, device, ui);
     } else {
-        expander_ui(ui, "More", |ui| expert_ui(config, (draft.data.kind.holds_images(), device), ui));
+        expander_ui(ui, "More", |ui| expert_ui(config, holds_images, device, ui));
     }
 }
 
@@ -329,7 +330,30 @@ fn precision_ui(precision: &mut Precision, device: ComputeDevice, ui: &mut Ui) {
     }
 }
 
-fn expert_ui(config: &mut RunConfig, (holds_images, device): (bool, ComputeDevice), ui: &mut Ui) {
+/// Where the optimizer's state is, which is a choice where a GPU may compute.
+fn state_place_ui(place: &mut StatePlace, device: ComputeDevice, ui: &mut Ui) {
+    let is_choice = device != ComputeDevice::Cpu;
+    let mut shown = if is_choice { *place } else { StatePlace::WithWeights };
+    ui.add_enabled_ui(is_choice, |ui| {
+        for (candidate, text, hover) in [
+            (StatePlace::WithWeights, "with weights", "In the GPU's memory, where it computes"),
+            (
+                StatePlace::HostMemory,
+                "in host memory",
+                "Optimizer offload: the machine's memory holds the moments and the processor moves them, which leaves the GPU's \
+                 memory to other things. Each step moves up to 12 bytes a weight between the two",
+            ),
+        ] {
+            let choice = ui.selectable_value(&mut shown, candidate, text).on_hover_text(hover);
+            choice.on_disabled_hover_text("The processor computes: they are in the machine's memory anyway");
+        }
+    });
+    if is_choice {
+        *place = shown;
+    }
+}
+
+fn expert_ui(config: &mut RunConfig, holds_images: bool, device: ComputeDevice, ui: &mut Ui) {
     field_ui(ui, "Weight decay", |ui| {
         ui.add(DragValue::new(&mut config.optimizer.weight_decay).range(0.0..=1.0).speed(0.001));
     });
@@ -350,12 +374,14 @@ fn expert_ui(config: &mut RunConfig, (holds_images, device): (bool, ComputeDevic
                 StatePrecision::F32 => ("f32", "4 bytes each"),
                 StatePrecision::EightBit => (
                     "8 bits",
-                    "A quarter of the memory for the optimizer's state, rounded block by block; on the processor",
+                    "A quarter of the memory for the optimizer's state, rounded block by block; on the processor, or in host \
+                     memory",
                 ),
             };
             ui.selectable_value(&mut config.optimizer.states, states, text).on_hover_text(hover);
         }
     });
+    field_ui(ui, "Moments kept", |ui| state_place_ui(&mut config.optimizer.state_place, device, ui));
     if !holds_images {
         field_ui(ui, "Products in", |ui| precision_ui(&mut config.precision, device, ui));
         field_ui(ui, "Recompute", |ui| {

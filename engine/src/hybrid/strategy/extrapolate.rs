@@ -13,7 +13,7 @@ use super::{PredictStep, Scene, Trajectory, Update, Work};
 use crate::data::Batch;
 use crate::hybrid::HybridError;
 use crate::hybrid::passes::{Errors, Passes};
-use crate::models::{ParamStore, Params};
+use crate::models::{ParamStore, Params, host_copy};
 
 /// Lengths tried, in steps of the trajectory.
 const LENGTHS: [f64; 4] = [0.5, 1.0, 2.0, 4.0];
@@ -115,7 +115,7 @@ impl PredictStep for Extrapolate {
         if let Some(heading) = &self.heading {
             for (prefix, params) in [(ANCHOR, &heading.anchor), (DIRECTION, &heading.direction)] {
                 for (name, tensor) in params.iter() {
-                    state.insert(format!("{prefix}{name}"), tensor.copy()?);
+                    state.insert(format!("{prefix}{name}"), host_copy(tensor)?);
                 }
             }
         }

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::Trajectory;
 use crate::hybrid::HybridError;
-use crate::models::Params;
+use crate::models::{Params, host_copy};
 
 /// Share of the past that a step keeps in the running average of moves.
 const MOMENTUM: f64 = 0.9;
@@ -102,13 +102,13 @@ impl Follower {
         }
     }
 
-    /// Everything, by name; a deep copy.
+    /// Everything, by name; a deep copy in the machine's memory.
     pub(super) fn state(&self) -> Result<Params, HybridError> {
         let mut state = Params::default();
         state.insert(MOVES, Tensor::from_slice(&[self.num_moves as i64], 1, &Device::Cpu)?);
         for (prefix, params) in [(LAST, &self.last), (FIRST_SUM, &self.sum), (SECOND_SUM, &self.timed_sum)] {
             for (name, tensor) in params.iter().flat_map(Params::iter) {
-                state.insert(format!("{prefix}{name}"), tensor.copy()?);
+                state.insert(format!("{prefix}{name}"), host_copy(tensor)?);
             }
         }
         Ok(state)

@@ -113,8 +113,8 @@ impl Run {
         folder: RunFolder,
         progress: SessionProgress,
     ) -> Result<Self, SessionError> {
-        let Prepared { config, dataset, batches, network, trainer, plan, why_there: _ } = prepared;
-        if config.device == ComputeDevice::Cpu && plan.has_room() {
+        let Prepared { config, dataset, batches, network, trainer, plan, may_keep_pages, why_there: _ } = prepared;
+        if may_keep_pages {
             ops::keep_freed_pages();
         }
         let tokenizer_json = match &*dataset {
