@@ -15,7 +15,10 @@ const F32: u64 = 4;
 pub(crate) const PROGRAM_BYTES: u64 = 48 << 20;
 /// What CUDA's context, its libraries' workspaces and unused parts of memory pools take of a GPU. Not measured: about what
 /// is commonly seen.
-const CUDA_BYTES: u64 = 768 << 20;
+pub(crate) const CUDA_BYTES: u64 = 768 << 20;
+/// Times that a GPU holds a batch's logits: themselves; less the largest, and their exponentials; on the way back two gradients,
+/// each with its parts.
+pub(super) const COMPOSED_LOGITS: u64 = 7;
 
 /// Whose memory a plan is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -337,8 +340,7 @@ impl Case {
         let (own, how) = match self.place {
             // Their gradient is there twice while it is handed down.
             Place::Processor => (3, "and twice as much for their gradients"),
-            // Less the largest, exponentials; on the way back, two gradients each with its parts.
-            Place::Gpu => (7, "twice as much on the way to the loss and four times for their gradients"),
+            Place::Gpu => (COMPOSED_LOGITS, "twice as much on the way to the loss and four times for their gradients"),
         };
         // A teacher's logits, and both networks' logarithms and probabilities on the way to their divergence, with the
         // gradients of each.

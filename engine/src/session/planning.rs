@@ -133,7 +133,7 @@ fn from_disk(config: &RunConfig, network: &Network, dataset_bytes: u64) -> Optio
         // As `--offload` does where no tier is named.
         let mut plain = RunConfig { batch_size, ..config.clone() };
         plain.hybrid.strategy = Strategy::None;
-        let plan = streamed(&plain, network, dataset_bytes, Precision::default())?;
+        let plan = streamed(&plain, network, (dataset_bytes, None), Precision::default())?;
         plan.memory.fits().then_some((batch_size, plan))
     };
     let (batch_size, plan) = streamed(config.batch_size).or_else(|| streamed(1))?;
@@ -146,11 +146,12 @@ fn from_disk(config: &RunConfig, network: &Network, dataset_bytes: u64) -> Optio
     Some(Remedy { streamed_batch: Some(batch_size), ..Remedy::in_words(what) })
 }
 
-/// What a training of this recipe takes that is streamed from disk; `None` for images.
+/// What a training of this recipe takes that is streamed from disk, with passes computed on a GPU where a budget of one is
+/// given; `None` for images.
 pub(super) fn streamed(
     config: &RunConfig,
     network: &Network,
-    dataset_bytes: u64,
+    (dataset_bytes, gpu): (u64, Option<GpuBudget>),
     precision: Precision,
 ) -> Option<OffloadPlan> {
     let (budget_bytes, budget_source) = budget(config);
@@ -165,6 +166,7 @@ pub(super) fn streamed(
         dataset_bytes,
         budget_bytes,
         budget_source,
+        gpu,
     })
 }
 
