@@ -15,8 +15,10 @@ pub(crate) struct ComposedBlocks {
     pub(crate) on_the_way_back: u64,
     /// What the embedding and the head keep, logits apart.
     pub(crate) ends: u64,
-    /// Logits, with what becomes of them on the way to the loss and back.
+    /// Logits.
     pub(crate) logits: u64,
+    /// Times that as much as those that are there at once is held, with what becomes of them on the way to the loss and back.
+    pub(crate) logit_copies: u64,
 }
 
 /// Blocks of `config` on a sequence of `t` tokens; `None` for models of images.
@@ -27,7 +29,8 @@ pub(crate) fn composed_blocks(config: &ModelConfig, t: usize) -> Option<Composed
         layer,
         on_the_way_back: one.on_the_way_back,
         ends: one.kept.saturating_sub(layer),
-        logits: one.logits.saturating_mul(COMPOSED_LOGITS),
+        logits: one.logits,
+        logit_copies: COMPOSED_LOGITS,
     })
 }
 
@@ -61,7 +64,7 @@ mod tests {
                 other => panic!("expected a language model, found {other:?}"),
             };
             assert_eq!(whole.kept, blocks.ends + num_layers as u64 * blocks.layer, "{preset:?}");
-            assert!(blocks.ends < blocks.layer && blocks.logits > 64 * 1000, "{blocks:?}");
+            assert!(blocks.ends < blocks.layer && blocks.logits == 64 * 1000, "{blocks:?}");
         }
         let images = DataShape::Images { channels: 1, height: 28, width: 28, num_classes: 10 };
         assert_eq!(composed_blocks(&ModelPreset::Mlp.config(images).unwrap(), 64), None);

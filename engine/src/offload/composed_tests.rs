@@ -105,6 +105,30 @@ fn a_led_training_goes_through_the_same_phases() {
 }
 
 #[test]
+fn logits_in_parts_give_the_same_step() {
+    let optimizer = OptimizerConfig { epsilon: 1.0, weight_decay: 0.0, learning_rate: 0.3, ..optimizer() };
+    for config in [gpt2(), llama(false)] {
+        let [whole, parts] = [1 << 20, 61 * 7].map(|max_logits| {
+            on_gpu(|device| {
+                let folder = tempfile::tempdir().unwrap();
+                let settings = settings(folder.path(), Precision::Full, Commit::Step);
+                let open = OffloadTrainer::open(network(&config), &optimizer, &settings, None, unwatched!());
+                let mut trainer = open.unwrap().computing_on(device.clone());
+                trainer.set_max_logits(max_logits);
+                let losses = [(); 2].map(|()| stepped(&mut trainer, device).loss);
+                let batches = [Ok(moved(batch(9), device))].into_iter();
+                (losses, trainer.evaluate(batches, unwatched!()).unwrap().loss, trainer.params().unwrap())
+            })
+        });
+        for (whole, parts) in whole.0.iter().chain([&whole.1]).zip(parts.0.iter().chain([&parts.1])) {
+            assert!((whole - parts).abs() < 1e-5, "{whole} {parts}");
+        }
+        let difference = difference(&whole.2, &parts.2);
+        assert!(difference < 1e-5, "{difference}");
+    }
+}
+
+#[test]
 fn held_out_texts_are_measured_alike() {
     for config in [gpt2(), llama(true)] {
         let measure = |device: &Device| {
@@ -232,7 +256,8 @@ fn a_rehearsal_is_on_the_device_that_trains() {
     let measure =
         |device: &Device| Rates::measure((folder.path(), device), &network(&gpt2()), &optimizer(), shape, unwatched!());
     let rates = on_gpu(measure).unwrap();
-    assert!(rates.flops > 0.0 && rates.streamed_weights.unwrap() > 0.0 && rates.step_costs.is_some(), "{rates:?}");
+    // What a sample costs is lost among so few tokens.
+    assert!(rates.flops > 0.0 && rates.streamed_weights.unwrap() > 0.0, "{rates:?}");
 }
 
 #[test]
@@ -266,12 +291,13 @@ fn seven_billion_weights_take_a_few_gigabytes_of_a_gpu() {
     let of = |plan: &crate::memory::MemoryPlan, kind| {
         plan.items.iter().find(|item| item.kind == kind).map_or(0, |item| item.bytes)
     };
-    // A layer: 202,383,360 weights, and its gradients; the largest matrix of it, or of the head, twice more.
-    let (layer, matrix) = (202_383_360_u64, 4096 * 11_008_u64);
-    assert_eq!(of(there, PlanKind::Weights), 4 * layer);
-    assert_eq!(of(there, PlanKind::Gradients), 4 * (layer + 2 * matrix));
+    // At the head: its matrix with a norm, the gradient of the matrix three times, and logits seven times.
+    let matrix = 4096 * 32_000_u64;
+    assert_eq!(of(there, PlanKind::Weights), 4 * (matrix + 4096));
+    assert_eq!(of(there, PlanKind::Gradients), 4 * 3 * matrix);
+    assert_eq!(of(there, PlanKind::Logits), 4 * 7 * 128 * 32_000);
     assert_eq!(of(there, PlanKind::Runtime), CUDA_BYTES);
-    assert!(there.total_bytes() < 4 * GIB, "{there:?}");
+    assert!(there.total_bytes() < 3 * GIB && plan.memory.total_bytes() < here.memory.total_bytes(), "{plan:?}");
     // What is activations there is none here.
     assert_eq!((of(&plan.memory, PlanKind::Activations), of(&plan.memory, PlanKind::Logits)), (0, 0));
     assert!(of(&plan.memory, PlanKind::Weights) < of(&here.memory, PlanKind::Weights));
@@ -290,6 +316,9 @@ fn a_gpu_s_share_that_does_not_fit_says_what_would() {
     let words: Vec<String> = tight.gpu.unwrap().remedies.iter().map(ToString::to_string).collect();
     assert!(words[0].starts_with("batches of 8") && words[1].contains("sequences of 512"), "{words:?}");
     assert!(words[2].contains("or the processor"), "{words:?}");
+    // Logits are there for a part of the tokens at a time: 32 Mi of them, seven times in all.
+    let logits = ample.gpu.as_ref().unwrap().items.iter().find(|item| item.kind == PlanKind::Logits);
+    assert!(logits.is_none_or(|item| item.bytes <= 7 * 4 * crate::models::MAX_LOGITS as u64), "{logits:?}");
     // Halved, it is as planned for that by itself.
     let half = planned_on(gpu(u64::MAX), &config, (8, 1024), 64 * GIB).gpu.unwrap().total_bytes();
     assert!(words[0].contains(&crate::memory::format_bytes(half)) && half < needs);

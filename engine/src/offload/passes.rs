@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use candle_core::{CpuStorage, Device, Storage, Tensor, Var};
+use candle_core::{CpuStorage, D, Device, Storage, Tensor, Var};
 use rayon::prelude::*;
 
 use super::OffloadError;
@@ -29,6 +29,14 @@ pub(super) struct Gradients {
     pub(super) input: Option<Tensor>,
     /// Of each variable, in their order, in the machine's memory.
     pub(super) vars: Vec<Tensor>,
+}
+
+impl Gradients {
+    /// Those of variables, which are on the device, go to the machine's memory one by one.
+    fn into_memory(self) -> Result<Self, OffloadError> {
+        let vars = self.vars.into_iter().map(|gradient| gradient.to_device(&Device::Cpu));
+        Ok(Self { input: self.input, vars: vars.collect::<Result<_, candle_core::Error>>()? })
+    }
 }
 
 /// What the head is measured by, and how.
@@ -103,9 +111,9 @@ pub(super) fn backward(
     let of_head = of_head.into_iter().filter_map(|(name, gradient)| Some((place(&name)?, gradient)));
     if ops::has_kernels(input.device()) {
         let reached = of_head.filter_map(|(place, gradient)| Some((vars.get(place)?.1.as_tensor(), gradient)));
-        return collect(&scalar, input_var.as_ref(), vars, reached);
+        return collect(&scalar, input_var.as_ref(), vars, reached)?.into_memory();
     }
-    let mut gradients = collect(&scalar, input_var.as_ref(), vars, [])?;
+    let mut gradients = collect(&scalar, input_var.as_ref(), vars, [])?.into_memory()?;
     for (place, gradient) in of_head {
         if let Some(sum) = gradients.vars.get_mut(place) {
             *sum = ops::on_processor(|| axpby(sum, &gradient, 1.0, 1.0))?;
@@ -120,41 +128,104 @@ pub(super) fn head(
     vars: &[NamedVar],
     work: &HeadWork<'_>,
 ) -> Result<(Seen, Gradients), OffloadError> {
-    let (params, input) = (tracked(vars), Var::from_tensor(work.input)?);
-    let (total, seen) = measured(block, &params, input.as_tensor(), work)?;
-    Ok((seen, collect(&total, Some(&input), vars, [])?))
+    let params = tracked(vars);
+    let (mut rows, mut of_input, mut of_vars) = (Rows::default(), Vec::new(), Vec::new());
+    for part in parts(&params, work)? {
+        let input = Var::from_tensor(&part.input)?;
+        let total = rows.add(head_loss(block, &params, (input.as_tensor(), &part), work)?);
+        let reached = vars.iter().map(|(_, var)| var.as_tensor()).zip(std::mem::take(&mut of_vars));
+        let Gradients { input, vars } = collect(&total, Some(&input), vars, reached)?;
+        of_input.extend(input);
+        of_vars = vars;
+    }
+    let input = match of_input.as_slice() {
+        [whole] => whole.reshape(work.input.shape())?,
+        parts => Tensor::cat(parts, 1)?.reshape(work.input.shape())?,
+    };
+    Ok((rows.seen(work)?, Gradients { input: Some(input), vars: of_vars }.into_memory()?))
 }
 
 /// The head forward, without a graph.
 pub(super) fn look(block: &dyn Block, vars: &[NamedVar], work: &HeadWork<'_>) -> Result<Seen, OffloadError> {
     let params = vars.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect();
-    Ok(measured(block, &params, &work.input.detach(), work)?.1)
+    measured(block, &params, work)?.seen(work)
 }
 
 /// The losses of all tokens, nats, by a head without a graph.
 pub(super) fn losses(block: &dyn Block, params: &Params, work: &HeadWork<'_>) -> Result<Vec<f32>, OffloadError> {
-    Ok(head_loss(block, params, work.input, work)?.1.losses)
+    Ok(measured(block, params, work)?.losses)
 }
 
-/// What is minimized, and what was measured.
-fn measured(
-    block: &dyn Block,
-    params: &Params,
-    input: &Tensor,
-    work: &HeadWork<'_>,
-) -> Result<(Tensor, Seen), OffloadError> {
-    let (total, HeadLoss { losses, error_norms, .. }) = head_loss(block, params, input, work)?;
-    Ok((total, Seen::of_rows(&losses, &error_norms, work.targets.dim(1)?)))
+/// What the head was measured to be, row by row.
+#[derive(Default)]
+struct Rows {
+    losses: Vec<f32>,
+    error_norms: Vec<f32>,
 }
 
+impl Rows {
+    /// Adds those of a part; returns what is minimized of it.
+    fn add(&mut self, measured: HeadLoss) -> Tensor {
+        let HeadLoss { total, losses, error_norms } = measured;
+        self.losses.extend(losses);
+        self.error_norms.extend(error_norms);
+        total
+    }
+
+    fn seen(&self, work: &HeadWork<'_>) -> Result<Seen, OffloadError> {
+        Ok(Seen::of_rows(&self.losses, &self.error_norms, work.targets.dim(1)?))
+    }
+}
+
+/// Tokens that go through the head together.
+struct Part {
+    /// (n, t, c) of whole sequences, (1, rows, c) of some rows.
+    input: Tensor,
+    /// (rows)
+    targets: Tensor,
+    /// What each row counts for.
+    weights: Vec<f32>,
+}
+
+/// All tokens where our kernel makes their logits part by part itself; elsewhere as many at a time as logits may be there.
+fn parts(params: &Params, work: &HeadWork<'_>) -> Result<Vec<Part>, OffloadError> {
+    let targets = work.targets.flatten_all()?;
+    let weights = weights_of_rows(work.weights, work.targets.dim(1)?);
+    if ops::has_kernels(work.input.device()) {
+        return Ok(vec![Part { input: work.input.clone(), targets, weights }]);
+    }
+    let (num_rows, width) = (targets.elem_count(), work.input.dim(D::Minus1)?);
+    let input = work.input.reshape((1, num_rows, width))?;
+    // The matrix that makes them has the most rows.
+    let outputs = params.iter().filter_map(|(_, tensor)| tensor.dims2().ok()).map(|(outputs, _)| outputs).max();
+    let at_once = (work.max_logits / outputs.unwrap_or(1).max(1)).max(1);
+    let part = |first: usize| {
+        let count = at_once.min(num_rows - first);
+        Ok(Part {
+            input: input.narrow(1, first, count)?,
+            targets: targets.narrow(0, first, count)?.contiguous()?,
+            weights: weights.iter().skip(first).take(count).copied().collect(),
+        })
+    };
+    (0..num_rows).step_by(at_once).map(part).collect()
+}
+
+/// A head without a graph.
+fn measured(block: &dyn Block, params: &Params, work: &HeadWork<'_>) -> Result<Rows, OffloadError> {
+    let mut rows = Rows::default();
+    for part in parts(params, work)? {
+        rows.add(head_loss(block, params, (&part.input.detach(), &part), work)?);
+    }
+    Ok(rows)
+}
+
+/// What is minimized of a part, whose input is `input`, and what was measured.
 fn head_loss(
     block: &dyn Block,
     params: &Params,
-    input: &Tensor,
+    (input, part): (&Tensor, &Part),
     work: &HeadWork<'_>,
-) -> Result<(Tensor, HeadLoss), OffloadError> {
-    let per_sequence = work.targets.dim(1)?;
-    let (targets, weights) = (work.targets.flatten_all()?, weights_of_rows(work.weights, per_sequence));
+) -> Result<HeadLoss, OffloadError> {
     let timed = |measure: &mut dyn FnMut()| {
         let started = Instant::now();
         measure();
@@ -163,21 +234,20 @@ fn head_loss(
         }
     };
     let error_norms: Option<Around<'_>> = if work.errors_time.is_some() { Some(&timed) } else { None };
-    let goal = HeadTargets { targets: &targets, weights: &weights, error_norms, max_logits: work.max_logits };
+    let (targets, weights) = (&part.targets, part.weights.as_slice());
+    let goal = HeadTargets { targets, weights, error_norms, max_logits: work.max_logits };
     let pass = Forward::new(params, Mode::Train).in_precision(work.products).measured_by(goal);
-    let total = block.forward(&pass, input)?;
-    let Some(measured) = pass.take_head_loss() else {
-        return Err(candle_core::Error::Msg("expected the last block to be a language model's head".to_owned()).into());
-    };
-    Ok((total, measured))
+    block.forward(&pass, input)?;
+    pass.take_head_loss().ok_or_else(|| {
+        candle_core::Error::Msg("expected the last block to be a language model's head".to_owned()).into()
+    })
 }
 
 fn tracked(vars: &[NamedVar]) -> Params {
     vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect()
 }
 
-/// Goes back from a scalar, onto what has reached variables before; takes the gradients out, those of variables one by one
-/// into the machine's memory.
+/// Goes back from a scalar, onto what has reached variables before; takes the gradients out, all of them on the device.
 fn collect<'a>(
     scalar: &Tensor,
     input: Option<&Var>,
@@ -186,12 +256,11 @@ fn collect<'a>(
 ) -> Result<Gradients, OffloadError> {
     let mut store = ops::backward_onto(scalar, reached)?;
     let mut take = |var: &Var| match store.remove(var.as_tensor()) {
-        Some(gradient) => gradient.contiguous(),
+        Some(gradient) => Ok(gradient.contiguous()?),
         None => Ok(var.zeros_like()?.detach()),
     };
     let input = input.map(&mut take).transpose()?;
-    let vars = vars.iter().map(|(_, var)| take(var)?.to_device(&Device::Cpu));
-    let vars = vars.collect::<Result<Vec<Tensor>, candle_core::Error>>()?;
+    let vars = vars.iter().map(|(_, var)| take(var)).collect::<Result<Vec<Tensor>, candle_core::Error>>()?;
     Ok(Gradients { input, vars })
 }
 

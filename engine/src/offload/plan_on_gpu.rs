@@ -7,7 +7,7 @@ use super::layout::Layout;
 use super::plan::{F32, OffloadInput, Phase, Sizes, gradients};
 use super::rates;
 use crate::memory::{CUDA_BYTES, ComposedBlocks, PlanItem, PlanKind, composed_blocks, counted, format_bytes, grouped};
-use crate::models::ModelConfig;
+use crate::models::{MAX_LOGITS, ModelConfig};
 
 /// What CUDA's context and libraries take of the machine's memory. Not measured: about what is commonly seen.
 pub(super) const CUDA_HOST_BYTES: u64 = 512 << 20;
@@ -22,20 +22,31 @@ pub(super) struct GpuSizes {
     on_the_way_back: u64,
     /// What the embedding and the head keep, logits apart.
     ends: u64,
+    /// Logits that are there at once, with what becomes of them.
     logits: u64,
+    /// Sets of the head's gradients: one more where parts are added up.
+    head_gradients: u64,
 }
 
 impl GpuSizes {
     /// Blocks of `config` for so many sequences; `None` for models of images.
     pub(super) fn of(config: &ModelConfig, sequence_length: usize, num_sequences: u64) -> Option<Self> {
-        let ComposedBlocks { layer, on_the_way_back, ends, logits } = composed_blocks(config, sequence_length)?;
+        let ComposedBlocks { layer, on_the_way_back, ends, logits, logit_copies } =
+            composed_blocks(config, sequence_length)?;
         let bytes = |numbers: u64| numbers.saturating_mul(num_sequences).saturating_mul(F32);
+        let num_tokens = num_sequences.saturating_mul(sequence_length as u64).max(1);
+        let of_a_token = (logits / (sequence_length as u64).max(1)).max(1);
+        let num_at_once = (MAX_LOGITS as u64 / of_a_token).clamp(1, num_tokens);
         Some(Self {
             tokens: bytes(2 * sequence_length as u64),
             layer: bytes(layer),
             on_the_way_back: bytes(on_the_way_back),
             ends: bytes(ends),
-            logits: bytes(logits),
+            logits: [of_a_token, logit_copies, F32]
+                .iter()
+                .fold(num_at_once, |product, &factor| product.saturating_mul(factor)),
+            // candle adds what each use of a tensor gives to a cleared one.
+            head_gradients: if num_at_once < num_tokens { 4 } else { 3 },
         })
     }
 }
@@ -55,14 +66,13 @@ impl Sizes {
         });
         let at_head = Phase {
             weights: self.f32_bytes(head) + self.owner.map_or(0, |owner| self.f32_bytes(owner)),
-            gradients: 3 * self.head_numbers * F32,
+            gradients: gpu.head_gradients * self.head_numbers * F32,
             activations: (head as u64) * self.hidden + 4 * back.hidden + waiting + gpu.ends + gpu.tokens,
             logits: gpu.logits,
             ..Phase::default()
         };
         let backward = (0..head).map(|block| Phase {
             weights: self.f32_bytes(block),
-            // candle adds what each use of a tensor gives to a cleared one.
             gradients: self.f32_bytes(block) + 2 * self.largest_tensor(block),
             // Inputs up to here; output, its gradient and the input's with candle's copies; the block under its graph.
             activations: (block as u64 + 6) * back.hidden
@@ -124,12 +134,12 @@ pub(super) fn gpu_items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) ->
         item(
             PlanKind::Weights,
             peak.weights,
-            format!("one block in f32, and what the head borrows; the largest has {} weights", grouped(largest)),
+            format!("one block in f32, or the head and what it borrows; the largest has {} weights", grouped(largest)),
         ),
         item(
             PlanKind::Gradients,
             peak.gradients,
-            "of one block, and its largest tensor twice more, until they are in the machine's memory".to_owned(),
+            "of one block, and its largest tensor twice more (the head's thrice, in parts), until they are in the machine's memory".to_owned(),
         ),
         item(
             PlanKind::Activations,
@@ -139,7 +149,7 @@ pub(super) fn gpu_items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) ->
         item(
             PlanKind::Logits,
             peak.logits,
-            "twice as much on the way to the loss and four times for their gradients".to_owned(),
+            "of a part of the tokens, with twice as much on the way to the loss and four times for their gradients".to_owned(),
         ),
         item(PlanKind::Runtime, CUDA_BYTES.saturating_add(measuring), runtime),
     ]
