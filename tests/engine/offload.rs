@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use foretrain_engine::device::has_cuda;
 use foretrain_tests::DEADLINE;
 use serde_json::Value;
 
@@ -254,8 +255,7 @@ fn what_streaming_cannot_do_is_refused() {
         (&["--optimizer", "muon"][..], "adamw"),
         (&["--micro-batches", "2"][..], "--micro-batches"),
         (&["--qat", "ternary"][..], "--qat"),
-        (&["--device", "cuda:0"][..], "device cpu or auto"),
-        (&["--device", "auto", "--vram-limit", "2"][..], "GPU's memory"),
+        (&["--vram-limit", "2"][..], "--device cuda:N"),
     ] {
         let output = train(&text, &folder, "2", more).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{more:?}: {}", stderr(&output));
@@ -263,6 +263,32 @@ fn what_streaming_cannot_do_is_refused() {
     }
     let output = train(&text, &folder, "2", &["--memory-budget", "0.05"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+}
+
+/// Without CUDA in the build: a GPU is refused with the way to one before anything is written, and `auto` says why it is the
+/// processor.
+#[test]
+fn it_computes_where_it_is_asked_to_or_says_why_not() {
+    let root = tempfile::tempdir().unwrap();
+    let text = write_text(root.path());
+    let folder = root.path().join("blocks");
+    if has_cuda() {
+        return;
+    }
+    for more in [&["--device", "cuda:0"][..], &["--device", "cuda:0", "--plan"]] {
+        let output = train(&text, &folder, "2", more).output().unwrap();
+        let words = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{words}");
+        for part in ["GPU 0", "packaging/cuda/build", "--device cpu"] {
+            assert!(words.contains(part), "expected {part:?} in {words:?}");
+        }
+        assert!(!folder.exists());
+    }
+    let (report, words) = told(train(&text, &folder, "2", &["--device", "auto", "--vram-limit", "2"]));
+    assert!(words.contains("Computing on the processor: this build"), "{words}");
+    assert_eq!(report["offload"]["device"], "cpu");
+    assert_eq!(report["forecast"]["device"], "Cpu");
+    assert!(report["offload"]["planned_gpu_bytes"].is_null(), "{report}");
 }
 
 #[cfg(target_os = "linux")]

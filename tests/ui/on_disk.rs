@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use egui_kittest::kittest::Queryable;
 use foretrain::state::DataKind;
 use foretrain::theme::ThemeChoice;
-use foretrain_engine::device::Progress;
+use foretrain_engine::device::{ComputeDevice, Progress};
 use foretrain_engine::hybrid::{Divergence, DivergenceKind, HybridEvent, Recovery};
-use foretrain_engine::memory::Remedy;
+use foretrain_engine::memory::{MemoryPlan, Remedy};
 use foretrain_engine::models::{ModelPreset, ops};
 use foretrain_engine::offload::{Commit, DiskRoom, OffloadInput, Precision, plan};
 use foretrain_engine::session::{
@@ -52,9 +52,12 @@ fn forecast(job: &OffloadJob, num_steps: u64, seconds: Option<f64>) -> OffloadFo
         dataset_bytes: 0,
         budget_bytes: 16 << 30,
         budget_source: "a test".to_owned(),
+        gpu: None,
     });
     OffloadForecast {
         plan: plan.unwrap(),
+        device: ComputeDevice::Cpu,
+        why_there: None,
         disk: DiskRoom {
             commit: Commit::Step,
             keeps_snapshot: true,
@@ -102,6 +105,25 @@ fn a_form_for_weights_on_disk_says_what_they_take_and_starts() {
     let sent = harness.state_mut().take_pending();
     let started = sent.iter().find_map(|command| if let Command::Offload(_, job) = command { Some(job) } else { None });
     assert_eq!(started.map(|job| &**job), Some(wanted), "{sent:?}");
+}
+
+#[test]
+fn a_gpu_that_computes_is_named_with_its_share() {
+    let mut harness = form(true);
+    harness.state_mut().saved_mut().settings.device = ComputeDevice::Cuda(1);
+    harness.run_steps(8);
+    let plans = asked(&mut harness);
+    let Some((job, wanted, Rehearsal::None)) = plans.last() else { panic!("expected a plan, found {plans:?}") };
+    assert_eq!(wanted.config.device, ComputeDevice::Cuda(1));
+    let mut answer = forecast(wanted, 0, None);
+    let gpu = MemoryPlan { budget_bytes: 1 << 20, ..answer.plan.memory.clone() };
+    (answer.device, answer.plan.gpu) = (ComputeDevice::Cuda(1), Some(gpu));
+    answer.why_there = Some("Computing on GPU 1 (Model): the run needs little.".to_owned());
+    tell(&mut harness, *job, EventKind::OffloadPlanned(Box::new(answer)));
+    harness.run_steps(3);
+    for text in ["GPU memory at its peak", "Computes on", "Computing on GPU 1 (Model)", "more than the budget allows"] {
+        assert!(harness.query_all_by_label_contains(text).next().is_some(), "expected {text:?}");
+    }
 }
 
 #[test]

@@ -312,6 +312,7 @@ pub fn snapshot(last: u64, status: RunStatus) -> RunSnapshot {
         samples: (last >= 100).then(|| samples(last)),
         savings,
         plan: Some(Arc::new(plan())),
+        gpu_plan: None,
         memory_before_bytes: Some(150 << 20),
         gauges: Some(GaugeReading {
             process_bytes: 214 << 20,

@@ -65,7 +65,7 @@ pub enum CommitArg {
 /// Trains, or with `--plan` says what that would take.
 pub(super) fn run(args: &TrainArgs, folder: &Path) -> Result<(), CliError> {
     let job = job(args, folder)?;
-    train::note_kernel(job.config.precision);
+    train::note_kernel(&job.config);
     if args.recipe.activation_checkpointing {
         output::note(
             "--activation-checkpointing changes nothing here: streaming computes each block again in any case",
@@ -152,6 +152,10 @@ fn job(args: &TrainArgs, folder: &Path) -> Result<OffloadJob, CliError> {
 fn show_plan(forecast: &OffloadForecast, strategy: Strategy, is_json: bool) -> Result<(), CliError> {
     let OffloadForecast { plan, disk, rates, step_seconds, .. } = forecast;
     output::line(output::plan_table(&plan.memory))?;
+    if let Some(gpu) = &plan.gpu {
+        output::line("of the GPU's memory:")?;
+        output::line(output::plan_table(gpu))?;
+    }
     output::line(summary(forecast, strategy))?;
     output::line(format_args!(
         "disk to commit whole steps: {}; block by block: {}",
@@ -176,8 +180,9 @@ fn show_plan(forecast: &OffloadForecast, strategy: Strategy, is_json: bool) -> R
         ))?;
     }
     let figures = json!({ "offload": forecast_json(forecast) });
-    if !plan.memory.fits() {
-        return Err(CliError::Memory { message: "over the memory budget".to_owned(), figures, remedy: None });
+    if !plan.fits() {
+        let budget = if plan.memory.fits() { "over the budget of the GPU's memory" } else { "over the memory budget" };
+        return Err(CliError::Memory { message: budget.to_owned(), figures, remedy: None });
     }
     if let Err(error) = disk.check() {
         return Err(CliError::Disk { message: error.to_string(), figures });
@@ -236,6 +241,11 @@ fn show_report(report: &OffloadReport, forecast: Option<&OffloadForecast>, args:
         "memory at its peak",
         format!("{} (planned {}, {share:+.1} %)", format_bytes(report.peak_bytes), format_bytes(report.planned_bytes)),
     );
+    if let Some(planned) = report.planned_gpu_bytes {
+        let seen = report.peak_gpu_bytes.map_or_else(|| "not told by its driver".to_owned(), format_bytes);
+        row("GPU memory at its peak", format!("{seen} (planned {})", format_bytes(planned)));
+    }
+    row("computed on", report.device.to_string());
     row("blocks", output::path_text(&report.folder));
     row(
         "model",
@@ -311,6 +321,9 @@ fn figures(report: &OffloadReport, forecast: Option<&OffloadForecast>) -> Value 
             "commit": report.commit,
             "planned_bytes": report.planned_bytes,
             "peak_bytes": report.peak_bytes,
+            "device": report.device.to_string(),
+            "planned_gpu_bytes": report.planned_gpu_bytes,
+            "peak_gpu_bytes": report.peak_gpu_bytes,
             "seconds_a_step": last.map(|_| mean_seconds(report)),
             "read_bytes_a_step": last.map(|_| mean_bytes(report, |step| step.read_bytes)),
             "written_bytes_a_step": last.map(|_| mean_bytes(report, |step| step.written_bytes)),

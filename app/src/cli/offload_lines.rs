@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use foretrain_engine::hybrid::{HybridEvent, Strategy};
-use foretrain_engine::memory::{counted, format_bytes, grouped};
+use foretrain_engine::memory::{MemoryPlan, counted, format_bytes, grouped};
 use foretrain_engine::offload::{Commit, DiskRoom, StreamedStep};
 use foretrain_engine::session::{OffloadForecast, ValidationPoint};
 
@@ -13,13 +13,13 @@ use crate::widgets::number;
 /// What a training takes, and where it goes on, in a few lines, for its start.
 pub(super) fn summary(forecast: &OffloadForecast, strategy: Strategy) -> String {
     let (plan, disk) = (&forecast.plan, &forecast.disk);
+    let planned = |memory: &MemoryPlan| {
+        format!("{} planned of {}", format_bytes(memory.total_bytes()), format_bytes(memory.budget_bytes))
+    };
+    let gpu = plan.gpu.as_ref().map_or_else(String::new, |gpu| format!("; GPU memory: {}", planned(gpu)));
     let mut lines = vec![
-        format!(
-            "{} parameters; memory: {} planned of {}",
-            grouped(plan.num_params),
-            format_bytes(plan.memory.total_bytes()),
-            format_bytes(plan.memory.budget_bytes),
-        ),
+        forecast.place().unwrap_or_else(|| "Computing on the processor.".to_owned()),
+        format!("{} parameters; memory: {}{gpu}", grouped(plan.num_params), planned(&plan.memory)),
         disk_line(disk),
         format!(
             "the model at the end: {} more, where the disk has room for it then",
@@ -46,8 +46,10 @@ pub(super) fn summary(forecast: &OffloadForecast, strategy: Strategy) -> String 
         let seconds = forecast.predict_seconds.map_or_else(String::new, |seconds| {
             format!(", about {}, where the gate lets one happen", output::duration(seconds))
         });
+        let gpu =
+            predict.gpu_bytes.map_or_else(String::new, |bytes| format!(", {} of the GPU's,", format_bytes(bytes)));
         lines.push(format!(
-            "a Predict step: {} of memory with {} on the way back{seconds}",
+            "a Predict step: {} of memory{gpu} with {} on the way back{seconds}",
             format_bytes(predict.memory_bytes),
             counted(predict.num_sequences as u64, "sequence")
         ));

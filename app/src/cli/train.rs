@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use foretrain_engine::device::{ComputeDevice, has_cuda};
 use foretrain_engine::memory::{MemorySettings, format_bytes};
-use foretrain_engine::models::ops::Precision;
 use foretrain_engine::session::{
     Command, Engine, EventKind, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, StopReason,
     ValidationPoint, recipes, starting_point,
@@ -129,7 +129,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
         }
         None => {
             let config = config(args)?;
-            note_kernel(config.precision);
+            note_kernel(&config);
             Box::new(move |job, settings| Command::Start(job, Box::new(with(&config, settings))))
         }
     };
@@ -150,10 +150,11 @@ pub(super) fn run(args: &TrainArgs) -> Result<(), CliError> {
     report(&snapshot, args.common.json)
 }
 
-/// Says which instructions multiply, where f32 are not multiplied as such.
-pub(super) fn note_kernel(precision: Precision) {
-    if let Some(kernel) = precision.kernel() {
-        output::note(format_args!("matrix products in {} by {kernel}", precision.label()));
+/// Says which instructions multiply, where f32 are not multiplied as such and the processor is sure to compute.
+pub(super) fn note_kernel(config: &RunConfig) {
+    let is_here = config.device == ComputeDevice::Cpu || !has_cuda();
+    if let (true, Some(kernel)) = (is_here, config.precision.kernel()) {
+        output::note(format_args!("matrix products in {} by {kernel}", config.precision.label()));
     }
 }
 

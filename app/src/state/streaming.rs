@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::models::ops::Kept;
 use foretrain_engine::offload::{Commit, Precision};
 use foretrain_engine::optim::{StatePlace, StatePrecision};
@@ -86,8 +85,7 @@ impl Draft {
             if typed.is_empty() { Streaming::default_folder(&config.name, settings) } else { PathBuf::from(typed) };
         let folder = std::path::absolute(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let mut config = config;
-        // What saves memory otherwise has no part in it: blocks are computed on the processor, each again on its way back.
-        (config.device, config.vram_limit_bytes) = (ComputeDevice::Cpu, 0);
+        // What saves memory otherwise has no part in it: each block is computed again on its way back.
         config.kept = Kept::Activations;
         (config.optimizer.states, config.optimizer.state_place) = (StatePrecision::F32, StatePlace::WithWeights);
         Ok(Wanted::Streamed(Box::new(OffloadJob {
@@ -105,6 +103,8 @@ impl Draft {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use foretrain_engine::device::ComputeDevice;
+
     use super::*;
     use crate::state::{Catalog, DataKind};
 
@@ -121,7 +121,8 @@ mod tests {
         let Ok(Wanted::Streamed(job)) = draft.wanted(&settings) else { panic!("expected weights on disk") };
         assert_eq!(job.folder, PathBuf::from("/runs/streamed/seven-billion"));
         let config = &job.config;
-        assert_eq!((config.device, config.num_micro_batches, config.kept), (ComputeDevice::Cpu, 1, Kept::Activations));
+        // The settings say where it computes, as of any run.
+        assert_eq!((config.device, config.num_micro_batches, config.kept), (ComputeDevice::Auto, 1, Kept::Activations));
         draft.streaming.folder = " /big/disk ".to_owned();
         let Ok(Wanted::Streamed(job)) = draft.wanted(&settings) else { panic!("expected weights on disk") };
         assert_eq!(job.folder, PathBuf::from("/big/disk"));

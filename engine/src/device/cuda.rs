@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::Device;
 
 use super::library::NEEDED;
+use super::panic_text;
 
 /// Whether this build can compute on GPUs at all.
 #[must_use]
@@ -138,9 +139,7 @@ pub(super) fn open(index: usize) -> Result<Device, GpuError> {
         Ok(Ok(None)) => Err(GpuError::Hidden { gpu: Box::new(gpu) }),
         Ok(Err(error)) => Err(GpuError::Start { gpu: Box::new(gpu), what: error.to_string() }),
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            let what = text.unwrap_or("CUDA stopped without a message").to_owned();
+            let what = panic_text(panic.as_ref()).unwrap_or("CUDA stopped without a message").to_owned();
             Err(GpuError::Start { gpu: Box::new(gpu), what })
         }
     }

@@ -15,7 +15,10 @@ pub(super) const F32: u64 = 4;
 pub(crate) const PROGRAM_BYTES: u64 = 48 << 20;
 /// What CUDA's context, its libraries' workspaces and unused parts of memory pools take of a GPU. Not measured: about what
 /// is commonly seen.
-const CUDA_BYTES: u64 = 768 << 20;
+pub(crate) const CUDA_BYTES: u64 = 768 << 20;
+/// Times that a GPU holds the logits that are there at once, where head and loss are one: themselves; less the largest, and
+/// their exponentials.
+pub(super) const COMPOSED_LOGITS: u64 = 3;
 
 /// Whose memory a plan is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -390,8 +393,7 @@ impl Case {
             let numbers = self.chunk_of_logits(example);
             let (copies, more) = match self.place {
                 Place::Processor => (1, ""),
-                // Less the largest, and exponentials.
-                Place::Gpu => (3, ", and twice as much on the way to their gradients"),
+                Place::Gpu => (COMPOSED_LOGITS, ", and twice as much on the way to their gradients"),
             };
             let how = format!("{} logits x 4 bytes: of so many tokens at once{more}", grouped(numbers));
             return PlanItem { kind: PlanKind::Logits, bytes: numbers.saturating_mul(copies * F32), how };

@@ -110,6 +110,18 @@ pub enum OffloadError {
         /// What is on disk now.
         state: String,
     },
+    /// A GPU does not compute any more, or has no room left.
+    #[error(
+        "{what} on the GPU: {found}. {state}. The same folder goes on from there: in smaller batches where the GPU's memory ran out, or on the processor (--device cpu)"
+    )]
+    Gpu {
+        /// What was tried: "computing step 3".
+        what: String,
+        /// What CUDA said.
+        found: String,
+        /// What is on disk now.
+        state: String,
+    },
     /// A thread that reads or writes is gone without a word.
     #[error("streaming blocks: the thread that {what} ended early. Please report it")]
     Thread {

@@ -13,11 +13,13 @@ use crate::hybrid::even_weights;
 use crate::models::ops::Precision;
 
 impl OffloadTrainer {
-    /// Mean loss over `batches`, each of them tokens (n, t) with targets (n, t). Products are in f32, as in any evaluation.
+    /// Mean loss over `batches`, each of them tokens (n, t) with targets (n, t) on the device that computes. Products are in
+    /// f32, as in any evaluation.
     ///
     /// Weights are read once for as many batches as the network has blocks: what lies between two blocks of these is no more
     /// than what a step keeps of one.
-    /// Errors: [`OffloadError::Evaluation`] without any text, and for batches that cannot be made; whatever a disk can do.
+    /// Errors: [`OffloadError::Evaluation`] without any text, and for batches that cannot be made; whatever a disk or a GPU
+    /// can do.
     pub fn evaluate(
         &self,
         batches: impl Iterator<Item = Result<Batch, DataError>>,
@@ -29,9 +31,11 @@ impl OffloadTrainer {
         let total = (groups.len() * self.network.blocks().len()) as u64;
         let mut done = 0;
         for group in groups {
-            self.evaluate_group(group, &mut tally, &mut || {
-                done += 1;
-                Ok(watch.step("measuring on held-out data", done - 1, Some(total))?)
+            self.computed("measuring on held-out data", || {
+                self.evaluate_group(group, &mut tally, &mut || {
+                    done += 1;
+                    Ok(watch.step("measuring on held-out data", done - 1, Some(total))?)
+                })
             })?;
         }
         Ok(tally.evaluation()?)
@@ -52,15 +56,15 @@ impl OffloadTrainer {
             let mut states: Vec<Tensor> = group.iter().map(|batch| batch.inputs.clone()).collect();
             for (number, block) in layers.iter().enumerate() {
                 tell()?;
-                let params = passes::detached(files.layout(number)?, &streams.weights()?)?;
+                let params = passes::detached(files.layout(number)?, &streams.weights()?, &self.device)?;
                 for state in &mut states {
                     *state = passes::forward(block.as_ref(), Precision::F32, &params, state)?;
                 }
             }
             tell()?;
-            let mut params = passes::detached(files.layout(layers.len())?, &streams.weights()?)?;
+            let mut params = passes::detached(files.layout(layers.len())?, &streams.weights()?, &self.device)?;
             if let Some(owner) = owner {
-                let lent = passes::detached(files.layout(owner)?, &streams.weights()?)?;
+                let lent = passes::detached(files.layout(owner)?, &streams.weights()?, &self.device)?;
                 let borrowed = head.borrows();
                 for (name, tensor) in lent.into_iter().filter(|(name, _)| borrowed.contains(name)) {
                     params.insert(name, tensor);

@@ -48,6 +48,12 @@ impl LedTrainer {
         Self { snapshot_interval: num_steps.max(1), ..self }
     }
 
+    /// The same, whose passes `device` computes: [`OffloadTrainer::computing_on`].
+    #[cfg(test)]
+    pub(super) fn computing_on(self, device: candle_core::Device) -> Self {
+        Self { trainer: self.trainer.computing_on(device), ..self }
+    }
+
     /// What is led.
     #[must_use]
     pub fn trainer(&self) -> &OffloadTrainer {

@@ -19,7 +19,7 @@ use crate::models::{DataShape, ModelConfig, ModelPreset, ParamStore, initial_par
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::unwatched;
 
-const NUM_STEPS: u64 = 30;
+pub(super) const NUM_STEPS: u64 = 30;
 const NUM_SEQUENCES: usize = 8;
 
 /// Predicts soon, and corrects often.
@@ -49,7 +49,7 @@ fn pilot(strategy: Strategy) -> Pilot {
 }
 
 /// Eight sequences of 12 tokens that can be learned, some sooner than others.
-fn batch(step: u64) -> Batch {
+pub(super) fn batch(step: u64) -> Batch {
     let ids = |shift: u64| {
         let id = |i: u64| match i / 12 {
             0..4 => (i % 12 + shift) * 5 % 61,
@@ -72,7 +72,7 @@ fn mixed(step: u64, num_learnable: u64) -> Batch {
     Batch { inputs: ids(0), targets: ids(1) }
 }
 
-fn led(config: &ModelConfig, settings: &OffloadSettings, strategy: Strategy) -> LedTrainer {
+pub(super) fn led(config: &ModelConfig, settings: &OffloadSettings, strategy: Strategy) -> LedTrainer {
     LedTrainer::new(opened(config, settings).unwrap(), pilot(strategy)).unwrap()
 }
 
@@ -603,6 +603,7 @@ fn a_predict_step_is_planned_below_a_full_one() {
             dataset_bytes: 0,
             budget_bytes: 1 << 40,
             budget_source: "a test".to_owned(),
+            gpu: None,
         })
         .unwrap()
     };

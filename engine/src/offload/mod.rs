@@ -2,7 +2,8 @@
 //!
 //! A step reads the blocks forward and keeps what goes into each; then it reads them backward, computes each again under
 //! a graph of its own, moves its weights at once and writes it back. Gradients of two blocks never exist together. While
-//! one block computes, the next is read and the one before is written.
+//! one block computes, the next is read and the one before is written. Where a GPU computes, a block's weights go there and
+//! its gradients come back; updates are the processor's work in any case.
 //!
 //! On disk a number of a block is a bf16 weight, rounded stochastically, and two moments of 8 bits ([`Precision::Compact`],
 //! 4 bytes), or an f32 weight and two f32 moments ([`Precision::Full`], 12 bytes).
@@ -14,6 +15,8 @@
 //! Files are read and written, not mapped into memory: a disk that goes away is an error of a read, where a mapped page
 //! would end the process; and pages in the system's cache do not count as this process's memory.
 
+#[cfg(test)]
+mod composed_tests;
 mod error;
 mod evaluate;
 mod files;
@@ -24,6 +27,7 @@ mod led_tests;
 mod manifest;
 mod passes;
 mod plan;
+mod plan_on_gpu;
 mod rates;
 mod rehearsal;
 mod room;

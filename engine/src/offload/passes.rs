@@ -1,4 +1,7 @@
 //! One block forward, one block backward, and the head with its loss, each under a graph of its own.
+//!
+//! A block's weights come from the machine's memory and its gradients go back there; what goes in and out of blocks stays on
+//! the device that computes.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -12,6 +15,7 @@ use super::state::Weights;
 use crate::hybrid::{Seen, weights_of_rows};
 use crate::models::ops::{self, Around, HeadLoss, HeadTargets};
 use crate::models::{Block, Forward, Mode, Params};
+use crate::optim::axpby;
 
 /// Numbers per task of a sum.
 const TASK: usize = 1 << 14;
@@ -21,9 +25,9 @@ pub(super) type NamedVar = (String, Var);
 
 /// What a backward pass leaves.
 pub(super) struct Gradients {
-    /// Of the input; `None` where that was tokens.
+    /// Of the input, on the device; `None` where that was tokens.
     pub(super) input: Option<Tensor>,
-    /// Of each variable, in their order.
+    /// Of each variable, in their order, in the machine's memory.
     pub(super) vars: Vec<Tensor>,
 }
 
@@ -43,21 +47,21 @@ pub(super) struct HeadWork<'a> {
     pub(super) products: ops::Precision,
 }
 
-/// The weights of a block in f32, without a graph.
-pub(super) fn detached(layout: &Layout, weights: &Weights) -> Result<Params, OffloadError> {
+/// The weights of a block in f32 on `device`, without a graph.
+pub(super) fn detached(layout: &Layout, weights: &Weights, device: &Device) -> Result<Params, OffloadError> {
     let mut params = Params::default();
     for (start, slot) in starts(layout) {
         let numbers = weights.numbers(start, slot.count);
-        params.insert(slot.name.clone(), Tensor::from_vec(numbers, slot.shape.as_slice(), &Device::Cpu)?);
+        params.insert(slot.name.clone(), Tensor::from_vec(numbers, slot.shape.as_slice(), device)?);
     }
     Ok(params)
 }
 
 /// The same as variables, in the layout's order.
-pub(super) fn vars(layout: &Layout, weights: &Weights) -> Result<Vec<NamedVar>, OffloadError> {
+pub(super) fn vars(layout: &Layout, weights: &Weights, device: &Device) -> Result<Vec<NamedVar>, OffloadError> {
     let var = |(start, slot): (usize, &super::layout::Slot)| {
         let numbers = weights.numbers(start, slot.count);
-        Ok((slot.name.clone(), Var::from_vec(numbers, slot.shape.as_slice(), &Device::Cpu)?))
+        Ok((slot.name.clone(), Var::from_vec(numbers, slot.shape.as_slice(), device)?))
     };
     starts(layout).map(var).collect()
 }
@@ -81,7 +85,7 @@ pub(super) fn forward(
 }
 
 /// A block again, with a graph; `grad` is that of its output. `input` is (n, t) u32 tokens or (n, t, c) f32. What the head
-/// left for tensors of this block is added to.
+/// left in the machine's memory for tensors of this block is added to: there, where another device computes.
 pub(super) fn backward(
     block: &dyn Block,
     products: ops::Precision,
@@ -95,11 +99,19 @@ pub(super) fn backward(
     let output = block.forward(&Forward::new(&params, Mode::Train).in_precision(products), x)?;
     // The gradient of Σ output · grad is the product of grad with the block's Jacobian.
     let scalar = (output * grad)?.sum_all()?;
-    let reached = of_head.into_iter().filter_map(|(name, gradient)| {
-        let (_, var) = vars.iter().find(|(own, _)| *own == name)?;
-        Some((var.as_tensor(), gradient))
-    });
-    collect(&scalar, input_var.as_ref(), vars, reached)
+    let place = |name: &str| vars.iter().position(|(own, _)| own == name);
+    let of_head = of_head.into_iter().filter_map(|(name, gradient)| Some((place(&name)?, gradient)));
+    if ops::has_kernels(input.device()) {
+        let reached = of_head.filter_map(|(place, gradient)| Some((vars.get(place)?.1.as_tensor(), gradient)));
+        return collect(&scalar, input_var.as_ref(), vars, reached);
+    }
+    let mut gradients = collect(&scalar, input_var.as_ref(), vars, [])?;
+    for (place, gradient) in of_head {
+        if let Some(sum) = gradients.vars.get_mut(place) {
+            *sum = ops::on_processor(|| axpby(sum, &gradient, 1.0, 1.0))?;
+        }
+    }
+    Ok(gradients)
 }
 
 /// The head forward and backward: what was measured, and gradients of the weighted sum of the sequences' mean losses.
@@ -164,7 +176,8 @@ fn tracked(vars: &[NamedVar]) -> Params {
     vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect()
 }
 
-/// Goes back from a scalar, onto what has reached variables before; takes the gradients out.
+/// Goes back from a scalar, onto what has reached variables before; takes the gradients out, those of variables one by one
+/// into the machine's memory.
 fn collect<'a>(
     scalar: &Tensor,
     input: Option<&Var>,
@@ -173,11 +186,12 @@ fn collect<'a>(
 ) -> Result<Gradients, OffloadError> {
     let mut store = ops::backward_onto(scalar, reached)?;
     let mut take = |var: &Var| match store.remove(var.as_tensor()) {
-        Some(gradient) => Ok(gradient.contiguous()?),
+        Some(gradient) => gradient.contiguous(),
         None => Ok(var.zeros_like()?.detach()),
     };
     let input = input.map(&mut take).transpose()?;
-    let vars = vars.iter().map(|(_, var)| take(var)).collect::<Result<Vec<Tensor>, candle_core::Error>>()?;
+    let vars = vars.iter().map(|(_, var)| take(var)?.to_device(&Device::Cpu));
+    let vars = vars.collect::<Result<Vec<Tensor>, candle_core::Error>>()?;
     Ok(Gradients { input, vars })
 }
 
@@ -186,7 +200,7 @@ pub(super) fn is_finite(tensor: &Tensor) -> Result<bool, OffloadError> {
     Ok(tensor.sum_all()?.to_scalar::<f32>()?.is_finite())
 }
 
-/// Calls `f` with the numbers of f32 tensors on the CPU. Errors: other tensors.
+/// Calls `f` with the numbers of f32 tensors in the machine's memory. Errors: other tensors.
 pub(super) fn with_numbers<R>(tensors: &[Tensor], f: impl FnOnce(&[&[f32]]) -> R) -> Result<R, OffloadError> {
     let guards: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
     let mut slices = Vec::with_capacity(tensors.len());

@@ -1,20 +1,23 @@
 //! Bytes of a streamed step, in memory and on disk, from the config alone.
 //!
 //! The peak is that of the phase that takes most: a layer forward, the head, a layer backward, the embedding backward.
-//! Each counts what `trainer` and `passes` hold then, with what candle makes of it.
+//! Each counts what `trainer` and `passes` hold then, with what candle makes of it. Where a GPU computes, its share is a plan
+//! of its own (`plan_on_gpu`).
 
 use super::layout::{Layout, Precision};
+use super::plan_on_gpu::{CUDA_HOST_BYTES, GpuSizes, gpu_items};
 use super::rates;
 use super::store::Commit;
-use crate::device::resolved_num_threads;
+use crate::device::{GpuBudget, resolved_num_threads};
 use crate::hybrid::MAX_SLICE;
 use crate::memory::{
-    MemoryPlan, PROGRAM_BYTES, PlanItem, PlanKind, Remedy, counted, format_bytes, grouped, sequence_layer, step_flops,
+    CUDA_BYTES, MemoryPlan, PROGRAM_BYTES, PlanItem, PlanKind, Remedy, counted, format_bytes, grouped, sequence_layer,
+    step_flops,
 };
 use crate::models::{MAX_LOGITS, ModelConfig, Network, ops};
 
 /// Bytes of an f32.
-const F32: u64 = 4;
+pub(super) const F32: u64 = 4;
 
 /// What decides how much a streamed training takes.
 #[derive(Debug, Clone)]
@@ -39,13 +42,18 @@ pub struct OffloadInput<'a> {
     pub budget_bytes: u64,
     /// Where the budget comes from.
     pub budget_source: String,
+    /// What there is of a GPU's memory, where one computes.
+    pub gpu: Option<GpuBudget>,
 }
 
 /// What a streamed training takes.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct OffloadPlan {
-    /// Peak in memory, by kind.
+    /// Peak in the machine's memory, by kind.
     pub memory: MemoryPlan,
+    /// Peak in a GPU's memory, by kind, where one computes.
+    #[serde(default)]
+    pub gpu: Option<MemoryPlan>,
     /// Numbers that are trained.
     pub num_params: u64,
     /// Bytes of disk when steps are committed whole.
@@ -80,26 +88,43 @@ pub struct OffloadPlan {
 /// What a Predict step takes, which goes back with a sample alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PredictPlan {
-    /// Peak in memory, bytes.
+    /// Peak in the machine's memory, bytes.
     pub memory_bytes: u64,
+    /// Peak in a GPU's memory, bytes, where one computes.
+    #[serde(default)]
+    pub gpu_bytes: Option<u64>,
     /// Sequences in the sample.
     pub num_sequences: usize,
     /// Floating-point operations of its passes.
     pub flops: u64,
 }
 
+impl OffloadPlan {
+    /// The first plan that is over its budget: of the machine's memory, or of a GPU's.
+    #[must_use]
+    pub fn over(&self) -> Option<&MemoryPlan> {
+        std::iter::once(&self.memory).chain(&self.gpu).find(|plan| !plan.fits())
+    }
+
+    /// True when the peaks stay within the budgets.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        self.over().is_none()
+    }
+}
+
 /// One moment of a step.
 #[derive(Debug, Clone, Copy, Default)]
-struct Phase {
-    weights: u64,
-    state: u64,
-    gradients: u64,
-    activations: u64,
-    logits: u64,
+pub(super) struct Phase {
+    pub(super) weights: u64,
+    pub(super) state: u64,
+    pub(super) gradients: u64,
+    pub(super) activations: u64,
+    pub(super) logits: u64,
 }
 
 impl Phase {
-    fn total(self) -> u64 {
+    pub(super) fn total(self) -> u64 {
         [self.weights, self.state, self.gradients, self.activations, self.logits]
             .iter()
             .fold(0, |sum: u64, &bytes| sum.saturating_add(bytes))
@@ -114,17 +139,30 @@ pub fn plan(input: &OffloadInput<'_>) -> Option<OffloadPlan> {
     let sample = input.sampling.and_then(|share| sample_of(input, share));
     // A Correct step, where there is one, takes more than a full one; its sample grows where gradients disagree, and is drawn.
     let compared = input.sampling.map(|share| sample_of(input, (1.5 * share.max(MAX_SLICE)).min(1.0)));
-    let compared = compared.map(|sample| Sizes::of(sample.as_ref().unwrap_or(input)));
-    let peak = sizes.peak(&sizes, compared.flatten().as_ref())?;
-    let mut memory = MemoryPlan {
-        items: items(input, &sizes, peak),
-        budget_bytes: input.budget_bytes,
-        budget_source: input.budget_source.clone(),
-        remedies: Vec::new(),
+    let compared = compared.and_then(|sample| Sizes::of(sample.as_ref().unwrap_or(input)));
+    let peak = sizes.peak(&sizes, compared.as_ref())?;
+    let planned = |mut items: Vec<PlanItem>, budget_bytes: u64, budget_source: String| {
+        items.retain(|item| item.bytes > 0);
+        items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
+        MemoryPlan { items, budget_bytes, budget_source, remedies: Vec::new() }
     };
+    let mut memory = planned(items(input, &sizes, peak), input.budget_bytes, input.budget_source.clone());
     if !memory.fits() {
-        memory.remedies = remedies(input, &memory);
+        let total = memory.total_bytes();
+        let last = format!("a memory budget of {}", format_bytes(total));
+        memory.remedies = remedies(input, (input.budget_bytes, last), |plan| plan.memory.total_bytes());
     }
+    let gpu = sizes.gpu_peak(&sizes, compared.as_ref()).zip(input.gpu.as_ref()).map(|(peak, budget)| {
+        let mut gpu = planned(gpu_items(input, &sizes, peak), budget.bytes, budget.source.clone());
+        if !gpu.fits() {
+            let total = format_bytes(gpu.total_bytes());
+            let last = format!("a GPU with {total} free and a limit as high, or the processor (this run as it is)");
+            gpu.remedies = remedies(input, (budget.bytes, last), |plan| {
+                plan.gpu.as_ref().map_or(u64::MAX, MemoryPlan::total_bytes)
+            });
+        }
+        gpu
+    });
     let layouts = &sizes.layouts;
     let total = |of: fn(&Layout) -> u64| layouts.iter().map(of).fold(0, u64::saturating_add);
     let (weights, state) = (total(Layout::weight_bytes), total(Layout::state_bytes));
@@ -142,6 +180,7 @@ pub fn plan(input: &OffloadInput<'_>) -> Option<OffloadPlan> {
     let three = layouts.iter().map(Layout::state_bytes).max().unwrap_or(0).saturating_mul(3);
     Some(OffloadPlan {
         memory,
+        gpu,
         num_params,
         disk_bytes_by_step: Commit::Step.disk_bytes(layouts),
         disk_bytes_by_block: Commit::Block.disk_bytes(layouts),
@@ -150,15 +189,19 @@ pub fn plan(input: &OffloadInput<'_>) -> Option<OffloadPlan> {
         written_bytes: state,
         flops: forward_flops.saturating_mul(3).saturating_add(recomputed_flops),
         recomputed_flops,
-        recomputation_saves_bytes: sizes.saved.saturating_mul((layouts.len() as u64).saturating_sub(3)),
+        recomputation_saves_bytes: sizes
+            .saved_where_computed()
+            .saturating_mul((layouts.len() as u64).saturating_sub(3)),
         streaming_saves_bytes: state.saturating_sub(three),
         fusion_saves_bytes: num_params.saturating_mul(F32).saturating_sub(sizes.largest_f32()),
         predict: sample.and_then(|sample| {
             let sampled = Sizes::of(&sample)?;
-            let memory_bytes = sizes.peak(&sampled, None)?.total().saturating_add(PROGRAM_BYTES + input.dataset_bytes);
+            let besides = program_bytes(input).saturating_add(input.dataset_bytes);
+            let memory_bytes = sizes.peak(&sampled, None)?.total().saturating_add(besides);
+            let gpu_bytes = sizes.gpu_peak(&sampled, None).map(|peak| peak.total().saturating_add(CUDA_BYTES));
             let share = sample.batch_size as f64 / input.batch_size as f64;
             let flops = forward_flops as f64 * (1.0 + 3.0 * share);
-            Some(PredictPlan { memory_bytes, num_sequences: sample.batch_size, flops: flops as u64 })
+            Some(PredictPlan { memory_bytes, gpu_bytes, num_sequences: sample.batch_size, flops: flops as u64 })
         }),
         compact_saves_bytes: match input.precision {
             Precision::Compact => num_params.saturating_mul(12).saturating_sub(state),
@@ -168,11 +211,13 @@ pub fn plan(input: &OffloadInput<'_>) -> Option<OffloadPlan> {
 }
 
 /// Bytes of everything a phase may hold.
-struct Sizes {
-    layouts: Vec<Layout>,
-    owner: Option<usize>,
+pub(super) struct Sizes {
+    pub(super) layouts: Vec<Layout>,
+    pub(super) owner: Option<usize>,
+    /// What blocks take of a GPU, where one computes.
+    pub(super) gpu: Option<GpuSizes>,
     /// Hidden states of a batch.
-    hidden: u64,
+    pub(super) hidden: u64,
     /// What a layer saves of a batch.
     saved: u64,
     /// What threads work with on the way forward, and on the way back.
@@ -181,7 +226,7 @@ struct Sizes {
     /// Factors of a layer's weight gradients, in buffers that wait for the next layer's.
     factors: u64,
     /// Numbers of the matrix that makes logits.
-    head_numbers: u64,
+    pub(super) head_numbers: u64,
     /// Bytes of the logits that are there at once.
     logits: u64,
 }
@@ -205,6 +250,7 @@ impl Sizes {
         let name = blocks.last()?.borrows().into_iter().next();
         let owner = name.and_then(|name| layouts.iter().position(|l| l.slots.iter().any(|slot| slot.name == name)));
         Some(Self {
+            gpu: input.gpu.as_ref().and_then(|_| GpuSizes::of(config, input.sequence_length, num_sequences)),
             owner,
             layouts,
             hidden: num_tokens.saturating_mul(width as u64).saturating_mul(F32),
@@ -227,7 +273,12 @@ impl Sizes {
         })
     }
 
-    fn f32_bytes(&self, block: usize) -> u64 {
+    /// What a layer saves of a batch, on the device that computes it.
+    fn saved_where_computed(&self) -> u64 {
+        self.gpu.map_or(self.saved, |gpu| gpu.layer)
+    }
+
+    pub(super) fn f32_bytes(&self, block: usize) -> u64 {
         self.layouts.get(block).map_or(0, |layout| layout.num_weights() as u64 * F32)
     }
 
@@ -235,13 +286,17 @@ impl Sizes {
         (0..self.layouts.len()).map(|block| self.f32_bytes(block)).max().unwrap_or(0)
     }
 
-    fn state(&self, block: Option<usize>) -> u64 {
+    pub(super) fn state(&self, block: Option<usize>) -> u64 {
         block.and_then(|block| self.layouts.get(block)).map_or(0, Layout::state_bytes)
     }
 
-    /// The phase that takes most when `back` goes back of this batch, and the sample to `compare` with once more.
+    /// The phase that takes most of the machine's memory when `back` goes back of this batch, and the sample to `compare` with
+    /// once more.
     fn peak(&self, back: &Self, compared: Option<&Self>) -> Option<Phase> {
         let head = self.layouts.len().saturating_sub(1);
+        if self.gpu.is_some() {
+            return self.peak_beside_gpu(head, compared);
+        }
         let layers = 1..head;
         let mut phases: Vec<Phase> = layers.clone().map(|block| self.layer_forward(block, head)).collect();
         phases.push(self.at_head(back, head, compared));
@@ -307,7 +362,7 @@ impl Sizes {
 }
 
 /// Gradients that are there at once: of what goes back, and of a sample that is compared with it.
-fn gradients(compared: Option<&Sizes>) -> u64 {
+pub(super) fn gradients(compared: Option<&Sizes>) -> u64 {
     1 + u64::from(compared.is_some())
 }
 
@@ -330,17 +385,20 @@ fn items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) -> Vec<PlanItem> 
     let item = |kind, bytes, how: String| PlanItem { kind, bytes, how };
     // Before the first step rates are measured; a step of a small model takes less than that.
     let num_tokens = input.batch_size.saturating_mul(input.sequence_length);
-    let measuring = rates::probe_bytes(num_tokens).saturating_sub(peak.total());
-    let runtime = match measuring {
-        0 => "program and allocator".to_owned(),
-        more => format!("program and allocator, {} while the machine's rates are measured", format_bytes(more)),
+    let (probes, program, weights) = if input.gpu.is_some() {
+        let weights = "one block as on disk, and its largest tensor in f32 on its way to the GPU".to_owned();
+        (rates::update_probe_bytes(), "program, allocator and CUDA's libraries, not measured", weights)
+    } else {
+        let weights = format!("one block in f32; the largest has {} weights", grouped(largest));
+        (rates::update_probe_bytes().max(rates::product_probe_bytes(num_tokens)), "program and allocator", weights)
     };
-    let mut items = vec![
-        item(
-            PlanKind::Weights,
-            peak.weights,
-            format!("one block in f32; the largest has {} weights", grouped(largest)),
-        ),
+    let measuring = probes.saturating_sub(peak.total());
+    let runtime = match measuring {
+        0 => program.to_owned(),
+        more => format!("{program}, {} while the machine's rates are measured", format_bytes(more)),
+    };
+    vec![
+        item(PlanKind::Weights, peak.weights, weights),
         item(
             PlanKind::Optimizer,
             peak.state,
@@ -353,26 +411,29 @@ fn items(input: &OffloadInput<'_>, sizes: &Sizes, peak: Phase) -> Vec<PlanItem> 
             format!("{batch} of {tokens}: what goes into each block, one block's own, and factors of its gradients"),
         ),
         item(PlanKind::Logits, peak.logits, format!("of a part of the tokens, {}", format_bytes(sizes.logits))),
-        item(PlanKind::Runtime, PROGRAM_BYTES.saturating_add(measuring), runtime),
+        item(PlanKind::Runtime, program_bytes(input).saturating_add(measuring), runtime),
         item(
             PlanKind::Dataset,
             input.dataset_bytes,
             "examples of all parts, as loaded, with the tokenizer of texts".to_owned(),
         ),
-    ];
-    items.retain(|item| item.bytes > 0);
-    items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
-    items
+    ]
 }
 
-/// Smaller batches and shorter sequences, as far as they help.
-fn remedies(input: &OffloadInput<'_>, over: &MemoryPlan) -> Vec<Remedy> {
+/// The program, with what it loads to compute on a GPU.
+fn program_bytes(input: &OffloadInput<'_>) -> u64 {
+    PROGRAM_BYTES + if input.gpu.is_some() { CUDA_HOST_BYTES } else { 0 }
+}
+
+/// Smaller batches and shorter sequences, as far as they bring what `of` a plan counts below the budget; and the `last` resort.
+fn remedies(input: &OffloadInput<'_>, (budget_bytes, last): (u64, String), of: fn(&OffloadPlan) -> u64) -> Vec<Remedy> {
+    let gpu = input.gpu.as_ref().map(|budget| GpuBudget { bytes: u64::MAX, ..budget.clone() });
     let total = |batch_size: usize, sequence_length: usize| {
-        let tried = OffloadInput { batch_size, sequence_length, budget_bytes: u64::MAX, ..input.clone() };
-        plan(&tried).map_or(u64::MAX, |plan| plan.memory.total_bytes())
+        let ample = OffloadInput { budget_bytes: u64::MAX, gpu: gpu.clone(), ..input.clone() };
+        plan(&OffloadInput { batch_size, sequence_length, ..ample }).map_or(u64::MAX, |plan| of(&plan))
     };
     let halves = |from: usize| std::iter::successors(Some(from), |&size| (size > 1).then_some(size / 2)).skip(1);
-    let fits = |bytes: u64| bytes <= input.budget_bytes;
+    let fits = |bytes: u64| bytes <= budget_bytes;
     let batch = halves(input.batch_size).find(|&size| fits(total(size, input.sequence_length)));
     let length = halves(input.sequence_length).find(|&length| fits(total(input.batch_size, length)));
     let words = [
@@ -381,7 +442,7 @@ fn remedies(input: &OffloadInput<'_>, over: &MemoryPlan) -> Vec<Remedy> {
             let tokens = counted(length as u64, "token");
             format!("sequences of {tokens}: {}", format_bytes(total(input.batch_size, length)))
         }),
-        Some(format!("a memory budget of {}", format_bytes(over.total_bytes()))),
+        Some(last),
     ];
     words.into_iter().flatten().map(Remedy::in_words).collect()
 }

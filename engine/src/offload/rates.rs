@@ -31,7 +31,8 @@ const MAX_PROBE_ROWS: usize = 1024;
 /// What this machine does in a second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
-    /// Floating-point operations of a matrix product with as many rows as a step has tokens (at most 1024).
+    /// Floating-point operations of a matrix product with as many rows as a step has tokens (at most 1024), where the passes
+    /// are computed.
     pub flops: f64,
     /// Bytes that the disk takes for good. Reading is assumed to be as fast: measured, it would show the system's cache.
     pub disk_bytes: f64,
@@ -52,7 +53,7 @@ pub struct Rates {
 pub struct Cost {
     /// The way, in words.
     pub measure: String,
-    /// What it saves: "memory" or "disk".
+    /// What it saves: "memory", "GPU memory" or "disk".
     pub saves: String,
     /// How many bytes of it.
     pub saved_bytes: u64,
@@ -62,16 +63,17 @@ pub struct Cost {
 
 impl Rates {
     /// Measures: files in a scratch folder in `folder`, or above it while it is not there, which goes again; a second of
-    /// computing; and two steps of a small part of `network`. Errors: [`OffloadError::Unwritable`] where files cannot be made.
+    /// computing on `device`; and two steps of a small part of `network`. Errors: [`OffloadError::Unwritable`] where files
+    /// cannot be made.
     pub fn measure(
-        folder: &Path,
+        (folder, device): (&Path, &Device),
         network: &Network,
         optimizer: &OptimizerConfig,
         shape: StepShape,
         watch: Watch<'_>,
     ) -> Result<Self, OffloadError> {
         let measured = ScratchFolder::new(folder).and_then(|place| {
-            let rates = Self::measure_in(place.path(), network, optimizer, shape, watch);
+            let rates = Self::measure_in((place.path(), device), network, optimizer, shape, watch);
             // A step begins with what is left after it, not with what measuring took.
             ops::release_scratch();
             ops::trim_pages();
@@ -82,12 +84,14 @@ impl Rates {
             OffloadError::Write { source: WriteError { source, .. }, .. } | OffloadError::Unwritable { source, .. } => {
                 OffloadError::Unwritable { path: folder.to_owned(), source }
             }
+            OffloadError::Tensor(error) if !ops::has_kernels(device) => untouched(error.to_string()),
+            OffloadError::Gpu { found, .. } => untouched(found),
             error => error,
         })
     }
 
     fn measure_in(
-        place: &Path,
+        (place, device): (&Path, &Device),
         network: &Network,
         optimizer: &OptimizerConfig,
         shape: StepShape,
@@ -96,7 +100,7 @@ impl Rates {
         watch.step("measuring the disk", 0, Some(4))?;
         let disk_bytes = disk_rate(place)?;
         watch.step("measuring matrix products", 1, Some(4))?;
-        let flops = flop_rate(shape.products, shape.batch_size.saturating_mul(shape.sequence_length))?;
+        let flops = flop_rate(device, shape.products, shape.batch_size.saturating_mul(shape.sequence_length))?;
         watch.step("measuring updates", 2, Some(4))?;
         let moved_full_weights = update_rate(optimizer, Precision::Full);
         let moved_weights = match shape.precision {
@@ -104,7 +108,7 @@ impl Rates {
             Precision::Compact => update_rate(optimizer, Precision::Compact),
         };
         watch.step("rehearsing a step with a few layers", 3, Some(4))?;
-        let rehearsed = rehearsal::rehearse(place, network.config(), optimizer, shape, watch)?;
+        let rehearsed = rehearsal::rehearse((place, device), network.config(), optimizer, shape, watch)?;
         let streamed_weights = rehearsed.map(|rehearsed| rehearsed.weights_per_second);
         let step_costs = rehearsed.and_then(|rehearsed| rehearsed.step_costs);
         Ok(Self { flops, disk_bytes, moved_weights, moved_full_weights, streamed_weights, step_costs })
@@ -156,7 +160,8 @@ impl Rates {
             ),
             cost(
                 "each block computed again on the way back",
-                "memory",
+                // What a block keeps lies where it is computed.
+                if plan.gpu.is_some() { "GPU memory" } else { "memory" },
                 plan.recomputation_saves_bytes,
                 plan.recomputed_flops as f64 / self.flops,
             ),
@@ -170,13 +175,21 @@ impl Rates {
     }
 }
 
-/// Bytes of memory that [`Rates::measure`] takes beside the rehearsed step, with so many tokens in a batch.
-pub(super) fn probe_bytes(num_tokens: usize) -> u64 {
+/// A GPU that failed before the training itself began.
+fn untouched(found: String) -> OffloadError {
+    let (what, state) = ("rehearsing a step".to_owned(), "Nothing of the training has moved".to_owned());
+    OffloadError::Gpu { what, found, state }
+}
+
+/// Bytes that the products of [`Rates::measure`] take where they are computed, with so many tokens in a batch.
+pub(super) fn product_probe_bytes(num_tokens: usize) -> u64 {
     let (rows, width) = (num_tokens.clamp(1, MAX_PROBE_ROWS), PROBE_WIDTH);
-    let products = (NUM_PROBES + 1) * width * width + 2 * rows * width;
-    // Weights, two moments and a gradient.
-    let update = 4 * PROBE_WEIGHTS;
-    4 * products.max(update) as u64
+    4 * ((NUM_PROBES + 1) * width * width + 2 * rows * width) as u64
+}
+
+/// Bytes that its updates take: weights, two moments and a gradient.
+pub(super) fn update_probe_bytes() -> u64 {
+    4 * 4 * PROBE_WEIGHTS as u64
 }
 
 fn disk_rate(folder: &Path) -> Result<f64, OffloadError> {
@@ -195,18 +208,21 @@ fn disk_rate(folder: &Path) -> Result<f64, OffloadError> {
     Ok((num_pieces * piece.len() as u64) as f64 / seconds)
 }
 
-fn flop_rate(products: ops::Precision, num_tokens: usize) -> Result<f64, OffloadError> {
+fn flop_rate(device: &Device, products: ops::Precision, num_tokens: usize) -> Result<f64, OffloadError> {
     let rows = num_tokens.clamp(1, MAX_PROBE_ROWS);
-    let a = Tensor::ones((rows, PROBE_WIDTH), DType::F32, &Device::Cpu)?;
+    let a = Tensor::ones((rows, PROBE_WIDTH), DType::F32, device)?;
     // Not one again and again: a step meets each weight once on its way.
     let weights = (0..NUM_PROBES)
-        .map(|_| Tensor::ones((PROBE_WIDTH, PROBE_WIDTH), DType::F32, &Device::Cpu))
+        .map(|_| Tensor::ones((PROBE_WIDTH, PROBE_WIDTH), DType::F32, device))
         .collect::<Result<Vec<_>, _>>()?;
-    ops::linear(&a, &Tensor::ones((PROBE_WIDTH, PROBE_WIDTH), DType::F32, &Device::Cpu)?, products)?;
+    ops::linear(&a, &Tensor::ones((PROBE_WIDTH, PROBE_WIDTH), DType::F32, device)?, products)?;
+    // A GPU has only been told to begin.
+    device.synchronize()?;
     let started = Instant::now();
     for b in &weights {
         ops::linear(&a, b, products)?;
     }
+    device.synchronize()?;
     let flops = 2.0 * (NUM_PROBES * rows * PROBE_WIDTH * PROBE_WIDTH) as f64;
     Ok(flops / started.elapsed().as_secs_f64())
 }

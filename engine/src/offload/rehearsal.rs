@@ -49,10 +49,10 @@ pub(super) struct Rehearsed {
     pub(super) step_costs: Option<StepCosts>,
 }
 
-/// Steps of a small network from and to `place`, an empty folder whose files nobody keeps. `None` where the disk has no room
-/// for that.
+/// Steps of a small network that `device` computes, from and to `place`, an empty folder whose files nobody keeps. `None` where
+/// the disk has no room for that.
 pub(super) fn rehearse(
-    place: &Path,
+    (place, device): (&Path, &Device),
     config: &ModelConfig,
     optimizer: &OptimizerConfig,
     shape: StepShape,
@@ -74,12 +74,12 @@ pub(super) fn rehearse(
     let opened = OffloadTrainer::open(Arc::clone(&network), optimizer, &settings, Some(&mut first), quiet);
     let mut trainer = match opened {
         Err(OffloadError::DiskSpace { .. }) => return Ok(None),
-        opened => opened?.with_products(shape.products),
+        opened => opened?.with_products(shape.products).computing_on(device.clone()),
     };
     let tokens = |shift: usize| {
         let count = shape.batch_size * shape.sequence_length;
         let ids: Vec<u32> = (0..count).map(|i| ((i * 37 + shift) % VOCAB_SIZE) as u32).collect();
-        Tensor::from_vec(ids, (shape.batch_size, shape.sequence_length), &Device::Cpu)
+        Tensor::from_vec(ids, (shape.batch_size, shape.sequence_length), device)
     };
     let batch = Batch { inputs: tokens(0)?, targets: tokens(37)? };
     // The first step makes files, pages and threads; the second is like all others.
@@ -220,7 +220,8 @@ mod tests {
         };
         let rehearse = |shape| {
             let place = ScratchFolder::new(root.path()).unwrap();
-            rehearse(place.path(), &config, &optimizer(), shape, crate::unwatched!()).unwrap().unwrap()
+            let there = (place.path(), &Device::Cpu);
+            rehearse(there, &config, &optimizer(), shape, crate::unwatched!()).unwrap().unwrap()
         };
         let plain = rehearse(shape);
         assert!(plain.weights_per_second > 0.0 && plain.step_costs.is_none());

@@ -64,9 +64,10 @@ impl Done {
 struct Flow {
     /// Positions in the batch of the sequences that it is of; `None` for all of them.
     sequences: Option<Tensor>,
-    /// Of the output of the block that is next.
+    /// Of the output of the block that is next, on the device that computes.
     grad: Option<Tensor>,
-    /// Of the tensors that the head borrows.
+    /// Of the tensors that the head borrows. They wait in the machine's memory, also where a GPU computes: there they would
+    /// take the room of the largest matrix while all layers go back, and once more where the two parts are added.
     borrowed: Vec<(String, Tensor)>,
 }
 
@@ -121,7 +122,7 @@ impl Pass<'_> {
                 ops::trim_pages();
             }
             let state = streams.state()?;
-            let vars = passes::vars(self.layout(number)?, &state.weights)?;
+            let vars = passes::vars(self.layout(number)?, &state.weights, &self.trainer.device)?;
             let gradients = flows
                 .iter_mut()
                 .map(|flow| self.backward(number, block.as_ref(), (&vars, &input), flow))
@@ -139,7 +140,7 @@ impl Pass<'_> {
         for (number, block) in layers.iter().enumerate() {
             self.tell("forward", number)?;
             let weights = streams.weights()?;
-            let params = passes::detached(self.layout(number)?, &weights)?;
+            let params = passes::detached(self.layout(number)?, &weights, &self.trainer.device)?;
             drop(weights);
             let Some(input) = inputs.last() else { break };
             let output = passes::forward(block.as_ref(), self.trainer.products, &params, input)?;
@@ -162,11 +163,12 @@ impl Pass<'_> {
         let number = self.blocks.len() - 1;
         self.tell("head", number)?;
         let state = streams.state()?;
-        let mut vars = passes::vars(self.layout(number)?, &state.weights)?;
+        let device = &self.trainer.device;
+        let mut vars = passes::vars(self.layout(number)?, &state.weights, device)?;
         let num_own = vars.len();
         if let Some(owner) = self.owner {
             let layout = self.layout(owner)?;
-            let lent = passes::vars(layout, &streams.weights()?)?;
+            let lent = passes::vars(layout, &streams.weights()?, device)?;
             let borrowed = block.borrows();
             vars.extend(lent.into_iter().filter(|(name, _)| borrowed.contains(name)));
         }
@@ -284,7 +286,8 @@ impl Pass<'_> {
             block: number,
         };
         let layout = self.layout(number)?;
-        passes::with_numbers(gradient, |numbers| update(&mut state, layout, numbers, pace))?;
+        // An update is the processor's work, whatever computed the gradient.
+        passes::with_numbers(gradient, |numbers| ops::on_processor(|| update(&mut state, layout, numbers, pace)))?;
         streams.write(number, state)
     }
 

@@ -12,7 +12,7 @@ use super::files::Version;
 use super::state::Weights;
 use super::*;
 use crate::data::Batch;
-use crate::device::CancelFlag;
+use crate::device::{CancelFlag, GpuBudget};
 use crate::hybrid::{even_weights, weights_of_rows};
 use crate::memory::PlanKind;
 use crate::models::ops;
@@ -92,7 +92,7 @@ pub(super) fn opened(config: &ModelConfig, settings: &OffloadSettings) -> Result
 }
 
 /// Three sequences of 12 tokens that can be learned.
-fn batch(step: u64) -> Batch {
+pub(super) fn batch(step: u64) -> Batch {
     let ids = |shift: u64| {
         let id = |i: u64| ((i % 12 + shift) * 5 + i / 12 * 3 + step % 4) % 61;
         let ids: Vec<u32> = (0..36).map(|i| id(i) as u32).collect();
@@ -469,7 +469,8 @@ fn a_folder_that_cannot_be_written_is_told_as_such() {
             sampling: None,
         };
         let nowhere = Path::new("/proc/nowhere");
-        let refused = Rates::measure(nowhere, &network(&gpt2()), &optimizer(), shape, unwatched!()).unwrap_err();
+        let refused =
+            Rates::measure((nowhere, &Device::Cpu), &network(&gpt2()), &optimizer(), shape, unwatched!()).unwrap_err();
         let message = refused.to_string();
         assert!(matches!(refused, OffloadError::Unwritable { path, .. } if path == nowhere), "{message}");
         assert!(message.contains("cannot be written") && message.contains("Choose another"), "{message}");
@@ -529,6 +530,16 @@ pub(super) fn planned(
     sequence_length: usize,
     budget_bytes: u64,
 ) -> OffloadPlan {
+    planned_on(None, config, (batch_size, sequence_length), budget_bytes)
+}
+
+/// The same where a GPU computes, if there is a budget of one.
+pub(super) fn planned_on(
+    gpu: Option<GpuBudget>,
+    config: &ModelConfig,
+    (batch_size, sequence_length): (usize, usize),
+    budget_bytes: u64,
+) -> OffloadPlan {
     let network = network(config);
     plan(&OffloadInput {
         network: &network,
@@ -541,6 +552,7 @@ pub(super) fn planned(
         dataset_bytes: 0,
         budget_bytes,
         budget_source: "a test".to_owned(),
+        gpu,
     })
     .unwrap()
 }

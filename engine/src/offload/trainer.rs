@@ -1,8 +1,10 @@
 //! One step over blocks on disk.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::OffloadError;
@@ -13,7 +15,7 @@ use super::store::{BlockStore, Blocks, Commit, FirstWeights, OffloadSettings};
 use super::streams::{Traffic, stream};
 use super::update::is_trained;
 use crate::data::Batch;
-use crate::device::Watch;
+use crate::device::{Watch, panic_text};
 use crate::hybrid::{Backward, Seen, StepOrder, StepReport, nullable};
 use crate::models::{MAX_LOGITS, ModelConfig, ModelError, Network, Params, ops};
 use crate::optim::{OptimizerConfig, OptimizerKind};
@@ -107,6 +109,8 @@ pub struct OffloadTrainer {
     pub(super) store: BlockStore,
     pub(super) products: ops::Precision,
     pub(super) max_logits: usize,
+    /// Computes the passes; updates are the processor's.
+    pub(super) device: Device,
     /// Of the last step, also of one that failed.
     traffic: Traffic,
 }
@@ -132,6 +136,7 @@ impl OffloadTrainer {
             store,
             products,
             max_logits: MAX_LOGITS,
+            device: Device::Cpu,
             traffic: Traffic::default(),
         })
     }
@@ -141,6 +146,14 @@ impl OffloadTrainer {
     #[must_use]
     pub fn with_products(self, products: ops::Precision) -> Self {
         Self { products, ..self }
+    }
+
+    /// The same trainer, whose passes `device` computes from here on, where the processor does those of a new one. Blocks go
+    /// there one at a time and their gradients come back: weights and moments stay in the machine's memory and on disk, so that
+    /// a folder goes on on any device.
+    #[must_use]
+    pub fn computing_on(self, device: Device) -> Self {
+        Self { device, ..self }
     }
 
     /// Steps done.
@@ -213,7 +226,8 @@ impl OffloadTrainer {
     pub fn params(&self) -> Result<Params, OffloadError> {
         let mut all = Params::default();
         for (block, layout) in self.store.files.layouts.iter().enumerate() {
-            for (name, tensor) in passes::detached(layout, &self.store.files.read_weights(block)?)? {
+            let weights = self.store.files.read_weights(block)?;
+            for (name, tensor) in passes::detached(layout, &weights, &Device::Cpu)? {
                 all.insert(name, tensor);
             }
         }
@@ -223,8 +237,10 @@ impl OffloadTrainer {
     /// One update of every weight by the gradient of the batch's mean loss, at `lr_factor` times the peak learning rate: a
     /// plain step, which no pilot leads.
     ///
+    /// Tokens (n, t) and targets (n, t) of the batch are on the device that computes.
     /// Gradients are clipped block by block: that of all blocks is known only after most have moved.
-    /// Errors: [`OffloadError::NotFinite`] names the block; whatever a disk can do. What was saved stays whole either way.
+    /// Errors: [`OffloadError::NotFinite`] names the block; [`OffloadError::Gpu`] for a device that fails; whatever a disk can
+    /// do. What was saved stays whole in any case.
     pub fn step(&mut self, batch: &Batch, lr_factor: f64, watch: Watch<'_>) -> Result<StreamedStep, OffloadError> {
         let order = StepOrder { learning_rate_factor: lr_factor, measures_errors: false, looks_first: false };
         self.streamed(batch, order, &|_| Backward::All, watch, |_, _| Ok(Ended::default()))
@@ -253,7 +269,10 @@ impl OffloadTrainer {
         };
         let num_kept = self.store.num_ahead();
         let wanted = pass.wanted();
-        let (done, traffic) = stream(&self.store.files, &wanted, self.store.version(), |streams| pass.run(streams));
+        let (done, traffic) = stream(&self.store.files, &wanted, self.store.version(), |streams| {
+            // Within the threads that read and write, so that what they wrote is known also then.
+            self.computed(&format!("computing step {}", self.store.step() + 1), || pass.run(streams))
+        });
         self.store.note_written(&traffic.written);
         self.traffic = traffic;
         let ended = done.and_then(|(seen, done)| {
@@ -292,6 +311,26 @@ impl OffloadTrainer {
         Ok(StreamedStep { seconds: (taken + started.elapsed()).as_secs_f64(), ..step })
     }
 
+    /// `work` of the device that computes, for `what`. A GPU that fails is told as such; where it vanishes, CUDA's bindings may
+    /// say so by a panic.
+    pub(super) fn computed<T>(
+        &self,
+        what: &str,
+        work: impl FnOnce() -> Result<T, OffloadError>,
+    ) -> Result<T, OffloadError> {
+        if ops::has_kernels(&self.device) {
+            return work();
+        }
+        let failed = |found: String| OffloadError::Gpu { what: what.to_owned(), found, state: self.store.describe() };
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Err(OffloadError::Tensor(error) | OffloadError::Model(ModelError::Tensor(error)))) => {
+                Err(failed(error.to_string()))
+            }
+            Ok(done) => done,
+            Err(panic) => Err(failed(panic_text(panic.as_ref()).unwrap_or("it stopped without a message").to_owned())),
+        }
+    }
+
     /// Says of an error what is on disk now.
     fn explained(&self, error: OffloadError) -> OffloadError {
         match error {
@@ -299,6 +338,7 @@ impl OffloadTrainer {
             OffloadError::NotFinite { step, what, block, .. } => {
                 OffloadError::NotFinite { step, what, block, state: self.store.describe() }
             }
+            OffloadError::Gpu { what, found, .. } => OffloadError::Gpu { what, found, state: self.store.describe() },
             error => error,
         }
     }

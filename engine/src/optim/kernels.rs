@@ -174,7 +174,7 @@ fn slice_mut<'a, T>(data: &'a mut [T], layout: &Layout) -> Result<&'a mut [T]> {
 
 /// `y = alpha y + beta x`, in place on the CPU (f32 or f64); elsewhere the result is a new tensor.
 /// `y` is what was given, so that callers store the result either way.
-pub(super) fn axpby(y: &Tensor, x: &Tensor, alpha: f64, beta: f64) -> Result<Tensor> {
+pub(crate) fn axpby(y: &Tensor, x: &Tensor, alpha: f64, beta: f64) -> Result<Tensor> {
     if has_kernels(y.device()) {
         y.inplace_op2(&x.contiguous()?, &Axpby { alpha, beta })?;
         Ok(y.clone())

@@ -25,6 +25,6 @@ pub(crate) use coded::groups;
 pub use config::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
 pub use error::OptimError;
 pub use gradients::Gradients;
-pub(crate) use kernels::{AdamWNumbers, adamw_coded_chunk};
+pub(crate) use kernels::{AdamWNumbers, adamw_coded_chunk, axpby};
 pub use optimizer::Optimizer;
 pub use usual_rate::usual_learning_rate;

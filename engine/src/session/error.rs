@@ -51,6 +51,12 @@ pub enum SessionError {
         /// The plan that does not fit.
         plan: Box<MemoryPlan>,
     },
+    /// A streamed training holds more of a GPU's memory than its recipe allows.
+    #[error("{what}")]
+    GpuLimit {
+        /// What it holds, and what to do.
+        what: String,
+    },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
     #[error(transparent)]
@@ -169,6 +175,7 @@ impl SessionError {
             Self::Quant(error) => matches!(error, QuantError::Setting { .. }),
             Self::Offload(error) => is_wrong_offload(error),
             Self::Busy
+            | Self::GpuLimit { .. }
             | Self::DataChanged { .. }
             | Self::Cancelled(_)
             | Self::Evaluation(EvaluationError::Cancelled(_))
@@ -223,6 +230,7 @@ fn is_wrong_offload(error: &OffloadError) -> bool {
         | OffloadError::Locked { .. }
         | OffloadError::FirstWeights { .. }
         | OffloadError::NotFinite { .. }
+        | OffloadError::Gpu { .. }
         | OffloadError::Thread { .. }
         | OffloadError::Write { .. }
         | OffloadError::Cancelled(_)

@@ -197,7 +197,7 @@ fn planned_bytes(config: &RunConfig, plan: &FeaturesPlan, ground: &Ground) -> Re
     };
     let with = |&feature: &MemoryFeature| match feature.stored() {
         Some(precision) => {
-            let plan = planning::streamed(config, network, dataset.bytes(), precision);
+            let plan = planning::streamed(config, network, (dataset.bytes(), None), precision);
             Ok(plan.map_or(u64::MAX, |plan| plan.memory.total_bytes()))
         }
         None => held(&RunConfig { kept: feature.kept(), ..plain(config, &feature.in_recipe(&plan.recipe)) }),

@@ -65,11 +65,7 @@ pub(super) fn place(
             (device, Some(why))
         }
     };
-    if let (ComputeDevice::Cpu, Some(missing)) = (device, config.precision.missing()) {
-        let why = why.unwrap_or_default();
-        let what = format!("precision {}: {why} There, {missing}", config.precision.label());
-        return Err(SessionError::Recipe { what });
-    }
+    check_precision(config, device, why.as_deref())?;
     let config = RunConfig { device, ..config.clone() };
     match device {
         ComputeDevice::Cpu | ComputeDevice::Auto => {
@@ -84,6 +80,22 @@ pub(super) fn place(
             let (plan, has_room_beside) = plans_of_gpu(&config, network, (dataset_bytes, count), gpu_budget);
             Ok(Placed { config, plan, has_room_beside, why })
         }
+    }
+}
+
+/// Refuses products that the processor cannot make, where that is the `device` that was settled, and `why`.
+pub(super) fn check_precision(
+    config: &RunConfig,
+    device: ComputeDevice,
+    why: Option<&str>,
+) -> Result<(), SessionError> {
+    match (device, config.precision.missing()) {
+        (ComputeDevice::Cpu, Some(missing)) => {
+            let why = why.map_or_else(String::new, |why| format!("{why} There, "));
+            let what = format!("precision {}: {why}{missing}", config.precision.label());
+            Err(SessionError::Recipe { what })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -172,7 +184,7 @@ fn from_disk(config: &RunConfig, network: &Network, dataset_bytes: u64) -> Optio
         // As `--offload` does where no tier is named.
         let mut plain = RunConfig { batch_size, ..config.clone() };
         plain.hybrid.strategy = Strategy::None;
-        let plan = streamed(&plain, network, dataset_bytes, Precision::default())?;
+        let plan = streamed(&plain, network, (dataset_bytes, None), Precision::default())?;
         plan.memory.fits().then_some((batch_size, plan))
     };
     let (batch_size, plan) = streamed(config.batch_size).or_else(|| streamed(1))?;
@@ -185,11 +197,12 @@ fn from_disk(config: &RunConfig, network: &Network, dataset_bytes: u64) -> Optio
     Some(Remedy { streamed_batch: Some(batch_size), ..Remedy::in_words(what) })
 }
 
-/// What a training of this recipe takes that is streamed from disk; `None` for images.
+/// What a training of this recipe takes that is streamed from disk, with passes computed on a GPU where a budget of one is
+/// given; `None` for images.
 pub(super) fn streamed(
     config: &RunConfig,
     network: &Network,
-    dataset_bytes: u64,
+    (dataset_bytes, gpu): (u64, Option<GpuBudget>),
     precision: Precision,
 ) -> Option<OffloadPlan> {
     let (budget_bytes, budget_source) = budget(config);
@@ -204,6 +217,7 @@ pub(super) fn streamed(
         dataset_bytes,
         budget_bytes,
         budget_source,
+        gpu,
     })
 }
 

@@ -267,6 +267,7 @@ pub(super) fn publish_preparing(job: JobId, config: &RunConfig, what: &str, outl
         samples: None,
         savings: Savings::default(),
         plan: None,
+        gpu_plan: None,
         memory_before_bytes: None,
         gauges: None,
         seconds_left: None,

@@ -172,8 +172,10 @@ pub struct RunSnapshot {
     pub samples: Option<Arc<Samples>>,
     /// What prediction saved.
     pub savings: Savings,
-    /// Memory planned.
+    /// Memory planned, of the device that computes; of the machine where weights lie on disk.
     pub plan: Option<Arc<MemoryPlan>>,
+    /// A GPU's memory planned, where it computes with weights from disk.
+    pub gpu_plan: Option<Arc<MemoryPlan>>,
     /// Resident memory of this process right before the run took any, bytes: program, window, data that is loaded
     /// already. `None` while preparing, and where the system does not tell.
     pub memory_before_bytes: Option<u64>,

@@ -13,7 +13,7 @@ use super::{
     streaming, training,
 };
 use crate::bench::TrainBenchPlan;
-use crate::device::{CancelFlag, ComputeDevice};
+use crate::device::{CancelFlag, ComputeDevice, panic_text};
 use crate::models::ops;
 
 /// What to train.
@@ -115,6 +115,5 @@ fn reject(outlet: &mut Outlet, job: JobId, error: &SessionError) {
 
 /// The message of a caught panic.
 pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("the engine stopped without a message").to_owned()
+    panic_text(panic).unwrap_or("the engine stopped without a message").to_owned()
 }

@@ -177,8 +177,18 @@ pub(super) enum Offers {
 
 /// The plan as a bar against its budget, with its table to open. Returns what the user wants to take over.
 pub(super) fn plan_ui(plan: &MemoryPlan, offers: Offers, ui: &mut Ui) -> Option<Take> {
+    named_plan_ui(["Memory at its peak", "Planned memory against the budget", "Memory by kind"], plan, offers, ui)
+}
+
+/// The same of a GPU's share beside the plan of the machine's memory.
+pub(super) fn gpu_plan_ui(plan: &MemoryPlan, ui: &mut Ui) {
+    let names = ["GPU memory at its peak", "Planned GPU memory against the budget", "GPU memory by kind"];
+    named_plan_ui(names, plan, Offers::InWords, ui);
+}
+
+fn named_plan_ui([peak, bar, by_kind]: [&str; 3], plan: &MemoryPlan, offers: Offers, ui: &mut Ui) -> Option<Take> {
     let p = palette(ui);
-    row_ui(ui, p, "Memory at its peak", &number::bytes(plan.total_bytes()));
+    row_ui(ui, p, peak, &number::bytes(plan.total_bytes()));
     let segments: Vec<Segment> = plan
         .items
         .iter()
@@ -188,7 +198,7 @@ pub(super) fn plan_ui(plan: &MemoryPlan, offers: Offers, ui: &mut Ui) -> Option<
             color: kind_color(p, item.kind),
         })
         .collect();
-    stacked_bar_ui(ui, "Planned memory against the budget", &segments, plan.budget_bytes as f64);
+    stacked_bar_ui(ui, bar, &segments, plan.budget_bytes as f64);
     let share = plan.total_bytes() as f64 / (plan.budget_bytes as f64).max(1.0);
     let budget = number::bytes(plan.budget_bytes);
     hint_ui(ui, &format!("{} of the budget of {budget} ({})", number::percent(share), plan.budget_source));
@@ -199,7 +209,7 @@ pub(super) fn plan_ui(plan: &MemoryPlan, offers: Offers, ui: &mut Ui) -> Option<
         let message = format!("{} more than the budget allows.", number::bytes(over));
         notice_ui(ui, Severity::Error, &message, |ui| remedies_ui(plan, offers, ui))
     };
-    expander_ui(ui, "Memory by kind", |ui| table_ui(plan, ui));
+    expander_ui(ui, by_kind, |ui| table_ui(plan, ui));
     wanted
 }
 

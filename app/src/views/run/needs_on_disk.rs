@@ -1,10 +1,11 @@
 //! What a run needs whose weights lie on disk: memory, room on the disk, and the time of a step.
 
 use egui::Ui;
+use foretrain_engine::device::ComputeDevice;
 use foretrain_engine::offload::DiskRoom;
 use foretrain_engine::session::{Command, OffloadForecast, OffloadJob, Rehearsal};
 
-use super::needs::{Offers, Take, plan_ui, rate_ui, row_ui};
+use super::needs::{Offers, Take, gpu_plan_ui, plan_ui, rate_ui, row_ui};
 use crate::state::{Draft, Live};
 use crate::theme::{palette, space};
 use crate::views::ViewCtx;
@@ -33,7 +34,7 @@ pub(super) fn needs_ui(
         forecast_ui(draft, forecast, ui)
     });
     let has_time = forecast.step_seconds.is_some();
-    let fits = forecast.plan.memory.fits() && forecast.disk.fits() && forecast.num_steps_left > 0;
+    let fits = forecast.plan.fits() && forecast.disk.fits() && forecast.num_steps_left > 0;
     if is_old {
         hint_ui(ui, "Of the form before its last change; asked for again in a moment.");
     } else if live.streamed_plan.is_waiting() || (!has_time && fits) {
@@ -46,8 +47,12 @@ fn forecast_ui(draft: &Draft, forecast: &OffloadForecast, ui: &mut Ui) -> Option
     let p = palette(ui);
     let OffloadForecast { plan, disk, .. } = forecast;
     plan_ui(&plan.memory, Offers::InWords, ui);
+    if let Some(gpu) = &plan.gpu {
+        ui.add_space(space::XS);
+        gpu_plan_ui(gpu, ui);
+    }
     let mut take = None;
-    if !plan.memory.fits() && draft.config.batch_size > 1 {
+    if !plan.fits() && draft.config.batch_size > 1 {
         let batch_size = draft.config.batch_size / 2;
         if ui
             .small_button(format!("Take batches of {batch_size}"))
@@ -58,6 +63,14 @@ fn forecast_ui(draft: &Draft, forecast: &OffloadForecast, ui: &mut Ui) -> Option
         }
     }
     ui.add_space(space::XS);
+    let computes = match forecast.device {
+        ComputeDevice::Cpu | ComputeDevice::Auto => "the processor".to_owned(),
+        ComputeDevice::Cuda(index) => format!("GPU {index}"),
+    };
+    row_ui(ui, p, "Computes on", &computes);
+    if let Some(why) = &forecast.why_there {
+        hint_ui(ui, why);
+    }
     let more = disk.needed_bytes.saturating_sub(disk.held_bytes);
     let free = disk.free_bytes.map_or_else(|| "an unknown part".to_owned(), number::bytes);
     row_ui(ui, p, "Disk, at most", &format!("{} of {free} free", number::bytes(more)));
@@ -76,6 +89,9 @@ fn forecast_ui(draft: &Draft, forecast: &OffloadForecast, ui: &mut Ui) -> Option
     if let Some(predict) = plan.predict {
         row_ui(ui, p, "A Predict step", &about(forecast.predict_seconds));
         row_ui(ui, p, "Its memory", &number::bytes(predict.memory_bytes));
+        if let Some(bytes) = predict.gpu_bytes {
+            row_ui(ui, p, "Its GPU memory", &number::bytes(bytes));
+        }
     }
     let left = forecast.num_steps_left;
     row_ui(ui, p, "All steps", &about(forecast.step_seconds.map(|seconds| seconds * left as f64)));

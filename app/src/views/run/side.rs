@@ -34,6 +34,9 @@ pub fn side_ui(ctx: &ViewCtx<'_>, live: &Live, ui: &mut Ui) {
             if let Some(plan) = ctx.snapshot.as_ref().and_then(|run| run.plan.clone()) {
                 card_ui(ui, "Estimate for this run", |ui| needs::plan_ui(&plan, needs::Offers::InWords, ui));
             }
+            if let Some(plan) = ctx.snapshot.as_ref().and_then(|run| run.gpu_plan.clone()) {
+                card_ui(ui, "Estimate for the GPU", |ui| needs::gpu_plan_ui(&plan, ui));
+            }
             if let Some(run) = &ctx.snapshot {
                 card_ui(ui, "This run", |ui| facts_ui(run, live, ui));
             }
@@ -156,7 +159,8 @@ fn readings_ui(run: &RunSnapshot, gauges: &GaugeReading, ui: &mut Ui) {
         gauge_ui(ui, p, &format!("GPU {index} memory"), share, &text, mark);
         pair_ui(ui, p, "This program", &number::bytes(gpu.own_bytes));
         pair_ui(ui, p, "Others", &number::bytes(gpu.others_bytes()));
-        if let Some(plan) = run.plan.as_ref().filter(|_| run.config.device == ComputeDevice::Cuda(index)) {
+        let plan = run.gpu_plan.as_ref().or(run.plan.as_ref());
+        if let Some(plan) = plan.filter(|_| run.config.device == ComputeDevice::Cuda(index)) {
             pair_ui(ui, p, "Planned for the run", &number::bytes(plan.total_bytes()));
         }
         load_ui(ui, p, &format!("GPU {index} load"), gpu.load);
@@ -184,8 +188,8 @@ const SINCE: &str = "What this program has taken since the run began: this is wh
 /// The memory of this program: what the run took and what was there before, as far as that was measured.
 fn program_ui(run: &RunSnapshot, gauges: &GaugeReading, ui: &mut Ui) {
     let p = palette(ui);
-    // The plan of a run on a GPU is about the GPU's memory.
-    let plan = run.plan.as_ref().filter(|_| run.config.device == ComputeDevice::Cpu);
+    // The plan of a run on a GPU is about the GPU's memory, unless weights lie on disk.
+    let plan = run.plan.as_ref().filter(|_| run.config.device == ComputeDevice::Cpu || run.gpu_plan.is_some());
     let budget = plan.map_or(gauges.system_total_bytes, |plan| plan.budget_bytes);
     let estimate = plan.map(|plan| plan.total_bytes());
     let mark = estimate.map(|bytes| ratio(bytes, budget));

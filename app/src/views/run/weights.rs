@@ -28,8 +28,8 @@ pub(super) fn weights_ui(ctx: &ViewCtx<'_>, draft: &mut Draft, ui: &mut Ui) {
     }
     hint_ui(
         ui,
-        "Block after block is read, computed, moved by AdamW and written back, on the processor. Every step is saved by its \
-         end.",
+        "Block after block is read, computed (on a GPU where the settings say so), moved by AdamW on the processor and written \
+         back. Every step is saved by its end.",
     );
     field_ui(ui, "Folder", |ui| {
         let field = PathField { salt: "blocks", what: "the folder of blocks", kind: PickKind::Folder, hint: &folder };

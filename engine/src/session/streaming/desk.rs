@@ -1,13 +1,13 @@
 //! A streamed training as a run to look at: what it tells, and what it is told.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 
 use super::{OffloadForecast, OffloadedModel};
-use crate::device::{CancelFlag, Gauges, Progress, process_memory_bytes};
+use crate::device::{CancelFlag, ComputeDevice, Gauges, Progress, process_memory_bytes};
 use crate::memory::format_bytes;
 use crate::offload::{DiskRoom, StreamedStep};
 use crate::session::checkpoint::SessionProgress;
@@ -16,6 +16,7 @@ use crate::session::outlet::Outlet;
 use crate::session::preparing::publish_preparing;
 use crate::session::run_view::{GAUGE_INTERVAL, RunView};
 use crate::session::trainer_thread::{Control, Inbox};
+use crate::session::training::on_gpu::passed_limit;
 use crate::session::{
     DiskTraffic, EventKind, JobId, LogKind, RunConfig, RunStatus, Savings, StepMetrics, StopReason, ValidationPoint,
 };
@@ -37,6 +38,20 @@ struct Front<'a> {
     view: Option<RunView>,
     /// What the training is doing.
     status: RunStatus,
+    /// Most of its GPU's memory that it was seen to hold.
+    peak_gpu_bytes: Option<u64>,
+}
+
+impl Front<'_> {
+    /// Sees what the training holds of its GPU's memory, where one computes and its driver tells.
+    fn see_gpu(&mut self) {
+        let Some(view) = &mut self.view else { return };
+        view.read_gauges();
+        if let ComputeDevice::Cuda(index) = view.config.device {
+            let gpu = view.reading.gpus.iter().find(|gpu| gpu.index == index);
+            self.peak_gpu_bytes = self.peak_gpu_bytes.max(gpu.map(|gpu| gpu.own_bytes));
+        }
+    }
 }
 
 impl<'a> Desk<'a> {
@@ -46,7 +61,7 @@ impl<'a> Desk<'a> {
             job,
             inbox,
             memory_before_bytes,
-            front: Mutex::new(Front { outlet, view: None, status: RunStatus::Training }),
+            front: Mutex::new(Front { outlet, view: None, status: RunStatus::Training, peak_gpu_bytes: None }),
         }
     }
 
@@ -64,7 +79,9 @@ impl<'a> Desk<'a> {
     /// Sends how far the work is, and shows it.
     pub(super) fn tell(&self, progress: Progress) {
         self.send(EventKind::Progress(progress.clone()));
-        let Front { outlet, view, status } = &mut *self.front();
+        let front = &mut *self.front();
+        front.see_gpu();
+        let Front { outlet, view, status, .. } = front;
         if let Some(view) = view.as_mut().filter(|_| outlet.is_snapshot_due()) {
             view.in_step = Some(progress);
             view.publish(status.clone(), outlet);
@@ -98,6 +115,10 @@ impl<'a> Desk<'a> {
         view.validations = validations.to_vec();
         view.begin_pace();
         view.note(LogKind::Started { step });
+        if let Some(place) = forecast.place() {
+            view.note(LogKind::Placed(place));
+        }
+        view.gpu_plan = forecast.plan.gpu.clone().map(Arc::new);
         let front = &mut *self.front();
         view.publish(RunStatus::Training, front.outlet);
         front.view = Some(view);
@@ -122,9 +143,24 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// What to tell when the training has taken more of its GPU's memory than its recipe allows.
+    pub(super) fn passed_limit(&self) -> Option<String> {
+        let front = &mut *self.front();
+        front.see_gpu();
+        let view = front.view.as_mut()?;
+        let why = passed_limit(&view.config, &view.reading, "or a smaller batch")?;
+        view.note(LogKind::Warning(why.clone()));
+        Some(why)
+    }
+
+    /// Most of its GPU's memory that it was seen to hold, bytes.
+    pub(super) fn peak_gpu_bytes(&self) -> Option<u64> {
+        self.front().peak_gpu_bytes
+    }
+
     /// Held-out data is measured from here on.
     pub(super) fn validate(&self) {
-        let Front { outlet, view, status } = &mut *self.front();
+        let Front { outlet, view, status, .. } = &mut *self.front();
         *status = RunStatus::Validating;
         if let Some(view) = view {
             view.publish(status.clone(), outlet);
@@ -133,7 +169,7 @@ impl<'a> Desk<'a> {
 
     /// Held-out data has been measured.
     pub(super) fn record_validation(&self, point: &ValidationPoint) {
-        let Front { outlet, view, status } = &mut *self.front();
+        let Front { outlet, view, status, .. } = &mut *self.front();
         *status = RunStatus::Training;
         if let Some(view) = view {
             view.validations.push(*point);

@@ -1,28 +1,27 @@
 //! What a streamed training will take.
 
+use super::placing::Placed;
 use super::{OffloadForecast, Rehearsal};
 use crate::device::Watch;
 use crate::models::Network;
 use crate::offload::{DiskRoom, OffloadSettings, Rates, StepShape};
-use crate::session::{RunConfig, SessionError, planning};
+use crate::session::{RunConfig, SessionError};
 
 /// What the training will take. Rates are measured only where it fits and steps are left, because that writes.
 pub(super) fn forecast(
     config: &RunConfig,
     (network, settings): (&Network, &OffloadSettings),
-    dataset_bytes: u64,
+    Placed { device, plan, why }: Placed,
     rehearsal: Rehearsal,
     watch: Watch<'_>,
 ) -> Result<OffloadForecast, SessionError> {
-    let plan = planning::streamed(config, network, dataset_bytes, settings.precision).ok_or_else(|| {
-        let what = "streaming trains language models; expected a gpt2 or llama model, found one of images".to_owned();
-        SessionError::Recipe { what }
-    })?;
     let disk = DiskRoom::of(network, settings)?;
     let model_bytes = plan.num_params.saturating_mul(settings.precision.weight_bytes());
     let num_steps_left = config.num_steps.saturating_sub(disk.num_steps);
     let mut forecast = OffloadForecast {
         plan,
+        device,
+        why_there: why,
         disk,
         model_bytes,
         num_steps_left,
@@ -31,7 +30,7 @@ pub(super) fn forecast(
         predict_seconds: None,
         costs: Vec::new(),
     };
-    let fits = forecast.plan.memory.fits() && forecast.disk.fits();
+    let fits = forecast.plan.fits() && forecast.disk.fits();
     if rehearsal == Rehearsal::OfSteps && fits && num_steps_left > 0 {
         let shape = StepShape {
             batch_size: config.batch_size,
@@ -40,7 +39,8 @@ pub(super) fn forecast(
             precision: settings.precision,
             sampling: config.hybrid.strategy.samples().then_some(config.hybrid.slice_fraction),
         };
-        let rates = Rates::measure(&settings.folder, network, &config.optimizer, shape, watch)?;
+        let there = (settings.folder.as_path(), &device.open()?);
+        let rates = Rates::measure(there, network, &config.optimizer, shape, watch)?;
         forecast.step_seconds = Some(rates.step_seconds(&forecast.plan));
         forecast.predict_seconds = rates.predict_seconds(&forecast.plan, config.batch_size);
         forecast.costs = rates.costs(&forecast.plan);

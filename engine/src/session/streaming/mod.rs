@@ -3,6 +3,7 @@
 mod desk;
 mod forecast;
 mod model;
+mod placing;
 mod records;
 mod training;
 
@@ -19,6 +20,7 @@ use super::{EventKind, JobId, RunConfig, SessionError, StopReason, ValidationPoi
 use crate::data::Dataset;
 use crate::device::{CancelFlag, ComputeDevice, Progress, Watch, compute_pool};
 use crate::models::Network;
+use crate::models::ops::{self, Kept};
 use crate::offload::{
     Commit, Cost, DiskRoom, OffloadPlan, OffloadSettings, Precision, Rates, StreamedStep, check_streamable,
 };
@@ -80,6 +82,12 @@ pub enum OffloadEnding {
 pub struct OffloadForecast {
     /// Bytes and operations.
     pub plan: OffloadPlan,
+    /// Where the passes are computed, settled; updates are the processor's work.
+    #[serde(default)]
+    pub device: ComputeDevice,
+    /// Why it is there, where the recipe left that open.
+    #[serde(default)]
+    pub why_there: Option<String>,
     /// What the disk has, and what the blocks take of it.
     pub disk: DiskRoom,
     /// Bytes of the trained model, beside the blocks.
@@ -95,6 +103,18 @@ pub struct OffloadForecast {
     pub predict_seconds: Option<f64>,
     /// What each way to save costs.
     pub costs: Vec<Cost>,
+}
+
+impl OffloadForecast {
+    /// Where the passes are computed, in a sentence: "Computing on GPU 0."; `None` where that is the processor, as asked.
+    #[must_use]
+    pub fn place(&self) -> Option<String> {
+        let named = match self.device {
+            ComputeDevice::Cpu | ComputeDevice::Auto => None,
+            ComputeDevice::Cuda(index) => Some(format!("Computing on GPU {index}.")),
+        };
+        self.why_there.clone().or(named)
+    }
 }
 
 /// A streamed training at its end.
@@ -121,6 +141,15 @@ pub struct OffloadReport {
     pub planned_bytes: u64,
     /// Peak in memory of this process, by the system's count, bytes.
     pub peak_bytes: u64,
+    /// Where the passes were computed.
+    #[serde(default)]
+    pub device: ComputeDevice,
+    /// Peak in a GPU's memory as planned, bytes, where one computed.
+    #[serde(default)]
+    pub planned_gpu_bytes: Option<u64>,
+    /// Most of its memory that this process was seen to hold, by its driver, bytes; `None` where that does not tell.
+    #[serde(default)]
+    pub peak_gpu_bytes: Option<u64>,
     /// The trained model.
     pub model: OffloadedModel,
 }
@@ -186,11 +215,11 @@ pub(super) fn run(
         if asked.goal == OffloadGoal::Train {
             desk.prepare(&config, "rehearsing a few steps");
         }
-        let forecast = forecast(&config, (&network, &settings), dataset.bytes(), Rehearsal::OfSteps, watch)?;
+        let placed = placing::place(&config, &network, dataset.bytes(), settings.precision)?;
+        let config = RunConfig { device: placed.device, ..config };
+        let forecast = forecast(&config, (&network, &settings), placed, Rehearsal::OfSteps, watch)?;
         desk.send(EventKind::OffloadPlanned(Box::new(forecast.clone())));
-        if !forecast.plan.memory.fits() {
-            return Err(SessionError::Memory { plan: Box::new(forecast.plan.memory) });
-        }
+        placing::check(&forecast.plan)?;
         forecast.disk.check()?;
         if asked.goal == OffloadGoal::Train {
             let trained = train((&asked, &config, &settings), (&network, &dataset), &forecast, (watch, cancel), &desk);
@@ -218,7 +247,10 @@ pub(super) fn plan(
     check(asked)?;
     let (config, network) = fitted(asked, dataset)?;
     let settings = settings(asked, &config, dataset);
-    let forecast = || forecast(&config, (&network, &settings), dataset.bytes(), rehearsal, watch);
+    let forecast = || {
+        let placed = placing::place(&config, &network, dataset.bytes(), settings.precision)?;
+        forecast(&config, (&network, &settings), placed, rehearsal, watch)
+    };
     compute_pool(config.num_threads)?.install(forecast)
 }
 
@@ -226,6 +258,8 @@ pub(super) fn plan(
 fn fitted(asked: &OffloadJob, dataset: &Dataset) -> Result<(RunConfig, Arc<Network>), SessionError> {
     let mut config = asked.config.clone();
     config.model = fitted_model(&config, dataset)?;
+    // Each block is computed again in any case.
+    config.kept = Kept::Activations;
     check_recipe(&config, dataset)?;
     let network = Arc::new(Network::new(&config.model)?);
     check_streamable(&network, &config.optimizer)?;
@@ -241,13 +275,12 @@ fn check(asked: &OffloadJob) -> Result<(), SessionError> {
             "streaming keeps no copies of the weights to extrapolate from; expected the strategy none, auto, importance \
              or frozen",
         ),
+        (
+            config.precision == ops::Precision::F16,
+            "streaming scales no losses, which fp16 needs; expected products in f32 or bf16",
+        ),
         (config.qat.is_some(), "streaming trains in one precision; leave out quantization-aware training"),
         (config.num_micro_batches != 1, "streaming computes a batch at once; expected 1 micro-batch"),
-        (
-            matches!(config.device, ComputeDevice::Cuda(_)),
-            "streaming computes on the processor; expected device cpu or auto",
-        ),
-        (config.vram_limit_bytes > 0, "streaming computes on the processor; leave out the limit of a GPU's memory"),
     ];
     match refusals.into_iter().find(|(is_asked, _)| *is_asked) {
         Some((_, what)) => Err(SessionError::Recipe { what: what.to_owned() }),

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use candle_core::Device;
+
 use super::desk::Desk;
 use super::model::write_model;
 use super::records::Records;
 use super::{OffloadBatches, OffloadEnding, OffloadForecast, OffloadJob, OffloadReport, OffloadedModel};
 use crate::data::{BatchConfig, BatchSource, Dataset, SplitPart};
-use crate::device::{CancelFlag, ComputeDevice, Gauges, Watch};
+use crate::device::{CancelFlag, Gauges, Watch};
 use crate::evaluation::EvaluationError;
 use crate::hybrid::Pilot;
 use crate::import::ModelReader;
+use crate::memory::MemoryPlan;
 use crate::models::{Network, TensorSpec};
 use crate::offload::{FirstWeights, LedTrainer, OffloadError, OffloadSettings, OffloadTrainer};
 use crate::session::{EventKind, RunConfig, SessionError, ValidationPoint};
@@ -30,6 +33,8 @@ pub(super) fn train(
     (watch, cancel): (Watch<'_>, &CancelFlag),
     desk: &Desk<'_>,
 ) -> Result<OffloadReport, SessionError> {
+    // Once: what two openings of a GPU hold does not go together.
+    let device = config.device.open()?;
     let batches = BatchSource::new(
         Arc::clone(dataset),
         BatchConfig {
@@ -37,11 +42,10 @@ pub(super) fn train(
             sequence_length: config.sequence_length,
             augmentation: config.augmentation,
             seed: config.seed,
-            // Whatever the recipe leaves open: blocks are computed there.
-            device: ComputeDevice::Cpu.open()?,
+            device: device.clone(),
         },
     )?;
-    let mut led = open(config, network, (settings, forecast), watch)?;
+    let mut led = open(config, (network, device), (settings, forecast), watch)?;
     let records = Records::new(&asked.folder);
     let (earlier, mut validations) = records.settle(led.trainer())?;
     desk.begin((config, &asked.folder), (network.num_params() as u64, forecast), (&earlier, &validations));
@@ -86,6 +90,9 @@ pub(super) fn train(
             Err(OffloadError::Cancelled(_)) => break,
             Err(error) => return Err(error.into()),
         }
+        if let Some(what) = desk.passed_limit() {
+            return Err(SessionError::GpuLimit { what });
+        }
     }
     let is_stopped_by_guard = led.must_stop();
     let is_finished = led.trainer().num_steps() >= config.num_steps && !is_stopped_by_guard && !cancel.is_set();
@@ -110,6 +117,9 @@ pub(super) fn train(
         validations: validations.split_off(num_earlier),
         planned_bytes: forecast.plan.memory.total_bytes(),
         peak_bytes: Gauges::default().read().process_peak_bytes,
+        device: config.device,
+        planned_gpu_bytes: forecast.plan.gpu.as_ref().map(MemoryPlan::total_bytes),
+        peak_gpu_bytes: desk.peak_gpu_bytes(),
         model,
     })
 }
@@ -153,7 +163,7 @@ fn num_validation_examples(config: &RunConfig) -> usize {
 /// The training of `settings`; a new one takes over the weights of the model that it starts from, tensor by tensor.
 fn open(
     config: &RunConfig,
-    network: &Arc<Network>,
+    (network, device): (&Arc<Network>, Device),
     (settings, forecast): (&OffloadSettings, &OffloadForecast),
     watch: Watch<'_>,
 ) -> Result<LedTrainer, SessionError> {
@@ -167,7 +177,8 @@ fn open(
     if let Some(costs) = forecast.rates.and_then(|rates| rates.step_costs) {
         pilot.set_step_costs(costs);
     }
-    let led = LedTrainer::new(trainer.with_products(config.precision), pilot)?;
+    let trainer = trainer.with_products(config.precision).computing_on(device);
+    let led = LedTrainer::new(trainer, pilot)?;
     Ok(led.with_snapshots_every(config.checkpoint_interval))
 }
 

@@ -1,7 +1,7 @@
 //! One training run, from recipe to last checkpoint.
 
 mod beginning;
-mod on_gpu;
+pub(super) mod on_gpu;
 mod sampling;
 mod saving;
 
@@ -158,7 +158,7 @@ impl Run {
                 return self.end(StopReason::Diverged, inbox, outlet);
             }
             self.view.read_gauges();
-            if let Some(why) = on_gpu::passed_limit(&self.view.config, &self.view.reading) {
+            if let Some(why) = on_gpu::passed_limit(&self.view.config, &self.view.reading, on_gpu::LESS_AT_ONCE) {
                 self.log(LogKind::Warning(why.clone()));
                 return self.end(StopReason::Failed(why), inbox, outlet);
             }

@@ -53,16 +53,19 @@ fn failure(index: usize, step: u64, saved: Option<u64>, error: &str) -> String {
     format!("the run on GPU {index} failed after step {step}: {error}. {left}")
 }
 
-/// What to tell when the run has taken more of its GPU's memory than its recipe allows; `None` otherwise, and where the
-/// driver does not tell.
-pub(super) fn passed_limit(config: &RunConfig, reading: &GaugeReading) -> Option<String> {
+/// What makes a run in memory take less.
+pub(super) const LESS_AT_ONCE: &str = "more micro-batches or a smaller batch";
+
+/// What to tell when the run has taken more of its GPU's memory than its recipe allows, with `remedies` that make it take less;
+/// `None` otherwise, and where the driver does not tell.
+pub(in crate::session) fn passed_limit(config: &RunConfig, reading: &GaugeReading, remedies: &str) -> Option<String> {
     let ComputeDevice::Cuda(index) = config.device else { return None };
     let limit = Some(config.vram_limit_bytes).filter(|limit| *limit > 0)?;
     let gpu = reading.gpus.iter().find(|gpu| gpu.index == index)?;
     (gpu.own_bytes > limit).then(|| {
         format!(
             "This run has taken {} of GPU {index}'s memory, over its limit of {} (others use {} of {}). It is saved and \
-             ends here: go on with a higher limit, more micro-batches or a smaller batch",
+             ends here: go on with a higher limit, {remedies}",
             format_bytes(gpu.own_bytes),
             format_bytes(limit),
             format_bytes(gpu.others_bytes()),
@@ -101,9 +104,10 @@ mod tests {
     fn a_run_may_take_its_limit_and_no_more() {
         let limit = 2 << 30;
         let on_second = config(ComputeDevice::Cuda(1), limit);
+        let passed_limit = |config: &RunConfig, reading: &GaugeReading| passed_limit(config, reading, LESS_AT_ONCE);
         assert_eq!(passed_limit(&on_second, &reading(limit)), None);
         let told = passed_limit(&on_second, &reading(limit + (1 << 29))).unwrap();
-        for figure in ["2.5 GiB", "limit of 2.0 GiB", "others use 1.0 GiB of 8.0 GiB", "GPU 1"] {
+        for figure in ["2.5 GiB", "limit of 2.0 GiB", "others use 1.0 GiB of 8.0 GiB", "GPU 1", "micro-batches"] {
             assert!(told.contains(figure), "expected {figure:?} in {told:?}");
         }
         // Without a limit, without a GPU, and where the driver does not tell.
