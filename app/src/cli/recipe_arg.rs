@@ -42,8 +42,8 @@ pub struct RecipeArgs {
     /// Parts that a batch is cut into, to save memory.
     #[arg(long, value_parser = number_arg::parse_count::<usize>, allow_negative_numbers = true)]
     pub micro_batches: Option<usize>,
-    /// Numbers that matrix products of training read: f32, or bf16, which needs a language model and a processor with
-    /// AMX-BF16 or AVX-512 BF16; weights and sums stay f32.
+    /// Numbers that matrix products of training read: f32; or, of language models, bf16 on a GPU or a processor with AMX-BF16 or
+    /// AVX-512 BF16, fp16 on a GPU. Weights stay f32.
     #[arg(long, value_parser = parse_precision)]
     pub precision: Option<Precision>,
     /// Keep only the input of each transformer layer for the backward pass, and compute the rest again: far less memory,
