@@ -143,13 +143,12 @@ fn what_cannot_train_in_bf16_is_refused() {
     };
     let of_images = refusal(&|_| {});
     let on_gpu = refusal(&|config| config.device = ComputeDevice::Cuda(0));
-    match Precision::Bf16.missing() {
-        Some(missing) => assert!(of_images.contains(missing) && on_gpu.contains(missing), "{of_images} {on_gpu}"),
-        None => {
-            assert!(of_images.contains("bf16") && of_images.contains("language model"), "{of_images}");
-            assert!(on_gpu.contains("GPU"), "{on_gpu}");
-        }
-    }
+    // What a GPU computes needs nothing of the processor.
+    assert!(on_gpu.contains("precision bf16") && on_gpu.contains("language model"), "{on_gpu}");
+    let expected = Precision::Bf16.missing().unwrap_or("language model");
+    assert!(of_images.contains("precision bf16") && of_images.contains(expected), "{of_images}");
+    let fp16 = refusal(&|config| config.precision = Precision::F16);
+    assert!(fp16.contains("precision fp16") && fp16.contains("GPUs alone"), "{fp16}");
 }
 
 #[test]
