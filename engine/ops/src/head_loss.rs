@@ -14,7 +14,7 @@ use super::cross_entropy::{Exponents, check_targets, read_targets};
 use super::function::{record_storage, storage_of};
 use super::gemm::{Matrix, Old, Products, multiply};
 use super::kernels::has_kernels;
-use super::linear::rounded_product;
+use super::linear::{rounded, rounded_product};
 use super::precision::Precision;
 use super::real::{Real, max_of, sum_map};
 use super::simd::kernel;
@@ -78,20 +78,20 @@ pub fn head_loss(x: &Tensor, weight: &Tensor, goal: &HeadTargets<'_>, precision:
 fn composed(x: &Tensor, weight: &Tensor, goal: &HeadTargets<'_>, precision: Precision) -> Result<HeadLoss> {
     let ((n, _), (v, _)) = (x.dims2()?, weight.dims2()?);
     // They are rounded once for all chunks.
-    let rounded = |x: &Tensor| precision.rounded().filter(|_| x.dtype() != DType::F64).map_or(x.dtype(), |to| to);
-    let fixed = (x.detach(), weight.detach());
-    let (xs, ws) = (fixed.0.to_dtype(rounded(x))?, fixed.1.to_dtype(rounded(weight))?);
+    let (xs, ws) = (rounded(&x.detach(), precision)?, rounded(&weight.detach(), precision)?);
     let weights = Tensor::new(goal.weights, x.device())?.to_dtype(x.dtype())?;
     let (mut losses, mut norms, mut dx, mut dw) = (Vec::new(), Vec::new(), Vec::new(), None);
     let rows = rows_per_chunk(n.max(1), v, goal.max_logits);
     for first in (0..n).step_by(rows) {
         let count = rows.min(n - first);
         let (xs, targets) = (xs.narrow(0, first, count)?, goal.targets.narrow(0, first, count)?.contiguous()?);
-        let logits = rounded_product(&xs, &ws.t()?, precision)?;
+        let logits = rounded_product(&xs, &ws.t()?)?;
         let exponents = Exponents::of(&logits, &targets)?;
         drop(logits);
         losses.push(exponents.losses.clone());
         if let Some(around) = goal.error_norms {
+            // A device that still owes a part of the passes would owe it to the clock around.
+            x.device().synchronize()?;
             let mut measured = Ok(Vec::new());
             around(&mut || measured = exponents.error_norms(&targets));
             norms.extend(measured?);
@@ -100,11 +100,12 @@ fn composed(x: &Tensor, weight: &Tensor, goal: &HeadTargets<'_>, precision: Prec
             continue;
         }
         let gradient = exponents.into_gradient(&targets, &weights.narrow(0, first, count)?)?;
+        let gradient = rounded(&gradient, precision)?;
         if x.track_op() {
-            dx.push(rounded_product(&gradient, &ws, precision)?);
+            dx.push(rounded_product(&gradient, &ws)?);
         }
         if weight.track_op() {
-            let more = rounded_product(&gradient.t()?, &xs, precision)?;
+            let more = rounded_product(&gradient.t()?, &xs)?;
             dw = Some(match dw {
                 Some(sum) => (sum + more)?,
                 None => more,

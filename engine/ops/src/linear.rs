@@ -67,26 +67,27 @@ impl Map<'_> {
         let (has_bias, has_onto) = (bias.is_some(), onto.is_some());
         let forward = |inputs: &[Tensor]| {
             let [x, weight, added @ ..] = inputs else { bail!("a linear map: expected a weight") };
-            let weight = stored.input_major(weight)?;
+            let weight = stored.input_major(&rounded(weight, precision)?)?;
             let mut shape = x.dims().to_vec();
             if let Some(last) = shape.last_mut() {
                 *last = weight.dim(1)?;
             }
-            let y = rounded_product(&as_rows(x)?, &weight, precision)?.reshape(shape)?;
+            let y = rounded_product(&rounded(&as_rows(x)?, precision)?, &weight)?.reshape(shape)?;
             added.iter().try_fold(y, |y, added| y.broadcast_add(added))
         };
         composed_function(&inputs, forward, move |inputs, _, grad| {
             let [x, weight, ..] = inputs else { bail!("a linear map: expected a weight") };
-            let (rows, d_rows) = (as_rows(x)?, as_rows(grad)?);
-            let dx = rounded_product(&d_rows, &stored.input_major(weight)?.t()?, precision)?.reshape(x.shape())?;
+            let d_bias = if has_bias { Some(as_rows(grad)?.sum(0)?) } else { None };
+            let (rows, d_rows) = (rounded(&as_rows(x)?, precision)?, rounded(&as_rows(grad)?, precision)?);
+            let weight = stored.input_major(&rounded(weight, precision)?)?;
+            let dx = rounded_product(&d_rows, &weight.t()?)?.reshape(x.shape())?;
+            drop(weight);
             let d_weight = match stored {
-                Stored::InputMajor => rounded_product(&rows.t()?, &d_rows, precision)?,
-                Stored::OutputMajor => rounded_product(&d_rows.t()?, &rows, precision)?,
+                Stored::InputMajor => rounded_product(&rows.t()?, &d_rows)?,
+                Stored::OutputMajor => rounded_product(&d_rows.t()?, &rows)?,
             };
             let mut gradients = vec![dx, d_weight];
-            if has_bias {
-                gradients.push(d_rows.sum(0)?);
-            }
+            gradients.extend(d_bias);
             if has_onto {
                 gradients.push(grad.clone());
             }
@@ -101,14 +102,19 @@ pub(super) fn as_rows(x: &Tensor) -> Result<Tensor> {
     x.reshape((x.elem_count().checked_div(c).unwrap_or(0), c))
 }
 
-/// a · b by candle, without a graph: f32 rounded to `precision` first, as is the result, or f64 as they are.
-pub(super) fn rounded_product(a: &Tensor, b: &Tensor, precision: Precision) -> Result<Tensor> {
+/// f32 rounded to `precision`; f64 as they are. Of a tensor that lies as it is read: views are made of what it returns.
+pub(super) fn rounded(x: &Tensor, precision: Precision) -> Result<Tensor> {
     match precision.rounded() {
-        Some(rounded) if a.dtype() != DType::F64 => {
-            a.to_dtype(rounded)?.matmul(&b.to_dtype(rounded)?)?.to_dtype(DType::F32)
-        }
-        _ => a.matmul(b),
+        Some(rounded) if x.dtype() == DType::F32 => x.to_dtype(rounded),
+        _ => Ok(x.clone()),
     }
+}
+
+/// a · b of what [`rounded`] gave, or views of it, by candle, without a graph: f32 or f64. A sum of rounded numbers is rounded,
+/// too, as it leaves the multiplication.
+pub(super) fn rounded_product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let product = a.matmul(b)?;
+    if product.dtype() == DType::F64 { Ok(product) } else { product.to_dtype(DType::F32) }
 }
 
 struct Linear {

@@ -9,11 +9,11 @@ use super::function::{composed_function, recomputed};
 use super::gate::GateActivation;
 use super::gemm::{Matrix, Old, Shared, multiply};
 use super::kernels::has_kernels;
-use super::linear::{Map, Stored, as_rows, rounded_product};
+use super::linear::{Map, Stored, as_rows, rounded, rounded_product};
 use super::precision::Precision;
 use super::real::Real;
 use super::rms_norm::{rms_norm, rms_norm_backward_rows, rms_norm_in_place, rms_norm_rows};
-use super::rope::{Angles, Turn, rotate, turned};
+use super::rope::{Angles, Tables, Turn, rotate};
 use super::rows::split;
 use super::sequence::{Factor, Kept, MatrixGradient, Place, Seen, SequenceLayer, apply};
 
@@ -210,27 +210,29 @@ pub(super) fn composed(
 /// Rows [queries | keys | values] of h (n, t, c), queries and keys turned by their positions; differentiable in everything.
 fn turned_projections(h: &Tensor, weights: [&Tensor; 3], shape: LlamaLayerShape) -> Result<Tensor> {
     let LlamaLayerShape { heads, rope_theta, precision, .. } = shape;
-    let turned = move |x: &Tensor, turn| turned(x, heads.size, rope_theta, turn);
+    let tables = Tables::new(h, heads.size, rope_theta)?;
+    let of_forward = tables.clone();
     let forward = |inputs: &[Tensor]| {
         let [h, of_q, of_k, of_v] = inputs else { bail!("llama_layer: expected three projections") };
         let (n, t, _) = h.dims3()?;
-        let rows = as_rows(h)?;
-        let project = |weight: &Tensor| rounded_product(&rows, &weight.t()?, precision)?.reshape((n, t, ()));
-        let (q, k) = (turned(&project(of_q)?, Turn::Forward)?, turned(&project(of_k)?, Turn::Forward)?);
-        Tensor::cat(&[q, k, project(of_v)?], 2)
+        let rows = rounded(&as_rows(h)?, precision)?;
+        let project = |weight: &Tensor| rounded_product(&rows, &rounded(weight, precision)?.t()?)?.reshape((n, t, ()));
+        let turned = |x: Tensor| of_forward.turned(&x, Turn::Forward);
+        Tensor::cat(&[turned(project(of_q)?)?, turned(project(of_k)?)?, project(of_v)?], 2)
     };
     let [of_q, of_k, of_v] = weights;
     composed_function(&[h, of_q, of_k, of_v], forward, move |inputs, _, grad| {
         let [h, of_q, of_k, of_v] = inputs else { bail!("llama_layer: expected three projections") };
-        let rows = as_rows(h)?;
+        let rows = rounded(&as_rows(h)?, precision)?;
         let (c, kv) = (heads.query_width(), heads.num_kv * heads.size);
         let part = |start: usize, width: usize| grad.narrow(2, start, width)?.contiguous();
-        let d_q = as_rows(&turned(&part(0, c)?, Turn::Back)?)?;
-        let d_k = as_rows(&turned(&part(c, kv)?, Turn::Back)?)?;
-        let d_v = as_rows(&part(c + kv, kv)?)?;
-        let product = |a: &Tensor, b: &Tensor| rounded_product(a, b, precision);
-        let d_h = ((product(&d_q, of_q)? + product(&d_k, of_k)?)? + product(&d_v, of_v)?)?.reshape(h.shape())?;
-        let of_weight = |d_rows: &Tensor| product(&d_rows.t()?, &rows);
+        let d_rows = |part: Tensor| rounded(&as_rows(&part)?, precision);
+        let d_q = d_rows(tables.turned(&part(0, c)?, Turn::Back)?)?;
+        let d_k = d_rows(tables.turned(&part(c, kv)?, Turn::Back)?)?;
+        let d_v = d_rows(part(c + kv, kv)?)?;
+        let to_h = |d_rows: &Tensor, weight: &Tensor| rounded_product(d_rows, &rounded(weight, precision)?);
+        let d_h = ((to_h(&d_q, of_q)? + to_h(&d_k, of_k)?)? + to_h(&d_v, of_v)?)?.reshape(h.shape())?;
+        let of_weight = |d_rows: &Tensor| rounded_product(&d_rows.t()?, &rows);
         Ok(vec![d_h, of_weight(&d_q)?, of_weight(&d_k)?, of_weight(&d_v)?])
     })
 }

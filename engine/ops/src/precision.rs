@@ -12,8 +12,8 @@ pub(super) const MISSING: &str = "bf16 products need a processor with AMX-BF16 (
 pub(super) const NO_F16: &str = "fp16 products are computed on GPUs alone (`--device cuda:0`). Train in bf16 where the \
     processor has it, or in f32";
 
-/// Precision of the factors of matrix products in forward and backward passes. Weights, sums, activations, norms,
-/// losses and the optimizer are f32 in either.
+/// Precision of the factors of matrix products in forward and backward passes, and on a GPU of their results. Weights, sums
+/// within a product, activations, norms, losses and the optimizer are f32 in any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Precision {
     /// f32, all of their bits.

@@ -24,31 +24,48 @@ pub fn rope(x: &Tensor, head_size: usize, theta: f64) -> Result<Tensor> {
     if has_kernels(x.device()) {
         return x.contiguous()?.apply_op1(Rope { head_size, theta, turn: Turn::Forward });
     }
+    let tables = Tables::new(x, head_size, theta)?;
     let forward = |inputs: &[Tensor]| {
         let [x] = inputs else { bail!("rope: expected one input") };
-        turned(x, head_size, theta, Turn::Forward)
+        tables.turned(x, Turn::Forward)
     };
-    composed_function(&[x], forward, move |_, _, grad| Ok(vec![turned(grad, head_size, theta, Turn::Back)?]))
+    let of_backward = tables.clone();
+    composed_function(&[x], forward, move |_, _, grad| Ok(vec![of_backward.turned(grad, Turn::Back)?]))
 }
 
-/// x (n, t, width) rotated by candle's operations, without a graph.
-pub(super) fn turned(x: &Tensor, head_size: usize, theta: f64, turn: Turn) -> Result<Tensor> {
-    let (n, t, width) = x.dims3()?;
-    let half = head_size / 2;
-    let angles = Angles::<f64>::new(t, head_size, theta);
-    let table = |values: Vec<f64>| -> Result<Tensor> {
-        Tensor::from_vec(values, (1, t, 1, half), x.device())?.to_dtype(x.dtype())
-    };
-    let (cos, sin) = (table(angles.cos)?, table(angles.sin)?);
-    let sin = match turn {
-        Turn::Forward => sin,
-        Turn::Back => sin.neg()?,
-    };
-    let heads = x.reshape((n, t, width / head_size, head_size))?;
-    let (a, b) = (heads.narrow(3, 0, half)?, heads.narrow(3, half, half)?);
-    let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
-    let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
-    Tensor::cat(&[first, second], 3)?.reshape((n, t, width))
+/// [`Angles`] as tensors, (1, t, 1, head size / 2), for candle's operations.
+#[derive(Clone)]
+pub(super) struct Tables {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Tables {
+    /// For x (n, t, ...), where it is.
+    pub(super) fn new(x: &Tensor, head_size: usize, theta: f64) -> Result<Self> {
+        let t = x.dim(1)?;
+        let angles = Angles::<f64>::new(t, head_size, theta);
+        let table = |values: Vec<f64>| -> Result<Tensor> {
+            let table = Tensor::from_vec(values, (1, t, 1, head_size / 2), &Device::Cpu)?;
+            table.to_dtype(x.dtype())?.to_device(x.device())
+        };
+        Ok(Self { cos: table(angles.cos)?, sin: table(angles.sin)? })
+    }
+
+    /// x (n, t, width) rotated, without a graph.
+    pub(super) fn turned(&self, x: &Tensor, turn: Turn) -> Result<Tensor> {
+        let (n, t, width) = x.dims3()?;
+        let half = self.cos.dim(3)?;
+        let (cos, sin) = match turn {
+            Turn::Forward => (&self.cos, self.sin.clone()),
+            Turn::Back => (&self.cos, self.sin.neg()?),
+        };
+        let heads = x.reshape((n, t, width / (2 * half), 2 * half))?;
+        let (a, b) = (heads.narrow(3, 0, half)?, heads.narrow(3, half, half)?);
+        let first = (a.broadcast_mul(cos)? - b.broadcast_mul(&sin)?)?;
+        let second = (b.broadcast_mul(cos)? + a.broadcast_mul(&sin)?)?;
+        Tensor::cat(&[first, second], 3)?.reshape((n, t, width))
+    }
 }
 
 /// Cosines and sines of every position, each (t, head_size / 2).

@@ -6,13 +6,22 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use super::trainer_tests::{
-    SCHEDULE, bits, blobs, eager, extrapolating, optimizer, poisoned, restored_step, store, trainer, trainer_with,
+    SCHEDULE, bits, blobs, eager, extrapolating, optimizer, poisoned, restored_step, store_on, trainer, trainer_with,
 };
 use super::*;
 use crate::data::Batch;
+use crate::device::ComputeDevice;
 use crate::models::ops::{Kept, Precision, without_kernels};
 use crate::models::{Gpt2Config, ModelConfig, Network};
 use crate::optim::{OptimizerConfig, OptimizerKind, StatePlace};
+
+/// `work` with the first GPU where FORETRAIN_GPU asks for one (`packaging/cuda/check`), or with what stands in for one.
+pub(crate) fn on_gpu<R>(work: impl FnOnce(&Device) -> R) -> R {
+    if std::env::var_os("FORETRAIN_GPU").is_some() {
+        return work(&ComputeDevice::Cuda(0).open().unwrap());
+    }
+    without_kernels(|| work(&Device::Cpu))
+}
 
 /// Losses of `num_steps` steps, each reported over the whole batch.
 fn losses(trainer: &mut HybridTrainer, num_steps: u64) -> Vec<f32> {
@@ -75,7 +84,7 @@ fn a_state_goes_on_bit_for_bit() {
 }
 
 /// A small language model, whose text is a rule: each token follows from the one before.
-fn text_trainer(kept: Kept, precision: Precision) -> HybridTrainer {
+fn text_trainer(device: &Device, kept: Kept, precision: Precision) -> HybridTrainer {
     let config = ModelConfig::Gpt2(Gpt2Config {
         vocab_size: 11,
         n_positions: 12,
@@ -87,7 +96,7 @@ fn text_trainer(kept: Kept, precision: Precision) -> HybridTrainer {
     });
     let network = Network::keeping(&config, kept).unwrap();
     let setup = TrainerSetup {
-        store: store(&network, 4),
+        store: store_on(device, &network, 4),
         network: Arc::new(network),
         hybrid: eager(),
         optimizer: OptimizerConfig { learning_rate: 0.01, ..optimizer(OptimizerKind::AdamW) },
@@ -101,30 +110,29 @@ fn text_trainer(kept: Kept, precision: Precision) -> HybridTrainer {
     HybridTrainer::new(setup).unwrap()
 }
 
-fn text(step: u64) -> Batch {
+fn text(device: &Device, step: u64) -> Batch {
     let next = |token: u32| (3 * token + 1) % 11;
     let sequence =
         |index: u32| std::iter::successors(Some((step as u32 * 7 + index) % 11), move |&token| Some(next(token)));
     let tokens = |skip: usize| {
         let all: Vec<u32> = (0..6).flat_map(|index| sequence(index).skip(skip).take(12)).collect();
-        Tensor::from_vec(all, (6, 12), &Device::Cpu).unwrap()
+        Tensor::from_vec(all, (6, 12), device).unwrap()
     };
     Batch { inputs: tokens(0), targets: tokens(1) }
 }
 
-fn text_losses(kept: Kept, precision: Precision) -> Vec<f32> {
-    without_kernels(|| {
-        let mut trainer = text_trainer(kept, precision);
-        (1..=60).map(|step| trainer.step(&text(step)).unwrap().loss).collect()
-    })
+fn text_losses(device: &Device, kept: Kept, precision: Precision) -> Vec<f32> {
+    let mut trainer = text_trainer(device, kept, precision);
+    (1..=60).map(|step| trainer.step(&text(device, step)).unwrap().loss).collect()
 }
 
 #[test]
 fn products_of_sixteen_bits_train_alike() {
-    let full = text_losses(Kept::Activations, Precision::F32);
+    let losses = |precision| on_gpu(|device| text_losses(device, Kept::Input, precision));
+    let full = losses(Precision::F32);
     assert!(full[0] > 2.0 && full[59] < 0.7 * full[0], "{} to {}", full[0], full[59]);
     for (precision, tolerance) in [(Precision::Bf16, 0.05), (Precision::F16, 0.01)] {
-        let rounded = text_losses(Kept::Activations, precision);
+        let rounded = losses(precision);
         assert_ne!(rounded, full, "{precision:?} rounds");
         let far = full.iter().zip(&rounded).take(20).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(far < tolerance && rounded[59] < 0.7 * full[0], "{precision:?}: {far}, {}", rounded[59]);
@@ -133,22 +141,36 @@ fn products_of_sixteen_bits_train_alike() {
 
 #[test]
 fn layers_that_are_computed_again_train_to_the_same_bits() {
-    for precision in [Precision::F32, Precision::F16] {
-        assert_eq!(text_losses(Kept::Activations, precision), text_losses(Kept::Input, precision), "{precision:?}");
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+        let [plain, again] =
+            [Kept::Activations, Kept::Input].map(|kept| without_kernels(|| text_losses(&Device::Cpu, kept, precision)));
+        assert_eq!(plain, again, "{precision:?}");
     }
 }
 
 #[test]
 fn a_state_in_fp16_goes_on_bit_for_bit() {
+    let device = &Device::Cpu;
     without_kernels(|| {
-        let mut unbroken = text_trainer(Kept::Input, Precision::F16);
-        (1..=20).for_each(|step| drop(unbroken.step(&text(step)).unwrap()));
-        let mut resumed = text_trainer(Kept::Input, Precision::F16);
-        resumed.restore(&unbroken.state().unwrap()).unwrap();
+        let mut unbroken = text_trainer(device, Kept::Input, Precision::F16);
+        (1..=20).for_each(|step| drop(unbroken.step(&text(device, step)).unwrap()));
+        // Not where a trainer begins, and about to double.
+        let mut saved = unbroken.state().unwrap();
+        let mut control: serde_json::Value = serde_json::from_str(&saved.control).unwrap();
+        control["loss_scale"] = serde_json::json!({"scale": 512.0, "num_finite": 1995});
+        saved.control = control.to_string();
+        unbroken.restore(&saved).unwrap();
+        let mut resumed = text_trainer(device, Kept::Input, Precision::F16);
+        resumed.restore(&saved).unwrap();
         for step in 21..=30 {
-            let (a, b) = (unbroken.step(&text(step)).unwrap(), resumed.step(&text(step)).unwrap());
+            let batch = text(device, step);
+            let (a, b) = (unbroken.step(&batch).unwrap(), resumed.step(&batch).unwrap());
             assert_eq!((a.loss.to_bits(), a.phase), (b.loss.to_bits(), b.phase), "step {step}");
+            let [a, b] = [&unbroken, &resumed].map(|trainer| trainer.state().unwrap().control);
+            assert_eq!(a, b, "step {step}");
         }
+        let control: serde_json::Value = serde_json::from_str(&resumed.state().unwrap().control).unwrap();
+        assert_eq!(control["loss_scale"]["scale"], 1024.0);
     });
 }
 

@@ -4,7 +4,7 @@
 //! Invariant: hybrid never reads a file, a clock or a channel.
 
 #[cfg(test)]
-mod composed_tests;
+pub(crate) mod composed_tests;
 mod config;
 mod control;
 mod error;

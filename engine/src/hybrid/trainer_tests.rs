@@ -55,9 +55,13 @@ fn network() -> Network {
     Network::new(&ModelConfig::Mlp(config)).unwrap()
 }
 
-pub(super) fn store(network: &Network, seed: u64) -> ParamStore {
+fn store(network: &Network, seed: u64) -> ParamStore {
+    store_on(&Device::Cpu, network, seed)
+}
+
+pub(super) fn store_on(device: &Device, network: &Network, seed: u64) -> ParamStore {
     let (weights, buffers) = initial_params(network, seed, &Device::Cpu).unwrap();
-    ParamStore::new(weights, buffers, &Device::Cpu).unwrap()
+    ParamStore::new(weights, buffers, device).unwrap()
 }
 
 pub(super) fn optimizer(kind: OptimizerKind) -> OptimizerConfig {

@@ -9,21 +9,14 @@ use super::led_tests::{self, led};
 use super::tests::{batch, bits, difference, gpt2, llama, network, opened, optimizer, planned_on, settings};
 use super::*;
 use crate::data::Batch;
-use crate::device::{CancelFlag, ComputeDevice, GpuBudget, Progress, Watch};
+use crate::device::{CancelFlag, GpuBudget, Progress, Watch};
+use crate::hybrid::composed_tests::on_gpu;
 use crate::hybrid::{Phase, Strategy};
 use crate::memory::{CUDA_BYTES, PlanKind};
 use crate::models::ops::{self, on_processor, without_kernels};
 use crate::models::{DataShape, ModelConfig, ModelPreset};
 use crate::optim::OptimizerConfig;
 use crate::unwatched;
-
-/// `work` with a GPU, or with what stands in for one.
-fn on_gpu<R>(work: impl FnOnce(&Device) -> R) -> R {
-    if std::env::var_os("FORETRAIN_GPU").is_some() {
-        return work(&ComputeDevice::Cuda(0).open().unwrap());
-    }
-    without_kernels(|| work(&Device::Cpu))
-}
 
 fn moved(batch: Batch, device: &Device) -> Batch {
     Batch { inputs: batch.inputs.to_device(device).unwrap(), targets: batch.targets.to_device(device).unwrap() }

@@ -250,7 +250,10 @@ impl Sizes {
         let name = blocks.last()?.borrows().into_iter().next();
         let owner = name.and_then(|name| layouts.iter().position(|l| l.slots.iter().any(|slot| slot.name == name)));
         Some(Self {
-            gpu: input.gpu.as_ref().and_then(|_| GpuSizes::of(config, input.sequence_length, num_sequences)),
+            gpu: input
+                .gpu
+                .as_ref()
+                .and_then(|_| GpuSizes::of(config, (input.sequence_length, num_sequences), input.products)),
             owner,
             layouts,
             hidden: num_tokens.saturating_mul(width as u64).saturating_mul(F32),

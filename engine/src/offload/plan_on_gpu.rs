@@ -7,7 +7,7 @@ use super::layout::Layout;
 use super::plan::{F32, OffloadInput, Phase, Sizes, gradients};
 use super::rates;
 use crate::memory::{CUDA_BYTES, ComposedBlocks, PlanItem, PlanKind, composed_blocks, counted, format_bytes, grouped};
-use crate::models::{MAX_LOGITS, ModelConfig};
+use crate::models::{MAX_LOGITS, ModelConfig, ops};
 
 /// What CUDA's context and libraries take of the machine's memory. Not measured: about what is commonly seen.
 pub(super) const CUDA_HOST_BYTES: u64 = 512 << 20;
@@ -26,11 +26,17 @@ pub(super) struct GpuSizes {
     logits: u64,
     /// Sets of the head's gradients: the sum, a part of the tokens and both together, where there are parts.
     head_gradients: u64,
+    /// Products read and give numbers of 16 bits.
+    is_rounded: bool,
 }
 
 impl GpuSizes {
-    /// Blocks of `config` for so many sequences; `None` for models of images.
-    pub(super) fn of(config: &ModelConfig, sequence_length: usize, num_sequences: u64) -> Option<Self> {
+    /// Blocks of `config` for so many sequences, with products of this precision; `None` for models of images.
+    pub(super) fn of(
+        config: &ModelConfig,
+        (sequence_length, num_sequences): (usize, u64),
+        products: ops::Precision,
+    ) -> Option<Self> {
         let ComposedBlocks { layer, on_the_way_back, ends, logits, logit_copies } =
             composed_blocks(config, sequence_length, num_sequences)?;
         let bytes = |numbers: u64| numbers.saturating_mul(num_sequences).saturating_mul(F32);
@@ -46,6 +52,7 @@ impl GpuSizes {
                 .iter()
                 .fold(num_at_once, |product, &factor| product.saturating_mul(factor)),
             head_gradients: if num_at_once < num_tokens { 3 } else { 1 },
+            is_rounded: !products.is_full(),
         })
     }
 }
@@ -63,10 +70,17 @@ impl Sizes {
             activations: (block as u64 + 1) * self.hidden + gpu.layer + gpu.tokens,
             ..Phase::default()
         });
+        // A matrix and its gradient once more in 16 bits, and what goes into it and comes out of it.
+        let rounded = |matrix: u64| if gpu.is_rounded { matrix + gpu.layer / 4 } else { 0 };
         let at_head = Phase {
             weights: self.f32_bytes(head) + self.owner.map_or(0, |owner| self.f32_bytes(owner)),
             gradients: gpu.head_gradients * self.head_numbers * F32,
-            activations: (head as u64) * self.hidden + 4 * back.hidden + waiting + gpu.ends + gpu.tokens,
+            activations: (head as u64) * self.hidden
+                + 4 * back.hidden
+                + waiting
+                + gpu.ends
+                + gpu.tokens
+                + rounded(self.head_numbers * F32),
             logits: gpu.logits,
             ..Phase::default()
         };
@@ -77,7 +91,11 @@ impl Sizes {
             // Inputs up to here; output, its gradient and the input's with candle's copies; the block under its graph.
             activations: (block as u64 + 6) * back.hidden
                 + waiting
-                + if block == 0 { of_back.ends } else { of_back.layer + of_back.on_the_way_back }
+                + if block == 0 {
+                    of_back.ends
+                } else {
+                    of_back.layer + of_back.on_the_way_back + rounded(self.largest_tensor(block))
+                }
                 + gpu.tokens,
             ..Phase::default()
         });

@@ -65,11 +65,11 @@ impl WeightAverage {
         Ok(())
     }
 
-    /// Averaged weights and buffers (a copy), where the weights are.
+    /// Averaged weights and buffers as they are now, where the weights are.
     pub fn params(&self, store: &ParamStore) -> Result<Params, OptimError> {
         let mut params = store.buffers().clone();
         for (name, shape, average) in self.all() {
-            params.insert(name, average.copied(shape)?);
+            params.insert(name, average.read(shape)?);
         }
         Ok(params)
     }

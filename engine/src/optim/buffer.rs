@@ -43,11 +43,11 @@ impl Buffer {
         }
     }
 
-    /// A copy as a tensor of this shape, where the numbers are.
-    pub(super) fn copied(&self, shape: &[usize]) -> Result<Tensor> {
+    /// As a tensor of this shape, to be read where the numbers are.
+    pub(super) fn read(&self, shape: &[usize]) -> Result<Tensor> {
         match self {
             Self::Cpu(data) => Tensor::from_slice(data, shape, &Device::Cpu),
-            Self::Device(tensor) => tensor.copy(),
+            Self::Device(tensor) => Ok(tensor.clone()),
         }
     }
 

@@ -248,7 +248,7 @@ fn adamw(
         (Moment::F32(Buffer::Cpu(m)), Moment::F32(Buffer::Cpu(v))) => MomentsMut::F32(m, v),
         (Moment::EightBit(m), Moment::EightBit(v)) => MomentsMut::EightBit(m, v),
         (Moment::F32(m), Moment::F32(v)) => {
-            let (old_m, old_v) = (m.copied(weight.dims())?, v.copied(weight.dims())?);
+            let (old_m, old_v) = (m.read(weight.dims())?, v.read(weight.dims())?);
             let [new, new_m, new_v] = kernels::adamw_composed(weight, gradient, (&old_m, &old_v), numbers)?;
             (*m, *v) = (Buffer::Device(new_m), Buffer::Device(new_v));
             return Ok(Some(new));

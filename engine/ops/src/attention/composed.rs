@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor, bail};
 
 use super::Heads;
 use crate::function::composed_function;
-use crate::linear::rounded_product;
+use crate::linear::{rounded, rounded_product};
 use crate::precision::Precision;
 
 /// Scores that are there at once where attention is composed of candle's operations (128 MB in f32); those of one query row
@@ -40,7 +40,7 @@ impl Block {
     }
 }
 
-/// Queries, scaled as scores are, (n, key heads, group, t, size); keys and values (n · key heads, t, size).
+/// Queries, scaled as scores are, (n, key heads, group, t, size); keys and values (n · key heads, t, size); all rounded.
 struct Parts {
     q: Tensor,
     k: Tensor,
@@ -58,9 +58,9 @@ impl Parts {
         };
         let of_keys = |start: usize| part(start, heads.num_kv)?.reshape((n * heads.num_kv, t, heads.size));
         Ok(Self {
-            q: (grouped(&part(0, heads.num_query)?, heads)? * heads.scale::<f64>())?,
-            k: of_keys(heads.num_query)?,
-            v: of_keys(heads.num_query + heads.num_kv)?,
+            q: rounded(&(grouped(&part(0, heads.num_query)?, heads)? * heads.scale::<f64>())?, precision)?,
+            k: rounded(&of_keys(heads.num_query)?, precision)?,
+            v: rounded(&of_keys(heads.num_query + heads.num_kv)?, precision)?,
             heads,
             precision,
         })
@@ -83,7 +83,7 @@ impl Parts {
     /// softmax of a block's scores: (n · key heads, group · count, keys).
     fn probabilities(&self, block: Block, keys: &Tensor) -> Result<Tensor> {
         let rows = self.rows(&self.q, block)?;
-        let scores = rounded_product(&rows, &keys.t()?, self.precision)?;
+        let scores = rounded_product(&rows, &keys.t()?)?;
         let (device, num_keys) = (scores.device(), block.num_keys());
         let position = |from: usize, to: usize| Tensor::arange(from as u32, to as u32, device);
         let is_later =
@@ -104,7 +104,7 @@ impl Parts {
     /// A block's output, shaped as queries.
     fn forward(&self, block: Block) -> Result<Tensor> {
         let p = self.probabilities(block, &Self::seen(&self.k, block)?)?;
-        self.as_queries(&rounded_product(&p, &Self::seen(&self.v, block)?, self.precision)?, block)
+        self.as_queries(&rounded_product(&rounded(&p, self.precision)?, &Self::seen(&self.v, block)?)?, block)
     }
 
     fn as_queries(&self, rows: &Tensor, block: Block) -> Result<Tensor> {
@@ -130,12 +130,13 @@ impl Parts {
             let (keys, values) = (Self::seen(&self.k, block)?, Self::seen(&self.v, block)?);
             let (d_out, out) = (self.rows(&grad, block)?, self.rows(&output, block)?);
             let p = self.probabilities(block, &keys)?;
-            add_rows(&mut d_v, rounded_product(&p.t()?, &d_out, self.precision)?, t)?;
-            let d_p = rounded_product(&d_out, &values.t()?, self.precision)?;
-            let along = (d_out * out)?.sum_keepdim(2)?;
-            let d_scores = (d_p.broadcast_sub(&along)? * p)?;
-            d_q.push(self.as_queries(&rounded_product(&d_scores, &keys, self.precision)?, block)?);
-            add_rows(&mut d_k, rounded_product(&d_scores.t()?, &self.rows(&self.q, block)?, self.precision)?, t)?;
+            let along = (&d_out * out)?.sum_keepdim(2)?;
+            let d_out = rounded(&d_out, self.precision)?;
+            add_rows(&mut d_v, rounded_product(&rounded(&p, self.precision)?.t()?, &d_out)?, t)?;
+            let d_p = rounded_product(&d_out, &values.t()?)?;
+            let d_scores = rounded(&(d_p.broadcast_sub(&along)? * p)?, self.precision)?;
+            d_q.push(self.as_queries(&rounded_product(&d_scores, &keys)?, block)?);
+            add_rows(&mut d_k, rounded_product(&d_scores.t()?, &self.rows(&self.q, block)?)?, t)?;
         }
         let d_q = (Tensor::cat(&d_q, 3)? * self.heads.scale::<f64>())?;
         let of_keys = |x: Option<Tensor>| match x {
