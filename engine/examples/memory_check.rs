@@ -14,7 +14,9 @@ use candle_core::{Device, Tensor};
 use foretrain_engine::data::Batch;
 use foretrain_engine::device::Gauges;
 use foretrain_engine::hybrid::{HybridTrainer, TierPreset, TrainerSetup};
-use foretrain_engine::memory::{Place, PlanInput, PlanKind, default_budget, format_bytes, plan};
+use foretrain_engine::memory::{
+    MemoryPlan, Place, PlanInput, PlanKind, default_budget, format_bytes, plan, plan_beside_gpu,
+};
 use foretrain_engine::models::ops::{Kept, Precision, without_kernels};
 use foretrain_engine::models::{DataShape, ModelPreset, Network, ParamStore, initial_params};
 use foretrain_engine::optim::{OptimizerConfig, OptimizerKind, Schedule, StatePlace, StatePrecision};
@@ -64,7 +66,7 @@ fn check(place: Place) -> Result<(), Box<dyn Error>> {
     let schedule = Schedule::ConstantEma { warmup_fraction: 0.05, ema_decay: 0.99 };
     let tier = TierPreset::named("vanilla").ok_or("no such tier")?;
     let (budget_bytes, budget_source) = default_budget();
-    let planned = plan(&PlanInput {
+    let input = PlanInput {
         place,
         network: &network,
         optimizer: &optimizer,
@@ -81,7 +83,9 @@ fn check(place: Place) -> Result<(), Box<dyn Error>> {
         budget_bytes,
         budget_source,
         beside_budget_bytes: 0,
-    });
+    };
+    let planned = plan(&input);
+    let beside = plan_beside_gpu(&input, default_budget());
     for item in &planned.items {
         println!("{:<22} {:>10}  {}", item.kind.label(), format_bytes(item.bytes), item.how);
     }
@@ -127,10 +131,14 @@ fn check(place: Place) -> Result<(), Box<dyn Error>> {
     let peak = gauges.read().process_peak_bytes;
     let (planned, measured, what) = match place {
         Place::Processor => (planned.total_bytes(), peak, "the whole process"),
-        // CUDA is not there, and the program is not on the GPU.
+        // CUDA is not there, and the program is not on the GPU; what a recovery goes back to is beside it.
         Place::Gpu => {
-            let runtime = planned.items.iter().filter(|item| item.kind == PlanKind::Runtime).map(|item| item.bytes);
-            (planned.total_bytes() - runtime.sum::<u64>(), peak - before, "tensors alone")
+            let of = |plan: &MemoryPlan, kind| -> u64 {
+                plan.items.iter().filter(|item| item.kind == kind).map(|item| item.bytes).sum()
+            };
+            let snapshot = of(&beside, PlanKind::RollbackSnapshot);
+            let bytes = planned.total_bytes() - of(&planned, PlanKind::Runtime) + snapshot;
+            (bytes, peak - before, "tensors alone, with the snapshot beside the GPU")
         }
     };
     println!(

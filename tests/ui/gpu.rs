@@ -82,16 +82,16 @@ fn moments_can_be_kept_in_host_memory_where_a_gpu_may_compute() {
         let settings = &mut harness.state_mut().saved_mut().settings;
         (settings.device, settings.is_expert) = (device, true);
         harness.run();
-        harness.get_by_label("in host memory").scroll_to_me();
+        harness.get_by_label("on the host").scroll_to_me();
         harness.run();
         harness
     };
-    let choice = |harness: &Window| harness.get_by_label("in host memory").accesskit_node().is_disabled();
+    let choice = |harness: &Window| harness.get_by_label("on the host").accesskit_node().is_disabled();
     assert!(choice(&window(ComputeDevice::Cpu)));
     for device in [ComputeDevice::Auto, ComputeDevice::Cuda(0)] {
         let mut harness = window(device);
         assert!(!choice(&harness), "{device}");
-        click(&mut harness, "in host memory");
+        click(&mut harness, "on the host");
         click(&mut harness, "Start training");
         let sent = commands(&mut harness);
         let [Command::Start(_, config)] = sent.as_slice() else { panic!("expected Start, found {sent:?}") };
@@ -115,5 +115,5 @@ fn the_recipe_of_a_run_says_where_its_moments_were_kept() {
     run.config = config.into();
     let harness = scene::window_with(run, ThemeChoice::Dark);
     harness.get_by_label("Moments kept");
-    harness.get_by_label("in host memory");
+    harness.get_by_label("on the host");
 }

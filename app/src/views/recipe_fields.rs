@@ -236,7 +236,7 @@ fn record(config: &RunConfig, values: &mut Vec<Value>) {
         values.push(("Moments in", "8 bits".to_owned(), false));
     }
     if !config.optimizer.state_place.is_with_weights() {
-        values.push(("Moments kept", "in host memory".to_owned(), false));
+        values.push(("Moments kept", "on the host".to_owned(), false));
     }
     if !config.precision.is_full() {
         values.push(("Products in", config.precision.label().to_owned(), true));

@@ -339,7 +339,7 @@ fn state_place_ui(place: &mut StatePlace, device: ComputeDevice, ui: &mut Ui) {
             (StatePlace::WithWeights, "with weights", "In the GPU's memory, where it computes"),
             (
                 StatePlace::HostMemory,
-                "in host memory",
+                "on the host",
                 "Optimizer offload: the machine's memory holds the moments and the processor moves them, which leaves the GPU's \
                  memory to other things. Each step moves up to 12 bytes a weight between the two",
             ),
