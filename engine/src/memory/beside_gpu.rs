@@ -1,12 +1,11 @@
 //! What a run on a GPU keeps in the machine's memory.
 
-use super::planner::{Case, F32, PROGRAM_BYTES, Place, PlanInput, Tensors};
+use super::planner::{CUDA_HOST_BYTES, Case, F32, PROGRAM_BYTES, Place, PlanInput, Tensors};
 use super::remedies::{changes, price};
 use super::{MemoryPlan, PlanItem, PlanKind, Remedy, format_bytes};
 use crate::optim::{OptimizerConfig, StatePlace, StatePrecision};
 
-/// The peak of the machine's share of a run on a GPU, against `budget`: bytes, and where they come from. What CUDA's libraries
-/// take of it is not counted; allocates no tensor.
+/// The peak of the machine's share of a run on a GPU, against `budget`: bytes, and where they come from. Allocates no tensor.
 #[must_use]
 pub fn plan_beside_gpu(input: &PlanInput<'_>, (budget_bytes, budget_source): (u64, String)) -> MemoryPlan {
     let case = Case::of(input);
@@ -34,12 +33,13 @@ fn total_bytes(case: &Case) -> u64 {
 fn items(case: &Case) -> Vec<PlanItem> {
     // A copy is made while an older one is there, as what to go back to.
     let saving = case.state();
-    let program = format!("{} for program and allocator", format_bytes(PROGRAM_BYTES));
+    let (program, cuda) = (format_bytes(PROGRAM_BYTES), format_bytes(CUDA_HOST_BYTES));
+    let program = format!("{program} for program and allocator, {cuda} for CUDA and its libraries, not measured");
     let mut items = vec![
         case.snapshot(),
         PlanItem {
             kind: PlanKind::Runtime,
-            bytes: PROGRAM_BYTES.saturating_add(saving),
+            bytes: (PROGRAM_BYTES + CUDA_HOST_BYTES).saturating_add(saving),
             how: format!("{program}, {} while saving", format_bytes(saving)),
         },
     ];

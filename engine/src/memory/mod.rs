@@ -21,5 +21,5 @@ pub(crate) use composed_blocks::{ComposedBlocks, composed_blocks};
 pub use flops::step_flops;
 pub(crate) use layers::sequence_layer;
 pub use plan::{MemoryPlan, MemorySettings, PlanItem, PlanKind, Remedy};
-pub(crate) use planner::{CUDA_BYTES, PROGRAM_BYTES};
+pub(crate) use planner::{CUDA_BYTES, CUDA_HOST_BYTES, PROGRAM_BYTES};
 pub use planner::{Place, PlanInput, counted, grouped, plan};

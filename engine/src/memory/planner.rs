@@ -16,6 +16,8 @@ pub(crate) const PROGRAM_BYTES: u64 = 48 << 20;
 /// What CUDA's context, its libraries' workspaces and unused parts of memory pools take of a GPU. Not measured: about what
 /// is commonly seen.
 pub(crate) const CUDA_BYTES: u64 = 768 << 20;
+/// What they take of the machine's memory. Not measured: about what is commonly seen.
+pub(crate) const CUDA_HOST_BYTES: u64 = 512 << 20;
 /// Times that a GPU holds the logits that are there at once, where head and loss are one: themselves; less the largest, and
 /// their exponentials.
 pub(super) const COMPOSED_LOGITS: u64 = 3;

@@ -449,7 +449,7 @@ fn states_in_host_memory_are_counted_there() {
     for (gpu, beside) in [(&gpu, &beside), (&gpu_offloaded, &beside_offloaded)] {
         assert_eq!(bytes(gpu, PlanKind::RollbackSnapshot), 0);
         assert_eq!(bytes(beside, PlanKind::RollbackSnapshot), 12 * params);
-        assert_eq!(bytes(beside, PlanKind::Runtime), (48 << 20) + 12 * params);
+        assert_eq!(bytes(beside, PlanKind::Runtime), (48 << 20) + (512 << 20) + 12 * params);
         assert_eq!(bytes(beside, PlanKind::Dataset), 12_345);
     }
     let coded = MemorySettings { states: StatePrecision::EightBit, ..offloaded };

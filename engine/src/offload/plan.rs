@@ -5,14 +5,14 @@
 //! of its own (`plan_on_gpu`).
 
 use super::layout::{Layout, Precision};
-use super::plan_on_gpu::{CUDA_HOST_BYTES, GpuSizes, gpu_items};
+use super::plan_on_gpu::{GpuSizes, gpu_items};
 use super::rates;
 use super::store::Commit;
 use crate::device::{GpuBudget, resolved_num_threads};
 use crate::hybrid::MAX_SLICE;
 use crate::memory::{
-    CUDA_BYTES, MemoryPlan, PROGRAM_BYTES, PlanItem, PlanKind, Remedy, counted, format_bytes, grouped, sequence_layer,
-    step_flops,
+    CUDA_BYTES, CUDA_HOST_BYTES, MemoryPlan, PROGRAM_BYTES, PlanItem, PlanKind, Remedy, counted, format_bytes, grouped,
+    sequence_layer, step_flops,
 };
 use crate::models::{MAX_LOGITS, ModelConfig, Network, ops};
 

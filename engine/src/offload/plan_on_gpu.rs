@@ -9,9 +9,6 @@ use super::rates;
 use crate::memory::{CUDA_BYTES, ComposedBlocks, PlanItem, PlanKind, composed_blocks, counted, format_bytes, grouped};
 use crate::models::{MAX_LOGITS, ModelConfig, ops};
 
-/// What CUDA's context and libraries take of the machine's memory. Not measured: about what is commonly seen.
-pub(super) const CUDA_HOST_BYTES: u64 = 512 << 20;
-
 /// What blocks take of a GPU for a batch, bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GpuSizes {
