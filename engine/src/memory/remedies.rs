@@ -110,9 +110,11 @@ pub(super) fn price(case: &Case, fit: &Case) -> String {
     } else {
         format!("another result, because {}", changes.join(" and "))
     };
-    // As measured on GPT-2 11M, docs/experiments/memory-features.
+    // As measured on GPT-2 11M on the processor, docs/experiments/memory-features.
     let time = if fit.kept != case.kept {
         "about a third more computing"
+    } else if case.place == Place::Gpu {
+        "slower, by how much was not measured on a GPU"
     } else if fit.micro_batch() < case.micro_batch().min(case.num_threads) {
         "up to a third slower, because parts hold fewer examples than there are threads"
     } else {

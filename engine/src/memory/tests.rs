@@ -492,6 +492,7 @@ fn a_gpu_s_settings_fit_when_taken_the_mildest_first() {
     assert!(on_gpu(settings, next)[0].fits());
     let told = on_gpu(PLAIN, next)[0].remedies[0].to_string();
     assert!(told.contains("optimizer states in the machine's memory") && told.contains("12 bytes a weight"), "{told}");
+    assert!(told.contains("not measured on a GPU") && !told.contains("threads"), "{told}");
     // The machine has no room for states of f32: 8 bits. For neither: nothing.
     let beside = |settings| on_gpu(settings, (1 << 50, machine))[1].total_bytes();
     let coded = MemorySettings { states: StatePrecision::EightBit, ..least };
