@@ -24,11 +24,8 @@ pub(super) fn pack(from: Matrix<'_, f32>, columns: Span, depth: Span, to: &mut [
     assert!(last < from.data.len() && super::is_available(), "factor out of bounds");
     let start = depth.start * from.row_stride + columns.start * from.column_stride;
     if from.column_stride == 1 {
-        for (row, to) in to.chunks_exact_mut(COLUMNS).enumerate() {
-            let (numbers, rest) = to.split_at_mut(columns.len);
-            numbers.copy_from_slice(&from.data[start + row * from.row_stride..][..columns.len]);
-            rest.fill(0.0);
-        }
+        // SAFETY: AVX-512 is there, and the last element lies in the slice.
+        unsafe { copy(&from.data[start..], from.row_stride, columns.len, to) };
     } else if from.row_stride == 1 {
         // SAFETY: AVX-512 is there, and the last element lies in the slice.
         unsafe { turn(&from.data[start..], from.column_stride, (columns.len, depth.len), to) };
@@ -37,6 +34,24 @@ pub(super) fn pack(from: Matrix<'_, f32>, columns: Span, depth: Span, to: &mut [
             for (column, to) in to.iter_mut().enumerate() {
                 let at = start + row * from.row_stride + column * from.column_stride;
                 *to = if column < columns.len { from.data[at] } else { 0.0 };
+            }
+        }
+    }
+}
+
+/// Columns that lie side by side, rows `stride` apart. Safety: all of them lie in `from`.
+#[target_feature(enable = "avx512f")]
+unsafe fn copy(from: &[f32], stride: usize, num_columns: usize, to: &mut [f32]) {
+    for (row, to) in to.chunks_exact_mut(COLUMNS).enumerate() {
+        for half in [0, SIDE] {
+            let lanes = match num_columns.saturating_sub(half) {
+                SIDE.. => u16::MAX,
+                count => (1_u16 << count) - 1,
+            };
+            // SAFETY: lanes beyond the columns are masked out, and such memory is not touched; 16 of a row's 32 numbers.
+            unsafe {
+                let numbers = _mm512_maskz_loadu_ps(lanes, from.as_ptr().wrapping_add(row * stride + half));
+                _mm512_storeu_ps(to.as_mut_ptr().add(half), numbers);
             }
         }
     }

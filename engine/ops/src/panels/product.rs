@@ -1,4 +1,4 @@
-//! The product cut into blocks: rows that the first-level cache holds, by panels of the right factor that stream through it.
+//! The product cut into parts of threads, and these into blocks: groups of rows by panels of the right factor.
 #![allow(unsafe_code, reason = "threads write disjoint parts of one slice; bounds are asserted on entry")]
 
 use std::sync::OnceLock;
@@ -12,12 +12,15 @@ use crate::buffers::Scratch;
 use crate::gemm::{Matrix, Old, assert_in_bounds};
 use crate::span::Span;
 
-/// Inner positions multiplied in one go, at most: 14 rows of them fill most of the first-level cache.
+/// Inner positions multiplied in one go, at most: 14 rows of them fill half of the first-level cache.
 const MAX_DEPTH: usize = 384;
-/// Columns that are packed together where nobody shares them.
+/// Columns that are packed together where nobody shares them: with the depth, what the second-level cache holds.
 const CHUNK: usize = 1024;
-/// Rows of a task, where several threads multiply.
-const TASK_ROWS: usize = 8 * ROWS;
+/// Blocks of rows that a panel meets each time that it is read: one that many products share comes from the last cache, and
+/// would come for every block.
+const GROUP: usize = 4;
+/// Parts that a product is cut into for each of several threads, so that none waits long for the last one.
+const PARTS_PER_THREAD: usize = 4;
 /// Most rows for which packing a factor that already has its columns side by side does not pay.
 const MAX_UNPACKED_ROWS: usize = 4 * ROWS;
 /// Fewest rows that pay for turning a factor.
@@ -58,48 +61,39 @@ pub(crate) fn multiply(
     }
     assert!(is_available(), "multiplying without AVX-512");
     assert_in_bounds((m, n, k), (dst.len(), dst_stride), (a, b));
-    let threads = if m.saturating_mul(n).saturating_mul(k) < MIN_SHARED_WORK { 1 } else { threads.max(1) };
-    let work = Work { a, scale, old, start: dst.as_mut_ptr(), stride: dst_stride, m, threads };
-    // Threads that multiply together pack anew, together.
-    let shared = b.packed.filter(|_| threads == 1).map(|cells| cells.panels.get_or_init(|| Packed::new(b, k, n)));
-    if let Some(packed) = shared.filter(|packed| packed.is_of(b, k, n)) {
-        packed.help(b);
-        let panel = |column: usize, depth: Span| (packed.panel(column, depth, b).as_ptr(), COLUMNS);
-        for depth in depths(k) {
-            work.multiply(Span { start: 0, len: n }, depth, &panel);
-        }
-    } else if b.column_stride == 1 && m <= MAX_UNPACKED_ROWS {
-        let panel = |column: usize, depth: Span| {
-            // Within the slice, as its last element is.
-            (b.data[depth.start * b.row_stride + column..].as_ptr(), b.row_stride)
-        };
-        for depth in depths(k) {
-            work.multiply(Span { start: 0, len: n }, depth, &panel);
-        }
-    } else {
-        let mut room =
-            Scratch::<f32>::new(CHUNK.min(n.next_multiple_of(COLUMNS)) * depths(k).map(|d| d.len).max().unwrap_or(0));
-        for chunk in (0..n.div_ceil(CHUNK)).map(|index| Span::part(index, CHUNK, n)) {
-            for depth in depths(k) {
-                let panels = &mut room[..chunk.len.next_multiple_of(COLUMNS) * depth.len];
-                let pack_panel = |(index, to): (usize, &mut [f32])| {
-                    let Span { start, len } = Span::part(index, COLUMNS, chunk.len);
-                    pack(b, Span { start: chunk.start + start, len }, depth, to);
-                };
-                if threads == 1 {
-                    panels.chunks_exact_mut(COLUMNS * depth.len).enumerate().for_each(pack_panel);
-                } else {
-                    panels.par_chunks_exact_mut(COLUMNS * depth.len).enumerate().for_each(pack_panel);
-                }
-                let panels = &*panels;
-                let panel = |column: usize, depth: Span| {
-                    let first = (column - chunk.start) / COLUMNS * COLUMNS * depth.len;
-                    (panels[first..][..COLUMNS * depth.len].as_ptr(), COLUMNS)
-                };
-                work.multiply(chunk, depth, &panel);
-            }
-        }
+    let work = Work { a, b, scale, old, start: dst.as_mut_ptr(), stride: dst_stride, size: (m, n, k) };
+    if threads < 2 || m.saturating_mul(n).saturating_mul(k) < MIN_SHARED_WORK {
+        // Threads that multiply together pack anew, each what it needs.
+        let shared = b.packed.map(|cells| cells.panels.get_or_init(|| Packed::new(b, k, n)));
+        return work.part(whole(m), whole(n), shared.filter(|packed| packed.is_of(b, k, n)));
     }
+    let (row_parts, column_parts) = grid((m, n), PARTS_PER_THREAD * threads);
+    let num_columns = n.div_ceil(column_parts).next_multiple_of(COLUMNS);
+    (0..row_parts * column_parts).into_par_iter().for_each(|part| {
+        let (row, column) = (part / column_parts, part % column_parts);
+        let rows = Span { start: row * m / row_parts, len: (row + 1) * m / row_parts - row * m / row_parts };
+        if column * num_columns < n {
+            work.part(rows, Span::part(column, num_columns, n), None);
+        }
+    });
+}
+
+fn whole(len: usize) -> Span {
+    Span { start: 0, len }
+}
+
+/// Into how many parts of rows and of columns a product is cut for about so many in all, where each part of rows packs the
+/// columns anew, and each part of columns reads the rows again.
+fn grid((m, n): (usize, usize), num_parts: usize) -> (usize, usize) {
+    let most = (m.div_ceil(GROUP * ROWS), n.div_ceil(COLUMNS));
+    let of_rows = |row_parts: usize| (row_parts, num_parts.div_ceil(row_parts).min(most.1));
+    (1..=num_parts.min(most.0))
+        .map(of_rows)
+        .min_by_key(|&(row_parts, column_parts)| {
+            let is_missing = num_parts.saturating_sub(row_parts * column_parts);
+            (is_missing, m * column_parts + n * row_parts)
+        })
+        .unwrap_or((1, 1))
 }
 
 /// The parts of an inner dimension of `k`, in the order in which sums add them.
@@ -114,72 +108,102 @@ type Panel<'a> = dyn Fn(usize, Span) -> (*const f32, usize) + Sync + 'a;
 /// What all blocks of a product have in common.
 struct Work<'a> {
     a: Matrix<'a, f32>,
+    b: Matrix<'a, f32>,
     scale: f32,
     old: Old,
     start: *mut f32,
     stride: usize,
-    m: usize,
-    threads: usize,
+    size: (usize, usize, usize),
 }
 
 // SAFETY: threads write disjoint rows and columns behind the pointer.
 unsafe impl Sync for Work<'_> {}
 
 impl Work<'_> {
-    /// All rows of some columns, which begin with a panel, for one part of the inner dimension.
-    fn multiply(&self, columns: Span, depth: Span, panel: &Panel<'_>) {
-        if self.threads == 1 {
-            return self.block(Span { start: 0, len: self.m }, columns, depth, panel);
+    /// Some rows and columns, which begin with a panel, on this thread.
+    fn part(&self, rows: Span, columns: Span, shared: Option<&Packed>) {
+        let (b, (m, _, k)) = (self.b, self.size);
+        if let Some(packed) = shared {
+            packed.help(b);
+            let panel = |column: usize, depth: Span| (packed.panel(column, depth, b).as_ptr(), COLUMNS);
+            return depths(k).for_each(|depth| self.blocks(rows, columns, depth, &panel));
         }
-        let row_tasks = self.m.div_ceil(TASK_ROWS);
-        // Several for each thread, so that none waits long for the last one.
-        let column_tasks = (4 * self.threads).div_ceil(row_tasks).min(columns.len.div_ceil(COLUMNS));
-        let width = columns.len.div_ceil(column_tasks).next_multiple_of(COLUMNS);
-        let column_tasks = columns.len.div_ceil(width);
-        (0..row_tasks * column_tasks).into_par_iter().for_each(|task| {
-            let Span { start, len } = Span::part(task % column_tasks, width, columns.len);
-            let columns = Span { start: columns.start + start, len };
-            self.block(Span::part(task / column_tasks, TASK_ROWS, self.m), columns, depth, panel);
-        });
+        if b.column_stride == 1 && m <= MAX_UNPACKED_ROWS {
+            let panel = |column: usize, depth: Span| {
+                // Within the slice, as its last element is.
+                (b.data[depth.start * b.row_stride + column..].as_ptr(), b.row_stride)
+            };
+            return depths(k).for_each(|depth| self.blocks(rows, columns, depth, &panel));
+        }
+        let deepest = depths(k).map(|depth| depth.len).max().unwrap_or(0);
+        let mut room = Scratch::<f32>::new(CHUNK.min(columns.len.next_multiple_of(COLUMNS)) * deepest);
+        for chunk in (0..columns.len.div_ceil(CHUNK)).map(|index| Span::part(index, CHUNK, columns.len)) {
+            let chunk = Span { start: columns.start + chunk.start, len: chunk.len };
+            for depth in depths(k) {
+                for (index, to) in
+                    room.chunks_exact_mut(COLUMNS * depth.len).take(chunk.len.div_ceil(COLUMNS)).enumerate()
+                {
+                    let Span { start, len } = Span::part(index, COLUMNS, chunk.len);
+                    pack(b, Span { start: chunk.start + start, len }, depth, to);
+                }
+                let panels = &*room;
+                let panel = |column: usize, depth: Span| {
+                    let first = (column - chunk.start) / COLUMNS * COLUMNS * depth.len;
+                    (panels[first..][..COLUMNS * depth.len].as_ptr(), COLUMNS)
+                };
+                self.blocks(rows, chunk, depth, &panel);
+            }
+        }
     }
 
-    fn block(&self, rows: Span, columns: Span, depth: Span, panel: &Panel<'_>) {
+    /// The same for one part of the inner dimension, where panels lie ready.
+    fn blocks(&self, rows: Span, columns: Span, depth: Span, panel: &Panel<'_>) {
         let Matrix { data, row_stride, column_stride, .. } = self.a;
         // Where inner positions lie far apart, each is a cache line and a page of its own, and lines evict one another.
-        let mut room = (column_stride != 1).then(|| Scratch::<f32>::new(gathered_len(depth.len)));
+        let gathered = (column_stride != 1).then(|| gathered_len(depth.len));
+        let mut room = gathered.map(|len| Scratch::<f32>::new(GROUP * len));
         // Blocks of about equal size, rather than a last one of few rows.
         let num_blocks = rows.len.div_ceil(ROWS);
-        for block in 0..num_blocks {
+        let block_rows = |block: usize| {
             let first = rows.start + block * rows.len / num_blocks;
-            let num_rows = rows.start + (block + 1) * rows.len / num_blocks - first;
-            let start = first * row_stride + depth.start * column_stride;
-            let (a, a_row_stride, a_depth_stride) = match &mut room {
-                Some(room) => {
-                    gather(&data[start..], (row_stride, column_stride), (num_rows, depth.len), room);
-                    (room.as_ptr(), 1, ROWS)
+            Span { start: first, len: rows.start + (block + 1) * rows.len / num_blocks - first }
+        };
+        for first_block in (0..num_blocks).step_by(GROUP) {
+            let mut group = [(whole(0), std::ptr::null()); GROUP];
+            let group = &mut group[..GROUP.min(num_blocks - first_block)];
+            for (index, (rows, a)) in group.iter_mut().enumerate() {
+                *rows = block_rows(first_block + index);
+                let data = &data[rows.start * row_stride + depth.start * column_stride..];
+                *a = data.as_ptr();
+                if let (Some(room), Some(len)) = (&mut room, gathered) {
+                    let room = &mut room[index * len..][..len];
+                    gather(data, (row_stride, column_stride), (rows.len, depth.len), room);
+                    *a = room.as_ptr();
                 }
-                None => (data[start..].as_ptr(), row_stride, 1),
-            };
+            }
+            let (a_row_stride, a_depth_stride) = if gathered.is_some() { (1, ROWS) } else { (row_stride, 1) };
             for column in (columns.start..columns.start + columns.len).step_by(COLUMNS) {
                 let (b, b_depth_stride) = panel(column, depth);
-                let at = Sums {
-                    rows: num_rows,
-                    columns: COLUMNS.min(columns.start + columns.len - column),
-                    depth: depth.len,
-                    a,
-                    a_row_stride,
-                    a_depth_stride,
-                    b,
-                    b_depth_stride,
-                    // Within the destination by the assertion on entry.
-                    c: self.start.wrapping_add(first * self.stride + column),
-                    c_stride: self.stride,
-                    scale: self.scale,
-                    keep: self.old == Old::Kept || depth.start > 0,
-                };
-                // SAFETY: AVX-512 was detected on entry; the assertions there hold all of these rows and columns within
-                // their slices, and nobody else writes this block. A panel has 32 columns, or as many as there are.
-                unsafe { sums(&at) };
+                for &(rows, a) in &*group {
+                    let at = Sums {
+                        rows: rows.len,
+                        columns: COLUMNS.min(columns.start + columns.len - column),
+                        depth: depth.len,
+                        a,
+                        a_row_stride,
+                        a_depth_stride,
+                        b,
+                        b_depth_stride,
+                        // Within the destination by the assertion on entry.
+                        c: self.start.wrapping_add(rows.start * self.stride + column),
+                        c_stride: self.stride,
+                        scale: self.scale,
+                        keep: self.old == Old::Kept || depth.start > 0,
+                    };
+                    // SAFETY: AVX-512 was detected on entry; the assertions there hold all of these rows and columns within
+                    // their slices, and nobody else writes this block. A panel has 32 columns, or as many as there are.
+                    unsafe { sums(&at) };
+                }
             }
         }
     }
