@@ -13,9 +13,8 @@ const GROUP_BUFFERS: u64 = 3;
 const PARTIAL_NUMBERS: u64 = 4 << 20;
 const PARTIALS: std::ops::RangeInclusive<u64> = 2..=16;
 
-/// From how many channels on both sides 3x3 convolutions of stride 1 are computed in Winograd's domain, numbers in a
-/// group's tiles there, and how many weights make it four times as large (`models::ops::conv2d::winograd`).
-const WINOGRAD_CHANNELS: usize = 64;
+/// Numbers in a group's tiles in Winograd's domain, and how many weights make it four times as large
+/// (`models::ops::conv2d::winograd`).
 const TILE_NUMBERS: u64 = 512 * 1024;
 const HEAVY_WEIGHTS: u64 = 256 * 1024;
 
@@ -117,9 +116,9 @@ impl Convolutions {
     pub(super) fn add(&mut self, convolution: &Convolution) {
         self.image = self.image.max(convolution.image());
         self.partials = self.partials.max(convolution.partials());
-        if convolution.is_in_winograds_domain() {
-            self.tiles = self.tiles.max(convolution.tiles());
-            self.filters = self.filters.max(times(&[16, convolution.input[0], convolution.output[0]]));
+        if let Some((tiles, positions)) = convolution.winograd_tiles() {
+            self.tiles = self.tiles.max(convolution.in_tiles(tiles, positions));
+            self.filters = self.filters.max(times(&[positions, convolution.input[0], convolution.output[0]]));
         }
     }
 
@@ -154,16 +153,18 @@ impl Convolution {
         pixels.saturating_mul(self.num_weights())
     }
 
-    fn is_in_winograds_domain(&self) -> bool {
+    /// Tiles of an image and their positions, where it is computed in Winograd's domain.
+    fn winograd_tiles(&self) -> Option<(usize, usize)> {
         let [inputs, height, width] = self.input;
         let [outputs, out_height, out_width] = self.output;
-        self.kernel == 3 && (height, width) == (out_height, out_width) && inputs.min(outputs) >= WINOGRAD_CHANNELS
+        let fits = self.kernel == 3 && (height, width) == (out_height, out_width);
+        foretrain_ops::winograd_tiles([inputs, outputs], height, width).filter(|_| fits)
     }
 
-    /// Numbers in a group's tiles in Winograd's domain: at least one image.
-    fn tiles(&self) -> u64 {
+    /// Numbers in a group's tiles there: at least one image.
+    fn in_tiles(&self, count: usize, positions: usize) -> u64 {
         let channels = self.input[0].saturating_add(self.output[0]);
-        let image = times(&[16, channels, self.output[1].div_ceil(2), self.output[2].div_ceil(2)]);
+        let image = times(&[positions, channels, count]);
         let group = if self.num_weights() > HEAVY_WEIGHTS { 4 * TILE_NUMBERS } else { TILE_NUMBERS };
         group.max(image)
     }
@@ -213,7 +214,7 @@ mod tests {
         // Wider than a group, heavier than the partial sums allow.
         convolutions.add(&Convolution { input: [512, 32, 32], output: [512, 32, 32], kernel: 3 });
         let (image, weights) = (512 * 33 * 33 + 512 * 32 * 32, 512 * 512 * 9);
-        let (tiles, filters) = (16 * 16 * 16 * 1024, 16 * 512 * 512);
+        let (tiles, filters) = (36 * 8 * 8 * 1024, 36 * 512 * 512);
         let in_winograds_domain = 2 * (tiles + filters) + filters;
         let wide = Scratch::Convolutions(convolutions);
         assert_eq!(wide.in_use(1, 2), 2 * 3 * image + (2 + 2) * weights + in_winograds_domain);

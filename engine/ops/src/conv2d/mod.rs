@@ -7,11 +7,13 @@ mod gradients;
 mod kernel;
 mod op;
 mod pass;
+mod pixels;
 mod plan;
 mod pooled;
 #[cfg(test)]
 mod tests;
 mod winograd;
+mod winograd_steps;
 mod winograd_tiles;
 
 pub(super) use gradients::{InputGradient, Wanted, gradients};
@@ -20,3 +22,4 @@ pub(super) use plan::Sizes;
 
 pub use op::{Conv2dConfig, composed, conv2d};
 pub use pooled::conv2d_relu_pool;
+pub use winograd::winograd_tiles;

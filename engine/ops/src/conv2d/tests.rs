@@ -65,15 +65,23 @@ fn agrees_with_candle_in_every_geometry() {
     }
 }
 
-/// Wide enough for Winograd's domain: even and odd sides, channels that fill no vector, more images than a group.
+/// Wide enough for Winograd's domain: sides that tiles fill and that they do not, channels that fill no vector, more images
+/// than a group.
 #[test]
 fn winograds_domain_agrees_with_candle() {
-    for (x, weight) in
-        [([3, 64, 6, 6], [64, 64, 3, 3]), ([2, 65, 5, 7], [70, 65, 3, 3]), ([19, 64, 3, 1], [67, 64, 3, 3])]
-    {
+    for (x, weight, outputs) in [
+        ([3, 64, 6, 6], [64, 64, 3, 3], 2),
+        ([2, 65, 5, 6], [70, 65, 3, 3], 2),
+        ([19, 64, 3, 1], [67, 64, 3, 3], 2),
+        ([3, 64, 8, 8], [64, 64, 3, 3], 4),
+        ([2, 65, 9, 14], [70, 65, 3, 3], 4),
+        ([5, 64, 7, 7], [67, 64, 3, 3], 4),
+        ([9, 33, 8, 8], [32, 33, 3, 3], 4),
+    ] {
         let sizes = Sizes::new(&x, &weight, 1, 1).unwrap();
         let domain = winograd::Winograd::of(sizes).unwrap();
         assert!(domain.group < x[0], "several groups");
+        assert_eq!(domain.positions(), (outputs + 2) * (outputs + 2), "{x:?}");
         let config = Conv2dConfig { stride: 1, padding: 1, epilogue: Epilogue::Relu };
         // The largest values are about 5; f32 sums of 300 products are exact to about 1e-5 of that in any order.
         for (dtype, tolerance) in [(DType::F64, 1e-11), (DType::F32, 5e-4)] {
@@ -87,16 +95,35 @@ fn winograds_domain_agrees_with_candle() {
     }
 }
 
+/// The larger tiles weigh numbers by up to 8: what it costs an f32, beside the sums of a direct convolution in f32.
+#[test]
+fn larger_tiles_lose_a_bit_and_no_more() {
+    let config = Conv2dConfig { stride: 1, padding: 1, epilogue: Epilogue::Identity };
+    let [exact, single] = [DType::F64, DType::F32].map(|dtype| {
+        let inputs = inputs(&[2, 128, 8, 8], &[64, 128, 3, 3]).map(|t| t.to_dtype(dtype).unwrap());
+        [conv2d, composed].map(|conv| run(&inputs, config, conv))
+    });
+    let norm = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
+    for part in 0..3 {
+        let [ours, direct] = [0, 1].map(|way| {
+            let found = single[way][part].to_dtype(DType::F64).unwrap();
+            norm(&(found - &exact[1][part]).unwrap()) / norm(&exact[1][part])
+        });
+        assert!(ours < 2e-6 && ours < 8.0 * direct, "part {part}: {ours:e}, directly {direct:e}");
+    }
+}
+
 #[test]
 fn winograds_domain_is_for_wide_3x3_of_stride_1() {
-    let of = |weight: [usize; 4], stride, padding| {
-        let sizes = Sizes::new(&[4, weight[1], 8, 8], &weight, stride, padding).unwrap();
+    let of = |side: usize, weight: [usize; 4], stride, padding| {
+        let sizes = Sizes::new(&[4, weight[1], side, side], &weight, stride, padding).unwrap();
         winograd::Winograd::of(sizes).is_some()
     };
-    assert!(of([64, 64, 3, 3], 1, 1));
+    assert!(of(8, [64, 64, 3, 3], 1, 1) && of(4, [64, 64, 3, 3], 1, 1) && of(8, [32, 32, 3, 3], 1, 1));
     for (weight, stride, padding) in [([64, 64, 3, 3], 2, 1), ([64, 64, 1, 1], 1, 0), ([64, 3, 3, 3], 1, 1)] {
-        assert!(!of(weight, stride, padding), "{weight:?} {stride} {padding}");
+        assert!(!of(8, weight, stride, padding), "{weight:?} {stride} {padding}");
     }
+    assert!(!of(4, [32, 32, 3, 3], 1, 1), "small tiles of few channels");
 }
 
 #[test]

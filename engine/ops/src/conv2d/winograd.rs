@@ -1,35 +1,58 @@
-//! 3x3 convolutions of stride 1 in Winograd's domain, F(2x2, 3x3): 16 multiplications for 4 outputs instead of 36.
+//! 3x3 convolutions of stride 1 in Winograd's domain: F(4x4, 3x3), 36 multiplications for 16 outputs instead of 144, or
+//! F(2x2, 3x3), 16 for 4 instead of 36, where images are small.
 //!
-//! Each 2x2 tile of outputs reads 4x4 inputs d; with kernel g its outputs are Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A. Summed over
-//! channels, the product at each of the 16 positions is a matrix product over all tiles. Gradients are the adjoints of
-//! the same transforms, exact up to rounding. Source: Lavin and Gray 2015, arXiv 1509.09308, section 4.1.
+//! Each tile of outputs reads a tile d of inputs, two larger; with kernel g its outputs are Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A. Summed
+//! over channels, the product at each position is a matrix product over all tiles. Gradients are the adjoints of the same
+//! transforms, exact up to rounding. Source: Lavin and Gray 2015, arXiv 1509.09308, section 4.1.
 //!
 //! Images go through the transforms with channels innermost, so that any image size fills vectors.
 
 use rayon::prelude::*;
 
 use super::pass::Merge;
+use super::pixels::{Pixels, pixels_from_planes, planes_from_pixels};
 use super::plan::{Sizes, even_group};
+use super::winograd_steps::Filtering;
 use super::winograd_tiles::{
     FilterGradient, FilterTransform, GradientTransform, InputAdjoint, InputTransform, LANE, OutputTransform, Tiles,
-    pixels_from_planes, planes_from_pixels,
+    Transforming,
 };
 use crate::buffers::{Scratch, rows_per_task};
 use crate::gemm::{Cells, Matrix, Old, Products, multiply};
 use crate::lanes::Vectors;
 use crate::profile::{self, Kind};
 
-/// Positions of a transformed tile.
-const POSITIONS: usize = 16;
-
-/// Fewest channels on either side for which the products outweigh the transforms.
-const MIN_CHANNELS: usize = 64;
+/// Fewest channels on either side for which the products outweigh the transforms: with tiles of 4x4 outputs, and of 2x2.
+const MIN_CHANNELS: [usize; 2] = [32, 64];
 
 /// Numbers in a group's transformed tiles, 2 MiB of f32: they stay in the second-level cache.
 const GROUP_ELEMENTS: usize = 512 * 1024;
 
 /// Above this many weights they stream through the cache per group, so groups are made larger.
 const HEAVY_WEIGHTS: usize = 256 * 1024;
+
+/// Fewest tiles of 4x4 outputs in an image: of fewer, reading the transformed weights, four times as many as the weights
+/// themselves, takes longer than multiplying by them.
+const MIN_LARGE_TILES: usize = 4;
+
+/// The tiles of an image: those that take fewer multiplications, where they are not too few. `None` for too few channels.
+fn tiles_of(channels: [usize; 2], height: usize, width: usize) -> Option<Tiles> {
+    let [small, large] = [Filtering::Two, Filtering::Four].map(|filtering| {
+        let along = |side: usize| side.div_ceil(filtering.outputs());
+        Tiles { rows: along(height), columns: along(width), filtering }
+    });
+    let multiplications = |tiles: Tiles| tiles.count() * tiles.filtering.positions();
+    let is_large = large.count() >= MIN_LARGE_TILES && multiplications(large) < multiplications(small);
+    let [min_large, min_small] = MIN_CHANNELS;
+    let (tiles, min_channels) = if is_large { (large, min_large) } else { (small, min_small) };
+    channels.iter().all(|&count| count >= min_channels).then_some(tiles)
+}
+
+/// How many tiles an image has where a 3x3 convolution of stride 1 from one number of channels to the other is computed in
+/// Winograd's domain, and how many positions each of them; `None` where it is computed directly.
+pub fn winograd_tiles(channels: [usize; 2], height: usize, width: usize) -> Option<(usize, usize)> {
+    tiles_of(channels, height, width).map(|tiles| (tiles.count(), tiles.filtering.positions()))
+}
 
 /// A convolution's geometry in this domain.
 #[derive(Debug, Clone, Copy)]
@@ -45,12 +68,11 @@ impl Winograd {
     /// `None` where the direct way is possible alone, or faster.
     pub fn of(sizes: Sizes) -> Option<Self> {
         let fits = sizes.kernel == (3, 3) && sizes.stride == 1 && sizes.padding == 1;
-        if !fits || sizes.in_channels < MIN_CHANNELS || sizes.out_channels < MIN_CHANNELS {
-            return None;
-        }
-        let tiles = Tiles { rows: sizes.height.div_ceil(2), columns: sizes.width.div_ceil(2) };
+        let channels = [sizes.in_channels, sizes.out_channels];
+        let tiles = tiles_of(channels, sizes.height, sizes.width).filter(|_| fits)?;
         let pitch = |channels: usize| channels.next_multiple_of(LANE);
-        let per_image = POSITIONS * tiles.count() * (pitch(sizes.in_channels) + pitch(sizes.out_channels));
+        let positions = tiles.filtering.positions();
+        let per_image = positions * tiles.count() * (pitch(sizes.in_channels) + pitch(sizes.out_channels));
         let (elements, shares) =
             if sizes.num_weights() > HEAVY_WEIGHTS { (4 * GROUP_ELEMENTS, 2) } else { (GROUP_ELEMENTS, 8) };
         Some(Self { sizes, tiles, group: even_group(sizes.batch, elements / per_image, shares) })
@@ -64,35 +86,41 @@ impl Winograd {
         self.sizes.out_channels.next_multiple_of(LANE)
     }
 
+    /// Positions of a transformed tile.
+    pub fn positions(&self) -> usize {
+        self.tiles.filtering.positions()
+    }
+
     /// Numbers in a group's transformed inputs, or outputs, of `pitch` channels.
     fn transformed(&self, pitch: usize) -> usize {
-        POSITIONS * self.group * self.tiles.count() * pitch
+        self.positions() * self.group * self.tiles.count() * pitch
     }
 
     /// Numbers in the transformed weights.
     fn filters(&self) -> usize {
-        POSITIONS * self.sizes.out_channels * self.in_pitch()
+        self.positions() * self.sizes.out_channels * self.in_pitch()
     }
 
-    /// G g Gᵀ of all kernels, (16, out, in pitch); `weight`: (out, in, 3, 3).
+    /// G g Gᵀ of all kernels, (positions, out, in pitch); `weight`: (out, in, 3, 3).
     fn transform_weights<T: Vectors>(&self, weight: &[T]) -> Scratch<T> {
         let mut filters = Scratch::new(self.filters());
         let (inputs, outputs, pitch) = (self.sizes.in_channels, self.sizes.out_channels, self.in_pitch());
         let num_outputs = rows_per_task(9 * inputs);
         let mut positions: Vec<_> =
             filters.chunks_exact_mut(outputs * pitch).map(|filters| filters.chunks_mut(num_outputs * pitch)).collect();
-        let parts: Vec<(&[T], [&mut [T]; POSITIONS])> = weight
+        let parts: Vec<(&[T], Vec<&mut [T]>)> = weight
             .chunks(num_outputs * inputs * 9)
-            .map(|weight| (weight, std::array::from_fn(|j| positions[j].next().unwrap_or_default())))
+            .map(|weight| (weight, positions.iter_mut().filter_map(Iterator::next).collect()))
             .collect();
+        let filtering = self.tiles.filtering;
         parts.into_par_iter().for_each(|(weight, filters)| {
             let _timing = profile::time(Kind::Convolution);
-            T::dispatch(FilterTransform { weight, filters, inputs, pitch });
+            T::dispatch(Transforming(FilterTransform { weight, filters, filtering, inputs, pitch }));
         });
         filters
     }
 
-    /// Bᵀ d B of the tiles of `images`, (n, in, h, w), to `v`, (16, tiles, in pitch). Returns the number of tiles.
+    /// Bᵀ d B of the tiles of `images`, (n, in, h, w), to `v`, (positions, tiles, in pitch). Returns the number of tiles.
     fn transform_input<T: Vectors>(&self, images: &[T], padded: &mut [T], v: &mut [T]) -> usize {
         let s = &self.sizes;
         let (pitch, tiles) = (self.in_pitch(), self.tiles);
@@ -101,23 +129,25 @@ impl Winograd {
         for (index, image) in images.chunks_exact(s.image()).enumerate() {
             // The border stays zero: only what lies inside is ever written.
             let inside = &mut padded[tiles.padded_start(pitch)..];
-            pixels_from_planes(image, (s.in_channels, s.height, s.width), inside, (tiles.padded_row(pitch), pitch));
+            let at = Pixels { size: (s.in_channels, s.height, s.width), row: tiles.padded_row(pitch), pitch };
+            pixels_from_planes(image, at, inside);
             let v = &mut v[index * tiles.count() * pitch..];
-            T::dispatch(InputTransform { padded, v, plane, tiles, pitch });
+            T::dispatch(Transforming(InputTransform { padded, v, plane, tiles, pitch }));
         }
         num_images * tiles.count()
     }
 
-    /// A dy Aᵀ of the tiles of `dy`, (n, out, h, w), to `m`, (16, tiles, out pitch). Returns the number of tiles.
+    /// A dy Aᵀ of the tiles of `dy`, (n, out, h, w), to `m`, (positions, tiles, out pitch). Returns the number of tiles.
     fn transform_gradient<T: Vectors>(&self, dy: &[T], pixels: &mut [T], m: &mut [T]) -> usize {
         let s = &self.sizes;
         let (pitch, tiles) = (self.out_pitch(), self.tiles);
         let num_images = dy.len() / s.out_image();
         let plane = num_images * tiles.count() * pitch;
         for (index, dy) in dy.chunks_exact(s.out_image()).enumerate() {
-            pixels_from_planes(dy, (s.out_channels, s.height, s.width), pixels, (tiles.row(pitch), pitch));
+            let at = Pixels { size: (s.out_channels, s.height, s.width), row: tiles.row(pitch), pitch };
+            pixels_from_planes(dy, at, pixels);
             let m = &mut m[index * tiles.count() * pitch..];
-            T::dispatch(GradientTransform { pixels, m, plane, tiles, pitch });
+            T::dispatch(Transforming(GradientTransform { pixels, m, plane, tiles, pitch }));
         }
         num_images * tiles.count()
     }
@@ -138,7 +168,7 @@ impl Winograd {
     }
 }
 
-/// Transformed weights, (16, out, in pitch), and where those of each position are packed for the groups.
+/// Transformed weights, (positions, out, in pitch), and where those of each position are packed for the groups.
 struct Filters<T: Vectors> {
     all: Scratch<T>,
     packed: Vec<Option<Cells>>,
@@ -147,7 +177,7 @@ struct Filters<T: Vectors> {
 impl<T: Vectors> Filters<T> {
     fn new(domain: &Winograd, weight: &[T]) -> Self {
         let groups_per_thread = domain.sizes.batch.div_ceil(domain.group) / rayon::current_num_threads();
-        let packed = (0..POSITIONS).map(|_| Cells::new(groups_per_thread)).collect();
+        let packed = (0..domain.positions()).map(|_| Cells::new(groups_per_thread)).collect();
         Self { all: domain.transform_weights(weight), packed }
     }
 
@@ -205,9 +235,10 @@ impl<T: Vectors> WinogradForward<T> {
         let (grid, plane) = (domain.tiles, tiles * outputs);
         for (index, out) in buffers.out.chunks_exact_mut(s.out_image()).take(images.len() / s.image()).enumerate() {
             let m = &buffers.m[index * grid.count() * outputs..];
-            T::dispatch(OutputTransform { m, plane, pixels: &mut buffers.pixels, tiles: grid, pitch: outputs });
-            let size = (s.out_channels, s.height, s.width);
-            planes_from_pixels(&buffers.pixels, (grid.row(outputs), outputs), out, size, Merge::Replace);
+            let pixels = &mut buffers.pixels;
+            T::dispatch(Transforming(OutputTransform { m, plane, pixels, tiles: grid, pitch: outputs }));
+            let at = Pixels { size: (s.out_channels, s.height, s.width), row: grid.row(outputs), pitch: outputs };
+            planes_from_pixels(&buffers.pixels, at, out, Merge::Replace);
         }
     }
 
@@ -287,7 +318,9 @@ impl<T: Vectors> WinogradBackward<T> {
         }
         let (inputs, outputs, pitch) =
             (self.domain.sizes.in_channels, self.domain.sizes.out_channels, self.domain.in_pitch());
-        T::dispatch(FilterGradient { filters: &buffers.filters, dw, inputs, outputs, pitch });
+        let filtering = self.domain.tiles.filtering;
+        let gradient = FilterGradient { filters: &buffers.filters, filtering, dw, inputs, outputs, pitch };
+        T::dispatch(Transforming(gradient));
     }
 
     /// Merges the input gradient of the images that [`Self::weights`] was called with last into `dx`, (n, in, h, w).
@@ -307,10 +340,11 @@ impl<T: Vectors> WinogradBackward<T> {
         for (index, dx) in dx.chunks_exact_mut(s.image()).enumerate() {
             let v = &buffers.v[index * grid.count() * inputs..];
             buffers.padded.fill(T::zero());
-            T::dispatch(InputAdjoint { v, plane, padded: &mut buffers.padded, tiles: grid, pitch: inputs });
+            let padded = &mut buffers.padded;
+            T::dispatch(Transforming(InputAdjoint { v, plane, padded, tiles: grid, pitch: inputs }));
             let inside = &buffers.padded[grid.padded_start(inputs)..];
-            let size = (s.in_channels, s.height, s.width);
-            planes_from_pixels(inside, (grid.padded_row(inputs), inputs), dx, size, merge);
+            let at = Pixels { size: (s.in_channels, s.height, s.width), row: grid.padded_row(inputs), pitch: inputs };
+            planes_from_pixels(inside, at, dx, merge);
         }
         // What lies on the border is no pixel's; the next images expect it to be zero.
         buffers.padded.fill(T::zero());
