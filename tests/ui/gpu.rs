@@ -35,8 +35,14 @@ fn a_gpu_that_was_chosen_elsewhere_is_named_as_missing() {
 #[test]
 fn the_chosen_device_and_its_limit_are_the_next_run_s() {
     let mut harness = scene::window(ThemeChoice::Dark);
-    let gpu =
-        Gpu { index: 0, name: "A model".to_owned(), total_bytes: 8 * GIB, free_bytes: 7 * GIB, uuid: String::new() };
+    let gpu = Gpu {
+        index: 0,
+        name: "A model".to_owned(),
+        total_bytes: 8 * GIB,
+        free_bytes: 7 * GIB,
+        uuid: String::new(),
+        compute_capability: None,
+    };
     harness.state_mut().live_mut().machine = Machine { gpus: Ok(vec![gpu]), ..Machine::default() };
     let settings = &mut harness.state_mut().saved_mut().settings;
     (settings.device, settings.vram_limit_bytes) = (ComputeDevice::Cuda(0), 6 * GIB);

@@ -236,11 +236,7 @@ fn show_report(report: &OffloadReport, forecast: Option<&OffloadForecast>, args:
             format!("{}, {seconds} each, {share:.0} % of tokens on the way back{twice}", phase.num_steps),
         );
     }
-    let share = (report.peak_bytes as f64 / report.planned_bytes as f64 - 1.0) * 100.0;
-    row(
-        "memory at its peak",
-        format!("{} (planned {}, {share:+.1} %)", format_bytes(report.peak_bytes), format_bytes(report.planned_bytes)),
-    );
+    row("memory at its peak", output::peak_and_plan(report.peak_bytes, Some(report.planned_bytes)));
     if let Some(planned) = report.planned_gpu_bytes {
         let seen = report.peak_gpu_bytes.map_or_else(|| "not told by its driver".to_owned(), format_bytes);
         row("GPU memory at its peak", format!("{seen} (planned {})", format_bytes(planned)));

@@ -77,6 +77,17 @@ pub(super) fn example_unit(accuracy: Option<f64>) -> &'static str {
     if accuracy.is_some() { "images" } else { "tokens" }
 }
 
+/// A peak of this process's memory, beside what was planned where that was: "507 MiB (planned 538 MiB, -5.8 %)".
+pub(super) fn peak_and_plan(peak: u64, planned: Option<u64>) -> String {
+    match planned {
+        Some(planned) => {
+            let share = (peak as f64 / planned as f64 - 1.0) * 100.0;
+            format!("{} (planned {}, {share:+.1} %)", format_bytes(peak), format_bytes(planned))
+        }
+        None => format_bytes(peak),
+    }
+}
+
 /// Name and value of each figure of a validation, with how many examples each is of: what training has come to, on the
 /// whole part where that was measured; in quantization-aware training the other precision; then the curve's.
 pub(super) fn validation_rows(point: &ValidationPoint) -> Vec<(&'static str, String)> {

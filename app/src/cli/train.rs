@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use foretrain_engine::device::{ComputeDevice, has_cuda};
+use foretrain_engine::device::{ComputeDevice, Gauges, has_cuda};
 use foretrain_engine::memory::{MemorySettings, format_bytes};
 use foretrain_engine::session::{
     Command, Engine, EventKind, JobId, LogEntry, LogKind, RunConfig, RunSnapshot, RunStatus, StopReason,
@@ -316,13 +316,18 @@ fn show_run(bar: &ProgressBar, run: &RunSnapshot, printed: &mut LogPrinter) {
 
 /// The figures of a finished run, as a table or as JSON.
 fn report(run: &RunSnapshot, is_json: bool) -> Result<(), CliError> {
-    let figures = figures(run);
+    let Figures { mut rows, mut json } = figures(run);
+    // A GPU's plan is about its own memory.
+    let plan = run.plan.as_ref().filter(|_| run.config.device == ComputeDevice::Cpu);
+    let (peak, planned) = (Gauges::default().read().process_peak_bytes, plan.map(|plan| plan.total_bytes()));
+    rows.push(("memory at its peak", output::peak_and_plan(peak, planned)));
+    (json["peak_bytes"], json["planned_bytes"]) = (json!(peak), json!(planned));
     let mut table = output::table(&["figure", "value"]);
-    for (name, value) in &figures.rows {
-        table.add_row(vec![(*name).to_owned(), value.clone()]);
+    for (name, value) in rows {
+        table.add_row(vec![name.to_owned(), value]);
     }
     output::line(table)?;
-    if is_json { output::print_json(&figures.json) } else { Ok(()) }
+    if is_json { output::print_json(&json) } else { Ok(()) }
 }
 
 /// Final figures of a run, for people and for programs.

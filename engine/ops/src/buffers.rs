@@ -72,6 +72,9 @@ pub(super) struct Scratch<T: Shelved> {
 impl<T: Shelved> Scratch<T> {
     /// `len` numbers.
     pub(super) fn new(len: usize) -> Self {
+        if len == 0 {
+            return Self { buffer: Vec::new(), len };
+        }
         let mut shelf = T::shelf().lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |buffer: &Vec<T>| buffer.len() >= len && buffer.len() / 2 <= len;
         // The smallest, lest a larger one be missing where it is needed; of these the latest, the likeliest in a cache.
@@ -89,6 +92,9 @@ impl<T: Shelved> Scratch<T> {
 
 impl<T: Shelved> Drop for Scratch<T> {
     fn drop(&mut self) {
+        if self.buffer.is_empty() {
+            return;
+        }
         let mut shelf = T::shelf().lock().unwrap_or_else(PoisonError::into_inner);
         if shelf.len() < MAX_SHELVED {
             shelf.push(std::mem::take(&mut self.buffer));

@@ -54,7 +54,7 @@ pub use attention::{Heads, MAX_COMPOSED_SCORES, causal_attention};
 pub use backward::{backward, backward_onto};
 pub use batch_norm::{batch_norm, conv_norm, residual_block};
 pub use buffers::release_scratch;
-pub use conv2d::{conv2d, conv2d_relu_pool, winograd_tiles};
+pub use conv2d::{WinogradRoom, conv2d, conv2d_relu_pool, winograd_room};
 pub use cross_entropy::{cross_entropy, error_norms};
 pub use distillation::distillation_loss;
 pub use embedding::embedding;

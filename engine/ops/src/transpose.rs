@@ -1,6 +1,12 @@
-//! Sixteen vectors of sixteen numbers, rows and columns exchanged.
+//! Sixteen vectors of sixteen numbers, rows and columns exchanged; and masks of some of them.
 
 use std::arch::x86_64::*;
+
+/// The mask of the first lanes of a vector, as many as `count` but 16 at most.
+#[inline]
+pub(super) fn mask(count: usize) -> u16 {
+    if count >= 16 { u16::MAX } else { (1 << count) - 1 }
+}
 
 /// Lanes become vectors.
 #[inline]

@@ -29,6 +29,36 @@ pub struct Gpu {
     pub free_bytes: u64,
     /// "GPU-" and 32 hexadecimal digits in groups; empty where the driver does not tell.
     pub uuid: String,
+    /// Compute capability, (8, 0) for 8.0; `None` where the driver does not tell.
+    pub compute_capability: Option<(i32, i32)>,
+}
+
+/// Compute capability of the first GPUs with bf16 arithmetic, Ampere's (CUDA C++ programming guide, "Compute Capabilities").
+const BF16_CAPABILITY: (i32, i32) = (8, 0);
+
+impl Gpu {
+    /// Errors: [`GpuError::NoBf16`] where it, or what this build's kernels were made for, has no bf16. A GPU that does not tell
+    /// is believed to have it.
+    pub fn check_bf16(&self) -> Result<(), GpuError> {
+        self.check_bf16_of(option_env!("CUDA_COMPUTE_CAP").and_then(capability))
+    }
+
+    /// The same for kernels of that compute capability.
+    fn check_bf16_of(&self, kernels: Option<(i32, i32)>) -> Result<(), GpuError> {
+        let lacks = |found: Option<(i32, i32)>| found.filter(|found| *found < BF16_CAPABILITY);
+        let what = match (lacks(self.compute_capability), lacks(kernels)) {
+            (Some((major, minor)), _) => format!("its compute capability is {major}.{minor}"),
+            (None, Some((major, minor))) => format!("this build's kernels are for compute capability {major}.{minor}"),
+            (None, None) => return Ok(()),
+        };
+        Err(GpuError::NoBf16 { gpu: Box::new(self.clone()), what })
+    }
+}
+
+/// "80", as builds of candle's kernels are told, is 8.0.
+fn capability(text: &str) -> Option<(i32, i32)> {
+    let number: i32 = text.parse().ok()?;
+    Some((number / 10, number % 10))
 }
 
 impl std::fmt::Display for Gpu {
@@ -55,6 +85,14 @@ pub enum GpuError {
     Number {
         /// GPUs that there are.
         found: Vec<Gpu>,
+    },
+    /// It has no bf16.
+    #[error("{gpu} does not multiply bf16: {what}, and bf16 takes 8.0 (Ampere). Choose fp16 or f32")]
+    NoBf16 {
+        /// The GPU.
+        gpu: Box<Gpu>,
+        /// What is too old.
+        what: String,
     },
     /// The driver manages it, but CUDA does not offer it to this program.
     #[error("{gpu} is there, but CUDA does not offer it. Does CUDA_VISIBLE_DEVICES leave it out?")]
@@ -93,6 +131,7 @@ pub fn gpus() -> Result<Vec<Gpu>, GpuError> {
             total_bytes: memory.total,
             free_bytes: memory.free,
             uuid: device.uuid().unwrap_or_default(),
+            compute_capability: device.cuda_compute_capability().ok().map(|found| (found.major, found.minor)),
         })
     };
     Ok((0..count).filter_map(read).collect())
@@ -197,6 +236,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn bf16_takes_a_gpu_and_kernels_that_have_it() {
+        let of = |compute_capability, kernels: Option<&str>| {
+            let name = "A model".to_owned();
+            let gpu = Gpu { index: 0, name, total_bytes: 1, free_bytes: 1, uuid: String::new(), compute_capability };
+            gpu.check_bf16_of(kernels.and_then(capability)).map_err(|error| error.to_string())
+        };
+        assert!(
+            of(None, None).is_ok() && of(Some((8, 0)), Some("80")).is_ok() && of(Some((12, 1)), Some("120")).is_ok()
+        );
+        let told = of(Some((7, 5)), Some("75")).unwrap_err();
+        assert!(told.contains("its compute capability is 7.5") && told.contains("fp16"), "{told}");
+        let told = of(Some((9, 0)), Some("75")).unwrap_err();
+        assert!(told.contains("this build's kernels are for compute capability 7.5"), "{told}");
+    }
+
+    #[test]
     fn a_uuid_is_known_by_its_digits() {
         let bytes = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10];
         assert!(is_uuid("GPU-01234567-89ab-cdef-fedc-ba9876543210", &bytes));
@@ -213,7 +268,9 @@ mod tests {
             GpuError::Build => assert!(!has_cuda() && text.contains("packaging/cuda/build"), "{text}"),
             GpuError::Missing { missing } => assert!(has_cuda() && missing.iter().all(|what| text.contains(what))),
             GpuError::Number { found } => assert!(found.iter().all(|gpu| text.contains(&gpu.name)), "{text}"),
-            GpuError::Hidden { .. } | GpuError::Start { .. } => panic!("expected no GPU 4096, found one: {text}"),
+            GpuError::Hidden { .. } | GpuError::Start { .. } | GpuError::NoBf16 { .. } => {
+                panic!("expected no GPU 4096, found one: {text}")
+            }
         }
     }
 }

@@ -88,7 +88,8 @@ mod tests {
     const BROKEN: &str = "Broken";
 
     fn gpu(index: usize, free_bytes: u64) -> Gpu {
-        Gpu { index, name: format!("Model {index}"), total_bytes: 1000, free_bytes, uuid: String::new() }
+        let name = format!("Model {index}");
+        Gpu { index, name, total_bytes: 1000, free_bytes, uuid: String::new(), compute_capability: None }
     }
 
     fn bytes(bytes: u64) -> String {

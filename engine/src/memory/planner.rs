@@ -18,6 +18,9 @@ pub(crate) const PROGRAM_BYTES: u64 = 48 << 20;
 pub(crate) const CUDA_BYTES: u64 = 768 << 20;
 /// What they take of the machine's memory. Not measured: about what is commonly seen.
 pub(crate) const CUDA_HOST_BYTES: u64 = 512 << 20;
+/// Times that a GPU holds a tensor beside itself, its gradient and its moments while AdamW moves it: both new moments, the update,
+/// what is kept of the weight, and their difference (`optim::kernels::adamw_composed`).
+const COMPOSED_ADAMW: u64 = 5;
 /// Times that a GPU holds the logits that are there at once, where head and loss are one: themselves; less the largest, and
 /// their exponentials.
 pub(super) const COMPOSED_LOGITS: u64 = 3;
@@ -208,6 +211,9 @@ impl Case {
             Place::Gpu => 0,
         };
         let shelved = shelved.saturating_mul(F32);
+        // The graph and what adding gradients up took are gone by the time that weights are moved.
+        let added = self.added_gradients().saturating_mul(F32);
+        let given_back = plus(&[step[1].bytes, step[2].bytes, added]).saturating_sub(shelved);
         let stepping = step.iter().fold(0, |sum: u64, item| sum.saturating_add(item.bytes));
         let beside = plus(&[average, quantized, shelved]);
         // Copies of the state are made in the machine's memory.
@@ -217,7 +223,7 @@ impl Case {
         };
         let mut items = vec![
             PlanItem { kind: PlanKind::Weights, bytes: weights, how: self.weights_how() },
-            self.optimizer(),
+            self.optimizer(given_back),
             runtime(self.place, saving.saturating_sub(stepping)),
             self.evaluation(&example, beside, stepping.max(saving)),
         ];
@@ -248,20 +254,35 @@ impl Case {
         }
     }
 
-    /// What the optimizer keeps where the run computes, and works with there.
-    fn optimizer(&self) -> PlanItem {
-        let Tensors { optimizer_bytes, workspace_bytes: [side_by_side, one_by_one], is_muon, .. } = self.tensors;
-        let workspace = match self.place {
+    /// What the optimizer keeps where the run computes, and works with there beyond `given_back` bytes of what a step took before.
+    fn optimizer(&self, given_back: u64) -> PlanItem {
+        let Tensors { optimizer_bytes, workspace_bytes: [side_by_side, one_by_one], largest, .. } = self.tensors;
+        let to_move_in = match self.place {
+            Place::Gpu if !self.is_offloaded() => largest.saturating_mul(COMPOSED_ADAMW * F32),
+            Place::Processor | Place::Gpu => 0,
+        };
+        let to_orthogonalize_in = match self.place {
             Place::Processor => side_by_side,
             Place::Gpu => one_by_one,
         };
         let (kept, on_its_way) = if self.is_offloaded() {
-            let largest = self.tensors.largest.saturating_mul(F32);
+            let largest = largest.saturating_mul(F32);
             (largest, format!("; here {} for the largest tensor on its way", format_bytes(largest)))
         } else {
             (optimizer_bytes, String::new())
         };
-        let room = if is_muon { format!("; {} to orthogonalize in", format_bytes(workspace)) } else { String::new() };
+        // Tensors are moved one after the other.
+        let (workspace, purpose) = if to_move_in > to_orthogonalize_in {
+            (to_move_in, "to move the largest tensor in")
+        } else {
+            (to_orthogonalize_in, "to orthogonalize in")
+        };
+        let room = if workspace > 0 {
+            format!("; {} {purpose}, of {} given back", format_bytes(workspace), format_bytes(given_back))
+        } else {
+            String::new()
+        };
+        let workspace = workspace.saturating_sub(given_back);
         let how = format!("{}{on_its_way}{room}", self.optimizer_how());
         PlanItem { kind: PlanKind::Optimizer, bytes: kept.saturating_add(workspace), how }
     }
@@ -318,17 +339,19 @@ impl Case {
     /// One set, one more while parts of a batch are added up, one more to compare with in Correct.
     fn gradients(&self) -> PlanItem {
         let num_sets = 1 + u64::from(self.num_micro_batches > 1) + u64::from(self.predict);
-        let Tensors { num_params, largest, .. } = self.tensors;
-        // candle adds what each use of a tensor gives: two more of the largest while it does. Functions of ours do without.
-        let (added, twice) = if self.place == Place::Processor && self.has_fused_head() {
-            (0, "")
-        } else {
-            (largest.saturating_mul(2), ", and the largest tensor twice more")
-        };
+        let (num_params, added) = (self.tensors.num_params, self.added_gradients());
+        let twice = if added > 0 { ", and the largest tensor twice more" } else { "" };
         let numbers = num_params.saturating_mul(num_sets).saturating_add(added);
         let sets = if num_sets == 1 { "1 set".to_owned() } else { format!("{num_sets} sets") };
         let how = format!("{} parameters x 4 bytes x {sets}{twice}", grouped(num_params));
         PlanItem { kind: PlanKind::Gradients, bytes: numbers.saturating_mul(F32), how }
+    }
+
+    /// Numbers beside the gradients while they are added up: candle adds what each use of a tensor gives, two more of the
+    /// largest while it does. Functions of ours do without.
+    fn added_gradients(&self) -> u64 {
+        let does_without = self.place == Place::Processor && self.has_fused_head();
+        if does_without { 0 } else { self.tensors.largest.saturating_mul(2) }
     }
 
     fn activations(&self, example: &Example) -> PlanItem {

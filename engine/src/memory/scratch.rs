@@ -1,6 +1,7 @@
 //! What operations work with beside their inputs and results: buffers of threads, factors and partial sums of weight gradients.
 
 use super::layers::{plus, times};
+use crate::models::ops::{WinogradRoom, winograd_room};
 
 /// Most numbers in the factors of weight gradients that fused layers collect (`models::ops::sequence`).
 const MAX_FACTOR_NUMBERS: u64 = 32 << 20;
@@ -12,11 +13,6 @@ const GROUP_BUFFERS: u64 = 3;
 /// Numbers in all partial weight gradients of a convolution, and how many there are (`models::ops::conv2d::gradients`).
 const PARTIAL_NUMBERS: u64 = 4 << 20;
 const PARTIALS: std::ops::RangeInclusive<u64> = 2..=16;
-
-/// Numbers in a group's tiles in Winograd's domain, and how many weights make it four times as large
-/// (`models::ops::conv2d::winograd`).
-const TILE_NUMBERS: u64 = 512 * 1024;
-const HEAVY_WEIGHTS: u64 = 256 * 1024;
 
 /// By what a network is made of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,8 +40,7 @@ impl Scratch {
     pub(super) fn packed(self, num_examples: u64, num_threads: u64) -> u64 {
         match self {
             Self::None => 0,
-            // Those of the largest kernels there, where groups share them.
-            Self::Convolutions(convolutions) => convolutions.filters,
+            Self::Convolutions(convolutions) => convolutions.packed(num_examples, num_threads),
             Self::Sequences(sequences) => sequences.packed(num_examples, num_threads),
         }
     }
@@ -108,17 +103,29 @@ pub(super) struct Convolutions {
     partials: u64,
     /// Numbers in a group's tiles in Winograd's domain.
     tiles: u64,
-    /// Numbers in all kernels there.
+    /// Numbers in the largest kernels there, with the images of a group and what the number of groups is a multiple of.
     filters: u64,
+    groups: (u64, u64),
+    /// Numbers in the largest kernels of many groups.
+    light_filters: u64,
 }
+
+/// Groups of a batch, at least, where kernels are small.
+const MANY_GROUPS: u64 = 8;
 
 impl Convolutions {
     pub(super) fn add(&mut self, convolution: &Convolution) {
         self.image = self.image.max(convolution.image());
         self.partials = self.partials.max(convolution.partials());
-        if let Some((tiles, positions)) = convolution.winograd_tiles() {
-            self.tiles = self.tiles.max(convolution.in_tiles(tiles, positions));
-            self.filters = self.filters.max(times(&[positions, convolution.input[0], convolution.output[0]]));
+        if let Some(WinogradRoom { tiles, filters, group, shares }) = convolution.in_winograds_domain() {
+            let (filters, shares) = (filters as u64, shares as u64);
+            self.tiles = self.tiles.max(tiles as u64);
+            if filters > self.filters {
+                (self.filters, self.groups) = (filters, (group as u64, shares));
+            }
+            if shares >= MANY_GROUPS {
+                self.light_filters = self.light_filters.max(filters);
+            }
         }
     }
 
@@ -126,6 +133,20 @@ impl Convolutions {
         let group = GROUP_NUMBERS.max(self.image).saturating_mul(GROUP_BUFFERS);
         let all = plus(&[num_threads.saturating_mul(group), self.partials]);
         all.saturating_add(self.in_winograds_domain(num_threads))
+    }
+
+    /// The largest kernels that threads pack: for several groups of images each.
+    fn packed(self, num_examples: u64, num_threads: u64) -> u64 {
+        let (group, shares) = self.groups;
+        let num_groups = num_examples.div_ceil(group.max(1)).next_multiple_of(shares.max(1));
+        let packs = |num_groups: u64| num_groups / num_threads.max(1) > 1;
+        if packs(num_groups) {
+            self.filters
+        } else if packs(MANY_GROUPS) {
+            self.light_filters
+        } else {
+            0
+        }
     }
 
     /// Tiles and the kernels' gradient of each thread, and the kernels; all in buffers that wait for the next step.
@@ -153,20 +174,12 @@ impl Convolution {
         pixels.saturating_mul(self.num_weights())
     }
 
-    /// Tiles of an image and their positions, where it is computed in Winograd's domain.
-    fn winograd_tiles(&self) -> Option<(usize, usize)> {
+    /// What it takes in Winograd's domain, where it is computed there.
+    fn in_winograds_domain(&self) -> Option<WinogradRoom> {
         let [inputs, height, width] = self.input;
         let [outputs, out_height, out_width] = self.output;
         let fits = self.kernel == 3 && (height, width) == (out_height, out_width);
-        foretrain_ops::winograd_tiles([inputs, outputs], height, width).filter(|_| fits)
-    }
-
-    /// Numbers in a group's tiles there: at least one image.
-    fn in_tiles(&self, count: usize, positions: usize) -> u64 {
-        let channels = self.input[0].saturating_add(self.output[0]);
-        let image = times(&[positions, channels, count]);
-        let group = if self.num_weights() > HEAVY_WEIGHTS { 4 * TILE_NUMBERS } else { TILE_NUMBERS };
-        group.max(image)
+        winograd_room([inputs, outputs], (height, width)).filter(|_| fits)
     }
 
     /// Padded input and output.
@@ -177,11 +190,12 @@ impl Convolution {
         plus(&[times(&padded), times(&self.output)])
     }
 
-    /// Partial weight gradients, and two more: the weights rearranged, and the sum.
+    /// Partial weight gradients, of which the first becomes the sum; and two more where weights are rearranged for both ways.
     fn partials(&self) -> u64 {
         let num_weights = self.num_weights();
         let num_partials = (PARTIAL_NUMBERS / num_weights.max(1)).clamp(*PARTIALS.start(), *PARTIALS.end());
-        num_partials.saturating_add(2).saturating_mul(num_weights)
+        let rearranged = if self.in_winograds_domain().is_some() { 0 } else { 2 };
+        num_partials.saturating_add(rearranged).saturating_mul(num_weights)
     }
 }
 
@@ -217,7 +231,7 @@ mod tests {
         let (tiles, filters) = (36 * 8 * 8 * 1024, 36 * 512 * 512);
         let in_winograds_domain = 2 * (tiles + filters) + filters;
         let wide = Scratch::Convolutions(convolutions);
-        assert_eq!(wide.in_use(1, 2), 2 * 3 * image + (2 + 2) * weights + in_winograds_domain);
+        assert_eq!(wide.in_use(1, 2), 2 * 3 * image + 2 * weights + in_winograds_domain);
         assert_eq!((scratch.shelved(64, 2), wide.shelved(64, 2)), (0, in_winograds_domain));
     }
 }

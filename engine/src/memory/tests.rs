@@ -457,20 +457,52 @@ fn states_in_host_memory_are_counted_there() {
     assert!(bytes(&beside_coded, PlanKind::Optimizer) < bytes(&beside_offloaded, PlanKind::Optimizer) / 2);
 }
 
+/// A table of 50,257 rows is moved in more room than a short sequence's graph took.
+#[test]
+fn adamw_moves_the_largest_tensor_in_room_of_its_own_on_a_gpu() {
+    let words = DataShape::Text { vocab_size: 50_257 };
+    let network = Network::new(&ModelPreset::Gpt2_124M.config(words).unwrap()).unwrap();
+    let planned = |state_place, sequence_length| {
+        let optimizer = OptimizerConfig { state_place, ..optimizer(OptimizerKind::AdamW) };
+        planned_with(&network, &optimizer, 1 << 50, |input| {
+            (input.place, input.batch_size, input.sequence_length) = (Place::Gpu, 1, sequence_length);
+        })
+    };
+    let (state, largest) = (optimizer(OptimizerKind::AdamW).state_bytes(&network.specs()), 50_257 * 768);
+    let (short, long) = (planned(StatePlace::WithWeights, 16), planned(StatePlace::WithWeights, 1024));
+    let graph = bytes(&short, PlanKind::Activations) + bytes(&short, PlanKind::Logits);
+    // Two of the five were there while gradients were added up.
+    assert_eq!(bytes(&short, PlanKind::Optimizer), state + 3 * 4 * largest - graph);
+    assert_eq!(bytes(&long, PlanKind::Optimizer), state, "the graph took more");
+    assert_eq!(bytes(&planned(StatePlace::HostMemory, 16), PlanKind::Optimizer), 4 * largest);
+}
+
 #[test]
 fn muon_orthogonalizes_on_the_gpu_with_its_momentum_elsewhere() {
     let network = Network::new(&ModelPreset::Gpt2_11M.config(CHARACTERS).unwrap()).unwrap();
     let muon = optimizer(OptimizerKind::Muon);
-    let kept = |state_place| {
+    let planned = |state_place, (batch_size, sequence_length): (usize, usize)| {
         let optimizer = OptimizerConfig { state_place, ..muon.clone() };
-        let plan = planned_with(&network, &optimizer, GIB, |input| input.place = Place::Gpu);
-        bytes(&plan, PlanKind::Optimizer)
+        planned_with(&network, &optimizer, GIB, |input| {
+            (input.place, input.batch_size, input.sequence_length) = (Place::Gpu, batch_size, sequence_length);
+        })
     };
     let specs = network.specs();
     let (state, one_by_one) = (muon.state_bytes(&specs), muon.workspace_bytes(&specs, 1));
-    assert_eq!(kept(StatePlace::WithWeights), state + one_by_one);
     let largest = specs.iter().map(|spec| spec.num_elements() as u64).max().unwrap();
-    assert_eq!(kept(StatePlace::HostMemory), 4 * largest + one_by_one);
+    let (few, many) = ((1, 1), (64, 256));
+    for (place, kept) in [(StatePlace::WithWeights, state), (StatePlace::HostMemory, 4 * largest)] {
+        let plan = planned(place, few);
+        // Of a graph and of gradients that are added up.
+        let given_back = bytes(&plan, PlanKind::Activations) + bytes(&plan, PlanKind::Logits) + 8 * largest;
+        assert!(given_back < one_by_one);
+        let workspace = match place {
+            StatePlace::WithWeights => one_by_one.max(20 * largest),
+            StatePlace::HostMemory => one_by_one,
+        };
+        assert_eq!(bytes(&plan, PlanKind::Optimizer), kept + workspace - given_back);
+        assert_eq!(bytes(&planned(place, many), PlanKind::Optimizer), kept, "a graph took more");
+    }
     assert!(one_by_one > 0 && one_by_one < muon.workspace_bytes(&specs, 2));
 }
 

@@ -7,11 +7,12 @@ use super::preparing::{check_recipe, fitted_model, trainer_and_batches};
 use super::{PlanReport, RunConfig, SessionError};
 use crate::data::Dataset;
 use crate::device::{
-    ComputeDevice, ComputeError, GpuBudget, Placement, Watch, compute_pool, start_gpu, usable_gpu, usable_gpus,
+    ComputeDevice, ComputeError, Gpu, GpuBudget, GpuError, Placement, Watch, compute_pool, start_gpu, usable_gpu,
+    usable_gpus,
 };
 use crate::hybrid::Strategy;
 use crate::memory::{self, MemoryPlan, Place, PlanInput, PlanKind, Remedy, format_bytes, step_flops};
-use crate::models::Network;
+use crate::models::{Network, ops};
 use crate::offload::{self, OffloadInput, OffloadPlan, Precision};
 
 /// Steps are measured until this long has passed, at least one after the first.
@@ -61,7 +62,7 @@ pub(super) fn place(
             let unbounded = GpuBudget { bytes: u64::MAX, source: String::new() };
             let needed_bytes = plan_on_gpu(config, network, (dataset_bytes, count), unbounded).total_bytes();
             let needs = (needed_bytes, config.vram_limit_bytes);
-            let Placement { device, why } = Placement::choose(usable_gpus(), needs, format_bytes, start_gpu);
+            let Placement { device, why } = Placement::choose(usable_gpus(), needs, format_bytes, starter(config));
             (device, Some(why))
         }
     };
@@ -75,12 +76,27 @@ pub(super) fn place(
             Ok(Placed { config, plan, has_room_beside: false, why })
         }
         ComputeDevice::Cuda(index) => {
-            let gpu = usable_gpu(index).map_err(|source| ComputeError::Cuda { index, source })?;
+            let gpu = gpu_for(&config, index)?;
             let gpu_budget = GpuBudget::of(&gpu, config.vram_limit_bytes, format_bytes);
             let (plan, has_room_beside) = plans_of_gpu(&config, network, (dataset_bytes, count), gpu_budget);
             Ok(Placed { config, plan, has_room_beside, why })
         }
     }
+}
+
+/// GPU `index`. Errors: one that cannot be used, or does not make the recipe's products.
+pub(super) fn gpu_for(config: &RunConfig, index: usize) -> Result<Gpu, ComputeError> {
+    let found = usable_gpu(index).and_then(|gpu| check_products(config, &gpu).map(|()| gpu));
+    found.map_err(|source| ComputeError::Cuda { index, source })
+}
+
+/// Starts a GPU that makes the recipe's products.
+pub(super) fn starter(config: &RunConfig) -> impl Fn(&Gpu) -> Result<(), GpuError> {
+    |gpu| check_products(config, gpu).and_then(|()| start_gpu(gpu))
+}
+
+fn check_products(config: &RunConfig, gpu: &Gpu) -> Result<(), GpuError> {
+    if config.precision == ops::Precision::Bf16 { gpu.check_bf16() } else { Ok(()) }
 }
 
 /// Refuses products that the processor cannot make, where that is the `device` that was settled, and `why`.
@@ -391,6 +407,24 @@ mod tests {
         (auto.optimizer.states, auto.optimizer.state_place) = (StatePrecision::EightBit, StatePlace::HostMemory);
         let placed = place(&auto, &network, 0, 1).unwrap();
         assert!(!placed.why.unwrap().contains("in 8 bits"));
+    }
+
+    #[test]
+    fn a_gpu_without_bf16_makes_other_products() {
+        let (mut config, _) = config(ComputeDevice::Cuda(0));
+        let name = "A model".to_owned();
+        let old = Gpu {
+            index: 0,
+            name,
+            total_bytes: 1,
+            free_bytes: 1,
+            uuid: String::new(),
+            compute_capability: Some((7, 5)),
+        };
+        assert!(check_products(&config, &old).is_ok());
+        config.precision = Precision::Bf16;
+        let told = starter(&config)(&old).unwrap_err().to_string();
+        assert!(told.contains("7.5") && told.contains("fp16"), "{told}");
     }
 
     #[test]

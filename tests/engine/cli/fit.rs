@@ -68,6 +68,8 @@ fn the_last_settings_to_be_taken_are_rounded_states() {
     // A run goes on with the states that it was saved with.
     let resumed = json_of(folder, &["train", "--resume", run.to_str().unwrap(), "--json"], 0);
     assert_eq!(resumed["steps"], 2);
+    let [peak, planned] = ["peak_bytes", "planned_bytes"].map(|key| resumed[key].as_u64().unwrap());
+    assert!(planned > 1 << 20 && peak > 1 << 20, "{resumed}");
 
     let (refused, told) = train(folder, &["--memory-budget", "0.001", "--fit"], 3);
     assert!(refused["plan"]["remedies"][0]["settings"].is_null() && !told.contains("taking"), "{refused} {told}");

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::kernel::EXACT_PARTS;
 use crate::buffers::Shelved;
 use crate::span::Span;
-use crate::transpose::transposed;
+use crate::transpose::{mask, transposed};
 
 /// Lines (rows of the left factor, columns of the right one) of a tile.
 pub(super) const TILE_LINES: usize = 16;
@@ -287,12 +287,6 @@ fn parts_of<const PARTS: usize>(mut low: __m512, mut high: __m512) -> [__m512i; 
         }
     }
     parts
-}
-
-/// The lower `count` lanes.
-#[inline(always)]
-fn mask(count: usize) -> u16 {
-    if count >= 16 { u16::MAX } else { (1 << count) - 1 }
 }
 
 /// 16 lines of 16 pairs. Safety: as [`pack_tile`]; the depth stride is 1.

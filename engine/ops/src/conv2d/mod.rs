@@ -22,4 +22,4 @@ pub(super) use plan::Sizes;
 
 pub use op::{Conv2dConfig, composed, conv2d};
 pub use pooled::conv2d_relu_pool;
-pub use winograd::winograd_tiles;
+pub use winograd::{WinogradRoom, winograd_room};

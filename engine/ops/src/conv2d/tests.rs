@@ -73,17 +73,17 @@ fn winograds_domain_agrees_with_candle() {
         ([3, 64, 6, 6], [64, 64, 3, 3], 2),
         ([2, 65, 5, 6], [70, 65, 3, 3], 2),
         ([19, 64, 3, 1], [67, 64, 3, 3], 2),
-        ([3, 64, 8, 8], [64, 64, 3, 3], 4),
-        ([2, 65, 9, 14], [70, 65, 3, 3], 4),
-        ([5, 64, 7, 7], [67, 64, 3, 3], 4),
-        ([9, 33, 8, 8], [32, 33, 3, 3], 4),
+        ([33, 64, 8, 8], [64, 64, 3, 3], 4),
+        ([2, 65, 13, 14], [70, 65, 3, 3], 4),
+        ([5, 64, 15, 16], [67, 64, 3, 3], 4),
+        ([9, 33, 16, 13], [32, 33, 3, 3], 4),
     ] {
         let sizes = Sizes::new(&x, &weight, 1, 1).unwrap();
         let domain = winograd::Winograd::of(sizes).unwrap();
         assert!(domain.group < x[0], "several groups");
         assert_eq!(domain.positions(), (outputs + 2) * (outputs + 2), "{x:?}");
         let config = Conv2dConfig { stride: 1, padding: 1, epilogue: Epilogue::Relu };
-        // The largest values are about 5; f32 sums of 300 products are exact to about 1e-5 of that in any order.
+        // Values are up to 10 or so, gradients of weights up to 50; the larger tiles lose about four bits of an f32.
         for (dtype, tolerance) in [(DType::F64, 1e-11), (DType::F32, 5e-4)] {
             let inputs = inputs(&x, &weight).map(|t| t.to_dtype(dtype).unwrap());
             let (ours, theirs) = (run(&inputs, config, conv2d), run(&inputs, config, composed));
@@ -95,28 +95,28 @@ fn winograds_domain_agrees_with_candle() {
     }
 }
 
-/// The larger tiles weigh numbers by up to 8: what it costs an f32, beside the sums of a direct convolution in f32.
+/// The larger tiles weigh numbers: what that costs sums in f32, beside those of a direct convolution.
 #[test]
-fn larger_tiles_lose_a_bit_and_no_more() {
+fn larger_tiles_lose_few_bits() {
     let config = Conv2dConfig { stride: 1, padding: 1, epilogue: Epilogue::Identity };
     let [exact, single] = [DType::F64, DType::F32].map(|dtype| {
-        let inputs = inputs(&[2, 128, 8, 8], &[64, 128, 3, 3]).map(|t| t.to_dtype(dtype).unwrap());
+        let inputs = inputs(&[32, 128, 8, 8], &[64, 128, 3, 3]).map(|t| t.to_dtype(dtype).unwrap());
         [conv2d, composed].map(|conv| run(&inputs, config, conv))
     });
     let norm = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
-    for part in 0..3 {
+    for (part, limit) in [4.0, 12.0, 4.0].into_iter().enumerate() {
         let [ours, direct] = [0, 1].map(|way| {
             let found = single[way][part].to_dtype(DType::F64).unwrap();
             norm(&(found - &exact[1][part]).unwrap()) / norm(&exact[1][part])
         });
-        assert!(ours < 2e-6 && ours < 8.0 * direct, "part {part}: {ours:e}, directly {direct:e}");
+        assert!(ours < limit * direct, "part {part}: {ours:e}, directly {direct:e}");
     }
 }
 
 #[test]
 fn winograds_domain_is_for_wide_3x3_of_stride_1() {
     let of = |side: usize, weight: [usize; 4], stride, padding| {
-        let sizes = Sizes::new(&[4, weight[1], side, side], &weight, stride, padding).unwrap();
+        let sizes = Sizes::new(&[64, weight[1], side, side], &weight, stride, padding).unwrap();
         winograd::Winograd::of(sizes).is_some()
     };
     assert!(of(8, [64, 64, 3, 3], 1, 1) && of(4, [64, 64, 3, 3], 1, 1) && of(8, [32, 32, 3, 3], 1, 1));
@@ -124,6 +124,11 @@ fn winograds_domain_is_for_wide_3x3_of_stride_1() {
         assert!(!of(8, weight, stride, padding), "{weight:?} {stride} {padding}");
     }
     assert!(!of(4, [32, 32, 3, 3], 1, 1), "small tiles of few channels");
+    let positions = |batch| {
+        let sizes = Sizes::new(&[batch, 64, 8, 8], &[64, 64, 3, 3], 1, 1).unwrap();
+        winograd::Winograd::of(sizes).unwrap().positions()
+    };
+    assert_eq!([8, 64].map(positions), [16, 36], "products of few rows");
 }
 
 #[test]
@@ -182,9 +187,12 @@ fn shapes_that_do_not_fit_are_errors() {
 #[test]
 fn partial_sums_of_several_groups_are_the_same_on_any_number_of_threads() {
     let numbers = |n: usize| -> Vec<f32> { wave(&[n], 1.0).unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap() };
-    for (x, weight, stride) in
-        [([19, 3, 9, 7], [5, 3, 3, 3], 1), ([19, 3, 9, 7], [5, 3, 3, 3], 2), ([19, 64, 5, 4], [65, 64, 3, 3], 1)]
-    {
+    for (x, weight, stride) in [
+        ([19, 3, 9, 7], [5, 3, 3, 3], 1),
+        ([19, 3, 9, 7], [5, 3, 3, 3], 2),
+        ([19, 64, 5, 4], [65, 64, 3, 3], 1),
+        ([19, 64, 14, 13], [65, 64, 3, 3], 1),
+    ] {
         let sizes = Sizes::new(&x, &weight, stride, 1).unwrap();
         let (images, weights) = (numbers(x.iter().product()), numbers(weight.iter().product()));
         let gradient = numbers(sizes.batch * sizes.out_image());

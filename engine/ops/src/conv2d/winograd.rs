@@ -15,7 +15,7 @@ use super::plan::{Sizes, even_group};
 use super::winograd_steps::Filtering;
 use super::winograd_tiles::{
     FilterGradient, FilterTransform, GradientTransform, InputAdjoint, InputTransform, LANE, OutputTransform, Tiles,
-    Transforming,
+    TransformKernel,
 };
 use crate::buffers::{Scratch, rows_per_task};
 use crate::gemm::{Cells, Matrix, Old, Products, multiply};
@@ -35,23 +35,72 @@ const HEAVY_WEIGHTS: usize = 256 * 1024;
 /// themselves, takes longer than multiplying by them.
 const MIN_LARGE_TILES: usize = 4;
 
-/// The tiles of an image: those that take fewer multiplications, where they are not too few. `None` for too few channels.
-fn tiles_of(channels: [usize; 2], height: usize, width: usize) -> Option<Tiles> {
-    let [small, large] = [Filtering::Two, Filtering::Four].map(|filtering| {
-        let along = |side: usize| side.div_ceil(filtering.outputs());
-        Tiles { rows: along(height), columns: along(width), filtering }
-    });
-    let multiplications = |tiles: Tiles| tiles.count() * tiles.filtering.positions();
-    let is_large = large.count() >= MIN_LARGE_TILES && multiplications(large) < multiplications(small);
-    let [min_large, min_small] = MIN_CHANNELS;
-    let (tiles, min_channels) = if is_large { (large, min_large) } else { (small, min_small) };
-    channels.iter().all(|&count| count >= min_channels).then_some(tiles)
+/// Fewest rows of products for which tiles of 4x4 outputs pay: a block of the kernel.
+const MIN_LARGE_ROWS: usize = 14;
+
+/// Images of a batch whose groups are as large as they become.
+const LARGE_BATCH: usize = 1 << 16;
+
+/// How images are computed.
+struct Plan {
+    tiles: Tiles,
+    /// Images that are transformed together.
+    group: usize,
+    /// The number of groups is a multiple of it, where the batch allows.
+    shares: usize,
 }
 
-/// How many tiles an image has where a 3x3 convolution of stride 1 from one number of channels to the other is computed in
-/// Winograd's domain, and how many positions each of them; `None` where it is computed directly.
-pub fn winograd_tiles(channels: [usize; 2], height: usize, width: usize) -> Option<(usize, usize)> {
-    tiles_of(channels, height, width).map(|tiles| (tiles.count(), tiles.filtering.positions()))
+/// Of images of this size: in tiles that take fewer multiplications, where products have rows enough. `None` for too few
+/// channels.
+fn plan_of(channels: [usize; 2], (height, width): (usize, usize), batch: usize) -> Option<Plan> {
+    let num_weights = channels[0].saturating_mul(channels[1]).saturating_mul(9);
+    let (elements, shares) = if num_weights > HEAVY_WEIGHTS { (4 * GROUP_ELEMENTS, 2) } else { (GROUP_ELEMENTS, 8) };
+    let pitches = channels.map(pitch);
+    let [small, large] = [Filtering::F2, Filtering::F4].map(|filtering| {
+        let along = |side: usize| side.div_ceil(filtering.outputs());
+        let tiles = Tiles { rows: along(height), columns: along(width), filtering };
+        let per_image = tiles.positions().saturating_mul(pitches[0].saturating_add(pitches[1]));
+        (tiles, even_group(batch, elements / per_image.max(1), shares))
+    });
+    let (tiles, group) = large;
+    let is_large = tiles.count() >= MIN_LARGE_TILES
+        && group.saturating_mul(tiles.count()) >= MIN_LARGE_ROWS
+        && tiles.positions() < small.0.positions();
+    let [min_large, min_small] = MIN_CHANNELS;
+    let ((tiles, group), min_channels) = if is_large { (large, min_large) } else { (small, min_small) };
+    channels.iter().all(|&count| count >= min_channels).then_some(Plan { tiles, group, shares })
+}
+
+/// Numbers that a 3x3 convolution of stride 1 works with in Winograd's domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WinogradRoom {
+    /// In the transformed inputs and outputs of a group of images, which each thread has.
+    pub tiles: usize,
+    /// In all transformed kernels.
+    pub filters: usize,
+    /// Images of a group, at most.
+    pub group: usize,
+    /// The number of groups of a batch is a multiple of it. Threads that pass over two groups each pack the kernels.
+    pub shares: usize,
+}
+
+/// Of a convolution from one number of channels to the other, of batches as large as any; `None` where it is computed
+/// directly.
+pub fn winograd_room(channels: [usize; 2], size: (usize, usize)) -> Option<WinogradRoom> {
+    let Plan { tiles, group, shares } = plan_of(channels, size, LARGE_BATCH)?;
+    let [inputs, outputs] = channels.map(pitch);
+    let (positions, tiles_of_group) = (tiles.filtering.positions(), group.saturating_mul(tiles.positions()));
+    Some(WinogradRoom {
+        tiles: tiles_of_group.saturating_mul(inputs.saturating_add(outputs)),
+        filters: positions.saturating_mul(channels[1]).saturating_mul(inputs),
+        group,
+        shares,
+    })
+}
+
+/// Numbers that hold a pixel's channels: whole vectors.
+fn pitch(channels: usize) -> usize {
+    channels.checked_next_multiple_of(LANE).unwrap_or(channels)
 }
 
 /// A convolution's geometry in this domain.
@@ -69,21 +118,17 @@ impl Winograd {
     pub fn of(sizes: Sizes) -> Option<Self> {
         let fits = sizes.kernel == (3, 3) && sizes.stride == 1 && sizes.padding == 1;
         let channels = [sizes.in_channels, sizes.out_channels];
-        let tiles = tiles_of(channels, sizes.height, sizes.width).filter(|_| fits)?;
-        let pitch = |channels: usize| channels.next_multiple_of(LANE);
-        let positions = tiles.filtering.positions();
-        let per_image = positions * tiles.count() * (pitch(sizes.in_channels) + pitch(sizes.out_channels));
-        let (elements, shares) =
-            if sizes.num_weights() > HEAVY_WEIGHTS { (4 * GROUP_ELEMENTS, 2) } else { (GROUP_ELEMENTS, 8) };
-        Some(Self { sizes, tiles, group: even_group(sizes.batch, elements / per_image, shares) })
+        let size = (sizes.height, sizes.width);
+        let Plan { tiles, group, .. } = plan_of(channels, size, sizes.batch).filter(|_| fits)?;
+        Some(Self { sizes, tiles, group })
     }
 
     fn in_pitch(&self) -> usize {
-        self.sizes.in_channels.next_multiple_of(LANE)
+        pitch(self.sizes.in_channels)
     }
 
     fn out_pitch(&self) -> usize {
-        self.sizes.out_channels.next_multiple_of(LANE)
+        pitch(self.sizes.out_channels)
     }
 
     /// Positions of a transformed tile.
@@ -115,7 +160,7 @@ impl Winograd {
         let filtering = self.tiles.filtering;
         parts.into_par_iter().for_each(|(weight, filters)| {
             let _timing = profile::time(Kind::Convolution);
-            T::dispatch(Transforming(FilterTransform { weight, filters, filtering, inputs, pitch }));
+            T::dispatch(TransformKernel(FilterTransform { weight, filters, filtering, inputs, pitch }));
         });
         filters
     }
@@ -132,7 +177,7 @@ impl Winograd {
             let at = Pixels { size: (s.in_channels, s.height, s.width), row: tiles.padded_row(pitch), pitch };
             pixels_from_planes(image, at, inside);
             let v = &mut v[index * tiles.count() * pitch..];
-            T::dispatch(Transforming(InputTransform { padded, v, plane, tiles, pitch }));
+            T::dispatch(TransformKernel(InputTransform { padded, v, plane, tiles, pitch }));
         }
         num_images * tiles.count()
     }
@@ -147,7 +192,7 @@ impl Winograd {
             let at = Pixels { size: (s.out_channels, s.height, s.width), row: tiles.row(pitch), pitch };
             pixels_from_planes(dy, at, pixels);
             let m = &mut m[index * tiles.count() * pitch..];
-            T::dispatch(Transforming(GradientTransform { pixels, m, plane, tiles, pitch }));
+            T::dispatch(TransformKernel(GradientTransform { pixels, m, plane, tiles, pitch }));
         }
         num_images * tiles.count()
     }
@@ -236,7 +281,7 @@ impl<T: Vectors> WinogradForward<T> {
         for (index, out) in buffers.out.chunks_exact_mut(s.out_image()).take(images.len() / s.image()).enumerate() {
             let m = &buffers.m[index * grid.count() * outputs..];
             let pixels = &mut buffers.pixels;
-            T::dispatch(Transforming(OutputTransform { m, plane, pixels, tiles: grid, pitch: outputs }));
+            T::dispatch(TransformKernel(OutputTransform { m, plane, pixels, tiles: grid, pitch: outputs }));
             let at = Pixels { size: (s.out_channels, s.height, s.width), row: grid.row(outputs), pitch: outputs };
             planes_from_pixels(&buffers.pixels, at, out, Merge::Replace);
         }
@@ -320,7 +365,7 @@ impl<T: Vectors> WinogradBackward<T> {
             (self.domain.sizes.in_channels, self.domain.sizes.out_channels, self.domain.in_pitch());
         let filtering = self.domain.tiles.filtering;
         let gradient = FilterGradient { filters: &buffers.filters, filtering, dw, inputs, outputs, pitch };
-        T::dispatch(Transforming(gradient));
+        T::dispatch(TransformKernel(gradient));
     }
 
     /// Merges the input gradient of the images that [`Self::weights`] was called with last into `dx`, (n, in, h, w).
@@ -341,7 +386,7 @@ impl<T: Vectors> WinogradBackward<T> {
             let v = &buffers.v[index * grid.count() * inputs..];
             buffers.padded.fill(T::zero());
             let padded = &mut buffers.padded;
-            T::dispatch(Transforming(InputAdjoint { v, plane, padded, tiles: grid, pitch: inputs }));
+            T::dispatch(TransformKernel(InputAdjoint { v, plane, padded, tiles: grid, pitch: inputs }));
             let inside = &buffers.padded[grid.padded_start(inputs)..];
             let at = Pixels { size: (s.in_channels, s.height, s.width), row: grid.padded_row(inputs), pitch: inputs };
             planes_from_pixels(inside, at, dx, merge);

@@ -2,8 +2,9 @@
 //! do to each column and then to each row.
 //!
 //! F(4, 3) multiplies 36 numbers for 16 outputs of a plane, F(2, 3) 64, the convolution itself 144. Its transforms weigh
-//! numbers by up to 8, so that f32 loses about one more bit; how much is tested.
-//! Source: Lavin and Gray 2015, arXiv 1509.09308, section 4.1, 4.3.
+//! numbers, so that f32 loses some bits, which a test bounds: with points that are reciprocal half as much as with the usual
+//! 0, ±1, ±2.
+//! Source: Lavin and Gray 2015, arXiv 1509.09308, sections 4.1, 4.3; Alam et al. 2022, ACM TECS 21(6), 10.1145/3524069 (points).
 #![allow(unsafe_code, reason = "vector instructions; every function runs where the processor has them")]
 
 use crate::lanes::Lanes;
@@ -17,17 +18,17 @@ pub(super) const MAX_OUTPUTS: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filtering {
     /// F(2, 3).
-    Two,
+    F2,
     /// F(4, 3).
-    Four,
+    F4,
 }
 
 impl Filtering {
     /// Outputs along a side of a tile.
     pub fn outputs(self) -> usize {
         match self {
-            Self::Two => Two::OUTPUTS,
-            Self::Four => Four::OUTPUTS,
+            Self::F2 => F2::OUTPUTS,
+            Self::F4 => F4::OUTPUTS,
         }
     }
 
@@ -90,9 +91,9 @@ unsafe fn times<L: Lanes>(factor: f64, a: L::Vector) -> L::Vector {
 }
 
 /// F(2, 3).
-pub(super) struct Two;
+pub(super) struct F2;
 
-impl Steps for Two {
+impl Steps for F2 {
     const OUTPUTS: usize = 2;
 
     #[inline(always)]
@@ -152,25 +153,29 @@ impl Steps for Two {
     }
 }
 
-/// F(4, 3).
-pub(super) struct Four;
+/// F(4, 3), by way of the points 0, ±[`NEAR`], ±[`FAR`] and ∞.
+pub(super) struct F4;
 
-impl Steps for Four {
+const NEAR: f64 = std::f64::consts::FRAC_1_SQRT_2;
+/// Its reciprocal.
+const FAR: f64 = std::f64::consts::SQRT_2;
+
+impl Steps for F4 {
     const OUTPUTS: usize = 4;
 
     #[inline(always)]
     unsafe fn bt<L: Lanes>(x: [L::Vector; MAX_SIDE]) -> [L::Vector; MAX_SIDE] {
         // SAFETY: the caller's promise.
         unsafe {
-            let [sum, difference] = [plus_times::<L>(x[4], -4.0, x[2]), plus_times::<L>(x[3], -4.0, x[1])];
-            let [far, wide] = [subtract::<L>(x[4], x[2]), subtract::<L>(x[3], x[1])];
+            let (near_even, near_odd) = (plus_times::<L>(x[4], -2.0, x[2]), plus_times::<L>(x[3], -2.0, x[1]));
+            let (far_even, far_odd) = (plus_times::<L>(x[4], -0.5, x[2]), plus_times::<L>(x[3], -0.5, x[1]));
             [
-                plus_times::<L>(plus_times::<L>(x[4], -5.0, x[2]), 4.0, x[0]),
-                add::<L>(sum, difference),
-                subtract::<L>(sum, difference),
-                plus_times::<L>(far, 2.0, wide),
-                plus_times::<L>(far, -2.0, wide),
-                plus_times::<L>(plus_times::<L>(x[5], -5.0, x[3]), 4.0, x[1]),
+                plus_times::<L>(add::<L>(x[0], x[4]), -2.5, x[2]),
+                plus_times::<L>(near_even, NEAR, near_odd),
+                plus_times::<L>(near_even, -NEAR, near_odd),
+                plus_times::<L>(far_even, FAR, far_odd),
+                plus_times::<L>(far_even, -FAR, far_odd),
+                plus_times::<L>(add::<L>(x[1], x[5]), -2.5, x[3]),
             ]
         }
     }
@@ -179,16 +184,15 @@ impl Steps for Four {
     unsafe fn b<L: Lanes>(x: [L::Vector; MAX_SIDE]) -> [L::Vector; MAX_SIDE] {
         // SAFETY: the caller's promise.
         unsafe {
-            let [near, near_difference] = [add::<L>(x[1], x[2]), subtract::<L>(x[1], x[2])];
-            let [far, far_difference] = [add::<L>(x[3], x[4]), subtract::<L>(x[3], x[4])];
-            let odd = plus_times::<L>(near_difference, 2.0, far_difference);
-            let outer = times::<L>(-4.0, near_difference);
+            let (near_even, near_odd) = (add::<L>(x[1], x[2]), subtract::<L>(x[1], x[2]));
+            let (far_even, far_odd) = (add::<L>(x[3], x[4]), subtract::<L>(x[3], x[4]));
+            let even = plus_times::<L>(times::<L>(-2.0, near_even), -0.5, far_even);
             [
-                times::<L>(4.0, x[0]),
-                plus_times::<L>(plus_times::<L>(outer, -2.0, far_difference), 4.0, x[5]),
-                plus_times::<L>(plus_times::<L>(times::<L>(-1.0, far), -4.0, near), -5.0, x[0]),
-                plus_times::<L>(odd, -5.0, x[5]),
-                add::<L>(x[0], add::<L>(near, far)),
+                x[0],
+                plus_times::<L>(plus_times::<L>(x[5], -FAR, near_odd), -NEAR, far_odd),
+                plus_times::<L>(even, -2.5, x[0]),
+                plus_times::<L>(plus_times::<L>(times::<L>(NEAR, near_odd), FAR, far_odd), -2.5, x[5]),
+                add::<L>(x[0], add::<L>(near_even, far_even)),
                 x[5],
             ]
         }
@@ -198,13 +202,13 @@ impl Steps for Four {
     unsafe fn at<L: Lanes>(x: [L::Vector; MAX_SIDE]) -> [L::Vector; MAX_OUTPUTS] {
         // SAFETY: the caller's promise.
         unsafe {
-            let [near, near_difference] = [add::<L>(x[1], x[2]), subtract::<L>(x[1], x[2])];
-            let [far, far_difference] = [add::<L>(x[3], x[4]), subtract::<L>(x[3], x[4])];
+            let (near_even, near_odd) = (add::<L>(x[1], x[2]), subtract::<L>(x[1], x[2]));
+            let (far_even, far_odd) = (add::<L>(x[3], x[4]), subtract::<L>(x[3], x[4]));
             [
-                add::<L>(x[0], add::<L>(near, far)),
-                plus_times::<L>(near_difference, 2.0, far_difference),
-                plus_times::<L>(near, 4.0, far),
-                plus_times::<L>(add::<L>(near_difference, x[5]), 8.0, far_difference),
+                add::<L>(x[0], add::<L>(near_even, far_even)),
+                plus_times::<L>(times::<L>(NEAR, near_odd), FAR, far_odd),
+                plus_times::<L>(times::<L>(0.5, near_even), 2.0, far_even),
+                plus_times::<L>(plus_times::<L>(x[5], 0.5 * NEAR, near_odd), 2.0 * FAR, far_odd),
             ]
         }
     }
@@ -213,15 +217,14 @@ impl Steps for Four {
     unsafe fn a<L: Lanes>(x: [L::Vector; MAX_OUTPUTS]) -> [L::Vector; MAX_SIDE] {
         // SAFETY: the caller's promise.
         unsafe {
-            let [even, odd] = [add::<L>(x[0], x[2]), add::<L>(x[1], x[3])];
-            let [far_even, far_odd] =
-                [plus_times::<L>(x[0], 4.0, x[2]), plus_times::<L>(times::<L>(2.0, x[1]), 8.0, x[3])];
+            let (near_even, near_odd) = (plus_times::<L>(x[0], 0.5, x[2]), plus_times::<L>(x[1], 0.5, x[3]));
+            let (far_even, far_odd) = (plus_times::<L>(x[0], 2.0, x[2]), plus_times::<L>(x[1], 2.0, x[3]));
             [
                 x[0],
-                add::<L>(even, odd),
-                subtract::<L>(even, odd),
-                add::<L>(far_even, far_odd),
-                subtract::<L>(far_even, far_odd),
+                plus_times::<L>(near_even, NEAR, near_odd),
+                plus_times::<L>(near_even, -NEAR, near_odd),
+                plus_times::<L>(far_even, FAR, far_odd),
+                plus_times::<L>(far_even, -FAR, far_odd),
                 x[3],
             ]
         }
@@ -231,14 +234,14 @@ impl Steps for Four {
     unsafe fn g<L: Lanes>(x: [L::Vector; 3]) -> [L::Vector; MAX_SIDE] {
         // SAFETY: the caller's promise.
         unsafe {
-            let near = times::<L>(-1.0 / 6.0, add::<L>(x[0], x[2]));
-            let far = plus_times::<L>(times::<L>(1.0 / 24.0, x[0]), 1.0 / 6.0, x[2]);
+            let near = plus_times::<L>(times::<L>(-2.0 / 3.0, x[0]), -1.0 / 3.0, x[2]);
+            let far = plus_times::<L>(times::<L>(1.0 / 6.0, x[0]), 1.0 / 3.0, x[2]);
             [
-                times::<L>(0.25, x[0]),
-                plus_times::<L>(near, -1.0 / 6.0, x[1]),
-                plus_times::<L>(near, 1.0 / 6.0, x[1]),
-                plus_times::<L>(far, 1.0 / 12.0, x[1]),
-                plus_times::<L>(far, -1.0 / 12.0, x[1]),
+                x[0],
+                plus_times::<L>(near, -2.0 / 3.0 * NEAR, x[1]),
+                plus_times::<L>(near, 2.0 / 3.0 * NEAR, x[1]),
+                plus_times::<L>(far, FAR / 6.0, x[1]),
+                plus_times::<L>(far, -FAR / 6.0, x[1]),
                 x[2],
             ]
         }
@@ -248,13 +251,12 @@ impl Steps for Four {
     unsafe fn gt<L: Lanes>(x: [L::Vector; MAX_SIDE]) -> [L::Vector; 3] {
         // SAFETY: the caller's promise.
         unsafe {
-            let near = times::<L>(-1.0 / 6.0, add::<L>(x[1], x[2]));
-            let far = add::<L>(x[3], x[4]);
-            let odd = times::<L>(1.0 / 6.0, subtract::<L>(x[2], x[1]));
+            let (near_even, near_odd) = (add::<L>(x[1], x[2]), subtract::<L>(x[1], x[2]));
+            let (far_even, far_odd) = (add::<L>(x[3], x[4]), subtract::<L>(x[3], x[4]));
             [
-                plus_times::<L>(plus_times::<L>(near, 1.0 / 24.0, far), 0.25, x[0]),
-                plus_times::<L>(odd, 1.0 / 12.0, subtract::<L>(x[3], x[4])),
-                plus_times::<L>(add::<L>(near, x[5]), 1.0 / 6.0, far),
+                plus_times::<L>(plus_times::<L>(x[0], -2.0 / 3.0, near_even), 1.0 / 6.0, far_even),
+                plus_times::<L>(times::<L>(-2.0 / 3.0 * NEAR, near_odd), FAR / 6.0, far_odd),
+                plus_times::<L>(x[5], 1.0 / 3.0, subtract::<L>(far_even, near_even)),
             ]
         }
     }

@@ -1,9 +1,9 @@
 //! The transforms of Winograd's domain, tile by tile, on vectors of channels. One file, because each
 //! transform stands beside its adjoint.
 #![allow(unsafe_code, reason = "raw loads and stores in the inner loops; bounds are asserted before them")]
-#![allow(clippy::needless_range_loop, reason = "indexes keep the arrays in registers; iterators copy them to memory")]
+#![allow(clippy::needless_range_loop, reason = "two indexes walk a tile; only some of each array is used")]
 
-use super::winograd_steps::{Filtering, Four, MAX_OUTPUTS, MAX_SIDE, Steps, Two, add};
+use super::winograd_steps::{F2, F4, Filtering, MAX_OUTPUTS, MAX_SIDE, Steps, add};
 use crate::lanes::{Kernel, Lanes, Vectors};
 
 /// Channels are padded to a multiple of this, the widest vector.
@@ -19,7 +19,12 @@ pub(super) struct Tiles {
 
 impl Tiles {
     pub fn count(self) -> usize {
-        self.rows * self.columns
+        self.rows.saturating_mul(self.columns)
+    }
+
+    /// Numbers in the transformed image, for each channel.
+    pub fn positions(self) -> usize {
+        self.count().saturating_mul(self.filtering.positions())
     }
 
     /// Numbers in a row of output pixels of `pitch` channels.
@@ -63,16 +68,16 @@ pub(super) trait Transform<T> {
 }
 
 /// A transform as a kernel.
-pub(super) struct Transforming<X>(pub X);
+pub(super) struct TransformKernel<X>(pub X);
 
-impl<T: Vectors, X: Transform<T>> Kernel<T> for Transforming<X> {
+impl<T: Vectors, X: Transform<T>> Kernel<T> for TransformKernel<X> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes<Real = T>>(self) {
         match self.0.filtering() {
-            Filtering::Two => self.0.of::<L, Two>(),
-            Filtering::Four => self.0.of::<L, Four>(),
+            Filtering::F2 => self.0.of::<L, F2>(),
+            Filtering::F4 => self.0.of::<L, F4>(),
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::arch::x86_64::*;
 
+use crate::transpose::mask;
+
 /// Most rows: with two vectors of sums each, 28 of 32 registers.
 pub(super) const ROWS: usize = 14;
 /// Columns: two vectors.
@@ -57,11 +59,7 @@ pub(super) unsafe fn sums(at: &Sums) {
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn rows<const R: usize>(at: &Sums) {
-    let lanes = |from: usize| match at.columns.saturating_sub(from) {
-        16.. => u16::MAX,
-        count => (1_u16 << count) - 1,
-    };
-    let (low, high) = (lanes(0), lanes(16));
+    let (low, high) = (mask(at.columns), mask(at.columns.saturating_sub(16)));
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     let (mut a, mut b) = (at.a, at.b);
     // SAFETY: the caller's promise; lanes beyond the columns are masked out.

@@ -1,8 +1,9 @@
 //! Products of f32 matrices by multiply-adds of AVX-512, 14 rows by 32 columns at a time.
 //!
 //! The left factor is read where it lies, number by number; the right one is packed into panels of 32 columns, once for all
-//! products that share it, or read where it lies for so few rows that packing would not pay. `gemm`, which multiplies
-//! elsewhere, packs both for each product: 15 % of a training step of a small GPT-2.
+//! products of one thread each that share it, or read where it lies for so few rows that packing would not pay. Threads that
+//! multiply together take parts of rows and columns, and pack what they need. `gemm`, which multiplies elsewhere, packs both
+//! factors for each product: 15 % of a training step of a small GPT-2.
 //!
 //! Invariant: each sum has one order, a function of the inner size alone.
 //! Source: Van Zee and van de Geijn 2015, "BLIS", ACM TOMS 41(3): the loops around a micro-kernel.

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use super::kernel::{COLUMNS, ROWS};
 use crate::gemm::Matrix;
 use crate::span::Span;
-use crate::transpose::transposed;
+use crate::transpose::{mask, transposed};
 
 /// Inner positions and columns that are turned at once.
 const SIDE: usize = 16;
@@ -44,10 +44,7 @@ pub(super) fn pack(from: Matrix<'_, f32>, columns: Span, depth: Span, to: &mut [
 unsafe fn copy(from: &[f32], stride: usize, num_columns: usize, to: &mut [f32]) {
     for (row, to) in to.chunks_exact_mut(COLUMNS).enumerate() {
         for half in [0, SIDE] {
-            let lanes = match num_columns.saturating_sub(half) {
-                SIDE.. => u16::MAX,
-                count => (1_u16 << count) - 1,
-            };
+            let lanes = mask(num_columns.saturating_sub(half));
             // SAFETY: lanes beyond the columns are masked out, and such memory is not touched; 16 of a row's 32 numbers.
             unsafe {
                 let numbers = _mm512_maskz_loadu_ps(lanes, from.as_ptr().wrapping_add(row * stride + half));
@@ -87,7 +84,7 @@ pub(super) fn gather(
 /// Safety: `depth` times `rows` numbers lie in `from`; `to` holds [`gathered_len`] numbers.
 #[target_feature(enable = "avx512f")]
 unsafe fn gather_neighbors(from: &[f32], stride: usize, (rows, depth): (usize, usize), to: &mut [f32]) {
-    let lanes = (1_u16 << rows) - 1;
+    let lanes = mask(rows);
     for position in 0..depth {
         // SAFETY: the caller's promise. What is written past the rows is written again by the next position, or is spare.
         unsafe {
@@ -102,10 +99,7 @@ unsafe fn gather_neighbors(from: &[f32], stride: usize, (rows, depth): (usize, u
 unsafe fn turn(from: &[f32], stride: usize, (num_columns, depth): (usize, usize), to: &mut [f32]) {
     for (block, to) in to.chunks_mut(SIDE * COLUMNS).enumerate() {
         let first = block * SIDE;
-        let lanes = match depth - first {
-            SIDE.. => u16::MAX,
-            count => (1_u16 << count) - 1,
-        };
+        let lanes = mask(depth - first);
         for half in 0..2 {
             let column = |index: usize| {
                 let column = half * SIDE + index;

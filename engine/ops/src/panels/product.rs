@@ -12,12 +12,12 @@ use crate::buffers::Scratch;
 use crate::gemm::{Matrix, Old, assert_in_bounds};
 use crate::span::Span;
 
-/// Inner positions multiplied in one go, at most: 14 rows of them fill half of the first-level cache.
+/// Inner positions multiplied in one go, at most: 14 rows of them are 21 KiB, a panel 48.
 const MAX_DEPTH: usize = 384;
 /// Columns that are packed together where nobody shares them: with the depth, what the second-level cache holds.
 const CHUNK: usize = 1024;
-/// Blocks of rows that a panel meets each time that it is read: one that many products share comes from the last cache, and
-/// would come for every block.
+/// Blocks of rows that meet a panel each time that it comes from the last cache, where those that many products share are; the
+/// second-level cache keeps it for so long.
 const GROUP: usize = 4;
 /// Parts that a product is cut into for each of several threads, so that none waits long for the last one.
 const PARTS_PER_THREAD: usize = 4;
@@ -61,20 +61,16 @@ pub(crate) fn multiply(
     }
     assert!(is_available(), "multiplying without AVX-512");
     assert_in_bounds((m, n, k), (dst.len(), dst_stride), (a, b));
-    let work = Work { a, b, scale, old, start: dst.as_mut_ptr(), stride: dst_stride, size: (m, n, k) };
+    let work = Work { a, b, scale, old, start: dst.as_mut_ptr(), stride: dst_stride, k };
     if threads < 2 || m.saturating_mul(n).saturating_mul(k) < MIN_SHARED_WORK {
         // Threads that multiply together pack anew, each what it needs.
         let shared = b.packed.map(|cells| cells.panels.get_or_init(|| Packed::new(b, k, n)));
         return work.part(whole(m), whole(n), shared.filter(|packed| packed.is_of(b, k, n)));
     }
     let (row_parts, column_parts) = grid((m, n), PARTS_PER_THREAD * threads);
-    let num_columns = n.div_ceil(column_parts).next_multiple_of(COLUMNS);
     (0..row_parts * column_parts).into_par_iter().for_each(|part| {
         let (row, column) = (part / column_parts, part % column_parts);
-        let rows = Span { start: row * m / row_parts, len: (row + 1) * m / row_parts - row * m / row_parts };
-        if column * num_columns < n {
-            work.part(rows, Span::part(column, num_columns, n), None);
-        }
+        work.part(equal_part(row, row_parts, m), Span::part(column, part_columns(n, column_parts), n), None);
     });
 }
 
@@ -82,12 +78,22 @@ fn whole(len: usize) -> Span {
     Span { start: 0, len }
 }
 
-/// Into how many parts of rows and of columns a product is cut for about so many in all, where each part of rows packs the
-/// columns anew, and each part of columns reads the rows again.
-fn grid((m, n): (usize, usize), num_parts: usize) -> (usize, usize) {
-    let most = (m.div_ceil(GROUP * ROWS), n.div_ceil(COLUMNS));
-    let of_rows = |row_parts: usize| (row_parts, num_parts.div_ceil(row_parts).min(most.1));
-    (1..=num_parts.min(most.0))
+/// Part `index` of `len` in `count` parts of about equal size.
+pub(super) fn equal_part(index: usize, count: usize, len: usize) -> Span {
+    let start = index * len / count;
+    Span { start, len: (index + 1) * len / count - start }
+}
+
+/// Columns of each of about so many parts: whole panels.
+pub(super) fn part_columns(n: usize, num_parts: usize) -> usize {
+    n.div_ceil(num_parts).next_multiple_of(COLUMNS)
+}
+
+/// Into how many parts of rows and of columns a product is cut for about so many in all, none of them empty, where each part
+/// of rows packs the columns anew, and each part of columns reads the rows again.
+pub(super) fn grid((m, n): (usize, usize), num_parts: usize) -> (usize, usize) {
+    let of_rows = |row_parts: usize| (row_parts, n.div_ceil(part_columns(n, num_parts.div_ceil(row_parts))));
+    (1..=num_parts.min(m.div_ceil(GROUP * ROWS)))
         .map(of_rows)
         .min_by_key(|&(row_parts, column_parts)| {
             let is_missing = num_parts.saturating_sub(row_parts * column_parts);
@@ -103,7 +109,7 @@ pub(super) fn depths(k: usize) -> impl Iterator<Item = Span> {
 }
 
 /// Where a panel of the right factor begins, and its distance from one inner position to the next.
-type Panel<'a> = dyn Fn(usize, Span) -> (*const f32, usize) + Sync + 'a;
+type Panel<'a> = dyn Fn(usize, Span) -> (*const f32, usize) + 'a;
 
 /// What all blocks of a product have in common.
 struct Work<'a> {
@@ -113,7 +119,7 @@ struct Work<'a> {
     old: Old,
     start: *mut f32,
     stride: usize,
-    size: (usize, usize, usize),
+    k: usize,
 }
 
 // SAFETY: threads write disjoint rows and columns behind the pointer.
@@ -122,20 +128,24 @@ unsafe impl Sync for Work<'_> {}
 impl Work<'_> {
     /// Some rows and columns, which begin with a panel, on this thread.
     fn part(&self, rows: Span, columns: Span, shared: Option<&Packed>) {
-        let (b, (m, _, k)) = (self.b, self.size);
+        let (b, k) = (self.b, self.k);
+        let deepest = depths(k).map(|depth| depth.len).max().unwrap_or(0);
+        let gathered = if self.a.column_stride == 1 { 0 } else { GROUP * gathered_len(deepest) };
+        // Where inner positions of the left factor lie far apart, each is a cache line and a page of its own, and lines evict
+        // one another.
+        let mut gathered = Scratch::<f32>::new(gathered);
         if let Some(packed) = shared {
             packed.help(b);
             let panel = |column: usize, depth: Span| (packed.panel(column, depth, b).as_ptr(), COLUMNS);
-            return depths(k).for_each(|depth| self.blocks(rows, columns, depth, &panel));
+            return depths(k).for_each(|depth| self.blocks(rows, (columns, depth), &panel, &mut gathered));
         }
-        if b.column_stride == 1 && m <= MAX_UNPACKED_ROWS {
+        if b.column_stride == 1 && rows.len <= MAX_UNPACKED_ROWS {
             let panel = |column: usize, depth: Span| {
                 // Within the slice, as its last element is.
                 (b.data[depth.start * b.row_stride + column..].as_ptr(), b.row_stride)
             };
-            return depths(k).for_each(|depth| self.blocks(rows, columns, depth, &panel));
+            return depths(k).for_each(|depth| self.blocks(rows, (columns, depth), &panel, &mut gathered));
         }
-        let deepest = depths(k).map(|depth| depth.len).max().unwrap_or(0);
         let mut room = Scratch::<f32>::new(CHUNK.min(columns.len.next_multiple_of(COLUMNS)) * deepest);
         for chunk in (0..columns.len.div_ceil(CHUNK)).map(|index| Span::part(index, CHUNK, columns.len)) {
             let chunk = Span { start: columns.start + chunk.start, len: chunk.len };
@@ -151,45 +161,41 @@ impl Work<'_> {
                     let first = (column - chunk.start) / COLUMNS * COLUMNS * depth.len;
                     (panels[first..][..COLUMNS * depth.len].as_ptr(), COLUMNS)
                 };
-                self.blocks(rows, chunk, depth, &panel);
+                self.blocks(rows, (chunk, depth), &panel, &mut gathered);
             }
         }
     }
 
-    /// The same for one part of the inner dimension, where panels lie ready.
-    fn blocks(&self, rows: Span, columns: Span, depth: Span, panel: &Panel<'_>) {
+    /// The same for one part of the inner dimension, where panels lie ready; `gathered` is room for a group of rows that do not.
+    fn blocks(&self, rows: Span, (columns, depth): (Span, Span), panel: &Panel<'_>, gathered: &mut [f32]) {
         let Matrix { data, row_stride, column_stride, .. } = self.a;
-        // Where inner positions lie far apart, each is a cache line and a page of its own, and lines evict one another.
-        let gathered = (column_stride != 1).then(|| gathered_len(depth.len));
-        let mut room = gathered.map(|len| Scratch::<f32>::new(GROUP * len));
         // Blocks of about equal size, rather than a last one of few rows.
         let num_blocks = rows.len.div_ceil(ROWS);
         let block_rows = |block: usize| {
-            let first = rows.start + block * rows.len / num_blocks;
-            Span { start: first, len: rows.start + (block + 1) * rows.len / num_blocks - first }
+            let Span { start, len } = equal_part(block, num_blocks, rows.len);
+            Span { start: rows.start + start, len }
         };
+        let left = |rows: Span| &data[rows.start * row_stride + depth.start * column_stride..];
+        let room = gathered_len(depth.len);
         for first_block in (0..num_blocks).step_by(GROUP) {
-            let mut group = [(whole(0), std::ptr::null()); GROUP];
-            let group = &mut group[..GROUP.min(num_blocks - first_block)];
-            for (index, (rows, a)) in group.iter_mut().enumerate() {
-                *rows = block_rows(first_block + index);
-                let data = &data[rows.start * row_stride + depth.start * column_stride..];
-                *a = data.as_ptr();
-                if let (Some(room), Some(len)) = (&mut room, gathered) {
-                    let room = &mut room[index * len..][..len];
-                    gather(data, (row_stride, column_stride), (rows.len, depth.len), room);
-                    *a = room.as_ptr();
+            let group = first_block..num_blocks.min(first_block + GROUP);
+            if column_stride != 1 {
+                for (rows, room) in group.clone().map(block_rows).zip(gathered.chunks_exact_mut(room)) {
+                    gather(left(rows), (row_stride, column_stride), (rows.len, depth.len), room);
                 }
             }
-            let (a_row_stride, a_depth_stride) = if gathered.is_some() { (1, ROWS) } else { (row_stride, 1) };
+            let gathered = &*gathered;
+            let (a_row_stride, a_depth_stride) = if column_stride == 1 { (row_stride, 1) } else { (1, ROWS) };
             for column in (columns.start..columns.start + columns.len).step_by(COLUMNS) {
                 let (b, b_depth_stride) = panel(column, depth);
-                for &(rows, a) in &*group {
+                for block in group.clone() {
+                    let rows = block_rows(block);
+                    let a = if column_stride == 1 { left(rows) } else { &gathered[(block - first_block) * room..] };
                     let at = Sums {
                         rows: rows.len,
                         columns: COLUMNS.min(columns.start + columns.len - column),
                         depth: depth.len,
-                        a,
+                        a: a.as_ptr(),
                         a_row_stride,
                         a_depth_stride,
                         b,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::gemm::{Matrix, Old, Shared};
+use crate::span::Span;
 
 /// Numbers that sums tell apart.
 fn wave(count: usize, shift: f32) -> Vec<f32> {
@@ -55,11 +56,36 @@ fn products_are_those_of_numbers_one_by_one() {
         let (a, b) = (factor(&left, (m, k), 0), factor(&right, (k, n), 1));
         check((m, n, k), (a, b), 3);
     }
-    // Large enough for several threads; with several chunks of columns; unpacked; at the ends of the parts of the inner size.
-    for (m, n, k) in [(150, 200, 150), (60, 1100, 70), (50, 1100, 100), (20, 600, 384), (20, 600, 385), (14, 400, 768)]
-    {
+    // Large enough for several threads; unpacked; at the ends of the parts of the inner size; a part with several chunks of
+    // columns.
+    for (m, n, k) in [
+        (150, 200, 150),
+        (60, 1100, 70),
+        (50, 1100, 100),
+        (20, 600, 384),
+        (20, 600, 385),
+        (14, 400, 768),
+        (60, 9000, 10),
+    ] {
         let (left, right) = (wave((m + 8) * (k + 8), 0.1), wave((k + 8) * (n + 8), 0.7));
-        check((m, n, k), (factor(&left, (m, k), 1), factor(&right, (k, n), 0)), 3);
+        check((m, n, k), (factor(&left, (m, k), 1), factor(&right, (k, n), 0)), 2);
+    }
+}
+
+#[test]
+fn parts_cover_a_product_and_none_is_empty() {
+    for (m, n) in [(1, 1), (56, 32), (57, 768), (256, 64), (1024, 768), (384, 1536), (50_257, 768), (14, 50_257)] {
+        for num_parts in [1, 8, 16, 128] {
+            let (row_parts, column_parts) = product::grid((m, n), num_parts);
+            let rows = (0..row_parts).map(|index| product::equal_part(index, row_parts, m));
+            let width = product::part_columns(n, column_parts);
+            let columns = (0..column_parts).map(|index| Span::part(index, width, n));
+            for (spans, len) in [(rows.collect::<Vec<_>>(), m), (columns.collect(), n)] {
+                let end =
+                    spans.iter().try_fold(0, |end, span| (span.start == end && span.len > 0).then(|| end + span.len));
+                assert_eq!(end, Some(len), "({m}, {n}) in {num_parts}: {spans:?}");
+            }
+        }
     }
 }
 

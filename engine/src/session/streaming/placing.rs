@@ -1,6 +1,6 @@
 //! Where a streamed training computes, and what it takes there.
 
-use crate::device::{ComputeDevice, ComputeError, GpuBudget, Placement, start_gpu, usable_gpu, usable_gpus};
+use crate::device::{ComputeDevice, GpuBudget, Placement, usable_gpus};
 use crate::memory::format_bytes;
 use crate::models::Network;
 use crate::offload::{OffloadPlan, Precision};
@@ -36,7 +36,8 @@ pub(super) fn place(
             let unbounded = GpuBudget { bytes: u64::MAX, source: String::new() };
             let needed_bytes = planned(Some(unbounded))?.gpu.map_or(u64::MAX, |gpu| gpu.total_bytes());
             let needs = (needed_bytes, config.vram_limit_bytes);
-            let Placement { device, why } = Placement::choose(usable_gpus(), needs, format_bytes, start_gpu);
+            let Placement { device, why } =
+                Placement::choose(usable_gpus(), needs, format_bytes, planning::starter(config));
             (device, Some(why))
         }
     };
@@ -44,7 +45,7 @@ pub(super) fn place(
     let budget = match device {
         ComputeDevice::Cpu | ComputeDevice::Auto => None,
         ComputeDevice::Cuda(index) => {
-            let gpu = usable_gpu(index).map_err(|source| ComputeError::Cuda { index, source })?;
+            let gpu = planning::gpu_for(config, index)?;
             Some(GpuBudget::of(&gpu, config.vram_limit_bytes, format_bytes))
         }
     };
