@@ -320,7 +320,9 @@ fn report(run: &RunSnapshot, is_json: bool) -> Result<(), CliError> {
     // A GPU's plan is about its own memory.
     let plan = run.plan.as_ref().filter(|_| run.config.device == ComputeDevice::Cpu);
     let (peak, planned) = (Gauges::default().read().process_peak_bytes, plan.map(|plan| plan.total_bytes()));
-    rows.push(("memory at its peak", output::peak_and_plan(peak, planned)));
+    // Where it ran comes last.
+    let row = rows.len() - usize::from(run.folder.is_some());
+    rows.insert(row, ("memory at its peak", output::peak_and_plan(peak, planned)));
     (json["peak_bytes"], json["planned_bytes"]) = (json!(peak), json!(planned));
     let mut table = output::table(&["figure", "value"]);
     for (name, value) in rows {
