@@ -138,7 +138,8 @@ impl Convolutions {
     /// The largest kernels that threads pack: for several groups of images each.
     fn packed(self, num_examples: u64, num_threads: u64) -> u64 {
         let (group, shares) = self.groups;
-        let num_groups = num_examples.div_ceil(group.max(1)).next_multiple_of(shares.max(1));
+        let num_groups = num_examples.div_ceil(group.max(1));
+        let num_groups = num_groups.checked_next_multiple_of(shares.max(1)).unwrap_or(num_groups);
         let packs = |num_groups: u64| num_groups / num_threads.max(1) > 1;
         if packs(num_groups) {
             self.filters

@@ -183,7 +183,7 @@ mod avx512 {
 mod tests {
     use super::*;
 
-    /// Sides and channels that fill no vector; every kind of vector gives the same.
+    /// Sides and channels that fill no vector, and such that do.
     #[test]
     fn planes_become_pixels_and_come_back() {
         for (size, spare) in [((1, 1, 1), 0), ((16, 4, 4), 0), ((37, 5, 7), 9), ((64, 8, 8), 64), ((20, 1, 33), 3)] {
